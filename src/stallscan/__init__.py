@@ -1,0 +1,5 @@
+"""stallscan tells which brain capillaries have stopped flowing in two-photon recordings."""
+
+from importlib.metadata import version
+
+__version__ = version("stallscan")

@@ -1,0 +1,75 @@
+"""The errors that stallscan raises on purpose: one tree, one sentence each.
+
+A message names the file, what is wrong, what was expected, and what to do. Anything that is not a
+`StallscanError` is a bug of ours and shows its traceback.
+"""
+
+from typing import ClassVar
+
+
+class StallscanError(Exception):
+    """Base of every error that stallscan raises on purpose.
+
+    Attributes
+    ----------
+    exit_code : int
+        What the command line exits with when this error ends a command.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+
+class InputError(StallscanError):
+    """A file, folder or option that the user gave cannot be used."""
+
+
+class SettingsError(InputError):
+    """A setting is unknown or out of range, in a recipe or on the command line."""
+
+
+class TableError(InputError):
+    """A table lacks a column or has wrong rows; the message names them."""
+
+
+class BundleError(StallscanError):
+    """A bundle is missing, incomplete, of an unknown format, or damaged."""
+
+    exit_code = 3
+
+
+class StoreError(InputError):
+    """A clip store is incomplete, damaged, or was made with other settings."""
+
+
+class RecordingError(StallscanError):
+    """One recording cannot be used; over a corpus it becomes a row, never the end of the run.
+
+    Attributes
+    ----------
+    status : str
+        What stands in the ``status`` column of ``predictions.csv``.
+    """
+
+    status: ClassVar[str] = "unreadable"
+
+
+class UnreadableError(RecordingError):
+    """The file is empty, is not a recording, or nothing in it can be decoded."""
+
+
+class TooShortError(RecordingError):
+    """The recording has too few frames to tell whether anything moves."""
+
+    status = "too_short"
+
+
+class NoOutlineError(RecordingError):
+    """No outline is drawn in the recording."""
+
+    status = "no_outline"
+
+
+class SeveralOutlinesError(RecordingError):
+    """More than one segment is outlined in the recording."""
+
+    status = "several_outlines"

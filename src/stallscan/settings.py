@@ -1,0 +1,94 @@
+"""The base of every module's settings, and how they are read from YAML.
+
+Each module owns its settings: a frozen class derived from `Settings`. A recipe only joins them.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stallscan.errors import SettingsError
+
+
+class Settings(BaseModel):
+    """Frozen settings; unknown keys are refused, defaults are checked like given values."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Check `values` and return the settings.
+
+        Parameters
+        ----------
+        values : mapping
+            Setting by name, nested as the classes are.
+        source : str
+            Where the values come from (a file name), to begin every message with.
+
+        Raises
+        ------
+        SettingsError
+            One line for each wrong value; an unknown key comes with the nearest known one.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            lines = [cls._sentence(problem) for problem in error.errors()]
+            raise SettingsError(f"{source}: " + "; ".join(lines)) from None
+
+    @classmethod
+    def _sentence(cls, problem: Any) -> str:
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            owner = cls._owner(problem["loc"][:-1])
+            known = list(owner.model_fields) if owner else []
+            return f"unknown setting {where}" + suggest(str(problem["loc"][-1]), known)
+        return f"{where}: {problem['msg'].lower()} (got {problem['input']!r})"
+
+    @classmethod
+    def _owner(cls, loc: Iterable[Any]) -> type[BaseModel] | None:
+        """Return the settings class in which the last part of `loc` was looked up."""
+        owner: type[BaseModel] = cls
+        for part in loc:
+            field = owner.model_fields.get(str(part))
+            annotation = field.annotation if field else None
+            if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+                return None
+            owner = annotation
+        return owner
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """End of a sentence about an unknown word: the nearest known one, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    if near:
+        return f" (did you mean {near[0]}?)"
+    return f" (known: {', '.join(known)})" if known else ""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping.
+
+    Raises
+    ------
+    SettingsError
+        If the file is missing, is not YAML, or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"{path}: not readable as YAML ({reason})") from None
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: expected settings as 'name: value' lines")
+    return content
