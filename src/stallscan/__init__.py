@@ -1,5 +1,3 @@
 """stallscan tells which brain capillaries have stopped flowing in two-photon recordings."""
 
-from importlib.metadata import version
-
-__version__ = version("stallscan")
+__version__ = "0.1.0"

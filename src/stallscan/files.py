@@ -80,6 +80,11 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_of(content: bytes) -> str:
+    """Hash of bytes, as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def provenance() -> dict[str, Any]:
     """Say what is running: stallscan's version and, in a checkout, its git commit.
 

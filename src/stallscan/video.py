@@ -233,7 +233,8 @@ def write(
         stream.gop_size = keyframe_interval
         stream.codec_context.thread_count = 1
         for index, array in enumerate(frames):
-            stream.height, stream.width = array.shape[:2]
+            if index == 0:
+                stream.height, stream.width = array.shape[:2]
             picture = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(array), format="rgb24" if array.ndim == 3 else "gray"
             )
@@ -430,7 +431,8 @@ def _scale_to_8_bits(
 
     def scale(array: NDArray[Any]) -> Frames:
         stretched = (np.nan_to_num(array.astype(np.float32)) - low) * gain
-        return np.clip(np.rint(stretched), 0, 255).astype(np.uint8)
+        levels: Frames = np.clip(np.rint(stretched), 0, 255).astype(np.uint8)
+        return levels
 
     return scale
 

@@ -1,0 +1,40 @@
+# Each target sets itself up: .venv is made and filled when it is missing or pyproject.toml changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-slow check install clean
+
+demo: $(INSTALLED)
+	$(BIN)/stallscan demo
+
+# The fast suite; CI runs the slow one, too.
+test: $(INSTALLED)
+	$(BIN)/pytest -n auto -m "not slow and not gpu"
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -n auto -m "slow and not gpu"
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+		uv pip install --quiet --python $(BIN)/python -e '.[lab,dev]'; \
+	else \
+		$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "stallscan needs Python 3.11 or newer, this is %d.%d; give another: make PYTHON=python3.12" % v[:2])' && \
+		$(PYTHON) -m venv $(VENV) && \
+		echo "installing stallscan and what it needs into $(VENV) (some GB, a few minutes)" && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lab,dev]'; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV) stallscan-demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

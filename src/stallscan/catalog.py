@@ -1,0 +1,717 @@
+"""The catalog: the competition's tables read and checked, recordings selected, data split.
+
+A catalog is a pandas DataFrame with the columns of `TRAIN_COLUMNS` and ``stalled`` (0 flowing,
+1 stalled), as FACTS 4 describes them. Every function gives its rows sorted by filename, and draws
+only after sorting, so the order of rows in a file never changes a result.
+"""
+
+import csv
+import gzip
+import io
+import re
+import reprlib
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stallscan.errors import InputError, SettingsError, TableError
+from stallscan.files import write_bytes
+from stallscan.settings import suggest
+
+TRAIN_COLUMNS = (
+    "filename",
+    "url",
+    "project_id",
+    "num_frames",
+    "crowd_score",
+    "tier1",
+    "micro",
+    "nano",
+)
+TEST_COLUMNS = ("filename", "url", "num_frames")
+LABEL_COLUMNS = ("filename", "stalled")
+
+# The published selection takes at most this many tier1 videos of each project beside the micro
+# subset (FACTS 2, write-up of the 3rd place).
+OTHERS_PER_PROJECT = 500
+
+# A message names this many wrong rows or recordings and counts the others.
+MAX_NAMED = 10
+
+# A grouped split is the best of this many random orders of the groups: enough to come within a few
+# per cent of the wanted shares on the competition's 12 projects, few enough that seeds differ.
+GROUPED_TRIES = 50
+
+Split = tuple[pd.DataFrame, pd.DataFrame]
+
+
+def read_metadata(path: str | Path) -> pd.DataFrame:
+    """Read the competition's metadata, of the training or of the test set.
+
+    The columns must be exactly `TRAIN_COLUMNS` or `TEST_COLUMNS`, in any order.
+
+    Parameters
+    ----------
+    path : str or Path
+        A CSV file in UTF-8, gzipped if its name ends in ``.gz``.
+
+    Returns
+    -------
+    DataFrame
+        One row a recording, in the order of the file: filename, url and project_id (str),
+        num_frames (int, at least 1), crowd_score (float, 0..1), tier1, micro and nano (bool).
+
+    Raises
+    ------
+    TableError
+        If the file cannot be read, a column is missing or unknown, or rows are wrong: each wrong
+        row is named by its line in the file and its filename.
+    """
+    return _read(Path(path), [TRAIN_COLUMNS, TEST_COLUMNS], extra_allowed=False)
+
+
+def read_labels(path: str | Path) -> pd.DataFrame:
+    """Read labels: the competition's table, its submission form, or a laboratory's own.
+
+    Columns other than filename and stalled are passed over, because laboratories keep notes there
+    (and because the table written by `select_to_file` is a table of labels too).
+
+    Parameters
+    ----------
+    path : str or Path
+        A CSV file in UTF-8, gzipped if its name ends in ``.gz``.
+
+    Returns
+    -------
+    DataFrame
+        One row a recording, in the order of the file: filename (str), stalled (int, 0 or 1).
+
+    Raises
+    ------
+    TableError
+        As `read_metadata`.
+    """
+    return _read(Path(path), [LABEL_COLUMNS], extra_allowed=True)
+
+
+def read_catalog(path: str | Path) -> pd.DataFrame:
+    """Read a catalog: metadata and labels in one table, as `select_to_file` writes it.
+
+    Returns
+    -------
+    DataFrame
+        As `read_metadata` gives it, and stalled (int, 0 or 1).
+
+    Raises
+    ------
+    TableError
+        As `read_metadata`.
+    """
+    forms = [(*TRAIN_COLUMNS, "stalled"), (*TEST_COLUMNS, "stalled")]
+    return _read(Path(path), forms, extra_allowed=False)
+
+
+def join_labels(metadata: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Put each recording's label beside its metadata.
+
+    Parameters
+    ----------
+    metadata : DataFrame
+        From `read_metadata`.
+    labels : DataFrame
+        From `read_labels`; the same recordings in any order.
+
+    Returns
+    -------
+    DataFrame
+        The catalog, sorted by filename.
+
+    Raises
+    ------
+    TableError
+        If a recording stands in only one of the two tables; it is named.
+    """
+    metadata, labels = _sorted(metadata), _sorted(labels)
+    described, labelled = metadata["filename"].to_list(), labels["filename"].to_list()
+    if described != labelled:
+        problems = [
+            f"{len(names)} with {what}: {_listed(sorted(names))}"
+            for names, what in (
+                (set(described) - set(labelled), "metadata but no label"),
+                (set(labelled) - set(described), "a label but no metadata"),
+            )
+            if names
+        ]
+        raise TableError(
+            "metadata and labels must name the same recordings, but there are "
+            + "; and ".join(problems)
+        )
+    return metadata.assign(stalled=labels["stalled"])
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write metadata, labels or a catalog in the competition's form, in one atomic step.
+
+    Booleans become ``True`` and ``False``, numbers keep every digit, lines end in a line feed;
+    the same table gives the same bytes, gzipped or not.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Its columns are written in their order, its index is not.
+    path : str or Path
+        The CSV file, gzipped if its name ends in ``.gz``.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be made or written.
+    """
+    content = table.to_csv(index=False, lineterminator="\n").encode()
+    # The time of writing and the file's name stay out, so that equal tables are equal files.
+    write_bytes(path, gzip.compress(content, mtime=0) if _is_gzip(Path(path)) else content)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How many recordings of each class were selected.
+
+    Attributes
+    ----------
+    count : int
+        Recordings in all.
+    stalled : int
+        Stalled ones among them.
+    """
+
+    count: int
+    stalled: int
+
+    @classmethod
+    def of(cls, catalog: pd.DataFrame) -> "Selection":
+        """Count the recordings of a catalog."""
+        return cls(len(catalog), int(catalog["stalled"].sum()))
+
+    @property
+    def flowing(self) -> int:
+        """Number of flowing recordings."""
+        return self.count - self.stalled
+
+    @property
+    def share_flowing(self) -> float:
+        """Share of flowing recordings, 0..1; 0 if there are no recordings."""
+        return self.flowing / max(self.count, 1)
+
+    @property
+    def class_weight(self) -> float:
+        """What one stalled recording counts in the loss: flowing ones per stalled one.
+
+        Raises
+        ------
+        InputError
+            If there are no recordings, or only recordings of one class.
+        """
+        if not self.count:
+            raise InputError("the selection holds no recording; choose another rule or table")
+        if not (self.stalled and self.flowing):
+            raise InputError(
+                f"all {self.count:,} selected recordings are "
+                f"{'stalled' if self.stalled else 'flowing'}; training needs both classes, "
+                "choose another rule or table"
+            )
+        return self.flowing / self.stalled
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count:,} recordings, {self.stalled:,} stalled, "
+            f"{100 * self.share_flowing:.1f} % flowing, class weight {self.class_weight:.2f}"
+        )
+
+
+def _third_place(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Take the micro subset and some other videos of each project, all from tier1 (FACTS 2)."""
+    tier1 = catalog[catalog["tier1"]]
+    others = tier1[~tier1["micro"]]
+    shuffled = others.iloc[rng.permutation(len(others))]
+    drawn = shuffled.groupby("project_id").head(OTHERS_PER_PROJECT)
+    return pd.concat([tier1[tier1["micro"]], drawn])
+
+
+def _flagged(column: str) -> Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]:
+    return lambda catalog, rng: catalog[catalog[column]]
+
+
+class Rule(NamedTuple):
+    """A way to select recordings, and the columns of the catalog that it looks at."""
+
+    choose: Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]
+    needs: tuple[str, ...]
+
+
+RULES: dict[str, Rule] = {
+    "all": Rule(lambda catalog, rng: catalog, ()),
+    "tier1": Rule(_flagged("tier1"), ("tier1",)),
+    "micro": Rule(_flagged("micro"), ("micro",)),
+    "nano": Rule(_flagged("nano"), ("nano",)),
+    "third-place": Rule(_third_place, ("tier1", "micro", "project_id")),
+}
+
+
+def select(catalog: pd.DataFrame, rule: str, seed: int) -> pd.DataFrame:
+    """Select recordings by a rule.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        From `join_labels` or `read_catalog`.
+    rule : str
+        A name in `RULES`. ``third-place`` is the published one: the micro subset and at most
+        `OTHERS_PER_PROJECT` others of each project, all from tier1.
+    seed : int
+        Seed of what is drawn, 0..2**32 - 1; the same seed gives the same recordings whatever the
+        order of the rows.
+
+    Returns
+    -------
+    DataFrame
+        The selected rows, sorted by filename; there may be none.
+
+    Raises
+    ------
+    SettingsError
+        If the rule is unknown or the seed out of range.
+    InputError
+        If the catalog lacks a column that the rule looks at (test metadata have no tiers).
+    """
+    if rule not in RULES:
+        raise SettingsError(f"unknown rule {rule}{suggest(rule, RULES)}")
+    _check_columns(catalog, RULES[rule].needs, f"rule {rule}")
+    return _sorted(RULES[rule].choose(_sorted(catalog), _generator(seed)))
+
+
+def select_to_file(
+    metadata: str | Path, labels: str | Path, rule: str, seed: int, out: str | Path
+) -> Selection:
+    """Select recordings from the competition's two tables and write them as one catalog.
+
+    Parameters
+    ----------
+    metadata, labels : str or Path
+        As `read_metadata` and `read_labels` read them.
+    rule, seed
+        As in `select`.
+    out : str or Path
+        The catalog to write: the columns of the metadata and stalled, sorted by filename.
+
+    Returns
+    -------
+    Selection
+        What was selected, for printing.
+
+    Raises
+    ------
+    SettingsError, TableError, InputError
+        As `read_metadata`, `join_labels`, `select` and `write_table`; InputError also if the
+        selection could not be trained on because it lacks a class. Nothing is written then.
+    """
+    catalog = join_labels(read_metadata(metadata), read_labels(labels))
+    selected = select(catalog, rule, seed)
+    selection = Selection.of(selected)
+    _ = selection.class_weight  # a selection without it is refused before it is written
+    write_table(selected, out)
+    return selection
+
+
+def split_stratified(catalog: pd.DataFrame, fraction: float, seed: int) -> Split:
+    """Split by recording, with the same share of stalled ones in both parts.
+
+    Recordings of one project end on both sides: the published way, and a flattering one.
+    `split_grouped` keeps them together.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        Recordings with stalled (0 or 1), at least two of each class.
+    fraction : float
+        Share of each class to validate on, above 0 and below 1; rounded to whole recordings, but
+        each part gets at least one of each class.
+    seed : int
+        Seed of the draw, 0..2**32 - 1.
+
+    Returns
+    -------
+    tuple of DataFrame
+        Training and validation part, each sorted by filename.
+
+    Raises
+    ------
+    SettingsError
+        If the fraction or the seed is out of range.
+    InputError
+        If there are fewer than two recordings of a class.
+    """
+    _check_fraction(fraction)
+    rng = _generator(seed)
+    catalog = _sorted(catalog)
+    _check_classes(catalog, 2, "a split into two parts")
+    # By hand, because scikit-learn rounds so that a rare class may be left without a recording.
+    held_out = np.zeros(len(catalog), dtype=bool)
+    for rows in catalog.groupby("stalled").indices.values():
+        count = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
+        held_out[rng.choice(rows, count, replace=False)] = True
+    return _parts(catalog, held_out)
+
+
+def split_grouped(
+    catalog: pd.DataFrame, fraction: float, seed: int, by: str = "project_id"
+) -> Split:
+    """Split by group: all recordings of a project (or mouse) end on the same side.
+
+    The groups are drawn so that the validation part comes near the fraction in both classes; how
+    near depends on how large the groups are.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        Recordings with stalled (0 or 1), and at least two groups with stalled ones.
+    fraction : float
+        Share of each class to validate on, above 0 and below 1.
+    seed : int
+        Seed of the draw, 0..2**32 - 1.
+    by : str
+        The column that names the group.
+
+    Returns
+    -------
+    tuple of DataFrame
+        Training and validation part, each sorted by filename.
+
+    Raises
+    ------
+    SettingsError
+        If the fraction or the seed is out of range.
+    InputError
+        If the column is missing, or the groups cannot be parted so that each part has both
+        classes.
+    """
+    _check_fraction(fraction)
+    _check_columns(catalog, [by], "a grouped split")
+    rng = _generator(seed)
+    catalog = _sorted(catalog)
+    stalled = catalog["stalled"].to_numpy()
+    groups, names = pd.factorize(catalog[by])
+    sizes = np.stack(
+        [np.bincount(groups, stalled == label, minlength=len(names)) for label in (0, 1)], axis=1
+    )
+    orders = rng.permuted(np.tile(np.arange(len(names)), (GROUPED_TRIES, 1)), axis=1)
+    taken = sizes[orders].cumsum(axis=1)  # (tries, groups, 2): recordings in the first groups
+    total = sizes.sum(axis=0)
+    lacks_class = ((taken == 0) | (taken == total)).any(axis=2)
+    if lacks_class.all():
+        raise InputError(
+            f"the recordings cannot be parted by {by} so that both parts have stalled and flowing "
+            "ones; split them without groups or by another column"
+        )
+    distance = np.abs(taken / total - fraction).sum(axis=2)
+    best, last = np.unravel_index(np.where(lacks_class, np.inf, distance).argmin(), distance.shape)
+    return _parts(catalog, np.isin(groups, orders[best, : last + 1]))
+
+
+def folds(catalog: pd.DataFrame, k: int, seed: int, by: str | None = None) -> list[Split]:
+    """Split k times, so that each recording is validated on exactly once.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        Recordings with stalled (0 or 1), at least k of each class.
+    k : int
+        Number of folds, at least 2.
+    seed : int
+        Seed of the draw, 0..2**32 - 1.
+    by : str, optional
+        The column that names groups to keep together (``project_id``); then the classes are
+        balanced only as far as the groups allow, and a fold may lack stalled recordings.
+
+    Returns
+    -------
+    list of tuple of DataFrame
+        Training and validation part of each fold, each sorted by filename.
+
+    Raises
+    ------
+    SettingsError
+        If k is below 2 or the seed out of range.
+    InputError
+        If the column is missing, or there are fewer than k groups or recordings of a class.
+    """
+    # Takes a second to import, which `stallscan --help` need not wait for.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    if k < 2:
+        raise SettingsError(f"{k} folds cannot be made; expected at least 2")
+    _check_seed(seed)
+    catalog = _sorted(catalog)
+    _check_classes(catalog, k, f"{k} folds")
+    splitter: Any
+    if by is None:
+        groups = None
+        splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
+    else:
+        _check_columns(catalog, [by], "folds by group")
+        groups = catalog[by].to_numpy()
+        splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
+        if catalog[by].nunique() < k:
+            raise InputError(
+                f"there are {catalog[by].nunique()} different {by}, too few for {k} folds"
+            )
+    splits = []
+    for _, rows in splitter.split(catalog, catalog["stalled"].to_numpy(), groups):
+        held_out = np.zeros(len(catalog), dtype=bool)
+        held_out[rows] = True
+        splits.append(_parts(catalog, held_out))
+    return splits
+
+
+def _parts(catalog: pd.DataFrame, held_out: NDArray[np.bool_]) -> Split:
+    return (
+        catalog[~held_out].reset_index(drop=True),
+        catalog[held_out].reset_index(drop=True),
+    )
+
+
+def _sorted(table: pd.DataFrame) -> pd.DataFrame:
+    return table.sort_values("filename", kind="stable", ignore_index=True)
+
+
+def _class_counts(catalog: pd.DataFrame) -> tuple[int, int]:
+    selection = Selection.of(catalog)
+    return selection.flowing, selection.stalled
+
+
+def _check_classes(catalog: pd.DataFrame, least: int, purpose: str) -> None:
+    flowing, stalled = _class_counts(catalog)
+    if min(flowing, stalled) < least:
+        raise InputError(
+            f"{purpose} needs at least {least} recordings of each class, but there are "
+            f"{flowing} flowing and {stalled} stalled"
+        )
+
+
+def _check_columns(catalog: pd.DataFrame, needed: Sequence[str], purpose: str) -> None:
+    for column in needed:
+        if column not in catalog:
+            raise InputError(
+                f"{purpose} needs the column {column}, which the catalog lacks"
+                f"{suggest(column, catalog.columns)}"
+            )
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise SettingsError(
+            f"fraction {fraction} cannot be split off; expected a number above 0 and below 1"
+        )
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise SettingsError(f"seed {seed} is out of range; expected 0 to {2**32 - 1}")
+
+
+def _generator(seed: int) -> np.random.Generator:
+    _check_seed(seed)
+    return np.random.default_rng(seed)
+
+
+class _Kind(NamedTuple):
+    """How the texts of one column become values; `parse` gives None for what it refuses."""
+
+    parse: Callable[[str], object]
+    dtype: type
+    expected: str
+
+
+def _parse_score(text: str) -> float | None:
+    try:
+        score = float(text)
+    except ValueError:
+        return None
+    return score if 0 <= score <= 1 else None
+
+
+_FLAG = _Kind({"True": True, "False": False}.get, bool, "True or False")
+_KINDS = {
+    "num_frames": _Kind(
+        # Nine digits at most, so that nothing overflows later.
+        lambda text: int(text) if re.fullmatch("[1-9][0-9]{0,8}", text) else None,
+        np.int64,
+        "a whole number of at least 1",
+    ),
+    "crowd_score": _Kind(_parse_score, np.float64, "a number from 0 to 1"),
+    "tier1": _FLAG,
+    "micro": _FLAG,
+    "nano": _FLAG,
+    "stalled": _Kind({"0": 0, "1": 1}.get, np.int64, "0 or 1"),
+}
+# The columns of text that must not be empty; a url may be.
+_NAMES = {"filename": "the name of a recording", "project_id": "the name of a project"}
+
+
+class _Wrong(NamedTuple):
+    """One wrong cell or row, as a message names it."""
+
+    line: int
+    filename: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"line {self.line} ({self.filename or 'no filename'}): {self.what}"
+
+
+def _read(path: Path, forms: Sequence[tuple[str, ...]], extra_allowed: bool) -> pd.DataFrame:
+    """Read a table that has one of the `forms`; name everything that is wrong in it."""
+    lines, rows = _parse_csv(path, _read_text(path))
+    if not rows:
+        raise TableError(f"{path}: the table is empty")
+    header = rows[0]
+    form = _match_form(path, header, forms, extra_allowed)
+    if len(rows) == 1:
+        raise TableError(f"{path}: the table has a header but no rows")
+    lines, rows, wrong = _part_ragged(lines[1:], rows[1:], header)
+    places = {column: header.index(column) for column in form}
+    texts = {column: [row[place] for row in rows] for column, place in places.items()}
+    wrong += _repeated(texts["filename"], lines)
+    values = {}
+    for column in form:
+        values[column], refused = _convert(column, texts[column])
+        wrong += [
+            _Wrong(lines[row], texts["filename"][row], _refusal(column, texts[column][row]))
+            for row in refused
+        ]
+    if wrong:
+        raise TableError(f"{path}: {_listed([str(problem) for problem in sorted(wrong)], '; ')}")
+    return pd.DataFrame(values)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        if _is_gzip(path):
+            content = gzip.decompress(content)
+        # Spreadsheet programs put a byte order mark in front.
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise TableError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise TableError(
+            f"{path}: byte {error.start} is not UTF-8; save the table as CSV in UTF-8"
+        ) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise TableError(
+            f"{path}: not readable as gzip ({error}); copy or download it again"
+        ) from None
+    except OSError as error:
+        raise TableError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _parse_csv(path: Path, text: str) -> tuple[list[int], list[tuple[str, ...]]]:
+    """Part the text into rows of cells, each with the line of the file that it begins on."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines, rows = [], []
+    line = 1
+    try:
+        for cells in reader:
+            if cells:  # an empty line is no row
+                lines.append(line)
+                # The garbage collector skips tuples of text; over lists it takes longer than all
+                # else here.
+                rows.append(tuple(cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise TableError(f"{path}: not readable as CSV from line {line} on ({error})") from None
+    return lines, rows
+
+
+def _part_ragged(
+    lines: list[int], rows: list[tuple[str, ...]], header: tuple[str, ...]
+) -> tuple[list[int], list[tuple[str, ...]], list[_Wrong]]:
+    """Part off the rows that have not as many cells as the header."""
+    width, place = len(header), header.index("filename")
+    if set(map(len, rows)) == {width}:
+        return lines, rows, []
+    sound = [index for index, row in enumerate(rows) if len(row) == width]
+    wrong = [
+        _Wrong(line, "".join(row[place : place + 1]), f"has {len(row)} cells, expected {width}")
+        for line, row in zip(lines, rows, strict=True)
+        if len(row) != width
+    ]
+    return [lines[index] for index in sound], [rows[index] for index in sound], wrong
+
+
+def _match_form(
+    path: Path, header: tuple[str, ...], forms: Sequence[tuple[str, ...]], extra_allowed: bool
+) -> tuple[str, ...]:
+    """Return the form whose columns the header has; say what the nearest one would need."""
+    form = min(forms, key=lambda form: len(set(form) ^ set(header)))
+    unknown = [column for column in header if column not in form]
+    problems = [f"column {column} stands twice" for column in form if header.count(column) > 1]
+    for column in form:
+        if column not in header:
+            near = get_close_matches(column, unknown, n=1)
+            hint = f" (is it the one called {near[0]!r}?)" if near else ""
+            problems.append(f"column {column} is missing{hint}")
+    if not extra_allowed:
+        problems += [f"column {column!r} is unknown{suggest(column, form)}" for column in unknown]
+    if problems:
+        raise TableError(
+            f"{path}: {'; '.join(problems)}; expected columns parted by commas: {', '.join(form)}"
+        )
+    return form
+
+
+def _convert(column: str, texts: list[str]) -> tuple[Sequence[Any] | NDArray[Any], list[int]]:
+    """Turn a column's texts into values; give the rows that cannot be."""
+    if column not in _KINDS:
+        must = column in _NAMES
+        return texts, [row for row, text in enumerate(texts) if must and not text]
+    kind = _KINDS[column]
+    # These columns repeat a few texts, so parse each text once.
+    parsed = {text: kind.parse(text) for text in set(texts)}
+    refused = {text for text, value in parsed.items() if value is None}
+    if refused:
+        return texts, [row for row, text in enumerate(texts) if text in refused]
+    return np.array([parsed[text] for text in texts], dtype=kind.dtype), []
+
+
+def _refusal(column: str, text: str) -> str:
+    expected = _KINDS[column].expected if column in _KINDS else _NAMES[column]
+    # A cell may hold anything: show only its beginning and end.
+    return f"{column} is {reprlib.repr(text) if text else 'empty'}, expected {expected}"
+
+
+def _repeated(filenames: Sequence[str], lines: list[int]) -> list[_Wrong]:
+    if len(set(filenames)) == len(filenames):
+        return []
+    first: dict[str, int] = {}
+    return [
+        _Wrong(line, name, f"the same filename stands on line {first[name]} already")
+        for name, line in zip(filenames, lines, strict=True)
+        if name and first.setdefault(name, line) != line
+    ]
+
+
+def _listed(items: Sequence[str], separator: str = ", ") -> str:
+    """Join the first `MAX_NAMED` items and count the others."""
+    more = len(items) - MAX_NAMED
+    return separator.join(items[:MAX_NAMED]) + (f"{separator}and {more:,} more" if more > 0 else "")
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"

@@ -1,0 +1,293 @@
+"""The command line: one command, one call, and what it prints.
+
+Heavy modules are imported inside the commands, so that help answers at once.
+"""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from stallscan import __version__
+from stallscan.errors import StallscanError
+
+app = App(
+    name="stallscan",
+    version=__version__,
+    help="Tells which brain capillaries have stopped flowing in two-photon recordings.",
+    help_format="plaintext",
+)
+
+# 0 done, 1 done but some rows failed (with --strict), 2 bad input or settings, 3 bad bundle.
+EXIT_FAILED_ROWS = 1
+EXIT_INTERRUPTED = 130
+
+Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+Strict = Annotated[bool, Parameter(negative="")]
+
+
+@app.command
+def simulate(out: Path, *, count: int = 200, stalled: float = 0.3, seed: int = 0) -> None:
+    """Write outlined recordings with known label, in the competition's own form.
+
+    Parameters
+    ----------
+    out
+        Folder for train_metadata.csv, train_labels.csv and train/*.mp4.
+    count
+        How many recordings.
+    stalled
+        Share of stalled ones, 0 to 1.
+    seed
+        The same seed gives the same recordings.
+    """
+    from stallscan import simulate as module
+
+    settings = module.SimulateSettings.parse(
+        {"count": count, "stalled": stalled, "seed": seed}, "simulate"
+    )
+    with _progress("simulating recordings") as progress:
+        summary = module.simulate(out, settings, progress=progress)
+    _print(str(summary))
+
+
+@app.command
+def select(
+    metadata: Path, *, labels: Path, out: Out, rule: str = "third-place", seed: int = 0
+) -> None:
+    """Select recordings from the competition's tables by a rule.
+
+    Parameters
+    ----------
+    metadata
+        train_metadata.csv, also gzipped.
+    labels
+        train_labels.csv, also gzipped.
+    out
+        The selected table: all columns, and stalled.
+    rule
+        all, tier1, micro, nano, or third-place, the published one.
+    seed
+        Seed of what is drawn.
+    """
+    from stallscan import catalog
+
+    selection = catalog.select_to_file(metadata, labels, rule, seed, out)
+    _print(f"{selection} -> {out}")
+
+
+@app.command
+def train(recipe: str, *, data: Path, out: Out) -> None:
+    """Train a net as a recipe says; an interrupted run goes on where it was.
+
+    Parameters
+    ----------
+    recipe
+        A recipe file (YAML), or the name of a shipped one: default, third-place.
+    data
+        Folder with train_metadata.csv, train_labels.csv and train/.
+    out
+        The run folder: recipe, history, plots, checkpoints, bundle.
+    """
+    from stallscan import plots
+    from stallscan import train as module
+
+    settings = module.read_recipe(recipe)
+    with _progress("preparing clips") as progress:
+        spec = module.train(settings, data, out, progress=progress)
+    plots.history(out / "history.csv", out / "plots")
+    validation = spec.metrics["validation"]
+    _print(
+        f"bundle -> {out / 'bundle'}; on the validation part, which chose epoch and threshold: "
+        f"MCC {validation['mcc']:.3f} at {100 * spec.prevalence:.1f} % stalled"
+    )
+
+
+@app.command
+def predict(
+    *paths: Path,
+    out: Out,
+    bundle: str = "default",
+    strict: Strict = False,
+    processes: int | None = None,
+) -> None:
+    """Call each recording flowing or stalled; an interrupted run goes on where it was.
+
+    Parameters
+    ----------
+    paths
+        Recordings and folders of them: mp4, avi, mov, mkv, gif, tif, npy.
+    out
+        Folder for predictions.csv and run.json.
+    bundle
+        A shipped bundle by name, or a bundle's folder.
+    strict
+        Exit with 1 if any recording got no call.
+    processes
+        Decoding processes; one a core if not given.
+    """
+    from stallscan import predict as module
+    from stallscan.errors import InputError
+
+    if not paths:
+        raise InputError(
+            "no recordings given; name files or folders: stallscan predict PATH... -o OUT"
+        )
+    with _progress("predicting") as progress:
+        summary = module.predict(paths, out, bundle, processes, progress)
+    counts = ", ".join(f"{number} {call}" for call, number in sorted(summary.calls.items()))
+    _print(f"{counts} -> {summary.table}")
+    if summary.failed:
+        _print(f"{summary.failed} recordings have no call; the column 'reason' says why")
+        if strict:
+            sys.exit(EXIT_FAILED_ROWS)
+
+
+@app.command
+def evaluate(predictions: Path, *, labels: Path, out: Out) -> None:
+    """Measure predictions against labels.
+
+    Parameters
+    ----------
+    predictions
+        predictions.csv, or the folder that holds it.
+    labels
+        Table with filename and stalled (0 or 1).
+    out
+        Folder for metrics.json and the plots.
+    """
+    from rich.console import Console
+
+    from stallscan import evaluate as module
+    from stallscan import plots
+
+    evaluation = module.evaluate(_table(predictions), labels)
+    written = module.write(evaluation, out)
+    plots.evaluation(evaluation.scored, out)
+    Console().print(module.as_table(evaluation))
+    _print(f"metrics and plots -> {written.parent}")
+
+
+@app.command
+def report(predictions: Path, *, out: Out, labels: Path | None = None) -> None:
+    """Write a report to look at: one HTML file with counts, plots and a card per recording.
+
+    Parameters
+    ----------
+    predictions
+        predictions.csv, or the folder that holds it.
+    out
+        The HTML file.
+    labels
+        Table with filename and stalled (0 or 1), where known.
+    """
+    from stallscan import report as module
+
+    with _progress("writing the report") as progress:
+        module.write(_table(predictions), out, labels=labels, progress=progress)
+    _print(f"report -> {out}")
+
+
+@app.command
+def demo(*, out: Out = Path("stallscan-demo")) -> None:
+    """Show the whole way on simulated recordings: simulate, predict, evaluate, report.
+
+    Parameters
+    ----------
+    out
+        Folder for all that is made.
+    """
+    from rich.console import Console
+
+    from stallscan import demo as module
+    from stallscan import evaluate as evaluation_module
+
+    with contextlib.ExitStack() as stack:
+        made = module.run(out, lambda name: stack.enter_context(_progress(name)))
+    Console().print(evaluation_module.as_table(made.evaluation))
+    _print(f"All recordings are simulated. Open the report: {made.report.resolve()}")
+
+
+@app.command
+def doctor() -> None:
+    """Say what is installed, what works, and what is missing with the way to get it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from stallscan import doctor as module
+
+    findings = module.examine()
+    colours = {"ok": "green", "optional": "yellow", "missing": "red"}
+    table = Table("what", "state", "found")
+    for finding in findings:
+        colour = colours[finding.state]
+        table.add_row(finding.what, f"[{colour}]{finding.state}[/{colour}]", finding.found)
+    Console().print(table)
+    if any(finding.state == "missing" for finding in findings):
+        sys.exit(EXIT_FAILED_ROWS)
+
+
+def main() -> None:
+    """Run the command line; errors that are raised on purpose end in one sentence, no traceback."""
+    logging.basicConfig(level=logging.WARNING, format="stallscan: %(message)s", stream=sys.stderr)
+    try:
+        app()
+    except StallscanError as error:
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on where this one was")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _table(given: Path) -> Path:
+    return given / "predictions.csv" if given.is_dir() else given
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"stallscan: {text}\n")
+
+
+@contextlib.contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a stage is, with the time left, on stderr."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=None)
+
+        def update(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+            if done >= of:
+                # What comes after may show progress of its own (training does).
+                bar.stop()
+
+        yield update
+
+
+if __name__ == "__main__":
+    main()

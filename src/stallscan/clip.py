@@ -1,0 +1,194 @@
+"""The clip: the cropped, resized recording that a net sees."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from stallscan import video
+from stallscan.outline import Box, Mask, Outline
+from stallscan.settings import Settings
+from stallscan.video import Frames, Recording
+
+
+class ClipSettings(Settings):
+    """How a recording becomes a clip. The defaults are the published third-place crop (FACTS 2).
+
+    Attributes
+    ----------
+    size : int
+        Rows and columns of the clip, pixels.
+    margin : int
+        Pixels added around the contour: rows (and columns) [min - margin, max + margin) of the
+        contour's pixels, clipped to the frame, as published.
+    shape : str
+        ``stretch`` resizes the crop to a square, aspect not kept; ``pad`` keeps the aspect and
+        fills the rest with zeros, the crop centred.
+    channels : str
+        ``rgb`` and ``bgr`` leave the outline in; ``grey+mask`` has the luma with the outline
+        painted out, and the enclosed mask (0 or 255) as a second channel.
+    """
+
+    size: int = Field(default=112, ge=16, le=1024)
+    margin: int = Field(default=5, ge=0, le=200)
+    shape: Literal["stretch", "pad"] = "stretch"
+    channels: Literal["rgb", "bgr", "grey+mask"] = "rgb"
+
+    @property
+    def channel_count(self) -> int:
+        """Channels of a clip: 3 or 2."""
+        return 2 if self.channels == "grey+mask" else 3
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a net sees of a recording.
+
+    Attributes
+    ----------
+    pixels : ndarray
+        uint8 (T, S, S, C), C as the settings' `channel_count`.
+    box : Box
+        The part of the recording that was cropped.
+    """
+
+    pixels: Frames
+    box: Box
+
+
+def make(recording: Recording, outline: Outline, settings: ClipSettings) -> Clip:
+    """Crop and resize a recording around its outline; all frames are kept.
+
+    Parameters
+    ----------
+    recording : Recording
+        Colour, (T, H, W, 3).
+    outline : Outline
+        Found in this recording.
+    settings : ClipSettings
+        What to make.
+
+    Returns
+    -------
+    Clip
+        uint8 (T, S, S, C).
+    """
+    box = crop_box(outline.box, settings.margin, (recording.shape[1], recording.shape[2]))
+    rows, cols = slice(box.row0, box.row1), slice(box.col0, box.col1)
+    place = _place(box, settings)
+    pixels = np.zeros((len(recording), settings.size, settings.size, settings.channel_count), "u1")
+    start = 0
+    for chunk in recording.chunks():
+        crop = chunk[:, rows, cols]
+        target = pixels[start : start + len(chunk)]
+        if settings.channels == "grey+mask":
+            grey = paint_out(video.to_grey(np.ascontiguousarray(crop)), outline.contour[rows, cols])
+            _resize_into(target[..., 0], grey, place)
+        else:
+            order = slice(None, None, -1 if settings.channels == "bgr" else 1)
+            _resize_into(target, crop[..., order], place)
+        start += len(chunk)
+    if settings.channels == "grey+mask":
+        mask = outline.mask[rows, cols].astype(np.uint8) * np.uint8(255)
+        square = np.zeros((1, settings.size, settings.size), np.uint8)
+        _resize_into(square, mask[None], place)
+        pixels[..., 1] = square
+    return Clip(pixels, box)
+
+
+def crop_box(box: Box, margin: int, frame_shape: tuple[int, int]) -> Box:
+    """Widen a contour's box by the published rule, [min - margin, max + margin), in the frame.
+
+    A half-open box ends at max + 1, so one pixel less is added at the end than at the start.
+
+    Parameters
+    ----------
+    box : Box
+        Around the contour's pixels.
+    margin : int
+        Pixels.
+    frame_shape : tuple of int
+        Rows and columns of the frame.
+    """
+    height, width = frame_shape
+    # With no margin the published rule would cut the last row off, and a contour of one row away.
+    after = max(margin - 1, 0)
+    return Box(
+        max(box.row0 - margin, 0),
+        min(box.row1 + after, height),
+        max(box.col0 - margin, 0),
+        min(box.col1 + after, width),
+    )
+
+
+def paint_out(grey: Frames, contour: Mask) -> Frames:
+    """Replace the contour's pixels by the mean of the pixels around it that are not contour.
+
+    Parameters
+    ----------
+    grey : ndarray
+        uint8 (T, h, w).
+    contour : ndarray
+        bool (h, w): what to replace. One pixel around it is replaced, too: the codec's ringing.
+
+    Returns
+    -------
+    ndarray
+        uint8 (T, h, w).
+    """
+    hidden = cv2.dilate(contour.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    weight = (~hidden).astype(np.float32)
+    reach = 7
+    while not (blurred := cv2.blur(weight, (reach, reach)))[hidden].all():
+        if reach > max(hidden.shape):
+            return grey  # a crop that is all contour: there is nothing to paint with
+        reach += 4
+    painted = grey.copy()
+    for frame in painted:
+        around = cv2.blur(frame * weight, (reach, reach))
+        frame[hidden] = np.rint(around[hidden] / blurred[hidden])
+    return painted
+
+
+def to_input(
+    pixels: Frames, mean: tuple[float, ...], std: tuple[float, ...]
+) -> NDArray[np.float32]:
+    """Bring a clip into the form and range of a net's input.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        uint8 (T, S, S, C).
+    mean, std : tuple of float
+        One of each for a channel, on the scale 0..1.
+
+    Returns
+    -------
+    ndarray
+        float32 (C, T, S, S): (pixels / 255 - mean) / std.
+    """
+    gain = 1.0 / (255.0 * np.asarray(std, np.float32))
+    offset = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
+    scaled = pixels.astype(np.float32) * gain - offset
+    return np.ascontiguousarray(scaled.transpose(3, 0, 1, 2))
+
+
+def _place(box: Box, settings: ClipSettings) -> tuple[slice, slice]:
+    """Rows and columns of the clip that the crop fills."""
+    height, width = box.row1 - box.row0, box.col1 - box.col0
+    if settings.shape == "stretch":
+        return slice(0, settings.size), slice(0, settings.size)
+    scale = settings.size / max(height, width)
+    rows, cols = max(round(height * scale), 1), max(round(width * scale), 1)
+    row, col = (settings.size - rows) // 2, (settings.size - cols) // 2
+    return slice(row, row + rows), slice(col, col + cols)
+
+
+def _resize_into(target: Frames, frames: Frames, place: tuple[slice, slice]) -> None:
+    rows, cols = place
+    size = (cols.stop - cols.start, rows.stop - rows.start)
+    for into, frame in zip(target, frames, strict=True):
+        into[place] = cv2.resize(np.ascontiguousarray(frame), size, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,110 @@
+"""What is installed, what works here, and what is missing with the way to get it."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import stallscan
+from stallscan import bundle as bundles
+from stallscan.errors import BundleError
+
+LIBRARIES = (
+    "av",
+    "numpy",
+    "opencv-python-headless",
+    "pandas",
+    "pytorch-lightning",
+    "scikit-learn",
+    "tifffile",
+    "torch",
+    "torchvision",
+)
+CODECS: tuple[tuple[str, Literal["r", "w"]], ...] = (("h264", "r"), ("libx264", "w"), ("gif", "r"))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes
+    ----------
+    what : str
+        What was looked at.
+    found : str
+        What it is, or what to do about it.
+    state : str
+        ``ok``; ``optional`` (absent, and not needed by everybody); ``missing``.
+    """
+
+    what: str
+    found: str
+    state: str = "ok"
+
+
+def examine() -> list[Finding]:
+    """Look at everything that stallscan needs."""
+    return [
+        Finding("stallscan", stallscan.__version__),
+        Finding("Python", f"{platform.python_version()} on {platform.platform()}"),
+        Finding("processor", f"{os.cpu_count()} cores"),
+        *map(_library, LIBRARIES),
+        *(_codec(name, mode) for name, mode in CODECS),
+        _gpu(),
+        _compressed_tiff(),
+        _bundle(),
+        _disk(),
+    ]
+
+
+def _library(name: str) -> Finding:
+    try:
+        return Finding(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, f"not installed; run: pip install {name}", "missing")
+
+
+def _codec(name: str, mode: Literal["r", "w"]) -> Finding:
+    import av.codec
+    import av.error
+
+    job = "decoding" if mode == "r" else "encoding"
+    try:
+        av.codec.Codec(name, mode)
+    except (av.error.FFmpegError, ValueError):
+        return Finding(
+            f"{name} {job}", "not in this build; run: pip install --force-reinstall av", "missing"
+        )
+    return Finding(f"{name} {job}", "works")
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("GPU", torch.cuda.get_device_name())
+    return Finding("GPU", "none; prediction does not need one, training is slower", "optional")
+
+
+def _compressed_tiff() -> Finding:
+    if importlib.util.find_spec("imagecodecs"):
+        return Finding("compressed TIFF", "works")
+    return Finding("compressed TIFF", "only with: pip install 'stallscan[lab]'", "optional")
+
+
+def _bundle() -> Finding:
+    try:
+        model = bundles.load()
+    except BundleError as error:
+        return Finding("default bundle", str(error), "missing")
+    origin = "trained on simulated recordings only" if model.spec.simulated else "trained"
+    return Finding("default bundle", f"{model.label}, {origin}")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    return Finding("free disk here", f"{free:.0f} GB")

@@ -1,0 +1,161 @@
+"""From files to clips: one recording, or many in parallel and in order.
+
+`one` is the only way from a file to a clip, in training and in prediction alike. A recording that
+cannot be used becomes a `Prepared` with its status and reason, never an exception.
+"""
+
+import collections
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+import cv2
+
+from stallscan import clip as clips
+from stallscan import outline as outlines
+from stallscan import video
+from stallscan.clip import Clip, ClipSettings
+from stallscan.errors import RecordingError, TooShortError
+from stallscan.outline import OutlineSettings
+from stallscan.video import Recording, Source
+
+# Whether something moves takes two frames to see.
+MIN_FRAMES = 2
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of one recording.
+
+    Attributes
+    ----------
+    source : Source
+        The recording.
+    status : str
+        ``ok``; ``damaged`` (a clip was made from the frames that decode); or why there is no
+        clip: ``unreadable``, ``too_short``, ``no_outline``, ``several_outlines``.
+    reason : str
+        One sentence, empty if there is nothing to say.
+    frames : int or None
+        Frames decoded, None if there were none.
+    frames_declared : int or None
+        Frames by the header.
+    clip : Clip or None
+        The clip, if the status allows one.
+    """
+
+    source: Source
+    status: str
+    reason: str = ""
+    frames: int | None = None
+    frames_declared: int | None = None
+    clip: Clip | None = None
+
+
+def one(source: Source, outline: OutlineSettings, clip: ClipSettings) -> Prepared:
+    """Read a recording, find its outline and make its clip."""
+    recording: Recording | None = None
+    try:
+        recording = video.read(source.path)
+        if len(recording) < MIN_FRAMES:
+            raise TooShortError(
+                f"{source.path}: {len(recording)} frame, at least {MIN_FRAMES} are needed to see "
+                "whether anything moves"
+            )
+        made = clips.make(recording, outlines.find(recording, outline), clip)
+    except RecordingError as error:
+        counted = (len(recording), recording.frames_declared) if recording else (None, None)
+        return Prepared(source, error.status, str(error), *counted)
+    status, reason = ("damaged", _damage(recording)) if recording.is_damaged else ("ok", "")
+    return Prepared(source, status, reason, len(recording), recording.frames_declared, made)
+
+
+def many(
+    sources: Iterable[Source],
+    outline: OutlineSettings,
+    clip: ClipSettings,
+    processes: int | None = None,
+) -> Iterator[Prepared]:
+    """Make clips in several processes, one thread each, and yield them in order.
+
+    At most two recordings a process are under way or waiting at any time, so memory stays
+    bounded. A file that crashes the decoder's process is a row like any other.
+
+    Parameters
+    ----------
+    sources : iterable of Source
+        The recordings.
+    outline, clip
+        Settings.
+    processes : int, optional
+        Default: one a core. With 0 the work is done in this process.
+    """
+    if processes == 0:
+        for source in sources:
+            yield one(source, outline, clip)
+        return
+    processes = processes or os.cpu_count() or 1
+    todo = collections.deque(sources)
+    while todo:
+        # After a crash the pool is gone: what was under way is done again, each in a process of
+        # its own, so that the one that crashes is known and takes nothing with it.
+        finished = yield from _in_pool(todo, outline, clip, processes)
+        if not finished:
+            for _ in range(min(len(todo), 2 * processes)):
+                yield _alone(todo.popleft(), outline, clip)
+
+
+def _in_pool(
+    todo: collections.deque[Source], outline: OutlineSettings, clip: ClipSettings, processes: int
+) -> Generator[Prepared, None, bool]:
+    """Work through `todo` from the left; what was yielded is taken from it.
+
+    The generator returns whether all is done; if not, a process has died.
+    """
+    with _pool(processes) as pool:
+        waiting: collections.deque[Future[Prepared]] = collections.deque()
+        submitted = 0
+        with contextlib.suppress(BrokenProcessPool):
+            while todo:
+                while submitted < len(todo) and len(waiting) < 2 * processes:
+                    waiting.append(pool.submit(one, todo[submitted], outline, clip))
+                    submitted += 1
+                prepared = waiting.popleft().result()
+                todo.popleft()
+                submitted -= 1
+                yield prepared
+            return True
+    return False
+
+
+def _alone(source: Source, outline: OutlineSettings, clip: ClipSettings) -> Prepared:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(one, source, outline, clip).result()
+        except BrokenProcessPool:
+            reason = f"{source.path}: the decoder crashed on this file; export the recording again"
+            return Prepared(source, "unreadable", reason)
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    # Not forked: a fork of a process in which torch's threads run may hang.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+
+
+def _damage(recording: Recording) -> str:
+    declared = recording.frames_declared
+    of = f" of the {declared} frames that the header declares" if declared else " frames"
+    bad = f"; {len(recording.corrupt)} are damaged" if recording.corrupt else ""
+    return (
+        f"{recording.path}: only {len(recording)}{of} can be decoded{bad}; "
+        "copy or download the file again"
+    )

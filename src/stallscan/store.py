@@ -1,0 +1,217 @@
+"""The clip store: prepared clips on disk, in safetensors shards with a manifest.
+
+A shard holds clips by their recording's name. The manifest names the shards with a hash of each,
+the settings the clips were made with, and the recordings that gave no clip, with the reason.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.numpy
+from pydantic import Field
+
+from stallscan import files, prepare
+from stallscan.clip import ClipSettings
+from stallscan.errors import SettingsError, StoreError
+from stallscan.outline import OutlineSettings
+from stallscan.prepare import Prepared
+from stallscan.settings import Settings
+from stallscan.video import Frames, Source
+
+MANIFEST_NAME = "manifest.json"
+# About 50 MB a shard at 64 px and 56 frames; what a kill can cost is at most one shard's work.
+CLIPS_PER_SHARD = 128
+
+
+class Shard(Settings):
+    """One file of clips.
+
+    Attributes
+    ----------
+    file : str
+        Name inside the store.
+    sha256 : str
+        Hash of the file.
+    frames : dict
+        Frames of each clip, by the recording's name.
+    """
+
+    file: str
+    sha256: str
+    frames: dict[str, int]
+
+
+class Failure(Settings):
+    """A recording without a clip."""
+
+    filename: str
+    status: str
+    reason: str
+
+
+class Manifest(Settings):
+    """What ``manifest.json`` holds."""
+
+    format: Literal[1] = 1
+    outline: OutlineSettings
+    clip: ClipSettings
+    shards: tuple[Shard, ...] = ()
+    failures: tuple[Failure, ...] = Field(default=())
+
+
+class Store:
+    """Clips on disk, read one at a time.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the store.
+
+    Raises
+    ------
+    StoreError
+        If there is no readable manifest.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = _read_manifest(folder)
+        self._shard = {name: shard for shard in self.manifest.shards for name in shard.frames}
+
+    def __contains__(self, filename: str) -> bool:
+        return filename in self._shard
+
+    def frames(self, filename: str) -> int:
+        """Count the frames of a clip without reading it."""
+        return self._shard[filename].frames[filename]
+
+    def read(self, filename: str) -> Frames:
+        """Read one clip.
+
+        Returns
+        -------
+        ndarray
+            uint8 (T, S, S, C).
+
+        Raises
+        ------
+        StoreError
+            If its shard is missing or is not the one that was written.
+        """
+        path = self.folder / self._shard[filename].file
+        _check_hash(path, self._shard[filename].sha256)
+        with safetensors.safe_open(path, framework="np") as shard:
+            clip: Frames = shard.get_tensor(filename)
+        return clip
+
+
+def build(
+    folder: Path,
+    sources: Sequence[Source],
+    outline: OutlineSettings,
+    clip: ClipSettings,
+    processes: int | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> Store:
+    """Prepare recordings into a store; what stands there already is not done again.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the store; made if missing.
+    sources : sequence of Source
+        The recordings; failures become lines of the manifest.
+    outline, clip
+        Settings; those of a store that exists must be the same.
+    processes : int, optional
+        Default: one a core.
+    progress : callable
+        Called with how many recordings are done, of how many.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds a store that was made with other settings.
+    InputError
+        If the folder cannot be written.
+    """
+    files.make_folder(folder)
+    manifest = Manifest(outline=outline, clip=clip)
+    if (folder / MANIFEST_NAME).exists():
+        manifest = _read_manifest(folder)
+        _check_settings(folder, manifest, outline, clip)
+    done = {name for shard in manifest.shards for name in shard.frames}
+    done |= {failure.filename for failure in manifest.failures}
+    todo = [source for source in sources if source.filename not in done]
+    finished = len(sources) - len(todo)
+    batch: list[Prepared] = []
+    for prepared in prepare.many(todo, outline, clip, processes):
+        batch.append(prepared)
+        finished += 1
+        progress(finished, len(sources))
+        if len(batch) == CLIPS_PER_SHARD:
+            manifest = _append(folder, manifest, batch)
+            batch = []
+    if batch or not (folder / MANIFEST_NAME).exists():
+        _append(folder, manifest, batch)
+    return Store(folder)
+
+
+def _append(folder: Path, manifest: Manifest, batch: Sequence[Prepared]) -> Manifest:
+    """Write a shard, then the manifest that names it."""
+    clips = {item.source.filename: item.clip.pixels for item in batch if item.clip is not None}
+    failed = [
+        Failure(filename=item.source.filename, status=item.status, reason=item.reason)
+        for item in batch
+        if item.clip is None
+    ]
+    shards = list(manifest.shards)
+    if clips:
+        path = folder / f"shard-{len(shards):05d}.safetensors"
+        with files.atomic_path(path) as temporary:
+            safetensors.numpy.save_file(clips, temporary)
+        frames = {name: len(pixels) for name, pixels in clips.items()}
+        shards.append(Shard(file=path.name, sha256=files.sha256(path), frames=frames))
+    manifest = manifest.model_copy(
+        update={"shards": tuple(shards), "failures": (*manifest.failures, *failed)}
+    )
+    files.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def _check_settings(
+    folder: Path, manifest: Manifest, outline: OutlineSettings, clip: ClipSettings
+) -> None:
+    stands: list[Settings] = [manifest.outline, manifest.clip]
+    wanted: list[Settings] = [outline, clip]
+    if stands != wanted:
+        raise StoreError(
+            f"{folder}: the clips were made with {_show(stands)}, now {_show(wanted)} are asked "
+            "for; remove the folder or choose another"
+        )
+
+
+def _show(settings: Sequence[Settings]) -> str:
+    return json.dumps([one.model_dump(mode="json") for one in settings])
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_NAME
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest.parse(content, str(path))
+    except (OSError, ValueError, TypeError, SettingsError) as error:
+        raise StoreError(f"{path}: not readable as the manifest of a store ({error})") from None
+
+
+@functools.cache
+def _check_hash(path: Path, sha256: str) -> None:
+    """Hash a shard once a process; reading never returns pixels that were not written."""
+    if not path.is_file():
+        raise StoreError(f"{path}: this shard of the store is missing; make the store again")
+    if files.sha256(path) != sha256:
+        raise StoreError(f"{path}: this shard of the store is damaged; make the store again")

@@ -1,0 +1,135 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stallscan import clip, outline, simulate, video
+from stallscan.clip import ClipSettings
+from stallscan.errors import SettingsError
+from stallscan.outline import Box, OutlineSettings
+from tests import drawing
+
+
+def _make(frames, **settings):
+    recording = video.from_array(frames)
+    return clip.make(recording, outline.find(recording), ClipSettings(**settings))
+
+
+def _published(frames):
+    """Crop and resize as the third place's write-up describes it, frame by frame."""
+    red, green, blue = (frames[0][..., channel].astype(int) for channel in range(3))
+    rows, cols = np.where((red >= 200) & (green <= 150) & (blue <= 150))
+    top, bottom = max(rows.min() - 5, 0), min(rows.max() + 5, frames.shape[1])
+    left, right = max(cols.min() - 5, 0), min(cols.max() + 5, frames.shape[2])
+    return np.stack(
+        [
+            cv2.resize(frame[top:bottom, left:right], (112, 112), interpolation=cv2.INTER_AREA)
+            for frame in frames
+        ]
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_the_published_rule_to_the_pixel(tmp_path, seed):
+    recording = video.read(drawing.write(tmp_path / "a.mp4", seed=seed))
+    found = outline.find(recording, OutlineSettings(rule="third-place"))
+    made = clip.make(recording, found, ClipSettings())
+    assert np.array_equal(made.pixels, _published(recording.frames))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_equals_the_published_rule_on_200_simulated_recordings(tmp_path):
+    settings = simulate.SimulateSettings(count=200, seed=77)
+    simulate.simulate(tmp_path, settings)
+    same_box = 0
+    for path in sorted((tmp_path / "train").glob("*.mp4")):
+        recording = video.read(path)
+        found = outline.find(recording, OutlineSettings(rule="third-place"))
+        made = clip.make(recording, found, ClipSettings())
+        assert np.array_equal(made.pixels, _published(recording.frames)), path
+        ours = outline.find(recording).box
+        same_box += max(abs(a - b) for a, b in zip(ours, found.box, strict=True)) <= 2
+    assert same_box == 200
+
+
+def test_bgr_is_rgb_reversed():
+    frames = drawing.frames()
+    rgb, bgr = _make(frames, channels="rgb"), _make(frames, channels="bgr")
+    assert np.array_equal(rgb.pixels, bgr.pixels[..., ::-1])
+
+
+def test_padding_keeps_the_aspect():
+    made = _make(drawing.frames(), size=64, shape="pad")
+    height, width = made.box.row1 - made.box.row0, made.box.col1 - made.box.col0
+    filled = np.flatnonzero(made.pixels.any(axis=(0, 2, 3)))
+    assert width > height
+    assert filled[-1] - filled[0] + 1 == pytest.approx(64 * height / width, abs=1)
+    assert (filled[0] + filled[-1]) / 2 == pytest.approx(31.5, abs=1)
+
+
+def test_painted_out_clips_do_not_show_the_outline():
+    plain, outlined = drawing.frames(contours=0), drawing.frames()
+    recording = video.from_array(outlined)
+    found = outline.find(recording)
+    made = clip.make(recording, found, ClipSettings(size=64, channels="grey+mask"))
+    assert made.pixels.shape == (8, 64, 64, 2)
+    contour = found.contour
+    painted = clip.paint_out(video.to_grey(outlined), contour)
+    # luma of the outline is 136; the noise around it has mean 60
+    assert painted[:, contour].mean() == pytest.approx(plain[..., 0][:, contour].mean(), abs=8)
+    far = ~(cv2.dilate(contour.astype(np.uint8), np.ones((3, 3))) > 0)
+    assert np.array_equal(painted[:, far], video.to_grey(outlined)[:, far])
+
+
+def test_the_mask_is_the_same_in_every_frame_and_fits_the_outline():
+    made = _make(drawing.frames(), size=64, channels="grey+mask")
+    masks = made.pixels[..., 1]
+    assert (masks == masks[0]).all()
+    assert masks.max() == 255
+    assert masks[0, 32, 32] == 255
+    assert masks[0, 0, 0] == 0
+
+
+def test_a_crop_of_contour_only_is_left_as_it_is():
+    grey = np.full((2, 4, 4), 90, np.uint8)
+    assert np.array_equal(clip.paint_out(grey, np.ones((4, 4), bool)), grey)
+
+
+def test_chunked_recordings_give_the_same_clip(tmp_path):
+    path = drawing.write(tmp_path / "a.mp4", count=70)
+    held, streamed = video.read(path), video.read(path, hold_bytes=0)
+    for channels in ("rgb", "grey+mask"):
+        settings = ClipSettings(size=32, channels=channels)
+        clips = [clip.make(r, outline.find(r), settings).pixels for r in (held, streamed)]
+        assert np.array_equal(*clips)
+
+
+@given(
+    st.integers(0, 90),
+    st.integers(1, 40),
+    st.integers(0, 120),
+    st.integers(1, 40),
+    st.integers(0, 30),
+)
+def test_a_crop_box_stays_in_the_frame_and_is_never_empty(row, height, col, width, margin):
+    box = Box(row, min(row + height, 96), col, min(col + width, 128))
+    grown = clip.crop_box(box, margin, (96, 128))
+    assert 0 <= grown.row0 < grown.row1 <= 96
+    assert 0 <= grown.col0 < grown.col1 <= 128
+    assert grown.row0 <= box.row0
+    assert grown.row1 >= box.row1
+
+
+def test_to_input_scales_and_moves_the_channels():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 3), dtype=np.uint8)
+    made = clip.to_input(pixels, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    assert made.shape == (3, 4, 5, 5)
+    assert made.dtype == np.float32
+    assert made[2, 1, 3, 4] == pytest.approx((pixels[1, 3, 4, 2] / 255 - 0.3) / 0.7, abs=1e-6)
+
+
+def test_unknown_settings_name_the_nearest():
+    with pytest.raises(SettingsError, match=r"unknown setting chanels \(did you mean channels\?\)"):
+        ClipSettings.parse({"chanels": "rgb"}, "a.yaml")

@@ -1,0 +1,244 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from stallscan import bundle, prepare, video
+from stallscan import predict as module
+from stallscan.engine import TorchEngine
+from stallscan.errors import InputError
+from stallscan.video import Source
+from tests import drawing
+
+
+def _predict(paths, out, bundle_dir, **options):
+    return module.predict(paths, out, bundle_dir, processes=0, **options)
+
+
+def _table(out):
+    return pd.read_csv(out / "predictions.csv").set_index("filename")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("recordings")
+    for index in range(6):
+        drawing.write(made / f"{index}.mp4", seed=index, count=6 + index)
+    return made
+
+
+def test_each_recording_gets_a_row_and_its_score(folder, tmp_path, bundle_dir):
+    summary = _predict([folder], tmp_path, bundle_dir)
+    table = pd.read_csv(tmp_path / "predictions.csv")
+    assert tuple(table.columns) == module.COLUMNS
+    assert list(table["filename"]) == [f"{index}.mp4" for index in range(6)]
+    assert (table["status"] == "ok").all()
+    assert list(table["frames"]) == list(range(6, 12))
+    model = bundle.load(bundle_dir)
+    engine = TorchEngine(model)
+    for row in table.itertuples():
+        source = Source(row.filename, folder / row.filename)
+        clip = prepare.one(source, model.spec.outline, model.spec.clip).clip
+        assert row.score == pytest.approx(
+            model.spec.calibration.score(engine.logit(clip.pixels)), abs=1e-6
+        )
+        assert row.call == ("stalled" if row.score >= row.threshold else "flowing")
+    assert summary.calls == dict(table["call"].value_counts())
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["finished"]
+    assert run["bundle"] == model.label
+
+
+def test_several_processes_give_the_same_table(folder, tmp_path, bundle_dir):
+    _predict([folder], tmp_path / "a", bundle_dir)
+    module.predict([folder], tmp_path / "b", bundle_dir, processes=2)
+    tables = [(tmp_path / name / "predictions.csv").read_bytes() for name in "ab"]
+    assert tables[0] == tables[1]
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    """Every kind of bad input, one file each, and a good one last."""
+    made = tmp_path_factory.mktemp("bad")
+    good = drawing.write(made / "z_good.mp4", count=30)
+    content = good.read_bytes()
+    (made / "empty.mp4").touch()
+    (made / "text.mp4").write_text("this is no video\n" * 100)
+    (made / "half.mp4").write_bytes(content[: len(content) // 2])
+    flipped = bytearray(content)
+    for position in range(3000, len(content) - 3000, 500):
+        flipped[position] ^= 0xFF
+    (made / "flipped.mp4").write_bytes(flipped)
+    drawing.write(made / "no_outline.mp4", contours=0)
+    drawing.write(made / "two_outlines.mp4", contours=2)
+    drawing.write(made / "one_frame.mp4", count=1)
+    stack = np.random.default_rng(0).integers(0, 4000, (6, 40, 50)).astype(np.uint16)
+    tifffile.imwrite(made / "grey16.tif", stack)
+    colour = drawing.frames().astype(np.uint16) * 257
+    tifffile.imwrite(made / "colour16.tif", colour, photometric="rgb")
+    return made
+
+
+EXPECTED = {
+    "empty.mp4": ("unreadable", "the file is empty"),
+    "text.mp4": ("unreadable", "not readable as mp4 video"),
+    "half.mp4": ("unreadable", "not readable as mp4 video"),
+    "no_outline.mp4": ("no_outline", "no outline found in any of its 8 frames"),
+    "two_outlines.mp4": ("several_outlines", "2 segments are outlined, expected one"),
+    "one_frame.mp4": ("too_short", "1 frame, at least 2 are needed"),
+    "grey16.tif": ("no_outline", "the recording is grey"),
+}
+
+
+def test_bad_input_becomes_rows_with_a_sentence(bad, tmp_path, bundle_dir):
+    summary = _predict([bad], tmp_path, bundle_dir)
+    table = _table(tmp_path)
+    assert len(table) == 10
+    for name, (status, sentence) in EXPECTED.items():
+        row = table.loc[name]
+        assert row["status"] == status, row
+        assert sentence in row["reason"]
+        assert name in row["reason"]
+        assert row["call"] == "unscorable"
+        assert np.isnan(row["score"])
+    flipped = table.loc["flipped.mp4"]
+    assert flipped["status"] in ("damaged", "unreadable", "no_outline")
+    assert flipped["call"] == "unscorable"
+    for name in ("z_good.mp4", "colour16.tif"):
+        assert table.loc[name, "status"] == "ok"
+        assert table.loc[name, "call"] in ("flowing", "stalled")
+    assert summary.failed == 8
+
+
+def test_a_crash_of_the_decoder_is_a_row(folder, tmp_path, bundle_dir, monkeypatch):
+    # The crash is put where a process that decodes reads the file; spawned processes import the
+    # module anew, so it is told by the environment.
+    sources = [Source(f"{i}.mp4", folder / f"{i}.mp4") for i in range(6)]
+    model = bundle.load(bundle_dir)
+    monkeypatch.setattr(prepare, "one", _crash_on_3)
+    rows = list(prepare.many(sources, model.spec.outline, model.spec.clip, processes=2))
+    assert [row.source.filename for row in rows] == [source.filename for source in sources]
+    assert [row.status for row in rows] == ["ok", "ok", "ok", "unreadable", "ok", "ok"]
+    assert "the decoder crashed" in rows[3].reason
+
+
+_one = prepare.one
+
+
+def _crash_on_3(source, outline, clip):
+    if source.filename == "3.mp4":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _one(source, outline, clip)
+
+
+@pytest.mark.parametrize("given", [[], ["nothing"]])
+def test_nothing_to_predict_is_refused(given, tmp_path, bundle_dir):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InputError, match="no recordings"):
+        _predict([tmp_path / name for name in given] or [tmp_path], tmp_path / "o", bundle_dir)
+
+
+def test_a_folder_that_cannot_be_written_is_said(folder, tmp_path, bundle_dir):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write into this output folder"):
+        _predict([folder], tmp_path / "file" / "out", bundle_dir)
+
+
+def test_another_run_is_not_mixed_in(folder, tmp_path, bundle_dir):
+    _predict([folder / "0.mp4"], tmp_path, bundle_dir)
+    with pytest.raises(InputError, match="holds predictions with other paths"):
+        _predict([folder / "1.mp4"], tmp_path, bundle_dir)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(InputError, match=r"no readable run\.json"):
+        _predict([folder / "0.mp4"], tmp_path, bundle_dir)
+
+
+def test_a_torn_row_is_done_again_and_no_other(folder, tmp_path, bundle_dir, monkeypatch):
+    _predict([folder], tmp_path, bundle_dir)
+    table = tmp_path / "predictions.csv"
+    whole = table.read_text()
+    lines = whole.splitlines(keepends=True)
+    table.write_text("".join(lines[:4]) + lines[4][:20])
+    asked = []
+    monkeypatch.setattr(
+        prepare, "one", lambda source, *rest: asked.append(source.filename) or _one(source, *rest)
+    )
+    summary = _predict([folder], tmp_path, bundle_dir)
+    assert summary.resumed == 3
+    assert asked == ["3.mp4", "4.mp4", "5.mp4"]
+    assert table.read_text() == whole
+
+
+def test_killed_at_random_and_started_again(tmp_path, bundle_dir):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for index in range(40):
+        drawing.write(folder / f"{index:02d}.mp4", seed=index, count=20)
+    _predict([folder], tmp_path / "whole", bundle_dir)
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "stallscan.cli", "predict", str(folder), "-o", str(out)]
+    command += ["--bundle", str(bundle_dir), "--processes", "0"]
+    kept = []
+    for wanted in (1, 15):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        table = out / "predictions.csv"
+        while process.poll() is None and _rows(table) < wanted:
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kept.append(_rows(table))
+    assert kept[0] < kept[1] < 40
+    finished = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert (out / "predictions.csv").read_text() == (
+        tmp_path / "whole" / "predictions.csv"
+    ).read_text()
+    assert "unscorable" not in finished.stdout
+
+
+def _rows(table):
+    return max(table.read_text().count("\n") - 1, 0) if table.is_file() else 0
+
+
+@pytest.mark.slow
+def test_three_thousand_frames_stay_under_two_gigabytes(tmp_path, bundle_dir):
+    rng = np.random.default_rng(0)
+    base = drawing.frames(count=50, height=384, width=512)
+
+    def frames():
+        for index in range(3000):
+            yield np.roll(base[index % 50], 0) if index else base[0]
+
+    video.write(tmp_path / "long.mp4", frames(), preset="ultrafast", crf=int(rng.integers(28, 30)))
+    code = (
+        "import resource, sys; from stallscan import predict;"
+        "predict.predict([sys.argv[1]], sys.argv[2], sys.argv[3], processes=0);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    args = [str(tmp_path / "long.mp4"), str(tmp_path / "out"), str(bundle_dir)]
+    script = "from pathlib import Path;" + code.replace("sys.argv[2]", "Path(sys.argv[2])")
+    done = subprocess.run(
+        [sys.executable, "-c", script, *args], check=True, capture_output=True, text=True
+    )
+    row = _table(tmp_path / "out").loc["long.mp4"]
+    assert row["status"] == "ok"
+    assert row["frames"] == 3000
+    assert "trained on recordings of 4 to 100" in row["reason"]
+    assert int(done.stdout) < 2 * 2**20
+
+
+def test_real_recordings_each_get_a_row(real_dir, tmp_path, bundle_dir):
+    _predict([real_dir / "clips"], tmp_path, bundle_dir)
+    table = _table(tmp_path)
+    known = pd.read_csv(real_dir / "clips.csv").set_index("file")
+    assert set(table.index) == set(known.index)
+    assert (table["status"] == "ok").all()
+    assert (table["frames"] == known["frames_here"].reindex(table.index)).all()

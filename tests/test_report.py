@@ -1,0 +1,329 @@
+"""The report: which cards it has, what they say, and that it stands by itself."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from stallscan import report, video
+from stallscan.errors import InputError, SettingsError, TableError
+from stallscan.evaluate import COLUMNS
+from stallscan.report import ReportSettings
+
+THRESHOLD = 0.6
+# filename, status, score, call, label
+ROWS = (
+    ("flowing_far.mp4", "ok", 0.05, "flowing", 0),
+    ("flowing_near.mp4", "ok", 0.55, "flowing", 0),
+    ("stalled_low.mp4", "ok", 0.7, "stalled", 1),
+    ("missed.mp4", "ok", 0.1, "flowing", 1),
+    ("stalled_high.mp4", "ok", 0.95, "stalled", 1),
+    ("alarm.mp4", "ok", 0.8, "stalled", 0),
+    ("bare.mp4", "no_outline", "", "unscorable", 0),
+    ("sub/<b>&\"'.mp4", "unreadable", "", "unscorable", None),
+)
+
+
+def draw_recording(outlined=True, frames=6, size=(96, 128)):
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 120, (frames, *size, 1), dtype=np.uint8)
+    recording = np.repeat(grey, 3, axis=3)
+    for frame in recording if outlined else ():
+        cv2.ellipse(frame, (64, 48), (30, 20), 30.0, 0.0, 360.0, (255, 102, 0), 2)
+    return recording
+
+
+def write_predictions(path, rows):
+    pd.DataFrame(
+        [
+            {
+                "filename": name,
+                "status": status,
+                "reason": "" if status == "ok" else f"/data/{name}: it failed for a reason",
+                "frames": 6 if status == "ok" else "",
+                "frames_declared": "",
+                "score": score,
+                "call": call,
+                "threshold": THRESHOLD,
+                "bundle": "default <1>",
+            }
+            for name, status, score, call, _ in rows
+        ],
+        columns=list(COLUMNS),
+    ).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder of a finished run over `ROWS`, the recordings and the labels beside it."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "films" / "sub").mkdir(parents=True)
+    for name, status, *_ in ROWS:
+        path = folder / "films" / name
+        if status == "unreadable":
+            path.write_text("no video")
+        else:
+            video.write(path, draw_recording(outlined=status == "ok"))
+    write_predictions(folder / "predictions.csv", ROWS)
+    labels = [(name, label) for name, *_, label in ROWS if label is not None]
+    pd.DataFrame(labels, columns=["filename", "stalled"]).to_csv(folder / "labels.csv", index=False)
+    notes = {
+        "paths": [str(folder / "films")],
+        "recordings": len(ROWS),
+        "started": "2026-01-02T03:04:05+00:00",
+        "finished": "2026-01-02T03:06:00+00:00",
+    }
+    (folder / "run.json").write_text(json.dumps(notes))
+    return folder
+
+
+class Page(HTMLParser):
+    """What the tests ask of a page: its cards, its addresses and its words."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.cards, self.addresses, self.text, self.videos = [], [], "", 0
+        self._skip = False
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self._skip = tag in ("style", "script")
+        self.videos += tag == "video"
+        self.addresses += [values[key] for key in ("src", "href", "poster") if key in values]
+        if "card" in (values.get("class") or "").split():
+            self.cards.append(values)
+
+    def handle_endtag(self, tag):
+        self._skip = False
+
+    def handle_data(self, data):
+        if not self._skip:
+            self.text += data + " "
+
+    @property
+    def names(self):
+        return [card["data-name"] for card in self.cards]
+
+
+@pytest.fixture(scope="module")
+def plain(run):
+    written = report.write(run / "predictions.csv", run / "plain.html")
+    return written, Page(written.path)
+
+
+@pytest.fixture(scope="module")
+def labelled(run):
+    written = report.write(
+        run / "predictions.csv",
+        run / "labelled.html",
+        labels=run / "labels.csv",
+        note="Mind <this>.",
+    )
+    return written, Page(written.path)
+
+
+def test_cards_come_most_worth_a_look_first(plain):
+    written, page = plain
+    assert written == (written.path, 8, 8, 1)
+    assert page.names == [
+        "stalled_high.mp4",
+        "alarm.mp4",
+        "stalled_low.mp4",
+        "bare.mp4",
+        "sub/<b>&\"'.mp4",
+        "flowing_near.mp4",
+        "missed.mp4",
+        "flowing_far.mp4",
+    ]
+
+
+def test_wrong_calls_come_first_where_labels_are_known(labelled):
+    _, page = labelled
+    assert page.names[:3] == ["missed.mp4", "alarm.mp4", "stalled_high.mp4"]
+    assert [card["data-outcome"] for card in page.cards[:3]] == ["wrong", "wrong", "right"]
+    assert "missed stall" in page.text
+    assert "false alarm" in page.text
+    assert "labelled stalled" in page.text
+
+
+def test_page_stands_by_itself(labelled):
+    written, page = labelled
+    assert page.addresses
+    assert all(address.startswith("data:") for address in page.addresses)
+    source = written.path.read_text(encoding="utf-8")
+    assert not re.search(r"(https?:)?//[a-z]", re.sub(r"data:[^\"]+", "", source))
+    assert "default-src 'none'" in source
+
+
+def test_header_counts_and_evaluation(labelled):
+    _, page = labelled
+    assert "Mind <this>." in page.text
+    assert "8 recordings" in page.text
+    assert "3 stalled (37.5 %)" in page.text
+    assert "2 unscorable (25 %)" in page.text
+    assert "6 ok , 1 no_outline , 1 unreadable" in page.text
+    assert "default <1>" in page.text
+    assert "Threshold 0.6" in page.text
+    assert "2026-01-02 03:04 UTC" in page.text
+    assert "MCC re-weighted to 0.3 %" in page.text
+    assert "1 labelled but without a call: bare.mp4" in page.text
+    assert sum(address.startswith("data:image/svg") for address in page.addresses) == 5
+
+
+def test_plain_page_has_the_histogram_only(plain):
+    _, page = plain
+    assert sum(address.startswith("data:image/svg") for address in page.addresses) == 1
+    assert "MCC" not in page.text
+
+
+def test_filenames_are_escaped(plain):
+    written, page = plain
+    source = written.path.read_text(encoding="utf-8")
+    assert "<b>" not in source
+    assert "sub/<b>&\"'.mp4" in page.text
+
+
+def test_failed_recordings_say_why(plain):
+    _, page = plain
+    assert page.videos == 7
+    assert "It failed for a reason" in page.text
+    assert "/data/" not in page.text
+    assert "The whole field is shown." in page.text
+
+
+def test_most_cards(run, tmp_path):
+    written = report.write(
+        run / "predictions.csv", tmp_path / "few.html", settings=ReportSettings(max_cards=2)
+    )
+    page = Page(written.path)
+    assert (written.recordings, written.cards) == (8, 2)
+    assert page.names == ["stalled_high.mp4", "alarm.mp4"]
+    assert "2 of 8 recordings have a card" in page.text
+    assert "--max-cards 8" in page.text
+
+
+def test_moved_recordings(run, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"paths": [str(tmp_path / "gone")]}))
+    predictions = tmp_path / "predictions.csv"
+    predictions.write_bytes((run / "predictions.csv").read_bytes())
+    written = report.write(predictions, tmp_path / "moved.html")
+    assert written.without_clip == 8
+    assert "8 of these recordings were not found" in Page(written.path).text
+
+    found = report.write(predictions, tmp_path / "found.html", recordings=[run / "films"])
+    assert found.without_clip == 1
+    # Found by base name, too: these are given as if each had been scored by itself.
+    found = report.write(predictions, tmp_path / "found.html", recordings=[run])
+    assert found.without_clip == 1
+    with pytest.raises(InputError, match="no such file or folder"):
+        report.write(predictions, tmp_path / "x.html", recordings=[tmp_path / "gone"])
+
+
+@pytest.mark.parametrize("notes", [None, "{", "[]", '{"paths": 3, "recordings": "x"}'])
+def test_report_does_without_run_notes(run, tmp_path, notes):
+    (tmp_path / "predictions.csv").write_bytes((run / "predictions.csv").read_bytes())
+    if notes is not None:
+        (tmp_path / "run.json").write_text(notes)
+    assert report.write(tmp_path / "predictions.csv", tmp_path / "x.html").without_clip == 8
+
+
+def test_unfinished_run_is_called_so(tmp_path):
+    write_predictions(tmp_path / "predictions.csv", ROWS)
+    (tmp_path / "run.json").write_text(json.dumps({"recordings": 1200, "finished": None}))
+    written = report.write(tmp_path / "predictions.csv", tmp_path / "x.html")
+    assert "8 of 1,200 recordings have been scored so far" in Page(written.path).text
+
+
+def test_nothing_scored(tmp_path):
+    write_predictions(tmp_path / "predictions.csv", ROWS[6:])
+    page = Page(report.write(tmp_path / "predictions.csv", tmp_path / "x.html").path)
+    assert not page.addresses
+    assert "0 stalled (0 %)" in page.text
+
+
+def test_progress_counts_the_clips(run, tmp_path):
+    seen = []
+    report.write(
+        run / "predictions.csv", tmp_path / "x.html", progress=lambda *counts: seen.append(counts)
+    )
+    assert seen == [(done, 8) for done in range(9)]
+
+
+def test_bad_input(run, tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        report.write(tmp_path / "predictions.csv", tmp_path / "x.html")
+    (tmp_path / "predictions.csv").write_text("filename,call\n1.mp4,flowing\n")
+    with pytest.raises(TableError, match="is missing"):
+        report.write(tmp_path / "predictions.csv", tmp_path / "x.html")
+    with pytest.raises(SettingsError, match="max_cards"):
+        ReportSettings.parse({"max_cards": -1}, "command line")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        report.write(run / "predictions.csv", tmp_path / "file" / "x.html")
+
+
+def decode(clip, tmp_path):
+    import base64
+
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(base64.b64decode(clip.video.partition(",")[2]))
+    return video.read(path)
+
+
+def test_clip_shows_the_outlined_region_with_its_margin(tmp_path):
+    path = tmp_path / "film.mp4"
+    video.write(path, draw_recording())
+    box = report.outline.find(video.read(path)).box
+    clip = report.make_clip(path, margin_px=5)
+    height = box.row1 - box.row0 + 10
+    width = box.col1 - box.col0 + 10
+    shape = decode(clip, tmp_path).shape
+    assert shape == (6, height + height % 2, width + width % 2, 3)
+    assert clip.note == ""
+    assert clip.poster.startswith("data:image/jpeg")
+
+
+@pytest.mark.parametrize(
+    ("frames", "size", "expected"),
+    [
+        (4, (500, 900), (4, 178, 320, 3)),  # too large: scaled down, even sides
+        (4, (1, 3), (4, 2, 4, 3)),
+        (900, (16, 16), (300, 16, 16, 3)),  # too long: one frame in three
+    ],
+)
+def test_clip_of_unusual_recordings(tmp_path, frames, size, expected):
+    path = tmp_path / "film.npy"
+    np.save(path, np.zeros((frames, *size), np.uint8))
+    clip = report.make_clip(path, margin_px=20)
+    assert decode(clip, tmp_path).shape == expected
+    assert ("One frame in 3 is shown." in clip.note) == (frames == 900)
+
+
+def test_frames_are_thinned_alike_when_they_are_not_held(tmp_path, monkeypatch):
+    path = tmp_path / "film.mp4"
+    video.write(path, draw_recording(frames=100))
+    monkeypatch.setattr(report, "CLIP_FRAMES", 15)
+    held = report.make_clip(path, 20)
+    monkeypatch.setattr(report, "HOLD_BYTES", 1)
+    assert report.make_clip(path, 20) == held
+    assert len(decode(held, tmp_path)) == math.ceil(100 / 7)
+
+
+def test_real_recordings(real_dir, tmp_path):
+    rows = [
+        (source.filename, "ok", 0.5, "flowing", None)
+        for source in video.list_recordings([real_dir / "clips"])
+    ]
+    predictions = write_predictions(tmp_path / "predictions.csv", rows)
+    written = report.write(predictions, tmp_path / "x.html", recordings=[real_dir / "clips"])
+    assert written.without_clip == 0
+    assert "The whole field" not in Page(written.path).text
+    assert written.path.stat().st_size < 2_000_000

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from stallscan import prepare, store
+from stallscan.clip import ClipSettings
+from stallscan.errors import StoreError
+from stallscan.outline import OutlineSettings
+from stallscan.store import Store
+from stallscan.video import Source
+from tests import drawing
+
+CLIP = ClipSettings(size=24, channels="grey+mask")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    made = [
+        Source(f"{i}.mp4", drawing.write(folder / f"{i}.mp4", seed=i, count=4 + i))
+        for i in range(5)
+    ]
+    made.insert(2, Source("x.mp4", drawing.write(folder / "x.mp4", contours=0)))
+    return made
+
+
+def _build(folder, sources, **options):
+    return store.build(folder, sources, OutlineSettings(), CLIP, processes=0, **options)
+
+
+def test_clips_come_back_as_prediction_makes_them(tmp_path, sources):
+    made = _build(tmp_path, sources)
+    for source in sources:
+        prepared = prepare.one(source, OutlineSettings(), CLIP)
+        assert (source.filename in made) == (prepared.clip is not None)
+        if prepared.clip is not None:
+            assert np.array_equal(made.read(source.filename), prepared.clip.pixels)
+            assert made.frames(source.filename) == prepared.frames
+
+
+def test_failures_are_kept_with_their_reason(tmp_path, sources):
+    (failure,) = _build(tmp_path, sources).manifest.failures
+    assert (failure.filename, failure.status) == ("x.mp4", "no_outline")
+
+
+def test_an_interrupted_build_goes_on(tmp_path, sources, monkeypatch):
+    monkeypatch.setattr(store, "CLIPS_PER_SHARD", 2)
+
+    def stop(done, _of):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _build(tmp_path / "a", sources, progress=stop)
+    seen = []
+    resumed = _build(tmp_path / "a", sources, progress=lambda done, of: seen.append((done, of)))
+    assert seen == [(5, 6), (6, 6)]
+    assert resumed.manifest == _build(tmp_path / "b", sources).manifest
+
+
+def test_other_settings_are_refused_and_both_shown(tmp_path, sources):
+    _build(tmp_path, sources)
+    other = CLIP.model_copy(update={"size": 48})
+    with pytest.raises(StoreError, match=r'"size": 24.*"size": 48'):
+        store.build(tmp_path, sources, OutlineSettings(), other, processes=0)
+
+
+def test_a_flipped_byte_and_a_missing_shard_are_found(tmp_path, sources):
+    _build(tmp_path, sources)
+    (shard,) = tmp_path.glob("*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(StoreError, match=r"shard-00000\.safetensors: .*damaged"):
+        Store(tmp_path).read("0.mp4")
+    shard.unlink()
+    with pytest.raises(StoreError, match=r"shard-00000\.safetensors: .*missing"):
+        Store(tmp_path).read("0.mp4")
+
+
+def test_a_broken_manifest_is_said(tmp_path):
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(StoreError, match="not readable as the manifest"):
+        Store(tmp_path)
