@@ -14,7 +14,7 @@ test: $(INSTALLED)
 	$(BIN)/pytest -n auto -m "not slow and not gpu"
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -n auto -m "slow and not gpu"
+	$(BIN)/pytest -n auto --dist loadfile -m "slow and not gpu"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -5,14 +5,7 @@ import pytest
 from stallscan import outline, video
 from stallscan.errors import NoOutlineError, SeveralOutlinesError
 from stallscan.outline import OutlineSettings
-from tests import drawing
-
-
-def _published_box(frame):
-    """The published rule, written from its description: extremes of what is orange in frame 1."""
-    red, green, blue = (frame[..., channel].astype(int) for channel in range(3))
-    rows, cols = np.where((red >= 200) & (green <= 150) & (blue <= 150))
-    return rows.min(), rows.max() + 1, cols.min(), cols.max() + 1
+from tests import drawing, published
 
 
 def test_a_drawn_ellipse_is_found_with_its_interior():
@@ -39,7 +32,7 @@ def test_the_published_rule_by_name_equals_the_rule_written_down(tmp_path):
         path = drawing.write(tmp_path / f"{seed}.mp4", count=3, seed=seed)
         recording = video.read(path)
         found = outline.find(recording, OutlineSettings(rule="third-place"))
-        assert found.box == _published_box(recording.frames[0])
+        assert found.box == published.box(recording.frames[0])
 
 
 def test_no_outline_is_said():

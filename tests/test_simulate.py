@@ -186,6 +186,11 @@ def test_continues_where_it_was_killed(tmp_path):
     assert (tmp_path / "truth.csv").read_bytes() == before
 
 
+def test_summary_is_a_sentence(corpus):
+    out, summary = corpus
+    assert str(summary) == f"4 recordings, 2 stalled, 4 new -> {out}"
+
+
 def test_refuses_a_folder_of_other_settings(corpus):
     out, _ = corpus
     with pytest.raises(InputError, match="other settings"):

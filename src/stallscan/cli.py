@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 from stallscan import __version__
 from stallscan.errors import StallscanError
@@ -94,9 +94,10 @@ def train(recipe: str, *, data: Path, out: Out) -> None:
         The run folder: recipe, history, plots, checkpoints, bundle.
     """
     from stallscan import plots
+    from stallscan import recipe as recipes
     from stallscan import train as module
 
-    settings = module.read_recipe(recipe)
+    settings = recipes.read_recipe(recipe)
     with _progress("preparing clips") as progress:
         spec = module.train(settings, data, out, progress=progress)
     plots.history(out / "history.csv", out / "plots")
@@ -173,7 +174,14 @@ def evaluate(predictions: Path, *, labels: Path, out: Out) -> None:
 
 
 @app.command
-def report(predictions: Path, *, out: Out, labels: Path | None = None) -> None:
+def report(
+    predictions: Path,
+    *,
+    out: Out,
+    labels: Path | None = None,
+    recordings: list[Path] | None = None,
+    max_cards: int = 200,
+) -> None:
     """Write a report to look at: one HTML file with counts, plots and a card per recording.
 
     Parameters
@@ -184,12 +192,24 @@ def report(predictions: Path, *, out: Out, labels: Path | None = None) -> None:
         The HTML file.
     labels
         Table with filename and stalled (0 or 1), where known.
+    recordings
+        Where the recordings are now, if they were moved since.
+    max_cards
+        Cards shown at most; the page says which were chosen.
     """
     from stallscan import report as module
 
+    settings = module.ReportSettings.parse({"max_cards": max_cards}, "report")
     with _progress("writing the report") as progress:
-        module.write(_table(predictions), out, labels=labels, progress=progress)
-    _print(f"report -> {out}")
+        written = module.write(
+            _table(predictions),
+            out,
+            labels=labels,
+            recordings=recordings,
+            settings=settings,
+            progress=progress,
+        )
+    _print(f"{written.cards} of {written.recordings} recordings shown -> {out}")
 
 
 @app.command
@@ -235,7 +255,10 @@ def main() -> None:
     """Run the command line; errors that are raised on purpose end in one sentence, no traceback."""
     logging.basicConfig(level=logging.WARNING, format="stallscan: %(message)s", stream=sys.stderr)
     try:
-        app()
+        app(sys.argv[1:], exit_on_error=False)
+    except CycloptsError:
+        # Cyclopts has said what is wrong; its own exit code would be 1.
+        sys.exit(StallscanError.exit_code)
     except StallscanError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)

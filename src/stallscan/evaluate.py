@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from stallscan import metrics
-from stallscan.catalog import read_labels
 from stallscan.errors import InputError, TableError
 from stallscan.files import make_folder, provenance, sha256, write_json
 from stallscan.metrics import Interval, Metrics, Scored
+from stallscan.tables import read_labels
 
 COLUMNS = (
     "filename",

@@ -23,12 +23,12 @@ import pandas as pd
 from pydantic import Field
 
 from stallscan import __version__, evaluate, metrics, outline, plots, video
-from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesError
+from stallscan.errors import InputError, NoOutlineError, RecordingError, SeveralOutlinesError
 from stallscan.evaluate import Evaluation
 from stallscan.files import write_text
 from stallscan.outline import Box
 from stallscan.settings import Settings
-from stallscan.video import Frames, Recording
+from stallscan.video import Frames, Recording, Source
 
 # A clip's longer side is scaled down to this; smaller ones are scaled up by the browser, because
 # more pixels in the file would hold no more than is there.
@@ -41,7 +41,7 @@ CLIP_KEYFRAME_INTERVAL = 60
 CLIP_FRAMES = 434
 # Several recordings are decoded side by side, so each may hold less than `video.read` allows one.
 HOLD_BYTES = 192 * 2**20
-MOST_THREADS = 8
+MOST_THREADS = 4
 POSTER_QUALITY = 70
 
 PLOT_WORDS = {
@@ -324,15 +324,23 @@ def _find_recordings(
     filenames: "pd.Series[str]", run: dict[str, Any], recordings: Sequence[str | Path] | None
 ) -> dict[str, Path]:
     """Find where the recordings are now, by their filename in the table."""
-    if recordings is None:
-        given: Any = run.get("paths", [])
-        recordings = [path for path in given if isinstance(path, str) and Path(path).exists()]
-    if not recordings:
+    sources = _list_of_run(run) if recordings is None else video.list_recordings(recordings)
+    if not sources:
         return {}
-    paths = {source.filename: source.path for source in video.list_recordings(recordings)}
+    paths = {source.filename: source.path for source in sources}
     partners = evaluate.match(filenames, pd.Series(list(paths), dtype=filenames.dtype))
     pairs = zip(filenames, partners, strict=True)
     return {filename: paths[partner] for filename, partner in pairs if partner in paths}
+
+
+def _list_of_run(run: dict[str, Any]) -> list[Source]:
+    """List what is still where it was scored; that all of it has moved is no error."""
+    given = run.get("paths")
+    paths = [path for path in given if isinstance(path, str)] if isinstance(given, list) else []
+    try:
+        return video.list_recordings([path for path in paths if Path(path).exists()])
+    except InputError:
+        return []
 
 
 def _wrong(table: pd.DataFrame) -> "pd.Series[bool]":
@@ -380,6 +388,8 @@ def _head(predictions: Path, table: pd.DataFrame, run: dict[str, Any]) -> dict[s
         "Bundle": ", ".join(sorted(set(table["bundle"]) - {""})) or "not said",
         "Threshold": ", ".join(f"{value:.3g}" for value in thresholds) or "not said",
     }
+    if run.get("simulated_training"):
+        head["Trained on"] = "simulated recordings only"
     for name, key in (("Started", "started"), ("Finished", "finished")):
         if isinstance(run.get(key), str):
             head[name] = _moment(run[key])

@@ -5,15 +5,15 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import jinja2
 import numpy as np
 import pandas as pd
 import pytorch_lightning as lightning
 import torch
 import yaml
 from numpy.typing import NDArray
-from pydantic import Field
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,18 +22,15 @@ from torch.utils.data import DataLoader
 from stallscan import bundle as bundles
 from stallscan import catalog as catalogs
 from stallscan import decide, files, metrics, nets, store
-from stallscan.augment import AugmentSettings
 from stallscan.bundle import BundleSpec
-from stallscan.clip import ClipSettings
 from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler
-from stallscan.errors import InputError, SettingsError
-from stallscan.nets import NetSettings, PretrainedSettings
-from stallscan.outline import OutlineSettings
-from stallscan.settings import Settings, read_yaml
+from stallscan.errors import InputError
+from stallscan.recipe import Recipe
 from stallscan.store import Store
+from stallscan.tables import read_labels, read_metadata
 from stallscan.video import Source
 
-SHIPPED_RECIPES = Path(__file__).with_name("recipes")
+CARD = Path(__file__).with_name("assets") / "card.md.j2"
 HISTORY_COLUMNS = (
     "epoch",
     "train_loss",
@@ -44,69 +41,6 @@ HISTORY_COLUMNS = (
     "val_pr_auc",
     "lr",
 )
-
-
-class DataSettings(Settings):
-    """Which recordings are trained on, and how many are held back.
-
-    Attributes
-    ----------
-    rule : str
-        Selection rule, by its name in `catalog.RULES`.
-    validation : float
-        Share held back: it chooses the epoch, the calibration and the threshold, so figures on it
-        flatter. Stratified by label.
-    """
-
-    rule: str = "all"
-    validation: float = Field(default=0.1, gt=0, lt=1)
-
-
-class TrainingSettings(Settings):
-    """The optimisation. The defaults are the published third-place ones (FACTS 2).
-
-    Attributes
-    ----------
-    epochs : int
-        Passes over the training recordings.
-    batch_size : int
-        Clips a step, of about equal length.
-    learning_rate : float
-        Peak of the one-cycle schedule.
-    warm_up : float
-        Share of all steps in which the learning rate rises.
-    weight_decay : float
-        Decoupled, as in AdamW; at 0 this is Adam.
-    precision : str
-        As Lightning names it.
-    monitor : str
-        The checkpoint with the highest of this validation metric becomes the bundle.
-    workers : int
-        Processes that read and augment; 0 does it in the main process.
-    """
-
-    epochs: int = Field(default=30, ge=1)
-    batch_size: int = Field(default=1, ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0)
-    warm_up: float = Field(default=0.0001, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    monitor: Literal["val_mcc", "val_roc_auc", "val_pr_auc"] = "val_mcc"
-    workers: int = Field(default=0, ge=0)
-
-
-class Recipe(Settings):
-    """One file that says a whole experiment: it joins the modules' settings."""
-
-    name: str
-    data: DataSettings = DataSettings()
-    outline: OutlineSettings = OutlineSettings()
-    clip: ClipSettings = ClipSettings()
-    net: NetSettings = NetSettings()
-    pretrained: PretrainedSettings = PretrainedSettings()
-    augment: AugmentSettings = AugmentSettings()
-    training: TrainingSettings = TrainingSettings()
-    seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 @dataclass(frozen=True)
@@ -130,22 +64,6 @@ class Data:
     validation: pd.DataFrame
     sha256: str
     simulated: bool
-
-
-def read_recipe(which: str | Path) -> Recipe:
-    """Read a recipe file, or a shipped recipe by name.
-
-    Raises
-    ------
-    SettingsError
-        If there is none, or a setting in it is wrong or unknown.
-    """
-    shipped = SHIPPED_RECIPES / f"{which}.yaml"
-    path = shipped if shipped.is_file() else Path(which)
-    if not path.is_file():
-        known = ", ".join(sorted(item.stem for item in SHIPPED_RECIPES.glob("*.yaml")))
-        raise SettingsError(f"{which}: no such recipe file; shipped recipes: {known}")
-    return Recipe.parse(read_yaml(path), str(path))
 
 
 def train(
@@ -197,8 +115,8 @@ def prepare_data(
         If tables are missing or wrong, or too few recordings are left.
     """
     table = catalogs.join_labels(
-        catalogs.read_metadata(_table(data, "train_metadata.csv")),
-        catalogs.read_labels(_table(data, "train_labels.csv")),
+        read_metadata(_table(data, "train_metadata.csv")),
+        read_labels(_table(data, "train_labels.csv")),
     )
     selected = catalogs.select(table, recipe.data.rule, recipe.seed)
     sources = [Source(name, data / "train" / name) for name in selected["filename"]]
@@ -255,7 +173,7 @@ class _Module(lightning.LightningModule):
         loss = self._loss(self.net(batch.inputs), batch.labels)
         if not torch.isfinite(loss):
             raise InputError(
-                f"the loss became {float(loss)} in epoch {self.current_epoch}, at rows "
+                f"the loss became {loss.item()} in epoch {self.current_epoch}, at rows "
                 f"{batch.rows.tolist()} of the training part; lower training.learning_rate or "
                 "look at these recordings"
             )
@@ -427,43 +345,8 @@ def _logits(net: torch.nn.Module, recipe: Recipe, data: Data) -> NDArray[np.floa
 
 def _card(spec: BundleSpec) -> str:
     """Model card: what the bundle is, what it was trained on, and what its figures mean."""
-    measured = spec.metrics["validation"]
-    origin = "simulated recordings only" if spec.simulated else "the recordings of a data folder"
-    caution = (
-        "\n**No real recording was used. The figures below are measured on simulated recordings "
-        "and say nothing certain about real ones.**\n"
-        if spec.simulated
-        else ""
+    template = jinja2.Template(
+        CARD.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    kind = "simulated " if spec.simulated else ""
-    counts = measured["confusion"]
-    return f"""# {spec.name}: model card
-
-A stallscan bundle: the net {spec.net.name} on {spec.clip.size} x {spec.clip.size} px clips
-({spec.clip.channels}), normalisation {spec.net.normalisation}.
-
-Trained on {spec.provenance["trained_on"]:,} recordings: {origin}, of {spec.frames[0]} to
-{spec.frames[1]} frames. Seed {spec.provenance["recipe"]["seed"]}.
-{caution}
-## Decision
-
-A recording is called stalled at a score of {spec.threshold:.3f} or more. The threshold has the
-best MCC, and the calibration the best likelihood, on {spec.provenance["validated_on"]:,}
-{kind}validation recordings, {100 * spec.prevalence:.1f} % of them stalled.
-Scores are probabilities at that prevalence: where stalls are rarer they are too high.
-
-## Figures
-
-On the same validation recordings, which also chose the epoch, the calibration and the threshold;
-they flatter. Measure on recordings that played no part (`stallscan evaluate`).
-
-| | validation ({kind}recordings) |
-|---|---|
-| MCC at {100 * spec.prevalence:.1f} % stalled | {measured["mcc"]:.3f} |
-| sensitivity | {measured["recall"]:.3f} |
-| specificity | {measured["specificity"]:.3f} |
-| ROC AUC | {measured["roc_auc"]:.3f} |
-| PR AUC | {measured["pr_auc"]:.3f} |
-| stalled, called stalled / flowing | {counts["true_stalled"]} / {counts["missed_stalled"]} |
-| flowing, called flowing / stalled | {counts["true_flowing"]} / {counts["false_stalled"]} |
-"""
+    text: str = template.render(spec=spec, measured=spec.metrics["validation"])
+    return text + "\n"

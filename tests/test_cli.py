@@ -1,0 +1,153 @@
+"""The command line as a user types it: outputs, exit codes, sentences."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from stallscan import cli
+from tests import drawing
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command in this process; gives (exit code, stdout, stderr)."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["stallscan", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        code = end.value.code
+        out, err = capsys.readouterr()
+        return (0 if code is None else code), out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    out = tmp_path_factory.mktemp("corpus") / "made"
+    command = [sys.executable, "-m", "stallscan.cli", "simulate", str(out)]
+    subprocess.run([*command, "--count", "4", "--stalled", "0.5", "--seed", "9"], check=True)
+    return out
+
+
+def test_help_lists_every_command_and_answers_at_once():
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        shown = subprocess.run(
+            [sys.executable, "-m", "stallscan.cli", "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        times.append(time.perf_counter() - begin)
+    commands = ("simulate", "select", "train", "predict", "evaluate", "report", "demo", "doctor")
+    assert all(re.search(rf"^\W+{command} ", shown.stdout, re.M) for command in commands)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from stallscan import cli; cli.app(['--help'], result_action='return_value');"
+        "print(sorted({'torch', 'numpy', 'pandas', 'cv2', 'av'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_the_whole_way(run, corpus, bundle_dir, tmp_path):
+    code, out, _ = run("predict", corpus / "train", "-o", tmp_path, "--bundle", bundle_dir)
+    assert code == 0
+    assert str(tmp_path / "predictions.csv") in out
+    labels = corpus / "train_labels.csv"
+    code, out, _ = run("evaluate", tmp_path, "--labels", labels, "-o", tmp_path / "e")
+    assert code == 0
+    assert "MCC" in out
+    assert json.loads((tmp_path / "e" / "metrics.json").read_text())
+    code, out, _ = run("report", tmp_path, "-o", tmp_path / "r.html", "--labels", labels)
+    assert code == 0
+    assert (tmp_path / "r.html").read_text().count("<video") == 4
+
+
+def test_select_prints_count_share_and_weight(run, real_dir, tmp_path):
+    tables = real_dir / "metadata"
+    code, out, _ = run(
+        *("select", tables / "train_metadata.csv.gz"),
+        *("--labels", tables / "train_labels.csv.gz"),
+        *("--rule", "third-place", "--seed", "0", "-o", tmp_path / "selected.csv"),
+    )
+    assert code == 0
+    assert "7,931 recordings, 706 stalled, 91.1 % flowing, class weight 10.23" in out
+    assert len(pd.read_csv(tmp_path / "selected.csv")) == 7931
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "sentence"),
+    [
+        (None, None, "stalled"),
+        ("stalled", 2, "b.mp4"),
+        ("filename", "a.mp4", "a.mp4"),
+    ],
+    ids=["missing column", "label of 2", "duplicate"],
+)
+def test_a_wrong_table_names_the_row_and_exits_with_2(run, tmp_path, column, row, sentence):
+    predictions = tmp_path / "predictions.csv"
+    predictions.write_text(
+        "filename,status,reason,frames,frames_declared,score,call,threshold,bundle\n"
+        "a.mp4,ok,,9,9,0.9,stalled,0.5,x@1\nb.mp4,ok,,9,9,0.1,flowing,0.5,x@1\n"
+    )
+    labels = pd.DataFrame({"filename": ["a.mp4", "b.mp4"], "stalled": [1, 0]})
+    if column is None:
+        labels = labels.drop(columns="stalled")
+    else:
+        labels.loc[1, column] = row
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    code, _, err = run(
+        "evaluate", predictions, "--labels", tmp_path / "labels.csv", "-o", tmp_path / "e"
+    )
+    assert code == 2
+    assert "labels.csv" in err
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_without_recordings_exits_with_2(run, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    code, _, err = run("predict", tmp_path / "nothing", "-o", tmp_path / "o")
+    assert code == 2
+    assert "no recordings found" in err
+
+
+def test_a_bad_bundle_exits_with_3(run, tmp_path):
+    drawing.write(tmp_path / "a.mp4")
+    code, _, err = run("predict", tmp_path / "a.mp4", "-o", tmp_path / "o", "--bundle", tmp_path)
+    assert code == 3
+    assert "not a bundle" in err
+
+
+def test_strict_exits_with_1_when_a_recording_failed(run, tmp_path, bundle_dir):
+    (tmp_path / "empty.mp4").touch()
+    words = ["predict", tmp_path / "empty.mp4", "-o", tmp_path / "o", "--bundle", bundle_dir]
+    assert run(*words)[0] == 0
+    code, out, _ = run(*words, "--strict")
+    assert code == 1
+    assert "1 recordings have no call" in out
+
+
+def test_a_wrong_option_exits_with_2(run, tmp_path):
+    code, _, err = run("simulate", tmp_path, "--stalled", "1.5")
+    assert code == 2
+    assert "stalled" in err
+    assert run("predict", "--nonsense")[0] != 0
+
+
+def test_doctor_finds_everything(run):
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "torch" in out
+    assert "missing" not in out

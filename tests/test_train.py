@@ -1,0 +1,229 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from stallscan import bundle, prepare, recipe, store, train
+from stallscan.augment import AugmentSettings
+from stallscan.clip import ClipSettings
+from stallscan.dataset import ClipDataset, Collate, LengthSampler
+from stallscan.errors import InputError, SettingsError
+from stallscan.nets import NetSettings
+from stallscan.outline import OutlineSettings
+from stallscan.video import Source
+from tests import drawing
+
+RECIPE = {
+    "name": "tiny",
+    "data": {"validation": 0.25},
+    "clip": {"size": 24, "shape": "pad", "channels": "grey+mask"},
+    "net": {"mean": [0.2, 0.0], "std": [0.2, 1.0]},
+    "augment": {"rotate": 0.5, "flip": 0.5, "reverse": 0.5, "gamma": 0.3, "noise": 0.02},
+    "training": {"epochs": 3, "batch_size": 4, "learning_rate": 1e-3, "monitor": "val_pr_auc"},
+    "seed": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A data folder of 16 recordings of different lengths; the last one has no outline."""
+    folder = tmp_path_factory.mktemp("data")
+    rows, labels = [], []
+    for index in range(16):
+        name = f"{index}.mp4"
+        drawing.write(
+            folder / "train" / name,
+            seed=index,
+            count=6 + index % 5,
+            contours=0 if index == 15 else 1,
+            height=64,
+            width=64,
+        )
+        url = f"s3://made-up/train/{name}"
+        rows.append((name, url, "A", 6 + index % 5, 0.0, True, False, False))
+        labels.append((name, index % 2))
+    columns = [
+        *("filename", "url", "project_id", "num_frames"),
+        *("crowd_score", "tier1", "micro", "nano"),
+    ]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "train_metadata.csv", index=False)
+    pd.DataFrame(labels, columns=["filename", "stalled"]).to_csv(
+        folder / "train_labels.csv", index=False
+    )
+    return folder
+
+
+def _recipe(**changes):
+    return recipe.Recipe.parse(RECIPE | changes, "test")
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    train.train(_recipe(), data, folder)
+    return folder
+
+
+def test_a_run_folder_has_all_its_parts(run, data):
+    model = bundle.load(run / "bundle")
+    assert not model.spec.simulated
+    assert model.spec.frames == (6, 10)
+    assert model.spec.provenance["trained_on"] + model.spec.provenance["validated_on"] == 15
+    history = pd.read_csv(run / "history.csv")
+    assert tuple(history.columns) == train.HISTORY_COLUMNS
+    assert list(history["epoch"]) == [0, 1, 2]
+    validation = pd.read_csv(run / "validation.csv")
+    assert len(validation) == model.spec.provenance["validated_on"]
+    assert recipe.Recipe.parse(yaml.safe_load((run / "recipe.yaml").read_text()), "x") == _recipe()
+    assert "no real recording" not in (run / "bundle" / "README.md").read_text().lower()
+
+
+def test_the_clip_of_training_is_the_clip_of_prediction_to_the_bit(run, data):
+    settings = _recipe()
+    clips = store.Store(run / "store")
+    dataset = ClipDataset(clips, [f"{i}.mp4" for i in range(15)], [0] * 15)
+    model = bundle.load(run / "bundle")
+    for row in range(15):
+        source = Source(f"{row}.mp4", data / "train" / f"{row}.mp4")
+        predicted = prepare.one(source, model.spec.outline, model.spec.clip).clip.pixels
+        assert np.array_equal(dataset[row].pixels.numpy(), predicted)
+    assert model.spec.clip == settings.clip
+    assert model.spec.outline == settings.outline
+
+
+def test_the_scores_of_validation_are_those_of_prediction(run, data, tmp_path):
+    from stallscan import predict
+
+    predict.predict([data / "train"], tmp_path, run / "bundle", processes=0)
+    predicted = pd.read_csv(tmp_path / "predictions.csv").set_index("filename")
+    for row in pd.read_csv(run / "validation.csv").itertuples():
+        assert predicted.loc[row.filename, "score"] == pytest.approx(row.score, abs=2e-6)
+        assert predicted.loc[row.filename, "call"] == row.call
+
+
+def test_the_same_seed_gives_the_same_weights(run, data, tmp_path):
+    again = train.train(_recipe(), data, tmp_path)
+    assert again.weights_sha256 == bundle.load(run / "bundle").spec.weights_sha256
+
+
+def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "stallscan.cli", "train", str(tmp_path / "tiny.yaml")]
+    command += ["--data", str(data), "-o", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (out / "checkpoints" / "last.ckpt").is_file():
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "bundle").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    assert list(pd.read_csv(out / "history.csv")["epoch"]) == [0, 1, 2]
+    ours, theirs = bundle.load(out / "bundle"), bundle.load(run / "bundle")
+    assert ours.spec.weights_sha256 == theirs.spec.weights_sha256
+
+
+def test_another_recipe_in_the_same_folder_is_refused(run, data):
+    with pytest.raises(InputError, match="holds a run of another recipe"):
+        train.train(_recipe(seed=2), data, run)
+
+
+def test_a_loss_that_is_not_finite_names_the_rows(data, tmp_path):
+    training = RECIPE["training"] | {"learning_rate": 1e30}
+    with pytest.raises(InputError, match=r"the loss became nan.*at rows \["):
+        train.train(_recipe(training=training), data, tmp_path)
+
+
+def test_missing_tables_are_said(tmp_path):
+    with pytest.raises(InputError, match=r"train_metadata\.csv is missing"):
+        train.train(_recipe(), tmp_path, tmp_path / "run")
+
+
+def test_a_typo_in_a_recipe_names_the_nearest(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\ntraining: {epoch: 3}\n")
+    with pytest.raises(
+        SettingsError, match=r"unknown setting training\.epoch \(did you mean epochs"
+    ):
+        recipe.read_recipe(path)
+
+
+def test_an_unknown_recipe_names_the_shipped_ones():
+    with pytest.raises(SettingsError, match="shipped recipes: default, third-place"):
+        recipe.read_recipe("thrid-place")
+
+
+@pytest.mark.parametrize("name", ["default", "third-place"])
+def test_shipped_recipes_are_valid(name):
+    assert recipe.read_recipe(name).name == name
+
+
+def test_the_third_place_recipe_has_the_published_figures():
+    published = recipe.read_recipe("third-place")
+    assert published.data == recipe.DataSettings(rule="third-place", validation=0.1)
+    assert published.outline.rule == "third-place"
+    assert published.clip == ClipSettings(size=112, margin=5, shape="stretch", channels="bgr")
+    assert published.net.mean == (0.43216, 0.394666, 0.37645)
+    assert published.net.std == (0.22803, 0.22145, 0.216989)
+    assert published.augment == AugmentSettings(rotate=0.25, flip=0.25)
+    assert (published.training.epochs, published.training.batch_size) == (30, 1)
+    assert (published.training.learning_rate, published.training.weight_decay) == (1e-4, 0)
+
+
+@pytest.fixture(scope="module")
+def clips(data, tmp_path_factory):
+    sources = [Source(f"{i}.mp4", data / "train" / f"{i}.mp4") for i in range(15)]
+    clip = ClipSettings(size=24, channels="grey+mask")
+    return store.build(
+        tmp_path_factory.mktemp("store"), sources, OutlineSettings(), clip, processes=0
+    )
+
+
+def test_samples_depend_on_seed_epoch_and_row_only(clips):
+    names = [f"{i}.mp4" for i in range(15)]
+    settings = AugmentSettings(rotate=1, flip=1, reverse=1, gamma=0.5, noise=0.1)
+
+    def sample(seed, epoch, row):
+        return ClipDataset(clips, names, [0] * 15, settings, seed)[epoch, row].pixels
+
+    assert torch.equal(sample(1, 2, 3), sample(1, 2, 3))
+    for other in [(0, 2, 3), (1, 1, 3)]:
+        assert not torch.equal(sample(1, 2, 3), sample(*other))
+
+
+def test_masks_are_not_augmented_in_level(clips):
+    settings = AugmentSettings(rotate=0, flip=0, gamma=1, noise=0.3)
+    dataset = ClipDataset(clips, ["0.mp4"], [0], settings)
+    plain = ClipDataset(clips, ["0.mp4"], [0])
+    assert torch.equal(dataset[0].pixels[..., 1], plain[0].pixels[..., 1])
+    assert not torch.equal(dataset[0].pixels[..., 0], plain[0].pixels[..., 0])
+
+
+def test_batches_hold_every_row_once_and_clips_of_about_one_length():
+    frames = np.random.default_rng(0).integers(17, 434, 1001)
+    sampler = LengthSampler(frames, 8, seed=0)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == 126
+    rows = [row for batch in batches for _, row in batch]
+    assert sorted(rows) == list(range(1001))
+    assert max(np.ptp(frames[[row for _, row in batch]]) for batch in batches) < 20
+    sampler.set_epoch(1)
+    assert [row for batch in sampler for _, row in batch] != rows
+    sampler.set_epoch(0)
+    assert list(sampler) == batches
+
+
+def test_a_batch_is_trimmed_to_its_shortest_clip(clips):
+    dataset = ClipDataset(clips, [f"{i}.mp4" for i in range(5)], [0, 1, 0, 1, 0])
+    batch = Collate(NetSettings(mean=(0.2, 0.0), std=(0.2, 1.0)))([dataset[i] for i in range(5)])
+    assert batch.inputs.shape == (5, 2, 6, 24, 24)
+    assert batch.labels.tolist() == [0, 1, 0, 1, 0]
+    middle = dataset[4].pixels[2:8, ..., 0].float() / 255
+    assert torch.allclose(batch.inputs[4, 0], (middle - 0.2) / 0.2, atol=1e-5)

@@ -1,0 +1,752 @@
+import contextlib
+import csv
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import tifffile
+
+from stallscan import video
+from stallscan.errors import InputError, UnreadableError
+from stallscan.video import Frames
+
+COUNT, HEIGHT, WIDTH = 24, 48, 64
+
+
+@pytest.fixture(scope="module")
+def rgb() -> Frames:
+    """Smooth moving colours over a little noise: any codec keeps them well, none shrinks them."""
+    t, y, x = np.mgrid[:COUNT, :HEIGHT, :WIDTH]
+    red = 128 + 90 * np.sin((x + 2 * t) / 9)
+    green = 128 + 90 * np.cos((y - t) / 7)
+    colours = np.stack([red, green, 40 + 6 * t], axis=-1)
+    noise = np.random.default_rng(0).normal(0, 6, colours.shape)
+    return np.clip(colours + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def grey(rgb: Frames) -> Frames:
+    return np.ascontiguousarray(rgb[..., 0])
+
+
+def encode(path: Path, frames: Frames, codec: str, pixels: str, **options: str) -> None:
+    """Write a video with any codec that PyAV has, every frame intra."""
+    with av.open(str(path), "w", options=options) as container:
+        stream: Any = container.add_stream(codec, rate=15)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.gop_size = pixels, 1
+        for index, array in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(array, format="rgb24")
+            picture.pts = index
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def write_mp4(path: Path, frames: Frames) -> None:
+    video.write(path, frames)
+
+
+def write_header_first(path: Path, frames: Frames) -> None:
+    encode(path, frames, "libx264", "yuv420p", movflags="faststart")
+
+
+def write_avi(path: Path, frames: Frames) -> None:
+    encode(path, frames, "mjpeg", "yuvj420p")
+
+
+def write_mkv(path: Path, frames: Frames) -> None:
+    encode(path, frames, "ffv1", "bgr0")
+
+
+def write_gif(path: Path, frames: Frames) -> None:
+    encode(path, frames, "gif", "rgb8")
+
+
+def write_tiff(path: Path, frames: Frames) -> None:
+    tifffile.imwrite(path, frames, photometric="rgb")
+
+
+def write_deflated_tiff(path: Path, frames: Frames) -> None:
+    tifffile.imwrite(path, frames, photometric="rgb", compression="zlib")
+
+
+def write_npy(path: Path, frames: Frames) -> None:
+    np.save(path, frames)
+
+
+Write = Callable[[Path, Frames], None]
+WRITERS: dict[str, Write] = {
+    "a.mp4": write_mp4,
+    "header first.mp4": write_header_first,
+    "a.mov": write_header_first,
+    "a.avi": write_avi,
+    "a.mkv": write_mkv,
+    "a.gif": write_gif,
+    "a.tif": write_tiff,
+    "deflated.tiff": write_deflated_tiff,
+    "a.npy": write_npy,
+}
+EXACT = {"a.mkv", "a.tif", "deflated.tiff", "a.npy"}
+# A palette of 256 colours is coarse; the others lose little at these settings.
+MEAN_ERROR = {"a.gif": 20.0}
+
+
+def mean_error(first: Frames, second: Frames) -> float:
+    return float(np.abs(first.astype(int) - second.astype(int)).mean())
+
+
+# Every format, forth and back
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_is_read_as_it_was_written(tmp_path: Path, rgb: Frames, name: str) -> None:
+    path = tmp_path / name
+    WRITERS[name](path, rgb)
+    recording = video.read(path)
+    assert recording.path == path
+    assert len(recording) == COUNT
+    assert recording.shape == rgb.shape == recording.frames.shape
+    assert recording.frames.dtype == np.uint8
+    assert recording.frames_declared == COUNT
+    assert recording.corrupt == ()
+    assert not recording.is_damaged
+    if name in EXACT:
+        np.testing.assert_array_equal(recording.frames, rgb)
+    else:
+        assert mean_error(recording.frames, rgb) < MEAN_ERROR.get(name, 10.0)
+        # The order of the channels and of the frames: red moves, blue brightens.
+        means = recording.frames.mean(axis=(1, 2))
+        np.testing.assert_allclose(means, rgb.mean(axis=(1, 2)), atol=MEAN_ERROR.get(name, 4.0))
+
+
+def test_suffixes_count_whatever_their_case(tmp_path: Path, rgb: Frames) -> None:
+    write_mp4(tmp_path / "a.mp4", rgb)
+    (tmp_path / "a.mp4").rename(tmp_path / "A.MP4")
+    assert len(video.read(tmp_path / "A.MP4")) == COUNT
+
+
+def test_a_colon_in_a_name_is_no_address(
+    tmp_path: Path, rgb: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mp4(tmp_path / "a.mp4", rgb)
+    (tmp_path / "a.mp4").rename(tmp_path / "mouse:1.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert len(video.read("mouse:1.mp4")) == COUNT
+
+
+def test_written_videos_have_the_form_of_the_competition(tmp_path: Path, rgb: Frames) -> None:
+    path = tmp_path / "a.mp4"
+    video.write(path, rgb)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.profile == "High"
+        assert stream.pix_fmt == "yuv420p"
+        assert stream.average_rate == 15
+        assert all(packet.is_keyframe for packet in container.demux(stream) if packet.size)
+
+
+def test_grey_frames_can_be_written(tmp_path: Path, grey: Frames) -> None:
+    video.write(tmp_path / "a.mp4", iter(grey), keyframe_interval=8)
+    frames = video.read(tmp_path / "a.mp4").frames
+    assert frames.shape == (COUNT, HEIGHT, WIDTH, 3)
+    # 8-bit video holds 16..235 for black..white, so grey levels come back within a few.
+    assert mean_error(video.to_grey(frames), grey) < 4
+
+
+def test_a_failed_writing_leaves_the_older_file(tmp_path: Path, rgb: Frames) -> None:
+    path = tmp_path / "a.mp4"
+    video.write(path, rgb)
+    before = path.read_bytes()
+
+    def broken() -> Iterator[Frames]:
+        yield rgb[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        video.write(path, broken())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# TIFF
+
+
+def save_pages(path: Path, frames: Frames) -> None:
+    with tifffile.TiffWriter(path) as tiff:
+        for frame in frames:
+            tiff.write(frame, contiguous=False)
+
+
+def save_hyperstack(path: Path, frames: Frames) -> None:
+    stack = frames.reshape(4, COUNT // 4, HEIGHT, WIDTH)
+    tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TZYX"})
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        tifffile.imwrite,
+        save_pages,
+        save_hyperstack,
+        lambda path, frames: tifffile.imwrite(path, frames, imagej=True),
+        lambda path, frames: tifffile.imwrite(path, frames, imagej=True, truncate=True),
+        lambda path, frames: tifffile.imwrite(path, frames, byteorder=">", bigtiff=True),
+        lambda path, frames: tifffile.imwrite(path, frames, ome=True, metadata={"axes": "ZYX"}),
+        lambda path, frames: tifffile.imwrite(path, frames, compression="zlib", predictor=True),
+        lambda path, frames: tifffile.imwrite(
+            path, frames, volumetric=True, tile=(8, 16, 16), photometric="minisblack"
+        ),
+    ],
+    ids=[
+        "stack",
+        "page by page",
+        "hyperstack",
+        "ImageJ",
+        "ImageJ, one header",
+        "big-endian BigTIFF",
+        "OME",
+        "deflate",
+        "volume",
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_stacks(
+    tmp_path: Path, grey: Frames, save: Callable[[Path, Any], None], dtype: type
+) -> None:
+    path = tmp_path / "a.tif"
+    save(path, grey.astype(dtype))
+    recording = video.read(path)
+    assert recording.shape == grey.shape
+    assert recording.frames_declared == COUNT
+    assert not recording.is_damaged
+    if dtype is np.uint8:
+        np.testing.assert_array_equal(recording.frames, grey)
+    else:
+        low, high = grey.min(), max(np.percentile(frame, 99.9) for frame in grey)
+        stretched = np.clip((grey - float(low)) * 255 / (high - low), 0, 255)
+        np.testing.assert_allclose(recording.frames, stretched, atol=0.51)
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zstd"])
+def test_compressions_of_the_extra(tmp_path: Path, grey: Frames, compression: str) -> None:
+    pytest.importorskip("imagecodecs")
+    tifffile.imwrite(tmp_path / "a.tif", grey, compression=compression)
+    np.testing.assert_array_equal(video.read(tmp_path / "a.tif").frames, grey)
+
+
+def test_without_the_extra_the_message_says_how_to_get_it(
+    tmp_path: Path, grey: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", grey)
+
+    def fail(*_: object) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", fail)
+    with pytest.raises(UnreadableError, match=r"install it with: pip install 'stallscan\[lab\]'"):
+        video.read(tmp_path / "a.tif")
+
+
+def test_grey_levels_of_a_stack_are_stretched_alike_in_all_frames(tmp_path: Path) -> None:
+    stack = np.full((3, 20, 20), 1000, np.uint16)
+    stack[1] = 2000
+    stack[2] = 3000
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    frames = video.read(tmp_path / "a.tif").frames
+    assert [np.unique(frame).tolist() for frame in frames] == [[0], [128], [255]]
+
+
+@pytest.mark.parametrize(("top", "factor"), [(255, 1), (4080, 16), (65280, 256)])
+def test_colours_of_a_stack_keep_their_meaning(
+    tmp_path: Path, rgb: Frames, top: int, factor: int
+) -> None:
+    wide = rgb.astype(np.uint16) * factor
+    wide[0, 0, 0] = top
+    tifffile.imwrite(tmp_path / "a.tif", wide, photometric="rgb")
+    recording = video.read(tmp_path / "a.tif")
+    assert recording.shape == rgb.shape
+    np.testing.assert_allclose(recording.frames[1:], rgb[1:], atol=1)
+
+
+def test_colours_plane_by_plane_and_with_opacity(tmp_path: Path, rgb: Frames) -> None:
+    planes = rgb.transpose(0, 3, 1, 2)
+    tifffile.imwrite(tmp_path / "planar.tif", planes, photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(video.read(tmp_path / "planar.tif").frames, rgb)
+    opaque = np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], axis=-1)
+    tifffile.imwrite(tmp_path / "rgba.tif", opaque, photometric="rgb", extrasamples=["unassalpha"])
+    np.testing.assert_array_equal(video.read(tmp_path / "rgba.tif").frames, rgb)
+
+
+def test_a_single_page_is_one_frame(tmp_path: Path, grey: Frames) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", grey[0])
+    assert video.read(tmp_path / "a.tif").shape == (1, HEIGHT, WIDTH)
+
+
+def test_small_copies_of_a_page_are_no_frames(tmp_path: Path, grey: Frames) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(grey[0], contiguous=False)
+        tiff.write(grey[0, ::2, ::2], contiguous=False, subfiletype=1)
+    assert video.read(tmp_path / "a.tif").shape == (1, HEIGHT, WIDTH)
+
+
+def test_pages_of_different_pixels_are_refused(tmp_path: Path, grey: Frames) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(grey[0], contiguous=False)
+        tiff.write(grey[0].astype(np.uint16), contiguous=False)
+    with pytest.raises(UnreadableError, match="has pixels of type uint8 and uint16"):
+        video.read(tmp_path / "a.tif")
+
+
+def test_a_chain_of_pages_that_leads_back_ends(tmp_path: Path, grey: Frames) -> None:
+    path = tmp_path / "a.tif"
+    save_pages(path, grey)
+    with tifffile.TiffFile(path) as tiff:
+        pages: Any = tiff.pages
+        first, last = pages[0], pages[-1]
+        # A page is a count of 2 bytes, 12 bytes a tag, and the place of the next page.
+        place = last.offset + 2 + 12 * len(last.tags)
+    content = bytearray(path.read_bytes())
+    content[place : place + 4] = first.offset.to_bytes(4, "little")
+    path.write_bytes(content)
+    recording = video.read(path)
+    assert len(recording) == COUNT
+    assert recording.is_damaged
+
+
+@pytest.mark.parametrize("dtype", [bool, np.complex64])
+def test_stacks_of_other_pixels_are_refused(tmp_path: Path, dtype: type) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 16, 16), dtype))
+    with pytest.raises(UnreadableError, match=r"TIFF pixels of type \w+ are not supported"):
+        video.read(tmp_path / "a.tif")
+
+
+# Arrays
+
+
+def test_grey_arrays_are_exact(tmp_path: Path, grey: Frames) -> None:
+    np.save(tmp_path / "a.npy", grey)
+    recording = video.read(tmp_path / "a.npy")
+    np.testing.assert_array_equal(recording.frames, grey)
+    assert recording.frames_declared == COUNT
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32, np.float64, ">u2"])
+def test_grey_arrays_of_other_types_are_stretched(
+    tmp_path: Path, grey: Frames, dtype: type
+) -> None:
+    grey = np.sort(grey, axis=None).reshape(grey.shape)
+    np.save(tmp_path / "a.npy", grey.astype(dtype))
+    frames = video.read(tmp_path / "a.npy").frames
+    assert (frames.min(), frames.max()) == (0, 255)
+    assert (np.diff(frames.ravel().astype(int)) >= 0).all()
+
+
+def test_numbers_that_are_none_are_black_or_white(tmp_path: Path) -> None:
+    array = np.tile(np.linspace(0, 1, 16, dtype=np.float32), (2, 16, 1))
+    array[0, 0, :3] = np.nan, np.inf, -np.inf
+    array[1] = np.nan
+    np.save(tmp_path / "a.npy", array)
+    frames = video.read(tmp_path / "a.npy").frames
+    assert frames[0, 0, :3].tolist() == [0, 255, 0]
+    assert frames[0, 1].tolist() == list(range(0, 256, 17))
+    assert not frames[1].any()
+
+
+@pytest.mark.parametrize(
+    ("array", "sentence"),
+    [
+        (np.zeros((3, 4, 4), bool), "npy values of type bool are not supported"),
+        (np.zeros((3, 4, 4), complex), "npy values of type complex128 are not supported"),
+        (np.full((3, 4, 4), "a"), "npy values of type <U1 are not supported"),
+        (np.array([None]), "not readable as npy"),
+        (np.zeros((4, 4), np.uint8), r"the frames have shape \(4, 4\), expected \(frames, rows"),
+        (np.zeros((4, 4, 4, 2), np.uint8), r"the frames have shape \(4, 4, 4, 2\)"),
+        (np.zeros((0, 4, 4), np.uint8), r"the frames have shape \(0, 4, 4\)"),
+    ],
+)
+def test_arrays_that_are_no_frames(tmp_path: Path, array: Any, sentence: str) -> None:
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(UnreadableError, match=sentence):
+        video.read(tmp_path / "a.npy")
+
+
+def test_an_archive_of_arrays_is_no_array(tmp_path: Path, grey: Frames) -> None:
+    np.savez(tmp_path / "a.npz", grey)
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(UnreadableError, match="not readable as npy"):
+        video.read(tmp_path / "a.npy")
+
+
+def test_frames_in_memory_become_a_recording(rgb: Frames) -> None:
+    recording = video.from_array(rgb)
+    assert recording.frames is rgb
+    assert recording.frames_declared is None
+    assert not recording.is_damaged
+    with pytest.raises(UnreadableError, match="frames are float64, expected uint8"):
+        video.from_array(np.zeros((2, 4, 4)))  # type: ignore[arg-type]
+    with pytest.raises(UnreadableError, match=r"the frames have shape \(4, 4\)"):
+        video.from_array(np.zeros((4, 4), np.uint8))
+
+
+# Damage
+
+
+def test_headers_may_miscount_by_one(rgb: Frames) -> None:
+    recording = video.from_array(rgb)
+    declared_and_damaged = [(COUNT - 1, False), (COUNT, False), (COUNT + 1, False)]
+    for declared, damaged in [*declared_and_damaged, (COUNT + 2, True)]:
+        assert replace(recording, frames_declared=declared).is_damaged is damaged
+
+
+@pytest.mark.parametrize("name", ["header first.mp4", "a.mov", "a.avi", "a.mkv", "a.gif"])
+def test_a_video_cut_in_half_gives_its_first_frames(tmp_path: Path, rgb: Frames, name: str) -> None:
+    path = tmp_path / name
+    WRITERS[name](path, rgb)
+    whole = video.read(path).frames
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    recording = video.read(path)
+    assert COUNT // 4 < len(recording) < COUNT * 3 // 4
+    assert recording.is_damaged
+    np.testing.assert_array_equal(recording.frames[:-1], whole[: len(recording) - 1])
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.npy"])
+def test_a_file_whose_needed_half_is_gone_is_unreadable(
+    tmp_path: Path, rgb: Frames, name: str
+) -> None:
+    path = tmp_path / name
+    WRITERS[name](path, rgb)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UnreadableError, match=f"{name}: not readable as"):
+        video.read(path)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "deflated.tiff"])
+def test_a_stack_cut_in_half_is_damaged(tmp_path: Path, rgb: Frames, name: str) -> None:
+    path = tmp_path / name
+    WRITERS[name](path, rgb)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    recording = video.read(path)
+    assert 0 < len(recording) < COUNT
+    assert recording.is_damaged
+    np.testing.assert_array_equal(recording.frames, rgb[: len(recording)])
+
+
+def test_a_damaged_packet_is_noted_and_gives_no_frame(tmp_path: Path, rgb: Frames) -> None:
+    path = tmp_path / "a.mp4"
+    write_mp4(path, rgb)
+    whole = video.read(path).frames
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    packet = packets[5]
+    assert packet.pos is not None
+    for place in range(packet.pos + packet.size // 3, packet.pos + packet.size // 2):
+        content[place] ^= 0x5A
+    path.write_bytes(content)
+    recording = video.read(path)
+    assert recording.corrupt == (5,)
+    assert recording.is_damaged
+    np.testing.assert_array_equal(recording.frames, np.delete(whole, 5, axis=0))
+
+
+def test_a_damaged_page_is_noted_once_and_gives_no_frame(tmp_path: Path, grey: Frames) -> None:
+    path = tmp_path / "a.tif"
+    # 16 bits are decoded twice, once to learn the range.
+    tifffile.imwrite(path, grey.astype(np.uint16), compression="zlib")
+    with tifffile.TiffFile(path) as tiff:
+        start = tiff.pages[7].dataoffsets[0]
+    content = bytearray(path.read_bytes())
+    content[start + 20 : start + 60] = bytes(40)
+    path.write_bytes(content)
+    recording = video.read(path)
+    assert recording.corrupt == (7,)
+    assert len(recording) == COUNT - 1
+    assert recording.is_damaged
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_flipped_bytes_never_end_a_run(tmp_path: Path, rgb: Frames, name: str) -> None:
+    path = tmp_path / name
+    WRITERS[name](path, rgb[:12])
+    content = path.read_bytes()
+    rng = random.Random(name)
+    # Anywhere, and among the headers, at the beginning or end.
+    ends = [*range(400), *range(len(content) - 400, len(content))]
+    for place in [*rng.sample(range(len(content)), 10), *rng.sample(ends, 10)]:
+        flipped = bytearray(content)
+        flipped[place] ^= rng.randrange(1, 256)
+        path.write_bytes(flipped)
+        with contextlib.suppress(UnreadableError):
+            recording = video.read(path)
+            assert recording.frames.shape == recording.shape
+            # Beside H.264, which checks what it decodes, a flip may just be another picture.
+            assert (
+                len(recording) >= 11 or recording.is_damaged or path.suffix not in {".mp4", ".mov"}
+            )
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_empty_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(UnreadableError, match=f"{name}: the file is empty; copy or download it"):
+        video.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_text_under_the_name_of_a_recording(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("This is not a recording.\n" * 40, encoding="utf-8")
+    with pytest.raises(UnreadableError, match=f"{name}: not readable as"):
+        video.read(tmp_path / name)
+
+
+def test_a_list_of_other_files_is_no_recording(tmp_path: Path, rgb: Frames) -> None:
+    write_mp4(tmp_path / "a.mp4", rgb)
+    (tmp_path / "b.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n", encoding="utf-8")
+    with pytest.raises(UnreadableError, match=r"b\.mp4: not readable as mp4 video"):
+        video.read(tmp_path / "b.mp4")
+
+
+def test_what_is_not_there_or_of_no_known_format(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableError, match=r"cannot be opened \(No such file or directory\)"):
+        video.read(tmp_path / "a.mp4")
+    (tmp_path / "a.txt").write_text("text", encoding="utf-8")
+    with pytest.raises(UnreadableError, match=r"\.txt is not a format that stallscan reads \(\.a"):
+        video.read(tmp_path / "a.txt")
+    (tmp_path / "a").write_text("text", encoding="utf-8")
+    with pytest.raises(UnreadableError, match="a file without suffix is not a format"):
+        video.read(tmp_path / "a")
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(UnreadableError, match=r"folder\.mp4: not readable as mp4 video"):
+        video.read(tmp_path / "folder.mp4")
+
+
+def test_a_sound_without_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        sound.rate = 44100
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    with pytest.raises(UnreadableError, match="holds no video that can be decoded"):
+        video.read(path)
+
+
+def test_a_video_without_frames(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mjpeg", rate=15)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuvj420p"
+        container.start_encoding()
+    with pytest.raises(UnreadableError, match=r"a\.avi: (not one frame could be|not readable)"):
+        video.read(path)
+
+
+def test_a_change_of_the_frame_size_is_refused(tmp_path: Path, rgb: Frames) -> None:
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mjpeg", rate=15)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuvj420p"
+        small: Any = av.CodecContext.create("mjpeg", "w")
+        small.height, small.width, small.pix_fmt = 32, 40, "yuvj420p"
+        small.time_base = Fraction(1, 15)
+        for index, (encoder, array) in enumerate(
+            [(stream, rgb[0]), (stream, rgb[1]), (small, rgb[2, :32, :40])]
+        ):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+            picture.pts = index
+            for packet in encoder.encode(picture):
+                packet.stream = stream
+                container.mux(packet)
+    with pytest.raises(UnreadableError, match="frame 2 is 40 x 32 while those before it are 64 x"):
+        video.read(path)
+
+
+def test_pages_of_different_size_are_refused(tmp_path: Path, grey: Frames) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(grey[0], contiguous=False)
+        tiff.write(grey[0, :32], contiguous=False)
+    with pytest.raises(UnreadableError, match="frame 1 is 64 x 32 while those before it are 64 x"):
+        video.read(tmp_path / "a.tif")
+
+
+# Recordings too large to be held
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.gif", "a.tif", "16 bits.tif", "16 bits.npy"])
+def test_frames_that_are_not_held_are_the_same(tmp_path: Path, rgb: Frames, name: str) -> None:
+    path = tmp_path / name
+    many = np.concatenate([rgb, rgb[::-1], rgb])
+    if name == "16 bits.tif":
+        tifffile.imwrite(path, many[..., 0].astype(np.uint16) * 7)
+    elif name == "16 bits.npy":
+        np.save(path, many[..., 0].astype(np.uint16) * 7)
+    else:
+        WRITERS[name](path, many)
+    held = video.read(path)
+    assert [len(chunk) for chunk in held.chunks()] == [72]
+    streamed = video.read(path, hold_bytes=10_000)
+    assert streamed.shape == held.shape
+    assert streamed.frames_declared == held.frames_declared
+    for _ in range(2):  # as often as one likes
+        chunks = list(streamed.chunks())
+        assert [len(chunk) for chunk in chunks] == [32, 32, 8]
+        np.testing.assert_array_equal(np.concatenate(chunks), held.frames)
+    np.testing.assert_array_equal(streamed.frames, held.frames)
+    assert streamed.corrupt == ()
+
+
+READ_AND_MEASURE = """
+import resource, sys
+from stallscan import video
+recording = video.read(sys.argv[1])
+frames = sum(len(chunk) for chunk in recording.chunks())
+scale = 1 if sys.platform == "darwin" else 1024
+print(len(recording), frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no module resource")
+def test_3000_frames_stay_within_a_gigabyte(tmp_path: Path) -> None:
+    path = tmp_path / "long.mp4"
+    y, x = np.mgrid[:384, :512]
+    patterns = [((x + 5 * shift) ^ y).astype(np.uint8) for shift in range(8)]
+    many = (patterns[index % 8] for index in range(3000))
+    video.write(path, many, crf=35, preset="ultrafast", keyframe_interval=250)
+    result = subprocess.run(
+        [sys.executable, "-c", READ_AND_MEASURE, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    counted, streamed, peak = map(int, result.stdout.split())
+    assert (counted, streamed) == (3000, 3000)
+    assert peak < 10**9
+
+
+# Finding recordings
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    for name in ["b.mp4", "a.tif", "sub/c.GIF", "sub/b.mp4", "notes.txt", ".x.mp4", ".h/d.mp4"]:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def test_a_folder_is_searched_in_the_order_of_names(folder: Path) -> None:
+    found = video.list_recordings([folder])
+    assert [source.filename for source in found] == ["a.tif", "b.mp4", "sub/b.mp4", "sub/c.GIF"]
+    assert [source.path for source in found] == [folder / source.filename for source in found]
+
+
+def test_files_and_folders_mix_in_the_order_given(folder: Path) -> None:
+    found = video.list_recordings([folder / "sub" / "c.GIF", str(folder / "a.tif"), folder])
+    # What was given twice counts once, under its first name.
+    assert [source.filename for source in found] == ["c.GIF", "a.tif", "b.mp4", "sub/b.mp4"]
+
+
+def test_two_of_one_name_are_called_by_their_whole_path(folder: Path) -> None:
+    found = video.list_recordings([folder / "b.mp4", folder / "sub"])
+    assert [source.filename for source in found] == [
+        (folder / "b.mp4").as_posix(),
+        (folder / "sub/b.mp4").as_posix(),
+        "c.GIF",
+    ]
+
+
+def test_a_file_given_by_itself_is_taken_whatever_its_suffix(folder: Path) -> None:
+    found = video.list_recordings([folder / "notes.txt"])
+    assert [source.filename for source in found] == ["notes.txt"]
+
+
+def test_relative_paths_are_found_from_anywhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    found = video.list_recordings([".", "../data/sub"])
+    assert [source.filename for source in found] == ["a.tif", "b.mp4", "sub/b.mp4", "sub/c.GIF"]
+    assert all(source.path.is_absolute() and source.path.exists() for source in found)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_a_link_keeps_its_own_name(tmp_path: Path, rgb: Frames) -> None:
+    # Stores of large files (git-annex, download caches) keep the content under a hash.
+    (tmp_path / "content").mkdir()
+    write_mp4(tmp_path / "a.mp4", rgb)
+    (tmp_path / "a.mp4").rename(tmp_path / "content" / "4f1d")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.mp4").symlink_to("../content/4f1d")
+    (source,) = video.list_recordings([tmp_path / "data"])
+    assert source.filename == "a.mp4"
+    assert len(video.read(source.path)) == COUNT
+
+
+def test_nothing_found_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no recordings found; expected files ending in \.avi"):
+        video.list_recordings([tmp_path])
+    with pytest.raises(InputError, match="no such file or folder"):
+        video.list_recordings([tmp_path, tmp_path / "missing.mp4"])
+
+
+# Grey
+
+
+def test_grey_is_the_luma_of_bt601(rgb: Frames, grey: Frames) -> None:
+    luma = rgb @ np.array([0.299, 0.587, 0.114])
+    result = video.to_grey(rgb)
+    assert result.dtype == np.uint8
+    np.testing.assert_allclose(result, luma, atol=0.51)
+    assert video.to_grey(grey) is grey
+
+
+# The real recordings
+
+
+def test_real_clips_have_the_frames_and_sizes_listed(real_dir: Path) -> None:
+    with (real_dir / "clips.csv").open(encoding="utf-8", newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert listed
+    for row in listed:
+        recording = video.read(real_dir / "clips" / row["file"])
+        width, height = map(int, row["size"].split("x"))
+        assert recording.shape == (int(row["frames_here"]), height, width, 3), row["file"]
+        assert not recording.is_damaged, row["file"]
+
+
+def test_a_real_clip_with_flipped_bytes_is_never_another_error(
+    real_dir: Path, tmp_path: Path
+) -> None:
+    content = (real_dir / "clips" / "100750_flowing.mp4").read_bytes()
+    rng = random.Random(0)
+    path = tmp_path / "a.mp4"
+    for place in rng.sample(range(len(content)), 5):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        with contextlib.suppress(UnreadableError):
+            assert len(video.read(path)) <= 63
+
+
+def test_real_stacks_are_read(real_dir: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    for path in sorted((real_dir / "stacks").glob("poon2015_BBB*.tif")):
+        recording = video.read(path)
+        assert recording.shape == (25, 512, 512)
+        assert not recording.is_damaged
