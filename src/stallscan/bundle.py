@@ -5,7 +5,6 @@
 """
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +112,7 @@ def save(folder: Path, spec: BundleSpec, weights: dict[str, Tensor], card: str) 
         The model card, Markdown.
     """
     files.make_folder(folder.parent)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:

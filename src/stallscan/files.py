@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -40,7 +39,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; what was written there replaces `path` at the end.
 
     The temporary name keeps the suffix, because encoders choose the format by it. On an error
-    nothing is left behind and an older file at `path` stays as it was.
+    nothing is left behind and an older file at `path` stays as it was; what a killed process left
+    behind is overwritten by the next one that writes to `path`.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)

@@ -6,18 +6,15 @@ cannot be used becomes a `Prepared` with its status and reason, never an excepti
 
 import collections
 import contextlib
-import multiprocessing
 import os
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
-import cv2
-
 from stallscan import clip as clips
 from stallscan import outline as outlines
-from stallscan import video
+from stallscan import video, workers
 from stallscan.clip import Clip, ClipSettings
 from stallscan.errors import RecordingError, TooShortError
 from stallscan.outline import OutlineSettings
@@ -116,7 +113,7 @@ def _in_pool(
 
     The generator returns whether all is done; if not, a process has died.
     """
-    with _pool(processes) as pool:
+    with workers.pool(processes) as pool:
         waiting: collections.deque[Future[Prepared]] = collections.deque()
         submitted = 0
         with contextlib.suppress(BrokenProcessPool):
@@ -133,22 +130,12 @@ def _in_pool(
 
 
 def _alone(source: Source, outline: OutlineSettings, clip: ClipSettings) -> Prepared:
-    with _pool(1) as pool:
+    with workers.pool(1) as pool:
         try:
             return pool.submit(one, source, outline, clip).result()
         except BrokenProcessPool:
             reason = f"{source.path}: the decoder crashed on this file; export the recording again"
             return Prepared(source, "unreadable", reason)
-
-
-def _pool(processes: int) -> ProcessPoolExecutor:
-    # Not forked: a fork of a process in which torch's threads run may hang.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
 
 
 def _damage(recording: Recording) -> str:

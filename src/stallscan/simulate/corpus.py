@@ -1,21 +1,18 @@
 """A folder of simulated recordings in the competition's form, which a killed run continues."""
 
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stallscan import video
+from stallscan import video, workers
 from stallscan.errors import InputError
 from stallscan.files import make_folder, write_json, write_text
 from stallscan.simulate.recording import Truth, make_plan, one
@@ -157,14 +154,8 @@ def _map(
     if count <= 1:
         yield from map(task, items)
         return
-    # Spawned, not forked: a fork of a process that has run OpenCV or torch threads may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, context, _begin_worker) as pool:
+    with workers.pool(count) as pool:
         yield from pool.map(task, items, chunksize=1)
-
-
-def _begin_worker() -> None:
-    cv2.setNumThreads(1)
 
 
 def _render_file(
