@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from stallscan import video
-from stallscan.video import Frames
+from stallscan.recording import Frames
 
 ORANGE = (255, 102, 0)
 

@@ -8,11 +8,12 @@ from stallscan import clip, outline, video
 from stallscan.clip import ClipSettings
 from stallscan.errors import SettingsError
 from stallscan.outline import Box, OutlineSettings
+from stallscan.recording import from_array
 from tests import drawing, published
 
 
 def _make(frames, **settings):
-    recording = video.from_array(frames)
+    recording = from_array(frames)
     return clip.make(recording, outline.find(recording), ClipSettings(**settings))
 
 
@@ -41,7 +42,7 @@ def test_padding_keeps_the_aspect():
 
 def test_painted_out_clips_do_not_show_the_outline():
     plain, outlined = drawing.frames(contours=0), drawing.frames()
-    recording = video.from_array(outlined)
+    recording = from_array(outlined)
     found = outline.find(recording)
     made = clip.make(recording, found, ClipSettings(size=64, channels="grey+mask"))
     assert made.pixels.shape == (8, 64, 64, 2)

@@ -5,11 +5,12 @@ import pytest
 from stallscan import outline, video
 from stallscan.errors import NoOutlineError, SeveralOutlinesError
 from stallscan.outline import OutlineSettings
+from stallscan.recording import from_array
 from tests import drawing, published
 
 
 def test_a_drawn_ellipse_is_found_with_its_interior():
-    found = outline.find(video.from_array(drawing.frames()))
+    found = outline.find(from_array(drawing.frames()))
     assert found.is_closed
     assert found.frames_outlined == 8
     assert found.box == pytest.approx((24, 57, 10, 55), abs=2)
@@ -37,22 +38,22 @@ def test_the_published_rule_by_name_equals_the_rule_written_down(tmp_path):
 
 def test_no_outline_is_said():
     with pytest.raises(NoOutlineError, match="no outline found in any of its 8 frames"):
-        outline.find(video.from_array(drawing.frames(contours=0), "a.mp4"))
+        outline.find(from_array(drawing.frames(contours=0), "a.mp4"))
 
 
 def test_a_grey_recording_has_no_outline():
     with pytest.raises(NoOutlineError, match=r"a\.tif: the recording is grey"):
-        outline.find(video.from_array(np.zeros((5, 40, 40), np.uint8), "a.tif"))
+        outline.find(from_array(np.zeros((5, 40, 40), np.uint8), "a.tif"))
 
 
 def test_two_outlines_are_said():
     with pytest.raises(SeveralOutlinesError, match="2 segments are outlined"):
-        outline.find(video.from_array(drawing.frames(contours=2)))
+        outline.find(from_array(drawing.frames(contours=2)))
 
 
 def test_the_published_rule_takes_two_outlines_together():
     found = outline.find(
-        video.from_array(drawing.frames(contours=2)), OutlineSettings(rule="third-place")
+        from_array(drawing.frames(contours=2)), OutlineSettings(rule="third-place")
     )
     assert found.box.col1 > 100
 
@@ -60,14 +61,14 @@ def test_the_published_rule_takes_two_outlines_together():
 def test_specks_of_colour_do_not_matter():
     recording = drawing.frames()
     recording[:, 80:83, 110:113] = drawing.ORANGE
-    assert outline.find(video.from_array(recording)).box.row1 < 60
+    assert outline.find(from_array(recording)).box.row1 < 60
 
 
 def test_a_faint_specks_only_recording_has_no_outline():
     recording = drawing.frames(contours=0)
     recording[:, 80:83, 110:113] = drawing.ORANGE
     with pytest.raises(NoOutlineError):
-        outline.find(video.from_array(recording))
+        outline.find(from_array(recording))
 
 
 @pytest.mark.parametrize("centre", [(5, 40), (64, 4), (124, 50), (2, 2)])
@@ -77,7 +78,7 @@ def test_the_image_border_closes_an_outline(centre):
     for frame in recording:
         cv2.ellipse(frame, centre, (22, 15), 0, 0, 360, drawing.ORANGE, 3)
     cv2.ellipse(inside, centre, (20, 13), 0, 0, 360, 1, -1)
-    found = outline.find(video.from_array(recording))
+    found = outline.find(from_array(recording))
     assert found.is_closed
     overlap = (found.mask & (inside > 0)).sum() / (found.mask | (inside > 0)).sum()
     assert overlap > 0.85
@@ -87,7 +88,7 @@ def test_an_outline_cut_by_the_border_into_two_arcs_is_one():
     recording = drawing.frames(contours=0, height=60)
     for frame in recording:
         cv2.ellipse(frame, (60, 30), (30, 40), 0, 0, 360, drawing.ORANGE, 3)
-    found = outline.find(video.from_array(recording))
+    found = outline.find(from_array(recording))
     assert found.is_closed
     assert found.mask[30, 60]
     assert not found.mask[30, 5]
@@ -95,7 +96,7 @@ def test_an_outline_cut_by_the_border_into_two_arcs_is_one():
 
 def test_a_tight_crop_has_no_corners_in_its_mask():
     recording = drawing.frames()[:, 24:57, 10:55]
-    found = outline.find(video.from_array(recording))
+    found = outline.find(from_array(recording))
     assert found.mask[16, 22]
     assert not found.mask[0, 0]
     assert not found.mask[-1, -1]
@@ -104,10 +105,10 @@ def test_a_tight_crop_has_no_corners_in_its_mask():
 def test_an_open_contour_is_filled_over_a_small_gap_and_hulled_over_a_large_one():
     recording = drawing.frames()
     recording[:, 22:32, 30:34] = 50
-    small = outline.find(video.from_array(recording))
+    small = outline.find(from_array(recording))
     assert small.is_closed
     recording[:, 20:40, 30:60] = 50
-    large = outline.find(video.from_array(recording))
+    large = outline.find(from_array(recording))
     assert not large.is_closed
     assert large.mask.any()
 
@@ -116,8 +117,8 @@ def test_the_box_is_the_union_over_frames():
     recording = drawing.frames(contours=0)
     for index, frame in enumerate(recording):
         cv2.ellipse(frame, (32 + 3 * (index % 2), 40), (20, 14), 0, 0, 360, drawing.ORANGE, 3)
-    both = outline.find(video.from_array(recording)).box
-    one = outline.find(video.from_array(recording[::2])).box
+    both = outline.find(from_array(recording)).box
+    one = outline.find(from_array(recording[::2])).box
     assert both.col1 == one.col1 + 3
     assert both.col0 == one.col0
 
@@ -136,7 +137,7 @@ def test_the_original_file_has_one_closed_outline_in_each_frame(real_dir):
     assert len(recording) == found.frames_outlined == 52
     assert found.is_closed
     for frame in recording.frames:
-        alone = outline.find(video.from_array(frame[None]))
+        alone = outline.find(from_array(frame[None]))
         assert alone.is_closed
         assert alone.box == pytest.approx(found.box, abs=2)
 

@@ -17,7 +17,7 @@ import tifffile
 
 from stallscan import video
 from stallscan.errors import InputError, UnreadableError
-from stallscan.video import Frames
+from stallscan.recording import Frames, from_array
 
 COUNT, HEIGHT, WIDTH = 24, 48, 64
 
@@ -388,21 +388,21 @@ def test_an_archive_of_arrays_is_no_array(tmp_path: Path, grey: Frames) -> None:
 
 
 def test_frames_in_memory_become_a_recording(rgb: Frames) -> None:
-    recording = video.from_array(rgb)
+    recording = from_array(rgb)
     assert recording.frames is rgb
     assert recording.frames_declared is None
     assert not recording.is_damaged
     with pytest.raises(UnreadableError, match="frames are float64, expected uint8"):
-        video.from_array(np.zeros((2, 4, 4)))  # type: ignore[arg-type]
+        from_array(np.zeros((2, 4, 4)))  # type: ignore[arg-type]
     with pytest.raises(UnreadableError, match=r"the frames have shape \(4, 4\)"):
-        video.from_array(np.zeros((4, 4), np.uint8))
+        from_array(np.zeros((4, 4), np.uint8))
 
 
 # Damage
 
 
 def test_headers_may_miscount_by_one(rgb: Frames) -> None:
-    recording = video.from_array(rgb)
+    recording = from_array(rgb)
     declared_and_damaged = [(COUNT - 1, False), (COUNT, False), (COUNT + 1, False)]
     for declared, damaged in [*declared_and_damaged, (COUNT + 2, True)]:
         assert replace(recording, frames_declared=declared).is_damaged is damaged

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from stallscan import video
 from stallscan.outline import Box, Mask, Outline
+from stallscan.recording import Frames, Recording
 from stallscan.settings import Settings
-from stallscan.video import Frames, Recording
 
 
 class ClipSettings(Settings):

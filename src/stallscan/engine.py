@@ -5,7 +5,7 @@ import torch
 from stallscan import clip, nets
 from stallscan.bundle import Bundle
 from stallscan.errors import BundleError
-from stallscan.video import Frames
+from stallscan.recording import Frames
 
 
 class TorchEngine:

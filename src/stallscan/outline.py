@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stallscan.errors import NoOutlineError, SeveralOutlinesError, UnreadableError
+from stallscan.recording import Frames, Recording
 from stallscan.settings import Settings
-from stallscan.video import Frames, Recording
 
 Mask = NDArray[np.bool_]
 

@@ -93,8 +93,8 @@ def predict(
     BundleError
         If the bundle cannot be used.
     """
-    model = bundles.load(bundle)
     sources = video.list_recordings(paths)
+    model = bundles.load(bundle)
     files.make_folder(out)
     run = _run(paths, model, len(sources))
     standing = _standing_rows(out, run, sources)

@@ -18,7 +18,8 @@ from stallscan import video, workers
 from stallscan.clip import Clip, ClipSettings
 from stallscan.errors import RecordingError, TooShortError
 from stallscan.outline import OutlineSettings
-from stallscan.video import Recording, Source
+from stallscan.recording import Recording
+from stallscan.video import Source
 
 # Whether something moves takes two frames to see.
 MIN_FRAMES = 2

@@ -27,8 +27,9 @@ from stallscan.errors import InputError, NoOutlineError, RecordingError, Several
 from stallscan.evaluate import Evaluation
 from stallscan.files import write_text
 from stallscan.outline import Box
+from stallscan.recording import Frames, Recording
 from stallscan.settings import Settings
-from stallscan.video import Frames, Recording, Source
+from stallscan.video import Source
 
 # A clip's longer side is scaled down to this; smaller ones are scaled up by the browser, because
 # more pixels in the file would hold no more than is there.

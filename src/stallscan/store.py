@@ -19,8 +19,9 @@ from stallscan.clip import ClipSettings
 from stallscan.errors import SettingsError, StoreError
 from stallscan.outline import OutlineSettings
 from stallscan.prepare import Prepared
+from stallscan.recording import Frames
 from stallscan.settings import Settings
-from stallscan.video import Frames, Source
+from stallscan.video import Source
 
 MANIFEST_NAME = "manifest.json"
 # About 50 MB a shard at 64 px and 56 frames; what a kill can cost is at most one shard's work.

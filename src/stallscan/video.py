@@ -5,33 +5,30 @@ miscount (FACTS: by one frame in the competition's files).
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
 import av.error
 import cv2
 import numpy as np
-import tifffile
-from numpy.typing import NDArray
 
 from stallscan.errors import InputError, UnreadableError
 from stallscan.files import atomic_path
+from stallscan.recording import Frames, Recording, collect
+from stallscan.stack import read_npy, read_tiff
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".gif"})
 STACK_SUFFIXES = frozenset({".tif", ".tiff"})
 ARRAY_SUFFIXES = frozenset({".npy"})
+VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif"
 SUFFIXES = VIDEO_SUFFIXES | STACK_SUFFIXES | ARRAY_SUFFIXES
 
-# 512 x 384 RGB: 910 frames, twice the longest recording of the competition (434).
-HOLD_BYTES = 512 * 2**20
-# Frames handed on at once when a recording is too large to be held: about 19 MB at 512 x 384.
-CHUNK_FRAMES = 32
-
-Frames = NDArray[np.uint8]
+# 455 frames of 512 x 384 RGB: the longest recording of the competition (434) fits.
+HOLD_BYTES = 256 * 2**20
 
 
 class Source(NamedTuple):
@@ -39,84 +36,6 @@ class Source(NamedTuple):
 
     filename: str
     path: Path
-
-
-@dataclass(frozen=True)
-class Recording:
-    """The decoded frames of one video or stack.
-
-    Attributes
-    ----------
-    path : Path
-        Where it was read from.
-    shape : tuple of int
-        (T, H, W, 3) RGB, or (T, H, W) grey.
-    frames_declared : int or None
-        What the header says, None where the format says nothing. T counts what decodes.
-    corrupt : tuple of int
-        Packets or pages, counted from 0 in the file, that could not be decoded without error;
-        their frames are not among the T.
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-    frames_declared: int | None
-    corrupt: tuple[int, ...]
-    _held: Frames | None = field(repr=False)
-    _decode: Callable[[], Iterator[Frames]] = field(repr=False)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    @property
-    def is_damaged(self) -> bool:
-        """Whether frames are missing beyond the one that headers may miscount."""
-        missing = 0 if self.frames_declared is None else self.frames_declared - len(self)
-        return bool(self.corrupt) or missing > 1
-
-    @property
-    def frames(self) -> Frames:
-        """All frames at once, uint8 of `shape`; decodes again if they were too many to hold."""
-        if self._held is not None:
-            return self._held
-        return np.concatenate(list(self.chunks()))
-
-    def chunks(self) -> Iterator[Frames]:
-        """Yield the frames in order, some at a time, in bounded memory.
-
-        Yields
-        ------
-        ndarray
-            uint8 (n, H, W, 3) RGB or (n, H, W), n at least 1; all of them when they are held.
-        """
-        if self._held is not None:
-            yield self._held
-            return
-        pending: list[Frames] = []
-        for frame in self._decode():
-            pending.append(frame)
-            if len(pending) == CHUNK_FRAMES:
-                yield np.stack(pending)
-                pending = []
-        if pending:
-            yield np.stack(pending)
-
-
-def from_array(frames: Frames, path: str | Path = "<array>") -> Recording:
-    """Take frames that are in memory already as a recording.
-
-    Parameters
-    ----------
-    frames : ndarray
-        uint8 (T, H, W, 3) RGB or (T, H, W), T at least 1.
-    path : str or Path
-        What to call it in messages.
-    """
-    path = Path(path)
-    _check_shape(frames.shape, path)
-    if frames.dtype != np.uint8:
-        raise UnreadableError(f"{path}: frames are {frames.dtype}, expected uint8")
-    return Recording(path, frames.shape, None, (), frames, lambda: iter(frames))
 
 
 def read(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
@@ -146,9 +65,9 @@ def read(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
     if suffix in VIDEO_SUFFIXES:
         return _read_video(path, hold_bytes)
     if suffix in STACK_SUFFIXES:
-        return _read_tiff(path, hold_bytes)
+        return read_tiff(path, hold_bytes)
     if suffix in ARRAY_SUFFIXES:
-        return _read_npy(path)
+        return read_npy(path, hold_bytes)
     raise UnreadableError(
         f"{path}: {suffix or 'a file without suffix'} is not a format that stallscan reads "
         f"({', '.join(sorted(SUFFIXES))})"
@@ -173,13 +92,14 @@ def list_recordings(paths: Sequence[str | Path]) -> list[Source]:
     InputError
         If a path does not exist or there is no recording in any of them.
     """
-    found: dict[Path, str] = {}
+    found: dict[Path, Source] = {}
     for given in map(Path, paths):
         if given.is_dir():
             for path in _walk(given):
-                found.setdefault(path.resolve(), path.relative_to(given).as_posix())
+                source = Source(path.relative_to(given).as_posix(), path.absolute())
+                found.setdefault(path.resolve(), source)
         elif given.exists():
-            found.setdefault(given.resolve(), given.name)
+            found.setdefault(given.resolve(), Source(given.name, given.absolute()))
         else:
             raise InputError(f"{given}: no such file or folder")
     if not found:
@@ -188,12 +108,10 @@ def list_recordings(paths: Sequence[str | Path]) -> list[Source]:
             f"{given_names}: no recordings found; expected files ending in "
             f"{', '.join(sorted(SUFFIXES))}"
         )
-    count: dict[str, int] = {}
-    for name in found.values():
-        count[name] = count.get(name, 0) + 1
+    count = Counter(source.filename for source in found.values())
     return [
-        Source(name if count[name] == 1 else PurePosixPath(path).as_posix(), path)
-        for path, name in found.items()
+        source if count[source.filename] == 1 else Source(source.path.as_posix(), source.path)
+        for source in found.values()
     ]
 
 
@@ -272,62 +190,24 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _check_shape(shape: tuple[int, ...], path: Path) -> None:
-    if not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)) or 0 in shape:
-        raise UnreadableError(
-            f"{path}: the frames have shape {shape}, expected (frames, rows, columns) or "
-            "(frames, rows, columns, 3)"
-        )
-
-
-def _collect(
-    path: Path,
-    decode: Callable[[], Iterator[Frames]],
-    hold_bytes: int,
-    frames_declared: Callable[[], int | None],
-    corrupt: list[int],
-) -> Recording:
-    """Decode everything once; keep the frames if they fit, and count them either way.
-
-    `frames_declared` and `corrupt` are looked at after that: decoding may fill them in.
-    """
-    held: list[Frames] | None = []
-    count, held_bytes = 0, 0
-    shape: tuple[int, ...] = ()
-    for frame in decode():
-        if shape and frame.shape != shape:
-            raise UnreadableError(
-                f"{path}: frame {count} is {frame.shape[1]} x {frame.shape[0]} while those before "
-                f"it are {shape[1]} x {shape[0]}; export the recording with one frame size"
-            )
-        shape = frame.shape
-        count += 1
-        held_bytes += frame.nbytes
-        if held_bytes > hold_bytes:
-            held = None
-        if held is not None:
-            held.append(frame)
-    if count == 0:
-        raise UnreadableError(f"{path}: not one frame could be decoded; copy or download it again")
-    _check_shape((count, *shape), path)
-    frames = np.stack(held) if held is not None else None
-    # A second pass (when nothing is held) appends to the same list again: freeze it now.
-    return Recording(path, (count, *shape), frames_declared(), tuple(corrupt), frames, decode)
-
-
 def _read_video(path: Path, hold_bytes: int) -> Recording:
     header: dict[str, int | None] = {}
     corrupt: list[int] = []
 
     def decode() -> Iterator[Frames]:
         try:
-            with av.open(str(path)) as container:
+            # FFmpeg takes a name with a colon for an address, and a text that lists other files
+            # (ffconcat, HLS) for a video.
+            options = {"format_whitelist": VIDEO_FORMATS}
+            with av.open(f"file:{path}", container_options=options) as container:
                 streams = container.streams.video
                 # Without a codec context PyAV crashes the process on decoding (PyAV issue 2344).
                 if not streams or getattr(streams[0], "codec_context", None) is None:
                     raise UnreadableError(f"{path}: holds no video that can be decoded")
-                header["frames"] = streams[0].frames or None
+                header["frames"] = streams[0].frames or _frames_by_duration(container, streams[0])
                 yield from _decode_stream(container, streams[0], corrupt)
+                if container.format.name == "gif" and not _ends_as_gif(path):
+                    corrupt.append(header["frames"] or 0)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UnreadableError(
@@ -335,7 +215,22 @@ def _read_video(path: Path, hold_bytes: int) -> Recording:
                 "copy or download it again"
             ) from None
 
-    return _collect(path, decode, hold_bytes, lambda: header["frames"], corrupt)
+    return collect(path, decode, hold_bytes, lambda: header["frames"], corrupt)
+
+
+def _frames_by_duration(container: Any, stream: Any) -> int | None:
+    """Count frames by the length in the header, where (as in Matroska) it holds no count."""
+    if not container.duration or not stream.average_rate:
+        return None
+    count: int = round(container.duration * stream.average_rate / av.time_base)
+    return count
+
+
+def _ends_as_gif(path: Path) -> bool:
+    # A gif declares no count of its own; that its trailer is missing tells that it was cut.
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b";"
 
 
 def _decode_stream(container: Any, stream: Any, corrupt: list[int]) -> Iterator[Frames]:
@@ -366,85 +261,3 @@ def _decode_stream(container: Any, stream: Any, corrupt: list[int]) -> Iterator[
             else:
                 yield frame.to_ndarray(format="rgb24")
         index += 1
-
-
-def _read_tiff(path: Path, hold_bytes: int) -> Recording:
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            series = tiff.series[0]
-            declared = len(series.pages)
-            page_shape = tuple(n for n in series.keyframe.shape if n != 1)
-            dtype = series.keyframe.dtype
-    except (tifffile.TiffFileError, OSError, ValueError, IndexError) as error:
-        raise UnreadableError(f"{path}: not readable as TIFF ({error})") from None
-    if dtype is None or dtype.kind not in "uif":
-        raise UnreadableError(f"{path}: TIFF pixels of type {dtype} are not supported")
-
-    corrupt: list[int] = []
-
-    def pages() -> Iterator[NDArray[Any]]:
-        with tifffile.TiffFile(path) as tiff:
-            for index, page in enumerate(tiff.series[0].pages):
-                try:
-                    if page is None:
-                        raise ValueError("page is missing")
-                    array = page.asarray().squeeze()
-                except ValueError as error:
-                    if "imagecodecs" in str(error):
-                        raise UnreadableError(
-                            f"{path}: {error}; install it with: pip install 'stallscan[lab]'"
-                        ) from None
-                    corrupt.append(index)
-                    continue
-                # One page may hold a whole stack (ImageJ hyperstacks, OME with interleaved z).
-                is_colour = array.ndim == 3 and array.shape[-1] in (3, 4)
-                if array.ndim == 2 or is_colour:
-                    yield array[..., :3] if is_colour else array
-                else:
-                    yield from array
-
-    is_colour = len(page_shape) == 3 and page_shape[-1] in (3, 4)
-    if len(page_shape) == 3 and not is_colour:
-        declared *= page_shape[0]
-    scale = _scale_to_8_bits(dtype, pages, is_colour)
-    return _collect(path, lambda: map(scale, pages()), hold_bytes, lambda: declared, corrupt)
-
-
-def _scale_to_8_bits(
-    dtype: np.dtype[Any], pages: Callable[[], Iterator[NDArray[Any]]], is_colour: bool
-) -> Callable[[NDArray[Any]], Frames]:
-    """Choose how the pixels of a stack become uint8, alike for all its frames.
-
-    Colours must keep their meaning, so RGB is divided by its full range (12 bits if it fits).
-    Grey levels are stretched from the lowest to the 99.9th percentile, as display software does.
-    """
-    if dtype == np.uint8:
-        return lambda array: np.asarray(array, dtype=np.uint8)
-    if is_colour and dtype.kind == "u":
-        top = max(int(page.max()) for page in pages())
-        low, high = 0.0, 255.0 if top <= 255 else 4095.0 if top <= 4095 else 65535.0
-    else:
-        spread = [np.nanpercentile(page, (0, 99.9)) for page in pages()]
-        low = float(min((s[0] for s in spread), default=0.0))
-        high = float(max((s[1] for s in spread), default=1.0))
-    gain = 255.0 / max(high - low, 1e-12)
-
-    def scale(array: NDArray[Any]) -> Frames:
-        stretched = (np.nan_to_num(array.astype(np.float32)) - low) * gain
-        levels: Frames = np.clip(np.rint(stretched), 0, 255).astype(np.uint8)
-        return levels
-
-    return scale
-
-
-def _read_npy(path: Path) -> Recording:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableError(f"{path}: not readable as npy ({error})") from None
-    _check_shape(array.shape, path)
-    if array.dtype != np.uint8:
-        is_colour = array.ndim == 4
-        scale = _scale_to_8_bits(array.dtype, lambda: iter(array), is_colour)
-        return _collect(path, lambda: map(scale, array), HOLD_BYTES, lambda: len(array), [])
-    return Recording(path, array.shape, len(array), (), array, lambda: iter(array))
