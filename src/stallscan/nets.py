@@ -157,9 +157,10 @@ def _read_state(path: Path | None) -> dict[str, Tensor]:
 class StallNet(nn.Module):
     """Our small net, which looks whether what is dark in the vessel stays where it is.
 
-    Four blocks of a spatial and a temporal convolution. It sees the grey clip, its change from
-    frame to frame, and the mask. What it finds is pooled inside the mask: a segment is in focus in
-    a few frames only, so the maximum over time counts beside the mean.
+    Four blocks of a spatial and a temporal convolution. It sees the grey clip (its levels made
+    comparable), its first and second difference in time, and the mask. What it finds is pooled
+    inside the mask: a segment is in focus in a few frames only, so the maximum over time counts
+    beside the mean.
 
     Parameters
     ----------
@@ -178,7 +179,7 @@ class StallNet(nn.Module):
                 f"the net stallnet takes 2 channels (grey, mask), the settings have {channels}; "
                 "set clip.channels to grey+mask and net.mean and net.std to two values each"
             )
-        before, blocks = 3, []
+        before, blocks = 4, []
         for width, kernel, stride in self.BLOCKS:
             blocks.append(_Block(before, width, kernel, stride))
             before = width
@@ -189,8 +190,11 @@ class StallNet(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Give the logits (N,) of clips (N, 2, T, S, S)."""
         grey, mask = clips[:, :1], clips[:, 1:]
+        grey = _standardised(grey, mask[:, :, :1])
         change = F.pad(grey[:, :, 1:] - grey[:, :, :-1], (0, 0, 0, 0, 0, 1))
-        features = self.blocks(torch.cat([grey, change, mask], dim=1))
+        # Going in and out of focus is smooth in time; blood that moves is not.
+        flicker = F.pad(change[:, :, 1:] - change[:, :, :-1], (0, 0, 0, 0, 1, 0))
+        features = self.blocks(torch.cat([grey, change, flicker, mask], dim=1))
         # The mask is the same in all frames: one is enough to weigh the pixels with.
         weight = F.adaptive_avg_pool2d(mask[:, :, 0].clamp(min=0), features.shape[-2:])
         weight = weight / weight.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
@@ -199,6 +203,24 @@ class StallNet(nn.Module):
         pooled = [inside.mean(dim=-1), inside.amax(dim=-1), peak.mean(dim=-1)]
         logits: Tensor = self.fc(self.dropout(torch.cat(pooled, dim=1))).squeeze(1)
         return logits
+
+
+def _standardised(grey: Tensor, mask: Tensor) -> Tensor:
+    """Bring the grey levels inside the mask to mean 0 and variance 1 over a whole clip.
+
+    How bright a recording is depends on laser and detector, and says nothing about flow.
+
+    Parameters
+    ----------
+    grey : Tensor
+        (N, 1, T, S, S).
+    mask : Tensor
+        (N, 1, 1, S, S), 0..1.
+    """
+    weight = mask / (mask.sum(dim=(-2, -1), keepdim=True) * grey.shape[2]).clamp(min=1e-6)
+    mean = (grey * weight).sum(dim=(-3, -2, -1), keepdim=True)
+    variance = ((grey - mean) ** 2 * weight).sum(dim=(-3, -2, -1), keepdim=True)
+    return (grey - mean) * torch.rsqrt(variance + 1e-4)
 
 
 class _Block(nn.Sequential):
