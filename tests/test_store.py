@@ -53,7 +53,7 @@ def test_an_interrupted_build_goes_on(tmp_path, sources, monkeypatch):
         _build(tmp_path / "a", sources, progress=stop)
     seen = []
     resumed = _build(tmp_path / "a", sources, progress=lambda done, of: seen.append((done, of)))
-    assert seen == [(5, 6), (6, 6)]
+    assert seen == [(4, 6), (5, 6), (6, 6)]
     assert resumed.manifest == _build(tmp_path / "b", sources).manifest
 
 

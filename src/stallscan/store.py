@@ -149,6 +149,7 @@ def build(
     done |= {failure.filename for failure in manifest.failures}
     todo = [source for source in sources if source.filename not in done]
     finished = len(sources) - len(todo)
+    progress(finished, len(sources))
     batch: list[Prepared] = []
     for prepared in prepare.many(todo, outline, clip, processes):
         batch.append(prepared)
