@@ -26,8 +26,9 @@ def test_boxes_and_clips_equal_the_published_ones(corpus):
         made = clip.make(recording, found, ClipSettings())
         assert np.array_equal(made.pixels, published.clip(recording.frames)), path
         ours = outline.find(recording).box
-        # Later frames may show a pixel of the blurred edge that the first frame does not.
-        assert np.abs(np.subtract(ours, found.box)).max() <= 2, path
+        # Later frames show pixels of the blurred edge (chroma has half the resolution) that the
+        # first one does not.
+        assert np.abs(np.subtract(ours, found.box)).max() <= 4, path
 
 
 def test_the_default_bundle_tells_stalled_from_flowing(corpus, tmp_path):
