@@ -13,6 +13,7 @@ from rich.console import Console
 from stallscan import evaluate, metrics, plots
 from stallscan.errors import InputError, TableError
 from stallscan.metrics import Scored
+from stallscan.tables import HISTORY_COLUMNS, PREDICTION_COLUMNS
 
 # filename, status, score, call, label
 ROWS = (
@@ -55,7 +56,7 @@ def tables(tmp_path):
 
 def write_tables(folder, predictions, labels):
     paths = folder / "predictions.csv", folder / "labels.csv"
-    pd.DataFrame(predictions, columns=list(evaluate.COLUMNS)).to_csv(paths[0], index=False)
+    pd.DataFrame(predictions, columns=list(PREDICTION_COLUMNS)).to_csv(paths[0], index=False)
     pd.DataFrame(labels, columns=["filename", "stalled"]).to_csv(paths[1], index=False)
     return paths
 
@@ -183,7 +184,7 @@ def test_torn_last_line_is_refused(tables):
         (None, InputError, "no such file"),
         ("", TableError, "not readable as a CSV table"),
         (b"\xff\xfe\x00".decode("latin-1"), TableError, "column"),
-        (",".join(evaluate.COLUMNS) + "\n", InputError, "holds no predictions"),
+        (",".join(PREDICTION_COLUMNS) + "\n", InputError, "holds no predictions"),
     ],
 )
 def test_unreadable_predictions(tmp_path, content, error, message):
@@ -263,7 +264,7 @@ def test_long_curves_are_thinned(scored):
 
 def history_table(epochs):
     rows = np.linspace(0.1, 0.9, max(epochs, 1))[:epochs]
-    return pd.DataFrame(dict.fromkeys(plots.HISTORY_COLUMNS, rows)).assign(epoch=range(epochs))
+    return pd.DataFrame(dict.fromkeys(HISTORY_COLUMNS, rows)).assign(epoch=range(epochs))
 
 
 @pytest.mark.parametrize("epochs", [1, 40])

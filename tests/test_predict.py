@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from stallscan import bundle, prepare, video
+from stallscan import bundle, prepare, tables, video
 from stallscan import predict as module
 from stallscan.engine import TorchEngine
 from stallscan.errors import InputError
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 def test_each_recording_gets_a_row_and_its_score(folder, tmp_path, bundle_dir):
     summary = _predict([folder], tmp_path, bundle_dir)
     table = pd.read_csv(tmp_path / "predictions.csv")
-    assert tuple(table.columns) == module.COLUMNS
+    assert tuple(table.columns) == tables.PREDICTION_COLUMNS
     assert list(table["filename"]) == [f"{index}.mp4" for index in range(6)]
     assert (table["status"] == "ok").all()
     assert list(table["frames"]) == list(range(6, 12))

@@ -13,8 +13,8 @@ import pytest
 
 from stallscan import report, video
 from stallscan.errors import InputError, SettingsError, TableError
-from stallscan.evaluate import COLUMNS
 from stallscan.report import ReportSettings
+from stallscan.tables import PREDICTION_COLUMNS
 
 THRESHOLD = 0.6
 # filename, status, score, call, label
@@ -55,7 +55,7 @@ def write_predictions(path, rows):
             }
             for name, status, score, call, _ in rows
         ],
-        columns=list(COLUMNS),
+        columns=list(PREDICTION_COLUMNS),
     ).to_csv(path, index=False)
     return path
 

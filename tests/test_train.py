@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from stallscan import bundle, prepare, recipe, store, train
+from stallscan import bundle, prepare, recipe, store, tables, train
 from stallscan.augment import AugmentSettings
 from stallscan.clip import ClipSettings
 from stallscan.dataset import ClipDataset, Collate, LengthSampler
@@ -77,7 +77,7 @@ def test_a_run_folder_has_all_its_parts(run, data):
     assert model.spec.frames == (6, 10)
     assert model.spec.provenance["trained_on"] + model.spec.provenance["validated_on"] == 15
     history = pd.read_csv(run / "history.csv")
-    assert tuple(history.columns) == train.HISTORY_COLUMNS
+    assert tuple(history.columns) == tables.HISTORY_COLUMNS
     assert list(history["epoch"]) == [0, 1, 2]
     validation = pd.read_csv(run / "validation.csv")
     assert len(validation) == model.spec.provenance["validated_on"]

@@ -16,19 +16,8 @@ from stallscan import metrics
 from stallscan.errors import InputError, TableError
 from stallscan.files import make_folder, provenance, sha256, write_json
 from stallscan.metrics import Interval, Metrics, Scored
-from stallscan.tables import read_labels
+from stallscan.tables import PREDICTION_COLUMNS, read_labels
 
-COLUMNS = (
-    "filename",
-    "status",
-    "reason",
-    "frames",
-    "frames_declared",
-    "score",
-    "call",
-    "threshold",
-    "bundle",
-)
 NUMBERS = ("frames", "frames_declared", "score", "threshold")
 # The calls that can be right or wrong, and those that leave it open.
 DECIDED = ("flowing", "stalled")
@@ -229,9 +218,9 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a recording, `COLUMNS` in the order of the file: filename, status, reason, call
-        and bundle (str, empty where the file says nothing), frames, frames_declared, score and
-        threshold (float, NaN where it says nothing). Score and threshold are within 0..1.
+        One row a recording, `PREDICTION_COLUMNS` in the order of the file: filename, status,
+        reason, call and bundle (str, empty where the file says nothing), frames, frames_declared,
+        score and threshold (float, NaN where it says nothing). Score and threshold are within 0..1.
 
     Raises
     ------
@@ -243,18 +232,18 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path)
     table = _read_text(path)
-    missing = [column for column in COLUMNS if column not in table]
+    missing = [column for column in PREDICTION_COLUMNS if column not in table]
     if missing:
         raise TableError(
             f"{path}: column {', '.join(missing)} is missing; expected the predictions.csv that "
-            f"stallscan predict writes, with columns {', '.join(COLUMNS)}"
+            f"stallscan predict writes, with columns {', '.join(PREDICTION_COLUMNS)}"
         )
     if table.empty:
         raise InputError(f"{path}: holds no predictions")
     twice = table["filename"].duplicated(keep=False)
     _refuse(path, table, twice, "filename", "to stand in one row only")
     _refuse(path, table, ~table["call"].isin(DECIDED + OPEN), "call", f"{_either(DECIDED + OPEN)}")
-    return _with_numbers(path, table[list(COLUMNS)])
+    return _with_numbers(path, table[list(PREDICTION_COLUMNS)])
 
 
 def match(filenames: "pd.Series[str]", known: "pd.Series[str]") -> "pd.Series[str]":

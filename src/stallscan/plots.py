@@ -23,6 +23,7 @@ from stallscan import metrics
 from stallscan.errors import InputError, TableError
 from stallscan.files import atomic_path, make_folder
 from stallscan.metrics import Floats, Scored
+from stallscan.tables import HISTORY_COLUMNS
 
 BLACK, GREY, LIGHT = "#1a1a1a", "#6b6b6b", "#dcdcdc"
 BLUE, VERMILION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
@@ -62,17 +63,6 @@ LOG_RATIO = 200
 CURVE_POINTS = 2000
 # More thresholds than this (tables of many runs put together) are not drawn one by one.
 MOST_THRESHOLDS = 3
-
-HISTORY_COLUMNS = (
-    "epoch",
-    "train_loss",
-    "val_loss",
-    "val_mcc",
-    "val_accuracy",
-    "val_roc_auc",
-    "val_pr_auc",
-    "lr",
-)
 
 
 def evaluation(scored: Scored, out: str | Path) -> list[Path]:

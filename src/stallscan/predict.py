@@ -20,21 +20,11 @@ from stallscan.bundle import Bundle
 from stallscan.engine import TorchEngine
 from stallscan.errors import InputError
 from stallscan.prepare import Prepared
+from stallscan.tables import PREDICTION_COLUMNS
 from stallscan.video import Source
 
 TABLE_NAME = "predictions.csv"
 RUN_NAME = "run.json"
-COLUMNS = (
-    "filename",
-    "status",
-    "reason",
-    "frames",
-    "frames_declared",
-    "score",
-    "call",
-    "threshold",
-    "bundle",
-)
 
 
 @dataclass(frozen=True)
@@ -194,7 +184,9 @@ def _standing_rows(
     """
     table, notes = out / TABLE_NAME, out / RUN_NAME
     if not table.is_file():
-        files.write_text(table, _line(dict(zip(COLUMNS, COLUMNS, strict=True))))
+        files.write_text(
+            table, _line(dict(zip(PREDICTION_COLUMNS, PREDICTION_COLUMNS, strict=True)))
+        )
         return []
     try:
         before = json.loads(notes.read_text(encoding="utf-8"))
@@ -228,7 +220,9 @@ def _line(row: dict[str, Any]) -> str:
     """One line of CSV; quoted line breaks are replaced, so that a line is always one row."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([str(row[name]).replace("\n", " ").replace("\r", " ") for name in COLUMNS])
+    writer.writerow(
+        [str(row[name]).replace("\n", " ").replace("\r", " ") for name in PREDICTION_COLUMNS]
+    )
     return buffer.getvalue()
 
 

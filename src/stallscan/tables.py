@@ -34,6 +34,28 @@ TRAIN_COLUMNS = (
 )
 TEST_COLUMNS = ("filename", "url", "num_frames")
 LABEL_COLUMNS = ("filename", "stalled")
+# What predict writes a row of for each recording, and train for each epoch.
+PREDICTION_COLUMNS = (
+    "filename",
+    "status",
+    "reason",
+    "frames",
+    "frames_declared",
+    "score",
+    "call",
+    "threshold",
+    "bundle",
+)
+HISTORY_COLUMNS = (
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "val_mcc",
+    "val_accuracy",
+    "val_roc_auc",
+    "val_pr_auc",
+    "lr",
+)
 
 # A message names this many wrong rows or recordings and counts the others.
 MAX_NAMED = 10

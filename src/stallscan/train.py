@@ -27,20 +27,10 @@ from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler
 from stallscan.errors import InputError
 from stallscan.recipe import Recipe
 from stallscan.store import Store
-from stallscan.tables import read_labels, read_metadata
+from stallscan.tables import HISTORY_COLUMNS, read_labels, read_metadata
 from stallscan.video import Source
 
 CARD = Path(__file__).with_name("assets") / "card.md.j2"
-HISTORY_COLUMNS = (
-    "epoch",
-    "train_loss",
-    "val_loss",
-    "val_mcc",
-    "val_accuracy",
-    "val_roc_auc",
-    "val_pr_auc",
-    "lr",
-)
 
 
 @dataclass(frozen=True)
