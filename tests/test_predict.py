@@ -16,7 +16,7 @@ from stallscan import predict as module
 from stallscan.engine import TorchEngine
 from stallscan.errors import InputError
 from stallscan.video import Source
-from tests import drawing
+from tests import drawing, memory
 
 
 def _predict(paths, out, bundle_dir, **options):
@@ -209,6 +209,7 @@ def _rows(table):
 
 
 @pytest.mark.slow
+@memory.needs_proc
 def test_three_thousand_frames_stay_under_two_gigabytes(tmp_path, bundle_dir):
     rng = np.random.default_rng(0)
     base = drawing.frames(count=50, height=384, width=512)
@@ -218,21 +219,16 @@ def test_three_thousand_frames_stay_under_two_gigabytes(tmp_path, bundle_dir):
             yield np.roll(base[index % 50], 0) if index else base[0]
 
     video.write(tmp_path / "long.mp4", frames(), preset="ultrafast", crf=int(rng.integers(28, 30)))
-    code = (
-        "import resource, sys; from stallscan import predict;"
-        "predict.predict([sys.argv[1]], sys.argv[2], sys.argv[3], processes=0);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    script = (
+        "import sys; from pathlib import Path; from stallscan import predict;"
+        "predict.predict([sys.argv[1]], Path(sys.argv[2]), sys.argv[3], processes=0)"
     )
-    args = [str(tmp_path / "long.mp4"), str(tmp_path / "out"), str(bundle_dir)]
-    script = "from pathlib import Path;" + code.replace("sys.argv[2]", "Path(sys.argv[2])")
-    done = subprocess.run(
-        [sys.executable, "-c", script, *args], check=True, capture_output=True, text=True
-    )
+    peak = memory.peak_bytes(script, tmp_path / "long.mp4", tmp_path / "out", bundle_dir)
     row = _table(tmp_path / "out").loc["long.mp4"]
     assert row["status"] == "ok"
     assert row["frames"] == 3000
     assert "trained on recordings of 4 to 100" in row["reason"]
-    assert int(done.stdout) < 2 * 2**20
+    assert peak < 2 * 2**30
 
 
 def test_real_recordings_each_get_a_row(real_dir, tmp_path, bundle_dir):
