@@ -177,6 +177,16 @@ def test_a_torn_row_is_done_again_and_no_other(folder, tmp_path, bundle_dir, mon
     assert table.read_text() == whole
 
 
+def test_a_row_torn_inside_a_character_is_done_again(tmp_path, bundle_dir):
+    drawing.write(tmp_path / "in" / "Gefäß.mp4")
+    _predict([tmp_path / "in"], tmp_path / "out", bundle_dir)
+    table = tmp_path / "out" / "predictions.csv"
+    whole = table.read_bytes()
+    table.write_bytes(whole[: whole.index("ä".encode()) + 1])
+    assert _predict([tmp_path / "in"], tmp_path / "out", bundle_dir).resumed == 0
+    assert table.read_bytes() == whole
+
+
 def test_killed_at_random_and_started_again(tmp_path, bundle_dir):
     folder = tmp_path / "many"
     folder.mkdir()

@@ -201,18 +201,19 @@ def _standing_rows(
                 f"{out}: holds predictions with other {key} ({before.get(key)}, now {run[key]}); "
                 "choose another folder with -o, or remove this one"
             )
-    text = table.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    rows = list(csv.DictReader(io.StringIO(whole)))
+    content = table.read_bytes()
+    # Cut before decoding: the torn row may end inside a character.
+    whole = content[: content.rfind(b"\n") + 1]
+    rows = list(csv.DictReader(io.StringIO(whole.decode())))
     names = [row["filename"] for row in rows]
     if names != [source.filename for source in sources[: len(names)]]:
         raise InputError(
             f"{out}: the recordings have changed since {TABLE_NAME} was begun; choose another "
             "folder with -o, or remove this one"
         )
-    if whole != text:
+    if whole != content:
         with table.open("r+b") as file:
-            file.truncate(len(whole.encode()))
+            file.truncate(len(whole))
     return rows
 
 
