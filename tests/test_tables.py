@@ -231,10 +231,10 @@ def test_labels_are_no_metadata(save: Save) -> None:
         ("a.csv", b"\n\n", "the table is empty"),
         ("a.csv", b"filename,stalled\n", "the table has a header but no rows"),
         ("a.csv", b"filename,stalled\nm\xfcller.tif,0\n", "byte 18 is not UTF-8; save the table"),
-        ("a.csv", gzip.compress(LABELS.encode()), "byte 1 is not UTF-8"),
+        ("a.csv", gzip.compress(LABELS.encode(), mtime=0), "byte 1 is not UTF-8"),
         ("a.csv", b'filename,stalled\na,"0\nb,1\n', "not readable as CSV from line 2 on"),
         ("a.csv.gz", LABELS.encode(), "not readable as gzip"),
-        ("a.csv.gz", gzip.compress(LABELS.encode())[:-12], "not readable as gzip"),
+        ("a.csv.gz", gzip.compress(LABELS.encode(), mtime=0)[:-12], "not readable as gzip"),
         ("a.csv.gz", b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 20, "not readable as gzip"),
     ],
 )
