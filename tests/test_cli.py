@@ -137,6 +137,49 @@ def test_a_wrong_option_exits_with_2(run, tmp_path):
     assert run("predict", "--nonsense")[0] != 0
 
 
+def test_simulate_makes_clips_and_a_sheet(run, tmp_path):
+    out, sheet = tmp_path / "made", tmp_path / "sheet.png"
+    words = ["simulate", out, "--clips", "--count", 2, "--stalled", 0.5, "--processes", 1]
+    code, said, _ = run(*words, "--sheet", sheet)
+    assert code == 0
+    assert f"2 recordings, 1 stalled, 2 new -> {out}" in said
+    assert f"2 segments shown -> {sheet}" in said
+    assert sheet.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        *("simulation.json", "store"),
+        *("train_metadata.csv", "train_labels.csv", "truth.csv"),
+    }
+    code, _, err = run(*words, "--recipe", "third-place")
+    assert code == 2
+    assert "other settings" in err
+
+
+def test_simulate_makes_a_sheet_alone(run, tmp_path):
+    code, said, _ = run("simulate", "--count", 1, "--stalled", 1, "--sheet", tmp_path / "s.png")
+    assert code == 0
+    assert said == f"1 segments shown -> {tmp_path / 's.png'}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "nothing to write"),
+        (["--clips", "--sheet", "s.png"], "--clips needs a folder"),
+        (["made", "--recipe", "default"], "give --clips, too"),
+        (["made", "--clips", "--recipe", "nonsense"], "no such recipe"),
+        (["made", "--label-um", "1", "0", "1"], "label_um"),
+    ],
+)
+def test_simulate_says_what_is_missing(run, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("simulate", *words)
+    assert code == 2
+    assert sentence in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_doctor_finds_everything(run):
     code, out, _ = run("doctor")
     assert code == 0

@@ -57,6 +57,33 @@ def test_an_interrupted_build_goes_on(tmp_path, sources, monkeypatch):
     assert resumed.manifest == _build(tmp_path / "b", sources).manifest
 
 
+def test_a_store_is_filled_from_anywhere(tmp_path, sources, monkeypatch):
+    monkeypatch.setattr(store, "CLIPS_PER_SHARD", 2)
+    asked = []
+
+    def make(todo):
+        asked.append([source.filename for source in todo])
+        for source in todo:
+            yield prepare.one(source, OutlineSettings(), CLIP)
+
+    store.fill(tmp_path, sources[:4], make, OutlineSettings(), CLIP)
+    store.fill(tmp_path, sources, make, OutlineSettings(), CLIP)
+    assert asked == [["0.mp4", "1.mp4", "x.mp4", "2.mp4"], ["3.mp4", "4.mp4"]]
+    made = Store(tmp_path)
+    assert all(source.filename in made for source in sources if source.filename != "x.mp4")
+
+
+def test_differences_name_each_setting(tmp_path, sources):
+    manifest = _build(tmp_path, sources[:1]).manifest
+    assert manifest.differences(OutlineSettings(), CLIP) == []
+    other = CLIP.model_copy(update={"size": 48, "margin": 9})
+    assert manifest.differences(OutlineSettings(rule="third-place"), other) == [
+        "outline.rule is contour, not third-place",
+        "clip.size is 24, not 48",
+        "clip.margin is 5, not 9",
+    ]
+
+
 def test_other_settings_are_refused_and_both_shown(tmp_path, sources):
     _build(tmp_path, sources)
     other = CLIP.model_copy(update={"size": 48})

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from stallscan import bundle, prepare, recipe, store, tables, train
 from stallscan.augment import AugmentSettings
 from stallscan.clip import ClipSettings
 from stallscan.dataset import ClipDataset, Collate, LengthSampler
-from stallscan.errors import InputError, SettingsError
+from stallscan.errors import InputError, SettingsError, StoreError
 from stallscan.nets import NetSettings
 from stallscan.outline import OutlineSettings
 from stallscan.video import Source
@@ -144,6 +145,36 @@ def test_a_loss_that_is_not_finite_names_the_rows(data, tmp_path):
 def test_missing_tables_are_said(tmp_path):
     with pytest.raises(InputError, match=r"train_metadata\.csv is missing"):
         train.train(_recipe(), tmp_path, tmp_path / "run")
+
+
+@pytest.fixture
+def clips_only(data, run, tmp_path):
+    """A data folder with tables and clips, but no recordings."""
+    for name in ("train_metadata.csv", "train_labels.csv"):
+        shutil.copy(data / name, tmp_path / name)
+    shutil.copytree(run / "store", tmp_path / "store")
+    return tmp_path
+
+
+def test_a_folder_that_brings_its_clips_needs_no_recordings(clips_only, data, run, tmp_path):
+    seen = []
+    ours = train.prepare_data(
+        _recipe(), clips_only, tmp_path / "made", lambda *done: seen.append(done)
+    )
+    theirs = train.prepare_data(_recipe(), data, run / "store", lambda _done, _of: None)
+    assert ours.sha256 == theirs.sha256
+    assert ours.train.equals(theirs.train)
+    assert np.array_equal(ours.store.read("3.mp4"), theirs.store.read("3.mp4"))
+    assert seen == [(16, 16)]
+    assert not (tmp_path / "made").exists()
+
+
+def test_clips_of_another_recipe_are_refused(clips_only, tmp_path):
+    clip = RECIPE["clip"] | {"size": 32}
+    with pytest.raises(
+        StoreError, match=r"recipe tiny \(clip\.size is 24, not 32\).* --clips --recipe tiny"
+    ):
+        train.train(_recipe(clip=clip), clips_only, tmp_path / "other")
 
 
 def test_a_typo_in_a_recipe_names_the_nearest(tmp_path):

@@ -8,12 +8,15 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 from stallscan import __version__
 from stallscan.errors import StallscanError
+
+if TYPE_CHECKING:
+    from stallscan.simulate import SimulateSettings
 
 app = App(
     name="stallscan",
@@ -27,31 +30,92 @@ EXIT_FAILED_ROWS = 1
 EXIT_INTERRUPTED = 130
 
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
-Strict = Annotated[bool, Parameter(negative="")]
+Flag = Annotated[bool, Parameter(negative="")]
 
 
 @app.command
-def simulate(out: Path, *, count: int = 200, stalled: float = 0.3, seed: int = 0) -> None:
+def simulate(
+    out: Path | None = None,
+    *,
+    count: int = 200,
+    stalled: float = 0.3,
+    seed: int = 0,
+    clips: Flag = False,
+    recipe: str | None = None,
+    sheet: Path | None = None,
+    label_stack: Path | None = None,
+    label_um: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    processes: int | None = None,
+) -> None:
     """Write outlined recordings with known label, in the competition's own form.
 
     Parameters
     ----------
     out
-        Folder for train_metadata.csv, train_labels.csv and train/*.mp4.
+        Folder for train_metadata.csv, train_labels.csv, truth.csv and train/*.mp4. May be left out
+        with --sheet.
     count
         How many recordings.
     stalled
         Share of stalled ones, 0 to 1.
     seed
         The same seed gives the same recordings.
+    clips
+        Write the prepared clips (store/) for training at once, and no videos.
+    recipe
+        The recipe whose clips these are: a file or the name of a shipped one; with --clips only,
+        default if not given.
+    sheet
+        Also show the first segments of each label over time in one picture, a PNG file.
+    label_stack
+        A segmented stack through whose vessels the blood flows, instead of drawn ones.
+    label_um
+        Size of a voxel of the label stack along z, y and x, um.
+    processes
+        Rendering processes; one a core if not given.
     """
-    from stallscan import simulate as module
+    from stallscan.errors import InputError
+    from stallscan.simulate import SimulateSettings
+    from stallscan.simulate import sheet as sheets
 
-    settings = module.SimulateSettings.parse(
-        {"count": count, "stalled": stalled, "seed": seed}, "simulate"
-    )
-    with _progress("simulating recordings") as progress:
-        summary = module.simulate(out, settings, progress=progress)
+    if out is None and sheet is None:
+        raise InputError(
+            "nothing to write; name a folder for the recordings (stallscan simulate OUT) or a "
+            "picture of some (stallscan simulate --sheet FILE.png)"
+        )
+    if recipe is not None and not clips:
+        raise InputError("--recipe says how clips are made; give --clips, too")
+    if clips and out is None:
+        raise InputError("--clips needs a folder: stallscan simulate OUT --clips")
+    given = {
+        "count": count,
+        "stalled": stalled,
+        "seed": seed,
+        "label_stack": "" if label_stack is None else str(label_stack),
+        "label_um": label_um,
+    }
+    settings = SimulateSettings.parse(given, "simulate")
+    if out is not None:
+        _simulate_corpus(out, settings, (recipe or "default") if clips else None, processes)
+    if sheet is not None:
+        _print(f"{sheets.write(sheet, settings)} segments shown -> {sheet}")
+
+
+def _simulate_corpus(
+    out: Path, settings: "SimulateSettings", recipe: str | None, processes: int | None
+) -> None:
+    from stallscan import recipe as recipes
+    from stallscan.simulate import corpus
+
+    if recipe is None:
+        with _progress("simulating recordings") as progress:
+            summary = corpus.simulate(out, settings, processes, progress)
+    else:
+        made_for = recipes.read_recipe(recipe)
+        with _progress("simulating clips") as progress:
+            summary = corpus.simulate_clips(
+                out, settings, made_for.outline, made_for.clip, processes, progress
+            )
     _print(str(summary))
 
 
@@ -89,7 +153,7 @@ def train(recipe: str, *, data: Path, out: Out) -> None:
     recipe
         A recipe file (YAML), or the name of a shipped one: default, third-place.
     data
-        Folder with train_metadata.csv, train_labels.csv and train/.
+        Folder with train_metadata.csv, train_labels.csv, and train/ or store/ (clips).
     out
         The run folder: recipe, history, plots, checkpoints, bundle.
     """
@@ -113,7 +177,7 @@ def predict(
     *paths: Path,
     out: Out,
     bundle: str = "default",
-    strict: Strict = False,
+    strict: Flag = False,
     processes: int | None = None,
 ) -> None:
     """Call each recording flowing or stalled; an interrupted run goes on where it was.

@@ -6,7 +6,7 @@ the settings the clips were made with, and the recordings that gave no clip, wit
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,8 @@ from stallscan.video import Source
 MANIFEST_NAME = "manifest.json"
 # About 50 MB a shard at 64 px and 56 frames; what a kill can cost is at most one shard's work.
 CLIPS_PER_SHARD = 128
+
+Progress = Callable[[int, int], None]
 
 
 class Shard(Settings):
@@ -62,6 +64,19 @@ class Manifest(Settings):
     clip: ClipSettings
     shards: tuple[Shard, ...] = ()
     failures: tuple[Failure, ...] = Field(default=())
+
+    def differences(self, outline: OutlineSettings, clip: ClipSettings) -> list[str]:
+        """Name each setting that these clips were made with and that is another one now."""
+        pairs: list[tuple[str, Settings, Settings]] = [
+            ("outline", self.outline, outline),
+            ("clip", self.clip, clip),
+        ]
+        return [
+            f"{group}.{name} is {was}, not {getattr(wanted, name)}"
+            for group, stands, wanted in pairs
+            for name, was in stands
+            if was != getattr(wanted, name)
+        ]
 
 
 class Store:
@@ -116,7 +131,7 @@ def build(
     outline: OutlineSettings,
     clip: ClipSettings,
     processes: int | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _of: None,
+    progress: Progress = lambda _done, _of: None,
 ) -> Store:
     """Prepare recordings into a store; what stands there already is not done again.
 
@@ -140,6 +155,41 @@ def build(
     InputError
         If the folder cannot be written.
     """
+    make = functools.partial(prepare.many, outline=outline, clip=clip, processes=processes)
+    return fill(folder, sources, make, outline, clip, progress)
+
+
+def fill(
+    folder: Path,
+    sources: Sequence[Source],
+    make: Callable[[Sequence[Source]], Iterable[Prepared]],
+    outline: OutlineSettings,
+    clip: ClipSettings,
+    progress: Progress = lambda _done, _of: None,
+) -> Store:
+    """Fill a store with clips, wherever they come from; those that stand there are not made again.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the store; made if missing.
+    sources : sequence of Source
+        All recordings that the store is to hold.
+    make : callable
+        Given the recordings that are not in the store yet, yields what becomes of them, in their
+        order.
+    outline, clip
+        Settings that `make` uses; those of a store that exists must be the same.
+    progress : callable
+        Called with how many recordings are done, of how many.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds a store that was made with other settings.
+    InputError
+        If the folder cannot be written.
+    """
     files.make_folder(folder)
     manifest = Manifest(outline=outline, clip=clip)
     if (folder / MANIFEST_NAME).exists():
@@ -151,7 +201,7 @@ def build(
     finished = len(sources) - len(todo)
     progress(finished, len(sources))
     batch: list[Prepared] = []
-    for prepared in prepare.many(todo, outline, clip, processes):
+    for prepared in make(todo):
         batch.append(prepared)
         finished += 1
         progress(finished, len(sources))

@@ -24,7 +24,7 @@ from stallscan import catalog as catalogs
 from stallscan import decide, files, metrics, nets, store
 from stallscan.bundle import BundleSpec
 from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler
-from stallscan.errors import InputError
+from stallscan.errors import InputError, StoreError
 from stallscan.recipe import Recipe
 from stallscan.store import Store
 from stallscan.tables import HISTORY_COLUMNS, read_labels, read_metadata
@@ -99,30 +99,49 @@ def prepare_data(
 ) -> Data:
     """Select, split and prepare the recordings of a data folder.
 
+    A data folder that brings its clips in ``store/`` needs no recordings.
+
     Raises
     ------
     InputError
         If tables are missing or wrong, or too few recordings are left.
+    StoreError
+        If the clips that the data folder brings were made with other settings.
     """
     table = catalogs.join_labels(
         read_metadata(_table(data, "train_metadata.csv")),
         read_labels(_table(data, "train_labels.csv")),
     )
     selected = catalogs.select(table, recipe.data.rule, recipe.seed)
-    sources = [Source(name, data / "train" / name) for name in selected["filename"]]
-    made = store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
+    if (data / "store" / store.MANIFEST_NAME).is_file():
+        made = _open_store(data / "store", recipe)
+        progress(len(selected), len(selected))
+    else:
+        sources = [Source(name, data / "train" / name) for name in selected["filename"]]
+        made = store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
     usable = selected[[name in made for name in selected["filename"]]]
     if len(usable) < len(selected):
         logging.getLogger("stallscan").warning(
             "%d of %d recordings gave no clip and are left out; %s says why",
             len(selected) - len(usable),
             len(selected),
-            folder / store.MANIFEST_NAME,
+            made.folder / store.MANIFEST_NAME,
         )
     train_part, validation = catalogs.split_stratified(usable, recipe.data.validation, recipe.seed)
     content = usable[["filename", "stalled"]].to_csv(index=False).encode()
     simulated = (data / "simulation.json").is_file()
     return Data(made, train_part, validation, files.sha256_of(content), simulated)
+
+
+def _open_store(folder: Path, recipe: Recipe) -> Store:
+    made = Store(folder)
+    if differences := made.manifest.differences(recipe.outline, recipe.clip):
+        raise StoreError(
+            f"{folder}: its clips are not those of the recipe {recipe.name} "
+            f"({'; '.join(differences)}); 'stallscan simulate FOLDER --clips --recipe "
+            f"{recipe.name}' makes them anew in another folder"
+        )
+    return made
 
 
 def _table(data: Path, name: str) -> Path:
@@ -131,7 +150,7 @@ def _table(data: Path, name: str) -> Path:
             return path
     raise InputError(
         f"{data}: {name} is missing; a data folder holds train_metadata.csv, train_labels.csv "
-        "and the recordings in train/"
+        "and the recordings in train/, or their clips in store/"
     )
 
 

@@ -1,29 +1,90 @@
-"""What flows in the vessels: cells along the arc length, and how they move."""
+"""What flows in the vessels: cells along the arc length, and how they move.
 
+The rule for the label: a segment is stalled when its cells move less than `STANDING_UM` a frame
+in at least `STALLED_SHARE` of the frames in which it is in focus. Nothing is drawn near that line:
+the outlined segment never moves between `STANDING_UM` and `MOVING_UM` a frame, and never stands
+still in more than `FLOWING_SHARE` but less than `STALLED_SHARE` of its frames in focus.
+"""
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 
-from stallscan.simulate.scene import F32, F64, Rng, Scene
+from stallscan.simulate.scene import F32, F64, LARGE_RADIUS_UM, Rng, Scene
 
 PATTERN_STEP_UM = 0.25
 PATTERN_LENGTH = 4096
+PATTERNS = 24  # chosen: enough that no two neighbours side by side look alike
+
+STANDING_UM = 1.0  # chosen: an eighth to a quarter of a cell, hardly seen from frame to frame
+MOVING_UM = 3.0  # chosen: in eight frames in focus, well over the pitch of the cells
+STALLED_SHARE = 0.6  # chosen, as is the next
+FLOWING_SHARE = 0.3
+
+CELL_UM = (4.0, 8.0)  # FACTS 5
+HEMATOCRIT = (0.2, 0.45)  # FACTS 5, in the tube
+SPEED_UM_S = (20.0, 2000.0)  # the issue's range; FACTS 5 has 100..2000 for most
+MEDIAN_UM_S = 110.0  # FACTS 5, of 1,423 segments
+SPREAD = 0.9  # chosen: standard deviation of the log speed over all vessels of all recordings
+SPREAD_WITHIN = 0.6  # chosen: the part of it within one recording
+LARGE_UM_S = (500.0, 5000.0)  # chosen: above a mean radius of `LARGE_RADIUS_UM`
+STALLED_NEIGHBOURS = 0.01  # FACTS 1: 0.4 % in healthy mice, 2 % in Alzheimer's models
+REVERSING_NEIGHBOURS = 0.05  # chosen
+
+FLOWING = {"flow": 0.8, "crawl": 0.08, "pause": 0.07, "reverse": 0.05}  # chosen, as is the next
+STALLED = {"stall": 0.7, "starts": 0.1, "ends": 0.1, "creep": 0.1}
+
+
+class _Kind(NamedTuple):
+    """How a pattern is built, and how often it is drawn; chosen but for the length of a cell."""
+
+    body_um: tuple[float, float]
+    run: tuple[int, int]
+    plasma_um: tuple[float, float]
+    contrast: tuple[float, float]
+    outlined: float
+    neighbour: float
+
+
+KINDS = {
+    # Plasma between single cells is drawn from the hematocrit instead.
+    "cells": _Kind(CELL_UM, (1, 1), (0, 0), (0.3, 0.75), 0.4, 0.6),
+    "train": _Kind(CELL_UM, (2, 8), (8, 30), (0.4, 0.85), 0.25, 0.3),
+    "plug": _Kind((8, 32), (1, 1), (15, 60), (0.7, 0.95), 0.2, 0.07),
+    # Runs of 40 to 150 um.
+    "packed": _Kind(CELL_UM, (7, 22), (2, 8), (0.7, 0.95), 0.15, 0.03),
+}
 
 
 @dataclass(frozen=True)
 class Blood:
-    """Cells of each vessel and how they move.
+    """Cells of each vessel and how they move; vessel 0 is the outlined segment.
+
+    The brightness of a vessel at an arc length, relative to its plasma, is
+    ``1 - contrast[v] * dark[pattern[v], i]`` with
+    ``i = floor((arc_um - moved_um) / PATTERN_STEP_UM) % PATTERN_LENGTH``. Within frame k, t
+    seconds after its start, ``moved_um = start_um[v, k] + speed_um_s[v, k] *
+    (t + amplitude / omega * sin(omega * (k * frame_s + t) + phase))``, omega being 2 pi Hz.
 
     Attributes
     ----------
     kind : str
-        Pattern of cells in the outlined segment: cells, train, plug.
-    crawls : bool
-        Whether the outlined segment, if it flows, is a nearly-stalled crawl.
-    plasma : ndarray
-        float32 (vessels, `PATTERN_LENGTH`): brightness 0..1 along the arc length, one value for
-        each `PATTERN_STEP_UM`, repeating.
+        Pattern of cells in the outlined segment: cells, train, plug, packed.
+    motion : str
+        Motion of the outlined segment: flow, crawl, pause, reverse or, when it is stalled, stall,
+        starts (the stall does), ends, creep.
+    dark : ndarray
+        float32 (`PATTERNS`, `PATTERN_LENGTH`): patterns along the arc length, 0 plasma .. 1 cell,
+        one value for each `PATTERN_STEP_UM`, repeating.
+    pattern : ndarray
+        int32 (vessels,): row of `dark`; 0 is used by the outlined segment alone.
+    contrast : ndarray
+        float32 (vessels,), 0..1: which part of the plasma's light a cell takes away.
     speed_um_s : ndarray
         float64 (vessels, frames): mean speed during each frame, signed.
     start_um : ndarray
@@ -31,22 +92,29 @@ class Blood:
     pulse : ndarray
         float64 (vessels, 3): amplitude relative to the speed (0.1..0.4), frequency in Hz (6..10,
         the same for all), phase in radians.
+    frame_s : float
+        Seconds from frame to frame, for which `start_um` was added up.
     """
 
     kind: str
-    crawls: bool
-    plasma: F32
+    motion: str
+    dark: F32
+    pattern: NDArray[np.int32]
+    contrast: F32
     speed_um_s: F64
     start_um: F64
     pulse: F64
+    frame_s: float
 
 
-def draw_blood(rng: Rng, scene: Scene, frame_s: float) -> Blood:
-    """Draw cells and speeds for all vessels, all of them flowing.
+def draw_blood(rng: Rng, scene: Scene, frame_s: float, focus: tuple[int, int]) -> Blood:
+    """Draw cells and speeds for all vessels, the outlined segment flowing.
 
-    Speeds are log-normal around the measured median of 110 um/s (FACTS 5), 30 um/s to 2 mm/s. One
-    outlined segment in ten crawls instead: 3-6 um a frame, which over the eight or so frames in
-    which a point is in focus is well over the length of a cell.
+    Speeds are log-normal around `MEDIAN_UM_S`, with a mean of the recording's own, within
+    `SPEED_UM_S`; large vessels have `LARGE_UM_S`. They vary by 12 % from frame to frame. Of the
+    neighbours, some are stalled and some reverse. The outlined segment moves as in `FLOWING`:
+    ``crawl`` is 3-6 um a frame, ``pause`` stands still for 10-30 % of its frames in focus,
+    ``reverse`` changes direction 1-4 times, once at least in focus.
 
     Parameters
     ----------
@@ -56,6 +124,8 @@ def draw_blood(rng: Rng, scene: Scene, frame_s: float) -> Blood:
         The vessels and the number of frames.
     frame_s : float
         Seconds from frame to frame.
+    focus : tuple of int
+        First and last frame, counted from 0, in which the outlined segment is in focus.
 
     Returns
     -------
@@ -63,96 +133,258 @@ def draw_blood(rng: Rng, scene: Scene, frame_s: float) -> Blood:
         A row for each vessel, in their order in the scene.
     """
     count, frames = len(scene.vessels), scene.shape[0]
-    kinds = rng.choice(["cells", "train", "plug"], size=count, p=[0.5, 0.25, 0.25])
-    plasma = np.stack([draw_pattern(rng, str(kind)) for kind in kinds])
-    # A cell fills a capillary; in a wider vessel plasma passes beside it.
-    radius = np.array([vessel.radius_um for vessel in scene.vessels])
-    filled = np.minimum(1, (3.8 / radius) ** 3).astype(np.float32)
-    plasma = 1 - (1 - plasma) * filled[:, None]
-    speed = np.clip(110 * np.exp(0.9 * rng.standard_normal(count)), 30, 2000)
-    crawls = bool(rng.random() < 0.1)
-    crawl = rng.uniform(3, 6) / frame_s
-    if crawls:
-        speed[0] = crawl
-    speed *= rng.choice([-1, 1], count)
-    each = speed[:, None] * np.clip(1 + 0.12 * rng.standard_normal((count, frames)), 0.5, 1.5)
-    start = rng.uniform(0, 1000, (count, 1)) + np.cumsum(each, axis=1) * frame_s
+    kinds = [_draw_key(rng, {name: kind.outlined for name, kind in KINDS.items()})]
+    kinds += rng.choice(
+        list(KINDS), PATTERNS - 1, p=[kind.neighbour for kind in KINDS.values()]
+    ).tolist()
+    dark = draw_patterns(rng, kinds)
+    pattern = rng.integers(1, PATTERNS, count, dtype=np.int32)
+    pattern[0] = 0
+    # One point stands for a vessel: its radius varies little.
+    radius = np.array([vessel.radius_um[0] for vessel in scene.vessels])
+    speed = _draw_speeds(rng, radius > LARGE_RADIUS_UM, frames)
+    motion = _draw_key(rng, FLOWING)
+    motion, speed[0] = _draw_flow(rng, motion, speed[0], frame_s, focus)
+    start = rng.uniform(0, PATTERN_LENGTH * PATTERN_STEP_UM, (count, 1)) + _add_up(speed, frame_s)
+    still = ~speed.any(axis=1)
+    start[still] += _draw_jitter(rng, (int(still.sum()), frames))
     pulse = np.column_stack(
         [rng.uniform(0.1, 0.4, count), np.full(count, rng.uniform(6, 10)), rng.uniform(0, 7, count)]
     )
-    return Blood(str(kinds[0]), crawls, plasma, each, start, pulse)
+    contrast = _draw_contrast(rng, [kinds[at] for at in pattern], radius)
+    return Blood(kinds[0], motion, dark, pattern, contrast, speed, start, pulse, frame_s)
 
 
-def hold(blood: Blood, length_um: int, rng: Rng) -> Blood:
-    """Stall the outlined segment: its cells stay where they are, but for a jitter of 0.2 um.
+def stall(blood: Blood, length_um: float, focus: tuple[int, int], rng: Rng) -> Blood:
+    """Stall the outlined segment; all else stays as it is.
+
+    It moves as in `STALLED`: ``stall`` stands still, but for a jitter of 0.2 um, ``creep`` moves
+    0.1-0.5 um a frame, ``starts`` flows first and comes to rest in focus, ``ends`` the other way
+    round; both of these stand still for 60-90 % of the frames in focus. Where those are too few
+    for that, it is a ``stall``.
 
     Parameters
     ----------
     blood : Blood
         From `draw_blood`.
-    length_um : int
-        Length of the segment.
+    length_um : float
+        Length of the segment, above 0.
+    focus : tuple of int
+        As in `draw_blood`.
     rng : Generator
-        Source of the place where the cells have come to rest.
+        Source of the motion and of the place where the cells have come to rest.
 
     Returns
     -------
     Blood
-        As before, but for speed and place of vessel 0, which does not crawl.
+        As before, but for motion, speed and place of vessel 0.
     """
+    first, last = focus
+    motion = _draw_key(rng, STALLED)
+    run = _draw_run(rng, focus, STALLED_SHARE, 0.9)
+    if motion in ("starts", "ends") and not run:
+        motion = "stall"
+    flow = blood.speed_um_s[0].copy()
+    flow[flow == 0] = np.median(flow[flow != 0])  # a pause
+    standing = np.ones(flow.size, bool)
+    if motion == "starts":
+        standing[: last + 1 - run] = False
+    elif motion == "ends":
+        standing[first + run :] = False
+    creep = _draw_sign(rng) * rng.uniform(0.1, 0.5) / blood.frame_s if motion == "creep" else 0.0
+    moving = np.where(standing, creep, flow)
+    moved = _add_up(moving, blood.frame_s)
+    # Where it is at rest in focus whatever the motion.
+    at_rest = {"starts": last, "ends": first}.get(motion, (first + last) // 2)
+    place = _draw_rest(rng, blood.dark[0] > 0.5, length_um, blood.kind)
     speed, start = blood.speed_um_s.copy(), blood.start_um.copy()
-    speed[0] = 0
-    # Cells and plasma must both be in sight: a segment evenly bright or dark shows no stall.
-    for rest in rng.uniform(0, 1000, 50):
-        at = np.floor((np.arange(length_um) - rest) / PATTERN_STEP_UM).astype(int)
-        dark = (blood.plasma[0, at % PATTERN_LENGTH] < 0.5).mean()
-        if 0.2 < dark < 0.8:
-            break
-    start[0] = rest + rng.normal(0, 0.2, start.shape[1])
-    return replace(blood, speed_um_s=speed, start_um=start, crawls=False)
+    speed[0] = moving
+    start[0] = place + moved - moved[at_rest] + standing * _draw_jitter(rng, (flow.size,))
+    return replace(blood, motion=motion, speed_um_s=speed, start_um=start)
 
 
-def draw_pattern(rng: Rng, kind: str) -> F32:
-    """Draw the brightness along a vessel: 1 is plasma, dark where cells fill the tube.
+def standing_share(blood: Blood, frame_s: float, focus: tuple[int, int]) -> float:
+    """Compute in which share of its frames in focus the outlined segment stands still.
 
-    Cells are 4-8 um long, the tube hematocrit is 0.2-0.45 (FACTS 5).
+    Parameters
+    ----------
+    blood : Blood
+        Flowing or stalled.
+    frame_s : float
+        Seconds from frame to frame.
+    focus : tuple of int
+        As in `draw_blood`.
+
+    Returns
+    -------
+    float
+        0..1; from `STALLED_SHARE` up it is stalled.
+    """
+    speed = blood.speed_um_s[0, focus[0] : focus[1] + 1]
+    return float((np.abs(speed) * frame_s < STANDING_UM).mean())
+
+
+def draw_patterns(rng: Rng, kinds: Sequence[str]) -> F32:
+    """Draw where cells are along a vessel, one row for each kind.
 
     Parameters
     ----------
     rng : Generator
         Source of lengths and gaps.
-    kind : str
-        ``cells``: each by itself; ``train``: 2-6 cells packed, then plasma; ``plug``: 8-32 um of
-        packed cells with 10-32 um of bright plasma between.
+    kinds : sequence of str
+        ``cells``: each by itself, of `CELL_UM`, at a `HEMATOCRIT` of its own; ``train``: 2-8 cells
+        in a row, then 8-30 um of plasma; ``plug``: one body of 8-32 um, then 15-60 um of plasma;
+        ``packed``: some 40-150 um of cells in a row, then 2-8 um of plasma.
 
     Returns
     -------
     ndarray
-        float32 (`PATTERN_LENGTH`,), 0..1, one value for each `PATTERN_STEP_UM`.
+        float32 (kinds, `PATTERN_LENGTH`), 0 plasma .. 1 cell, one value for each
+        `PATTERN_STEP_UM`; the last value is followed by the first.
     """
-    whole_um = PATTERN_LENGTH * PATTERN_STEP_UM
-    number = int(whole_um / 4)
-    cells = rng.uniform(4, 8, number)
-    gaps = _draw_gaps(rng, kind, number, cells.mean())
-    starts = np.cumsum(cells + gaps) - cells
-    place = (np.arange(PATTERN_LENGTH) + 0.5) * PATTERN_STEP_UM
-    index = np.maximum(np.searchsorted(starts, place) - 1, 0)
-    inside = (place >= starts[index]) & (place < (starts + cells)[index])
-    dark = inside * rng.uniform(0.7, 0.95, number)[index] * rng.uniform(0.9, 1)
-    smooth = cv2.GaussianBlur(
-        (1 - dark).astype(np.float32)[None], (0, 0), 0.5 / PATTERN_STEP_UM,
-        borderType=cv2.BORDER_REFLECT,
-    )  # fmt: skip
-    return np.asarray(smooth[0], dtype=np.float32)
+    rows = [KINDS[kind] for kind in kinds]
+    # Cells in a row are 6.5 um apart in the mean: 200 fill a pattern for certain.
+    size = (len(rows), 200)
+    body = rng.uniform(*_columns([row.body_um for row in rows]), size)
+    end = np.cumsum(_draw_gaps(rng, kinds, size) + body, axis=1)
+    # A cell that would reach over the end of the pattern is left out.
+    kept = end < (PATTERN_LENGTH - 2) * PATTERN_STEP_UM
+    offset = np.arange(len(rows))[:, None] * PATTERN_LENGTH
+    depth = rng.uniform(0.8, 1, size)[kept]
+    # Each cell adds its darkness where it starts and takes it back where it ends.
+    edges = np.zeros(len(rows) * PATTERN_LENGTH)
+    for place, step in ((end - body, depth), (end, -depth)):
+        index = (np.rint(place / PATTERN_STEP_UM).astype(np.int64) + offset)[kept]
+        edges += np.bincount(index, step, minlength=edges.size)
+    dark = np.cumsum(edges).reshape(len(rows), PATTERN_LENGTH).astype(np.float32)
+    rounded = gaussian_filter1d(dark, 0.5 / PATTERN_STEP_UM, axis=1, mode="wrap", truncate=3)
+    return np.asarray(np.clip(rounded, 0, 1), dtype=np.float32)
 
 
-def _draw_gaps(rng: Rng, kind: str, number: int, cell_um: float) -> F64:
-    if kind == "cells":
-        mean = cell_um * (1 / rng.uniform(0.2, 0.45) - 1)
-        return 0.8 + rng.gamma(1.5, (mean - 0.8) / 1.5, number)
-    packed = rng.uniform(0.4, 1.5, number)
-    runs, plasma = ((2, 7), (5, 15)) if kind == "train" else ((2, 5), (10, 32))
-    ends = np.cumsum(rng.integers(*runs, size=number))
-    ends = ends[ends < number]
-    packed[ends] = rng.uniform(*plasma, ends.size)
-    return packed
+def _draw_gaps(rng: Rng, kinds: Sequence[str], size: tuple[int, int]) -> F64:
+    """Draw the gap before each cell: plasma before the first of a run, next to none within it."""
+    rows = [KINDS[kind] for kind in kinds]
+    plasma = rng.uniform(*_columns([row.plasma_um for row in rows]), size)
+    # A gamma of shape 1.5, from 0.8 um on, whose mean gives the hematocrit.
+    mean = sum(CELL_UM) / 2 * (1 / rng.uniform(*HEMATOCRIT, (size[0], 1)) - 1)
+    scattered = 0.8 + rng.gamma(1.5, (mean - 0.8) / 1.5, size)
+    single = np.array([kind == "cells" for kind in kinds])[:, None]
+    least, most = _columns([row.run for row in rows])
+    start = np.cumsum(rng.integers(least, most, size, endpoint=True), axis=1)
+    opens = np.zeros(size, bool)
+    row, run = np.nonzero(start < size[1])
+    opens[row, start[row, run]] = True
+    opens[:, 0] = True
+    return np.where(opens, np.where(single, scattered, plasma), rng.uniform(0.2, 0.8, size))
+
+
+def _columns(ranges: Sequence[tuple[float, float]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Turn n ranges into their lower and their upper ends, each (n, 1)."""
+    low, high = np.array(ranges).T[:, :, None]
+    return low, high
+
+
+def _draw_contrast(rng: Rng, kinds: Sequence[str], radius_um: F64) -> F32:
+    """Draw contrasts (vessels,), `kinds` being those of their patterns."""
+    # The rest is the light of the sleeve of plasma around a cell.
+    low, high = _columns([KINDS[kind].contrast for kind in kinds])
+    contrast = rng.uniform(low, high, (len(kinds), 1))[:, 0]
+    # In a wider vessel plasma passes beside the cells; in a large one there are many files of
+    # cells, each with its own contrast, which the PSF mixes (chosen).
+    filled = np.where(radius_um > LARGE_RADIUS_UM, 0.35, np.minimum(1, (3.8 / radius_um) ** 3))
+    return np.asarray(contrast * filled, np.float32)
+
+
+def _draw_speeds(rng: Rng, large: NDArray[np.bool_], frames: int) -> F64:
+    """Draw signed speeds in um/s (vessels, frames); the first vessel neither stalls nor reverses.
+
+    `large` (vessels,) says which are no capillaries.
+    """
+    count = large.size
+    among = math.sqrt(SPREAD**2 - SPREAD_WITHIN**2)
+    log = among * rng.standard_normal() + SPREAD_WITHIN * rng.standard_normal(count)
+    mean = np.clip(MEDIAN_UM_S * np.exp(log), *SPEED_UM_S)
+    low, high = np.log(LARGE_UM_S)
+    mean = np.where(large, np.exp(rng.uniform(low, high, count)), mean)
+    mean *= rng.choice([-1, 1], count)
+    speed = mean[:, None] * np.clip(1 + 0.12 * rng.standard_normal((count, frames)), 0.5, 1.5)
+    fate = rng.random(count)
+    fate[0] = 0.5
+    speed[(fate < STALLED_NEIGHBOURS) & ~large] = 0
+    for vessel in np.flatnonzero(fate > 1 - REVERSING_NEIGHBOURS):
+        speed[vessel] *= _draw_swing(rng, frames, (0, frames - 1))
+    return speed
+
+
+def _draw_swing(rng: Rng, frames: int, within: tuple[int, int]) -> F64:
+    """Draw a factor of -1..1 for each frame that changes its sign 1-4 times, first `within`."""
+    first, last = within
+    # Between two frames, so that none is lost.
+    places = [rng.integers(first, max(last, first + 1)), *rng.integers(0, frames - 1, 3)]
+    crossing = np.unique(np.minimum(places[: rng.integers(1, 5)], frames - 2)) + 0.5
+    half_turns = np.arange(1, crossing.size + 1)
+    turn = np.interp(
+        np.arange(frames), [0, *crossing, frames - 1], [0.5, *half_turns, half_turns[-1] + 0.5]
+    )
+    return np.asarray(np.sin(math.pi * turn))
+
+
+def _draw_flow(
+    rng: Rng, motion: str, speed: F64, frame_s: float, focus: tuple[int, int]
+) -> tuple[str, F64]:
+    """Turn a plain speed in um/s (frames,) into one of the motions in `FLOWING`."""
+    sign = np.sign(speed[0])
+    if motion == "crawl":
+        varied = speed / np.abs(speed).mean()
+        speed = sign * np.clip(np.abs(varied) * rng.uniform(3, 6), 3, 6) / frame_s
+    if motion == "reverse":
+        speed = speed * _draw_swing(rng, speed.size, focus)
+    least = MOVING_UM / frame_s
+    speed = np.where(speed < 0, np.minimum(speed, -least), np.maximum(speed, least))
+    if motion == "pause":
+        run = _draw_run(rng, focus, 0.1, FLOWING_SHARE)
+        motion = "pause" if run else "flow"
+        begin = rng.integers(focus[0], focus[1] + 2 - run)
+        speed[begin : begin + run] = 0
+    return motion, speed
+
+
+def _draw_run(rng: Rng, focus: tuple[int, int], least: float, most: float) -> int:
+    """Draw a number of frames that is `least`..`most` of those in focus; 0 if there is none."""
+    frames = focus[1] + 1 - focus[0]
+    low, high = math.ceil(least * frames), math.floor(most * frames)
+    return int(rng.integers(low, high, endpoint=True)) if low <= high else 0
+
+
+def _draw_rest(rng: Rng, dark: NDArray[np.bool_], length_um: float, kind: str) -> float:
+    """Draw how far cells have moved when they come to rest.
+
+    Cells and plasma are then both in sight, as a segment evenly bright shows no stall; ``packed``
+    cells leave hardly any plasma in sight.
+    """
+    window = min(math.ceil(length_um / PATTERN_STEP_UM), PATTERN_LENGTH)
+    total = np.concatenate([[0], np.cumsum(np.concatenate([dark, dark[:window]]))])
+    share = (total[window:] - total[:-window])[:PATTERN_LENGTH] / window
+    low, high = (0.9, 1.0) if kind == "packed" else (0.25, 0.85)
+    beside = np.maximum(low - share, share - high)
+    first = rng.choice(np.flatnonzero(beside <= max(beside.min(), 0)))
+    return float(-first * PATTERN_STEP_UM % (PATTERN_LENGTH * PATTERN_STEP_UM))
+
+
+def _draw_jitter(rng: Rng, shape: tuple[int, ...]) -> F64:
+    """Draw 0.2 um of jitter, bounded: with it a creep still moves less than `STANDING_UM`."""
+    return np.clip(rng.normal(0, 0.2, shape), -0.24, 0.24)
+
+
+def _draw_sign(rng: Rng) -> int:
+    return 1 if rng.random() < 0.5 else -1
+
+
+def _draw_key(rng: Rng, chances: dict[str, float]) -> str:
+    return str(rng.choice(list(chances), p=list(chances.values())))
+
+
+def _add_up(speed: F64, frame_s: float) -> F64:
+    """How far cells have moved when each frame starts, from speeds in um/s (..., frames)."""
+    moved = np.cumsum(speed, axis=-1) * frame_s
+    return np.asarray(moved - speed * frame_s)

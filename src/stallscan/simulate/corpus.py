@@ -1,36 +1,55 @@
-"""A folder of simulated recordings in the competition's form, which a killed run continues."""
+"""A folder of simulated recordings, or of their clips, in the competition's form.
+
+A run that was killed goes on where it was, and any number of processes gives the same files.
+"""
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stallscan import video, workers
-from stallscan.errors import InputError
+from stallscan import clip as clips
+from stallscan import outline as outlines
+from stallscan import recording as recordings
+from stallscan import store, video, workers
+from stallscan.clip import ClipSettings
+from stallscan.errors import InputError, RecordingError
 from stallscan.files import make_folder, write_json, write_text
-from stallscan.simulate.recording import Truth, make_plan, one
-from stallscan.simulate.scene import Rng
+from stallscan.outline import OutlineSettings
+from stallscan.prepare import Prepared
+from stallscan.simulate import crowd
+from stallscan.simulate.recording import Truth, make_plan, one, region
 from stallscan.simulate.settings import SimulateSettings
+from stallscan.video import Source
 
 # Goes up whenever the same seed gives other recordings: old folders are then not continued.
-FORMAT = 1
-PROJECTS = tuple("ACDEFGHIJKLM")  # FACTS 4: there is no B
-EXPERT_PROJECT = "L"  # FACTS 4: labelled by experts only, crowd score 0 in all rows
-FIRST_NAME = 100000
-# FACTS 4: micro holds 1,693 and nano 707 flowing recordings beside the 706 stalled of tier 1.
-MICRO_FLOWING, NANO_FLOWING = 1693 / 706, 707 / 706
+FORMAT = 2
+FIRST_NAME = 100000  # FACTS 4
+# chosen: results of one task travel together; more would only lengthen the wait for the first
+CLIPS_A_TASK, PLANS_A_TASK = 4, 16
+# chosen: pixels beyond the clip's own margin, in which the outline ends as it does in the field
+SPARE_PX = 3
+# chosen: about as far apart as the centre line bends at all
+LINE_STEP_UM = 5.0
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+Row = dict[str, Any]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What `simulate` left in the folder.
+    """What `simulate` or `simulate_clips` left in the folder.
 
     Attributes
     ----------
@@ -60,7 +79,7 @@ def simulate(
     out: str | Path,
     settings: SimulateSettings,
     processes: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = lambda _done, _of: None,
 ) -> Summary:
     """Write a corpus in the competition's exact form (FACTS 4 and 5).
 
@@ -76,7 +95,7 @@ def simulate(
         What to simulate.
     processes : int, optional
         Processes to render with; all processors by default, 1 renders in this process.
-    progress : callable, optional
+    progress : callable
         Called with (recordings done, recordings in all) after each.
 
     Returns
@@ -90,19 +109,78 @@ def simulate(
         If `out` cannot be written or holds a simulation with other settings.
     """
     out = make_folder(out)
-    _claim(out, settings)
+    _claim(out, {"settings": settings.model_dump(mode="json")})
     make_folder(out / "train")
-    labels = draw_labels(settings)
+    labels = draw_labels(settings).tolist()
     task = partial(_render_file, out, settings)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     rendered = 0
-    for row, is_new in _map(task, list(enumerate(labels)), processes):
+    for row, is_new in _in_order(task, list(enumerate(labels)), processes):
         rows.append(row)
         rendered += is_new
-        if progress is not None:
-            progress(len(rows), len(labels))
+        progress(len(rows), len(labels))
     _write_tables(out, pd.DataFrame(rows), settings)
-    return Summary(out, len(rows), int(labels.sum()), rendered)
+    return Summary(out, len(rows), sum(labels), rendered)
+
+
+def simulate_clips(
+    out: str | Path,
+    settings: SimulateSettings,
+    outline: OutlineSettings,
+    clip: ClipSettings,
+    processes: int | None = None,
+    progress: Progress = lambda _done, _of: None,
+) -> Summary:
+    """Write the prepared clips of a corpus, and its tables, but no videos.
+
+    Only the surroundings of each outline are rendered, and nothing is encoded: the clips of the
+    same settings as `simulate` has them, but for the noise and the codec's losses. ``store/`` holds
+    them as `store.build` would; the tables and files beside it are those of `simulate`. A killed
+    run goes on after the last whole shard.
+
+    Parameters
+    ----------
+    out, settings, processes, progress
+        As for `simulate`.
+    outline, clip
+        How clips are made, as a recipe says it.
+
+    Returns
+    -------
+    Summary
+        What the folder holds now, for printing.
+
+    Raises
+    ------
+    InputError
+        If `out` cannot be written or holds a simulation with other settings.
+    """
+    out = make_folder(out)
+    made_with = {
+        "settings": settings.model_dump(mode="json"),
+        "outline": outline.model_dump(mode="json"),
+        "clip": clip.model_dump(mode="json"),
+    }
+    _claim(out, made_with)
+    labels = draw_labels(settings).tolist()
+    items = {_name(row): (row, label) for row, label in enumerate(labels)}
+    rows: dict[str, Row] = {}
+
+    def prepare(todo: Sequence[Source]) -> Iterator[Prepared]:
+        task = partial(_make_clip, settings, outline, clip)
+        wanted = [items[source.filename] for source in todo]
+        for prepared, row in _in_order(task, wanted, processes, CLIPS_A_TASK):
+            rows[row["filename"]] = row
+            yield prepared
+
+    sources = [Source(name, Path(name)) for name in items]
+    store.fill(out / "store", sources, prepare, outline, clip, progress)
+    rendered = len(rows)
+    kept = [item for name, item in items.items() if name not in rows]
+    for row in _in_order(partial(_plan_row, settings), kept, processes, PLANS_A_TASK):
+        rows[row["filename"]] = row
+    _write_tables(out, pd.DataFrame([rows[name] for name in items]), settings)
+    return Summary(out, len(rows), sum(labels), rendered)
 
 
 def draw_labels(settings: SimulateSettings) -> NDArray[np.bool_]:
@@ -123,10 +201,10 @@ def draw_labels(settings: SimulateSettings) -> NDArray[np.bool_]:
     return rng.permutation(labels)
 
 
-def _claim(out: Path, settings: SimulateSettings) -> None:
+def _claim(out: Path, made_with: dict[str, Any]) -> None:
     """Keep the settings in the folder; refuse a folder that was made with other ones."""
     path = out / "simulation.json"
-    wanted = {"format": FORMAT, "settings": settings.model_dump()}
+    wanted = {"format": FORMAT, **made_with}
     if path.exists():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -137,7 +215,7 @@ def _claim(out: Path, settings: SimulateSettings) -> None:
                 f"{out}: holds a simulation with other settings (see simulation.json); "
                 "choose another folder, or remove this one to start anew"
             )
-    elif (out / "train_metadata.csv").exists() or (out / "train").exists():
+    elif any((out / name).exists() for name in ("train_metadata.csv", "train", "store")):
         raise InputError(
             f"{out}: holds recordings that were not simulated here; choose another folder"
         )
@@ -145,92 +223,116 @@ def _claim(out: Path, settings: SimulateSettings) -> None:
         write_json(path, wanted)
 
 
-def _map(
-    task: Callable[[tuple[int, Any]], tuple[dict[str, Any], bool]],
-    items: list[tuple[int, Any]],
-    processes: int | None,
-) -> Iterator[tuple[dict[str, Any], bool]]:
-    count = min(processes or os.cpu_count() or 1, len(items))
-    if count <= 1:
+def _in_order(
+    task: Callable[[Item], Made], items: Sequence[Item], processes: int | None, together: int = 1
+) -> Iterator[Made]:
+    """Work through items in processes and yield what was made in the order of the items.
+
+    At most three times `together` items a process are under way or waiting, so memory stays
+    bounded.
+    """
+    parts = [items[start : start + together] for start in range(0, len(items), together)]
+    processes = min(processes or os.cpu_count() or 1, len(parts))
+    if processes <= 1:
         yield from map(task, items)
         return
-    with workers.pool(count) as pool:
-        yield from pool.map(task, items, chunksize=1)
+    with workers.pool(processes) as pool:
+        waiting: deque[Future[list[Made]]] = deque()
+        for part in parts:
+            if len(waiting) == 3 * processes:
+                yield from waiting.popleft().result()
+            waiting.append(pool.submit(_work, task, part))
+        while waiting:
+            yield from waiting.popleft().result()
 
 
-def _render_file(
-    out: Path, settings: SimulateSettings, item: tuple[int, bool]
-) -> tuple[dict[str, Any], bool]:
+def _work(task: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
+    return [task(item) for item in items]
+
+
+def _render_file(out: Path, settings: SimulateSettings, item: tuple[int, bool]) -> tuple[Row, bool]:
     """Write one video unless it exists, and return its row of all tables."""
     row, stalled = item
-    path = out / "train" / f"{FIRST_NAME + row}.mp4"
-    is_new = not path.exists()
-    if is_new:
-        frames, truth = one(settings.seed, row, bool(stalled), settings)
-        # The preset changes the size of the file by some per cent, and not its quality.
-        video.write(
-            path, frames, frame_rate=settings.frame_rate, crf=settings.crf, preset="superfast"
-        )
-    else:
-        truth = make_plan(settings.seed, row, bool(stalled), settings).truth
-    return {"filename": path.name, **_describe(settings.seed, row, truth)}, is_new
+    path = out / "train" / _name(row)
+    if path.exists():
+        return _plan_row(settings, item), False
+    frames, truth = one(settings.seed, row, stalled, settings)
+    # The preset changes the size of the file by some per cent, and not its quality.
+    video.write(path, frames, frame_rate=settings.frame_rate, crf=settings.crf, preset="veryfast")
+    return _describe(settings.seed, row, truth), True
 
 
-def _describe(seed: int, row: int, truth: Truth) -> dict[str, Any]:
+def _make_clip(
+    settings: SimulateSettings, outline: OutlineSettings, clip: ClipSettings, item: tuple[int, bool]
+) -> tuple[Prepared, Row]:
+    """Render what a clip shows, make the clip, and return it with its row of all tables."""
+    row, stalled = item
+    margin_px = clip.margin + SPARE_PX
+    frames, truth = region(settings.seed, row, stalled, settings, margin_px)
+    source = Source(_name(row), Path(_name(row)))
+    count = len(frames)
+    try:
+        # The outline is drawn the same into every frame, so one of them shows all of it.
+        found = outlines.find(recordings.from_array(frames[:1], source.path), outline)
+        made = clips.make(recordings.from_array(frames, source.path), found, clip)
+        prepared = Prepared(source, "ok", "", count, count, made)
+    except RecordingError as error:
+        prepared = Prepared(source, error.status, str(error), count, count)
+    return prepared, _describe(settings.seed, row, truth)
+
+
+def _plan_row(settings: SimulateSettings, item: tuple[int, bool]) -> Row:
+    row, stalled = item
+    return _describe(settings.seed, row, make_plan(settings.seed, row, stalled, settings).truth)
+
+
+def _name(row: int) -> str:
+    return f"{FIRST_NAME + row}.mp4"
+
+
+def _describe(seed: int, row: int, truth: Truth) -> Row:
+    """Say all about one recording: what the tables need beside what truth.csv holds."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, row)))
-    project = str(rng.choice(PROJECTS))
+    score, expert = crowd.draw_crowd(rng, truth.project, truth.stalled)
+    known = {
+        field.name: float(f"{value:.6g}") if isinstance(value, float) else value
+        for field in fields(truth)
+        if np.ndim(value := getattr(truth, field.name)) == 0
+    }
     return {
-        "project_id": project,
-        "num_frames": truth.frames,
-        "crowd_score": 0.0 if project == EXPERT_PROJECT else draw_crowd_score(rng, truth.stalled),
+        "filename": _name(row),
+        "crowd_score": score,
+        "tier1": crowd.is_tier1(score, expert),
+        **known,
         "stalled": int(truth.stalled),
-        "kind": truth.kind,
-        "shape": truth.shape,
-        "speed_um_s": round(truth.speed_um_s, 2),
-        "first_in_focus": truth.first_in_focus,
-        "last_in_focus": truth.last_in_focus,
-        "frames_in_focus": truth.frames_in_focus,
-        "frame_s": round(truth.frame_s, 4),
-        "line_s": round(truth.line_s, 6),
+        "line_px": _line_px(truth),
     }
 
 
-def draw_crowd_score(rng: Rng, stalled: bool) -> float:
-    """Draw what the crowd says: of the flowing, 94 % have exactly 0 (FACTS 4, tier1).
-
-    Parameters
-    ----------
-    rng : Generator
-        Source of the score.
-    stalled : bool
-        The label.
-
-    Returns
-    -------
-    float
-        Share of the crowd that says stalled, 0..1, four decimals.
-    """
-    if stalled:
-        return round(float(rng.beta(4, 1.2)), 4)
-    return 0.0 if rng.random() < 0.94 else round(float(rng.beta(1, 4)), 4)
+def _line_px(truth: Truth) -> str:
+    """Centre line as a JSON list of [column, row, frame], a point every `LINE_STEP_UM`."""
+    steps_um = np.linalg.norm(np.diff(truth.line_um, axis=0), axis=1)
+    along = np.concatenate([[0], np.cumsum(steps_um)])
+    wanted = np.linspace(0, along[-1], max(round(along[-1] / LINE_STEP_UM), 1) + 1)
+    points = [np.interp(wanted, along, places) for places in truth.line_px.T]
+    return json.dumps(np.column_stack(points).round(1).tolist())
 
 
 def _write_tables(out: Path, rows: pd.DataFrame, settings: SimulateSettings) -> None:
-    score, stalled = rows["crowd_score"], rows["stalled"] == 1
-    tier1 = (rows["project_id"] == EXPERT_PROJECT) | (score == 0) | (score >= 0.75)
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(3,)))
-    rank = pd.Series(rng.permutation(len(rows)), rows.index).where(tier1 & ~stalled).rank()
-    stalls = (tier1 & stalled).sum()
+    project = rows["project"].to_numpy(dtype=str)
+    stalled = rows["stalled"].to_numpy(dtype=bool)
+    micro, nano = crowd.draw_subsets(rng, project, stalled, rows["tier1"].to_numpy(dtype=bool))
     metadata = rows[["filename"]].assign(
         url="s3://simulated/train/" + rows["filename"],
-        project_id=rows["project_id"],
-        num_frames=rows["num_frames"],
-        crowd_score=score,
-        tier1=tier1,
-        micro=(tier1 & stalled) | (rank <= round(MICRO_FLOWING * stalls)),
-        nano=(tier1 & stalled) | (rank <= round(NANO_FLOWING * stalls)),
+        project_id=rows["project"],
+        num_frames=rows["frames"],
+        crowd_score=rows["crowd_score"],
+        tier1=rows["tier1"],
+        micro=micro,
+        nano=nano,
     )
-    truth = rows.drop(columns=["project_id", "num_frames", "crowd_score"])
+    truth = rows.drop(columns=["crowd_score", "tier1"])
     write_text(out / "truth.csv", truth.to_csv(index=False))
     write_text(out / "train_labels.csv", rows[["filename", "stalled"]].to_csv(index=False))
     write_text(out / "train_metadata.csv", metadata.to_csv(index=False))

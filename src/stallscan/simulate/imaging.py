@@ -1,6 +1,8 @@
 """From a scene to grey frames: light on the detector, photons, contrast for display."""
 
+import functools
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -8,26 +10,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stallscan.simulate.blood import PATTERN_LENGTH, PATTERN_STEP_UM, Blood
-from stallscan.simulate.microscope import Microscope
-from stallscan.simulate.scene import F32, F64, Image, Rng, Scene, Vessel
+from stallscan.simulate.microscope import Microscope, black_area
+from stallscan.simulate.scene import F32, F64, LARGE_RADIUS_UM, Image, Rng, Scene
 
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
-REACH_SIGMAS = 3.2
+REACH_SIGMAS = 3.0
+# Rows and columns rendered around a window, so that motion brings in what lies there.
+PAD_PX = 14
+# Elements times frames that are worked on at once: some 100 MB of temporaries.
+PAIRS_AT_ONCE = 600_000
+# chosen: light scattered around a large vessel, out to this many radii
+HALO_RADII, HALO_SHARE = 1.7, 0.12
+
+
+class Window(NamedTuple):
+    """Part of the field.
+
+    Attributes
+    ----------
+    rows, columns : slice
+        With start and stop inside the field.
+    """
+
+    rows: slice
+    columns: slice
 
 
 class _Elements(NamedTuple):
-    """Small volumes of dye, sorted by depth; what one of them gives goes to four pixels."""
+    """Small volumes of dye, sorted by depth; x and y in px of the padded window, z in um."""
 
+    x: F32
+    y: F32
     z: F32
     arc_um: F32
-    vessel: NDArray[np.int32]
-    row: NDArray[np.int32]
+    swift: F32  # speed relative to the mean of the vessel
     light: F32
-    pixel: NDArray[np.int32]
-    share: F32
+    vessel: NDArray[np.int32]
 
 
-def render(scene: Scene, blood: Blood, microscope: Microscope, rng: Rng) -> F32:
+def whole_field(scene: Scene) -> Window:
+    """Give the window that is the whole field."""
+    return Window(slice(0, scene.shape[1]), slice(0, scene.shape[2]))
+
+
+def render(scene: Scene, blood: Blood, microscope: Microscope, window: Window) -> F32:
     """Compute the light that reaches each pixel, before photons are counted.
 
     Vessels are many small volumes of dye, each as bright as the plasma that is there when its row
@@ -38,209 +64,364 @@ def render(scene: Scene, blood: Blood, microscope: Microscope, rng: Rng) -> F32:
     scene : Scene
         What lies in the field.
     blood : Blood
-        From `draw_blood` or `hold`, for this scene.
+        For this scene.
     microscope : Microscope
-        From `draw_microscope`, for this scene.
-    rng : Generator
-        Source of the streaks in large vessels.
+        For this scene.
+    window : Window
+        What to render of the field.
 
     Returns
     -------
     ndarray
-        float32 (T, H, W), 0 and up: 1 is undiluted plasma that fills the PSF, at laser power 1.
+        float32 (T, h, w) of the window, 0 and up: 1 is undiluted plasma that fills the PSF, at
+        laser power 1.
     """
-    frames, height, width = scene.shape
-    elements = _make_elements(scene)
-    plasma = np.concatenate([blood.plasma, np.ones((1, PATTERN_LENGTH), np.float32)]).ravel()
-    row_s = np.arange(height, dtype=np.float64) * microscope.line_s
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    frames = scene.shape[0]
+    height = window.rows.stop - window.rows.start
+    width = window.columns.stop - window.columns.start
+    elements = _make_elements(scene, microscope, window)
+    haze = _spread_haze(scene, microscope.background, window)
+    x, y = np.meshgrid(
+        np.arange(width, dtype=np.float32) + PAD_PX, np.arange(height, dtype=np.float32) + PAD_PX
+    )
+    sigma_px = microscope.psf_xy_um / scene.um_per_px
     light = np.empty((frames, height, width), np.float32)
-    for frame in range(frames):
-        moved = _moved_um(blood, frame, microscope.frame_s, row_s)
-        sharp = _add_up(elements, frame, plasma, moved, microscope.psf_z_um, (height, width))
-        image = np.asarray(cv2.GaussianBlur(sharp, (0, 0), microscope.psf_xy_um), np.float32)
-        _add_large(image, scene, frame, rng)
-        haze = _haze_at(scene.haze, frame / frames)
-        image += microscope.background * cv2.resize(
-            haze, (width, height), interpolation=cv2.INTER_CUBIC
-        )
-        dx, dy = microscope.offset[frame].T[:, :, None]
-        light[frame] = cv2.remap(
-            image, x + dx, y + dy, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        light[frame] *= microscope.power[frame]
+    for some, sharp in _add_up(elements, scene, blood, microscope, window):
+        for frame, image in zip(some, sharp, strict=True):
+            image = cv2.GaussianBlur(image, (0, 0), sigma_px)
+            place = frame / frames * (len(haze) - 1)
+            node, part = int(place), place % 1
+            image += np.float32(1 - part) * haze[node]
+            image += np.float32(part) * haze[node + 1]
+            shift = microscope.offset[frame, window.rows]
+            light[frame] = cv2.remap(
+                image,
+                x + shift[:, :1],
+                y + shift[:, 1:],
+                cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REFLECT_101,
+            )
+            light[frame] *= microscope.power[frame]
     return light
 
 
-def _make_elements(scene: Scene) -> _Elements:
-    parts = [_fill_tube(index, vessel) for index, vessel in enumerate(scene.vessels)]
-    spots = scene.puncta.copy()
-    # 44 is what a point must hold to be as bright as plasma: (2 pi)^1.5 sx sy sz for 1.2, 1.2, 2.
-    spots[:, 3] *= 44
-    fixed = np.column_stack([spots, np.zeros(len(spots)), np.full(len(spots), len(scene.vessels))])
-    table = np.concatenate([*parts, fixed])
-    frames, height, width = scene.shape
-    x, y, z = table[:, :3].T
-    seen = (x > 0) & (y > 0) & (x < width - 1) & (y < height - 1) & (z > -9) & (z < frames + 9)
-    table = table[seen]
-    x, y, z, light, arc, vessel = table[np.argsort(table[:, 2], kind="stable")].T
-    column, row = x.astype(np.int32), y.astype(np.int32)
-    right, down = x - column, y - row
-    corner = row * width + column
-    pixel = np.stack([corner, corner + 1, corner + width, corner + width + 1], axis=1)
-    share = np.stack(
-        [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down], axis=1
-    )
+class _Tubes(NamedTuple):
+    """The points of all centre lines, one vessel behind the other."""
+
+    line: F64  # (n, 3), um
+    along: F64  # (n, 3), of length 1
+    length: F64  # (n,): of the tube that a point stands for, um
+    arc: F64  # (n,), um
+    radius: F64  # (n,), um
+    brightness: F64  # (n,)
+    vessel: NDArray[np.int64]  # (n,)
+    lanes: NDArray[np.int64]  # (n,): in how many lanes its vessel is filled
+
+    @classmethod
+    def of(cls, scene: Scene) -> "_Tubes":
+        sizes = np.array([len(vessel.line) for vessel in scene.vessels])
+        if not sizes.size:
+            return cls(*(np.zeros((0, 3)),) * 2, *(np.zeros(0),) * 4, *(np.zeros(0, int),) * 2)
+        first = np.cumsum(sizes) - sizes
+        vessel = np.repeat(np.arange(len(sizes)), sizes)
+        line = np.concatenate([vessel.line for vessel in scene.vessels])
+        radius = np.concatenate([vessel.radius_um for vessel in scene.vessels])
+        steps = np.diff(line, axis=0, append=line[-1:])
+        steps[first[1:] - 1] = 0
+        back = np.roll(steps, 1, axis=0)
+        size = np.sqrt((steps**2).sum(axis=1))
+        arc = np.cumsum(size) - size
+        along = steps + back
+        along /= np.sqrt((along**2).sum(axis=1))[:, None]
+        brightness = np.array([vessel.brightness for vessel in scene.vessels])
+        mean = np.add.reduceat(radius, first) / sizes
+        # Lanes at most 2.5 um apart, which the PSF blurs into one.
+        lanes = np.maximum(8, np.rint(0.5 * mean**2).astype(int))
+        return cls(
+            line, along, (size + np.roll(size, 1)) / 2, arc - arc[first][vessel], radius,
+            brightness[vessel], vessel, np.where(mean > LARGE_RADIUS_UM, -lanes, lanes)[vessel],
+        )  # fmt: skip
+
+    def near(self, low: F64, high: F64) -> "_Tubes":
+        """Those whose tube may reach into a box, (x, y, z) in um."""
+        room = (self.radius * HALO_RADII)[:, None]
+        kept = ((self.line > low - room) & (self.line < high + room)).all(axis=1)
+        return _Tubes._make(table[kept] for table in self)
+
+
+def _make_elements(scene: Scene, microscope: Microscope, window: Window) -> _Elements:
+    pixel = scene.um_per_px
+    reach = REACH_SIGMAS * microscope.psf_z_um
+    low = np.array([window.columns.start - PAD_PX, window.rows.start - PAD_PX, 0.0])
+    high = np.array([window.columns.stop + PAD_PX, window.rows.stop + PAD_PX, scene.shape[0] - 1.0])
+    size = [pixel, pixel, scene.step_um]
+    box = low * size - [0, 0, reach], high * size + [0, 0, reach]
+    tubes = _Tubes.of(scene).near(*box)
+    parts = [_fill_tubes(tubes, lanes) for lanes in np.unique(tubes.lanes)]
+    table = np.concatenate([*parts, _place_spots(scene, microscope)], axis=1)
+    x, y = table[0] / pixel - low[0], table[1] / pixel - low[1]
+    seen = (x > 0) & (x < high[0] - low[0] - 1.001) & (y > 0) & (y < high[1] - low[1] - 1.001)
+    seen &= (table[2] > box[0][2]) & (table[2] < box[1][2])
+    kept = np.flatnonzero(seen)
+    kept = kept[np.argsort(table[2, kept], kind="stable")]
+    z, arc, swift, light, vessel = table[2:, kept].astype(np.float32)
     return _Elements(
-        z.astype(np.float32),
-        arc.astype(np.float32),
+        x[kept].astype(np.float32), y[kept].astype(np.float32), z, arc, swift, light,
         vessel.astype(np.int32),
-        row,
-        light.astype(np.float32),
-        pixel.astype(np.int32),
-        share.astype(np.float32),
+    )  # fmt: skip
+
+
+def _place_spots(scene: Scene, microscope: Microscope) -> F64:
+    """Columns as those of `_fill_tubes` for the bright spots, which belong to no vessel."""
+    x, y, z, brightness = scene.puncta.T
+    # What a point must hold to be as bright as plasma that fills the PSF.
+    volume = (2 * math.pi) ** 1.5 * microscope.psf_xy_um**2 * microscope.psf_z_um
+    still = np.zeros(len(x))
+    return np.stack(
+        [x, y, z, still, still, brightness * volume, np.full(len(x), len(scene.vessels))]
     )
 
 
-def _fill_tube(index: int, vessel: Vessel) -> F64:
-    """Fill a tube with elements: rows of x, y, z, volume times brightness, arc length, vessel."""
-    line = vessel.line
-    along = np.gradient(line, axis=0)
-    along /= np.linalg.norm(along, axis=1, keepdims=True)
-    # Any two directions across will do: the lanes lie nearly alike however they are turned.
-    helper = np.where(np.abs(along[:, 2:]) < 0.9, [[0.0, 0.0, 1.0]], [[1.0, 0.0, 0.0]])
-    side = np.cross(along, helper)
-    side /= np.linalg.norm(side, axis=1, keepdims=True)
-    other = np.cross(along, side)
-    lanes = _fill_disc(vessel.radius_um)
-    u, v = lanes.T[:, None, :, None]
-    place = line[:, None] + u * side[:, None] + v * other[:, None]
-    count = len(line) * len(lanes)
-    volume = math.pi * vessel.radius_um**2 / len(lanes) * vessel.brightness
-    arc = np.repeat(np.arange(len(line)), len(lanes))
-    return np.column_stack(
-        [place.reshape(-1, 3), np.full(count, volume), arc, np.full(count, index)]
-    )
+def _fill_tubes(tubes: _Tubes, lanes: int) -> F64:
+    """Fill the tubes that have so many lanes (negative: of large vessels) with elements.
 
-
-def _fill_disc(radius_um: float) -> F64:
-    """Spread points evenly over a cross-section, float (n, 2), n at least 7 and about radius^2 / 2.
-
-    A sunflower's arrangement; points lie up to 2.5 um apart, which the PSF blurs into one.
+    Columns of x, y, z, arc length, speed relative to the mean, volume times brightness, vessel.
     """
-    count = max(7, round(0.5 * radius_um**2))
+    tubes = _Tubes._make(table[tubes.lanes == lanes] for table in tubes)
+    # Any two directions across will do: the lanes lie nearly alike however they are turned.
+    ax, ay, az = tubes.along.T
+    flat = np.hypot(ax, ay)
+    upright = flat < 0.4
+    side = np.stack(
+        [np.where(upright, 0, ay), np.where(upright, az, -ax), np.where(upright, -ay, 0)]
+    )
+    side /= np.sqrt((side**2).sum(axis=0))
+    other = np.stack(
+        [ay * side[2] - az * side[1], az * side[0] - ax * side[2], ax * side[1] - ay * side[0]]
+    )
+    u, v, swift, phase, share = _fill_disc(lanes).T[:, None, :]
+    radius = tubes.radius[:, None]
+    place = tubes.line.T[..., None] + (u * radius) * side[..., None]
+    place += (v * radius) * other[..., None]
+    volume = math.pi * radius**2 * (tubes.length * tubes.brightness)[:, None] * share
+    rest = tubes.arc[:, None] + phase, swift, volume, tubes.vessel[:, None]
+    return np.stack([each.ravel() for each in np.broadcast_arrays(*place, *rest)])
+
+
+@functools.cache
+def _fill_disc(lanes: int) -> F64:
+    """Spread lanes evenly over a disc of radius 1, like a sunflower's seeds.
+
+    Rows of u, v, speed relative to the mean, arc length by which the cells are shifted, share of
+    the volume. In a capillary cells go in single file and as fast everywhere; in a large vessel
+    each lane has its own, the fastest in the middle (Poiseuille), and light is scattered around:
+    `lanes` is negative.
+    """
+    count = abs(lanes)
     index = np.arange(count)
-    radius = radius_um * np.sqrt((index + 0.5) / count)
+    radius = np.sqrt((index + 0.5) / count)
     angle = GOLDEN_ANGLE * index
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-
-
-def _moved_um(blood: Blood, frame: int, frame_s: float, row_s: F64) -> F32:
-    """How far cells have moved when each row is scanned: float32 (vessels + 1, rows)."""
-    # The pulse and the pattern repeat: what is left of them fits 32 bits, which are twice as fast.
-    amplitude, hertz, phase = blood.pulse.T
-    omega = 2 * math.pi * hertz
-    angle = (omega * frame * frame_s + phase) % (2 * math.pi)
-    start = blood.start_um[:, frame] % (PATTERN_LENGTH * PATTERN_STEP_UM)
-    columns = np.stack([amplitude / omega, omega, angle, start, blood.speed_um_s[:, frame]])
-    swing, rate, angle, start, speed = columns.astype(np.float32)[:, :, None]
-    time = row_s.astype(np.float32)
-    # The last row is for spots, which do not move.
-    moved = np.zeros((len(start) + 1, time.size), np.float32)
-    moved[:-1] = start + speed * (time + swing * np.sin(rate * time + angle))
-    return moved
+    disc = np.column_stack(
+        [radius * np.cos(angle), radius * np.sin(angle), np.ones(count), np.zeros(count),
+         np.full(count, 1 / count)]
+    )  # fmt: skip
+    if lanes > 0:
+        return disc
+    disc[:, 2] = 2 * (1 - 0.9 * radius**2) / 1.1
+    disc[:, 3] = (GOLDEN_ANGLE * 977 * index) % 1000
+    index = np.arange(count // 2)
+    radius = np.linspace(1, HALO_RADII, index.size)
+    angle = 1.7 * GOLDEN_ANGLE * index
+    fade = np.linspace(1, 0, index.size)
+    halo = np.column_stack(
+        [radius * np.cos(angle), radius * np.sin(angle), np.full(index.size, 5.0),
+         (137.0 * index) % 1000, HALO_SHARE * fade / fade.sum()]
+    )  # fmt: skip
+    return np.concatenate([disc, halo])
 
 
 def _add_up(
-    elements: _Elements, frame: int, plasma: F32, moved: F32, sigma: float, shape: tuple[int, int]
-) -> F32:
-    reach = REACH_SIGMAS * sigma
-    near = slice(*np.searchsorted(elements.z, (frame - reach, frame + reach)))
-    vessel = elements.vessel[near]
-    at = elements.arc_um[near] - moved[vessel, elements.row[near]]
-    index = np.floor(at / np.float32(PATTERN_STEP_UM)).astype(np.int32) & (PATTERN_LENGTH - 1)
-    focus = np.exp(-0.5 * ((elements.z[near] - frame) / sigma) ** 2)
-    light = elements.light[near] * focus * plasma[vessel * PATTERN_LENGTH + index]
-    light /= np.float32(sigma * math.sqrt(2 * math.pi))
-    flat = np.bincount(
-        elements.pixel[near].ravel(),
-        (elements.share[near] * light[:, None]).ravel(),
-        minlength=shape[0] * shape[1],
+    elements: _Elements, scene: Scene, blood: Blood, microscope: Microscope, window: Window
+) -> Iterator[tuple[range, F32]]:
+    """Add up the elements in focus: some frames and their pictures at a time, not yet blurred."""
+    height = window.rows.stop - window.rows.start + 2 * PAD_PX
+    width = window.columns.stop - window.columns.start + 2 * PAD_PX
+    reach = REACH_SIGMAS * microscope.psf_z_um
+    depth = np.arange(scene.shape[0]) * scene.step_um
+    first, last = np.searchsorted(elements.z, (depth - reach, depth + reach))
+    row_s = (elements.y + (window.rows.start - PAD_PX)) * np.float32(microscope.line_s)
+    corner = elements.y.astype(np.int32) * width + elements.x.astype(np.int32)
+    right, down = elements.x % 1, elements.y % 1
+    motion = _Motion.of(blood, microscope.frame_s)
+    for some in _in_parts(last - first):
+        count = (last - first)[some.start : some.stop]
+        frame = np.repeat(np.arange(some.start, some.stop, dtype=np.int32), count)
+        skipped = np.cumsum(count) - count - first[some.start : some.stop]
+        at = np.arange(len(frame)) - np.repeat(skipped, count)
+        arc = elements.arc_um[at]
+        vessel = elements.vessel[at]
+        arc -= motion.moved_um(vessel, frame, row_s[at]) * elements.swift[at]
+        away = (elements.z[at] - frame * np.float32(scene.step_um)) / np.float32(
+            microscope.psf_z_um
+        )
+        light = elements.light[at] * np.exp(np.float32(-0.5) * away * away)
+        light *= motion.plasma(vessel, arc)
+        # Per um of depth, as dye that fills the PSF is to give 1; and per pixel.
+        light /= np.float32(microscope.psf_z_um * math.sqrt(2 * math.pi) * scene.um_per_px**2)
+        pixel = corner[at] + (frame - np.int32(some.start)) * np.int32(height * width)
+        lower, dx = light * down[at], right[at]
+        light -= lower
+        size = len(some) * height * width
+        flat = np.zeros(size)
+        for offset, part, share in (
+            (0, light, 1 - dx), (1, light, dx), (width, lower, 1 - dx), (width + 1, lower, dx),
+        ):  # fmt: skip
+            flat += np.bincount(pixel + np.int32(offset), part * share, minlength=size)
+        yield some, flat.reshape(len(some), height, width).astype(np.float32)
+
+
+def _in_parts(pairs: NDArray[np.int64]) -> Iterator[range]:
+    """Cut frames, each with so many elements, into parts that fit `PAIRS_AT_ONCE`."""
+    start, total = 0, 0
+    for frame, count in enumerate(pairs.tolist()):
+        # No more than eight: the pictures of a part must fit the cache, too.
+        if frame > start and (total + count > PAIRS_AT_ONCE or frame - start == 8):
+            yield range(start, frame)
+            start, total = frame, 0
+        total += count
+    yield range(start, len(pairs))
+
+
+class _Motion(NamedTuple):
+    """Blood in 32 bits, which are twice as fast; a last vessel holds the spots, which are still."""
+
+    dark: F32  # (patterns * PATTERN_LENGTH,)
+    pattern: NDArray[np.int32]  # (vessels,), where in `dark` it starts
+    contrast: F32  # (vessels,)
+    start: F32  # (vessels * frames,), um
+    speed: F32  # (vessels * frames,), um/s
+    swing: F32  # (vessels,), s
+    rate: F32  # (vessels,), radians a second
+    angle: F32  # (vessels * frames,), radians
+    frames: int
+
+    @classmethod
+    def of(cls, blood: Blood, frame_s: float) -> "_Motion":
+        frames = blood.start_um.shape[1]
+        amplitude, hertz, phase = blood.pulse.T
+        omega = 2 * math.pi * hertz
+        # The pulse and the pattern repeat: what is left of them fits 32 bits.
+        angle = (omega[:, None] * (np.arange(frames) * frame_s) + phase[:, None]) % (2 * math.pi)
+        start = blood.start_um % (PATTERN_LENGTH * PATTERN_STEP_UM)
+        return cls(
+            blood.dark.ravel(),
+            np.append(blood.pattern, 0).astype(np.int32) * np.int32(PATTERN_LENGTH),
+            np.append(blood.contrast, 0).astype(np.float32),
+            _with_still(start),
+            _with_still(blood.speed_um_s),
+            np.append(amplitude / omega, 0).astype(np.float32),
+            np.append(omega, 0).astype(np.float32),
+            _with_still(angle),
+            frames,
+        )
+
+    def moved_um(self, vessel: NDArray[np.int32], frame: NDArray[np.int32], time: F32) -> F32:
+        """How far the cells of a vessel have moved by that time of that frame."""
+        at = vessel * np.int32(self.frames) + frame
+        swing = self.swing[vessel] * np.sin(self.rate[vessel] * time + self.angle[at])
+        return np.asarray(self.start[at] + self.speed[at] * (time + swing))
+
+    def plasma(self, vessel: NDArray[np.int32], arc_um: F32) -> F32:
+        """Brightness at places of a vessel, 0..1."""
+        index = np.floor(arc_um * np.float32(1 / PATTERN_STEP_UM)).astype(np.int32)
+        index &= PATTERN_LENGTH - 1
+        return np.asarray(1 - self.contrast[vessel] * self.dark[self.pattern[vessel] + index])
+
+
+def _with_still(table: F64) -> F32:
+    return np.concatenate([table, np.zeros((1, table.shape[1]))]).astype(np.float32).ravel()
+
+
+def _spread_haze(scene: Scene, background: float, window: Window) -> list[F32]:
+    """Light of the tissue in the padded window at each depth of the coarse haze."""
+    _, height, width = scene.shape
+    _, rows, columns = scene.haze.shape
+    step = np.array([(columns - 1) / width, (rows - 1) / height])
+    start = (np.array([window.columns.start, window.rows.start]) - PAD_PX) * step
+    size = (
+        window.columns.stop - window.columns.start + 2 * PAD_PX,
+        window.rows.stop - window.rows.start + 2 * PAD_PX,
     )
-    return flat.reshape(shape).astype(np.float32)
+    to_nodes = np.array([[step[0], 0, start[0]], [0, step[1], start[1]]])
+    return [
+        np.asarray(
+            cv2.warpAffine(
+                nodes, to_nodes, size,
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+            ),
+            np.float32,
+        )
+        for nodes in scene.haze * np.float32(background)
+    ]  # fmt: skip
 
 
-def _add_large(image: F32, scene: Scene, frame: int, rng: Rng) -> None:
-    """Add the large vessels, streaked by blood that is faster than the rows are scanned."""
-    height, width = image.shape
-    streaks = rng.standard_normal((height, width // 16 + 1), dtype=np.float32)
-    texture = 1 + 0.15 * cv2.resize(streaks, (width, height), interpolation=cv2.INTER_LINEAR)
-    for trunk in scene.trunks:
-        nearness = math.exp(-0.5 * ((frame - trunk.z_um) / (0.6 * trunk.radius_um + 2)) ** 2)
-        if nearness > 0.01:
-            image += trunk.mask * texture * (trunk.brightness * nearness)
-    for shaft in scene.shafts:
-        x, y = shaft.centre + shaft.slope * frame
-        reach = int(shaft.radius_um + 4)
-        rows = slice(max(int(y) - reach, 0), max(int(y) + reach + 1, 0))
-        columns = slice(max(int(x) - reach, 0), max(int(x) + reach + 1, 0))
-        part = image[rows, columns]
-        down = (np.arange(part.shape[0], dtype=np.float32) + rows.start - y)[:, None]
-        right = (np.arange(part.shape[1], dtype=np.float32) + columns.start - x)[None]
-        inside = np.clip((shaft.radius_um - np.hypot(down, right)) / 3 + 0.5, 0, 1)
-        part += inside * texture[rows, columns] * shaft.brightness
+# Poisson numbers are looked up by the square root of their mean, in steps of an eighth of their
+# standard deviation, up to a mean of 1,024: drawing them one by one would take as long as the rest.
+# So are normal numbers. Both tables are always the same; which entry is taken is drawn.
+LEVELS_PER_ROOT, LEVELS, SAMPLES = 16, 512, 4096
+NORMALS = 1 << 16
 
 
-def _haze_at(haze: F32, depth: float) -> F32:
-    """Interpolate the coarse haze at a relative depth of 0..1."""
-    place = depth * (len(haze) - 1)
-    index = min(int(place), len(haze) - 2)
-    part = place - index
-    return np.asarray(haze[index] * (1 - part) + haze[index + 1] * part, dtype=np.float32)
+@functools.cache
+def _noise_tables() -> tuple[F32, F32]:
+    root = np.arange(LEVELS)[:, None] / LEVELS_PER_ROOT
+    rng = np.random.default_rng(0)
+    poisson = rng.poisson(root**2, (LEVELS, SAMPLES)).astype(np.float32).ravel()
+    return poisson, rng.standard_normal(NORMALS, np.float32)
 
 
-def expose(light: F32, microscope: Microscope, rng: Rng) -> Image:
-    """Count photons and stretch the contrast for display.
+def expose(light: F32, microscope: Microscope, window: Window, rng: Rng) -> Image:
+    """Count photons, and show them as grey levels.
 
     Parameters
     ----------
     light : ndarray
-        float32 (T, H, W) from `render`; it is overwritten.
+        float32 (T, h, w) from `render`.
     microscope : Microscope
-        The detector, the smoothing by registration, the contrast and the black wedges.
+        The detector, the smoothing by registration, the display and what is left black.
+    window : Window
+        The part of the field that `light` is.
     rng : Generator
         Source of the noise.
 
     Returns
     -------
     ndarray
-        uint8 (T, H, W) grey, 0..255.
+        uint8 (T, h, w) grey, 0..255.
     """
-    levels, samples = 256, 2048
-    top = microscope.photons * 3
-    # Poisson numbers are looked up in a table drawn for this recording, by the square root of the
-    # mean (the noise is even there): some ten times faster than drawing one for each pixel.
-    means = (np.arange(levels) / (levels - 1)) ** 2 * top
-    counts = rng.poisson(means[:, None], (levels, samples)).astype(np.float32)
-    # The gains of single photons and the detector's noise add up to one normal deviate.
-    spread = np.sqrt(np.float32(microscope.excess**2) * counts + microscope.read_noise**2)
-    counts += spread * rng.standard_normal(counts.shape, dtype=np.float32)
-    table = counts.ravel()
-    along_x, along_y = microscope.blur_px
-    for image in light:
-        level = np.sqrt(np.clip(image, 0, 3) * np.float32((levels - 1) ** 2 / 3)).astype(np.int32)
-        level *= samples
-        level += rng.integers(0, samples, image.shape, dtype=np.uint16)
-        image[:] = cv2.GaussianBlur(table[level], (5, 5), along_x, sigmaY=along_y)
-    return _stretch(light, microscope)
-
-
-def _stretch(photons: F32, microscope: Microscope) -> Image:
-    seen = photons[::5, ::3, ::3][:, ~microscope.wedge[::3, ::3]]
-    black, white = np.percentile(seen, microscope.stretch)
-    photons -= black
-    photons *= 243 / max(white - black, 1e-6)
-    np.clip(photons, 0, 255, out=photons)
-    grey = photons.astype(np.uint8)
-    grey[:, microscope.wedge] = 0
+    poisson, normal = _noise_tables()
+    shape = light.shape[1:]
+    grey = np.empty(light.shape, np.uint8)
+    excess, read = np.float32(microscope.excess**2), np.float32(microscope.read_noise**2)
+    to_level = np.float32(LEVELS_PER_ROOT * math.sqrt(microscope.photons))
+    for frame, image in enumerate(light):
+        level = np.sqrt(image)
+        level *= to_level
+        level += np.float32(0.5)
+        index = np.minimum(level, LEVELS - 1).astype(np.uint32)
+        index *= np.uint32(SAMPLES)
+        drawn = rng.integers(0, 1 << 32, shape, np.uint32)
+        index += drawn & np.uint32(SAMPLES - 1)
+        photons = poisson[index]
+        noise = np.sqrt(excess * photons + read)
+        noise *= normal[drawn >> np.uint32(16)]
+        photons += noise
+        if max(microscope.blur_px) > 0:
+            along_x, along_y = microscope.blur_px
+            photons = cv2.GaussianBlur(photons, (5, 5), along_x, sigmaY=along_y)
+        photons -= np.float32(microscope.black_photons)
+        photons *= np.float32(microscope.grey_per_photon)
+        np.clip(photons, 0, 255, out=photons)
+        grey[frame] = photons
+        grey[frame][black_area(microscope, frame, window.rows, window.columns)] = 0
     return grey

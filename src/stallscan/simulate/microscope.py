@@ -7,7 +7,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stallscan.simulate.scene import F32, F64, Outline, Rng, Scene
+from stallscan.simulate.projects import Project
+from stallscan.simulate.scene import F32, F64, Rng, Scene
+
+# Every range below is chosen, so that the recordings span what is seen in the real ones (FACTS 5),
+# unless a source is named.
+FRAME_S = (0.5, 1.0)
+# Most of a frame is scanned, the rest is fly-back and the step of the stage; at 384 rows this is
+# 1-2.5 ms a row (FACTS 5: 1-2).
+SCANNED_SHARE = (0.8, 0.97)
+ATTENUATION_UM = (100.0, 600.0)
+EXCESS = (0.2, 0.5)
+READ_NOISE = (0.1, 0.6)
+# What is displayed as black, relative to the tissue, and as 243, relative to undiluted plasma.
+BLACK_LEVEL = (0.0, 1.15)
+WHITE_LEVEL = (0.32, 0.95)
+WHITE_GREY = 243  # FACTS 5: the 99th percentile of the one original
+JITTER_PX = (0.1, 0.5)
+SMEAR_PX = (3.0, 14.0)
+BAND_PX = (10.0, 40.0)
 
 
 @dataclass(frozen=True)
@@ -17,46 +35,58 @@ class Microscope:
     Attributes
     ----------
     frame_s, line_s : float
-        Time from frame to frame (0.5..1 s) and from row to row (1..2.5 ms at 384 rows).
+        Time from frame to frame and from row to row.
     psf_xy_um, psf_z_um : float
-        Standard deviations of the point spread function: 0.9..1.4 and 1.8..2.8.
+        Standard deviations of the point spread function.
+    attenuation_um : float
+        Depth over which the signal falls to 1 / e.
+    laser : ndarray
+        float64 (frames,): power of the laser, 1 at first, stepped up with depth at times.
     power : ndarray
-        float64 (frames,): laser power times attenuation, with median 1.
+        float64 (frames,): laser power times attenuation, scaled to median 1.
     photons : float
-        Mean photons a pixel from undiluted plasma, 12..150.
+        Mean photons a pixel from undiluted plasma at power 1.
     excess : float
-        Spread of the gain of one photon, relative to it, 0.2..0.5.
+        Spread of the gain of one photon, relative to it.
     read_noise : float
-        Standard deviation of the detector's noise in photons, 0.1..0.6.
+        Standard deviation of the detector's noise in photons.
     blur_px : tuple of float
-        Standard deviations of the smoothing of the noise by registration: in x (0.7..1.2) and in y
-        (0.5..0.8).
+        Standard deviations in x and y of the smoothing of the noise by registration.
     background : float
-        Brightness of tissue relative to plasma, 0.07..0.22.
-    stretch : tuple of float
-        Percentiles of the recording, 0..100, that are displayed as black and as 243.
+        Brightness of tissue relative to plasma.
+    black_photons : float
+        Photons that are displayed as 0.
+    grey_per_photon : float
+        Grey levels for each further photon.
     offset : ndarray
         float32 (frames, rows, 2): by how many pixels, in x and y, each row was displaced.
-    wedge : ndarray
-        bool (H, W): left black by registration.
+    static_black : ndarray
+        bool (H, W): left black in all frames: wedges, a band, a dead strip.
+    edges : ndarray
+        int (frames, 4): pixels left black at the left, top, right and bottom of each frame, as
+        registration moves it.
     """
 
     frame_s: float
     line_s: float
     psf_xy_um: float
     psf_z_um: float
+    attenuation_um: float
+    laser: F64
     power: F64
     photons: float
     excess: float
     read_noise: float
     blur_px: tuple[float, float]
     background: float
-    stretch: tuple[float, float]
+    black_photons: float
+    grey_per_photon: float
     offset: F32
-    wedge: NDArray[np.bool_]
+    static_black: NDArray[np.bool_]
+    edges: NDArray[np.int64]
 
 
-def draw_microscope(rng: Rng, scene: Scene) -> Microscope:
+def draw_microscope(rng: Rng, scene: Scene, project: Project) -> Microscope:
     """Draw how the scene is scanned, detected and displayed.
 
     Parameters
@@ -64,7 +94,9 @@ def draw_microscope(rng: Rng, scene: Scene) -> Microscope:
     rng : Generator
         Source of everything drawn.
     scene : Scene
-        Its size, and the outline, which the wedges leave (nearly) clear.
+        Its size, and the outline, which black areas leave (nearly) clear.
+    project : Project
+        Whose optics the recording varies around.
 
     Returns
     -------
@@ -72,77 +104,175 @@ def draw_microscope(rng: Rng, scene: Scene) -> Microscope:
         Its arrays have the scene's number of frames and size of field.
     """
     frames, height, _ = scene.shape
-    frame_s = rng.uniform(0.5, 1.0)
+    frame_s = rng.uniform(*FRAME_S)
+    attenuation = rng.uniform(*ATTENUATION_UM)
+    laser = _draw_laser(rng, frames)
+    power = laser * np.exp(-np.arange(frames) * scene.step_um / attenuation)
+    photons = float(np.clip(project.photons * math.exp(0.45 * rng.standard_normal()), 5, 150))
+    background = float(
+        np.clip(project.background * math.exp(0.35 * rng.standard_normal()), 0.02, 0.3)
+    )
+    black = photons * background * rng.uniform(*BLACK_LEVEL)
+    white = max(photons * rng.uniform(*WHITE_LEVEL), black + 0.2 * photons)
     return Microscope(
         frame_s=frame_s,
-        # Most of a frame is scanned, the rest is fly-back and the step of the stage.
-        line_s=frame_s * rng.uniform(0.8, 0.97) / height,
-        psf_xy_um=rng.uniform(0.9, 1.4),
-        psf_z_um=rng.uniform(1.8, 2.8),
-        power=_draw_power(rng, frames),
-        photons=float(np.clip(60 * math.exp(0.6 * rng.standard_normal()), 12, 150)),
-        excess=rng.uniform(0.2, 0.5),
-        read_noise=rng.uniform(0.1, 0.6),
-        blur_px=(rng.uniform(0.7, 1.2), rng.uniform(0.5, 0.8)),
-        background=rng.uniform(0.07, 0.22),
-        stretch=(rng.uniform(0.2, 4), rng.uniform(98.3, 99.5)),
+        line_s=frame_s * rng.uniform(*SCANNED_SHARE) / height,
+        psf_xy_um=project.psf_xy_um * rng.uniform(0.9, 1.1),
+        psf_z_um=project.psf_z_um * rng.uniform(0.85, 1.15),
+        attenuation_um=attenuation,
+        laser=laser,
+        power=power / np.median(power),
+        photons=photons,
+        excess=rng.uniform(*EXCESS),
+        read_noise=rng.uniform(*READ_NOISE),
+        blur_px=(rng.uniform(0.6, 1.2), rng.uniform(0.4, 0.8)),
+        background=background,
+        black_photons=black,
+        grey_per_photon=WHITE_GREY / (white - black),
         offset=_draw_offset(rng, frames, height),
-        wedge=_draw_wedge(rng, scene),
+        static_black=_draw_static_black(rng, scene),
+        edges=_draw_edges(rng, scene),
     )
 
 
-def _draw_power(rng: Rng, frames: int) -> F64:
-    """Draw brightness over depth: slow attenuation, and in some recordings steps of the laser."""
-    depth = np.arange(frames)
-    power = np.exp(-depth / rng.uniform(100, 600))
-    for _ in range(rng.choice(3, p=[0.8, 0.15, 0.05])):
-        power = power * np.where(depth >= rng.integers(frames), rng.uniform(1.2, 2.2), 1)
-    return np.asarray(power / np.median(power), np.float64)
+def black_area(
+    microscope: Microscope, frame: int, rows: slice, columns: slice
+) -> NDArray[np.bool_]:
+    """Tell what is left black in a window of one frame.
+
+    Parameters
+    ----------
+    microscope : Microscope
+        From `draw_microscope`.
+    frame : int
+        Which frame.
+    rows, columns : slice
+        The window; start and stop lie inside the field.
+
+    Returns
+    -------
+    ndarray
+        bool (h, w).
+    """
+    black = microscope.static_black[rows, columns].copy()
+    height, width = microscope.static_black.shape
+    left, top, right, bottom = microscope.edges[frame].tolist()
+    black[:, : max(left - columns.start, 0)] = True
+    black[: max(top - rows.start, 0)] = True
+    black[:, max(width - right - columns.start, 0) :] = True
+    black[max(height - bottom - rows.start, 0) :] = True
+    return black
+
+
+def _vary(rng: Rng, centre: float, spread: float, limits: tuple[float, float]) -> float:
+    return float(np.clip(centre * math.exp(spread * rng.standard_normal()), *limits))
+
+
+def _draw_laser(rng: Rng, frames: int) -> F64:
+    """Draw the power of the laser: in a quarter of the recordings it is stepped up."""
+    laser = np.ones(frames)
+    for _ in range(rng.choice(3, p=[0.75, 0.2, 0.05])):
+        laser[rng.integers(1, frames) :] *= rng.uniform(1.2, 2.2)
+    return laser
 
 
 def _draw_offset(rng: Rng, frames: int, height: int) -> F32:
-    """Draw what registration left of motion: whole frames, within frames, and rare bad bands."""
-    whole = rng.normal(0, rng.uniform(0.1, 0.5), (frames, 1, 2))
-    nodes = rng.normal(0, rng.uniform(0.1, 0.4), (frames, 9, 2)).astype(np.float32)
-    within = np.stack([cv2.resize(n, (2, height), interpolation=cv2.INTER_LINEAR) for n in nodes])
-    offset = whole + within
-    rows = np.arange(height)
-    for _ in range(rng.choice(4, p=[0.7, 0.15, 0.1, 0.05])):
-        at, middle = rng.integers(frames), rng.uniform(0, height)
-        bump = np.exp(-(((rows - middle) / rng.uniform(8, 50)) ** 2))
-        offset[at, :, rng.integers(2)] += rng.normal(0, 18) * bump
+    """Draw what registration left of motion: whole frames, within frames, and at times worse."""
+    offset = rng.normal(0, rng.uniform(*JITTER_PX), (frames, 1, 2))
+    nodes = rng.normal(0, rng.uniform(0.1, 0.4), (9, frames * 2)).astype(np.float32)
+    within = cv2.resize(nodes, (frames * 2, height), interpolation=cv2.INTER_LINEAR)
+    offset = offset + within.reshape(height, frames, 2).swapaxes(0, 1)
+    kind = rng.random()
+    if kind < 0.2:
+        _smear(rng, offset)
+    if 0.13 < kind < 0.33:
+        _roll(rng, offset)
     return np.asarray(offset, np.float32)
 
 
-def _draw_wedge(rng: Rng, scene: Scene) -> NDArray[np.bool_]:
-    """Draw black wedges along edges and, at times, a band across; 15 % of the field on average."""
+def _smear(rng: Rng, offset: F64) -> None:
+    """Displace the rows of one to four successive frames on a smooth random walk."""
+    frames, height, _ = offset.shape
+    for _ in range(rng.integers(1, 4)):
+        count = int(rng.integers(1, 5))
+        start = int(rng.integers(max(frames - count, 1)))
+        nodes = rng.normal(0, rng.uniform(*SMEAR_PX), (7, 2)).astype(np.float32)
+        walk = cv2.resize(nodes, (2, height), interpolation=cv2.INTER_CUBIC)
+        fade = np.hanning(count + 2)[1:-1, None, None]
+        part = offset[start : start + count]
+        part += (walk * fade)[: len(part)]
+
+
+def _roll(rng: Rng, offset: F64) -> None:
+    """Shift a band of rows sideways in one or a few frames."""
+    frames, height, _ = offset.shape
+    for _ in range(rng.integers(1, 4)):
+        top = int(rng.integers(height))
+        band = slice(top, top + int(rng.integers(4, max(height // 5, 5))))
+        offset[rng.integers(frames), band, 0] += rng.choice([-1, 1]) * rng.uniform(*BAND_PX)
+
+
+def _draw_static_black(rng: Rng, scene: Scene) -> NDArray[np.bool_]:
+    """Draw wedges along edges, at times a band across and a dead strip at the bottom."""
     _, height, width = scene.shape
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    wedge = np.zeros((height, width), bool)
+    black = np.zeros((height, width), np.uint8)
+    # First, because what is filled later is judged with all that is black already.
     if rng.random() < 0.25:
-        return wedge
-    ragged = cv2.GaussianBlur(
-        rng.normal(0, 5, (max(height, width), 1)).astype(np.float32), (1, 31), 3
-    )
-    sides = (
-        (x, y / height, ragged[:height]),
-        (width - 1 - x, y / height, ragged[:height]),
-        (y, x / width, ragged[:width].T),
-        (height - 1 - y, x / width, ragged[:width].T),
-    )
-    for distance, along, rag in sides:
-        deep = rng.exponential(0.025) * width
-        piece = distance + rag < deep * (1 + rng.uniform(-1, 1) * (2 * along - 1))
-        wedge |= _clear_of(piece, scene.outline, 0.15)
-    if rng.random() < 0.25:
-        angle = rng.uniform(0, math.pi)
-        across = (x - width / 2) * math.cos(angle) + (y - height / 2) * math.sin(angle)
-        shift = rng.uniform(-0.3, 0.3) * width
-        band = np.abs(across - shift) < rng.uniform(0.03, 0.08) * width
-        wedge |= _clear_of(band, scene.outline, 0.0)
-    return wedge
+        angle, reach = rng.uniform(0, math.pi), 2 * (height + width)
+        along = np.array([math.cos(angle), math.sin(angle)])
+        across = np.array([-along[1], along[0]])
+        middle = np.array([width, height]) * rng.uniform(0.2, 0.8, 2)
+        half = rng.uniform(0.03, 0.08) * width * across
+        ends = middle - reach * along, middle + reach * along
+        _fill_clear(
+            black, np.array([ends[0] - half, ends[1] - half, ends[1] + half, ends[0] + half]),
+            scene, 0.0,
+        )  # fmt: skip
+    if rng.random() < 0.6:
+        for corners in (
+            [(0, 0), (0, height), (1, height), (1, 0)],
+            [(width, 0), (width, height), (-1, height), (-1, 0)],
+            [(0, 0), (width, 0), (width, 1), (0, 1)],
+            [(0, height), (width, height), (width, -1), (0, -1)],
+        ):
+            _fill_clear(black, _draw_wedge(rng, corners, (width, height)), scene, 0.15)
+    if rng.random() < 0.1:
+        strip = height - int(rng.integers(6, 21))
+        _fill_clear(
+            black, np.array([(0, strip), (width, strip), (width, height), (0, height)]), scene, 0.15
+        )
+    return black.astype(bool)
 
 
-def _clear_of(piece: NDArray[np.bool_], outline: Outline, share: float) -> NDArray[np.bool_]:
-    covered = piece[outline.interior].mean()
-    return piece if covered <= share else np.zeros_like(piece)
+def _draw_wedge(
+    rng: Rng, corners: list[tuple[int, int]], size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Move the inner two corners, written as 1 or -1 across the edge, into the field."""
+    points = np.array(corners, float)
+    across = 0 if abs(corners[2][0]) == 1 else 1
+    far = 0 if corners[2][across] == 1 else size[across]
+    inward = 1 if far == 0 else -1
+    points[2:, across] = far + inward * rng.exponential(0.03, 2) * size[0]
+    return points
+
+
+def _fill_clear(
+    black: NDArray[np.uint8], polygon: NDArray[np.float64], scene: Scene, share: float
+) -> None:
+    """Fill a polygon unless more than a share of the outlined region would then be black."""
+    piece = black.copy()
+    cv2.fillPoly(piece, [np.rint(polygon).astype(np.int32)], 1)
+    if cv2.mean(piece, scene.outline.interior.astype(np.uint8))[0] <= share:
+        black[:] = piece
+
+
+def _draw_edges(rng: Rng, scene: Scene) -> NDArray[np.int64]:
+    """Draw the margins of each frame: they drift slowly, and never reach the outlined region."""
+    frames, height, width = scene.shape
+    rows, columns = (np.flatnonzero(scene.outline.line.any(axis=axis)) for axis in (1, 0))
+    room = np.array([columns[0], rows[0], width - 1 - columns[-1], height - 1 - rows[-1]])
+    walk = np.cumsum(rng.normal(0, 0.7, (frames, 2)), axis=0)
+    # What registration moves in on one side, it takes away on the other.
+    walk = np.column_stack([walk, -walk])
+    wide = rng.exponential(6, 4) * (rng.random(4) < 0.8)
+    return np.clip(np.rint(wide + walk), 0, np.maximum(room, 0)).astype(np.int64)

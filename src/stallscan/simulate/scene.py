@@ -1,24 +1,44 @@
-"""What lies in the field: the outlined segment, its neighbours and the other tissue, in um."""
+"""What lies in the field: the outlined segment, the network it is part of, and other tissue."""
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from stallscan.errors import InputError
+from stallscan.simulate import labels
+from stallscan.simulate.contour import LINE_WIDTH_PX, Outline, draw_outline
+from stallscan.simulate.network import Network, grow, resample
+from stallscan.simulate.projects import Project, draw_frame_count
 from stallscan.simulate.settings import SimulateSettings
-
-COLOUR = (255, 102, 0)  # FACTS 5
-LINE_WIDTH_PX = 2.5  # FACTS 5
-AREA_PX = (1150, 6400)  # FACTS 5: what an outline encloses
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 Image = NDArray[np.uint8]
 Rng = np.random.Generator
+
+# How often an outlined segment runs so: chosen, by what is seen in the real recordings (FACTS 5).
+SHAPES = {
+    "plane": 0.36,
+    "oblique": 0.28,
+    "horseshoe": 0.16,
+    "arch": 0.11,
+    "end_on": 0.06,
+    "large": 0.03,
+}
+# FACTS 5: capillaries are 4-8 px wide
+CAPILLARY_RADIUS_UM = (2.1, 4.0)
+LARGE_RADIUS_UM = 6.0  # chosen: wider vessels carry many cells abreast
+# Length of vessels, 1 m a mm3 is 1e-3 um a um3; chosen around the 0.9 that Blinder et al. 2013
+# find in the cortex.
+LENGTH_UM3 = (0.8e-3, 1.7e-3)
+# Room around the field: vessels there reach into it.
+MARGIN_UM = np.array([35.0, 35.0, 25.0])
 
 
 @dataclass(frozen=True)
@@ -28,94 +48,32 @@ class Vessel:
     Attributes
     ----------
     line : ndarray
-        float64 (n, 3): x, y, z in um, about one point each um.
-    radius_um : float
-        Radius, 1.8 um and up.
+        float64 (n, 3): x, y, z in um, points 1 um apart (2 um in large vessels).
+    radius_um : ndarray
+        float64 (n,): radius, 1.5..30.
     brightness : float
-        Of its plasma, 0..1.
+        Of its plasma, 0.2..1.4; 1 is typical.
     """
 
     line: F64
-    radius_um: float
+    radius_um: F64
     brightness: float
-
-
-@dataclass(frozen=True)
-class Shaft:
-    """A large vessel that runs down through the field.
-
-    Attributes
-    ----------
-    centre : ndarray
-        float64 (2,): x and y in um in the first frame.
-    slope : ndarray
-        float64 (2,): by how many um it drifts in x and y for each um of depth.
-    radius_um : float
-        Radius, 5..15 um.
-    brightness : float
-        Relative to capillary plasma, 0.7..1.4.
-    """
-
-    centre: F64
-    slope: F64
-    radius_um: float
-    brightness: float
-
-
-@dataclass(frozen=True)
-class Trunk:
-    """A large vessel that lies in the plane.
-
-    Attributes
-    ----------
-    mask : ndarray
-        float32 (H, W): its picture, 0 outside to 1 inside, soft at the edge.
-    z_um : float
-        Depth of its axis; it may lie above the first frame.
-    radius_um : float
-        Radius, 5..18 um.
-    brightness : float
-        Relative to capillary plasma, 0.4..1.
-    """
-
-    mask: F32
-    z_um: float
-    radius_um: float
-    brightness: float
-
-
-@dataclass(frozen=True)
-class Outline:
-    """The drawn contour.
-
-    Attributes
-    ----------
-    line : ndarray
-        bool (H, W): pixels of the line.
-    interior : ndarray
-        bool (H, W): what the contour encloses, half of its line included.
-    """
-
-    line: NDArray[np.bool_]
-    interior: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What lies in the field, in um; `vessels[0]` is the outlined segment.
+    """What lies in the field; `vessels[0]` is the outlined segment.
 
     Attributes
     ----------
     shape : tuple of int
-        Frames (1 um of depth each), rows, columns.
+        Frames, rows, columns.
+    um_per_px, step_um : float
+        Size of a pixel, and depth between frames.
     shape_kind : str
-        How the outlined segment runs: plane, oblique, end_on, horseshoe, arch.
+        How the outlined segment runs: a key of `SHAPES`.
     vessels : tuple of Vessel
-        The outlined segment, the four it joins, and its neighbours.
-    shafts : tuple of Shaft
-        Large vessels running down, at most two.
-    trunks : tuple of Trunk
-        Large vessels in the plane, at most two.
+        The outlined segment, then all others.
     puncta : ndarray
         float64 (n, 4): x, y, z in um and brightness of bright spots.
     haze : ndarray
@@ -126,63 +84,58 @@ class Scene:
     """
 
     shape: tuple[int, int, int]
+    um_per_px: float
+    step_um: float
     shape_kind: str
     vessels: tuple[Vessel, ...]
-    shafts: tuple[Shaft, ...]
-    trunks: tuple[Trunk, ...]
     puncta: F64
     haze: F32
     outline: Outline
 
 
-def draw_frame_count(rng: Rng) -> int:
-    """Draw a number of frames as in the real table: quartiles 49, 56, 66, range 17..434 (FACTS 4).
-
-    Two half-normals on the logarithm meet the quartiles; one recording in a hundred is from a deep
-    stack, two to six times as long.
-
-    Parameters
-    ----------
-    rng : Generator
-        Source of the number.
-
-    Returns
-    -------
-    int
-        Frames, 17..434.
-    """
-    deviate = rng.standard_normal()
-    spread = 0.198 if deviate < 0 else 0.243
-    deep = rng.uniform(2, 6) if rng.random() < 0.01 else 1.0
-    return int(np.clip(round(56 * math.exp(spread * deviate) * deep), 17, 434))
-
-
-def draw_scene(rng: Rng, settings: SimulateSettings) -> Scene:
-    """Draw the outlined segment, the vessels it joins, its neighbours and the other tissue.
+def draw_scene(rng: Rng, settings: SimulateSettings, project: Project, stalled: bool) -> Scene:
+    """Draw the outlined segment, the network it belongs to, and the other tissue.
 
     Parameters
     ----------
     rng : Generator
         Source of everything drawn.
     settings : SimulateSettings
-        Size of the field; nothing else in it is used.
+        Size of the field, and the label stack if the network comes from one.
+    project : Project
+        Size of a pixel, depth of a step, number of frames, brightness of puncta.
+    stalled : bool
+        A stalled segment is no large vessel: those do not stall. Nothing else depends on it.
 
     Returns
     -------
     Scene
-        It is `draw_frame_count` frames deep, 1 um each.
+        It is `draw_frame_count` frames deep.
     """
-    shape = (draw_frame_count(rng), settings.height, settings.width)
-    shape_kind, target, outline = _draw_target(rng, shape)
-    vessels = [target, *_draw_branches(rng, target)]
-    vessels += _draw_neighbours(rng, shape, target, vessels)
+    frames = draw_frame_count(rng, project)
+    shape = (frames, settings.height, settings.width)
+    pixel, step = project.um_per_px, project.step_um
+    extent = np.array([shape[2] * pixel, shape[1] * pixel, frames * step])
+    kind = str(rng.choice(list(SHAPES), p=list(SHAPES.values())))
+    if stalled and kind == "large":
+        kind = "plane"
+    if settings.label_stack:
+        kind, line, outline, others = _from_labels(rng, settings, project, extent)
+    else:
+        line, outline = _draw_target(rng, kind, shape, project)
+        others = list(_draw_network(rng, line, extent))
+    radius = rng.uniform(10, 22) if kind == "large" else rng.uniform(*CAPILLARY_RADIUS_UM)
+    target = Vessel(line, radius * _vary(rng, len(line)), rng.uniform(0.4, 1))
+    if kind == "large":
+        others += _continue(rng, target)
+    others += _draw_large(rng, extent, outline, pixel)
     return Scene(
         shape=shape,
-        shape_kind=shape_kind,
-        vessels=tuple(vessels),
-        shafts=tuple(_draw_shafts(rng, shape, target)),
-        trunks=tuple(_draw_trunks(rng, shape, outline)),
-        puncta=_draw_puncta(rng, shape),
+        um_per_px=pixel,
+        step_um=step,
+        shape_kind=kind,
+        vessels=(target, *others),
+        puncta=_draw_puncta(rng, extent),
         haze=_draw_haze(rng, shape),
         outline=outline,
     )
@@ -210,7 +163,7 @@ def draw_line(rng: Rng, length_um: float, tilt: float, turn: float, dive: float)
     """
     step = np.arange(max(int(length_um), 4)) / max(int(length_um), 4)
     waves = length_um / rng.uniform(30, 80, size=2)
-    bend = rng.normal(0, (0.3, 0.12))[:, None] * np.sin(
+    bend = rng.normal(0, (0.35, 0.12))[:, None] * np.sin(
         2 * math.pi * (waves[:, None] * step + rng.random((2, 1)))
     )
     heading = rng.uniform(0, 2 * math.pi) + turn * (step - 0.5) + bend[0]
@@ -221,76 +174,38 @@ def draw_line(rng: Rng, length_um: float, tilt: float, turn: float, dive: float)
     return np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)])
 
 
-def draw_outline(line_um: F64, shape: tuple[int, int], dilation_px: float) -> Outline:
-    """Draw the contour around a segment's projection.
-
-    Parameters
-    ----------
-    line_um : ndarray
-        float64 (n, 3): centre line as x, y, z in um; it may run out of the field.
-    shape : tuple of int
-        Rows and columns of the field.
-    dilation_px : float
-        Distance of the contour from the projected centre line.
-
-    Returns
-    -------
-    Outline
-        Cut off at the border of the field, where its line stays open.
-    """
-    # On a larger canvas, so that at the border the contour stays open as in the real files.
-    margin = 64
-    canvas = np.full((shape[0] + 2 * margin, shape[1] + 2 * margin), 255, np.uint8)
-    points = np.rint(line_um[:, :2] + margin).astype(np.int32)
-    cv2.polylines(canvas, [points], False, 0, 1)
-    near = (cv2.distanceTransform(canvas, cv2.DIST_L2, 5) <= dilation_px).astype(np.float32)
-    smooth = (cv2.GaussianBlur(near, (0, 0), 3) > 0.5).astype(np.uint8)
-    contour = max(cv2.findContours(smooth, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], key=len)
-    interior = cv2.drawContours(np.zeros_like(canvas), [contour], -1, 1, -1)
-    fine = 4
-    line = cv2.polylines(
-        np.zeros((canvas.shape[0] * fine, canvas.shape[1] * fine), np.uint8),
-        [contour * fine + fine // 2],
-        True,
-        255,
-        round(LINE_WIDTH_PX * fine),
-    )
-    line = cv2.resize(line, canvas.shape[::-1], interpolation=cv2.INTER_AREA)
-    crop = (slice(margin, margin + shape[0]), slice(margin, margin + shape[1]))
-    return Outline(line[crop] > 127, interior[crop].astype(bool))
-
-
-def _draw_target(rng: Rng, shape: tuple[int, int, int]) -> tuple[str, Vessel, Outline]:
+def _draw_target(
+    rng: Rng, kind: str, shape: tuple[int, int, int], project: Project
+) -> tuple[F64, Outline]:
     """Draw segments until one fits the field, the depth and the range of outlined areas.
 
     Each try is flatter and shorter than the one before, so that one does fit in the end.
     """
     frames, height, width = shape
-    kind = str(
-        rng.choice(
-            ["plane", "oblique", "end_on", "horseshoe", "arch"], p=[0.38, 0.3, 0.06, 0.16, 0.1]
-        )
-    )
     touches = rng.random() < 0.05  # FACTS 5: at times open at the image border
-    for shrink in np.linspace(1, 0, 200):
+    for shrink in np.linspace(1, 0, 100):
         line = _draw_target_line(rng, kind, shrink)
-        dilation = rng.uniform(10, 15)
+        dilation = rng.uniform(11, 18)
         low, high = line.min(axis=0), line.max(axis=0)
-        room = np.array([width, height]) - (high - low)[:2] - 2 * (dilation + 5)
-        if (room < 0).any() or high[2] - low[2] > 0.65 * (frames - 6):
+        depth = (high[2] - low[2]) / project.step_um
+        room = np.array([width, height]) - (high - low)[:2] / project.um_per_px
+        room -= 2 * (dilation + 5)
+        if (room < 0).any() or depth > 0.65 * (frames - 6):
             continue
         corner = dilation + 5 + rng.random(2) * room
         if touches:
             corner[rng.integers(2)] = rng.uniform(0.2, 0.8) * dilation
-        centre_z = np.clip(
-            rng.normal(frames / 2, 0.06 * frames),
-            3 + (high - low)[2] / 2,
-            frames - 4 - (high - low)[2] / 2,
+        middle = float(
+            np.clip(rng.normal(frames / 2, 0.06 * frames), 3 + depth / 2, frames - 4 - depth / 2)
         )
-        line = line - low + [*corner, centre_z - (high - low)[2] / 2]
-        outline = draw_outline(line, (height, width), dilation)
-        if AREA_PX[0] <= outline.interior.sum() <= AREA_PX[1]:
-            return kind, Vessel(line, rng.uniform(2, 3.8), rng.uniform(0.65, 1)), outline
+        line = line - low
+        line[:, :2] += corner * project.um_per_px
+        line[:, 2] += (middle - depth / 2) * project.step_um
+        outline = draw_outline(
+            line[:, :2] / project.um_per_px, (height, width), dilation, rng.uniform(*LINE_WIDTH_PX)
+        )
+        if outline.has_real_size:
+            return line, outline
     raise AssertionError("the last try is a short segment in the plane, which always fits")
 
 
@@ -299,95 +214,172 @@ def _draw_target_line(rng: Rng, kind: str, shrink: float) -> F64:
         "plane": (rng.normal(0, 0.12), rng.normal(0, 0.7), rng.normal(0, 0.2)),
         "oblique": (rng.choice([-1, 1]) * rng.uniform(0.25, 0.75), rng.normal(0, 0.7), 0.0),
         "end_on": (rng.choice([-1, 1]) * rng.uniform(0.9, 1.3), rng.normal(0, 0.5), 0.0),
-        "horseshoe": (rng.normal(0, 0.3), rng.choice([-1, 1]) * rng.uniform(2.4, 4.0), 0.0),
+        "horseshoe": (rng.normal(0, 0.3), rng.choice([-1, 1]) * rng.uniform(2.4, 4.4), 0.0),
         "arch": (
             rng.normal(0, 0.1),
             rng.normal(0, 0.7),
             rng.choice([-1, 1]) * rng.uniform(0.8, 1.6),
         ),
+        "large": (rng.normal(0, 0.05), rng.normal(0, 0.2), 0.0),
     }[kind]
-    longest = 60 if kind == "end_on" else 100
-    length = 30 + (rng.uniform(35, longest) - 30) * (0.4 + 0.6 * shrink)
+    longest = {"end_on": 60, "large": 45}.get(kind, 140)
+    wanted = float(np.clip(62 * math.exp(0.4 * rng.standard_normal()), 25, longest))
+    length = 30 + (wanted - 30) * (0.4 + 0.6 * shrink)
     return draw_line(rng, length, tilt * shrink, turn, dive * shrink)
 
 
-def _draw_branches(rng: Rng, target: Vessel) -> Iterator[Vessel]:
-    """Draw two vessels at each end of the segment: a segment runs from branching to branching."""
-    for end in (target.line[0], target.line[-1]):
-        away = end - target.line[len(target.line) // 2]
-        for _ in range(2):
-            line = draw_line(rng, rng.uniform(40, 120), rng.normal(0, 0.5), rng.normal(0, 0.5), 0)
-            # A branch that would run back along the segment leaves on the other side instead.
-            ahead = line if np.dot(line[min(25, len(line) - 1)], away) > 0 else -line
-            yield Vessel(end + ahead, rng.uniform(2, 3.8), target.brightness * rng.uniform(0.7, 1))
+def _draw_network(rng: Rng, segment: F64, extent: F64) -> Iterator[Vessel]:
+    length = rng.uniform(*LENGTH_UM3)
+    network = grow(rng, segment, -MARGIN_UM, extent + MARGIN_UM, length)
+    return _make_vessels(rng, network, extent)
 
 
-def _draw_neighbours(
-    rng: Rng, shape: tuple[int, int, int], target: Vessel, roots: list[Vessel]
-) -> list[Vessel]:
-    """Fill the volume with capillaries: 1.0-2.2 m a mm3; half of them branch off another one."""
-    frames, height, width = shape
-    margin = np.array([25.0, 25.0, 12.0])
-    extent = np.array([width, height, frames]) + 2 * margin
-    wanted_um = rng.uniform(1.0e-3, 2.2e-3) * extent.prod()
-    tree = cKDTree(target.line)
-    vessels: list[Vessel] = []
-    while wanted_um > 0:
-        start = rng.random(3) * extent - margin
-        if vessels and rng.random() < 0.5:
-            parent = vessels[rng.integers(len(vessels))].line
-            start = parent[rng.integers(len(parent))]
-        tilt = math.asin(rng.uniform(-0.85, 0.85))
-        line = start + draw_line(rng, rng.uniform(60, 200), tilt, rng.normal(0, 1), 0)
-        wanted_um -= len(line)
-        # Two capillaries are hardly ever closer than this; nearer they would look like one.
-        clear = tree.query(line, distance_upper_bound=9)[0] > 9
-        if clear.all():
-            radius = rng.uniform(1.8, 3.8) + (rng.random() < 0.15) * rng.exponential(1)
-            vessels.append(Vessel(line, radius, rng.uniform(0.4, 1)))
-    return vessels
+def _make_vessels(rng: Rng, network: Network, extent: F64) -> Iterator[Vessel]:
+    """Give the edges a radius and a brightness; what never comes into view is left out."""
+    count = len(network.points)
+    radius = rng.uniform(*CAPILLARY_RADIUS_UM, count)
+    # Arterioles and venules lead to the capillaries: runs of some wider edges.
+    for _ in range(rng.poisson(2.5)):
+        run = _draw_run(rng, network.nodes)
+        radius[run] = rng.uniform(3.8, 6.5)
+    light = rng.uniform(0.5, 1, count) * rng.choice([1, 0.5], count, p=[0.8, 0.2])
+    low, high = network.points.min(axis=1), network.points.max(axis=1)
+    seen = np.flatnonzero(((high > -5) & (low < extent + 5)).all(axis=1))
+    if not seen.size:
+        return
+    lines = resample(network.points[seen])
+    sizes = np.array([len(line) for line in lines])
+    wide = np.maximum(np.repeat(radius[seen], sizes) * _vary(rng, int(sizes.sum())), 1.5)
+    radii = np.split(wide, np.cumsum(sizes)[:-1])
+    yield from map(Vessel, lines, radii, light[seen].tolist())
 
 
-def _draw_shafts(rng: Rng, shape: tuple[int, int, int], target: Vessel) -> Iterator[Shaft]:
-    _, height, width = shape
-    middle = target.line[:, :2].mean(axis=0)
-    for _ in range(rng.integers(0, 3)):
-        centre, slope = rng.random(2) * (width, height), rng.normal(0, 0.15, 2)
-        radius = rng.uniform(5, 15)
-        if np.hypot(*(centre - middle)) > radius + 70:
-            yield Shaft(centre, slope, radius, rng.uniform(0.7, 1.4))
+def _draw_run(rng: Rng, nodes: NDArray[np.int64]) -> list[int]:
+    """Walk over some edges of the network from a random one on, away from the segment."""
+    if not len(nodes):
+        return []
+    edge = int(rng.integers(len(nodes)))
+    run = [edge]
+    node = int(nodes[edge, 1])
+    for _ in range(rng.integers(1, 6)):
+        ways = [int(way) for way in np.flatnonzero((nodes == node).any(axis=1)) if way not in run]
+        if not ways or node < 2:
+            break
+        edge = int(rng.choice(ways))
+        node = int(nodes[edge].sum()) - node
+        run.append(edge)
+    return run
 
 
-def _draw_trunks(rng: Rng, shape: tuple[int, int, int], outline: Outline) -> Iterator[Trunk]:
-    frames, height, width = shape
+def _vary(rng: Rng, count: int) -> F64:
+    """Factors by which a radius swells and narrows along a vessel, some 12 % (chosen)."""
+    knots = np.exp(rng.normal(0, 0.12, count // 12 + 3))
+    return np.interp(np.arange(count) / 12, np.arange(len(knots)), knots)
+
+
+def _continue(rng: Rng, target: Vessel) -> Iterator[Vessel]:
+    """Let the large vessel that an outlined piece lies on go on at both ends of the piece."""
+    for ends in (target.line, target.line[::-1]):
+        ahead = ends[0] - ends[min(8, len(ends) - 1)]
+        ahead /= np.linalg.norm(ahead)
+        line = ends[0] + np.arange(0, 500, 2.0)[:, None] * ahead
+        line[:, :2] += np.cumsum(np.cumsum(rng.normal(0, 0.003, (250, 2)), axis=0), axis=0)
+        radius = float(target.radius_um[0 if ends is target.line else -1])
+        yield Vessel(line, np.full(len(line), radius), target.brightness)
+
+
+def _draw_large(rng: Rng, extent: F64, outline: Outline, um_per_px: float) -> Iterator[Vessel]:
+    """Draw large vessels: some in the plane near the surface, some that run down (FACTS 5)."""
+    rows, columns = np.nonzero(outline.interior)
+    outlined = cKDTree(np.column_stack([columns, rows])[::7] * um_per_px)
     for _ in range(rng.choice(3, p=[0.5, 0.35, 0.15])):
+        radius = rng.uniform(7, 25)
         # A capillary's curve enlarged: large vessels bend as much, over a longer way.
-        line = max(height, width) / 65 * draw_line(rng, 100, 0, rng.normal(0, 1), 0)
-        line += [*(rng.random(2) * (width, height)), 0] - line[len(line) // 2]
-        radius = rng.uniform(5, 18)
-        mask = np.zeros((height, width), np.uint8)
-        cv2.polylines(
-            mask, [np.rint(line[:, :2] * 8).astype(np.int32)], False, 255, round(2 * radius),
-            cv2.LINE_AA, 3,
-        )  # fmt: skip
-        z = rng.uniform(-1.5 * radius, 0.25 * frames)
-        if not mask[outline.interior].any():
-            soft = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), 1.5)
-            yield Trunk(np.asarray(soft, np.float32), z, radius, rng.uniform(0.4, 1))
+        line = float(extent[:2].max()) / 45 * draw_line(rng, 100, 0, rng.normal(0, 1), 0)
+        line += [*(rng.random(2) * extent[:2]), 0] - line[len(line) // 2]
+        line[:, 2] = rng.uniform(-1.2 * radius, 0.3 * float(extent[2]))
+        yield from _if_clear(rng, resample(line[None], 2.0)[0], radius, outlined)
+    for _ in range(rng.choice(4, p=[0.2, 0.4, 0.3, 0.1])):
+        depth = np.arange(-20, extent[2] + 20, 2.0)[:, None]
+        slope = np.concatenate([rng.normal(0, 0.12, 2), [1.0]])
+        wander = np.cumsum(np.cumsum(rng.normal(0, 0.01, (len(depth), 3)), axis=0), axis=0)
+        line = np.concatenate([rng.random(2) * extent[:2], [0.0]]) + slope * depth + wander
+        yield from _if_clear(rng, line, rng.uniform(5, 15), outlined)
 
 
-def _draw_puncta(rng: Rng, shape: tuple[int, int, int]) -> F64:
+def _if_clear(rng: Rng, line: F64, radius_um: float, outlined: cKDTree) -> Iterator[Vessel]:
+    """Give a large vessel unless it would hide the outlined region."""
+    brightness = rng.uniform(0.5, 1.4)
+    if outlined.query(line[:, :2])[0].min() > radius_um + 2:
+        yield Vessel(line, radius_um * _vary(rng, len(line)) ** 0.4, brightness)
+
+
+def _from_labels(
+    rng: Rng, settings: SimulateSettings, project: Project, extent: F64
+) -> tuple[str, F64, Outline, list[Vessel]]:
+    """Take the network from a label stack, and outline one of its segments that fits."""
+    whole = _read_labels(settings.label_stack, settings.label_um)
+    shape = (settings.height, settings.width)
+    for _ in range(20):
+        network = labels.place(whole, rng, (float(extent[0]), float(extent[1]), float(extent[2])))
+        for index in rng.permutation(len(network.segments)):
+            line = network.segments[index].line
+            low, high = line.min(axis=0), line.max(axis=0)
+            # The stack may be thicker than the recording: it is moved so that the segment fits.
+            lift = float(extent[2]) / 2 - float(low[2] + high[2]) / 2
+            if high[2] - low[2] > 0.65 * extent[2] or (low[:2] < 0).any():
+                continue
+            if (high[:2] > extent[:2]).any():
+                continue
+            dilation = rng.uniform(11, 18)
+            outline = draw_outline(
+                line[:, :2] / project.um_per_px, shape, dilation, rng.uniform(*LINE_WIDTH_PX)
+            )
+            if not outline.has_real_size:
+                continue
+            shift = np.array([0.0, 0.0, lift])
+            others = [
+                Vessel(segment.line + shift, segment.radius_um, rng.uniform(0.5, 1))
+                for at, segment in enumerate(network.segments)
+                if at != index
+            ]
+            return _name_shape(line), line + shift, outline, others
+    raise InputError(
+        f"{settings.label_stack}: none of its segments fits a recording of {shape[1]} x {shape[0]} "
+        "px; check --label-um, the size of a voxel"
+    )
+
+
+@functools.cache
+def _read_labels(path: str, um_per_voxel: tuple[float, float, float]) -> labels.Network:
+    return labels.read_network(Path(path), um_per_voxel)
+
+
+def _name_shape(line: F64) -> str:
+    """Name how a segment runs by its ends: end_on over 50 degrees, oblique over 15."""
+    chord = line[-1] - line[0]
+    tilt = math.degrees(math.atan2(abs(chord[2]), float(np.hypot(chord[0], chord[1]))))
+    if np.linalg.norm(chord) < 0.6 * len(line):
+        return "horseshoe"
+    return "end_on" if tilt > 50 else "oblique" if tilt > 15 else "plane"
+
+
+def _draw_puncta(rng: Rng, extent: F64) -> F64:
     """Draw bright spots (lipofuscin, cell debris) and many faint ones, the grain of tissue."""
-    frames, height, width = shape
-    volume = (frames + 12) * height * width
-    bright = rng.poisson(volume * 10 ** rng.uniform(-5.7, -4.5))
-    faint = rng.poisson(volume * 10 ** rng.uniform(-3.3, -2.6))
-    place = rng.random((bright + faint, 3)) * (width, height, frames + 12) - (0, 0, 6)
-    light = np.concatenate([rng.gamma(2, 0.25, bright), rng.gamma(1.5, 0.08, faint)])
-    return np.column_stack([place, light])
+    box = extent + np.array([0, 0, 12])
+    volume = float(box.prod())
+    bright = rng.poisson(volume * 10 ** rng.uniform(-6, -4.8))
+    faint = rng.poisson(volume * 10 ** rng.uniform(-4.2, -2.9))
+    centre = rng.random((bright + faint, 3)) * box - (0, 0, 6)
+    light = np.concatenate([rng.gamma(1.2, 0.5, bright), rng.gamma(1.5, 0.1, faint)])
+    # Bright ones are of all sizes: clusters of up to six points.
+    size = np.concatenate([rng.integers(1, 7, bright), np.ones(faint, int)])
+    place = np.repeat(centre, size, axis=0)
+    spread = np.where(np.repeat(size, size)[:, None] > 1, rng.normal(0, 1.1, place.shape), 0)
+    return np.column_stack([place + spread, np.repeat(light / size**0.6, size)])
 
 
 def _draw_haze(rng: Rng, shape: tuple[int, int, int]) -> F32:
     frames, height, width = shape
     nodes = (frames // 15 + 2, height // 70 + 3, width // 70 + 3)
-    return np.exp(rng.normal(0, rng.uniform(0.08, 0.25), nodes)).astype(np.float32)
+    return np.exp(rng.normal(0, rng.uniform(0.05, 0.18), nodes)).astype(np.float32)

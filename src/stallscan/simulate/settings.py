@@ -1,8 +1,12 @@
 """What to simulate."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from stallscan.settings import Settings
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 class SimulateSettings(Settings):
@@ -17,11 +21,16 @@ class SimulateSettings(Settings):
     seed : int
         Everything follows from it, row by row; at least 0.
     height, width : int
-        Field in pixels of 1 um, even and at least 128; 384 x 512 in the competition (FACTS 5).
+        Field in pixels, even and at least 128; 384 x 512 in the competition (FACTS 5).
     frame_rate : int
         Frames per second of the file, at least 1; 15 in the competition.
     crf : int
         Constant rate factor of x264, 0..51; 15 in the competition.
+    label_stack : str
+        TIFF or npy file of a segmented stack (vessels are not 0): blood flows through its vessels
+        instead of through drawn ones. Empty: vessels are drawn.
+    label_um : tuple of float
+        Size of one voxel of the label stack along z, y and x, um, above 0.
     """
 
     count: int = Field(default=200, ge=1)
@@ -31,3 +40,26 @@ class SimulateSettings(Settings):
     width: int = Field(default=512, ge=128, multiple_of=2)
     frame_rate: int = Field(default=15, ge=1)
     crf: int = Field(default=15, ge=0, le=51)
+    label_stack: str = ""
+    label_um: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+
+
+class SheetSettings(Settings):
+    """What a contact sheet shows.
+
+    Attributes
+    ----------
+    rows : int
+        Flowing segments, and stalled ones, at most; at least 1.
+    frames : int
+        Frames of each, at least 2.
+    row_px : int
+        Height of a picture, at least 32.
+    margin_px : int
+        Pixels of the recording around the outline, at least 0.
+    """
+
+    rows: int = Field(default=8, ge=1)
+    frames: int = Field(default=14, ge=2)
+    row_px: int = Field(default=96, ge=32)
+    margin_px: int = Field(default=10, ge=0)
