@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from stallscan import outline, prepare, store, tables, video
 from stallscan.clip import ClipSettings
@@ -341,3 +342,18 @@ def test_the_frames_of_the_sheet_lie_around_the_focus():
     assert (long[0], long[-1], len(long)) == (8, 51, 14)
     assert max(np.diff(long)) - min(np.diff(long)) <= 1
     assert chosen(1, 4, 6) == list(range(6))
+
+
+def test_a_label_stack_is_known_by_its_content(tmp_path):
+    stack = tmp_path / "labels.tif"
+    settings = SMALL.model_copy(update={"count": 1, "label_stack": str(stack)})
+    with pytest.raises(InputError, match=r"labels\.tif: no such file"):
+        simulate(tmp_path / "out", settings, processes=1)
+    volume = np.zeros((30, 150, 170), np.uint8)
+    volume[14:20, 60:65, 20:150] = 1
+    volume[13:19, 62:140, 80:86] = 2
+    tifffile.imwrite(stack, volume)
+    simulate(tmp_path / "out", settings, processes=1)
+    tifffile.imwrite(stack, volume[:, ::-1])
+    with pytest.raises(InputError, match="other settings"):
+        simulate(tmp_path / "out", settings, processes=1)

@@ -23,7 +23,7 @@ from stallscan import recording as recordings
 from stallscan import store, video, workers
 from stallscan.clip import ClipSettings
 from stallscan.errors import InputError, RecordingError
-from stallscan.files import make_folder, write_json, write_text
+from stallscan.files import make_folder, sha256, write_json, write_text
 from stallscan.outline import OutlineSettings
 from stallscan.prepare import Prepared
 from stallscan.simulate import crowd
@@ -109,7 +109,7 @@ def simulate(
         If `out` cannot be written or holds a simulation with other settings.
     """
     out = make_folder(out)
-    _claim(out, {"settings": settings.model_dump(mode="json")})
+    _claim(out, _name_origin(settings))
     make_folder(out / "train")
     labels = draw_labels(settings).tolist()
     task = partial(_render_file, out, settings)
@@ -157,7 +157,7 @@ def simulate_clips(
     """
     out = make_folder(out)
     made_with = {
-        "settings": settings.model_dump(mode="json"),
+        **_name_origin(settings),
         "outline": outline.model_dump(mode="json"),
         "clip": clip.model_dump(mode="json"),
     }
@@ -199,6 +199,16 @@ def draw_labels(settings: SimulateSettings) -> NDArray[np.bool_]:
     labels = np.arange(settings.count) < round(settings.count * settings.stalled)
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(1,)))
     return rng.permutation(labels)
+
+
+def _name_origin(settings: SimulateSettings) -> dict[str, Any]:
+    """Name all that the recordings follow from, for simulation.json."""
+    origin: dict[str, Any] = {"settings": settings.model_dump(mode="json")}
+    if settings.label_stack:
+        if not Path(settings.label_stack).is_file():
+            raise InputError(f"{settings.label_stack}: no such file; it should be a label stack")
+        origin["label_stack_sha256"] = sha256(settings.label_stack)
+    return origin
 
 
 def _claim(out: Path, made_with: dict[str, Any]) -> None:
