@@ -170,10 +170,13 @@ def to_input(
     ndarray
         float32 (C, T, S, S): (pixels / 255 - mean) / std.
     """
-    gain = 1.0 / (255.0 * np.asarray(std, np.float32))
-    offset = np.asarray(mean, np.float32) / np.asarray(std, np.float32)
-    scaled = pixels.astype(np.float32) * gain - offset
-    return np.ascontiguousarray(scaled.transpose(3, 0, 1, 2))
+    # One channel at a time: numpy is slow where the innermost axis is short.
+    made = np.empty((len(mean), *pixels.shape[:-1]), np.float32)
+    for channel, (middle, spread) in enumerate(zip(mean, std, strict=True)):
+        gain = np.float32(1.0) / (np.float32(255.0) * np.float32(spread))
+        np.multiply(pixels[..., channel], gain, out=made[channel])
+        made[channel] -= np.float32(middle) / np.float32(spread)
+    return made
 
 
 def _place(box: Box, settings: ClipSettings) -> tuple[slice, slice]:

@@ -172,14 +172,15 @@ class _Module(lightning.LightningModule):
 
     def __init__(self, net: torch.nn.Module, recipe: Recipe, class_weight: float) -> None:
         super().__init__()
-        self.net = net
+        # The layout in which convolutions of a video are fastest, on a processor and on a GPU.
+        self.net = net.to(memory_format=torch.channels_last_3d)
         self.recipe = recipe
         self.class_weight = class_weight
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
 
     def training_step(self, batch: Batch, _index: int) -> Tensor:
-        loss = self._loss(self.net(batch.inputs), batch.labels)
+        loss = self._loss(self._logits(batch), batch.labels)
         if not torch.isfinite(loss):
             raise InputError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch}, at rows "
@@ -190,7 +191,7 @@ class _Module(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, _index: int) -> None:
-        self.logits.append(self.net(batch.inputs).float().cpu())
+        self.logits.append(self._logits(batch).float().cpu())
         self.labels.append(batch.labels.cpu())
 
     def on_validation_epoch_end(self) -> None:
@@ -203,6 +204,10 @@ class _Module(lightning.LightningModule):
         for name in ("mcc", "accuracy", "roc_auc", "pr_auc"):
             # With one class the AUCs do not exist: the worst value keeps such a checkpoint last.
             self.log(f"val_{name}", float(getattr(measured, name) or 0.0), prog_bar=name == "mcc")
+
+    def _logits(self, batch: Batch) -> Tensor:
+        logits: Tensor = self.net(batch.inputs.to(memory_format=torch.channels_last_3d))
+        return logits
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         weight = torch.tensor(self.class_weight, device=logits.device)
