@@ -19,7 +19,7 @@ test-slow: $(INSTALLED)
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy src benchmarks
 	$(BIN)/lint-imports
 
 install: $(INSTALLED)

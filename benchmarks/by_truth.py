@@ -63,7 +63,9 @@ def describe(name: str, some: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
         rates.append((own if len(own) else rows[rows["stalled"] == label])["right"].mean())
     if not cells[0].isdigit() or int(cells[0]) == 0:
         return [name, *cells, *("-" for _ in PREVALENCES)]
-    return [name, *cells, *(f"{float(metrics.reweighted_mcc(*rates, p)):.3f}" for p in PREVALENCES)]
+    found, called_so = rates
+    mcc = [float(metrics.reweighted_mcc(found, called_so, share)) for share in PREVALENCES]
+    return [name, *cells, *(f"{value:.3f}" for value in mcc)]
 
 
 if __name__ == "__main__":

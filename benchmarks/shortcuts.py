@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from stallscan import clip as clips
 from stallscan import decide, metrics, nets, recipe, workers
 from stallscan.augment import AugmentSettings
-from stallscan.dataset import Batch, ClipDataset, Collate, Example, LengthSampler
+from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler
 from stallscan.outline import Box
 from stallscan.recipe import Recipe
 from stallscan.simulate import SimulateSettings, make_plan
@@ -266,14 +266,12 @@ class SeenClips(ClipDataset):
         self.see = see
         self.rows = rows
 
-    def __getitem__(self, index: int | tuple[int, int]) -> Example:
-        """Give a sample by row, or by (epoch, row); what is drawn depends on nothing else."""
-        example = super().__getitem__(index)
-        epoch, row = index if isinstance(index, tuple) else (0, index)
+    def load(self, epoch: int, row: int) -> Tensor:
+        """Read what is seen of a clip; what is drawn depends on nothing but the arguments."""
         # The clip's own number keeps the draws of the parts apart.
         place = int(self.rows[row])
         rng = np.random.default_rng([self.seed, epoch, place])
-        return example._replace(pixels=self.see(example.pixels, rng, place))
+        return self.see(super().load(epoch, row), rng, place)
 
 
 class PictureNet(nn.Module):
@@ -338,6 +336,7 @@ def _train_net(
     torch.manual_seed(shipped.seed)
     is_picture = augmentation is PICTURE_AUGMENT
     net = PictureNet() if is_picture else nets.build(shipped.net)
+    net = net if is_picture else net.to(memory_format=torch.channels_last_3d)
     frames = [
         1 if is_picture else min(corpus.store.frames(name), WINDOW_FRAMES)
         for name in corpus.truth["filename"].iloc[corpus.fit]
@@ -370,7 +369,7 @@ def _train_net(
 def _step(net: nn.Module, batch: Batch, optimiser: torch.optim.Optimizer) -> None:
     # As the shipped recipe trains (bf16-mixed), on any processor.
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = net(batch.inputs)
+        logits = net(batch.inputs.to(memory_format=torch.channels_last_3d))
     loss = F.binary_cross_entropy_with_logits(logits.float(), batch.labels)
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]

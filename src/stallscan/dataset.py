@@ -72,12 +72,16 @@ class ClipDataset(Dataset[Example]):
     def __getitem__(self, index: int | tuple[int, int]) -> Example:
         """Give a sample by row, or by (epoch, row) to have it augmented for that epoch."""
         epoch, row = index if isinstance(index, tuple) else (0, index)
-        pixels = torch.from_numpy(self.store.read(self.filenames[row]))
+        pixels = self.load(epoch, row)
         if self.augmentation is not None:
             state = np.random.SeedSequence([self.seed, epoch, row]).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(state[0]) >> 1)
             pixels = augment.apply(pixels, self.augmentation, generator)
         return Example(pixels, self.labels[row], row)
+
+    def load(self, _epoch: int, row: int) -> Tensor:
+        """Read a clip, not augmented: uint8 (T, S, S, C)."""
+        return torch.from_numpy(self.store.read(self.filenames[row]))
 
 
 class LengthSampler(Sampler[list[tuple[int, int]]]):
