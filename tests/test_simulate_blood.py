@@ -102,13 +102,13 @@ def test_runs_plugs_and_packed_cells_have_their_lengths():
     plugs, plasma = many_runs("plug")
     assert 7.5 <= plugs.min() < 9
     assert 31 < plugs.max() <= 32.5
-    assert 14.5 <= plasma.min() < 17
-    assert 57 < plasma.max() <= 60.5
+    assert 9.5 <= plasma.min() < 12
+    assert 38 < plasma.max() <= 40.5
     packed, plasma = many_runs("packed", 1.3)
     assert 30 <= packed.min() < 50
     assert 125 < packed.max() < 160
-    assert 1.5 <= plasma.min() < 2.5
-    assert 7.5 < plasma.max() <= 8.5
+    assert 2.5 <= plasma.min() < 4
+    assert 11 < plasma.max() <= 12.5
 
 
 def test_a_pattern_repeats_without_a_seam():

@@ -53,11 +53,11 @@ class _Kind(NamedTuple):
 
 KINDS = {
     # Plasma between single cells is drawn from the hematocrit instead.
-    "cells": _Kind(CELL_UM, (1, 1), (0, 0), (0.3, 0.75), 0.4, 0.6),
-    "train": _Kind(CELL_UM, (2, 8), (8, 30), (0.4, 0.85), 0.25, 0.3),
-    "plug": _Kind((8, 32), (1, 1), (15, 60), (0.7, 0.95), 0.2, 0.07),
+    "cells": _Kind(CELL_UM, (1, 1), (0, 0), (0.45, 0.85), 0.4, 0.6),
+    "train": _Kind(CELL_UM, (2, 8), (8, 30), (0.55, 0.9), 0.33, 0.3),
+    "plug": _Kind((8, 32), (1, 1), (10, 40), (0.7, 0.95), 0.2, 0.07),
     # Runs of 40 to 150 um.
-    "packed": _Kind(CELL_UM, (7, 22), (2, 8), (0.7, 0.95), 0.15, 0.03),
+    "packed": _Kind(CELL_UM, (7, 22), (3, 12), (0.7, 0.95), 0.07, 0.03),
 }
 
 

@@ -24,12 +24,12 @@ Rng = np.random.Generator
 
 # How often an outlined segment runs so: chosen, by what is seen in the real recordings (FACTS 5).
 SHAPES = {
-    "plane": 0.36,
-    "oblique": 0.28,
-    "horseshoe": 0.16,
-    "arch": 0.11,
-    "end_on": 0.06,
-    "large": 0.03,
+    "plane": 0.42,
+    "oblique": 0.22,
+    "horseshoe": 0.18,
+    "arch": 0.12,
+    "end_on": 0.04,
+    "large": 0.02,
 }
 # FACTS 5: capillaries are 4-8 px wide
 CAPILLARY_RADIUS_UM = (2.1, 4.0)
@@ -125,7 +125,7 @@ def draw_scene(rng: Rng, settings: SimulateSettings, project: Project, stalled: 
         line, outline = _draw_target(rng, kind, shape, project)
         others = list(_draw_network(rng, line, extent))
     radius = rng.uniform(10, 22) if kind == "large" else rng.uniform(*CAPILLARY_RADIUS_UM)
-    target = Vessel(line, radius * _vary(rng, len(line)), rng.uniform(0.4, 1))
+    target = Vessel(line, radius * _vary(rng, len(line)), rng.uniform(0.5, 1))
     if kind == "large":
         others += _continue(rng, target)
     others += _draw_large(rng, extent, outline, pixel)
@@ -212,7 +212,7 @@ def _draw_target(
 def _draw_target_line(rng: Rng, kind: str, shrink: float) -> F64:
     tilt, turn, dive = {
         "plane": (rng.normal(0, 0.12), rng.normal(0, 0.7), rng.normal(0, 0.2)),
-        "oblique": (rng.choice([-1, 1]) * rng.uniform(0.25, 0.75), rng.normal(0, 0.7), 0.0),
+        "oblique": (rng.choice([-1, 1]) * rng.uniform(0.2, 0.5), rng.normal(0, 0.7), 0.0),
         "end_on": (rng.choice([-1, 1]) * rng.uniform(0.9, 1.3), rng.normal(0, 0.5), 0.0),
         "horseshoe": (rng.normal(0, 0.3), rng.choice([-1, 1]) * rng.uniform(2.4, 4.4), 0.0),
         "arch": (
