@@ -233,8 +233,8 @@ def draw_patterns(rng: Rng, kinds: Sequence[str]) -> F32:
         Source of lengths and gaps.
     kinds : sequence of str
         ``cells``: each by itself, of `CELL_UM`, at a `HEMATOCRIT` of its own; ``train``: 2-8 cells
-        in a row, then 8-30 um of plasma; ``plug``: one body of 8-32 um, then 15-60 um of plasma;
-        ``packed``: some 40-150 um of cells in a row, then 2-8 um of plasma.
+        in a row, then 8-30 um of plasma; ``plug``: one body of 8-32 um, then 10-40 um of plasma;
+        ``packed``: some 40-150 um of cells in a row, then 3-12 um of plasma.
 
     Returns
     -------
