@@ -19,7 +19,7 @@ test-slow: $(INSTALLED)
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src benchmarks
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 install: $(INSTALLED)

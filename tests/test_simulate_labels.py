@@ -264,5 +264,13 @@ def test_blood_flows_through_labelled_vessels(tmp_path: Path) -> None:
     assert truth.stalled
     assert len(frames) == truth.frames
     assert np.ptp(frames[..., 2]) > 50
-    scene = make_plan(0, 1, True, settings).scene
-    assert np.median(scene.vessels[1].radius_um) == pytest.approx(4, rel=0.2)
+    # All of them, the outlined one included, are as wide as they are labelled; none is drawn.
+    for vessel in make_plan(0, 1, True, settings).scene.vessels:
+        assert np.median(vessel.radius_um) == pytest.approx(4, rel=0.2)
+
+
+def test_a_stack_of_large_vessels_has_nothing_to_outline(tmp_path: Path) -> None:
+    path = write(tmp_path / "wide.tif", draw((1, 1, 1), [((10, 55, 30), (100, 55, 30))], 9))
+    settings = SimulateSettings(height=160, width=192, label_stack=str(path))
+    with pytest.raises(InputError, match=r"wide\.tif: no capillary in it fits"):
+        make_plan(0, 1, False, settings)

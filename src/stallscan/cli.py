@@ -104,13 +104,15 @@ def simulate(
 def _simulate_corpus(
     out: Path, settings: "SimulateSettings", recipe: str | None, processes: int | None
 ) -> None:
-    from stallscan import recipe as recipes
     from stallscan.simulate import corpus
 
     if recipe is None:
         with _progress("simulating recordings") as progress:
             summary = corpus.simulate(out, settings, processes, progress)
     else:
+        # A recipe knows the nets, and so torch: seconds that videos need not wait for.
+        from stallscan import recipe as recipes
+
         made_for = recipes.read_recipe(recipe)
         with _progress("simulating clips") as progress:
             summary = corpus.simulate_clips(

@@ -79,8 +79,8 @@ class ClipDataset(Dataset[Example]):
             pixels = augment.apply(pixels, self.augmentation, generator)
         return Example(pixels, self.labels[row], row)
 
-    def load(self, _epoch: int, row: int) -> Tensor:
-        """Read a clip, not augmented: uint8 (T, S, S, C)."""
+    def load(self, epoch: int, row: int) -> Tensor:
+        """Read a clip, not augmented: uint8 (T, S, S, C); here it is the same in every epoch."""
         return torch.from_numpy(self.store.read(self.filenames[row]))
 
 

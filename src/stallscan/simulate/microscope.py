@@ -108,10 +108,8 @@ def draw_microscope(rng: Rng, scene: Scene, project: Project) -> Microscope:
     attenuation = rng.uniform(*ATTENUATION_UM)
     laser = _draw_laser(rng, frames)
     power = laser * np.exp(-np.arange(frames) * scene.step_um / attenuation)
-    photons = float(np.clip(project.photons * math.exp(0.45 * rng.standard_normal()), 5, 150))
-    background = float(
-        np.clip(project.background * math.exp(0.35 * rng.standard_normal()), 0.02, 0.3)
-    )
+    photons = _vary(rng, project.photons, 0.45, (5, 150))
+    background = _vary(rng, project.background, 0.35, (0.02, 0.3))
     black = photons * background * rng.uniform(*BLACK_LEVEL)
     white = max(photons * rng.uniform(*WHITE_LEVEL), black + 0.2 * photons)
     return Microscope(
@@ -165,6 +163,7 @@ def black_area(
 
 
 def _vary(rng: Rng, centre: float, spread: float, limits: tuple[float, float]) -> float:
+    """Let a recording differ from its project, log-normally and within limits."""
     return float(np.clip(centre * math.exp(spread * rng.standard_normal()), *limits))
 
 

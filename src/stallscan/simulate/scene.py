@@ -103,7 +103,7 @@ def draw_scene(rng: Rng, settings: SimulateSettings, project: Project, stalled: 
     settings : SimulateSettings
         Size of the field, and the label stack if the network comes from one.
     project : Project
-        Size of a pixel, depth of a step, number of frames, brightness of puncta.
+        Size of a pixel, depth of a step, number of frames.
     stalled : bool
         A stalled segment is no large vessel: those do not stall. Nothing else depends on it.
 
@@ -120,21 +120,15 @@ def draw_scene(rng: Rng, settings: SimulateSettings, project: Project, stalled: 
     if stalled and kind == "large":
         kind = "plane"
     if settings.label_stack:
-        kind, line, outline, others = _from_labels(rng, settings, project, extent)
+        kind, vessels, outline = _from_labels(rng, settings, project, extent)
     else:
-        line, outline = _draw_target(rng, kind, shape, project)
-        others = list(_draw_network(rng, line, extent))
-    radius = rng.uniform(10, 22) if kind == "large" else rng.uniform(*CAPILLARY_RADIUS_UM)
-    target = Vessel(line, radius * _vary(rng, len(line)), rng.uniform(0.5, 1))
-    if kind == "large":
-        others += _continue(rng, target)
-    others += _draw_large(rng, extent, outline, pixel)
+        vessels, outline = _draw_vessels(rng, kind, shape, project, extent)
     return Scene(
         shape=shape,
         um_per_px=pixel,
         step_um=step,
         shape_kind=kind,
-        vessels=(target, *others),
+        vessels=tuple(vessels),
         puncta=_draw_puncta(rng, extent),
         haze=_draw_haze(rng, shape),
         outline=outline,
@@ -228,6 +222,20 @@ def _draw_target_line(rng: Rng, kind: str, shrink: float) -> F64:
     return draw_line(rng, length, tilt * shrink, turn, dive * shrink)
 
 
+def _draw_vessels(
+    rng: Rng, kind: str, shape: tuple[int, int, int], project: Project, extent: F64
+) -> tuple[list[Vessel], Outline]:
+    """Draw the outlined segment, the network around it, and large vessels."""
+    line, outline = _draw_target(rng, kind, shape, project)
+    others = list(_draw_network(rng, line, extent))
+    radius = rng.uniform(10, 22) if kind == "large" else rng.uniform(*CAPILLARY_RADIUS_UM)
+    target = Vessel(line, radius * _vary(rng, len(line)), rng.uniform(0.5, 1))
+    if kind == "large":
+        others += _continue(rng, target)
+    others += _draw_large(rng, extent, outline, project.um_per_px)
+    return [target, *others], outline
+
+
 def _draw_network(rng: Rng, segment: F64, extent: F64) -> Iterator[Vessel]:
     length = rng.uniform(*LENGTH_UM3)
     network = grow(rng, segment, -MARGIN_UM, extent + MARGIN_UM, length)
@@ -316,36 +324,38 @@ def _if_clear(rng: Rng, line: F64, radius_um: float, outlined: cKDTree) -> Itera
 
 def _from_labels(
     rng: Rng, settings: SimulateSettings, project: Project, extent: F64
-) -> tuple[str, F64, Outline, list[Vessel]]:
-    """Take the network from a label stack, and outline one of its segments that fits."""
+) -> tuple[str, list[Vessel], Outline]:
+    """Take the vessels from a label stack, and outline one of its capillaries that fits."""
     whole = _read_labels(settings.label_stack, settings.label_um)
     shape = (settings.height, settings.width)
     for _ in range(20):
         network = labels.place(whole, rng, (float(extent[0]), float(extent[1]), float(extent[2])))
         for index in rng.permutation(len(network.segments)):
-            line = network.segments[index].line
-            low, high = line.min(axis=0), line.max(axis=0)
-            # The stack may be thicker than the recording: it is moved so that the segment fits.
-            lift = float(extent[2]) / 2 - float(low[2] + high[2]) / 2
-            if high[2] - low[2] > 0.65 * extent[2] or (low[:2] < 0).any():
+            segment = network.segments[index]
+            low, high = segment.line.min(axis=0), segment.line.max(axis=0)
+            if (low[:2] < 0).any() or (high[:2] > extent[:2]).any():
                 continue
-            if (high[:2] > extent[:2]).any():
+            if high[2] - low[2] > 0.65 * extent[2] or segment.radius_um.mean() > LARGE_RADIUS_UM:
                 continue
             dilation = rng.uniform(11, 18)
             outline = draw_outline(
-                line[:, :2] / project.um_per_px, shape, dilation, rng.uniform(*LINE_WIDTH_PX)
+                segment.line[:, :2] / project.um_per_px,
+                shape,
+                dilation,
+                rng.uniform(*LINE_WIDTH_PX),
             )
             if not outline.has_real_size:
                 continue
-            shift = np.array([0.0, 0.0, lift])
-            others = [
-                Vessel(segment.line + shift, segment.radius_um, rng.uniform(0.5, 1))
-                for at, segment in enumerate(network.segments)
-                if at != index
+            # The stack may be thicker than the recording: it is moved so that the segment fits.
+            lift = [0.0, 0.0, float(extent[2] - low[2] - high[2]) / 2]
+            others = [each for at, each in enumerate(network.segments) if at != index]
+            vessels = [
+                Vessel(each.line + lift, each.radius_um, rng.uniform(0.5, 1))
+                for each in (segment, *others)
             ]
-            return _name_shape(line), line + shift, outline, others
+            return _name_shape(segment.line), vessels, outline
     raise InputError(
-        f"{settings.label_stack}: none of its segments fits a recording of {shape[1]} x {shape[0]} "
+        f"{settings.label_stack}: no capillary in it fits a recording of {shape[1]} x {shape[0]} "
         "px; check --label-um, the size of a voxel"
     )
 

@@ -27,8 +27,8 @@ class SimulateSettings(Settings):
     crf : int
         Constant rate factor of x264, 0..51; 15 in the competition.
     label_stack : str
-        TIFF or npy file of a segmented stack (vessels are not 0): blood flows through its vessels
-        instead of through drawn ones. Empty: vessels are drawn.
+        TIFF file of a segmented stack (vessels are not 0): blood flows through its vessels instead
+        of through drawn ones. Empty: vessels are drawn.
     label_um : tuple of float
         Size of one voxel of the label stack along z, y and x, um, above 0.
     """
