@@ -1,12 +1,12 @@
 """Outlined recordings with known label: vessels in depth, blood that moves or stays, a microscope.
 
-The order is that of nature, a file each: `network` (or `labels`, a real one), `contour` and
-`scene` (vessels in um, the outline, other tissue), `blood` (cells on the arc length and how they
-move), `projects` and `microscope` (who scanned it and how), `imaging` (light, photons, display),
-`recording` (one of them, with its truth), `crowd` (what citizens said of it), `corpus` (a folder of
-them) and `sheet` (a look at them). Everything of a recording but the motion in its outlined segment
-is drawn before, and independently of, its label, given its project: whether it stalls can be read
-from motion alone.
+The order is that of nature, a file each: `network` (or `labels`, a real one, with the help of
+`centrelines`), `contour` and `scene` (vessels in um, the outline, other tissue), `blood` (cells on
+the arc length and how they move), `projects` and `microscope` (who scanned it and how), `imaging`
+(light, photons, display), `recording` (one of them, with its truth), `crowd` (what citizens said of
+it), `corpus` (a folder of them) and `sheet` (a look at them). Everything of a recording but the
+motion in its outlined segment is drawn before, and independently of, its label, given its project
+and that large vessels do not stall: whether it stalls is to be read from motion.
 """
 
 from stallscan.simulate.contour import AREA_PX, COLOUR, draw_outline
