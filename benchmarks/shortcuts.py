@@ -27,10 +27,9 @@ from torch.utils.data import DataLoader
 
 from stallscan import clip as clips
 from stallscan import decide, metrics, nets, recipe, workers
-from stallscan.augment import AugmentSettings
 from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler
 from stallscan.outline import Box
-from stallscan.recipe import Recipe
+from stallscan.recipe import AugmentSettings, Recipe
 from stallscan.simulate import SimulateSettings, make_plan
 from stallscan.simulate.corpus import simulate_clips
 from stallscan.store import Store

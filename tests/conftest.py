@@ -24,8 +24,8 @@ def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from stallscan.bundle import BundleSpec
     from stallscan.clip import ClipSettings
     from stallscan.decide import Calibration
-    from stallscan.nets import NetSettings
     from stallscan.outline import OutlineSettings
+    from stallscan.recipe import NetSettings
 
     net = NetSettings(mean=(0.2, 0.0), std=(0.2, 1.0))
     torch.manual_seed(3)

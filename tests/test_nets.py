@@ -7,7 +7,7 @@ from torchvision.models import video as torchvision_video
 
 from stallscan import nets
 from stallscan.errors import InputError
-from stallscan.nets import NetSettings, PretrainedSettings
+from stallscan.recipe import NetSettings, PretrainedSettings
 
 MAKERS = {
     "r3d_18": torchvision_video.r3d_18,

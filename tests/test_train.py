@@ -12,12 +12,11 @@ import torch
 import yaml
 
 from stallscan import bundle, prepare, recipe, store, tables, train
-from stallscan.augment import AugmentSettings
 from stallscan.clip import ClipSettings
 from stallscan.dataset import ClipDataset, Collate, LengthSampler
 from stallscan.errors import InputError, SettingsError, StoreError
-from stallscan.nets import NetSettings
 from stallscan.outline import OutlineSettings
+from stallscan.recipe import AugmentSettings, NetSettings
 from stallscan.video import Source
 from tests import drawing
 

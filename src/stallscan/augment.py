@@ -1,34 +1,9 @@
 """Augmentation of clips in training: one draw for all frames of a clip."""
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from stallscan.settings import Settings
-
-
-class AugmentSettings(Settings):
-    """Chances of each change to a clip. The defaults for rotation and flip are published (FACTS 2).
-
-    Attributes
-    ----------
-    rotate : float
-        Chance of a rotation by 90, 180 or 270 degrees.
-    flip : float
-        Chance of a flip: vertical, horizontal, or both.
-    reverse : float
-        Chance of reversed time. Blood that flows backwards flows; blood that stands, stands.
-    gamma : float
-        Grey levels are raised to a power between 1 / (1 + gamma) and 1 + gamma.
-    noise : float
-        Highest standard deviation of added Gaussian noise, as a share of the full range.
-    """
-
-    rotate: float = Field(default=0.25, ge=0, le=1)
-    flip: float = Field(default=0.25, ge=0, le=1)
-    reverse: float = Field(default=0.0, ge=0, le=1)
-    gamma: float = Field(default=0.0, ge=0, le=2)
-    noise: float = Field(default=0.0, ge=0, le=0.5)
+from stallscan.recipe import AugmentSettings
 
 
 def apply(clip: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:

@@ -19,8 +19,8 @@ from stallscan import files
 from stallscan.clip import ClipSettings
 from stallscan.decide import Calibration
 from stallscan.errors import BundleError, SettingsError
-from stallscan.nets import NetSettings
 from stallscan.outline import OutlineSettings
+from stallscan.recipe import NetSettings
 from stallscan.settings import Settings
 
 SPEC_NAME = "bundle.json"

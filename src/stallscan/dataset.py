@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from stallscan import augment, clip
-from stallscan.augment import AugmentSettings
-from stallscan.nets import NetSettings
+from stallscan.recipe import AugmentSettings, NetSettings
 from stallscan.store import Store
 
 

@@ -6,63 +6,16 @@
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import video as torchvision_video
 
 from stallscan.errors import InputError
-from stallscan.settings import Settings
-
-# Mean and standard deviation of Kinetics-400 in R, G, B, as torchvision's weights expect them.
-KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
-KINETICS_STD = (0.22803, 0.22145, 0.216989)
-
-
-class NetSettings(Settings):
-    """Which net, and what it expects of its input.
-
-    Attributes
-    ----------
-    name : str
-        A key of `NETS`.
-    normalisation : str
-        ``per-video``: every BatchNorm uses the mean and variance of the one video at hand, in
-        training and in inference (FACTS 2); ``running``: statistics gathered in training.
-    mean, std : tuple of float
-        Of each channel, on the scale 0..1; subtracted and divided by.
-    """
-
-    name: Literal["stallnet", "r3d_18", "mc3_18", "r2plus1d_18"] = "stallnet"
-    normalisation: Literal["per-video", "running"] = "per-video"
-    mean: tuple[float, ...] = KINETICS_MEAN
-    std: tuple[float, ...] = KINETICS_STD
-
-    @model_validator(mode="after")
-    def _same_channels(self) -> "NetSettings":
-        if len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
-            raise ValueError("mean and std need one value a channel, std above 0")
-        return self
-
-
-class PretrainedSettings(Settings):
-    """What the training starts from.
-
-    Attributes
-    ----------
-    source : str
-        ``none``: random; ``kinetics``: torchvision's Kinetics-400 weights, downloaded by
-        torchvision; ``file``: a state dict in torchvision's names (.safetensors, .pt or .pth).
-    file : Path or None
-        With ``source: file``.
-    """
-
-    source: Literal["none", "kinetics", "file"] = "none"
-    file: Path | None = Field(default=None)
+from stallscan.recipe import NetSettings, PretrainedSettings
 
 
 class VideoNorm3d(nn.BatchNorm3d):

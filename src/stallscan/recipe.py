@@ -1,18 +1,22 @@
-"""The recipe: one YAML file that says a whole experiment, by joining the modules' settings."""
+"""The recipe: one YAML file that says a whole experiment, by joining the modules' settings.
+
+Settings of modules that need torch stand here, so that a recipe is read without it.
+"""
 
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from stallscan.augment import AugmentSettings
 from stallscan.clip import ClipSettings
 from stallscan.errors import SettingsError
-from stallscan.nets import NetSettings, PretrainedSettings
 from stallscan.outline import OutlineSettings
 from stallscan.settings import Settings, read_yaml
 
 SHIPPED = Path(__file__).with_name("recipes")
+# Mean and standard deviation of Kinetics-400 in R, G, B, as torchvision's weights expect them.
+KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
+KINETICS_STD = (0.22803, 0.22145, 0.216989)
 
 
 class DataSettings(Settings):
@@ -29,6 +33,72 @@ class DataSettings(Settings):
 
     rule: str = "all"
     validation: float = Field(default=0.1, gt=0, lt=1)
+
+
+class NetSettings(Settings):
+    """Which net, and what it expects of its input.
+
+    Attributes
+    ----------
+    name : str
+        A key of `nets.NETS`.
+    normalisation : str
+        ``per-video``: every BatchNorm uses the mean and variance of the one video at hand, in
+        training and in inference (FACTS 2); ``running``: statistics gathered in training.
+    mean, std : tuple of float
+        Of each channel, on the scale 0..1; subtracted and divided by.
+    """
+
+    name: Literal["stallnet", "r3d_18", "mc3_18", "r2plus1d_18"] = "stallnet"
+    normalisation: Literal["per-video", "running"] = "per-video"
+    mean: tuple[float, ...] = KINETICS_MEAN
+    std: tuple[float, ...] = KINETICS_STD
+
+    @model_validator(mode="after")
+    def _same_channels(self) -> "NetSettings":
+        if len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
+            raise ValueError("mean and std need one value a channel, std above 0")
+        return self
+
+
+class PretrainedSettings(Settings):
+    """What the training starts from.
+
+    Attributes
+    ----------
+    source : str
+        ``none``: random; ``kinetics``: torchvision's Kinetics-400 weights, downloaded by
+        torchvision; ``file``: a state dict in torchvision's names (.safetensors, .pt or .pth).
+    file : Path or None
+        With ``source: file``.
+    """
+
+    source: Literal["none", "kinetics", "file"] = "none"
+    file: Path | None = Field(default=None)
+
+
+class AugmentSettings(Settings):
+    """Chances of each change to a clip. The defaults for rotation and flip are published (FACTS 2).
+
+    Attributes
+    ----------
+    rotate : float
+        Chance of a rotation by 90, 180 or 270 degrees.
+    flip : float
+        Chance of a flip: vertical, horizontal, or both.
+    reverse : float
+        Chance of reversed time. Blood that flows backwards flows; blood that stands, stands.
+    gamma : float
+        Grey levels are raised to a power between 1 / (1 + gamma) and 1 + gamma.
+    noise : float
+        Highest standard deviation of added Gaussian noise, as a share of the full range.
+    """
+
+    rotate: float = Field(default=0.25, ge=0, le=1)
+    flip: float = Field(default=0.25, ge=0, le=1)
+    reverse: float = Field(default=0.0, ge=0, le=1)
+    gamma: float = Field(default=0.0, ge=0, le=2)
+    noise: float = Field(default=0.0, ge=0, le=0.5)
 
 
 class TrainingSettings(Settings):
