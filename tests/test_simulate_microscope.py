@@ -58,7 +58,7 @@ def test_scanning_takes_most_of_the_frame(scopes):
 def test_optics_and_detector_stay_in_their_ranges(scopes):
     for name, low, high in (
         ("psf_xy_um", 0.8, 1.4),
-        ("psf_z_um", 1.6, 3.2),
+        ("psf_z_um", 1.4, 2.8),
         ("attenuation_um", 100, 600),
         ("photons", 5, 150),
         ("excess", 0.2, 0.5),

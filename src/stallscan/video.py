@@ -156,6 +156,8 @@ def write(
             picture = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(array), format="rgb24" if array.ndim == 3 else "gray"
             )
+            # As ffmpeg's programs do by default; the library's own default dulls thin lines.
+            picture = picture.reformat(format="yuv420p", interpolation="BICUBIC")
             picture.pts = index
             container.mux(stream.encode(picture))
         container.mux(stream.encode())

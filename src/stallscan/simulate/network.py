@@ -10,8 +10,8 @@ from scipy.spatial import cKDTree
 F64 = NDArray[np.float64]
 Rng = np.random.Generator
 
-# Points on each edge before it is resampled: 3 um apart on the longest.
-POINTS = 33
+# Points on each edge before it is resampled: 8 um apart on the longest.
+POINTS = 17
 # chosen: edges shorter than this look like knots, longer ones like wires
 EDGE_UM = (18.0, 130.0)
 # chosen: two capillaries are hardly ever closer than this; nearer they would look like one
@@ -101,7 +101,13 @@ def resample(curves: F64, step_um: float = 1.0) -> list[F64]:
     flat = np.column_stack(
         [np.interp(wanted, known, curves[:, :, axis].ravel()) for axis in range(3)]
     )
-    return np.split(flat, np.cumsum(parts + 1)[:-1])
+    return cut(flat, parts + 1)
+
+
+def cut(table: F64, sizes: NDArray[np.int64]) -> list[F64]:
+    """Cut a table into parts of so many rows; of hundreds, much faster than `numpy.split`."""
+    ends = np.cumsum(sizes).tolist()
+    return [table[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
 
 
 def _join(rng: Rng, place: F64, segment: F64) -> NDArray[np.int64]:

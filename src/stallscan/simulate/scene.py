@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from stallscan.errors import InputError
 from stallscan.simulate import labels
 from stallscan.simulate.contour import LINE_WIDTH_PX, Outline, draw_outline
-from stallscan.simulate.network import Network, grow, resample
+from stallscan.simulate.network import Network, cut, grow, resample
 from stallscan.simulate.projects import Project, draw_frame_count
 from stallscan.simulate.settings import SimulateSettings
 
@@ -37,6 +37,8 @@ LARGE_RADIUS_UM = 6.0  # chosen: wider vessels carry many cells abreast
 # Length of vessels, 1 m a mm3 is 1e-3 um a um3; chosen around the 0.9 that Blinder et al. 2013
 # find in the cortex.
 LENGTH_UM3 = (0.8e-3, 1.7e-3)
+# chosen: with it outlines enclose what the real ones do
+DILATION_PX = (7.5, 28.0)
 # Room around the field: vessels there reach into it.
 MARGIN_UM = np.array([35.0, 35.0, 25.0])
 
@@ -178,8 +180,9 @@ def _draw_target(
     frames, height, width = shape
     touches = rng.random() < 0.05  # FACTS 5: at times open at the image border
     for shrink in np.linspace(1, 0, 100):
-        line = _draw_target_line(rng, kind, shrink)
-        dilation = rng.uniform(11, 18)
+        size = math.exp(0.43 * rng.standard_normal())
+        line = _draw_target_line(rng, kind, size, shrink)
+        dilation = _draw_dilation(rng, size)
         low, high = line.min(axis=0), line.max(axis=0)
         depth = (high[2] - low[2]) / project.step_um
         room = np.array([width, height]) - (high - low)[:2] / project.um_per_px
@@ -203,10 +206,15 @@ def _draw_target(
     raise AssertionError("the last try is a short segment in the plane, which always fits")
 
 
-def _draw_target_line(rng: Rng, kind: str, shrink: float) -> F64:
+def _draw_dilation(rng: Rng, size: float = 1.0) -> float:
+    """Draw the distance of the outline from the segment, in px; long segments have a wide one."""
+    return float(np.clip(13 * size * math.exp(0.15 * rng.standard_normal()), *DILATION_PX))
+
+
+def _draw_target_line(rng: Rng, kind: str, size: float, shrink: float) -> F64:
     tilt, turn, dive = {
-        "plane": (rng.normal(0, 0.12), rng.normal(0, 0.7), rng.normal(0, 0.2)),
-        "oblique": (rng.choice([-1, 1]) * rng.uniform(0.2, 0.5), rng.normal(0, 0.7), 0.0),
+        "plane": (rng.normal(0, 0.04), rng.normal(0, 0.7), rng.normal(0, 0.05)),
+        "oblique": (rng.choice([-1, 1]) * rng.uniform(0.15, 0.5), rng.normal(0, 0.7), 0.0),
         "end_on": (rng.choice([-1, 1]) * rng.uniform(0.9, 1.3), rng.normal(0, 0.5), 0.0),
         "horseshoe": (rng.normal(0, 0.3), rng.choice([-1, 1]) * rng.uniform(2.4, 4.4), 0.0),
         "arch": (
@@ -216,8 +224,8 @@ def _draw_target_line(rng: Rng, kind: str, shrink: float) -> F64:
         ),
         "large": (rng.normal(0, 0.05), rng.normal(0, 0.2), 0.0),
     }[kind]
-    longest = {"end_on": 60, "large": 45}.get(kind, 140)
-    wanted = float(np.clip(62 * math.exp(0.4 * rng.standard_normal()), 25, longest))
+    longest = {"end_on": 60, "large": 45}.get(kind, 200)
+    wanted = float(np.clip(54 * size * math.exp(0.5 * rng.standard_normal()), 22, longest))
     length = 30 + (wanted - 30) * (0.4 + 0.6 * shrink)
     return draw_line(rng, length, tilt * shrink, turn, dive * shrink)
 
@@ -258,7 +266,7 @@ def _make_vessels(rng: Rng, network: Network, extent: F64) -> Iterator[Vessel]:
     lines = resample(network.points[seen])
     sizes = np.array([len(line) for line in lines])
     wide = np.maximum(np.repeat(radius[seen], sizes) * _vary(rng, int(sizes.sum())), 1.5)
-    radii = np.split(wide, np.cumsum(sizes)[:-1])
+    radii = cut(wide, sizes)
     yield from map(Vessel, lines, radii, light[seen].tolist())
 
 
@@ -337,7 +345,7 @@ def _from_labels(
                 continue
             if high[2] - low[2] > 0.65 * extent[2] or segment.radius_um.mean() > LARGE_RADIUS_UM:
                 continue
-            dilation = rng.uniform(11, 18)
+            dilation = _draw_dilation(rng)
             outline = draw_outline(
                 segment.line[:, :2] / project.um_per_px,
                 shape,
