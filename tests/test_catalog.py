@@ -345,3 +345,50 @@ def test_the_published_split_of_the_real_selection(real_catalog: pd.DataFrame) -
     train, validation = catalog.split_grouped(selected, 0.2, 0)
     assert len(validation) / len(selected) == pytest.approx(0.2, abs=0.05)
     assert validation["stalled"].sum() / 706 == pytest.approx(0.2, abs=0.05)
+
+
+def _tiers():
+    """100 recordings: 10 stalled, of which 4 in tier1, 3 sure and 3 unsure outside of it."""
+    stalled = np.arange(100) < 10
+    return pd.DataFrame(
+        {
+            "filename": [f"{row:03d}.mp4" for row in range(100)],
+            "project_id": ["A", "C"] * 50,
+            "crowd_score": np.where(np.arange(100) < 7, 0.7, np.where(stalled, 0.55, 0.0)),
+            "tier1": (np.arange(100) < 4) | (np.arange(100) >= 20),
+            "micro": np.arange(100) < 4,
+            "stalled": stalled.astype(int),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "count", "stalled"),
+    [("tier1", 84, 4), ("tier1+stalls", 87, 7), ("third-place+stalls", 87, 7)],
+)
+def test_sure_stalls_outside_tier1_can_be_added(rule, count, stalled):
+    chosen = catalog.select(_tiers(), rule, seed=0)
+    assert (len(chosen), chosen["stalled"].sum()) == (count, stalled)
+
+
+def test_the_rules_of_the_first_place_and_the_matlab_prize_take_every_stall(monkeypatch):
+    for rule in ("first-place", "matlab-prize"):
+        chosen = catalog.select(_tiers(), rule, seed=0)
+        assert len(chosen) == 100
+    take = catalog._all_stalled_and(30)
+    chosen = take(_tiers(), np.random.default_rng(0))
+    assert (len(chosen), chosen["stalled"].sum()) == (30, 10)
+
+
+def test_the_last_stage_of_the_first_place_is_within_its_first():
+    first = catalog.select(_tiers(), "first-place", seed=3)
+    last = catalog.select(_tiers(), "first-place-tier1", seed=3)
+    assert set(last["filename"]) < set(first["filename"])
+    assert last["tier1"].all()
+
+
+def test_a_limit_keeps_both_classes():
+    limited = catalog.limit(_tiers(), 20, seed=0)
+    assert len(limited) == 20
+    assert limited["stalled"].sum() == 2
+    assert len(catalog.limit(_tiers(), 500, seed=0)) == 100

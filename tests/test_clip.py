@@ -12,7 +12,7 @@ from stallscan.recording import from_array
 from tests import drawing, published
 
 
-def _make(frames, **settings):
+def _make(frames, /, **settings):
     recording = from_array(frames)
     return clip.make(recording, outline.find(recording), ClipSettings(**settings))
 
@@ -104,3 +104,42 @@ def test_to_input_scales_and_moves_the_channels():
 def test_unknown_settings_name_the_nearest():
     with pytest.raises(SettingsError, match=r"unknown setting chanels \(did you mean channels\?\)"):
         ClipSettings.parse({"chanels": "rgb"}, "a.yaml")
+
+
+def test_grey_is_the_luma_with_the_outline_left_in():
+    frames = drawing.frames()
+    grey, rgb = _make(frames, channels="grey"), _make(frames, channels="rgb")
+    assert grey.pixels.shape == (*rgb.pixels.shape[:3], 1)
+    luma = video.to_grey(rgb.pixels)
+    assert np.abs(grey.pixels[..., 0].astype(int) - luma).max() <= 2
+
+
+def test_nothing_is_enlarged_where_the_scale_is_kept():
+    made = _make(drawing.frames(), size=200, shape="scale", margin=0)
+    height, width = made.box.row1 - made.box.row0, made.box.col1 - made.box.col0
+    assert np.flatnonzero(made.pixels.any(axis=(0, 2, 3))).size == height
+    assert np.flatnonzero(made.pixels.any(axis=(0, 1, 3))).size == width
+    small = _make(drawing.frames(), size=32, shape="scale")
+    assert np.array_equal(small.pixels, _make(drawing.frames(), size=32, shape="pad").pixels)
+
+
+def test_a_black_background_leaves_what_the_outline_encloses():
+    frames = drawing.frames()
+    plain = _make(frames, channels="grey+mask", size=64)
+    black = _make(frames, channels="grey+mask", size=64, background="black")
+    mask = plain.pixels[0, ..., 1] > 0
+    core = cv2.erode(mask.astype(np.uint8), np.ones((3, 3))) > 0
+    around = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) > 0
+    assert np.array_equal(black.pixels[:, core, 0], plain.pixels[:, core, 0])
+    assert not black.pixels[:, ~around, 0].any()
+
+
+@pytest.mark.parametrize(("frames", "first"), [(5, 1), (6, 1), (8, 0), (11, -1), (12, -2)])
+def test_clips_of_a_number_of_frames_are_cut_or_filled_at_both_ends(frames, first):
+    whole = _make(drawing.frames(), channels="grey+mask").pixels
+    made = _make(drawing.frames(), channels="grey+mask", frames=frames).pixels
+    assert len(whole) == 8
+    assert len(made) == frames
+    kept = slice(max(first, 0), max(first, 0) + min(frames, 8))
+    assert np.array_equal(made[max(-first, 0) :][:8, ..., 0], whole[kept, ..., 0])
+    assert (made[..., 1] == whole[0, ..., 1]).all()

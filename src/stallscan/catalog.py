@@ -22,6 +22,13 @@ from stallscan.tables import listed, read_labels, read_metadata, write_table
 # subset (FACTS 2, write-up of the 3rd place).
 OTHERS_PER_PROJECT = 500
 
+# Recordings that the first place and the MATLAB prize trained on (FACTS 3). Among the 51,490 of the
+# first place are 1,887 stalled, which is all there are; which flowing ones is not said: at random.
+FIRST_PLACE_COUNT, MATLAB_PRIZE_COUNT = 51490, 13990
+
+# The second place added stalled recordings outside tier1 with a higher crowd score (FACTS 3).
+TIER2_CROWD_SCORE = 0.6
+
 # A grouped split is the best of this many random orders of the groups: enough to come within a few
 # per cent of the wanted shares on the competition's 12 projects, few enough that seeds differ.
 GROUPED_TRIES = 50
@@ -132,6 +139,39 @@ def _third_place(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFram
     return pd.concat([tier1[tier1["micro"]], drawn])
 
 
+def _with_tier2_stalls(
+    choose: Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame],
+) -> Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]:
+    """Add the stalled recordings outside tier1 that the crowd was sure of (FACTS 3, 2nd place)."""
+
+    def choose_more(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+        stalled = (catalog["stalled"] == 1) & ~catalog["tier1"]
+        sure = stalled & (catalog["crowd_score"] > TIER2_CROWD_SCORE)
+        return pd.concat([choose(catalog[~sure], rng), catalog[sure]])
+
+    return choose_more
+
+
+def _all_stalled_and(
+    total: int,
+) -> Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]:
+    """Take every stalled recording, and flowing ones at random up to a total."""
+
+    def choose(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+        stalled = catalog[catalog["stalled"] == 1]
+        flowing = catalog[catalog["stalled"] == 0]
+        count = min(max(total - len(stalled), 0), len(flowing))
+        return pd.concat([stalled, flowing.iloc[rng.permutation(len(flowing))[:count]]])
+
+    return choose
+
+
+def _first_place_tier1(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Take what ``first-place`` takes, as far as it is tier1: its last stage (FACTS 3)."""
+    chosen = _all_stalled_and(FIRST_PLACE_COUNT)(catalog, rng)
+    return chosen[chosen["tier1"]]
+
+
 def _flagged(column: str) -> Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]:
     return lambda catalog, rng: catalog[catalog[column]]
 
@@ -148,7 +188,14 @@ RULES: dict[str, Rule] = {
     "tier1": Rule(_flagged("tier1"), ("tier1",)),
     "micro": Rule(_flagged("micro"), ("micro",)),
     "nano": Rule(_flagged("nano"), ("nano",)),
+    "tier1+stalls": Rule(_with_tier2_stalls(_flagged("tier1")), ("tier1", "crowd_score")),
     "third-place": Rule(_third_place, ("tier1", "micro", "project_id")),
+    "third-place+stalls": Rule(
+        _with_tier2_stalls(_third_place), ("tier1", "micro", "project_id", "crowd_score")
+    ),
+    "first-place": Rule(_all_stalled_and(FIRST_PLACE_COUNT), ()),
+    "first-place-tier1": Rule(_first_place_tier1, ("tier1",)),
+    "matlab-prize": Rule(_all_stalled_and(MATLAB_PRIZE_COUNT), ()),
 }
 
 
@@ -161,7 +208,8 @@ def select(catalog: pd.DataFrame, rule: str, seed: int) -> pd.DataFrame:
         From `join_labels` or `tables.read_catalog`.
     rule : str
         A name in `RULES`. ``third-place`` is the published one: the micro subset and at most
-        `OTHERS_PER_PROJECT` others of each project, all from tier1.
+        `OTHERS_PER_PROJECT` others of each project, all from tier1. ``+stalls`` adds stalled
+        recordings outside tier1 with a crowd score above `TIER2_CROWD_SCORE`.
     seed : int
         Seed of what is drawn, 0..2**32 - 1; the same seed gives the same recordings whatever the
         order of the rows.
@@ -215,6 +263,28 @@ def select_to_file(
     _ = selection.class_weight  # a selection without it is refused before it is written
     write_table(selected, out)
     return selection
+
+
+def limit(catalog: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Draw at most so many recordings, with the same share of stalled ones.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        Recordings with stalled (0 or 1).
+    count : int
+        Recordings wanted, at least 1.
+    seed : int
+        Seed of the draw, 0..2**32 - 1.
+
+    Returns
+    -------
+    DataFrame
+        Sorted by filename; at least one of each class that is there, all if there are no more.
+    """
+    if len(catalog) <= count:
+        return _sorted(catalog)
+    return split_stratified(catalog, count / len(catalog), seed)[1]
 
 
 def split_stratified(catalog: pd.DataFrame, fraction: float, seed: int) -> Split:
