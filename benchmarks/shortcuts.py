@@ -200,7 +200,9 @@ def _classify(
         ("all frames, in order", "", see_all),
     ]
     for sees, asked, see in all_frames:
-        training = _Training(epochs, shipped.training.batch_size, shipped.training.learning_rate)
+        training = _Training(
+            epochs, shipped.training.batch_size, shipped.training.stages[0].learning_rate
+        )
         yield _train_net(sees, asked, corpus, shipped, see, training, shipped.augment)
 
 

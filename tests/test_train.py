@@ -13,7 +13,7 @@ import yaml
 
 from stallscan import bundle, prepare, recipe, store, tables, train
 from stallscan.clip import ClipSettings
-from stallscan.dataset import ClipDataset, Collate, LengthSampler
+from stallscan.dataset import ClipDataset, Collate, LengthSampler, Pick
 from stallscan.errors import InputError, SettingsError, StoreError
 from stallscan.outline import OutlineSettings
 from stallscan.recipe import AugmentSettings, NetSettings
@@ -26,7 +26,11 @@ RECIPE = {
     "clip": {"size": 24, "shape": "pad", "channels": "grey+mask"},
     "net": {"mean": [0.2, 0.0], "std": [0.2, 1.0]},
     "augment": {"rotate": 0.5, "flip": 0.5, "reverse": 0.5, "gamma": 0.3, "noise": 0.02},
-    "training": {"epochs": 3, "batch_size": 4, "learning_rate": 1e-3, "monitor": "val_pr_auc"},
+    "training": {
+        "stages": [{"epochs": 3, "learning_rate": 1e-3}],
+        "batch_size": 4,
+        "monitor": "val_pr_auc",
+    },
     "seed": 1,
 }
 
@@ -109,7 +113,7 @@ def test_the_scores_of_validation_are_those_of_prediction(run, data, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_weights(run, data, tmp_path):
-    again = train.train(_recipe(), data, tmp_path)
+    again = train.train(_recipe(), data, tmp_path).bundles[0]
     assert again.weights_sha256 == bundle.load(run / "bundle").spec.weights_sha256
 
 
@@ -119,15 +123,20 @@ def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
     command = [sys.executable, "-m", "stallscan.cli", "train", str(tmp_path / "tiny.yaml")]
     command += ["--data", str(data), "-o", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (out / "checkpoints" / "last.ckpt").is_file():
+    while process.poll() is None and not (out / "checkpoints" / "stage-1" / "last.ckpt").is_file():
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (out / "bundle").exists()
     subprocess.run(command, check=True, capture_output=True)
+    assert (out / "history.csv").read_text() == (run / "history.csv").read_text()
     assert list(pd.read_csv(out / "history.csv")["epoch"]) == [0, 1, 2]
-    ours, theirs = bundle.load(out / "bundle"), bundle.load(run / "bundle")
-    assert ours.spec.weights_sha256 == theirs.spec.weights_sha256
+    last = [
+        torch.load(folder / "checkpoints" / "stage-1" / "last.ckpt", weights_only=False)
+        for folder in (out, run)
+    ]
+    for name, weights in last[0]["state_dict"].items():
+        assert torch.equal(weights, last[1]["state_dict"][name])
 
 
 def test_another_recipe_in_the_same_folder_is_refused(run, data):
@@ -135,9 +144,9 @@ def test_another_recipe_in_the_same_folder_is_refused(run, data):
         train.train(_recipe(seed=2), data, run)
 
 
-def test_a_loss_that_is_not_finite_names_the_rows(data, tmp_path):
-    training = RECIPE["training"] | {"learning_rate": 1e30}
-    with pytest.raises(InputError, match=r"the loss became nan.*at rows \["):
+def test_a_loss_that_is_not_finite_names_the_recordings(data, tmp_path):
+    training = RECIPE["training"] | {"stages": [{"epochs": 3, "learning_rate": 1e30}]}
+    with pytest.raises(InputError, match=r"the loss became nan.* at .*\d\.mp4, \d+\.mp4"):
         train.train(_recipe(training=training), data, tmp_path)
 
 
@@ -162,7 +171,7 @@ def test_a_folder_that_brings_its_clips_needs_no_recordings(clips_only, data, ru
     )
     theirs = train.prepare_data(_recipe(), data, run / "store", lambda _done, _of: None)
     assert ours.sha256 == theirs.sha256
-    assert ours.train.equals(theirs.train)
+    assert ours.table.equals(theirs.table)
     assert np.array_equal(ours.store.read("3.mp4"), theirs.store.read("3.mp4"))
     assert seen == [(16, 16)]
     assert not (tmp_path / "made").exists()
@@ -178,19 +187,21 @@ def test_clips_of_another_recipe_are_refused(clips_only, tmp_path):
 
 def test_a_typo_in_a_recipe_names_the_nearest(tmp_path):
     path = tmp_path / "a.yaml"
-    path.write_text("name: a\ntraining: {epoch: 3}\n")
+    path.write_text("name: a\ntraining: {stages: [{epoch: 3}]}\n")
     with pytest.raises(
-        SettingsError, match=r"unknown setting training\.epoch \(did you mean epochs"
+        SettingsError, match=r"unknown setting training\.stages\.0\.epoch \(did you mean epochs"
     ):
         recipe.read_recipe(path)
 
 
 def test_an_unknown_recipe_names_the_shipped_ones():
-    with pytest.raises(SettingsError, match="shipped recipes: default, third-place"):
+    with pytest.raises(
+        SettingsError, match="shipped recipes: accurate, baseline, default, first-place"
+    ):
         recipe.read_recipe("thrid-place")
 
 
-@pytest.mark.parametrize("name", ["default", "third-place"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml")))
 def test_shipped_recipes_are_valid(name):
     assert recipe.read_recipe(name).name == name
 
@@ -203,8 +214,10 @@ def test_the_third_place_recipe_has_the_published_figures():
     assert published.net.mean == (0.43216, 0.394666, 0.37645)
     assert published.net.std == (0.22803, 0.22145, 0.216989)
     assert published.augment == AugmentSettings(rotate=0.25, flip=0.25)
-    assert (published.training.epochs, published.training.batch_size) == (30, 1)
-    assert (published.training.learning_rate, published.training.weight_decay) == (1e-4, 0)
+    training = published.training
+    assert training.stages == (recipe.StageSettings(epochs=30, learning_rate=1e-4),)
+    assert (training.batch_size, training.weight_decay, training.class_weight) == (1, 0, "ratio")
+    assert (training.schedule, training.warm_up) == ("one-cycle", 0.0001)
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +234,7 @@ def test_samples_depend_on_seed_epoch_and_row_only(clips):
     settings = AugmentSettings(rotate=1, flip=1, reverse=1, gamma=0.5, noise=0.1)
 
     def sample(seed, epoch, row):
-        return ClipDataset(clips, names, [0] * 15, settings, seed)[epoch, row].pixels
+        return ClipDataset(clips, names, [0] * 15, settings, seed)[Pick(row, epoch)].pixels
 
     assert torch.equal(sample(1, 2, 3), sample(1, 2, 3))
     for other in [(0, 2, 3), (1, 1, 3)]:
@@ -241,11 +254,11 @@ def test_batches_hold_every_row_once_and_clips_of_about_one_length():
     sampler = LengthSampler(frames, 8, seed=0)
     batches = list(sampler)
     assert len(batches) == len(sampler) == 126
-    rows = [row for batch in batches for _, row in batch]
+    rows = [pick.row for batch in batches for pick in batch]
     assert sorted(rows) == list(range(1001))
-    assert max(np.ptp(frames[[row for _, row in batch]]) for batch in batches) < 20
+    assert max(np.ptp(frames[[pick.row for pick in batch]]) for batch in batches) < 20
     sampler.set_epoch(1)
-    assert [row for batch in sampler for _, row in batch] != rows
+    assert [pick.row for batch in sampler for pick in batch] != rows
     sampler.set_epoch(0)
     assert list(sampler) == batches
 
@@ -257,3 +270,121 @@ def test_a_batch_is_trimmed_to_its_shortest_clip(clips):
     assert batch.labels.tolist() == [0, 1, 0, 1, 0]
     middle = dataset[4].pixels[2:8, ..., 0].float() / 255
     assert torch.allclose(batch.inputs[4, 0], (middle - 0.2) / 0.2, atol=1e-5)
+
+
+def test_a_batch_is_cut_to_the_shortest_in_all_processes():
+    frames = [20, 21, 22, 23, 30]
+    parts = [list(LengthSampler(frames, 4, seed=0, rank=rank, world=2)) for rank in (0, 1)]
+    for ours, theirs in zip(*parts, strict=True):
+        picks = [*ours, *theirs]
+        assert {pick.frames for pick in picks} == {min(frames[pick.row] for pick in picks)}
+    rows = [pick.row for part in parts for batch in part for pick in batch if pick.weight]
+    assert sorted(rows) == [0, 1, 2, 3, 4]
+
+
+def test_losses_of_all_processes_weigh_one_a_step():
+    for world in (1, 2, 3):
+        parts = [
+            list(LengthSampler([9] * 10, 4, seed=0, rank=rank, world=world))
+            for rank in range(world)
+        ]
+        for batches in zip(*parts, strict=True):
+            total = sum(pick.weight for batch in batches for pick in batch)
+            assert total / world == pytest.approx(1)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_batches_have_their_share_of_stalled(share):
+    labels = np.arange(1000) < 40
+    frames = np.random.default_rng(0).integers(17, 200, 1000)
+    sampler = LengthSampler(frames, 8, seed=0, labels=labels, stalled_share=share)
+    counts = [sum(labels[pick.row] for pick in batch) for batch in sampler]
+    assert sum(counts) == 1000 * share
+    assert max(abs(count - 8 * share) for count in counts) <= 1
+    drawn = [pick.row for batch in sampler for pick in batch if labels[pick.row]]
+    times = np.bincount(drawn, minlength=40)[:40]
+    assert times.max() - times.min() <= 1
+
+
+def test_padded_batches_say_how_many_frames_are_real(clips):
+    dataset = ClipDataset(clips, [f"{i}.mp4" for i in range(3)], [0, 1, 0])
+    settings = NetSettings(mean=(0.2, 0.0), std=(0.2, 1.0))
+    batch = Collate(settings, pad=True)([dataset[i] for i in range(3)])
+    assert batch.inputs.shape == (3, 2, 8, 24, 24)
+    assert batch.frames.tolist() == [6, 7, 8]
+    assert not batch.inputs[0, :, 6:].any()
+    assert Collate(settings, pad=True)([dataset[1], dataset[1]]).frames is None
+
+
+def test_stages_go_on_with_the_best_weights_and_their_own_rule(data, tmp_path):
+    stages = [
+        {"epochs": 2, "learning_rate": 1e-3},
+        {"epochs": 1, "learning_rate": 1e-5, "rule": "tier1"},
+    ]
+    training = RECIPE["training"] | {"stages": stages, "snapshots": 1, "ema": 0.9}
+    train.train(_recipe(training=training), data, tmp_path)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert list(history["epoch"]) == [0, 1, 2]
+    assert history["lr"].iloc[-1] < 1e-5
+    assert bundle.load(tmp_path / "snapshots" / "snapshot-1" / "bundle").spec.name == "tiny"
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "stage-1",
+        "stage-2",
+    ]
+
+
+def test_folds_hold_back_each_recording_once(data, tmp_path):
+    settings = RECIPE["data"] | {"folds": 3}
+    training = RECIPE["training"] | {"stages": [{"epochs": 1, "learning_rate": 1e-3}]}
+    summary = train.train(_recipe(data=settings, training=training), data, tmp_path)
+    assert len(summary.bundles) == 3
+    table = pd.read_csv(tmp_path / "out_of_fold.csv")
+    assert sorted(table["filename"]) == sorted(f"{i}.mp4" for i in range(15))
+    assert set(table["fold"]) == {0, 1, 2}
+    for fold in range(3):
+        held_out = pd.read_csv(tmp_path / f"fold-{fold}" / "validation.csv")
+        assert set(held_out["filename"]) == set(table["filename"][table["fold"] == fold])
+    assert "3 folds" in str(summary)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("weights.safetensors")}
+    train.train(_recipe(data=settings, training=training), data, tmp_path)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_limit_keeps_the_share_of_stalled(data, run, tmp_path):
+    settings = RECIPE["data"] | {"limit": 8}
+    made = train.prepare_data(_recipe(data=settings), data, run / "store", lambda _d, _o: None)
+    assert len(made.table) in (7, 8)  # one has no outline
+    assert made.table["stalled"].sum() >= 3
+
+
+def test_one_class_is_refused(data, tmp_path):
+    shutil.copy(data / "train_metadata.csv", tmp_path)
+    shutil.copytree(data / "train", tmp_path / "train")
+    labels = pd.read_csv(data / "train_labels.csv").assign(stalled=0)
+    labels.to_csv(tmp_path / "train_labels.csv", index=False)
+    with pytest.raises(InputError, match="at least 2 recordings of each class"):
+        train.train(_recipe(), tmp_path, tmp_path / "run")
+
+
+def test_settings_on_the_command_line_replace_those_of_the_recipe():
+    changed = recipe.read_recipe(
+        "third-place", ["net.name=r3d_18", "training.stages.0.epochs=2", "data.limit=50"]
+    )
+    assert changed.net.name == "r3d_18"
+    assert changed.training.stages[0] == recipe.StageSettings(epochs=2, learning_rate=1e-4)
+    assert changed.data.limit == 50
+    assert recipe.shorten(recipe.read_recipe("first-place"), 1).training.stages[1].epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("net.name", "not a setting; expected name=value"),
+        ("training.stages.4.epochs=1", "4 is no place in a list of 1"),
+        ("name.x=1", "name has no settings"),
+        ("net.nam=r3d_18", "did you mean name"),
+    ],
+)
+def test_a_wrong_setting_on_the_command_line_is_said(change, message):
+    with pytest.raises(SettingsError, match=message):
+        recipe.read_recipe("default", [change])

@@ -146,32 +146,146 @@ def select(
     _print(f"{selection} -> {out}")
 
 
-@app.command
-def train(recipe: str, *, data: Path, out: Out) -> None:
+train_app = App(name="train", help_format="plaintext")
+app.command(train_app)
+
+
+@train_app.default
+def train(
+    recipe: str,
+    *,
+    data: Path,
+    out: Out,
+    epochs: int | None = None,
+    limit: int | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+) -> None:
     """Train a net as a recipe says; an interrupted run goes on where it was.
 
     Parameters
     ----------
     recipe
-        A recipe file (YAML), or the name of a shipped one: default, third-place.
+        A recipe file (YAML), or the name of a shipped one: default, baseline, third-place,
+        first-place, second-place, matlab-prize, accurate.
     data
         Folder with train_metadata.csv, train_labels.csv, and train/ or store/ (clips).
     out
         The run folder: recipe, history, plots, checkpoints, bundle.
+    epochs
+        Epochs of each stage, instead of those of the recipe.
+    limit
+        Train on at most so many recordings.
+    set_
+        Another setting of the recipe, name=value (net.name=r3d_18); may be given several times.
     """
     from stallscan import plots
     from stallscan import recipe as recipes
     from stallscan import train as module
 
-    settings = recipes.read_recipe(recipe)
+    changes = list(set_ or [])
+    if limit is not None:
+        changes.append(f"data.limit={limit}")
+    settings = recipes.read_recipe(recipe, changes)
+    if epochs is not None:
+        settings = recipes.shorten(settings, epochs)
     with _progress("preparing clips") as progress:
-        spec = module.train(settings, data, out, progress=progress)
+        summary = module.train(settings, data, out, progress=progress)
+    for history in sorted(out.glob("fold-*/history.csv")) or [out / "history.csv"]:
+        plots.history(history, history.parent / "plots")
+    _print(str(summary))
+
+
+@train_app.command
+def fine_tune(
+    recordings: list[Path],
+    /,
+    *,
+    from_: Annotated[str, Parameter(name="--from")] = "default",
+    labels: Path,
+    out: Out,
+    group: str | None = None,
+    hold_out: float = 0.3,
+    epochs: int = 12,
+    learning_rate: float = 2e-4,
+    seed: int = 0,
+) -> None:
+    """Train a bundle further on labels of your own, and say what it gained.
+
+    Parameters
+    ----------
+    recordings
+        Files and folders.
+    from_
+        The bundle to begin with: name of a shipped one, or a folder.
+    labels
+        CSV with filename, stalled (0 or 1) and, better, a column that names the mouse.
+    out
+        The run folder: bundle, history, plots, comparison.csv.
+    group
+        The column whose recordings stay together; if not given mouse, animal, project_id or
+        project. Empty: split by recording.
+    hold_out
+        Share of the recordings that is held out for the comparison.
+    epochs
+        Passes over the training part, at most.
+    learning_rate
+        Peak of the schedule.
+    seed
+        Of the split and the training.
+    """
+    from stallscan import finetune, plots
+
+    with _progress("preparing clips") as progress:
+        comparison = finetune.fine_tune(
+            from_,
+            recordings,
+            labels,
+            out,
+            group=group,
+            hold_out=hold_out,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            seed=seed,
+            progress=progress,
+        )
     plots.history(out / "history.csv", out / "plots")
-    validation = spec.metrics["validation"]
-    _print(
-        f"bundle -> {out / 'bundle'}; on the validation part, which chose epoch and threshold: "
-        f"MCC {validation['mcc']:.3f} at {100 * spec.prevalence:.1f} % stalled"
-    )
+    _print(str(comparison))
+
+
+@app.command
+def import_weights(
+    state: Path,
+    *,
+    out: Out,
+    net: str = "r2plus1d_18",
+    recipe: str = "third-place",
+    threshold: float = 0.5,
+    prevalence: float = 0.089,
+) -> None:
+    """Make a bundle of weights that were trained elsewhere.
+
+    Parameters
+    ----------
+    state
+        A state dict in torchvision's names, plain or behind the prefix cnn. (.pt, .pth,
+        .safetensors), with a head of one neuron.
+    out
+        The bundle's folder.
+    net
+        The net: r3d_18, mc3_18, r2plus1d_18.
+    recipe
+        How the net was trained: what its outline, clip and input settings are.
+    threshold
+        Stalled is called at or above this score.
+    prevalence
+        Share of stalled recordings that it was trained on.
+    """
+    from stallscan import convert
+    from stallscan import recipe as recipes
+
+    settings = recipes.read_recipe(recipe, [f"net.name={net}"])
+    spec = convert.import_weights(state, settings, out, threshold, prevalence)
+    _print(f"bundle {spec.name}, {spec.net.name} -> {out}")
 
 
 @app.command
@@ -212,6 +326,23 @@ def predict(
         _print(f"{summary.failed} recordings have no call; the column 'reason' says why")
         if strict:
             sys.exit(EXIT_FAILED_ROWS)
+
+
+@app.command
+def explain(recordings: list[Path], /, *, bundle: str) -> None:
+    """Say in words why the baseline calls each recording as it does.
+
+    Parameters
+    ----------
+    recordings
+        Files and folders.
+    bundle
+        A bundle that 'stallscan train baseline' made.
+    """
+    from stallscan import explain as module
+
+    for filename, words in module.explain(recordings, bundle):
+        _print(f"{filename}: {words}")
 
 
 @app.command

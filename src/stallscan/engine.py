@@ -43,4 +43,5 @@ class TorchEngine:
             uint8 (T, S, S, C), as the bundle's clip settings make it.
         """
         array = clip.to_input(pixels, self.settings.mean, self.settings.std)
-        return float(self.net(torch.from_numpy(array)[None].to(self.device))[0])
+        inputs = torch.from_numpy(array)[None].to(self.device)
+        return float(nets.score(self.net, inputs, self.settings)[0])

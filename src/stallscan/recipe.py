@@ -3,9 +3,11 @@
 Settings of modules that need torch stand here, so that a recipe is read without it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, model_validator
 
 from stallscan.clip import ClipSettings
@@ -14,6 +16,7 @@ from stallscan.outline import OutlineSettings
 from stallscan.settings import Settings, read_yaml
 
 SHIPPED = Path(__file__).with_name("recipes")
+Chance = Annotated[float, Field(ge=0, le=1)]
 # Mean and standard deviation of Kinetics-400 in R, G, B, as torchvision's weights expect them.
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 KINETICS_STD = (0.22803, 0.22145, 0.216989)
@@ -26,13 +29,31 @@ class DataSettings(Settings):
     ----------
     rule : str
         Selection rule, by its name in `catalog.RULES`.
+    limit : int
+        At most so many of the selected recordings, drawn with the same share of stalled ones; 0
+        takes all.
     validation : float
         Share held back: it chooses the epoch, the calibration and the threshold, so figures on it
         flatter. Stratified by label.
+    group : str
+        Column of the catalog (``project_id``, ``mouse``) whose recordings stay on one side of a
+        split; empty splits by recording, which flatters.
+    folds : int
+        Train so many times, each recording being held back once, instead of once with `validation`;
+        0 is once.
     """
 
     rule: str = "all"
+    limit: int = Field(default=0, ge=0)
     validation: float = Field(default=0.1, gt=0, lt=1)
+    group: str = ""
+    folds: int = Field(default=0, ge=0, le=50)
+
+    @model_validator(mode="after")
+    def _enough_folds(self) -> "DataSettings":
+        if self.folds == 1:
+            raise ValueError("one fold holds nothing back; use 0 or at least 2")
+        return self
 
 
 class NetSettings(Settings):
@@ -47,12 +68,25 @@ class NetSettings(Settings):
         training and in inference (FACTS 2); ``running``: statistics gathered in training.
     mean, std : tuple of float
         Of each channel, on the scale 0..1; subtracted and divided by.
+    views : str
+        ``one``: the clip as it is; ``flips``: the mean logit of the eight clips that flips of
+        rows, columns and time make of it, in prediction (FACTS 3, first place).
     """
 
-    name: Literal["stallnet", "r3d_18", "mc3_18", "r2plus1d_18"] = "stallnet"
+    name: Literal[
+        "stallnet",
+        "features",
+        "r3d_18",
+        "mc3_18",
+        "r2plus1d_18",
+        "densenet121_3d",
+        "resnet101_3d",
+        "quarters_resnet18",
+    ] = "stallnet"
     normalisation: Literal["per-video", "running"] = "per-video"
     mean: tuple[float, ...] = KINETICS_MEAN
     std: tuple[float, ...] = KINETICS_STD
+    views: Literal["one", "flips"] = "one"
 
     @model_validator(mode="after")
     def _same_channels(self) -> "NetSettings":
@@ -67,18 +101,22 @@ class PretrainedSettings(Settings):
     Attributes
     ----------
     source : str
-        ``none``: random; ``kinetics``: torchvision's Kinetics-400 weights, downloaded by
-        torchvision; ``file``: a state dict in torchvision's names (.safetensors, .pt or .pth).
+        ``none``: random; ``kinetics``, ``imagenet``: torchvision's weights of that name, downloaded
+        by torchvision (those of a 2-D net are inflated over time); ``file``: a state dict in
+        torchvision's names (.safetensors, .pt or .pth); ``bundle``: a bundle with the same net.
     file : Path or None
-        With ``source: file``.
+        With ``source: file`` the file, with ``source: bundle`` the bundle's folder or name.
     """
 
-    source: Literal["none", "kinetics", "file"] = "none"
+    source: Literal["none", "kinetics", "imagenet", "file", "bundle"] = "none"
     file: Path | None = Field(default=None)
 
 
 class AugmentSettings(Settings):
-    """Chances of each change to a clip. The defaults for rotation and flip are published (FACTS 2).
+    """How a clip is changed in training, one draw for all of its frames.
+
+    Each chance is that of the change being made at all; how strong it is, is drawn evenly up to
+    the strength that stands beside it. The defaults are published (FACTS 2), all else is off.
 
     Attributes
     ----------
@@ -88,17 +126,75 @@ class AugmentSettings(Settings):
         Chance of a flip: vertical, horizontal, or both.
     reverse : float
         Chance of reversed time. Blood that flows backwards flows; blood that stands, stands.
+    tilt, tilt_degrees : float
+        Chance of a rotation by a small angle, and the largest one, either way.
+    rescale, rescale_share : float
+        Chance of another size of the picture, and by which share at most, smaller or larger.
+    shift, shift_share : float
+        Chance of moving the picture, and by which share of its size at most, in rows and columns.
+    crop, crop_share : float
+        Chance of cutting the borders off and enlarging the rest, and which share of rows and
+        columns at most.
+    elastic, elastic_px : float
+        Chance of a smooth random warp, and its largest standard deviation in pixels.
+    drop, drop_share : float
+        Chance of leaving frames out, and which share at most (first place: dropped planes).
+    jitter, jitter_px : float
+        Chance of moving each frame by itself, and by how many pixels at most: imperfect
+        registration.
+    brightness : float
+        Grey levels are multiplied by up to 1 + brightness or divided by as much.
     gamma : float
         Grey levels are raised to a power between 1 / (1 + gamma) and 1 + gamma.
+    blur : float
+        Highest standard deviation of a Gaussian blur, px.
     noise : float
         Highest standard deviation of added Gaussian noise, as a share of the full range.
+    levels : float
+        Chance that any of brightness, gamma, blur and noise is applied.
     """
 
-    rotate: float = Field(default=0.25, ge=0, le=1)
-    flip: float = Field(default=0.25, ge=0, le=1)
-    reverse: float = Field(default=0.0, ge=0, le=1)
+    rotate: Chance = 0.25
+    flip: Chance = 0.25
+    reverse: Chance = 0.0
+    tilt: Chance = 0.0
+    tilt_degrees: float = Field(default=10.0, ge=0, le=180)
+    rescale: Chance = 0.0
+    rescale_share: float = Field(default=0.2, ge=0, lt=1)
+    shift: Chance = 0.0
+    shift_share: float = Field(default=0.06, ge=0, lt=1)
+    crop: Chance = 0.0
+    crop_share: float = Field(default=0.1, ge=0, lt=1)
+    elastic: Chance = 0.0
+    elastic_px: float = Field(default=2.0, ge=0)
+    drop: Chance = 0.0
+    drop_share: float = Field(default=0.1, ge=0, lt=1)
+    jitter: Chance = 0.0
+    jitter_px: float = Field(default=1.0, ge=0)
+    brightness: float = Field(default=0.0, ge=0, le=2)
     gamma: float = Field(default=0.0, ge=0, le=2)
+    blur: float = Field(default=0.0, ge=0, le=10)
     noise: float = Field(default=0.0, ge=0, le=0.5)
+    levels: Chance = 1.0
+
+
+class StageSettings(Settings):
+    """One stage of training: it starts from the best weights of the stage before.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the training recordings, at most.
+    learning_rate : float
+        Peak of the schedule.
+    rule : str
+        Selection rule of this stage's training part; empty: that of the data. The validation part
+        is the same in all stages.
+    """
+
+    epochs: int = Field(default=30, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    rule: str = ""
 
 
 class TrainingSettings(Settings):
@@ -106,31 +202,60 @@ class TrainingSettings(Settings):
 
     Attributes
     ----------
-    epochs : int
-        Passes over the training recordings.
-    batch_size : int
-        Clips a step, of about equal length.
-    learning_rate : float
-        Peak of the one-cycle schedule.
+    stages : tuple of StageSettings
+        One after the other.
+    schedule : str
+        ``one-cycle``: a rise over `warm_up` of all steps, then a cosine down to 4e-6 of the peak,
+        beta1 the other way round; ``cosine``: from the peak to 0; ``plateau``: times 0.95 after 3
+        epochs without gain in `monitor` (FACTS 3, first place).
     warm_up : float
-        Share of all steps in which the learning rate rises.
+        Share of all steps in which the learning rate rises (``one-cycle``).
     weight_decay : float
         Decoupled, as in AdamW; at 0 this is Adam.
+    batch_size : int
+        Clips a step.
+    lengths : str
+        How clips of different length share a batch: ``trim`` joins clips of about equal length and
+        cuts the longer ones at both ends; ``pad`` fills the shorter ones with zeros, which the net
+        is told to leave out.
+    accumulate : int
+        Batches whose gradients are added up before a step.
+    stalled_share : float
+        Share of stalled clips that each epoch is drawn with; 0 takes every clip once.
+    class_weight : str
+        ``ratio``: a stalled clip counts n_flowing / n_stalled in the loss; ``none``: 1.
+    targets : str
+        ``label``; ``crowd``: the crowd's scores (FACTS 2: no gain).
     precision : str
-        As Lightning names it.
+        As Lightning names it; ``64-true`` is for checks.
+    ema : float
+        Decay of the exponential moving average of the weights, which is what is validated and
+        kept; 0 is none.
     monitor : str
-        The checkpoint with the highest of this validation metric becomes the bundle.
+        The checkpoint with the best of this validation metric becomes the bundle.
+    patience : int
+        A stage ends after so many epochs without gain in `monitor`; 0 never.
+    snapshots : int
+        The weights at the end of each of the last so many epochs are kept as bundles, too.
     workers : int
         Processes that read and augment; 0 does it in the main process.
     """
 
-    epochs: int = Field(default=30, ge=1)
-    batch_size: int = Field(default=1, ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0)
+    stages: tuple[StageSettings, ...] = Field(default=(StageSettings(),), min_length=1)
+    schedule: Literal["one-cycle", "cosine", "plateau"] = "one-cycle"
     warm_up: float = Field(default=0.0001, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    monitor: Literal["val_mcc", "val_roc_auc", "val_pr_auc"] = "val_mcc"
+    batch_size: int = Field(default=1, ge=1)
+    lengths: Literal["trim", "pad"] = "trim"
+    accumulate: int = Field(default=1, ge=1)
+    stalled_share: float = Field(default=0.0, ge=0, lt=1)
+    class_weight: Literal["ratio", "none"] = "ratio"
+    targets: Literal["label", "crowd"] = "label"
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    monitor: Literal["val_mcc", "val_loss", "val_roc_auc", "val_pr_auc"] = "val_mcc"
+    patience: int = Field(default=0, ge=0)
+    snapshots: int = Field(default=0, ge=0)
     workers: int = Field(default=0, ge=0)
 
 
@@ -148,8 +273,16 @@ class Recipe(Settings):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
-def read_recipe(which: str | Path) -> Recipe:
+def read_recipe(which: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe file, or a shipped recipe by name.
+
+    Parameters
+    ----------
+    which : str or Path
+        Name of a shipped recipe, or a file.
+    changes : sequence of str
+        Settings that replace those of the file, each ``name=value`` with a dotted name and a value
+        in YAML: ``net.name=r3d_18``, ``training.stages.0.epochs=2``.
 
     Raises
     ------
@@ -161,4 +294,47 @@ def read_recipe(which: str | Path) -> Recipe:
     if not path.is_file():
         known = ", ".join(sorted(item.stem for item in SHIPPED.glob("*.yaml")))
         raise SettingsError(f"{which}: no such recipe file; shipped recipes: {known}")
-    return Recipe.parse(read_yaml(path), str(path))
+    content = read_yaml(path)
+    for change in changes:
+        _change(content, change)
+    return Recipe.parse(content, str(path))
+
+
+def shorten(recipe: Recipe, epochs: int) -> Recipe:
+    """Give each stage of a recipe so many epochs."""
+    stages = tuple(stage.model_copy(update={"epochs": epochs}) for stage in recipe.training.stages)
+    training = recipe.training.model_copy(update={"stages": stages})
+    return recipe.model_copy(update={"training": training})
+
+
+def _change(content: Any, change: str) -> None:
+    """Put one ``name=value`` into a recipe's nested mapping."""
+    name, equals, text = change.partition("=")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    *above, last = name.split(".")
+    if not (equals and last):
+        raise SettingsError(
+            f"{change}: not a setting; expected name=value, as in training.batch_size=4"
+        )
+    for part in above:
+        if isinstance(content, list):
+            content = content[_place(content, part, change)]
+        else:
+            content = content.setdefault(part, {})
+        if not isinstance(content, dict | list):
+            raise SettingsError(f"{change}: {part} has no settings of its own")
+    if isinstance(content, list):
+        content[_place(content, last, change)] = value
+    else:
+        content[last] = value
+
+
+def _place(content: list[Any], part: str, change: str) -> int:
+    if not (part.isdecimal() and int(part) < len(content)):
+        raise SettingsError(
+            f"{change}: {part} is no place in a list of {len(content)}, counted from 0"
+        )
+    return int(part)

@@ -6,7 +6,7 @@ Each module owns its settings: a frozen class derived from `Settings`. A recipe 
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -57,8 +57,12 @@ class Settings(BaseModel):
         """Return the settings class in which the last part of `loc` was looked up."""
         owner: type[BaseModel] = cls
         for part in loc:
+            if isinstance(part, int):
+                continue  # a place in a tuple of settings
             field = owner.model_fields.get(str(part))
-            annotation = field.annotation if field else None
+            annotation: Any = field.annotation if field else None
+            if get_origin(annotation) is tuple:
+                annotation = get_args(annotation)[0]
             if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
                 return None
             owner = annotation

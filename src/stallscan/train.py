@@ -1,8 +1,8 @@
 """Training: a recipe and a folder of labelled recordings in, a run folder with a bundle out."""
 
 import logging
-import warnings
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,29 @@ import jinja2
 import numpy as np
 import pandas as pd
 import pytorch_lightning as lightning
+import safetensors.torch
 import torch
 import yaml
 from numpy.typing import NDArray
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from stallscan import bundle as bundles
 from stallscan import catalog as catalogs
-from stallscan import decide, files, metrics, nets, store
+from stallscan import decide, features, files, fit, metrics, nets, ranks, store
 from stallscan.bundle import BundleSpec
-from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler
+from stallscan.dataset import ClipDataset, Collate
 from stallscan.errors import InputError, StoreError
 from stallscan.recipe import Recipe
 from stallscan.store import Store
-from stallscan.tables import HISTORY_COLUMNS, read_labels, read_metadata
+from stallscan.tables import read_labels, read_metadata
 from stallscan.video import Source
 
 CARD = Path(__file__).with_name("assets") / "card.md.j2"
+log = logging.getLogger("stallscan")
+Progress = Callable[[int, int], None]
+Logits = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -41,31 +44,68 @@ class Data:
     ----------
     store : Store
         Their clips.
-    train, validation : DataFrame
-        Rows of the catalog, only those with a clip.
+    table : DataFrame
+        Rows of the catalog that a rule of the data or of a stage selects and that have a clip.
+    selected : dict of str to set of str
+        Filenames that each rule selects.
     sha256 : str
-        Hash of filenames and labels of both parts.
+        Hash of filenames and labels.
     simulated : bool
         Whether the folder says that its recordings are simulated.
     """
 
     store: Store
-    train: pd.DataFrame
-    validation: pd.DataFrame
+    table: pd.DataFrame
+    selected: dict[str, set[str]]
     sha256: str
     simulated: bool
 
+    def restrict(self, part: pd.DataFrame, rule: str) -> pd.DataFrame:
+        """Keep of a part of `table` what a rule selects."""
+        return part[part["filename"].isin(self.selected[rule])].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a training left in the run folder.
+
+    Attributes
+    ----------
+    folder : Path
+        The run folder.
+    bundles : tuple of BundleSpec
+        One, or one for each fold.
+    measured : Metrics
+        Of the recordings held back: of the validation part, or of all, each by the net that was not
+        trained on it. They chose epochs and thresholds, so the figures flatter.
+    prevalence : float
+        Share of stalled ones among them.
+    """
+
+    folder: Path
+    bundles: tuple[BundleSpec, ...]
+    measured: metrics.Metrics
+    prevalence: float
+
+    def __str__(self) -> str:
+        what, where = "the validation part", self.folder / "bundle"
+        if len(self.bundles) > 1:
+            what = f"{len(self.bundles)} folds, each recording held back once"
+            where = self.folder / "fold-*" / "bundle"
+        return (
+            f"bundle -> {where}; on {what}, which chose epoch and threshold: "
+            f"MCC {self.measured.mcc:.3f} at {100 * self.prevalence:.1f} % stalled"
+        )
+
 
 def train(
-    recipe: Recipe,
-    data: Path,
-    run: Path,
-    progress: Callable[[int, int], None] = lambda _done, _of: None,
-) -> BundleSpec:
+    recipe: Recipe, data: Path, run: Path, progress: Progress = lambda _done, _of: None
+) -> Summary:
     """Train a net as the recipe says and write its bundle into the run folder.
 
-    A run that was interrupted goes on where it was: prepared clips are kept, and training resumes
-    from the last epoch's checkpoint.
+    A run that was interrupted goes on where it was: prepared clips and finished folds and stages
+    are kept, and a stage resumes from its last epoch's checkpoint. Started by ``torchrun``, all of
+    its processes train one net together.
 
     Parameters
     ----------
@@ -83,21 +123,49 @@ def train(
     StallscanError
         If recipe, tables or recordings cannot be used, or the run folder holds another run.
     """
-    _claim(run, recipe)
-    prepared = prepare_data(recipe, data, run / "store", progress)
-    lightning.seed_everything(recipe.seed, workers=True, verbose=False)
-    net = nets.build(recipe.net)
-    nets.load_pretrained(net, recipe.net.name, recipe.pretrained)
-    module = _Module(net, recipe, catalogs.Selection.of(prepared.train).class_weight)
-    best = _fit(module, recipe, prepared, run)
-    module.load_state_dict(best["state_dict"])
-    return _write_bundle(module, recipe, prepared, run, int(best["epoch"]))
+    ranks.join()
+    with ranks.first_process_first():
+        claim(run, recipe)
+        prepared = prepare_data(recipe, data, run / "store", progress)
+    return train_prepared(recipe, prepared, run)
 
 
-def prepare_data(
-    recipe: Recipe, data: Path, folder: Path, progress: Callable[[int, int], None]
-) -> Data:
-    """Select, split and prepare the recordings of a data folder.
+def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
+    """Train on recordings that are prepared, in a run folder that `claim` holds for the recipe.
+
+    Parameters
+    ----------
+    recipe, run
+        As in `train`.
+    prepared : Data
+        The recordings.
+    """
+    base = prepared.restrict(prepared.table, recipe.data.rule)
+    group = recipe.data.group or None
+    if not recipe.data.folds:
+        split = (
+            catalogs.split_grouped(base, recipe.data.validation, recipe.seed, group)
+            if group
+            else catalogs.split_stratified(base, recipe.data.validation, recipe.seed)
+        )
+        spec = _train_part(recipe, prepared, split[1], run)
+        held_out = pd.read_csv(run / "validation.csv")
+        return _summary(run, [spec], held_out)
+    specs, parts = [], []
+    for fold, (_, validation) in enumerate(
+        catalogs.folds(base, recipe.data.folds, recipe.seed, group)
+    ):
+        folder = files.make_folder(run / f"fold-{fold}")
+        specs.append(_train_part(recipe, prepared, validation, folder))
+        parts.append(pd.read_csv(folder / "validation.csv").assign(fold=fold))
+    held_out = pd.concat(parts).sort_values("filename", kind="stable")
+    if ranks.rank() == 0:
+        files.write_text(run / "out_of_fold.csv", held_out.to_csv(index=False))
+    return _summary(run, specs, held_out)
+
+
+def prepare_data(recipe: Recipe, data: Path, folder: Path, progress: Progress) -> Data:
+    """Select and prepare the recordings of a data folder.
 
     A data folder that brings its clips in ``store/`` needs no recordings.
 
@@ -112,25 +180,47 @@ def prepare_data(
         read_metadata(_table(data, "train_metadata.csv")),
         read_labels(_table(data, "train_labels.csv")),
     )
-    selected = catalogs.select(table, recipe.data.rule, recipe.seed)
+    rules = {recipe.data.rule, *(stage.rule for stage in recipe.training.stages)} - {""}
+    selected = {
+        rule: set(catalogs.select(table, rule, recipe.seed)["filename"]) for rule in sorted(rules)
+    }
+    wanted = table[table["filename"].isin(set().union(*selected.values()))]
+    if recipe.data.limit:
+        wanted = catalogs.limit(wanted, recipe.data.limit, recipe.seed)
+    simulated = (data / "simulation.json").is_file()
     if (data / "store" / store.MANIFEST_NAME).is_file():
         made = _open_store(data / "store", recipe)
-        progress(len(selected), len(selected))
+        progress(len(wanted), len(wanted))
     else:
-        sources = [Source(name, data / "train" / name) for name in selected["filename"]]
+        sources = [Source(name, data / "train" / name) for name in wanted["filename"]]
         made = store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
-    usable = selected[[name in made for name in selected["filename"]]]
-    if len(usable) < len(selected):
-        logging.getLogger("stallscan").warning(
+    return keep_usable(made, wanted, selected, simulated)
+
+
+def keep_usable(
+    made: Store, wanted: pd.DataFrame, selected: dict[str, set[str]], simulated: bool
+) -> Data:
+    """Leave out, with a warning, recordings that gave no clip.
+
+    Parameters
+    ----------
+    made : Store
+        The clips.
+    wanted : DataFrame
+        Rows of the catalog.
+    selected, simulated
+        As in `Data`.
+    """
+    usable = wanted[[name in made for name in wanted["filename"]]].reset_index(drop=True)
+    if len(usable) < len(wanted):
+        log.warning(
             "%d of %d recordings gave no clip and are left out; %s says why",
-            len(selected) - len(usable),
-            len(selected),
+            len(wanted) - len(usable),
+            len(wanted),
             made.folder / store.MANIFEST_NAME,
         )
-    train_part, validation = catalogs.split_stratified(usable, recipe.data.validation, recipe.seed)
     content = usable[["filename", "stalled"]].to_csv(index=False).encode()
-    simulated = (data / "simulation.json").is_file()
-    return Data(made, train_part, validation, files.sha256_of(content), simulated)
+    return Data(made, usable, selected, files.sha256_of(content), simulated)
 
 
 def _open_store(folder: Path, recipe: Recipe) -> Store:
@@ -154,7 +244,7 @@ def _table(data: Path, name: str) -> Path:
     )
 
 
-def _claim(run: Path, recipe: Recipe) -> None:
+def claim(run: Path, recipe: Recipe) -> None:
     """Write the resolved recipe into the run folder; refuse a folder of another run."""
     files.make_folder(run)
     path = run / "recipe.yaml"
@@ -167,160 +257,105 @@ def _claim(run: Path, recipe: Recipe) -> None:
     files.write_text(path, text)
 
 
-class _Module(lightning.LightningModule):
-    """One net with its loss, optimiser and validation metrics."""
-
-    def __init__(self, net: torch.nn.Module, recipe: Recipe, class_weight: float) -> None:
-        super().__init__()
-        # The layout in which convolutions of a video are fastest, on a processor and on a GPU.
-        self.net = net.to(memory_format=torch.channels_last_3d)
-        self.recipe = recipe
-        self.class_weight = class_weight
-        self.logits: list[Tensor] = []
-        self.labels: list[Tensor] = []
-
-    def training_step(self, batch: Batch, _index: int) -> Tensor:
-        loss = self._loss(self._logits(batch), batch.labels)
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"the loss became {loss.item()} in epoch {self.current_epoch}, at rows "
-                f"{batch.rows.tolist()} of the training part; lower training.learning_rate or "
-                "look at these recordings"
-            )
-        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(batch.labels))
-        return loss
-
-    def validation_step(self, batch: Batch, _index: int) -> None:
-        self.logits.append(self._logits(batch).float().cpu())
-        self.labels.append(batch.labels.cpu())
-
-    def on_validation_epoch_end(self) -> None:
-        logits, labels = torch.cat(self.logits), torch.cat(self.labels)
-        self.logits, self.labels = [], []
-        scores = torch.sigmoid(logits)
-        scored = metrics.Scored.check(labels, scores, scores >= 0.5, (0.5,))
-        measured = metrics.measure(scored)
-        self.log("val_loss", self._loss(logits, labels), prog_bar=True)
-        for name in ("mcc", "accuracy", "roc_auc", "pr_auc"):
-            # With one class the AUCs do not exist: the worst value keeps such a checkpoint last.
-            self.log(f"val_{name}", float(getattr(measured, name) or 0.0), prog_bar=name == "mcc")
-
-    def _logits(self, batch: Batch) -> Tensor:
-        logits: Tensor = self.net(batch.inputs.to(memory_format=torch.channels_last_3d))
-        return logits
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        weight = torch.tensor(self.class_weight, device=logits.device)
-        return F.binary_cross_entropy_with_logits(logits.float(), labels, pos_weight=weight)
-
-    def configure_optimizers(self) -> Any:
-        settings = self.recipe.training
-        optimiser = torch.optim.AdamW(
-            self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path) -> BundleSpec:
+    """Train on all that is not held back, stage by stage, and write the bundle."""
+    if (run / "bundle" / bundles.SPEC_NAME).is_file() and (run / "validation.csv").is_file():
+        return bundles.load(run / "bundle").spec  # a fold that an earlier call finished
+    rest = data.table[~data.table["filename"].isin(validation["filename"])]
+    if recipe.data.group:
+        groups = recipe.data.group
+        rest = rest[~rest[groups].isin(validation[groups])]
+    lightning.seed_everything(recipe.seed, workers=True, verbose=False)
+    net = nets.build(recipe.net)
+    _load_pretrained(net, recipe)
+    first_epoch, best_epoch = 0, 0
+    for number, stage in enumerate(recipe.training.stages, start=1):
+        part = data.restrict(rest, stage.rule or recipe.data.rule)
+        trained_on = fit.Parts.of(data.store, part, validation)
+        if isinstance(net, features.FeatureNet):
+            _fit_features(net, recipe, trained_on, run)
+            continue
+        folder = run / "checkpoints" / f"stage-{number}"
+        best = fit.fit_stage(
+            net, recipe, stage, trained_on, run / "history.csv", folder, first_epoch
         )
-        # PyTorch's defaults for div_factor (25), final_div_factor (1e4) and the momentum, which
-        # moves Adam's beta1 from 0.85 (at the peak) to 0.95, are the published ones.
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser,
-            max_lr=settings.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=settings.warm_up,
+        best_epoch = first_epoch + best
+        first_epoch += stage.epochs
+    if ranks.rank() == 0:
+        _write_bundles(net, recipe, data, trained_on, run, best_epoch)
+    ranks.wait()
+    return bundles.load(run / "bundle").spec
+
+
+def _load_pretrained(net: nn.Module, recipe: Recipe) -> None:
+    settings = recipe.pretrained
+    if settings.source != "bundle":
+        nets.load_pretrained(net, recipe.net.name, settings)
+        return
+    if settings.file is None:
+        raise InputError("pretrained.source is bundle: name it with pretrained.file")
+    start = bundles.load(str(settings.file))
+    if start.spec.net.name != recipe.net.name:
+        raise InputError(
+            f"{start.path}: the bundle's net is {start.spec.net.name}, the recipe's is "
+            f"{recipe.net.name}; weights can only be taken over by the same net"
         )
-        return {
-            "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+    net.load_state_dict(start.weights)
 
 
-class _History(Callback):
-    """Writes ``history.csv`` after each epoch; a resumed run goes on in the same file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        row = {name: float(trainer.callback_metrics[name]) for name in HISTORY_COLUMNS[1:-1]}
-        row["epoch"] = trainer.current_epoch
-        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        history = pd.DataFrame([row], columns=list(HISTORY_COLUMNS))
-        if self.path.is_file():
-            before = pd.read_csv(self.path)
-            # The epoch that a kill cut short is done again.
-            history = pd.concat([before[before["epoch"] < trainer.current_epoch], history])
-        files.write_text(self.path, history.to_csv(index=False))
-
-
-def _fit(module: _Module, recipe: Recipe, data: Data, run: Path) -> dict[str, Any]:
-    """Train, or go on training, and return the best checkpoint."""
-    settings = recipe.training
-    checkpoint = ModelCheckpoint(
-        dirpath=run / "checkpoints",
-        filename="best",
-        monitor=settings.monitor,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
+def _fit_features(net: features.FeatureNet, recipe: Recipe, parts: fit.Parts, run: Path) -> None:
+    """Fit the net that has no gradients to follow, and write its one line of history."""
+    names = parts.train["filename"].tolist()
+    labels = parts.train["stalled"].to_numpy(np.int64)
+    loader: Any = DataLoader(
+        ClipDataset(parts.store, names, labels.tolist()),
+        batch_size=1,
+        collate_fn=Collate(recipe.net),
+        num_workers=recipe.training.workers,
     )
-    last = run / "checkpoints" / "last.ckpt"
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        # Lightning's advice on worker counts and unlogged steps is not for our users.
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
-        trainer = lightning.Trainer(
-            max_epochs=settings.epochs,
-            precision=settings.precision,
-            accelerator="auto",
-            devices=1,
-            logger=False,
-            callbacks=[
-                checkpoint,
-                _History(run / "history.csv"),
-                RichProgressBar(console_kwargs={"stderr": True}),
-            ],
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            default_root_dir=run,
-        )
-        trainer.fit(
-            module,
-            _loader(recipe, data.store, data.train, augment=True),
-            _loader(recipe, data.store, data.validation, augment=False),
-            ckpt_path=str(last) if last.is_file() else None,
-            weights_only=False,
-        )
-    best: dict[str, Any] = torch.load(
-        run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=False
+    with torch.inference_mode():
+        table = torch.cat([features.compute(batch.inputs) for batch in loader]).numpy()
+    features.fit(net, table, labels, recipe.seed)
+    weight = torch.tensor(parts.class_weight)
+
+    def loss(logits: Tensor, truth: Tensor) -> float:
+        return float(F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight))
+
+    with torch.inference_mode():
+        trained = loss(net.score(torch.from_numpy(table)), torch.from_numpy(labels).float())
+    logits = torch.from_numpy(_score_validation(net, recipe, parts)).float()
+    truth = torch.from_numpy(parts.validation["stalled"].to_numpy(np.float32))
+    measured = dict(fit.measure(logits, truth, loss(logits, truth)))
+    fit.write_history(
+        run / "history.csv", {"epoch": 0, "train_loss": trained, **measured, "lr": math.nan}
     )
-    return best
 
 
-def _loader(recipe: Recipe, clips: Store, rows: pd.DataFrame, *, augment: bool) -> Any:
-    names = list(rows["filename"])
-    labels = [int(label) for label in rows["stalled"]]
-    workers = recipe.training.workers
-    collate = Collate(recipe.net)
-    if not augment:
-        # One clip at a time: none is trimmed to the length of another.
-        return DataLoader(
-            ClipDataset(clips, names, labels), batch_size=1, collate_fn=collate, num_workers=workers
-        )
-    dataset = ClipDataset(clips, names, labels, recipe.augment, recipe.seed)
-    frames = [clips.frames(name) for name in names]
-    sampler = LengthSampler(frames, recipe.training.batch_size, recipe.seed)
-    return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers)
+def _write_bundles(
+    net: nn.Module, recipe: Recipe, data: Data, parts: fit.Parts, run: Path, epoch: int
+) -> None:
+    """Write the bundle, and one for each snapshot of the last stage."""
+    folder = run / "checkpoints" / f"stage-{len(recipe.training.stages)}"
+    best = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    for snapshot in sorted(folder.glob("snapshot-*.safetensors")):
+        net.load_state_dict(safetensors.torch.load_file(snapshot))
+        _write_bundle(net, recipe, data, parts, run / "snapshots" / snapshot.stem, -1)
+    net.load_state_dict(best)
+    _write_bundle(net, recipe, data, parts, run, epoch)
 
 
-def _write_bundle(module: _Module, recipe: Recipe, data: Data, run: Path, epoch: int) -> BundleSpec:
-    logits = _logits(module.net, recipe, data)
-    labels = data.validation["stalled"].to_numpy(dtype=np.int64)
+def _write_bundle(
+    net: nn.Module, recipe: Recipe, data: Data, parts: fit.Parts, run: Path, epoch: int
+) -> None:
+    logits = _score_validation(net, recipe, parts)
+    labels = parts.validation["stalled"].to_numpy(dtype=np.int64)
     calibration = decide.fit_calibration(logits, labels)
     scores = calibration.score(logits)
     threshold = decide.best_mcc_threshold(scores, labels)
     scored = metrics.Scored.check(labels, scores, scores >= threshold, (threshold,))
     measured = asdict(metrics.measure(scored))
     measured["confusion"] = metrics.measure(scored).confusion._asdict()
-    frames = [data.store.frames(name) for name in data.train["filename"]]
+    frames = [data.store.frames(name) for name in parts.train["filename"]]
     spec = BundleSpec(
         name=recipe.name,
         outline=recipe.outline,
@@ -336,25 +371,38 @@ def _write_bundle(module: _Module, recipe: Recipe, data: Data, run: Path, epoch:
             **files.provenance(),
             "recipe": recipe.model_dump(mode="json"),
             "data_sha256": data.sha256,
-            "trained_on": len(data.train),
-            "validated_on": len(data.validation),
+            "trained_on": len(parts.train),
+            "validated_on": len(parts.validation),
             "best_epoch": epoch,
             "torch": torch.__version__,
         },
     )
-    table = data.validation[["filename", "stalled"]].assign(
-        logit=logits, score=scores, call=[decide.call(score, threshold) for score in scores]
+    table = parts.validation[["filename", "stalled"]].assign(
+        logit=logits,
+        score=scores,
+        call=[decide.call(score, threshold) for score in scores],
+        threshold=threshold,
     )
+    files.make_folder(run)
     files.write_text(run / "validation.csv", table.to_csv(index=False))
-    return bundles.save(run / "bundle", spec, module.net.state_dict(), _card(spec))
+    bundles.save(run / "bundle", spec, net.state_dict(), _card(spec))
 
 
 @torch.inference_mode()
-def _logits(net: torch.nn.Module, recipe: Recipe, data: Data) -> NDArray[np.float64]:
+def _score_validation(net: nn.Module, recipe: Recipe, parts: fit.Parts) -> Logits:
     """Logits of the validation part in float32, as prediction computes them."""
     net = net.eval().float().cpu()
-    loader = _loader(recipe, data.store, data.validation, augment=False)
-    return np.array([float(net(batch.inputs)[0]) for batch in loader])
+    loader = fit.scoring_loader(recipe, parts)
+    return np.array([float(nets.score(net, batch.inputs, recipe.net)[0]) for batch in loader])
+
+
+def _summary(run: Path, specs: Sequence[BundleSpec], held_out: pd.DataFrame) -> Summary:
+    labels = held_out["stalled"].to_numpy(np.int64)
+    thresholds = tuple(sorted(set(held_out["threshold"])))
+    scored = metrics.Scored.check(
+        labels, held_out["score"].to_numpy(), held_out["call"] == "stalled", thresholds
+    )
+    return Summary(run, tuple(specs), metrics.measure(scored), float(labels.mean()))
 
 
 def _card(spec: BundleSpec) -> str:

@@ -1,0 +1,326 @@
+"""Fine-tuning: a bundle and a laboratory's own labels in, a bundle for its microscope out."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stallscan import bundle as bundles
+from stallscan import catalog as catalogs
+from stallscan import decide, files, metrics, store, train, video
+from stallscan.bundle import Bundle
+from stallscan.engine import TorchEngine
+from stallscan.errors import InputError
+from stallscan.metrics import Interval, Metrics, Scored
+from stallscan.recipe import (
+    AugmentSettings,
+    DataSettings,
+    PretrainedSettings,
+    Recipe,
+    StageSettings,
+    TrainingSettings,
+)
+from stallscan.store import Store
+from stallscan.tables import listed, read_labels
+
+# What laboratories and the competition call what recordings must not be torn apart by.
+GROUPS = ("mouse", "animal", "project_id", "project")
+# chosen: fewer groups cannot be parted three ways (training, validation, held out)
+FEWEST_GROUPS = 6
+# chosen: of what is not held out, to choose epoch, calibration and threshold by
+VALIDATION_SHARE = 0.25
+# chosen: a tenth of the rate that the shipped net was trained with
+EPOCHS, LEARNING_RATE, BATCH_SIZE = 12, 2e-4, 4
+DRAWS = 2000
+
+log = logging.getLogger("stallscan")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One bundle on the recordings held out.
+
+    Attributes
+    ----------
+    bundle : str
+        Its name and the beginning of its hash.
+    measured : Metrics
+        At its own threshold.
+    mcc_interval : Interval or None
+        95 %; None where a class is missing.
+    """
+
+    bundle: str
+    measured: Metrics
+    mcc_interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The bundle before and after, on recordings that neither was trained or chosen on.
+
+    Attributes
+    ----------
+    folder : Path
+        The run folder.
+    before, after : Side
+        The bundle given, and the new one.
+    gain : Interval
+        95 % of the difference in MCC, by bootstrap over the groups.
+    group : str
+        The column that groups are named by; empty: there is none.
+    """
+
+    folder: Path
+    before: Side
+    after: Side
+    gain: Interval
+    group: str
+
+    def as_rows(self) -> list[tuple[str, str, str]]:
+        """Give the name of each figure, and what it was before and after."""
+        before, after = self.before.measured, self.after.measured
+        share = metrics.percent(before.prevalence)
+        figures = [
+            (f"MCC at {share} stalled", before.mcc, after.mcc),
+            ("sensitivity", before.recall, after.recall),
+            ("specificity", before.specificity, after.specificity),
+            ("ROC AUC", before.roc_auc, after.roc_auc),
+            (f"PR AUC at {share} stalled", before.pr_auc, after.pr_auc),
+        ]
+        rows = [(name, _say(old), _say(new)) for name, old, new in figures]
+        old, new = (_say_interval(side.mcc_interval) for side in (self.before, self.after))
+        return [rows[0], ("   95 % interval", old, new), *rows[1:]]
+
+    def __str__(self) -> str:
+        rows = [("", self.before.bundle, self.after.bundle), *self.as_rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        by = f"drawn by {self.group}" if self.group else "drawn by recording, which flatters"
+        gain = self.after.measured.mcc - self.before.measured.mcc
+        verdict = f"MCC {gain:+.3f} ({self.gain.low:+.3f} to {self.gain.high:+.3f}): " + (
+            "better" if self.gain.low > 0 else "worse" if self.gain.high < 0 else "within noise"
+        )
+        held_out = f"{self.before.measured.count} recordings held out, {by}"
+        return "\n".join([held_out, *lines, verdict, f"bundle -> {self.folder / 'bundle'}"])
+
+
+def fine_tune(
+    start: str | Path,
+    recordings: Sequence[str | Path],
+    labels: Path,
+    run: Path,
+    *,
+    group: str | None = None,
+    hold_out: float = 0.3,
+    epochs: int = EPOCHS,
+    learning_rate: float = LEARNING_RATE,
+    seed: int = 0,
+    progress: train.Progress = lambda _done, _of: None,
+) -> Comparison:
+    """Train a bundle further on labelled recordings, and compare it with what it was.
+
+    The recordings are parted three ways, groups kept together: trained on, used to choose epoch,
+    calibration and threshold, and held out for the comparison.
+
+    Parameters
+    ----------
+    start : str or Path
+        The bundle to begin with: name of a shipped one, or a folder.
+    recordings : sequence of str or Path
+        Files and folders, as `video.list_recordings` takes them.
+    labels : Path
+        CSV with filename, stalled (0 or 1) and, better, a column that names the mouse.
+    run : Path
+        The run folder.
+    group : str, optional
+        That column; default: the first of `GROUPS` with at least `FEWEST_GROUPS` different values.
+        Empty parts by recording.
+    hold_out : float
+        Share held out, above 0 and below 1.
+    epochs : int
+        At most; the best one on the validation part is kept.
+    learning_rate : float
+        Peak.
+    seed : int
+        Of the split and the training.
+    progress : callable
+        Called with how many recordings are prepared, of how many.
+
+    Returns
+    -------
+    Comparison
+        Also written into the run folder, as ``comparison.csv``.
+
+    Raises
+    ------
+    StallscanError
+        If bundle, labels or recordings cannot be used, or there are too few of a class.
+    """
+    before = bundles.load(start)
+    table, group = _read_table(labels, group)
+    recipe = make_recipe(before, group, epochs, learning_rate, seed)
+    train.claim(run, recipe)
+    made = _prepare(recordings, table, recipe, run / "store", progress)
+    selected = {"all": set(table["filename"])}
+    data = train.keep_usable(made, table, selected, simulated=False)
+    rest, held_out = (
+        catalogs.split_grouped(data.table, hold_out, seed, group)
+        if group
+        else catalogs.split_stratified(data.table, hold_out, seed)
+    )
+    learned = train.keep_usable(made, rest, selected, before.spec.simulated)
+    train.train_prepared(recipe, learned, run)
+    after = bundles.load(run / "bundle")
+    scored = [_score(model, made, held_out) for model in (before, after)]
+    held_out = held_out.assign(score_before=scored[0].scores, score_after=scored[1].scores)
+    files.write_text(run / "held_out.csv", held_out.to_csv(index=False))
+    groups = held_out[group].to_numpy() if group else np.arange(len(held_out))
+    gain = bootstrap_gain(scored[0], scored[1], groups, seed)
+    comparison = Comparison(
+        run, _measure(before, scored[0]), _measure(after, scored[1]), gain, group
+    )
+    rows = pd.DataFrame(comparison.as_rows(), columns=["figure", "before", "after"])
+    files.write_text(run / "comparison.csv", rows.to_csv(index=False))
+    return comparison
+
+
+def make_recipe(start: Bundle, group: str, epochs: int, learning_rate: float, seed: int) -> Recipe:
+    """Write the recipe of a fine-tuning: all as in the bundle, but gently."""
+    trained_with = start.spec.provenance.get("recipe", {}).get("augment")
+    augment = AugmentSettings(rotate=0.75, flip=0.75, reverse=0.5)
+    if trained_with:
+        augment = AugmentSettings.parse(trained_with, str(start.path))
+    return Recipe(
+        name=f"{start.spec.name}-tuned",
+        data=DataSettings(validation=VALIDATION_SHARE, group=group),
+        outline=start.spec.outline,
+        clip=start.spec.clip,
+        net=start.spec.net,
+        pretrained=PretrainedSettings(source="bundle", file=start.path),
+        augment=augment,
+        training=TrainingSettings(
+            stages=(StageSettings(epochs=epochs, learning_rate=learning_rate),),
+            warm_up=0.1,
+            weight_decay=1e-3,
+            batch_size=BATCH_SIZE,
+            monitor="val_pr_auc",
+        ),
+        seed=seed,
+    )
+
+
+def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
+    """Read filename and label, and the group's column as text; say which column that is."""
+    table = read_labels(labels)
+    # The file has just been read without complaint, so its rows are those of the table.
+    columns = pd.read_csv(labels, dtype=str, keep_default_na=False)
+    if group is None:
+        group = next(
+            (
+                name
+                for name in GROUPS
+                if name in columns and columns[name].nunique() >= FEWEST_GROUPS
+            ),
+            "",
+        )
+        if not group:
+            log.warning(
+                "%s: no column names the mouse (%s) for at least %d of them: recordings of one "
+                "mouse may end on both sides of the comparison, which flatters",
+                labels,
+                ", ".join(GROUPS),
+                FEWEST_GROUPS,
+            )
+    elif group and group not in columns:
+        raise InputError(f"{labels}: there is no column {group} to group recordings by")
+    if group:
+        table = table.assign(**{group: columns[group].to_numpy()})
+    return table, group
+
+
+def _prepare(
+    recordings: Sequence[str | Path],
+    table: pd.DataFrame,
+    recipe: Recipe,
+    folder: Path,
+    progress: train.Progress,
+) -> Store:
+    found = {source.filename: source for source in video.list_recordings(recordings)}
+    missing = sorted(set(table["filename"]) - found.keys())
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(table)} labelled recordings were not found: "
+            f"{listed(missing)}; labels name recordings as they lie below the folder that is given"
+        )
+    sources = [found[name] for name in table["filename"]]
+    return store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
+
+
+def _score(model: Bundle, clips: Store, rows: pd.DataFrame) -> Scored:
+    engine = TorchEngine(model)
+    logits = [engine.logit(clips.read(name)) for name in rows["filename"]]
+    scores = model.spec.calibration.score(logits)
+    threshold = model.spec.threshold
+    calls = [decide.call(score, threshold) == "stalled" for score in scores]
+    return Scored.check(rows["stalled"].to_numpy(), scores, calls, (threshold,))
+
+
+def _measure(model: Bundle, scored: Scored) -> Side:
+    measured = metrics.measure(scored)
+    interval = metrics.mcc_interval(measured.confusion, measured.prevalence)
+    return Side(model.label, measured, interval)
+
+
+def bootstrap_gain(
+    before: Scored, after: Scored, groups: NDArray[np.generic], seed: int
+) -> Interval:
+    """Bootstrap the difference in MCC of two sets of calls of the same recordings.
+
+    Parameters
+    ----------
+    before, after : Scored
+        (N,) each, in the same order.
+    groups : ndarray
+        (N,): recordings with the same value are drawn together.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    Interval
+        95 % of MCC after less MCC before.
+    """
+    _, of = np.unique(groups, return_inverse=True)
+    count = int(of.max()) + 1
+    cells = np.stack(
+        [
+            np.bincount(of, labels & calls, minlength=count)
+            for scored in (before, after)
+            for labels, calls in (
+                (scored.labels, scored.calls),
+                (~scored.labels, scored.calls),
+                (~scored.labels, ~scored.calls),
+                (scored.labels, ~scored.calls),
+            )
+        ]
+    )
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), DRAWS)
+    old, new = (metrics.mcc_of_counts(*(drawn @ part.T).T) for part in (cells[:4], cells[4:]))
+    low, high = np.percentile(new - old, metrics.INTERVAL)
+    return Interval(float(low), float(high))
+
+
+def _say(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
+
+
+def _say_interval(interval: Interval | None) -> str:
+    return f"{interval.low:.3f} to {interval.high:.3f}" if interval else "not defined"

@@ -1,0 +1,356 @@
+"""Fitting one net to clips, stage by stage, with Lightning."""
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as lightning
+import safetensors.torch
+import torch
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    RichProgressBar,
+)
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from stallscan import catalog as catalogs
+from stallscan import files, metrics, nets, ranks
+from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler
+from stallscan.errors import InputError
+from stallscan.recipe import Recipe, StageSettings
+from stallscan.store import Store
+from stallscan.tables import HISTORY_COLUMNS
+
+# FACTS 3, first place: the learning rate times 0.95 after 3 epochs without gain.
+PLATEAU_FACTOR, PLATEAU_EPOCHS = 0.95, 3
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one net is trained and validated on.
+
+    Attributes
+    ----------
+    store : Store
+        The clips.
+    train, validation : DataFrame
+        Rows of the catalog.
+    class_weight : float
+        Flowing recordings per stalled one in `train`.
+    """
+
+    store: Store
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    class_weight: float
+
+    @classmethod
+    def of(cls, store: Store, train: pd.DataFrame, validation: pd.DataFrame) -> "Parts":
+        """Check that there are both classes to train on, and weigh them.
+
+        Raises
+        ------
+        InputError
+            If there are not.
+        """
+        return cls(store, train, validation, catalogs.Selection.of(train).class_weight)
+
+
+class _Module(lightning.LightningModule):
+    """One net in one stage, with its loss, optimiser and validation metrics."""
+
+    def __init__(self, net: nn.Module, recipe: Recipe, stage: StageSettings, parts: Parts) -> None:
+        super().__init__()
+        # The layout in which convolutions of a video are fastest, on a processor and on a GPU.
+        self.net = net.to(memory_format=torch.channels_last_3d)
+        self.recipe = recipe
+        self.stage = stage
+        self.class_weight = parts.class_weight if recipe.training.class_weight == "ratio" else 1.0
+        self.filenames = parts.train["filename"].tolist()
+        self.logits: list[tuple[int, float, float]] = []
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout draws from torch's own generator: a resumed epoch is to draw what it would have.
+        seed = [self.recipe.seed, self.current_epoch, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        losses = self._losses(self._logits(batch), batch.labels)
+        loss = (losses * batch.weights).sum()
+        if not torch.isfinite(loss):
+            names = [self.filenames[row] for row in batch.rows.tolist()]
+            raise InputError(
+                f"the loss became {loss.item()} in epoch {self.current_epoch}, step {index}, at "
+                f"{', '.join(names)}; lower learning_rate or look at these recordings"
+            )
+        self.log(
+            "train_loss",
+            loss,
+            on_epoch=True,
+            on_step=False,
+            batch_size=len(batch.labels),
+            sync_dist=True,
+        )
+        return loss
+
+    def validation_step(self, batch: Batch, _index: int) -> None:
+        logits = self._logits(batch).float().cpu()
+        rows = zip(batch.rows.tolist(), logits.tolist(), batch.labels.tolist(), strict=True)
+        self.logits.extend(rows)
+
+    def on_validation_epoch_end(self) -> None:
+        seen, self.logits = sorted(ranks.gather(self.logits)), []
+        logits = torch.tensor([logit for _, logit, _ in seen])
+        labels = torch.tensor([label for _, _, label in seen])
+        for name, value in measure(logits, labels, float(self._losses(logits, labels).mean())):
+            self.log(name, value, prog_bar=name in ("val_loss", "val_mcc"))
+
+    def _logits(self, batch: Batch) -> Tensor:
+        inputs = batch.inputs.to(memory_format=torch.channels_last_3d)
+        return nets.forward(self.net, inputs, batch.frames)
+
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits = logits.to(labels.dtype)  # bf16 is too coarse for a loss
+        return F.binary_cross_entropy_with_logits(
+            logits, labels, pos_weight=logits.new_tensor(self.class_weight), reduction="none"
+        )
+
+    def configure_optimizers(self) -> Any:
+        settings = self.recipe.training
+        peak = self.stage.learning_rate
+        optimiser = torch.optim.AdamW(
+            self.parameters(), lr=peak, weight_decay=settings.weight_decay
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule: Any
+        if settings.schedule == "one-cycle":
+            # PyTorch's defaults for div_factor (25), final_div_factor (1e4) and the momentum, which
+            # moves Adam's beta1 from 0.85 (at the peak) to 0.95, are the published ones.
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimiser, max_lr=peak, total_steps=steps, pct_start=settings.warm_up
+            )
+        elif settings.schedule == "cosine":
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+        else:
+            schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimiser,
+                mode=_direction(settings.monitor),
+                factor=PLATEAU_FACTOR,
+                patience=PLATEAU_EPOCHS - 1,
+            )
+        plan = {"scheduler": schedule, "interval": "step"}
+        if settings.schedule == "plateau":
+            plan = {"scheduler": schedule, "interval": "epoch", "monitor": settings.monitor}
+        return {"optimizer": optimiser, "lr_scheduler": plan}
+
+
+def measure(logits: Tensor, labels: Tensor, loss: float) -> Iterable[tuple[str, float]]:
+    """Measure a validation part, by the names of `HISTORY_COLUMNS`."""
+    scores = torch.sigmoid(logits)
+    measured = metrics.measure(metrics.Scored.check(labels, scores, scores >= 0.5, (0.5,)))
+    yield "val_loss", loss
+    for name in ("mcc", "accuracy", "roc_auc", "pr_auc"):
+        # With one class the AUCs do not exist: the worst value keeps such a checkpoint last.
+        yield f"val_{name}", float(getattr(measured, name) or 0.0)
+
+
+class _History(Callback):
+    """Writes ``history.csv`` after each epoch; a resumed run goes on in the same file."""
+
+    def __init__(self, path: Path, first_epoch: int) -> None:
+        self.path = path
+        self.first_epoch = first_epoch
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        row = {name: float(trainer.callback_metrics[name]) for name in HISTORY_COLUMNS[1:-1]}
+        row["epoch"] = self.first_epoch + trainer.current_epoch
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        if trainer.is_global_zero:
+            write_history(self.path, row)
+
+
+def write_history(path: Path, row: dict[str, float]) -> None:
+    """Add one epoch, named as in `HISTORY_COLUMNS`, in place of it and of all later ones."""
+    history = pd.DataFrame([row], columns=list(HISTORY_COLUMNS)).astype({"epoch": int})
+    if path.is_file():
+        before = pd.read_csv(path)
+        # The epoch that a kill cut short is done again.
+        history = pd.concat([before[before["epoch"] < row["epoch"]], history])
+    files.write_text(path, history.to_csv(index=False))
+
+
+class _Snapshots(Callback):
+    """Keeps the weights at the end of each of the last epochs of a stage."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder = folder
+        self.count = count
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        number = self.count - (trainer.max_epochs - trainer.current_epoch) + 1
+        if number >= 1 and trainer.is_global_zero:
+            with files.atomic_path(self.folder / f"snapshot-{number}.safetensors") as path:
+                weights = {
+                    name: tensor.detach().cpu().contiguous()
+                    for name, tensor in pl_module.net.state_dict().items()
+                }
+                safetensors.torch.save_file(weights, path)
+
+
+def fit_stage(
+    net: nn.Module,
+    recipe: Recipe,
+    stage: StageSettings,
+    parts: Parts,
+    history: Path,
+    folder: Path,
+    first_epoch: int,
+) -> int:
+    """Train a net through one stage, or go on training it, and give it the best weights.
+
+    Parameters
+    ----------
+    net : Module
+        Trained in place.
+    recipe, stage
+        The experiment, and the stage of it.
+    parts : Parts
+        What to train and to validate on.
+    history : Path
+        ``history.csv``, written after each epoch.
+    folder : Path
+        For the checkpoints; those of a run that was stopped are gone on from.
+    first_epoch : int
+        Epochs of the stages before.
+
+    Returns
+    -------
+    int
+        The epoch of this stage, counted from 0, that was best by the recipe's ``monitor``.
+
+    Raises
+    ------
+    InputError
+        If the loss is no number any more, or a checkpoint cannot be written.
+    """
+    module = _Module(net, recipe, stage, parts)
+    last = folder / "last.ckpt"
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # Lightning's advice on worker counts and unlogged steps is not for our users.
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        trainer = lightning.Trainer(
+            max_epochs=stage.epochs,
+            precision=recipe.training.precision,
+            accumulate_grad_batches=recipe.training.accumulate,
+            **ranks.trainer_settings(),
+            logger=_logger(history.parent),
+            callbacks=_callbacks(recipe, history, folder, first_epoch),
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+        )
+        try:
+            trainer.fit(
+                module,
+                _training_loader(recipe, parts, first_epoch),
+                scoring_loader(recipe, parts, ranks.rank(), ranks.world()),
+                ckpt_path=str(last) if last.is_file() else None,
+                weights_only=False,
+            )
+        except OSError as error:
+            raise InputError(
+                f"{folder}: a checkpoint could not be written ({error}); the last good one is "
+                "kept: make room and start the same command again"
+            ) from error
+    ranks.wait()
+    best: dict[str, Any] = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)
+    module.load_state_dict(best["state_dict"])
+    return int(best["epoch"])
+
+
+def _callbacks(recipe: Recipe, history: Path, folder: Path, first_epoch: int) -> list[Callback]:
+    settings = recipe.training
+    mode = _direction(settings.monitor)
+    callbacks: list[Callback] = [
+        _History(history, first_epoch),
+        RichProgressBar(console_kwargs={"stderr": True}),
+    ]
+    if settings.ema:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema))
+    if settings.patience:
+        callbacks.append(EarlyStopping(settings.monitor, mode=mode, patience=settings.patience))
+    if settings.snapshots:
+        callbacks.append(_Snapshots(files.make_folder(folder), settings.snapshots))
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=settings.monitor,
+        mode=mode,
+        enable_version_counter=False,
+    )
+    # One of its own: `save_last` writes only when there is a better one.
+    last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
+    return [*callbacks, best, last]
+
+
+def _direction(monitor: str) -> Literal["min", "max"]:
+    return "min" if monitor == "val_loss" else "max"
+
+
+def _logger(run: Path) -> Any:
+    """TensorBoard's, where the extra `track` is installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return False
+    return TensorBoardLogger(run, name="tensorboard", version="")
+
+
+def _training_loader(recipe: Recipe, parts: Parts, first_epoch: int) -> Any:
+    settings = recipe.training
+    rows = parts.train
+    names, labels = rows["filename"].tolist(), rows["stalled"].tolist()
+    targets = rows["crowd_score"].tolist() if settings.targets == "crowd" else labels
+    pad = settings.lengths == "pad"
+    sampler = LengthSampler(
+        [parts.store.frames(name) for name in names],
+        settings.batch_size,
+        recipe.seed,
+        labels=labels,
+        stalled_share=settings.stalled_share,
+        trim=not pad,
+        first_epoch=first_epoch,
+        rank=ranks.rank(),
+        world=ranks.world(),
+    )
+    return DataLoader(
+        ClipDataset(parts.store, names, targets, recipe.augment, recipe.seed),
+        batch_sampler=sampler,
+        collate_fn=Collate(recipe.net, pad=pad),
+        num_workers=settings.workers,
+    )
+
+
+def scoring_loader(recipe: Recipe, parts: Parts, rank: int = 0, world: int = 1) -> Any:
+    """Clips of the validation part one at a time: none is trimmed to the length of another."""
+    names = parts.validation["filename"].tolist()
+    labels = parts.validation["stalled"].tolist()
+    return DataLoader(
+        ClipDataset(parts.store, names, labels),
+        sampler=range(rank, len(names), world),
+        batch_size=1,
+        collate_fn=Collate(recipe.net),
+        num_workers=recipe.training.workers,
+    )

@@ -1,0 +1,68 @@
+"""Several processes that train one net together, as ``torchrun`` starts them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+Item = TypeVar("Item")
+
+
+def join() -> None:
+    """Join the other processes that ``torchrun`` started; a process by itself has none."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def rank() -> int:
+    """Give the number of this process, 0 for the one that writes files."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """Count the processes."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def wait() -> None:
+    """Wait until all processes are here."""
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Let the first process go through the block before the others do, who find its files."""
+    if rank() > 0:
+        wait()
+    yield
+    if rank() == 0:
+        wait()
+
+
+def gather(items: Sequence[Item]) -> list[Item]:
+    """Put what all processes have into one list, the same in each of them."""
+    if not distributed.is_initialized():
+        return list(items)
+    parts: list[Any] = [None] * world()
+    distributed.all_gather_object(parts, list(items))
+    return [item for part in parts for item in part]
+
+
+def trainer_settings() -> dict[str, Any]:
+    """Say to Lightning's trainer on what to run."""
+    if world() == 1:
+        return {"accelerator": "auto", "devices": 1}
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world()))
+    return {
+        "accelerator": "auto",
+        "devices": local,
+        "num_nodes": world() // local,
+        "strategy": "ddp",
+    }

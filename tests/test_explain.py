@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from stallscan import bundle, explain, features, nets
+from stallscan.bundle import BundleSpec
+from stallscan.clip import ClipSettings
+from stallscan.decide import Calibration
+from stallscan.errors import BundleError
+from stallscan.outline import OutlineSettings
+from stallscan.recipe import NetSettings
+from tests import drawing
+
+
+@pytest.fixture
+def baseline(tmp_path):
+    """A bundle of the baseline, fitted on numbers of which one speaks for stalled."""
+    settings = NetSettings(name="features", normalisation="running", mean=(0, 0), std=(1, 1))
+    net = nets.build(settings)
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    table = rng.normal(size=(80, len(features.FEATURES))).astype(np.float32)
+    table[:, 3] += 3 * labels  # same_next
+    features.fit(net, table, labels, seed=0)
+    spec = BundleSpec(
+        name="baseline",
+        outline=OutlineSettings(),
+        clip=ClipSettings(size=64, shape="pad", channels="grey+mask"),
+        net=settings,
+        calibration=Calibration(),
+        threshold=0.5,
+        prevalence=0.3,
+        frames=(4, 100),
+        simulated=True,
+    )
+    bundle.save(tmp_path / "baseline", spec, net.state_dict(), "# for tests\n")
+    return tmp_path / "baseline"
+
+
+def test_every_recording_gets_a_sentence(baseline, tmp_path):
+    drawing.write(tmp_path / "videos" / "a.mp4", seed=0)
+    drawing.write(tmp_path / "videos" / "b.mp4", seed=1, contours=0)
+    first, second = explain.explain([tmp_path / "videos"], baseline, processes=0)
+    assert first.filename == "a.mp4"
+    assert first.words.startswith(("called stalled", "called flowing"))
+    assert "usual" in first.words
+    assert second.words.startswith("no call: ")
+
+
+def test_the_call_is_that_of_prediction(baseline, tmp_path):
+    from stallscan import predict
+
+    for seed in range(4):
+        drawing.write(tmp_path / "videos" / f"{seed}.mp4", seed=seed)
+    predict.predict([tmp_path / "videos"], tmp_path / "out", baseline, processes=0)
+    rows = (tmp_path / "out" / "predictions.csv").read_text().splitlines()[1:]
+    said = explain.explain([tmp_path / "videos"], baseline, processes=0)
+    for row, (filename, words) in zip(rows, said, strict=True):
+        assert row.startswith(filename)
+        assert ("called stalled" in words) == (",stalled," in row)
+
+
+def test_a_net_that_sees_pixels_cannot_be_put_in_words(bundle_dir, tmp_path):
+    drawing.write(tmp_path / "a.mp4", seed=0)
+    with pytest.raises(BundleError, match="its net is stallnet"):
+        next(explain.explain([tmp_path / "a.mp4"], bundle_dir))

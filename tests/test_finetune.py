@@ -1,0 +1,103 @@
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stallscan import bundle, finetune
+from stallscan.errors import InputError
+from stallscan.metrics import Scored
+from tests import drawing
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Recordings of eight mice, four each, and their labels."""
+    folder = tmp_path_factory.mktemp("lab")
+    rows = []
+    for index in range(32):
+        name = f"{index}.mp4"
+        drawing.write(folder / name, seed=index, count=8, height=64, width=64)
+        rows.append((name, int(index % 4 == 0), f"m{index // 4}"))
+    table = pd.DataFrame(rows, columns=["filename", "stalled", "mouse"])
+    table.to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(recordings, bundle_dir, tmp_path_factory):
+    run = tmp_path_factory.mktemp("tuned")
+    comparison = finetune.fine_tune(
+        bundle_dir, [recordings], recordings / "labels.csv", run, epochs=2, learning_rate=1e-3
+    )
+    return run, comparison
+
+
+def test_before_and_after_stand_in_one_table(tuned, bundle_dir):
+    run, comparison = tuned
+    text = str(comparison)
+    before, after = bundle.load(bundle_dir), bundle.load(run / "bundle")
+    assert before.label in text
+    assert after.label in text
+    assert "drawn by mouse" in text
+    assert before.spec.net == after.spec.net
+    assert before.spec.clip == after.spec.clip
+    assert before.spec.weights_sha256 != after.spec.weights_sha256
+    table = pd.read_csv(run / "comparison.csv")
+    assert list(table.columns) == ["figure", "before", "after"]
+    assert any(name.startswith("MCC at") for name in table["figure"])
+
+
+def test_what_is_held_out_was_not_learned_from(tuned, recordings):
+    run, comparison = tuned
+    mice = pd.read_csv(recordings / "labels.csv").set_index("filename")["mouse"]
+    held_out = set(pd.read_csv(run / "held_out.csv")["filename"])
+    validation = set(pd.read_csv(run / "validation.csv")["filename"])
+    assert not {mice[name] for name in held_out} & {mice[name] for name in validation}
+    spec = bundle.load(run / "bundle").spec
+    learned = spec.provenance["trained_on"] + spec.provenance["validated_on"]
+    assert learned + len(held_out) == 32
+    assert comparison.before.measured.count == len(held_out)
+
+
+def test_labels_without_a_mouse_are_parted_by_recording_and_it_is_said(
+    recordings, bundle_dir, tmp_path, caplog
+):
+    labels = pd.read_csv(recordings / "labels.csv")[["filename", "stalled"]]
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    with caplog.at_level(logging.WARNING):
+        comparison = finetune.fine_tune(
+            bundle_dir, [recordings], tmp_path / "labels.csv", tmp_path / "run", epochs=1
+        )
+    assert "no column names the mouse" in caplog.text
+    assert "which flatters" in str(comparison)
+
+
+def test_labels_of_recordings_that_are_not_there_are_named(recordings, bundle_dir, tmp_path):
+    labels = pd.DataFrame({"filename": ["0.mp4", "no.mp4"], "stalled": [1, 0]})
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(InputError, match=r"1 of 2 labelled recordings were not found: no\.mp4"):
+        finetune.fine_tune(bundle_dir, [recordings], tmp_path / "labels.csv", tmp_path / "run")
+
+
+def test_an_unknown_group_is_refused(recordings, bundle_dir, tmp_path):
+    with pytest.raises(InputError, match="there is no column cage"):
+        finetune.fine_tune(
+            bundle_dir, [recordings], recordings / "labels.csv", tmp_path, group="cage"
+        )
+
+
+def test_the_interval_of_the_gain_is_that_of_the_difference():
+    rng = np.random.default_rng(0)
+    labels = rng.random(600) < 0.3
+    scores = np.where(labels, 0.9, 0.1)
+    right = Scored.check(labels, scores, labels, (0.5,))
+    flipped = rng.random(600) < 0.2
+    wrong = Scored.check(labels, scores, labels ^ flipped, (0.5,))
+    same = finetune.bootstrap_gain(right, right, np.arange(600), 0)
+    assert same == (0, 0)
+    gain = finetune.bootstrap_gain(wrong, right, np.arange(600), 0)
+    assert 0.3 < gain.low < gain.high < 0.6
+    # Twins bring no news: the interval is as wide as that of half the recordings.
+    groups = finetune.bootstrap_gain(wrong, right, np.arange(600) // 10, 0)
+    assert groups.high - groups.low == pytest.approx(gain.high - gain.low, rel=0.5)

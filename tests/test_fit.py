@@ -1,0 +1,262 @@
+"""The trainer against a plain loop, in two processes, and on a full disk."""
+
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stallscan import fit, nets, recipe, store
+from stallscan.clip import ClipSettings
+from stallscan.outline import OutlineSettings
+from stallscan.recipe import NetSettings
+from stallscan.video import Source
+from tests import drawing
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Twelve small prepared clips of different lengths."""
+    folder = tmp_path_factory.mktemp("clips")
+    sources = []
+    for index in range(12):
+        path = folder / f"{index}.mp4"
+        drawing.write(path, seed=index, count=12 + index % 3, height=64, width=64)
+        sources.append(Source(path.name, path))
+    settings = ClipSettings(size=48, channels="bgr")
+    return store.build(folder / "store", sources, OutlineSettings(), settings, processes=0)
+
+
+def _rows(first, last):
+    return pd.DataFrame(
+        {
+            "filename": [f"{index}.mp4" for index in range(first, last)],
+            "stalled": [int(index % 4 == 0) for index in range(first, last)],
+        }
+    )
+
+
+def _third_place(**training):
+    settings = recipe.read_recipe("third-place", ["pretrained.source=none", "augment.rotate=0"])
+    settings = settings.model_copy(
+        update={
+            "augment": recipe.AugmentSettings(rotate=0, flip=0),
+            "training": settings.training.model_copy(update=training),
+        }
+    )
+    return settings
+
+
+@pytest.mark.parametrize("name", ["mc3_18", "r2plus1d_18"])
+def test_the_third_place_step_equals_a_plain_loop(clips, tmp_path, monkeypatch, name):
+    # In double precision: in single one, Adam makes whole steps of what is rounding in gradients
+    # that are 0, and the two paths part by some 1e-3 within 20 steps.
+    stage = recipe.StageSettings(epochs=2, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), precision="64-true")
+    settings = settings.model_copy(update={"net": NetSettings(name=name)})
+    parts = fit.Parts.of(clips, _rows(0, 10), _rows(8, 12))
+    torch.manual_seed(0)
+    net = nets.build(settings.net).double()
+    start = {key: value.clone() for key, value in net.state_dict().items()}
+    seen = []
+    step = fit._Module.training_step
+
+    def record(module, batch, index):
+        loss = step(module, batch, index)
+        seen.append((int(batch.rows[0]), float(loss.detach()), batch.inputs.clone()))
+        return loss
+
+    monkeypatch.setattr(fit._Module, "training_step", record)
+    fit.fit_stage(
+        net, settings, settings.training.stages[0], parts, tmp_path / "history.csv", tmp_path, 0
+    )
+    last = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
+    net.load_state_dict({key.removeprefix("net."): value for key, value in last.items()})
+    assert len(seen) == STEPS
+
+    # From here on nothing of ours but the clips: FACTS 2, in plain PyTorch.
+    from torchvision.models import video as theirs
+
+    plain = getattr(theirs, name)(weights=None)
+    plain.fc = torch.nn.Linear(512, 1)
+    plain.double()
+    plain.load_state_dict(start)
+    plain.train()  # BatchNorm uses the statistics of the one video
+    mean = torch.tensor([0.43216, 0.394666, 0.37645]).double().view(1, 3, 1, 1, 1)
+    std = torch.tensor([0.22803, 0.22145, 0.216989]).double().view(1, 3, 1, 1, 1)
+
+    def see(row):
+        pixels = torch.from_numpy(clips.read(f"{row}.mp4")).double() / 255
+        return (pixels.permute(3, 0, 1, 2)[None] - mean) / std
+
+    labels = [int(index % 4 == 0) for index in range(10)]
+    weight = labels.count(0) / labels.count(1)
+    adam = torch.optim.Adam(plain.parameters(), lr=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        adam, max_lr=1e-4, total_steps=STEPS, pct_start=0.0001
+    )
+    for row, ours, inputs in seen:
+        # Ours is rounded to single precision. That is all, but in 20 steps on clips so small it
+        # grows to 1e-3 of the loss, so from here on both see the same.
+        torch.testing.assert_close(inputs, see(row), atol=1e-6, rtol=0)
+        logit = plain(inputs)[0, 0]
+        loss = F.binary_cross_entropy_with_logits(logit, torch.tensor(float(labels[row])).double())
+        loss = loss * (weight if labels[row] else 1)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        schedule.step()
+        assert float(loss.detach()) == pytest.approx(ours, abs=1e-4)
+    with torch.inference_mode():
+        for row in range(10):
+            ours = float(net.eval()(see(row))[0])
+            assert float(plain(see(row))[0, 0]) == pytest.approx(ours, abs=1e-3)
+
+
+def test_the_learning_rate_is_the_published_cosine(clips, tmp_path, monkeypatch):
+    stage = recipe.StageSettings(epochs=3, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), batch_size=2)
+    settings = settings.model_copy(update={"net": NetSettings(name="mc3_18")})
+    seen = []
+    step = torch.optim.AdamW.step
+
+    def record(optimiser, *args, **more):
+        group = optimiser.param_groups[0]
+        seen.append((group["lr"], group["betas"][0], group["weight_decay"]))
+        return step(optimiser, *args, **more)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", record)
+    parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
+    torch.manual_seed(0)
+    fit.fit_stage(nets.build(settings.net), settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
+    rates, betas, decays = (np.array(column) for column in zip(*seen, strict=True))
+    # The warm-up ends before the first step, so all that is left is the cosine from the peak down.
+    ahead = 1 - 0.0001 * 12
+    wave = (1 + np.cos(math.pi * (np.arange(12) + ahead) / (11 + ahead))) / 2
+    assert rates == pytest.approx(4e-10 + (1e-4 - 4e-10) * wave, rel=2e-3, abs=1e-12)
+    assert betas == pytest.approx(0.95 - 0.10 * wave, abs=1e-3)
+    assert not decays.any()
+
+
+TWO = textwrap.dedent(
+    """
+    import json, sys
+    from pathlib import Path
+    import torch
+    from stallscan import fit, nets, ranks, recipe, store
+    from tests.test_fit import _rows, _third_place
+
+    folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    ranks.join()
+    stage = recipe.StageSettings(epochs=1, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), batch_size=4, class_weight="ratio")
+    settings = settings.model_copy(update={"net": recipe.NetSettings(name="mc3_18")})
+    torch.manual_seed(0)
+    net = nets.build(settings.net)
+    kept = []
+
+    def keep(module, optimiser):
+        kept.append([p.grad.clone() for p in module.net.parameters()])
+
+    fit._Module.on_before_optimizer_step = keep
+    rows = []
+    end = fit._Module.on_validation_epoch_end
+
+    def count(module):
+        rows.extend(row for row, _, _ in ranks.gather(module.logits))
+        end(module)
+
+    fit._Module.on_validation_epoch_end = count
+    parts = fit.Parts.of(store.Store(folder), _rows(0, 9), _rows(9, 12))
+    fit.fit_stage(net, settings, stage, parts, out / "history.csv", out / "run", 0)
+    if ranks.rank() == 0:
+        torch.save(kept, out / "gradients.pt")
+        (out / "rows.json").write_text(json.dumps(rows))
+    """
+)
+
+
+def test_two_processes_take_the_steps_of_one(clips, tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    gradients = {}
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        (out / "run").mkdir(parents=True)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(count)] if count > 1 else []
+        command = command if count > 1 else [sys.executable]
+        subprocess.run(
+            [*command, str(script), str(clips.folder), str(out)],
+            check=True,
+            env=os.environ | {"PYTHONPATH": str(Path.cwd()), "CUDA_VISIBLE_DEVICES": ""},
+            timeout=300,
+        )
+        gradients[count] = torch.load(out / "gradients.pt")
+        assert sorted(json.loads((out / "rows.json").read_text())) == [0, 1, 2]
+    # Nine clips in batches of four: the last step has one clip, and one process none.
+    assert len(gradients[1]) == len(gradients[2]) == 3
+    for one, two in zip(gradients[1][0], gradients[2][0], strict=True):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(clips, tmp_path):
+    """The limit on the size of a file stands in for a disk that is full."""
+    script = tmp_path / "full.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import resource, sys
+            from pathlib import Path
+            import torch
+            from stallscan import errors, fit, nets, recipe, store
+            from tests.test_fit import _rows, _third_place
+
+            folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+            stage = recipe.StageSettings(epochs=3, learning_rate=1e-4)
+            settings = _third_place(stages=(stage,), batch_size=4)
+            settings = settings.model_copy(update={"net": recipe.NetSettings(name="mc3_18")})
+            end = fit._History.on_train_epoch_end
+
+            def fill(callback, trainer, module):
+                end(callback, trainer, module)
+                if trainer.current_epoch == 1:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+            fit._History.on_train_epoch_end = fill
+            parts = fit.Parts.of(store.Store(folder), _rows(0, 8), _rows(8, 12))
+            torch.manual_seed(0)
+            try:
+                fit.fit_stage(
+                    nets.build(settings.net), settings, stage, parts, out / "h.csv", out / "run", 0
+                )
+            except errors.InputError as error:
+                print(error)
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, str(script), str(clips.folder), str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+    )
+    assert "a checkpoint could not be written" in done.stdout
+    assert "the last good one is kept" in done.stdout
+    for name in ("last.ckpt", "best.ckpt"):
+        kept = torch.load(tmp_path / "run" / name, weights_only=False)
+        assert kept["epoch"] == 0
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
