@@ -101,3 +101,23 @@ def test_the_interval_of_the_gain_is_that_of_the_difference():
     # Twins bring no news: the interval is as wide as that of half the recordings.
     groups = finetune.bootstrap_gain(wrong, right, np.arange(600) // 10, 0)
     assert groups.high - groups.low == pytest.approx(gain.high - gain.low, rel=0.5)
+
+
+def test_another_share_held_out_is_refused_in_the_same_folder(tuned, recordings, bundle_dir):
+    run, _ = tuned
+    with pytest.raises(InputError, match="holds a run on other recordings or labels"):
+        finetune.fine_tune(
+            bundle_dir,
+            [recordings],
+            recordings / "labels.csv",
+            run,
+            epochs=2,
+            learning_rate=1e-3,
+            hold_out=0.5,
+        )
+
+
+def test_few_mice_say_nothing_about_a_gain(tuned):
+    _, comparison = tuned
+    assert comparison.groups < finetune.FEWEST_HELD_OUT
+    assert f"too few of mouse to say more: {comparison.groups} held out" in str(comparison)

@@ -210,6 +210,10 @@ def test_two_processes_take_the_steps_of_one(clips, tmp_path):
     assert len(gradients[1]) == len(gradients[2]) == 3
     for one, two in zip(gradients[1][0], gradients[2][0], strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
+    # After Adam's first step the weights differ where a gradient was only rounding.
+    for step in (1, 2):
+        one, two = (torch.cat([each.ravel() for each in gradients[n][step]]) for n in (1, 2))
+        assert float((one - two).norm() / one.norm()) < 0.02
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(clips, tmp_path):
@@ -254,9 +258,59 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(clips, tmp_path):
         text=True,
         env=os.environ | {"PYTHONPATH": str(Path.cwd())},
     )
-    assert "a checkpoint could not be written" in done.stdout
+    assert "the checkpoint could not be written" in done.stdout
     assert "the last good one is kept" in done.stdout
     for name in ("last.ckpt", "best.ckpt"):
         kept = torch.load(tmp_path / "run" / name, weights_only=False)
         assert kept["epoch"] == 0
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_a_plateau_lowers_the_rate_in_the_epoch_of_the_checkpoint(clips, tmp_path, monkeypatch):
+    stage = recipe.StageSettings(epochs=5, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), schedule="plateau", batch_size=8)
+    settings = settings.model_copy(update={"net": NetSettings(name="mc3_18")})
+    monkeypatch.setattr(
+        fit, "measure", lambda *_: [(name, 0.5) for name in fit.HISTORY_COLUMNS[2:-1]]
+    )
+    parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
+    torch.manual_seed(0)
+    fit.fit_stage(nets.build(settings.net), settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
+    # The first epoch is the best one; three without gain follow.
+    rates = pd.read_csv(tmp_path / "h.csv")["lr"].tolist()
+    assert rates == pytest.approx([1e-4, 1e-4, 1e-4, 1e-4, 0.95e-4])
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    assert kept["lr_schedulers"][0]["_last_lr"] == pytest.approx([0.95e-4])
+
+
+def test_a_stage_that_ended_early_is_not_trained_on(clips, tmp_path):
+    stage = recipe.StageSettings(epochs=9, learning_rate=1e-9)
+    settings = _third_place(stages=(stage,), patience=1, batch_size=8, monitor="val_mcc")
+    settings = settings.model_copy(update={"net": NetSettings(name="mc3_18")})
+    parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
+    nets_made = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        net = nets.build(settings.net)
+        best = fit.fit_stage(net, settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
+        nets_made.append((best, net.state_dict()["stem.0.weight"].clone()))
+    assert len(pd.read_csv(tmp_path / "h.csv")) == 2
+    assert nets_made[0][0] == nets_made[1][0] == 0
+    assert torch.equal(nets_made[0][1], nets_made[1][1])
+
+
+def test_a_person_who_stops_it_is_told_so_and_can_go_on(clips, tmp_path, monkeypatch):
+    stage = recipe.StageSettings(epochs=2, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), batch_size=8)
+    settings = settings.model_copy(update={"net": NetSettings(name="mc3_18")})
+    parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fit._Module, "training_step", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fit.fit_stage(
+                nets.build(settings.net), settings, stage, parts, tmp_path / "h.csv", tmp_path, 0
+            )

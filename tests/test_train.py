@@ -321,7 +321,7 @@ def test_stages_go_on_with_the_best_weights_and_their_own_rule(data, tmp_path):
         {"epochs": 2, "learning_rate": 1e-3},
         {"epochs": 1, "learning_rate": 1e-5, "rule": "tier1"},
     ]
-    training = RECIPE["training"] | {"stages": stages, "snapshots": 1, "ema": 0.9}
+    training = RECIPE["training"] | {"stages": stages, "snapshots": 1}
     train.train(_recipe(training=training), data, tmp_path)
     history = pd.read_csv(tmp_path / "history.csv")
     assert list(history["epoch"]) == [0, 1, 2]
@@ -331,6 +331,22 @@ def test_stages_go_on_with_the_best_weights_and_their_own_rule(data, tmp_path):
         "stage-1",
         "stage-2",
     ]
+
+
+def test_what_is_kept_is_the_moving_average(data, tmp_path):
+    stages = [{"epochs": 1, "learning_rate": 1e-3}]
+    weights = {}
+    for decay in (0.0, 0.999):
+        training = RECIPE["training"] | {"stages": stages, "ema": decay}
+        run = tmp_path / str(decay)
+        train.train(_recipe(training=training), data, run)
+        weights[decay] = bundle.load(run / "bundle").weights["fc.weight"]
+    torch.manual_seed(0)
+    train.lightning.seed_everything(1, verbose=False)
+    start = train.nets.build(_recipe().net).state_dict()["fc.weight"]
+    moved = {decay: float((each - start).abs().mean()) for decay, each in weights.items()}
+    # The average starts with the weights after the first step and hardly leaves them.
+    assert 0 < moved[0.999] < 0.95 * moved[0.0]
 
 
 def test_folds_hold_back_each_recording_once(data, tmp_path):
@@ -388,3 +404,44 @@ def test_settings_on_the_command_line_replace_those_of_the_recipe():
 def test_a_wrong_setting_on_the_command_line_is_said(change, message):
     with pytest.raises(SettingsError, match=message):
         recipe.read_recipe("default", [change])
+
+
+def test_other_labels_in_the_same_folder_are_refused(run, data, tmp_path):
+    shutil.copy(data / "train_metadata.csv", tmp_path)
+    (tmp_path / "train").symlink_to(data / "train")
+    labels = pd.read_csv(data / "train_labels.csv")
+    labels.loc[0, "stalled"] = 1 - labels.loc[0, "stalled"]
+    labels.to_csv(tmp_path / "train_labels.csv", index=False)
+    with pytest.raises(InputError, match="holds a run on other recordings or labels"):
+        train.train(_recipe(), tmp_path, run)
+
+
+def test_a_stage_without_stalled_recordings_is_said_before_any_is_trained(data, tmp_path):
+    stages = [
+        {"epochs": 1, "learning_rate": 1e-3},
+        {"epochs": 1, "learning_rate": 1e-3, "rule": "micro"},
+    ]
+    training = RECIPE["training"] | {"stages": stages}
+    with pytest.raises(InputError, match=r"stage 2 \(rule micro\) has 0 stalled and 0 flowing"):
+        train.train(_recipe(training=training), data, tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training": {"snapshots": 2, "ema": 0.9}}, "not be taken together|cannot be taken"),
+        (
+            {"net": {"name": "features"}, "training": {"targets": "crowd"}},
+            "the net features is fitted at once",
+        ),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(changes, message):
+    with pytest.raises(SettingsError, match=message):
+        recipe.Recipe.parse({"name": "a"} | changes, "test")
+
+
+def test_no_epochs_are_refused():
+    with pytest.raises(SettingsError, match=r"training\.stages\.0\.epochs"):
+        recipe.shorten(_recipe(), 0)

@@ -18,7 +18,7 @@ from torch import Tensor
 from stallscan import files
 from stallscan.clip import ClipSettings
 from stallscan.decide import Calibration
-from stallscan.errors import BundleError, SettingsError
+from stallscan.errors import BundleError, InputError, SettingsError
 from stallscan.outline import OutlineSettings
 from stallscan.recipe import NetSettings
 from stallscan.settings import Settings
@@ -110,6 +110,11 @@ def save(folder: Path, spec: BundleSpec, weights: dict[str, Tensor], card: str) 
         The net's state dict.
     card : str
         The model card, Markdown.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
     """
     files.make_folder(folder.parent)
     temporary = folder.with_name(f".{folder.name}.partial")
@@ -123,6 +128,8 @@ def save(folder: Path, spec: BundleSpec, weights: dict[str, Tensor], card: str) 
         files.write_text(temporary / CARD_NAME, card)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.replace(folder)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{folder}: the bundle could not be written ({error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return spec

@@ -136,7 +136,8 @@ def select(
     out
         The selected table: all columns, and stalled.
     rule
-        all, tier1, micro, nano, or third-place, the published one.
+        all, tier1, micro, nano; third-place (the published one), first-place, matlab-prize;
+        tier1+stalls or third-place+stalls, with the stalls outside tier1 that the crowd is sure of.
     seed
         Seed of what is drawn.
     """

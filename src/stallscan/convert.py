@@ -44,31 +44,35 @@ def import_weights(
     ------
     InputError
         If the file cannot be read, or names or shapes are not those of the recipe's net.
+    SettingsError
+        If threshold or prevalence is out of range.
     """
     weights = nets.read_state(state)
     if weights and all(name.startswith(PREFIX) for name in weights):
         weights = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
     net = nets.build(recipe.net)
     _load(net, weights, state, recipe)
-    spec = BundleSpec(
-        name=state.stem,
-        outline=recipe.outline,
-        clip=recipe.clip,
-        net=recipe.net,
+    provenance = {
+        **files.provenance(),
+        "imported_from": state.name,
+        "imported_sha256": files.sha256(state),
+        "recipe": recipe.model_dump(mode="json"),
+        "torch": torch.__version__,
+    }
+    known = {
+        "name": state.stem,
+        "outline": recipe.outline,
+        "clip": recipe.clip,
+        "net": recipe.net,
         # A sigmoid of the logit as it is: nothing is known that it could be calibrated with.
-        calibration=Calibration(),
-        threshold=threshold,
-        prevalence=prevalence,
-        frames=FRAMES,
-        simulated=False,
-        provenance={
-            **files.provenance(),
-            "imported_from": state.name,
-            "imported_sha256": files.sha256(state),
-            "recipe": recipe.model_dump(mode="json"),
-            "torch": torch.__version__,
-        },
-    )
+        "calibration": Calibration(),
+        "threshold": threshold,
+        "prevalence": prevalence,
+        "frames": FRAMES,
+        "simulated": False,
+        "provenance": provenance,
+    }
+    spec = BundleSpec.parse(known, "imported weights")
     return bundles.save(out, spec, net.state_dict(), _card(spec))
 
 

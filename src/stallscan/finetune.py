@@ -16,14 +16,7 @@ from stallscan.bundle import Bundle
 from stallscan.engine import TorchEngine
 from stallscan.errors import InputError
 from stallscan.metrics import Interval, Metrics, Scored
-from stallscan.recipe import (
-    AugmentSettings,
-    DataSettings,
-    PretrainedSettings,
-    Recipe,
-    StageSettings,
-    TrainingSettings,
-)
+from stallscan.recipe import Recipe
 from stallscan.store import Store
 from stallscan.tables import listed, read_labels
 
@@ -31,6 +24,9 @@ from stallscan.tables import listed, read_labels
 GROUPS = ("mouse", "animal", "project_id", "project")
 # chosen: fewer groups cannot be parted three ways (training, validation, held out)
 FEWEST_GROUPS = 6
+# Fewer mice than this cannot say whether a gain is more than chance: with none at all, 2.5 % of the
+# draws are to lie above 0, and with five mice 3 % do already.
+FEWEST_HELD_OUT = 6
 # chosen: of what is not held out, to choose epoch, calibration and threshold by
 VALIDATION_SHARE = 0.25
 # chosen: a tenth of the rate that the shipped net was trained with
@@ -73,6 +69,8 @@ class Comparison:
         95 % of the difference in MCC, by bootstrap over the groups.
     group : str
         The column that groups are named by; empty: there is none.
+    groups : int
+        How many were held out (recordings where there is no column).
     """
 
     folder: Path
@@ -80,6 +78,7 @@ class Comparison:
     after: Side
     gain: Interval
     group: str
+    groups: int
 
     def as_rows(self) -> list[tuple[str, str, str]]:
         """Give the name of each figure, and what it was before and after."""
@@ -105,9 +104,14 @@ class Comparison:
         ]
         by = f"drawn by {self.group}" if self.group else "drawn by recording, which flatters"
         gain = self.after.measured.mcc - self.before.measured.mcc
-        verdict = f"MCC {gain:+.3f} ({self.gain.low:+.3f} to {self.gain.high:+.3f}): " + (
-            "better" if self.gain.low > 0 else "worse" if self.gain.high < 0 else "within noise"
-        )
+        verdict = f"MCC {gain:+.3f} "
+        if self.groups < FEWEST_HELD_OUT:
+            verdict += f"(too few of {self.group} to say more: {self.groups} held out)"
+        else:
+            verdict += f"({self.gain.low:+.3f} to {self.gain.high:+.3f}): "
+            verdict += (
+                "better" if self.gain.low > 0 else "worse" if self.gain.high < 0 else "within noise"
+            )
         held_out = f"{self.before.measured.count} recordings held out, {by}"
         return "\n".join([held_out, *lines, verdict, f"bundle -> {self.folder / 'bundle'}"])
 
@@ -165,6 +169,11 @@ def fine_tune(
         If bundle, labels or recordings cannot be used, or there are too few of a class.
     """
     before = bundles.load(start)
+    if before.spec.net.name == "features":
+        raise InputError(
+            f"{before.path}: its net is features, which is fitted at once and not trained further; "
+            "'stallscan train baseline' fits it to recordings of your own"
+        )
     table, group = _read_table(labels, group)
     recipe = make_recipe(before, group, epochs, learning_rate, seed)
     train.claim(run, recipe)
@@ -185,7 +194,12 @@ def fine_tune(
     groups = held_out[group].to_numpy() if group else np.arange(len(held_out))
     gain = bootstrap_gain(scored[0], scored[1], groups, seed)
     comparison = Comparison(
-        run, _measure(before, scored[0]), _measure(after, scored[1]), gain, group
+        folder=run,
+        before=_measure(before, scored[0]),
+        after=_measure(after, scored[1]),
+        gain=gain,
+        group=group,
+        groups=len(set(groups.tolist())),
     )
     rows = pd.DataFrame(comparison.as_rows(), columns=["figure", "before", "after"])
     files.write_text(run / "comparison.csv", rows.to_csv(index=False))
@@ -195,26 +209,24 @@ def fine_tune(
 def make_recipe(start: Bundle, group: str, epochs: int, learning_rate: float, seed: int) -> Recipe:
     """Write the recipe of a fine-tuning: all as in the bundle, but gently."""
     trained_with = start.spec.provenance.get("recipe", {}).get("augment")
-    augment = AugmentSettings(rotate=0.75, flip=0.75, reverse=0.5)
-    if trained_with:
-        augment = AugmentSettings.parse(trained_with, str(start.path))
-    return Recipe(
-        name=f"{start.spec.name}-tuned",
-        data=DataSettings(validation=VALIDATION_SHARE, group=group),
-        outline=start.spec.outline,
-        clip=start.spec.clip,
-        net=start.spec.net,
-        pretrained=PretrainedSettings(source="bundle", file=start.path),
-        augment=augment,
-        training=TrainingSettings(
-            stages=(StageSettings(epochs=epochs, learning_rate=learning_rate),),
-            warm_up=0.1,
-            weight_decay=1e-3,
-            batch_size=BATCH_SIZE,
-            monitor="val_pr_auc",
-        ),
-        seed=seed,
-    )
+    content = {
+        "name": f"{start.spec.name}-tuned",
+        "data": {"validation": VALIDATION_SHARE, "group": group},
+        "outline": start.spec.outline,
+        "clip": start.spec.clip,
+        "net": start.spec.net,
+        "pretrained": {"source": "bundle", "file": start.path},
+        "augment": trained_with or {"rotate": 0.75, "flip": 0.75, "reverse": 0.5},
+        "training": {
+            "stages": [{"epochs": epochs, "learning_rate": learning_rate}],
+            "warm_up": 0.1,
+            "weight_decay": 1e-3,
+            "batch_size": BATCH_SIZE,
+            "monitor": "val_pr_auc",
+        },
+        "seed": seed,
+    }
+    return Recipe.parse(content, "fine-tuning")
 
 
 def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:

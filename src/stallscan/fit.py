@@ -1,6 +1,7 @@
 """Fitting one net to clips, stage by stage, with Lightning."""
 
 import importlib.util
+import io
 import logging
 import warnings
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from pytorch_lightning.callbacks import (
     RichProgressBar,
 )
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -35,6 +37,10 @@ from stallscan.tables import HISTORY_COLUMNS
 
 # FACTS 3, first place: the learning rate times 0.95 after 3 epochs without gain.
 PLATEAU_FACTOR, PLATEAU_EPOCHS = 0.95, 3
+# In a stage's folder, once it is trained.
+DONE_NAME = "done"
+
+log = logging.getLogger("stallscan")
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,14 @@ class Parts:
 class _Module(lightning.LightningModule):
     """One net in one stage, with its loss, optimiser and validation metrics."""
 
-    def __init__(self, net: nn.Module, recipe: Recipe, stage: StageSettings, parts: Parts) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        recipe: Recipe,
+        stage: StageSettings,
+        parts: Parts,
+        first_epoch: int,
+    ) -> None:
         super().__init__()
         # The layout in which convolutions of a video are fastest, on a processor and on a GPU.
         self.net = net.to(memory_format=torch.channels_last_3d)
@@ -79,11 +92,13 @@ class _Module(lightning.LightningModule):
         self.stage = stage
         self.class_weight = parts.class_weight if recipe.training.class_weight == "ratio" else 1.0
         self.filenames = parts.train["filename"].tolist()
+        self.first_epoch = first_epoch
         self.logits: list[tuple[int, float, float]] = []
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout draws from torch's own generator: a resumed epoch is to draw what it would have.
-        seed = [self.recipe.seed, self.current_epoch, batch_idx, self.global_rank]
+        epoch = self.first_epoch + self.current_epoch
+        seed = [self.recipe.seed, epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -150,10 +165,25 @@ class _Module(lightning.LightningModule):
                 factor=PLATEAU_FACTOR,
                 patience=PLATEAU_EPOCHS - 1,
             )
-        plan = {"scheduler": schedule, "interval": "step"}
-        if settings.schedule == "plateau":
-            plan = {"scheduler": schedule, "interval": "epoch", "monitor": settings.monitor}
-        return {"optimizer": optimiser, "lr_scheduler": plan}
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {
+                "scheduler": schedule,
+                "interval": "epoch" if settings.schedule == "plateau" else "step",
+                "monitor": settings.monitor,
+            },
+        }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if self.recipe.training.schedule != "plateau":
+            scheduler.step()
+
+    def on_train_epoch_end(self) -> None:
+        # Here, and not where Lightning steps it, which is after the checkpoint is written: a
+        # resumed run would lose the step.
+        if self.recipe.training.schedule == "plateau":
+            schedule: Any = self.lr_schedulers()
+            schedule.step(self.trainer.callback_metrics[self.recipe.training.monitor])
 
 
 def measure(logits: Tensor, labels: Tensor, loss: float) -> Iterable[tuple[str, float]]:
@@ -201,12 +231,47 @@ class _Snapshots(Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         number = self.count - (trainer.max_epochs - trainer.current_epoch) + 1
         if number >= 1 and trainer.is_global_zero:
-            with files.atomic_path(self.folder / f"snapshot-{number}.safetensors") as path:
-                weights = {
-                    name: tensor.detach().cpu().contiguous()
-                    for name, tensor in pl_module.net.state_dict().items()
-                }
-                safetensors.torch.save_file(weights, path)
+            weights = {
+                name: tensor.detach().cpu().contiguous()
+                for name, tensor in pl_module.net.state_dict().items()
+            }
+            path = self.folder / f"snapshot-{number}.safetensors"
+            _write(path, safetensors.torch.save(weights))
+
+
+class _Interruption(Callback):
+    """Notes whether a person stopped the training: Lightning makes an exit of that."""
+
+    def __init__(self) -> None:
+        self.happened = False
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.happened = isinstance(exception, KeyboardInterrupt)
+
+
+class _AtomicCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints beside the one that they replace.
+
+    Lightning's own go through the system's temporary folder: where that is on another disk the last
+    checkpoint is overwritten in place, and lost if the disk is full or the process is killed.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        _write(Path(path), buffer.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        files.write_bytes(path, content)
+    except OSError as error:
+        raise InputError(
+            f"{path}: the checkpoint could not be written ({error}); the last good one is kept: "
+            "make room and start the same command again"
+        ) from error
 
 
 def fit_stage(
@@ -245,8 +310,19 @@ def fit_stage(
     InputError
         If the loss is no number any more, or a checkpoint cannot be written.
     """
-    module = _Module(net, recipe, stage, parts)
+    module = _Module(net, recipe, stage, parts, first_epoch)
+    done = folder / DONE_NAME
+    if done.is_file():
+        return _take_best(module, folder)
+    if ranks.world() > 1 and recipe.net.normalisation == "running":
+        log.warning(
+            "each of the %d processes normalises its own part of a batch (%d clips in all): with "
+            "normalisation: running raise training.batch_size, or use fewer processes",
+            ranks.world(),
+            recipe.training.batch_size,
+        )
     last = folder / "last.ckpt"
+    interruption = _Interruption()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # Lightning's advice on worker counts and unlogged steps is not for our users.
@@ -257,7 +333,8 @@ def fit_stage(
             accumulate_grad_batches=recipe.training.accumulate,
             **ranks.trainer_settings(),
             logger=_logger(history.parent),
-            callbacks=_callbacks(recipe, history, folder, first_epoch),
+            callbacks=[interruption, *_callbacks(recipe, history, folder, first_epoch)],
+            plugins=[_AtomicCheckpoints()],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             use_distributed_sampler=False,
@@ -271,12 +348,17 @@ def fit_stage(
                 ckpt_path=str(last) if last.is_file() else None,
                 weights_only=False,
             )
-        except OSError as error:
-            raise InputError(
-                f"{folder}: a checkpoint could not be written ({error}); the last good one is "
-                "kept: make room and start the same command again"
-            ) from error
+        except SystemExit:
+            if interruption.happened:
+                raise KeyboardInterrupt from None
+            raise
+    if ranks.rank() == 0:
+        files.write_text(done, "")
     ranks.wait()
+    return _take_best(module, folder)
+
+
+def _take_best(module: _Module, folder: Path) -> int:
     best: dict[str, Any] = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)
     module.load_state_dict(best["state_dict"])
     return int(best["epoch"])
@@ -340,6 +422,8 @@ def _training_loader(recipe: Recipe, parts: Parts, first_epoch: int) -> Any:
         batch_sampler=sampler,
         collate_fn=Collate(recipe.net, pad=pad),
         num_workers=settings.workers,
+        # A worker checks each shard of the store once: a new one in every epoch would do it again.
+        persistent_workers=settings.workers > 0,
     )
 
 
@@ -353,4 +437,5 @@ def scoring_loader(recipe: Recipe, parts: Parts, rank: int = 0, world: int = 1) 
         batch_size=1,
         collate_fn=Collate(recipe.net),
         num_workers=recipe.training.workers,
+        persistent_workers=recipe.training.workers > 0,
     )

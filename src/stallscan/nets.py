@@ -241,8 +241,10 @@ def read_state(path: Path | None) -> dict[str, Tensor]:
     InputError
         If there is no such file, or it is no state dict.
     """
-    if path is None or not path.is_file():
-        raise InputError(f"pretrained weights: no file at {path}; set 'file' to a state dict")
+    if path is None:
+        raise InputError("pretrained.source is file: name it with pretrained.file")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a state dict (.safetensors, .pt, .pth)")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

@@ -3,12 +3,15 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 
 Item = TypeVar("Item")
+# The others wait while the first prepares recordings or scores the validation part: hours.
+PATIENCE = timedelta(days=7)
 
 
 def join() -> None:
@@ -17,7 +20,8 @@ def join() -> None:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
 
 
 def rank() -> int:

@@ -36,8 +36,8 @@ class DataSettings(Settings):
         Share held back: it chooses the epoch, the calibration and the threshold, so figures on it
         flatter. Stratified by label.
     group : str
-        Column of the catalog (``project_id``, ``mouse``) whose recordings stay on one side of a
-        split; empty splits by recording, which flatters.
+        Column (``project_id``; ``mouse`` where labels have it) whose recordings stay on one side
+        of a split; empty splits by recording, which flatters.
     folds : int
         Train so many times, each recording being held back once, instead of once with `validation`;
         0 is once.
@@ -232,11 +232,12 @@ class TrainingSettings(Settings):
         Decay of the exponential moving average of the weights, which is what is validated and
         kept; 0 is none.
     monitor : str
-        The checkpoint with the best of this validation metric becomes the bundle.
+        The checkpoint with the best of this validation metric in the last stage becomes the bundle.
     patience : int
         A stage ends after so many epochs without gain in `monitor`; 0 never.
     snapshots : int
-        The weights at the end of each of the last so many epochs are kept as bundles, too.
+        The weights at the end of each of the last so many epochs are kept as bundles, too; not
+        together with `ema` or `patience`.
     workers : int
         Processes that read and augment; 0 does it in the main process.
     """
@@ -258,6 +259,12 @@ class TrainingSettings(Settings):
     snapshots: int = Field(default=0, ge=0)
     workers: int = Field(default=0, ge=0)
 
+    @model_validator(mode="after")
+    def _snapshots_of_what_is_known(self) -> "TrainingSettings":
+        if self.snapshots and (self.ema or self.patience):
+            raise ValueError("snapshots cannot be taken together with ema or patience")
+        return self
+
 
 class Recipe(Settings):
     """One file that says a whole experiment: it joins the modules' settings."""
@@ -271,6 +278,17 @@ class Recipe(Settings):
     augment: AugmentSettings = AugmentSettings()
     training: TrainingSettings = TrainingSettings()
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _fitted_at_once(self) -> "Recipe":
+        training = self.training
+        by_steps = training.stalled_share or training.snapshots or training.targets == "crowd"
+        if self.net.name == "features" and (by_steps or len(training.stages) > 1):
+            raise ValueError(
+                "the net features is fitted at once: stages, stalled_share, snapshots and targets "
+                "are not for it"
+            )
+        return self
 
 
 def read_recipe(which: str | Path, changes: Sequence[str] = ()) -> Recipe:
@@ -301,10 +319,17 @@ def read_recipe(which: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def shorten(recipe: Recipe, epochs: int) -> Recipe:
-    """Give each stage of a recipe so many epochs."""
-    stages = tuple(stage.model_copy(update={"epochs": epochs}) for stage in recipe.training.stages)
-    training = recipe.training.model_copy(update={"stages": stages})
-    return recipe.model_copy(update={"training": training})
+    """Give each stage of a recipe so many epochs.
+
+    Raises
+    ------
+    SettingsError
+        If they are fewer than 1.
+    """
+    content = recipe.model_dump()
+    for stage in content["training"]["stages"]:
+        stage["epochs"] = epochs
+    return Recipe.parse(content, recipe.name)
 
 
 def _change(content: Any, change: str) -> None:

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,19 +142,26 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
     """
     base = prepared.restrict(prepared.table, recipe.data.rule)
     group = recipe.data.group or None
-    if not recipe.data.folds:
-        split = (
+    splits = (
+        catalogs.folds(base, recipe.data.folds, recipe.seed, group)
+        if recipe.data.folds
+        else [
             catalogs.split_grouped(base, recipe.data.validation, recipe.seed, group)
             if group
             else catalogs.split_stratified(base, recipe.data.validation, recipe.seed)
-        )
-        spec = _train_part(recipe, prepared, split[1], run)
+        ]
+    )
+    # All before any: what is missing in the last fold is better said now than in hours.
+    for _, validation in splits:
+        _check_classes(recipe, prepared, validation)
+    with ranks.first_process_first():
+        _claim_data(run, prepared)
+    if not recipe.data.folds:
+        spec = _train_part(recipe, prepared, splits[0][1], run)
         held_out = pd.read_csv(run / "validation.csv")
         return _summary(run, [spec], held_out)
     specs, parts = [], []
-    for fold, (_, validation) in enumerate(
-        catalogs.folds(base, recipe.data.folds, recipe.seed, group)
-    ):
+    for fold, (_, validation) in enumerate(splits):
         folder = files.make_folder(run / f"fold-{fold}")
         specs.append(_train_part(recipe, prepared, validation, folder))
         parts.append(pd.read_csv(folder / "validation.csv").assign(fold=fold))
@@ -257,20 +264,53 @@ def claim(run: Path, recipe: Recipe) -> None:
     files.write_text(path, text)
 
 
+def _claim_data(run: Path, data: Data) -> None:
+    """Note the recordings in the run folder; refuse a folder of a run on other ones."""
+    path = run / "data.sha256"
+    if path.is_file() and path.read_text(encoding="utf-8").strip() != data.sha256:
+        raise InputError(
+            f"{run}: holds a run on other recordings or labels; choose another folder with -o, or "
+            "remove this one"
+        )
+    files.write_text(path, data.sha256 + "\n")
+
+
+def _check_classes(recipe: Recipe, data: Data, validation: pd.DataFrame) -> None:
+    """Raise InputError if the validation part or a stage's training part lacks a class."""
+    rest = _not_held_out(recipe, data, validation)
+    parts = {"the part held back": validation}
+    for number, stage in enumerate(recipe.training.stages, start=1):
+        rule = stage.rule or recipe.data.rule
+        parts[f"the training part of stage {number} (rule {rule})"] = data.restrict(rest, rule)
+    for name, part in parts.items():
+        stalled = int(part["stalled"].sum())
+        if not 0 < stalled < len(part):
+            raise InputError(
+                f"{name} has {stalled} stalled and {len(part) - stalled} flowing recordings; both "
+                "are needed: give more recordings, fewer folds, or another rule or group"
+            )
+
+
+def _not_held_out(recipe: Recipe, data: Data, validation: pd.DataFrame) -> pd.DataFrame:
+    rest = data.table[~data.table["filename"].isin(validation["filename"])]
+    if group := recipe.data.group:
+        rest = rest[~rest[group].isin(validation[group])]
+    return rest
+
+
 def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path) -> BundleSpec:
     """Train on all that is not held back, stage by stage, and write the bundle."""
     if (run / "bundle" / bundles.SPEC_NAME).is_file() and (run / "validation.csv").is_file():
         return bundles.load(run / "bundle").spec  # a fold that an earlier call finished
-    rest = data.table[~data.table["filename"].isin(validation["filename"])]
-    if recipe.data.group:
-        groups = recipe.data.group
-        rest = rest[~rest[groups].isin(validation[groups])]
+    rest = _not_held_out(recipe, data, validation)
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     net = nets.build(recipe.net)
     _load_pretrained(net, recipe)
     first_epoch, best_epoch = 0, 0
+    learned: list[pd.DataFrame] = []
     for number, stage in enumerate(recipe.training.stages, start=1):
         part = data.restrict(rest, stage.rule or recipe.data.rule)
+        learned.append(part)
         trained_on = fit.Parts.of(data.store, part, validation)
         if isinstance(net, features.FeatureNet):
             _fit_features(net, recipe, trained_on, run)
@@ -282,7 +322,8 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
         best_epoch = first_epoch + best
         first_epoch += stage.epochs
     if ranks.rank() == 0:
-        _write_bundles(net, recipe, data, trained_on, run, best_epoch)
+        every = pd.concat(learned).drop_duplicates("filename")
+        _write_bundles(net, recipe, data, replace(trained_on, train=every), run, best_epoch)
     ranks.wait()
     return bundles.load(run / "bundle").spec
 
@@ -300,6 +341,12 @@ def _load_pretrained(net: nn.Module, recipe: Recipe) -> None:
             f"{start.path}: the bundle's net is {start.spec.net.name}, the recipe's is "
             f"{recipe.net.name}; weights can only be taken over by the same net"
         )
+    taken = len(start.spec.net.mean), start.spec.clip.channels
+    if taken != (len(recipe.net.mean), recipe.clip.channels):
+        raise InputError(
+            f"{start.path}: the bundle's net sees {start.spec.clip.channels}, the recipe's "
+            f"{recipe.clip.channels}; weights can only be taken over for the same channels"
+        )
     net.load_state_dict(start.weights)
 
 
@@ -315,8 +362,9 @@ def _fit_features(net: features.FeatureNet, recipe: Recipe, parts: fit.Parts, ru
     )
     with torch.inference_mode():
         table = torch.cat([features.compute(batch.inputs) for batch in loader]).numpy()
-    features.fit(net, table, labels, recipe.seed)
-    weight = torch.tensor(parts.class_weight)
+    stalled_weight = parts.class_weight if recipe.training.class_weight == "ratio" else 1.0
+    features.fit(net, table, labels, recipe.seed, stalled_weight)
+    weight = torch.tensor(stalled_weight)
 
     def loss(logits: Tensor, truth: Tensor) -> float:
         return float(F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight))
@@ -391,9 +439,14 @@ def _write_bundle(
 @torch.inference_mode()
 def _score_validation(net: nn.Module, recipe: Recipe, parts: fit.Parts) -> Logits:
     """Logits of the validation part in float32, as prediction computes them."""
-    net = net.eval().float().cpu()
-    loader = fit.scoring_loader(recipe, parts)
-    return np.array([float(nets.score(net, batch.inputs, recipe.net)[0]) for batch in loader])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = net.eval().float().to(device)
+    logits = [
+        float(nets.score(net, batch.inputs.to(device), recipe.net)[0])
+        for batch in fit.scoring_loader(recipe, parts)
+    ]
+    net.cpu()
+    return np.array(logits)
 
 
 def _summary(run: Path, specs: Sequence[BundleSpec], held_out: pd.DataFrame) -> Summary:
