@@ -11,6 +11,8 @@ from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
 
 CORPUS = SimulateSettings(count=12, stalled=0.5, seed=3)
+# A processor takes a quarter of an hour for one of these.
+FOR_A_GPU = ("accurate", "first-place", "second-place")
 # What is changed beside the number of clips and epochs, and why: there is nothing to download from;
 # five folds take five times as long, and folds by project need more than eight recordings; a batch
 # of four clips of 160 px takes more memory than a small machine has.
@@ -23,9 +25,14 @@ CHANGES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.gpu if name in FOR_A_GPU else pytest.mark.slow)
+        for name in sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml"))
+    ],
+)
 def test_a_recipe_runs_from_clips_to_a_bundle_that_predicts(name, tmp_path):
     settings = recipe.read_recipe(name)
     data = tmp_path / "data"
