@@ -11,7 +11,7 @@ from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
 
 CORPUS = SimulateSettings(count=12, stalled=0.5, seed=3)
-# A processor takes a quarter of an hour for one of these.
+# Left to a GPU: on two cores they would take most of the time that the slow suite has.
 FOR_A_GPU = ("accurate", "first-place", "second-place")
 # What is changed beside the number of clips and epochs, and why: there is nothing to download from;
 # five folds take five times as long, and folds by project need more than eight recordings; a batch
