@@ -19,12 +19,12 @@ def test_a_drawn_ellipse_is_found_with_its_interior():
     assert not (found.mask & found.contour).any()
 
 
-@pytest.mark.parametrize("rule", ["contour", "third-place", "first-place"])
-def test_every_rule_finds_the_same_place_after_encoding(tmp_path, rule):
+@pytest.mark.parametrize(("rule", "px"), [("contour", 4), ("third-place", 4), ("first-place", 8)])
+def test_every_rule_finds_the_same_place_after_encoding(tmp_path, rule, px):
     recording = video.read(drawing.write(tmp_path / "a.mp4"))
     found = outline.find(recording, OutlineSettings(rule=rule))
-    # the first place's range of colours takes in more of the blurred edge
-    assert found.box == pytest.approx((24, 57, 10, 55), abs=4)
+    # The first place's range of colours takes in what the codec spreads over a block of 8 px.
+    assert found.box == pytest.approx((24, 57, 10, 55), abs=px)
     assert found.is_closed
 
 
