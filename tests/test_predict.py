@@ -1,5 +1,4 @@
 import json
-import os
 import random
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from stallscan import predict as module
 from stallscan.engine import TorchEngine
 from stallscan.errors import InputError
 from stallscan.video import Source
-from tests import drawing, memory
+from tests import crashing, drawing, memory
 
 
 def _predict(paths, out, bundle_dir, **options):
@@ -119,24 +118,13 @@ def test_bad_input_becomes_rows_with_a_sentence(bad, tmp_path, bundle_dir):
 
 
 def test_a_crash_of_the_decoder_is_a_row(folder, tmp_path, bundle_dir, monkeypatch):
-    # The crash is put where a process that decodes reads the file; spawned processes import the
-    # module anew, so it is told by the environment.
     sources = [Source(f"{i}.mp4", folder / f"{i}.mp4") for i in range(6)]
     model = bundle.load(bundle_dir)
-    monkeypatch.setattr(prepare, "one", _crash_on_3)
+    monkeypatch.setattr(prepare, "one", crashing.one)
     rows = list(prepare.many(sources, model.spec.outline, model.spec.clip, processes=2))
     assert [row.source.filename for row in rows] == [source.filename for source in sources]
     assert [row.status for row in rows] == ["ok", "ok", "ok", "unreadable", "ok", "ok"]
     assert "the decoder crashed" in rows[3].reason
-
-
-_one = prepare.one
-
-
-def _crash_on_3(source, outline, clip):
-    if source.filename == "3.mp4":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return _one(source, outline, clip)
 
 
 @pytest.mark.parametrize("given", [[], ["nothing"]])
@@ -168,9 +156,12 @@ def test_a_torn_row_is_done_again_and_no_other(folder, tmp_path, bundle_dir, mon
     lines = whole.splitlines(keepends=True)
     table.write_text("".join(lines[:4]) + lines[4][:20])
     asked = []
-    monkeypatch.setattr(
-        prepare, "one", lambda source, *rest: asked.append(source.filename) or _one(source, *rest)
-    )
+
+    def one(source, *settings):
+        asked.append(source.filename)
+        return crashing.whole(source, *settings)
+
+    monkeypatch.setattr(prepare, "one", one)
     summary = _predict([folder], tmp_path, bundle_dir)
     assert summary.resumed == 3
     assert asked == ["3.mp4", "4.mp4", "5.mp4"]
@@ -187,6 +178,7 @@ def test_a_row_torn_inside_a_character_is_done_again(tmp_path, bundle_dir):
     assert table.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_killed_at_random_and_started_again(tmp_path, bundle_dir):
     folder = tmp_path / "many"
     folder.mkdir()
