@@ -1,4 +1,5 @@
 import logging
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,19 @@ def test_what_is_held_out_was_not_learned_from(tuned, recordings):
     learned = spec.provenance["trained_on"] + spec.provenance["validated_on"]
     assert learned + len(held_out) == 32
     assert comparison.before.measured.count == len(held_out)
+
+
+def test_a_bundle_that_learned_from_real_recordings_says_so(
+    tuned, recordings, bundle_dir, tmp_path
+):
+    run, _ = tuned
+    assert bundle.load(bundle_dir).spec.simulated
+    assert not bundle.load(run / "bundle").spec.simulated
+    made = tmp_path / "made" / "train"
+    shutil.copytree(recordings, made)
+    (made.parent / "simulation.json").touch()
+    finetune.fine_tune(bundle_dir, [made], made / "labels.csv", tmp_path / "run", epochs=1)
+    assert bundle.load(tmp_path / "run" / "bundle").spec.simulated
 
 
 def test_labels_without_a_mouse_are_parted_by_recording_and_it_is_said(

@@ -1,19 +1,16 @@
 import copy
 import pickle
-import urllib.error
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import video as torchvision_video
 
 from stallscan import nets
 from stallscan.errors import InputError
-from stallscan.recipe import NetSettings, PretrainedSettings
+from stallscan.recipe import NetSettings
 
 MAKERS = {
     "r3d_18": torchvision_video.r3d_18,
@@ -102,46 +99,6 @@ def test_the_small_net_is_small():
 def test_wrong_channels_are_refused(name, channels):
     with pytest.raises(InputError, match="channels"):
         nets.build(NetSettings(name=name, mean=(0.1,) * channels, std=(0.1,) * channels))
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_state_dict_in_torchvisions_names_loads(tmp_path, suffix):
-    state = MAKERS["mc3_18"](weights=None).state_dict()
-    path = tmp_path / f"kinetics{suffix}"
-    if suffix == ".pt":
-        torch.save(state, path)
-    else:
-        safetensors.torch.save_file(state, path)
-    net = nets.build(_settings("mc3_18"))
-    nets.load_pretrained(net, "mc3_18", PretrainedSettings(source="file", file=path))
-    loaded = net.state_dict()
-    assert all(torch.equal(loaded[key], state[key]) for key in state if not key.startswith("fc."))
-    assert loaded["fc.weight"].shape == (1, 512)
-
-
-def test_weights_of_another_net_are_refused(tmp_path):
-    torch.save(MAKERS["r3d_18"](weights=None).state_dict(), tmp_path / "a.pt")
-    net = nets.build(_settings("r2plus1d_18"))
-    with pytest.raises(InputError, match="do not fit the net r2plus1d_18"):
-        nets.load_pretrained(
-            net, "r2plus1d_18", PretrainedSettings(source="file", file=tmp_path / "a.pt")
-        )
-
-
-def test_a_failed_download_says_what_to_do(monkeypatch):
-    def fail(*_args, **_kwargs):
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
-    net = nets.build(_settings("r3d_18"))
-    with pytest.raises(InputError, match=r"could not be downloaded.*source: file.*source: none"):
-        nets.load_pretrained(net, "r3d_18", PretrainedSettings(source="kinetics"))
-
-
-def test_there_are_no_kinetics_weights_for_our_net():
-    net = nets.build(_settings("stallnet"))
-    with pytest.raises(InputError, match="no Kinetics-400 weights for stallnet"):
-        nets.load_pretrained(net, "stallnet", PretrainedSettings(source="kinetics"))
 
 
 @pytest.mark.parametrize("name", SLOW_UNLESS_SMALL)
@@ -251,101 +208,6 @@ def test_quarters_of_grey_clips_are_those_of_three_equal_channels():
         torch.testing.assert_close(net(clips), net(clips.expand(-1, 3, -1, -1, -1)))
         with pytest.raises(InputError, match="needs 4 frames, and a clip has 3"):
             net(clips[:, :, :3])
-
-
-def _published(state):
-    """Names as in the old files that torchvision offers for download."""
-    renamed = {}
-    for key, value in state.items():
-        if not key.endswith("num_batches_tracked"):
-            for part in ("norm1", "norm2", "conv1", "conv2"):
-                key = key.replace(f".{part}.", f".{part[:-1]}.{part[-1]}.")
-            renamed[key] = value
-    return renamed
-
-
-@pytest.mark.parametrize("names", [dict, _published])
-def test_2d_weights_are_inflated(tmp_path, names):
-    torch.manual_seed(0)
-    theirs = torchvision.models.densenet121(weights=None).eval()
-    for module in theirs.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.5, 2.0)
-    torch.save(names(theirs.state_dict()), tmp_path / "densenet121.pth")
-    net = nets.build(_settings("densenet121_3d", normalisation="running")).eval()
-    head = net.class_layers.out[0].weight.clone()
-    nets.load_pretrained(
-        net, "densenet121_3d", PretrainedSettings(source="file", file=tmp_path / "densenet121.pth")
-    )
-    assert torch.equal(net.class_layers.out[0].weight, head)
-    picture = torch.rand(1, 3, 64, 64)
-    still = picture[:, :, None].expand(-1, -1, 40, -1, -1)
-    # Beyond the first block, frames in the middle begin to see the zeros before and behind.
-    stem, their_stem = net.features[:5], theirs.features[:5]
-    with torch.inference_mode():
-        response, expected = stem(still), their_stem(picture)
-    assert response.shape[2] == 10
-    torch.testing.assert_close(response[:, :128, 5], expected[:, :128], atol=1e-4, rtol=1e-4)
-    total = sum(p.sum() for p in net.features.parameters()).item()
-    assert total == pytest.approx(sum(p.sum() for p in theirs.features.parameters()).item(), 1e-3)
-
-
-def test_a_resnets_2d_weights_load_into_the_quarters(tmp_path):
-    state = torchvision.models.resnet18(weights=None).state_dict()
-    torch.save(state, tmp_path / "resnet18.pth")
-    net = nets.build(_settings("quarters_resnet18", 1))
-    nets.load_pretrained(
-        net, "quarters_resnet18", PretrainedSettings(source="file", file=tmp_path / "resnet18.pth")
-    )
-    loaded = net.state_dict()
-    assert all(torch.equal(loaded[key], state[key]) for key in state if not key.startswith("fc."))
-
-
-def test_imagenet_weights_are_those_of_the_2d_net(monkeypatch):
-    torch.manual_seed(0)
-    state = torchvision.models.resnet18(weights=None).state_dict()
-    asked = []
-
-    def offer(url, *_args, **_kwargs):
-        asked.append(url)
-        return state
-
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offer)
-    net = nets.build(_settings("quarters_resnet18"))
-    nets.load_pretrained(net, "quarters_resnet18", PretrainedSettings(source="imagenet"))
-    assert torch.equal(net.state_dict()["conv1.weight"], state["conv1.weight"])
-    assert "resnet18" in asked[0]
-
-
-def test_weights_for_other_channels_are_refused_with_the_reason(tmp_path):
-    torch.save(torchvision.models.densenet121(weights=None).state_dict(), tmp_path / "a.pth")
-    net = nets.build(_settings("densenet121_3d", 2))
-    with pytest.raises(InputError, match=r"weights take 3 channels, and clip\.channels .* make 2"):
-        nets.load_pretrained(
-            net, "densenet121_3d", PretrainedSettings(source="file", file=tmp_path / "a.pth")
-        )
-
-
-@pytest.mark.parametrize("name", ["stallnet", "r3d_18", "resnet101_3d"])
-def test_there_are_no_imagenet_weights_for_others(name):
-    with pytest.raises(InputError, match=f"no ImageNet weights for {name}, only for densenet121"):
-        nets.load_pretrained(nn.Identity(), name, PretrainedSettings(source="imagenet"))
-
-
-def test_a_checkpoint_is_no_state_dict(tmp_path):
-    torch.save({"state_dict": {}, "epoch": 3}, tmp_path / "last.ckpt")
-    with pytest.raises(InputError, match="something else than a state dict"):
-        nets.load_pretrained(
-            nn.Identity(), "r3d_18", PretrainedSettings(source="file", file=tmp_path / "last.ckpt")
-        )
-
-
-def test_a_bundle_is_not_loaded_here(tmp_path):
-    with pytest.raises(ValueError, match="loaded by train"):
-        nets.load_pretrained(
-            nn.Identity(), "r3d_18", PretrainedSettings(source="bundle", file=tmp_path)
-        )
 
 
 def test_grey_and_mask_get_the_frame_difference_between_them():

@@ -139,6 +139,33 @@ def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
         assert torch.equal(weights, last[1]["state_dict"][name])
 
 
+@pytest.mark.slow
+def test_two_processes_train_the_same_net_as_one(data, tmp_path):
+    # A net without dropout, which each process draws for itself.
+    made = RECIPE | {
+        "clip": {"size": 32, "shape": "pad", "channels": "bgr"},
+        "net": {"name": "mc3_18", "mean": [0.2] * 3, "std": [0.2] * 3},
+        "training": RECIPE["training"]
+        | {"precision": "64-true", "stages": [{"epochs": 2, "learning_rate": 1e-3}]},
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(made))
+    losses, scores = [], []
+    for count in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(count), "-m", "stallscan.cli", "train"]
+        out = tmp_path / str(count)
+        command += [str(tmp_path / "tiny.yaml"), "--data", str(data), "-o", str(out)]
+        env = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(command, check=True, env=env, timeout=300, capture_output=True)
+        assert done.stdout.count(b"bundle ->") == 1
+        losses.append(pd.read_csv(out / "history.csv")["train_loss"].tolist())
+        scores.append(pd.read_csv(out / "validation.csv").set_index("filename")["score"])
+        assert bundle.load(out / "bundle").spec.provenance["trained_on"] == 11
+        assert (out / "plots" / "history.png").is_file()
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    pd.testing.assert_series_equal(scores[1], scores[0], rtol=1e-5)
+
+
 def test_another_recipe_in_the_same_folder_is_refused(run, data):
     with pytest.raises(InputError, match="holds a run of another recipe"):
         train.train(_recipe(seed=2), data, run)

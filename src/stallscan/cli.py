@@ -179,7 +179,7 @@ def train(
     set_
         Another setting of the recipe, name=value (net.name=r3d_18); may be given several times.
     """
-    from stallscan import plots
+    from stallscan import plots, ranks
     from stallscan import recipe as recipes
     from stallscan import train as module
 
@@ -189,11 +189,14 @@ def train(
     settings = recipes.read_recipe(recipe, changes)
     if epochs is not None:
         settings = recipes.shorten(settings, epochs)
-    with _progress("preparing clips") as progress:
-        summary = module.train(settings, data, out, progress=progress)
-    for history in sorted(out.glob("fold-*/history.csv")) or [out / "history.csv"]:
-        plots.history(history, history.parent / "plots")
-    _print(str(summary))
+    with ranks.joined():
+        with _progress("preparing clips") as progress:
+            summary = module.train(settings, data, out, progress=progress)
+        if ranks.rank() == 0:
+            for history in sorted(out.glob("fold-*/history.csv")) or [out / "history.csv"]:
+                plots.history(history, history.parent / "plots")
+            plots.evaluation(summary.held_out, out / "plots")
+            _print(str(summary))
 
 
 @train_app.command

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from stallscan import bundle as bundles
-from stallscan import files, nets
+from stallscan import files, nets, pretrained
 from stallscan.bundle import BundleSpec
 from stallscan.decide import Calibration
 from stallscan.errors import InputError
@@ -47,7 +47,7 @@ def import_weights(
     SettingsError
         If threshold or prevalence is out of range.
     """
-    weights = nets.read_state(state)
+    weights = pretrained.read_state(state)
     if weights and all(name.startswith(PREFIX) for name in weights):
         weights = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
     net = nets.build(recipe.net)
@@ -77,7 +77,7 @@ def import_weights(
 
 
 def _load(net: nn.Module, weights: dict[str, torch.Tensor], state: Path, recipe: Recipe) -> None:
-    if wrong := nets.differing(weights, net.state_dict()):
+    if wrong := pretrained.differing(weights, net.state_dict()):
         raise InputError(
             f"{state}: not a state dict of {recipe.net.name} with one output: {wrong} missing, "
             "unknown or of another shape; name the net with --net"

@@ -27,6 +27,7 @@ class Pick(NamedTuple):
     epoch: int = 0
     frames: int = 0  # cut to so many, at both ends alike; 0 keeps all
     weight: float = 1.0  # of its loss in that of the batch
+    together: int = 1  # clips of the batch, in all processes
 
 
 class Example(NamedTuple):
@@ -44,6 +45,7 @@ class Batch(NamedTuple):
     labels: Tensor  # float32 (N,), 1 for stalled; between where the crowd's scores are learned
     rows: Tensor  # int64 (N,)
     weights: Tensor  # float32 (N,): the loss of the batch is the sum of weight times loss
+    together: int  # N of all processes
     frames: Tensor | None  # int64 (N,): frames that are not padding; None where none is
 
 
@@ -188,12 +190,13 @@ class LengthSampler(Sampler[list[Pick]]):
     def _pick(self, batch: Rows) -> list[Pick]:
         frames = int(self.frames[batch].min()) if self.trim else 0
         # DDP averages the gradients of the processes: their parts count by their size.
-        weight = self.world / len(batch)
+        weight, together = self.world / len(batch), len(batch)
         mine = [
-            Pick(int(row), self.epoch, frames, weight) for row in batch[self.rank :: self.world]
+            Pick(int(row), self.epoch, frames, weight, together)
+            for row in batch[self.rank :: self.world]
         ]
         # A process without a clip computes one that does not count: the others wait for it.
-        return mine or [Pick(int(batch[0]), self.epoch, frames, 0.0)]
+        return mine or [Pick(int(batch[0]), self.epoch, frames, 0.0, together)]
 
 
 class Collate:
@@ -229,6 +232,7 @@ class Collate:
             torch.tensor([example.label for example in examples]),
             torch.tensor([pick.row for pick in picks]),
             torch.tensor([pick.weight for pick in picks]),
+            picks[0].together,
             torch.tensor(lengths) if self.pad and min(lengths) < max(lengths) else None,
         )
 

@@ -179,14 +179,14 @@ def fine_tune(
     train.claim(run, recipe)
     made = _prepare(recordings, table, recipe, run / "store", progress)
     selected = {"all": set(table["filename"])}
-    data = train.keep_usable(made, table, selected, simulated=False)
+    simulated = before.spec.simulated and _are_simulated(recordings)
+    data = train.Data.of(made, table, selected, simulated)
     rest, held_out = (
         catalogs.split_grouped(data.table, hold_out, seed, group)
         if group
         else catalogs.split_stratified(data.table, hold_out, seed)
     )
-    learned = train.keep_usable(made, rest, selected, before.spec.simulated)
-    train.train_prepared(recipe, learned, run)
+    train.train_prepared(recipe, train.Data.of(made, rest, selected, simulated), run)
     after = bundles.load(run / "bundle")
     scored = [_score(model, made, held_out) for model in (before, after)]
     held_out = held_out.assign(score_before=scored[0].scores, score_after=scored[1].scores)
@@ -274,6 +274,14 @@ def _prepare(
         )
     sources = [found[name] for name in table["filename"]]
     return store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
+
+
+def _are_simulated(recordings: Sequence[str | Path]) -> bool:
+    """Whether all recordings lie in folders that `stallscan simulate` wrote, or in their train/."""
+    return all(
+        any((folder / "simulation.json").is_file() for folder in (path, *path.parents[:2]))
+        for path in map(Path, recordings)
+    )
 
 
 def _score(model: Bundle, clips: Store, rows: pd.DataFrame) -> Scored:

@@ -1,8 +1,9 @@
-"""Fitting one net to clips, stage by stage, with Lightning."""
+"""Fitting one net to clips: a stage of training with Lightning, or the baseline at once."""
 
 import importlib.util
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from stallscan import catalog as catalogs
-from stallscan import files, metrics, nets, ranks
+from stallscan import features, files, metrics, nets, ranks
 from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler
 from stallscan.errors import InputError
 from stallscan.recipe import Recipe, StageSettings
@@ -83,7 +84,7 @@ class _Module(lightning.LightningModule):
         recipe: Recipe,
         stage: StageSettings,
         parts: Parts,
-        first_epoch: int,
+        sampler: LengthSampler,
     ) -> None:
         super().__init__()
         # The layout in which convolutions of a video are fastest, on a processor and on a GPU.
@@ -92,13 +93,20 @@ class _Module(lightning.LightningModule):
         self.stage = stage
         self.class_weight = parts.class_weight if recipe.training.class_weight == "ratio" else 1.0
         self.filenames = parts.train["filename"].tolist()
-        self.first_epoch = first_epoch
+        self.sampler = sampler
         self.logits: list[tuple[int, float, float]] = []
+
+    # Lightning tells the epoch to samplers, but not to those that make whole batches. These are the
+    # places before it asks for the first batch: in a run that goes on, and in each later epoch.
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.sampler.set_epoch(checkpoint["epoch"] + 1)
+
+    def on_train_epoch_start(self) -> None:
+        self.sampler.set_epoch(self.current_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout draws from torch's own generator: a resumed epoch is to draw what it would have.
-        epoch = self.first_epoch + self.current_epoch
-        seed = [self.recipe.seed, epoch, batch_idx, self.global_rank]
+        seed = [self.recipe.seed, self.sampler.epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -115,7 +123,7 @@ class _Module(lightning.LightningModule):
             loss,
             on_epoch=True,
             on_step=False,
-            batch_size=len(batch.labels),
+            batch_size=batch.together,  # the mean over processes is that of all their clips
             sync_dist=True,
         )
         return loss
@@ -310,7 +318,8 @@ def fit_stage(
     InputError
         If the loss is no number any more, or a checkpoint cannot be written.
     """
-    module = _Module(net, recipe, stage, parts, first_epoch)
+    sampler = _sampler(recipe, parts, first_epoch)
+    module = _Module(net, recipe, stage, parts, sampler)
     done = folder / DONE_NAME
     if done.is_file():
         return _take_best(module, folder)
@@ -343,8 +352,8 @@ def fit_stage(
         try:
             trainer.fit(
                 module,
-                _training_loader(recipe, parts, first_epoch),
-                scoring_loader(recipe, parts, ranks.rank(), ranks.world()),
+                _training_loader(recipe, parts, sampler),
+                scoring_loader(recipe, parts.store, parts.validation, ranks.rank(), ranks.world()),
                 ckpt_path=str(last) if last.is_file() else None,
                 weights_only=False,
             )
@@ -356,6 +365,40 @@ def fit_stage(
         files.write_text(done, "")
     ranks.wait()
     return _take_best(module, folder)
+
+
+def fit_features(net: features.FeatureNet, recipe: Recipe, parts: Parts, history: Path) -> None:
+    """Fit the net that has no gradients to follow, and write its one line of history.
+
+    Parameters
+    ----------
+    net : FeatureNet
+        Fitted in place.
+    recipe, parts, history
+        As in `fit_stage`.
+    """
+    stalled_weight = parts.class_weight if recipe.training.class_weight == "ratio" else 1.0
+    tables, truths = [], []
+    for rows in (parts.train, parts.validation):
+        with torch.inference_mode():
+            made = [
+                features.compute(batch.inputs)
+                for batch in scoring_loader(recipe, parts.store, rows)
+            ]
+        tables.append(torch.cat(made))
+        truths.append(torch.from_numpy(rows["stalled"].to_numpy(np.float32)))
+    labels = truths[0].numpy().astype(np.int64)
+    features.fit(net, tables[0].numpy(), labels, recipe.seed, stalled_weight)
+    with torch.inference_mode():
+        logits = [net.score(table) for table in tables]
+    train_loss, val_loss = (
+        float(
+            F.binary_cross_entropy_with_logits(each, truth, pos_weight=torch.tensor(stalled_weight))
+        )
+        for each, truth in zip(logits, truths, strict=True)
+    )
+    measured = dict(measure(logits[1], truths[1], val_loss))
+    write_history(history, {"epoch": 0, "train_loss": train_loss, **measured, "lr": math.nan})
 
 
 def _take_best(module: _Module, folder: Path) -> int:
@@ -400,39 +443,42 @@ def _logger(run: Path) -> Any:
     return TensorBoardLogger(run, name="tensorboard", version="")
 
 
-def _training_loader(recipe: Recipe, parts: Parts, first_epoch: int) -> Any:
+def _sampler(recipe: Recipe, parts: Parts, first_epoch: int) -> LengthSampler:
     settings = recipe.training
-    rows = parts.train
-    names, labels = rows["filename"].tolist(), rows["stalled"].tolist()
-    targets = rows["crowd_score"].tolist() if settings.targets == "crowd" else labels
-    pad = settings.lengths == "pad"
-    sampler = LengthSampler(
-        [parts.store.frames(name) for name in names],
+    return LengthSampler(
+        [parts.store.frames(name) for name in parts.train["filename"]],
         settings.batch_size,
         recipe.seed,
-        labels=labels,
+        labels=parts.train["stalled"].tolist(),
         stalled_share=settings.stalled_share,
-        trim=not pad,
+        trim=settings.lengths != "pad",
         first_epoch=first_epoch,
         rank=ranks.rank(),
         world=ranks.world(),
     )
+
+
+def _training_loader(recipe: Recipe, parts: Parts, sampler: LengthSampler) -> Any:
+    settings = recipe.training
+    targets = parts.train["crowd_score" if settings.targets == "crowd" else "stalled"].tolist()
+    names = parts.train["filename"].tolist()
     return DataLoader(
         ClipDataset(parts.store, names, targets, recipe.augment, recipe.seed),
         batch_sampler=sampler,
-        collate_fn=Collate(recipe.net, pad=pad),
+        collate_fn=Collate(recipe.net, pad=settings.lengths == "pad"),
         num_workers=settings.workers,
         # A worker checks each shard of the store once: a new one in every epoch would do it again.
         persistent_workers=settings.workers > 0,
     )
 
 
-def scoring_loader(recipe: Recipe, parts: Parts, rank: int = 0, world: int = 1) -> Any:
-    """Clips of the validation part one at a time: none is trimmed to the length of another."""
-    names = parts.validation["filename"].tolist()
-    labels = parts.validation["stalled"].tolist()
+def scoring_loader(
+    recipe: Recipe, clips: Store, rows: pd.DataFrame, rank: int = 0, world: int = 1
+) -> Any:
+    """Clips one at a time and as they are: none is trimmed to the length of another."""
+    names = rows["filename"].tolist()
     return DataLoader(
-        ClipDataset(parts.store, names, labels),
+        ClipDataset(clips, names, rows["stalled"].tolist()),
         sampler=range(rank, len(names), world),
         batch_size=1,
         collate_fn=Collate(recipe.net),

@@ -3,23 +3,19 @@
 `NETS` names them. All take float32 (N, C, T, S, S) and give float32 (N,).
 """
 
-import re
-import urllib.error
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import DenseNet121_Weights, ResNet, ResNet18_Weights
+from torchvision.models import ResNet
 from torchvision.models import video as torchvision_video
 from torchvision.models.resnet import BasicBlock
 
 from stallscan import masked
 from stallscan.errors import InputError
-from stallscan.recipe import NetSettings, PretrainedSettings
+from stallscan.recipe import NetSettings
 
 
 class VideoNorm3d(masked.MaskedBatchNorm3d):
@@ -121,142 +117,6 @@ def score(net: nn.Module, clips: Tensor, settings: NetSettings) -> Tensor:
         return forward(net, clips)
     flips = [[axis for bit, axis in enumerate((2, 3, 4)) if view >> bit & 1] for view in range(8)]
     return torch.stack([forward(net, clips.flip(axes)) for axes in flips]).mean(dim=0)
-
-
-def load_pretrained(net: nn.Module, name: str, settings: PretrainedSettings) -> None:
-    """Load pretrained weights into a net; the head keeps its random weights.
-
-    The weights of a 2-D net are inflated: kernels are repeated over time and divided by their
-    length, so that a still video gets the response of its picture.
-
-    Parameters
-    ----------
-    net : Module
-        From `build`.
-    name : str
-        Its key in `NETS`.
-    settings : PretrainedSettings
-        Where the weights are; a bundle is not read here.
-
-    Raises
-    ------
-    InputError
-        If there are none for this net, the download fails, or names or shapes differ.
-    """
-    if settings.source == "none":
-        return
-    if settings.source == "bundle":
-        raise ValueError("a bundle's weights are loaded by train, not by load_pretrained")
-    if settings.source == "file":
-        state, origin = read_state(settings.file), str(settings.file)
-    else:
-        state, origin = _download(name, settings.source)
-    wanted = {key: value for key, value in net.state_dict().items() if not key.startswith(_HEADS)}
-    state = _fitted(state, wanted)
-    if wrong := differing(state, wanted):
-        raise InputError(
-            f"{origin} do not fit the net {name}: {wrong} missing, unknown or of another shape"
-            f"{_channels_hint(state, wanted)}; give weights of this net, or set "
-            "pretrained.source to none"
-        )
-    net.load_state_dict(state, strict=False)
-
-
-def differing(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """List tensors that only one of two state dicts has, or that differ in shape; empty: none."""
-    wrong = sorted(
-        key
-        for key in wanted.keys() | state.keys()
-        if key not in wanted or key not in state or wanted[key].shape != state[key].shape
-    )
-    return ", ".join(wrong[:5]) + (" and more" if len(wrong) > 5 else "")
-
-
-# What the last layers are called: here, and in torchvision's DenseNet.
-_HEADS = ("fc.", "class_layers.", "classifier.")
-
-# torchvision names a dense layer's parts norm1, its published files norm.1, and MONAI layers.norm1.
-_DENSE_LAYER = re.compile(r"(denselayer\d+)\.(norm|conv)\.?([12])\.")
-
-
-def _fitted(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Bring a state dict to the names of a net and inflate 2-D kernels; heads are left out."""
-    fitted = {
-        # Files older than PyTorch 0.4.1 do not count batches, which only momentum: null would use.
-        key: value
-        for key, value in wanted.items()
-        if key.endswith("num_batches_tracked")
-    }
-    for key, value in state.items():
-        if key.startswith(_HEADS):
-            continue
-        if key not in wanted:
-            key = _DENSE_LAYER.sub(r"\1.layers.\2\3.", key)
-        if key in wanted and value.ndim == 4 and wanted[key].ndim == 5:
-            length = wanted[key].shape[2]
-            value = value[:, :, None].repeat(1, 1, length, 1, 1) / length
-        fitted[key] = value
-    return fitted
-
-
-def _channels_hint(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """Say so if the first layers differ in nothing but their channels."""
-    first = next((key for key in wanted if wanted[key].ndim >= 4), None)
-    if first is None or first not in state or state[first].ndim != wanted[first].ndim:
-        return ""
-    theirs, ours = state[first].shape[1], wanted[first].shape[1]
-    if theirs == ours:
-        return ""
-    return f" (these weights take {theirs} channels, and clip.channels and net.mean make {ours})"
-
-
-def _download(name: str, source: str) -> tuple[dict[str, Tensor], str]:
-    """Fetch torchvision's weights of that source, and say what they are."""
-    offered, dataset = {
-        "kinetics": (KINETICS, "Kinetics-400"),
-        "imagenet": (IMAGENET, "ImageNet"),
-    }[source]
-    if name not in offered:
-        raise InputError(
-            f"there are no {dataset} weights for {name}, only for {', '.join(offered)}; "
-            "use source: none"
-        )
-    weights = offered[name]
-    try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise InputError(
-            f"the {dataset} weights of {name} could not be downloaded ({error}); download "
-            f"{weights.url} elsewhere and give it as 'source: file' with 'file: PATH', or "
-            "start from random weights with 'source: none'"
-        ) from error
-    return state, f"the {dataset} weights of {name}"
-
-
-def read_state(path: Path | None) -> dict[str, Tensor]:
-    """Read a state dict (.safetensors, .pt, .pth) without executing anything in it.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is no state dict.
-    """
-    if path is None:
-        raise InputError("pretrained.source is file: name it with pretrained.file")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a state dict (.safetensors, .pt, .pth)")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path}: not readable as a state dict ({error})") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(
-            f"{path}: holds something else than a state dict, which has names and tensors only; "
-            "save the net's state_dict() by itself"
-        )
-    return state
 
 
 class StallNet(nn.Module):
@@ -514,14 +374,4 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
     "densenet121_3d": _densenet121_3d,
     "resnet101_3d": _resnet101_3d,
     "quarters_resnet18": QuartersResNet18,
-}
-
-KINETICS: dict[str, Any] = {
-    "r3d_18": torchvision_video.R3D_18_Weights.KINETICS400_V1,
-    "mc3_18": torchvision_video.MC3_18_Weights.KINETICS400_V1,
-    "r2plus1d_18": torchvision_video.R2Plus1D_18_Weights.KINETICS400_V1,
-}
-IMAGENET: dict[str, Any] = {
-    "densenet121_3d": DenseNet121_Weights.IMAGENET1K_V1,
-    "quarters_resnet18": ResNet18_Weights.IMAGENET1K_V1,
 }

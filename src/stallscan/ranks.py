@@ -14,14 +14,21 @@ Item = TypeVar("Item")
 PATIENCE = timedelta(days=7)
 
 
-def join() -> None:
-    """Join the other processes that ``torchrun`` started; a process by itself has none."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
+@contextmanager
+def joined() -> Iterator[None]:
+    """Join the other processes that ``torchrun`` started, for the block; one by itself has none."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE)
+    distributed.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE
+    )
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 def rank() -> int:

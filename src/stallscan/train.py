@@ -1,11 +1,9 @@
 """Training: a recipe and a folder of labelled recordings in, a run folder with a bundle out."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -15,15 +13,12 @@ import safetensors.torch
 import torch
 import yaml
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch import nn
 
 from stallscan import bundle as bundles
 from stallscan import catalog as catalogs
-from stallscan import decide, features, files, fit, metrics, nets, ranks, store
+from stallscan import decide, features, files, fit, metrics, nets, pretrained, ranks, store
 from stallscan.bundle import BundleSpec
-from stallscan.dataset import ClipDataset, Collate
 from stallscan.errors import InputError, StoreError
 from stallscan.recipe import Recipe
 from stallscan.store import Store
@@ -60,6 +55,22 @@ class Data:
     sha256: str
     simulated: bool
 
+    @classmethod
+    def of(
+        cls, made: Store, wanted: pd.DataFrame, selected: dict[str, set[str]], simulated: bool
+    ) -> "Data":
+        """Take the recordings that are `wanted`, but, with a warning, those that gave no clip."""
+        usable = wanted[[name in made for name in wanted["filename"]]].reset_index(drop=True)
+        if len(usable) < len(wanted):
+            log.warning(
+                "%d of %d recordings gave no clip and are left out; %s says why",
+                len(wanted) - len(usable),
+                len(wanted),
+                made.folder / store.MANIFEST_NAME,
+            )
+        content = usable[["filename", "stalled"]].to_csv(index=False).encode()
+        return cls(made, usable, selected, files.sha256_of(content), simulated)
+
     def restrict(self, part: pd.DataFrame, rule: str) -> pd.DataFrame:
         """Keep of a part of `table` what a rule selects."""
         return part[part["filename"].isin(self.selected[rule])].reset_index(drop=True)
@@ -75,26 +86,24 @@ class Summary:
         The run folder.
     bundles : tuple of BundleSpec
         One, or one for each fold.
-    measured : Metrics
-        Of the recordings held back: of the validation part, or of all, each by the net that was not
-        trained on it. They chose epochs and thresholds, so the figures flatter.
-    prevalence : float
-        Share of stalled ones among them.
+    held_out : Scored
+        The recordings held back: the validation part, or all, each scored by the net that was not
+        trained on it. They chose epochs and thresholds, so their figures flatter.
     """
 
     folder: Path
     bundles: tuple[BundleSpec, ...]
-    measured: metrics.Metrics
-    prevalence: float
+    held_out: metrics.Scored
 
     def __str__(self) -> str:
         what, where = "the validation part", self.folder / "bundle"
         if len(self.bundles) > 1:
             what = f"{len(self.bundles)} folds, each recording held back once"
             where = self.folder / "fold-*" / "bundle"
+        measured = metrics.measure(self.held_out)
         return (
             f"bundle -> {where}; on {what}, which chose epoch and threshold: "
-            f"MCC {self.measured.mcc:.3f} at {100 * self.prevalence:.1f} % stalled"
+            f"MCC {measured.mcc:.3f} at {metrics.percent(measured.prevalence)} stalled"
         )
 
 
@@ -104,8 +113,8 @@ def train(
     """Train a net as the recipe says and write its bundle into the run folder.
 
     A run that was interrupted goes on where it was: prepared clips and finished folds and stages
-    are kept, and a stage resumes from its last epoch's checkpoint. Started by ``torchrun``, all of
-    its processes train one net together.
+    are kept, and a stage resumes from its last epoch's checkpoint. Processes that `ranks.joined`
+    brought together train one net together.
 
     Parameters
     ----------
@@ -123,7 +132,6 @@ def train(
     StallscanError
         If recipe, tables or recordings cannot be used, or the run folder holds another run.
     """
-    ranks.join()
     with ranks.first_process_first():
         claim(run, recipe)
         prepared = prepare_data(recipe, data, run / "store", progress)
@@ -201,33 +209,7 @@ def prepare_data(recipe: Recipe, data: Path, folder: Path, progress: Progress) -
     else:
         sources = [Source(name, data / "train" / name) for name in wanted["filename"]]
         made = store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
-    return keep_usable(made, wanted, selected, simulated)
-
-
-def keep_usable(
-    made: Store, wanted: pd.DataFrame, selected: dict[str, set[str]], simulated: bool
-) -> Data:
-    """Leave out, with a warning, recordings that gave no clip.
-
-    Parameters
-    ----------
-    made : Store
-        The clips.
-    wanted : DataFrame
-        Rows of the catalog.
-    selected, simulated
-        As in `Data`.
-    """
-    usable = wanted[[name in made for name in wanted["filename"]]].reset_index(drop=True)
-    if len(usable) < len(wanted):
-        log.warning(
-            "%d of %d recordings gave no clip and are left out; %s says why",
-            len(wanted) - len(usable),
-            len(wanted),
-            made.folder / store.MANIFEST_NAME,
-        )
-    content = usable[["filename", "stalled"]].to_csv(index=False).encode()
-    return Data(made, usable, selected, files.sha256_of(content), simulated)
+    return Data.of(made, wanted, selected, simulated)
 
 
 def _open_store(folder: Path, recipe: Recipe) -> Store:
@@ -305,7 +287,7 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
     rest = _not_held_out(recipe, data, validation)
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     net = nets.build(recipe.net)
-    _load_pretrained(net, recipe)
+    pretrained.load(net, recipe)
     first_epoch, best_epoch = 0, 0
     learned: list[pd.DataFrame] = []
     for number, stage in enumerate(recipe.training.stages, start=1):
@@ -313,7 +295,7 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
         learned.append(part)
         trained_on = fit.Parts.of(data.store, part, validation)
         if isinstance(net, features.FeatureNet):
-            _fit_features(net, recipe, trained_on, run)
+            fit.fit_features(net, recipe, trained_on, run / "history.csv")
             continue
         folder = run / "checkpoints" / f"stage-{number}"
         best = fit.fit_stage(
@@ -326,57 +308,6 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
         _write_bundles(net, recipe, data, replace(trained_on, train=every), run, best_epoch)
     ranks.wait()
     return bundles.load(run / "bundle").spec
-
-
-def _load_pretrained(net: nn.Module, recipe: Recipe) -> None:
-    settings = recipe.pretrained
-    if settings.source != "bundle":
-        nets.load_pretrained(net, recipe.net.name, settings)
-        return
-    if settings.file is None:
-        raise InputError("pretrained.source is bundle: name it with pretrained.file")
-    start = bundles.load(str(settings.file))
-    if start.spec.net.name != recipe.net.name:
-        raise InputError(
-            f"{start.path}: the bundle's net is {start.spec.net.name}, the recipe's is "
-            f"{recipe.net.name}; weights can only be taken over by the same net"
-        )
-    taken = len(start.spec.net.mean), start.spec.clip.channels
-    if taken != (len(recipe.net.mean), recipe.clip.channels):
-        raise InputError(
-            f"{start.path}: the bundle's net sees {start.spec.clip.channels}, the recipe's "
-            f"{recipe.clip.channels}; weights can only be taken over for the same channels"
-        )
-    net.load_state_dict(start.weights)
-
-
-def _fit_features(net: features.FeatureNet, recipe: Recipe, parts: fit.Parts, run: Path) -> None:
-    """Fit the net that has no gradients to follow, and write its one line of history."""
-    names = parts.train["filename"].tolist()
-    labels = parts.train["stalled"].to_numpy(np.int64)
-    loader: Any = DataLoader(
-        ClipDataset(parts.store, names, labels.tolist()),
-        batch_size=1,
-        collate_fn=Collate(recipe.net),
-        num_workers=recipe.training.workers,
-    )
-    with torch.inference_mode():
-        table = torch.cat([features.compute(batch.inputs) for batch in loader]).numpy()
-    stalled_weight = parts.class_weight if recipe.training.class_weight == "ratio" else 1.0
-    features.fit(net, table, labels, recipe.seed, stalled_weight)
-    weight = torch.tensor(stalled_weight)
-
-    def loss(logits: Tensor, truth: Tensor) -> float:
-        return float(F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight))
-
-    with torch.inference_mode():
-        trained = loss(net.score(torch.from_numpy(table)), torch.from_numpy(labels).float())
-    logits = torch.from_numpy(_score_validation(net, recipe, parts)).float()
-    truth = torch.from_numpy(parts.validation["stalled"].to_numpy(np.float32))
-    measured = dict(fit.measure(logits, truth, loss(logits, truth)))
-    fit.write_history(
-        run / "history.csv", {"epoch": 0, "train_loss": trained, **measured, "lr": math.nan}
-    )
 
 
 def _write_bundles(
@@ -443,7 +374,7 @@ def _score_validation(net: nn.Module, recipe: Recipe, parts: fit.Parts) -> Logit
     net = net.eval().float().to(device)
     logits = [
         float(nets.score(net, batch.inputs.to(device), recipe.net)[0])
-        for batch in fit.scoring_loader(recipe, parts)
+        for batch in fit.scoring_loader(recipe, parts.store, parts.validation)
     ]
     net.cpu()
     return np.array(logits)
@@ -455,7 +386,7 @@ def _summary(run: Path, specs: Sequence[BundleSpec], held_out: pd.DataFrame) -> 
     scored = metrics.Scored.check(
         labels, held_out["score"].to_numpy(), held_out["call"] == "stalled", thresholds
     )
-    return Summary(run, tuple(specs), metrics.measure(scored), float(labels.mean()))
+    return Summary(run, tuple(specs), scored)
 
 
 def _card(spec: BundleSpec) -> str:

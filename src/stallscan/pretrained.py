@@ -1,0 +1,182 @@
+"""Weights that a training starts from: published ones, those of a file, or those of a bundle."""
+
+import re
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torchvision.models import DenseNet121_Weights, ResNet18_Weights
+from torchvision.models import video as torchvision_video
+
+from stallscan import bundle as bundles
+from stallscan.errors import InputError
+from stallscan.recipe import Recipe
+
+# torchvision's weights, by the net that takes them.
+KINETICS: dict[str, Any] = {
+    "r3d_18": torchvision_video.R3D_18_Weights.KINETICS400_V1,
+    "mc3_18": torchvision_video.MC3_18_Weights.KINETICS400_V1,
+    "r2plus1d_18": torchvision_video.R2Plus1D_18_Weights.KINETICS400_V1,
+}
+IMAGENET: dict[str, Any] = {
+    "densenet121_3d": DenseNet121_Weights.IMAGENET1K_V1,
+    "quarters_resnet18": ResNet18_Weights.IMAGENET1K_V1,
+}
+
+# What the last layers are called: here, and in torchvision's DenseNet.
+_HEADS = ("fc.", "class_layers.", "classifier.")
+
+# torchvision names a dense layer's parts norm1, its published files norm.1, and MONAI layers.norm1.
+_DENSE_LAYER = re.compile(r"(denselayer\d+)\.(norm|conv)\.?([12])\.")
+
+
+def load(net: nn.Module, recipe: Recipe) -> None:
+    """Load the weights that a recipe starts from into its net.
+
+    A bundle's are taken as they are. Of all others the head is left out, which keeps its random
+    weights, and those of a 2-D net are inflated: kernels are repeated over time and divided by
+    their length, so that a still video gets the response of its picture.
+
+    Parameters
+    ----------
+    net : Module
+        From `nets.build`, with the recipe's settings.
+    recipe : Recipe
+        Says where the weights are (``pretrained``), and what the net is and sees.
+
+    Raises
+    ------
+    InputError
+        If there are none for this net, the download fails, or names or shapes differ.
+    BundleError
+        If a bundle cannot be read.
+    """
+    name, settings = recipe.net.name, recipe.pretrained
+    if settings.source == "none":
+        return
+    if settings.source in ("file", "bundle") and settings.file is None:
+        raise InputError(f"pretrained.source is {settings.source}: name it with pretrained.file")
+    if settings.source == "bundle":
+        net.load_state_dict(_read_bundle(str(settings.file), recipe))
+        return
+    if settings.file is not None and settings.source == "file":
+        state, origin = read_state(settings.file), str(settings.file)
+    else:
+        state, origin = _download(name, settings.source)
+    wanted = {key: value for key, value in net.state_dict().items() if not key.startswith(_HEADS)}
+    state = _fitted(state, wanted)
+    if wrong := differing(state, wanted):
+        raise InputError(
+            f"{origin} do not fit the net {name}: {wrong} missing, unknown or of another shape"
+            f"{_channels_hint(state, wanted)}; give weights of this net, or set "
+            "pretrained.source to none"
+        )
+    net.load_state_dict(state, strict=False)
+
+
+def differing(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    """List tensors that only one of two state dicts has, or that differ in shape; empty: none."""
+    wrong = sorted(
+        key
+        for key in wanted.keys() | state.keys()
+        if key not in wanted or key not in state or wanted[key].shape != state[key].shape
+    )
+    return ", ".join(wrong[:5]) + (" and more" if len(wrong) > 5 else "")
+
+
+def _fitted(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Bring a state dict to the names of a net and inflate 2-D kernels; heads are left out."""
+    fitted = {
+        # Files older than PyTorch 0.4.1 do not count batches, which only momentum: null would use.
+        key: value
+        for key, value in wanted.items()
+        if key.endswith("num_batches_tracked")
+    }
+    for key, value in state.items():
+        if key.startswith(_HEADS):
+            continue
+        if key not in wanted:
+            key = _DENSE_LAYER.sub(r"\1.layers.\2\3.", key)
+        if key in wanted and value.ndim == 4 and wanted[key].ndim == 5:
+            length = wanted[key].shape[2]
+            value = value[:, :, None].repeat(1, 1, length, 1, 1) / length
+        fitted[key] = value
+    return fitted
+
+
+def _channels_hint(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    """Say so if the first layers differ in nothing but their channels."""
+    first = next((key for key in wanted if wanted[key].ndim >= 4), None)
+    if first is None or first not in state or state[first].ndim != wanted[first].ndim:
+        return ""
+    theirs, ours = state[first].shape[1], wanted[first].shape[1]
+    if theirs == ours:
+        return ""
+    return f" (these weights take {theirs} channels, and clip.channels and net.mean make {ours})"
+
+
+def _download(name: str, source: str) -> tuple[dict[str, Tensor], str]:
+    """Fetch torchvision's weights of that source, and say what they are."""
+    offered, dataset = {
+        "kinetics": (KINETICS, "Kinetics-400"),
+        "imagenet": (IMAGENET, "ImageNet"),
+    }[source]
+    if name not in offered:
+        raise InputError(
+            f"there are no {dataset} weights for {name}, only for {', '.join(offered)}; "
+            "use source: none"
+        )
+    weights = offered[name]
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"the {dataset} weights of {name} could not be downloaded ({error}); download "
+            f"{weights.url} elsewhere and give it as 'source: file' with 'file: PATH', or "
+            "start from random weights with 'source: none'"
+        ) from error
+    return state, f"the {dataset} weights of {name}"
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict (.safetensors, .pt, .pth) without executing anything in it.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no state dict.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a state dict (.safetensors, .pt, .pth)")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path}: not readable as a state dict ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(
+            f"{path}: holds something else than a state dict, which has names and tensors only; "
+            "save the net's state_dict() by itself"
+        )
+    return state
+
+
+def _read_bundle(which: str, recipe: Recipe) -> dict[str, Tensor]:
+    """Read the weights of a bundle whose net is the recipe's and sees what it sees."""
+    start = bundles.load(which)
+    if start.spec.net.name != recipe.net.name:
+        raise InputError(
+            f"{start.path}: the bundle's net is {start.spec.net.name}, the recipe's is "
+            f"{recipe.net.name}; weights can only be taken over by the same net"
+        )
+    taken = len(start.spec.net.mean), start.spec.clip.channels
+    if taken != (len(recipe.net.mean), recipe.clip.channels):
+        raise InputError(
+            f"{start.path}: the bundle's net sees {start.spec.clip.channels}, the recipe's "
+            f"{recipe.clip.channels}; weights can only be taken over for the same channels"
+        )
+    return start.weights
