@@ -1,13 +1,11 @@
 import logging
 import shutil
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from stallscan import bundle, finetune
 from stallscan.errors import InputError
-from stallscan.metrics import Scored
 from tests import drawing
 
 
@@ -99,22 +97,6 @@ def test_an_unknown_group_is_refused(recordings, bundle_dir, tmp_path):
         finetune.fine_tune(
             bundle_dir, [recordings], recordings / "labels.csv", tmp_path, group="cage"
         )
-
-
-def test_the_interval_of_the_gain_is_that_of_the_difference():
-    rng = np.random.default_rng(0)
-    labels = rng.random(600) < 0.3
-    scores = np.where(labels, 0.9, 0.1)
-    right = Scored.check(labels, scores, labels, (0.5,))
-    flipped = rng.random(600) < 0.2
-    wrong = Scored.check(labels, scores, labels ^ flipped, (0.5,))
-    same = finetune.bootstrap_gain(right, right, np.arange(600), 0)
-    assert same == (0, 0)
-    gain = finetune.bootstrap_gain(wrong, right, np.arange(600), 0)
-    assert 0.3 < gain.low < gain.high < 0.6
-    # Twins bring no news: the interval is as wide as that of half the recordings.
-    groups = finetune.bootstrap_gain(wrong, right, np.arange(600) // 10, 0)
-    assert groups.high - groups.low == pytest.approx(gain.high - gain.low, rel=0.5)
 
 
 def test_another_share_held_out_is_refused_in_the_same_folder(tuned, recordings, bundle_dir):

@@ -178,3 +178,19 @@ def test_bad_labels_calls_and_lengths(labels, scores, calls, message):
 )
 def test_percent(share, text):
     assert metrics.percent(share) == text
+
+
+def test_the_interval_of_the_gain_is_that_of_the_difference():
+    rng = np.random.default_rng(0)
+    labels = rng.random(600) < 0.3
+    scores = np.where(labels, 0.9, 0.1)
+    right = Scored.check(labels, scores, labels, (0.5,))
+    flipped = rng.random(600) < 0.2
+    wrong = Scored.check(labels, scores, labels ^ flipped, (0.5,))
+    same = metrics.bootstrap_gain(right, right, np.arange(600), 0)
+    assert same == (0, 0)
+    gain = metrics.bootstrap_gain(wrong, right, np.arange(600), 0)
+    assert 0.3 < gain.low < gain.high < 0.6
+    # Twins bring no news: the interval is as wide as that of half the recordings.
+    groups = metrics.bootstrap_gain(wrong, right, np.arange(600) // 10, 0)
+    assert groups.high - groups.low == pytest.approx(gain.high - gain.low, rel=0.5)

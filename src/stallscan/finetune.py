@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from stallscan import bundle as bundles
 from stallscan import catalog as catalogs
@@ -31,7 +30,6 @@ FEWEST_HELD_OUT = 6
 VALIDATION_SHARE = 0.25
 # chosen: a tenth of the rate that the shipped net was trained with
 EPOCHS, LEARNING_RATE, BATCH_SIZE = 12, 2e-4, 4
-DRAWS = 2000
 
 log = logging.getLogger("stallscan")
 
@@ -192,7 +190,7 @@ def fine_tune(
     held_out = held_out.assign(score_before=scored[0].scores, score_after=scored[1].scores)
     files.write_text(run / "held_out.csv", held_out.to_csv(index=False))
     groups = held_out[group].to_numpy() if group else np.arange(len(held_out))
-    gain = bootstrap_gain(scored[0], scored[1], groups, seed)
+    gain = metrics.bootstrap_gain(scored[0], scored[1], groups, seed)
     comparison = Comparison(
         folder=run,
         before=_measure(before, scored[0]),
@@ -297,45 +295,6 @@ def _measure(model: Bundle, scored: Scored) -> Side:
     measured = metrics.measure(scored)
     interval = metrics.mcc_interval(measured.confusion, measured.prevalence)
     return Side(model.label, measured, interval)
-
-
-def bootstrap_gain(
-    before: Scored, after: Scored, groups: NDArray[np.generic], seed: int
-) -> Interval:
-    """Bootstrap the difference in MCC of two sets of calls of the same recordings.
-
-    Parameters
-    ----------
-    before, after : Scored
-        (N,) each, in the same order.
-    groups : ndarray
-        (N,): recordings with the same value are drawn together.
-    seed : int
-        Of the draws.
-
-    Returns
-    -------
-    Interval
-        95 % of MCC after less MCC before.
-    """
-    _, of = np.unique(groups, return_inverse=True)
-    count = int(of.max()) + 1
-    cells = np.stack(
-        [
-            np.bincount(of, labels & calls, minlength=count)
-            for scored in (before, after)
-            for labels, calls in (
-                (scored.labels, scored.calls),
-                (~scored.labels, scored.calls),
-                (~scored.labels, ~scored.calls),
-                (scored.labels, ~scored.calls),
-            )
-        ]
-    )
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), DRAWS)
-    old, new = (metrics.mcc_of_counts(*(drawn @ part.T).T) for part in (cells[:4], cells[4:]))
-    low, high = np.percentile(new - old, metrics.INTERVAL)
-    return Interval(float(low), float(high))
 
 
 def _say(value: float | None) -> str:

@@ -26,6 +26,7 @@ from stallscan.errors import InputError
 PREVALENCES = (0.046, 0.02, 0.01, 0.003)
 
 BOOTSTRAP_DRAWS = 1000
+GAIN_DRAWS = 2000
 BOOTSTRAP_SEED = 0
 # Bounds of the central 95 % of the draws, in percent.
 INTERVAL = (2.5, 97.5)
@@ -276,6 +277,45 @@ def mcc_interval(cells: Confusion, prevalence: float) -> Interval | None:
     specificity = _draw_rate(rng, cells.true_flowing, cells.flowing)
     draws = reweighted_mcc(sensitivity, specificity, prevalence)
     return Interval(*(float(bound) for bound in np.percentile(draws, INTERVAL)))
+
+
+def bootstrap_gain(
+    before: Scored, after: Scored, groups: NDArray[np.generic], seed: int
+) -> Interval:
+    """Bootstrap the difference in MCC of two sets of calls of the same recordings.
+
+    Parameters
+    ----------
+    before, after : Scored
+        (N,) each, in the same order.
+    groups : ndarray
+        (N,): recordings with the same value are drawn together.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    Interval
+        95 % of MCC after less MCC before.
+    """
+    _, of = np.unique(groups, return_inverse=True)
+    count = int(of.max()) + 1
+    cells = np.stack(
+        [
+            np.bincount(of, labels & calls, minlength=count)
+            for scored in (before, after)
+            for labels, calls in (
+                (scored.labels, scored.calls),
+                (~scored.labels, scored.calls),
+                (~scored.labels, ~scored.calls),
+                (scored.labels, ~scored.calls),
+            )
+        ]
+    )
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), GAIN_DRAWS)
+    old, new = (mcc_of_counts(*(drawn @ part.T).T) for part in (cells[:4], cells[4:]))
+    low, high = np.percentile(new - old, INTERVAL)
+    return Interval(float(low), float(high))
 
 
 def by_threshold(scored: Scored) -> dict[str, Floats]:

@@ -1,0 +1,247 @@
+"""Every recipe trained on one and the same simulated corpus, with the same budget.
+
+The budget is what a net gets to see: the same clips, the same number of times. What that costs is
+in the table, too. All start from random weights and the same single split; the recipes' own
+selection rules, folds, snapshots and downloaded weights are left out: they are not compared.
+Recipes whose training would take longer than --hours are timed, but not trained.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cyclopts
+import numpy as np
+import torch
+from common import HERE, machine, markdown, publish, say, show_progress, version
+from torch.nn import functional as F
+
+from stallscan import bundle as bundles
+from stallscan import clip as clips
+from stallscan import decide, features, files, metrics, nets, recipe, train
+from stallscan.engine import TorchEngine
+from stallscan.metrics import Scored
+from stallscan.recipe import Recipe
+from stallscan.simulate import SimulateSettings
+from stallscan.simulate.corpus import simulate_clips
+from stallscan.store import Store
+from stallscan.tables import read_labels
+
+NAMES = tuple(sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml")))
+# What makes the comparison one of clip, net, augmentation and schedule.
+CHANGES = (
+    "pretrained.source=none",
+    "data.rule=all",
+    "data.validation=0.2",
+    "data.folds=0",
+    "data.group=''",
+    "training.snapshots=0",
+)
+STALLED = 0.3
+TIMED_FRAMES = 56  # the median of the real recordings (FACTS 4)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one recipe.
+
+    Attributes
+    ----------
+    settings : Recipe
+        As it was run.
+    parameters : int
+        Of its net.
+    clip_seconds : float
+        To train on one clip of `TIMED_FRAMES` frames.
+    training_seconds : float or None
+        Of the whole training; None if it was not run.
+    scored : Scored or None
+        The clips held out, with the calls at the threshold that the validation part chose.
+    """
+
+    settings: Recipe
+    parameters: int
+    clip_seconds: float
+    training_seconds: float | None = None
+    scored: Scored | None = None
+
+
+def main(
+    out: Path,
+    *,
+    count: int = 2000,
+    held_out: int = 1000,
+    epochs: int = 4,
+    seed: int = 0,
+    hours: float = 0.5,
+    names: list[str] | None = None,
+    page: Path | None = None,
+) -> None:
+    """Simulate, train every recipe, measure each on the clips held out, and write the table.
+
+    Parameters
+    ----------
+    out
+        Folder for clips and runs; what is there of an earlier call is used, and gone on with.
+    count
+        Clips to train on; a fifth of them is the validation part.
+    held_out
+        Clips to measure on, of another seed.
+    epochs
+        How often each clip is seen; recipes with stages share them out.
+    seed
+        Of simulation and training.
+    hours
+        Train no recipe that would take longer.
+    names
+        Recipes; all that are shipped if not given.
+    page
+        The table, a Markdown file; benchmarks/recipes.md if not given.
+    """
+    results = [
+        run(name, out, count, held_out, epochs, seed, hours * 3600) for name in names or NAMES
+    ]
+    lead = (
+        f"{count:,} **simulated** clips (seed {seed}, {STALLED:.0%} stalled), each seen {epochs} "
+        f"times, a fifth of them being the validation part that chose epoch and threshold; all "
+        f"figures are of {held_out:,} other clips (seed {seed + 1}). Same scenes for every recipe, "
+        f"cut as it says. Random start, one split, one seed. {version()}, torch "
+        f"{torch.__version__}, {machine()}."
+    )
+    tail = (
+        "Intervals are 95 %, from a bootstrap of the same clips for all. *Against the first* is "
+        "the difference in MCC to the recipe with the highest; where its interval holds 0, neither "
+        "is better. A budget this small says how fast a recipe learns, not how far it gets.\n"
+    )
+    publish(page or HERE / "recipes.md", "Recipes", lead, [_table(results, seed), tail])
+
+
+def run(
+    name: str, out: Path, count: int, held_out: int, epochs: int, seed: int, most_seconds: float
+) -> Result:
+    """Train one recipe, if that does not take too long, and score the clips held out."""
+    settings = prepare(name, epochs, seed)
+    net = nets.build(settings.net)
+    parameters = sum(tensor.numel() for tensor in net.parameters())
+    clip_seconds = time_step(settings)
+    expected = clip_seconds * count * epochs
+    say(f"{name}: {clip_seconds:.2f} s a clip, {expected / 3600:.2f} h")
+    result = Result(settings, parameters, clip_seconds)
+    if expected > most_seconds:
+        return result
+    # Clips of recipes that cut them alike are the same.
+    key = files.sha256_of(
+        (settings.outline.model_dump_json() + settings.clip.model_dump_json()).encode()
+    )[:8]
+    corpora = []
+    for part, number, shift in (("train", count, 0), ("held_out", held_out, 1)):
+        made = SimulateSettings(count=number, stalled=STALLED, seed=seed + shift)
+        folder = out / f"{part}-{key}"
+        simulate_clips(
+            folder, made, settings.outline, settings.clip, progress=show_progress("simulated")
+        )
+        corpora.append(folder)
+    folder = out / f"run-{name}"
+    noted = folder / "seconds.json"
+    if not noted.is_file():
+        start = time.perf_counter()
+        train.train(settings, corpora[0], folder)
+        # Of a training that was stopped only the last part is measured: better to say so.
+        files.write_text(noted, json.dumps(time.perf_counter() - start))
+    scored = score(folder / "bundle", corpora[1])
+    return Result(settings, parameters, clip_seconds, json.loads(noted.read_text()), scored)
+
+
+def prepare(name: str, epochs: int, seed: int) -> Recipe:
+    """Change a shipped recipe so that it can be compared."""
+    settings = recipe.read_recipe(name, [*CHANGES, f"seed={seed}"])
+    stages = settings.training.stages
+    # The last stages of published recipes are for tier1, which is all there is here.
+    shares = np.array([stage.epochs for stage in stages], dtype=float)
+    each = np.maximum(np.round(epochs * shares / shares.sum()), 1).astype(int)
+    each[0] += epochs - each.sum()
+    stages = tuple(
+        stage.model_copy(update={"epochs": int(number), "rule": ""})
+        for stage, number in zip(stages, each, strict=True)
+    )
+    return settings.model_copy(
+        update={"training": settings.training.model_copy(update={"stages": stages})}
+    )
+
+
+def time_step(settings: Recipe, repeats: int = 2) -> float:
+    """Time a forward and a backward pass of one clip, in s; the fit of features has only one."""
+    torch.manual_seed(0)
+    net = nets.build(settings.net).train()
+    size = settings.clip.size
+    frames = settings.clip.frames or TIMED_FRAMES
+    shape = (frames, size, size, len(settings.net.mean))
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    array = clips.to_input(pixels, settings.net.mean, settings.net.std)
+    inputs = torch.from_numpy(array)[None].to(memory_format=torch.channels_last_3d)
+    net = net.to(memory_format=torch.channels_last_3d)
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        if isinstance(net, features.FeatureNet):
+            features.compute(inputs)
+        else:
+            wide = settings.training.precision == "32-true"
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not wide):
+                logits = nets.forward(net, inputs)
+            F.softplus(logits.float()).sum().backward()  # type: ignore[no-untyped-call]
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def score(folder: Path, corpus: Path) -> Scored:
+    """Score all clips of a corpus with a bundle, and call them at its threshold."""
+    model = bundles.load(folder)
+    engine = TorchEngine(model)
+    store = Store(corpus / "store")
+    table = read_labels(corpus / "train_labels.csv")
+    table = table[[name in store for name in table["filename"]]]
+    logits = [engine.logit(store.read(name)) for name in table["filename"]]
+    scores = model.spec.calibration.score(np.array(logits))
+    calls = np.array([decide.call(each, model.spec.threshold) for each in scores]) == "stalled"
+    return Scored.check(table["stalled"].to_numpy(), scores, calls, (model.spec.threshold,))
+
+
+def _table(results: list[Result], seed: int) -> str:
+    trained = [(result, result.scored) for result in results if result.scored is not None]
+    best = max((scored for _, scored in trained), key=lambda one: metrics.measure(one).mcc)
+    rows = []
+    for result in results:
+        row = [
+            result.settings.name,
+            result.settings.net.name,
+            f"{result.parameters:,}",
+            f"{result.clip_seconds:.2f}",
+        ]
+        if result.scored is None or result.training_seconds is None:
+            rows.append([*row, "not run", *["-"] * 5])
+            continue
+        measured = metrics.measure(result.scored)
+        groups = np.arange(measured.count)
+        interval = metrics.mcc_interval(measured.confusion, measured.prevalence)
+        against = metrics.bootstrap_gain(best, result.scored, groups, seed)
+        rows.append(
+            [
+                *row,
+                f"{result.training_seconds:,.0f}",
+                f"{measured.mcc:.3f}",
+                f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-",
+                "the first"
+                if result.scored is best
+                else f"{against.low:+.3f} to {against.high:+.3f}",
+                f"{measured.roc_auc or 0:.3f}",
+                f"{measured.pr_auc or 0:.3f}",
+            ]
+        )
+    head = ["recipe", "net", "parameters", "s a clip", "training, s", "MCC", "95 %"]
+    return markdown([*head, "against the first", "ROC AUC", "PR AUC"], rows)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
