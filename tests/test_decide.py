@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import log_loss, matthews_corrcoef
 
 from stallscan import decide
-from stallscan.decide import Calibration
+from stallscan.decide import Calibration, Limits
+from stallscan.errors import InputError
 
 
 def test_calibration_is_a_sigmoid():
@@ -53,3 +55,140 @@ def test_a_call_is_stalled_at_the_threshold():
         "stalled",
         "stalled",
     ]
+
+
+def _draw(rng, count, prevalence):
+    """Scores that are calibrated at 30 % stalled, of recordings with another share of stalled."""
+    labels = (rng.random(count) < prevalence).astype(np.int64)
+    # Log-odds of two normal distributions, 3 apart, of unit spread.
+    values = rng.normal(3.0 * labels, 1.0)
+    odds = 3.0 * values - 4.5 + np.log(0.3 / 0.7)
+    return 1 / (1 + np.exp(-odds)), labels
+
+
+def test_shifted_scores_are_calibrated_at_the_other_prevalence():
+    scores, labels = _draw(np.random.default_rng(0), 400_000, 0.02)
+    shifted = decide.shift(scores, 0.3, 0.02)
+    for low in (0.01, 0.1, 0.5):
+        some = (shifted >= low) & (shifted < 1.5 * low)
+        assert labels[some].mean() == pytest.approx(shifted[some].mean(), rel=0.1)
+    assert decide.shift(shifted, 0.02, 0.3) == pytest.approx(scores)
+    assert decide.shift([0.0, 1.0], 0.3, 0.01).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("prevalence", [0.01, 0.046, 0.3])
+def test_the_prevalence_is_found_from_scores_alone(prevalence):
+    scores, labels = _draw(np.random.default_rng(1), 20_000, prevalence)
+    found = decide.estimate_prevalence(scores, 0.3)
+    assert found.prevalence == pytest.approx(prevalence, rel=0.2)
+    assert found.interval.low < labels.mean() < found.interval.high
+    assert found.doubt == ""
+    # It is where the EM steps of Saerens et al. stand still.
+    assert decide.shift(scores, 0.3, found.prevalence).mean() == pytest.approx(found.prevalence)
+
+
+def test_a_prevalence_that_cannot_be_told_is_doubted():
+    rng = np.random.default_rng(2)
+    assert "too few to tell" in decide.estimate_prevalence(_draw(rng, 300, 0.01)[0], 0.3).doubt
+    blind = np.clip(rng.normal(0.3, 0.005, 5000), 0, 1)
+    assert "fits the scores" in decide.estimate_prevalence(blind, 0.3).doubt
+    with pytest.raises(InputError, match="no score"):
+        decide.estimate_prevalence(np.array([]), 0.3)
+
+
+def test_the_best_threshold_depends_on_the_prevalence():
+    scores, labels = _draw(np.random.default_rng(3), 100_000, 0.3)
+    chosen = [decide.best_mcc_threshold(scores, labels, share) for share in (0.3, 0.046, 0.01)]
+    assert chosen == sorted(chosen)
+    rare, truth = _draw(np.random.default_rng(4), 400_000, 0.01)
+    mcc = [matthews_corrcoef(truth, rare >= threshold) for threshold in chosen]
+    assert mcc == sorted(mcc)
+
+
+def test_the_threshold_for_a_specificity():
+    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.9, 0.95])
+    labels = np.array([0, 0, 0, 0, 1, 0])
+    threshold, doubt = decide.specificity_threshold(scores, labels, 0.8)
+    assert threshold == pytest.approx(0.65)
+    assert doubt == ""
+    threshold, doubt = decide.specificity_threshold(scores, labels, 0.999)
+    assert threshold > 0.95
+    assert "5 flowing recordings cannot show a specificity of 99.90%" in doubt
+    assert "label at least 1,000" in doubt
+    with pytest.raises(InputError, match="of 2 labelled ones 2 are stalled"):
+        decide.specificity_threshold(scores[:2], np.array([1, 1]), 0.9)
+
+
+def test_the_threshold_for_a_load():
+    scores = np.array([0.1, 0.2, 0.2, 0.2, 0.9])
+    for share, called in ((1.0, 5), (0.8, 4), (0.7, 1), (0.2, 1), (0.1, 0)):
+        assert np.count_nonzero(scores >= decide.load_threshold(scores, share)) == called
+
+
+def test_the_expected_best_threshold_is_about_half_the_precision():
+    rng = np.random.default_rng(5)
+    scores, labels = _draw(rng, 200_000, 0.046)
+    shifted = decide.shift(scores, 0.3, 0.046)
+    threshold = decide.expected_mcc_threshold(shifted)
+    best = decide.best_mcc_threshold(shifted, labels)
+    achieved, possible = (matthews_corrcoef(labels, shifted >= cut) for cut in (threshold, best))
+    assert achieved > possible - 0.003
+    # FACTS 6: half the positive predictive value there.
+    assert threshold == pytest.approx(labels[shifted >= threshold].mean() / 2, abs=0.05)
+
+
+def test_what_the_limits_guarantee_holds_as_often_as_they_say():
+    rng = np.random.default_rng(6)
+    missed, false = [], []
+    for _ in range(400):
+        limits = Limits.of(*_draw(rng, 500, 0.3), missed=0.05, false=0.02)
+        # The shares of new recordings, exactly: of the normal distributions of `_draw`.
+        cuts = [
+            (np.log(cut / (1 - cut)) - np.log(0.3 / 0.7) + 4.5) / 3
+            for cut in (limits.low, limits.high)
+        ]
+        missed.append(norm.cdf(cuts[0] - 3) <= 0.05)
+        false.append(norm.sf(cuts[1]) <= 0.02)
+    for held in (missed, false):
+        assert 0.93 < np.mean(held) < 0.99
+
+
+def test_limits_call_three_ways():
+    limits = Limits(0.2, 0.8, 0.05, 0.01, 0.95)
+    assert limits.call([0.1, 0.2, 0.5, 0.8]).tolist() == ["flowing", "review", "review", "stalled"]
+
+
+def test_classes_well_apart_leave_nothing_to_review():
+    scores = np.concatenate([np.linspace(0, 0.3, 300), np.linspace(0.7, 1, 300)])
+    limits = Limits.of(scores, np.repeat([0, 1], 300), missed=0.02, false=0.02)
+    assert limits.low == limits.high
+    assert 0.3 < limits.low < 0.7
+
+
+def test_too_few_recordings_guarantee_nothing():
+    scores, labels = _draw(np.random.default_rng(7), 200, 0.3)
+    with pytest.raises(InputError, match=r"flowing recordings are too few.*label at least 2,995"):
+        Limits.of(scores, labels, missed=0.1, false=0.001)
+
+
+# Eight recordings and three models with the thresholds that were published for the vote.
+VOTED = np.array(
+    [
+        [0.96, 0.94, 0.30, 0.99, 0.10, 0.97, 0.95, 0.20],
+        [0.85, 0.93, 0.31, 0.95, 0.92, 0.20, 0.90, 0.10],
+        [0.79, 0.81, 0.85, 0.82, 0.10, 0.20, 0.10, 0.05],
+    ]
+)
+
+
+def test_the_published_vote():
+    calls = np.array([[0.95], [0.90], [0.80]]) <= VOTED  # FACTS 2
+    assert decide.vote(calls, 2).tolist() == [False, True, False, True, False, False, True, False]
+    with pytest.raises(InputError, match="between 1 and 3"):
+        decide.vote(calls, 4)
+
+
+def test_the_average_is_that_of_the_log_odds():
+    assert decide.average([[0.5], [0.8]]) == pytest.approx([2 / 3])
+    assert decide.average([[0.5], [0.8]], [0, 1]) == pytest.approx([0.8])
+    assert np.isfinite(decide.average([[0.0, 1.0], [0.5, 0.5]])).all()

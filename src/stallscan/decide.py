@@ -1,16 +1,29 @@
-"""From logits to scores to calls: calibration and threshold."""
+"""From logits to scores to calls: calibration, prevalence, thresholds, votes, and when to ask."""
 
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
+from scipy.stats import beta, chi2
 from sklearn.linear_model import LogisticRegression
 
 from stallscan import metrics
+from stallscan.errors import InputError
+from stallscan.metrics import Interval
 from stallscan.settings import Settings
 
 Call = Literal["flowing", "stalled", "unscorable"]
+Floats = NDArray[np.float64]
+
+# A score nearer to 0 or 1 was rounded, or says more than any calibration can know.
+CERTAIN = 1e-6
+# chosen: an estimate of fewer stalled recordings, or with bounds further apart, is doubted
+FEWEST_STALLED = 10
+WIDEST = 4.0
 
 
 class Calibration(Settings):
@@ -52,7 +65,148 @@ def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> C
     return Calibration(scale=scale, bias=bias) if scale > 0 else Calibration()
 
 
-def best_mcc_threshold(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+def shift(scores: ArrayLike, before: float, now: float) -> Floats:
+    """Read scores at another prevalence: the log-odds move by the change in those of a stall.
+
+    True where what stalled and what flowing recordings look like is the same and only their shares
+    differ (Saerens et al. 2002, FACTS 6).
+
+    Parameters
+    ----------
+    scores : array-like
+        float (N,), 0..1, calibrated at the prevalence `before`.
+    before, now : float
+        Shares of stalled, above 0 and below 1.
+
+    Returns
+    -------
+    ndarray
+        float64 (N,), 0..1.
+    """
+    scores = np.asarray(scores, np.float64)
+    stalled, flowing = scores * (now / before), (1 - scores) * ((1 - now) / (1 - before))
+    return stalled / (stalled + flowing)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share of stalled recordings that was read from scores alone.
+
+    Attributes
+    ----------
+    prevalence : float
+        The likeliest, 0..1.
+    interval : Interval
+        95 %, from the number of scores. What is wrong with the calibration is not in it.
+    doubt : str
+        Why it should not be relied on, in a sentence; empty if nothing speaks against it.
+    """
+
+    prevalence: float
+    interval: Interval
+    doubt: str
+
+
+def estimate_prevalence(scores: Floats, before: float) -> Estimate:
+    """Estimate how many recordings are stalled from their scores, without labels.
+
+    The maximum of the likelihood, at which the EM steps of Saerens et al. (2002) stand still. It is
+    found by halving: the likelihood has one maximum, and EM takes thousands of steps to it where
+    stalls are rare. The interval is that of the likelihood ratio.
+
+    Parameters
+    ----------
+    scores : ndarray
+        float (N,), 0..1, calibrated at the prevalence `before`.
+    before : float
+        Share of stalled in the set that calibrated them.
+
+    Raises
+    ------
+    InputError
+        If there are no scores.
+    """
+    if len(scores) == 0:
+        raise InputError("there is no score to estimate the share of stalled recordings from")
+    scores = np.clip(scores, CERTAIN, 1 - CERTAIN)
+    # By how much more often each score comes from a stalled recording than from a flowing one.
+    likelier = scores / (1 - scores) * ((1 - before) / before)
+
+    def fit(share: float) -> float:
+        return float(np.log1p(share * (likelier - 1)).sum())
+
+    def rises(share: float) -> bool:
+        return bool(((likelier - 1) / (1 + share * (likelier - 1))).sum() > 0)
+
+    share = _halve(rises, 0.0, 1.0)
+    lowest = fit(share) - chi2.ppf(0.95, 1) / 2
+    interval = Interval(
+        _halve(lambda at: fit(at) < lowest, 0.0, share),
+        _halve(lambda at: fit(at) >= lowest, share, 1.0),
+    )
+    doubt = ""
+    if share * len(scores) < FEWEST_STALLED:
+        doubt = (
+            f"about {share * len(scores):.0f} stalled among {len(scores):,} recordings are too few "
+            "to tell from errors of the calibration"
+        )
+    elif interval.high > WIDEST * interval.low:
+        doubt = f"anything from {interval.low:.2%} to {interval.high:.2%} fits the scores"
+    return Estimate(share, interval, doubt)
+
+
+def _halve(is_below: Callable[[float], bool], low: float, high: float) -> float:
+    """Find where a condition that holds at first holds no more."""
+    for _ in range(40):  # to 1e-12
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_below(middle) else (low, middle)
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Every place where a threshold can lie between scores of known label.
+
+    Attributes
+    ----------
+    thresholds : ndarray
+        float (M,), ascending, from 0 (all are called stalled) to above the highest score.
+    sensitivity, specificity : ndarray
+        float (M,), of calling stalled what is at or above each.
+    """
+
+    thresholds: Floats
+    sensitivity: Floats
+    specificity: Floats
+
+    @classmethod
+    def of(cls, scores: Floats, labels: NDArray[np.int64]) -> "Cuts":
+        """Cut in the middle between neighbouring scores.
+
+        Raises
+        ------
+        InputError
+            If a class is missing.
+        """
+        stalled = labels == 1
+        if stalled.all() or not stalled.any():
+            raise InputError(
+                f"a threshold is chosen on stalled and on flowing recordings; of {len(labels)} "
+                f"labelled ones {int(stalled.sum())} are stalled: label some of the other kind"
+            )
+        values, place = np.unique(scores, return_inverse=True)
+        above = (values[-1] + 1) / 2 if values[-1] < 1 else np.nextafter(1.0, 2.0)
+        thresholds = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2, [above]])
+        below = [
+            np.concatenate([[0.0], np.cumsum(np.bincount(place[part], minlength=len(values)))])
+            for part in (stalled, ~stalled)
+        ]
+        return cls(thresholds, 1 - below[0] / below[0][-1], below[1] / below[1][-1])
+
+
+def best_mcc_threshold(
+    scores: Floats, labels: NDArray[np.int64], prevalence: float | None = None
+) -> float:
     """Choose the threshold with the highest MCC; in the middle, where a range of them is best.
 
     Parameters
@@ -61,16 +215,193 @@ def best_mcc_threshold(scores: NDArray[np.float64], labels: NDArray[np.int64]) -
         float (N,), 0..1, of recordings that were not trained on and are not reported on.
     labels : ndarray
         int (N,), 0 or 1; both present.
+    prevalence : float, optional
+        Share of stalled for which the MCC is to be highest; that of the labels if not given.
 
     Returns
     -------
     float
         Stalled is called at or above it.
     """
-    scored = metrics.Scored.check(labels, scores, np.zeros_like(labels))
-    mcc = metrics.by_threshold(scored)["mcc"]
+    cuts = Cuts.of(scores, labels)
+    share = float(np.mean(labels)) if prevalence is None else prevalence
+    mcc = metrics.reweighted_mcc(cuts.sensitivity, cuts.specificity, share)
     best = np.flatnonzero(mcc >= mcc.max() - 1e-12)
-    return float(metrics.GRID[best[len(best) // 2]])
+    return float(cuts.thresholds[best[len(best) // 2]])
+
+
+def specificity_threshold(
+    scores: Floats, labels: NDArray[np.int64], specificity: float
+) -> tuple[float, str]:
+    """Choose the lowest threshold at which so many of the flowing recordings are called so.
+
+    Returns
+    -------
+    threshold : float
+    doubt : str
+        Says so if the flowing recordings are too few to tell; otherwise empty.
+    """
+    cuts = Cuts.of(scores, labels)
+    first = int(np.argmax(cuts.specificity >= specificity - 1e-12))
+    flowing = int(np.count_nonzero(labels == 0))
+    doubt = ""
+    needed = math.ceil(round(1 / (1 - specificity), 6))
+    if flowing < needed:
+        doubt = (
+            f"{flowing:,} flowing recordings cannot show a specificity of {specificity:.2%}: one "
+            f"wrong call among them is {1 / flowing:.2%}; label at least "
+            f"{needed:,}"
+        )
+    return float(cuts.thresholds[first]), doubt
+
+
+def load_threshold(scores: Floats, share: float) -> float:
+    """Choose the threshold that calls at most a share of the recordings stalled.
+
+    It needs no labels: it is for those who look at all that is called stalled, and have time for so
+    many.
+    """
+    values = np.unique(scores)
+    called = 1 - np.searchsorted(np.sort(scores), values) / len(scores)
+    within = values[called <= share]
+    return float(within[0]) if len(within) else float(np.nextafter(values[-1], 2.0))
+
+
+def expected_mcc_threshold(scores: Floats) -> float:
+    """Choose the threshold with the highest MCC that is to be expected if the scores are right.
+
+    It needs no labels: a recording with a score of 0.7 counts as 0.7 stalled and 0.3 flowing.
+
+    Parameters
+    ----------
+    scores : ndarray
+        float (N,), 0..1, calibrated for the prevalence among these recordings.
+    """
+    values, counts = np.unique(scores, return_counts=True)
+    stalled, flowing = values * counts, (1 - values) * counts
+    found = np.cumsum(stalled[::-1])[::-1]
+    false = np.cumsum(flowing[::-1])[::-1]
+    mcc = metrics.mcc_of_counts(found, false, flowing.sum() - false, stalled.sum() - found)
+    best = int(np.argmax(mcc))
+    return float(values[best] if best == 0 else (values[best - 1] + values[best]) / 2)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Between which scores a person should look, and what holds for the calls outside.
+
+    Attributes
+    ----------
+    low, high : float
+        Flowing is called below `low`, stalled at or above `high`.
+    missed : float
+        At most this share of the stalled recordings is called flowing,
+    false : float
+        and at most this share of the flowing ones stalled,
+    confidence : float
+        each with this probability, over the draw of the recordings that the limits were chosen on.
+    """
+
+    low: float
+    high: float
+    missed: float
+    false: float
+    confidence: float
+
+    @classmethod
+    def of(
+        cls,
+        scores: Floats,
+        labels: NDArray[np.int64],
+        missed: float,
+        false: float,
+        confidence: float = 0.95,
+    ) -> "Limits":
+        """Choose the narrowest limits for which both guarantees hold.
+
+        The k-th lowest score of n stalled recordings is a limit that a new one falls below with a
+        probability that is Beta(k, n + 1 - k) distributed, whatever the scores look like: the
+        tolerance limits of Wilks (1941). Both shares are within a class, so they hold at any
+        prevalence.
+
+        Parameters
+        ----------
+        scores : ndarray
+            float (N,), of recordings that were not trained on and are not reported on.
+        labels : ndarray
+            int (N,), 0 or 1; both present.
+        missed, false, confidence : float
+            See `Limits`.
+
+        Raises
+        ------
+        InputError
+            If there are too few of a class to guarantee anything.
+        """
+        low = _tolerance_limit(scores[labels == 1], missed, confidence, "stalled")
+        high = -_tolerance_limit(-scores[labels == 0], false, confidence, "flowing")
+        # A flowing recording at the limit itself is one of those that must not be called stalled.
+        high = float(np.nextafter(high, 2.0))
+        # Where the classes are well apart the limits pass each other, and nothing is left between.
+        middle = (low + high) / 2
+        low, high = (low, high) if low < high else (middle, middle)
+        return cls(low, high, missed, false, confidence)
+
+    def call(self, scores: ArrayLike) -> NDArray[np.str_]:
+        """Call each score flowing, review or stalled."""
+        scores = np.asarray(scores)
+        return np.where(
+            scores >= self.high, "stalled", np.where(scores < self.low, "flowing", "review")
+        )
+
+
+def _tolerance_limit(scores: Floats, share: float, confidence: float, kind: str) -> float:
+    """Give the highest of the scores below which at most a share of new ones lies."""
+    count = len(scores)
+    ranks = np.arange(1, count + 1)
+    # The share below the k-th lowest is at most `share` with this probability.
+    certain = beta.cdf(share, ranks, count + 1 - ranks) if count else ranks
+    enough = np.flatnonzero(certain >= confidence)
+    if len(enough) == 0:
+        needed = int(np.ceil(np.log(1 - confidence) / np.log(1 - share)))
+        raise InputError(
+            f"{count} {kind} recordings are too few to guarantee, with {confidence:.0%} "
+            f"confidence, that no more than {share:.1%} of them are called wrongly; label at least "
+            f"{needed:,}, or allow more errors"
+        )
+    return float(np.sort(scores)[enough[-1]])
+
+
+def vote(calls: NDArray[np.bool_], needed: int) -> NDArray[np.bool_]:
+    """Call stalled what at least so many models call stalled.
+
+    Parameters
+    ----------
+    calls : ndarray
+        bool (models, N).
+    needed : int
+        1 to the number of models; published: 2 of 3 (FACTS 2).
+    """
+    if not 1 <= needed <= len(calls):
+        raise InputError(
+            f"a vote needs between 1 and {len(calls)} of {len(calls)} models, not {needed}"
+        )
+    return np.asarray(np.count_nonzero(calls, axis=0) >= needed)
+
+
+def average(scores: ArrayLike, weights: Sequence[float] | None = None) -> Floats:
+    """Average calibrated scores of several models, as log-odds.
+
+    Parameters
+    ----------
+    scores : array-like
+        float (models, N), 0..1.
+    weights : sequence of float, optional
+        Of the models; alike if not given.
+    """
+    scores = np.clip(np.asarray(scores, np.float64), CERTAIN, 1 - CERTAIN)
+    odds = np.average(np.log(scores) - np.log1p(-scores), axis=0, weights=weights)
+    return 1 / (1 + np.exp(-odds))
 
 
 def call(score: float, threshold: float) -> Call:
