@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -347,6 +347,96 @@ def explain(recordings: list[Path], /, *, bundle: str) -> None:
 
     for filename, words in module.explain(recordings, bundle):
         _print(f"{filename}: {words}")
+
+
+@app.command
+def decide(
+    predictions: list[Path],
+    /,
+    *,
+    out: Out,
+    rule: Literal["mcc", "specificity", "load", "limits", "keep"] | None = None,
+    labels: Path | None = None,
+    threshold: list[float] | None = None,
+    prevalence: float | Literal["estimate"] | None = None,
+    vote: int | None = None,
+    weights: list[float] | None = None,
+    specificity: float = 0.999,
+    load: float = 0.05,
+    missed: float = 0.05,
+    false: float = 0.01,
+    confidence: float = 0.95,
+    calibrated_at: float | None = None,
+    submission: Path | None = None,
+) -> None:
+    """Call recordings anew from scores that stand, without predicting again.
+
+    Parameters
+    ----------
+    predictions
+        predictions.csv or the folder that holds it; of several models: their mean log-odds count,
+        or with --vote their calls.
+    out
+        Folder for the new predictions.csv.
+    rule
+        How the threshold is chosen: mcc (highest MCC; the default with --labels or --prevalence),
+        specificity, load, limits (calls with a guarantee, and 'review' between them); keep takes
+        the one of the table.
+    labels
+        Labels of some of the recordings, which choose the threshold; no figure may be reported on
+        them, and evaluate leaves them out.
+    threshold
+        A threshold that you choose, or one for each model of a vote.
+    prevalence
+        Share of stalled ones among these recordings (0.02), or 'estimate' from the scores.
+    vote
+        So many models must call a recording stalled (published: 2 of 3).
+    weights
+        Of the models in the mean, one each.
+    specificity
+        For the rule specificity.
+    load
+        For the rule load: the share called stalled.
+    missed
+        For the rule limits: at most this share of the stalled ones is called flowing.
+    false
+        For the rule limits: at most this share of the flowing ones is called stalled.
+    confidence
+        For the rule limits: how sure both are.
+    calibrated_at
+        Prevalence at which the scores are calibrated, where no run.json says it.
+    submission
+        The competition's submission_format.csv: also write submission.csv for it.
+    """
+    from stallscan import calls as module
+
+    default = "mcc" if labels is not None or prevalence is not None else "keep"
+    given = {
+        "combine": "average" if vote is None else "vote",
+        "needed": vote or 1,
+        "weights": tuple(weights or ()),
+        "thresholds": tuple(threshold or ()),
+        "prevalence": prevalence,
+        "rule": rule or ("keep" if threshold or vote else default),
+        "specificity": specificity,
+        "load": load,
+        "missed": missed,
+        "false": false,
+        "confidence": confidence,
+    }
+    settings = module.CallSettings.parse(given, "decide")
+    made = module.decide_anew(
+        [_table(path) for path in predictions], settings, labels, calibrated_at
+    )
+    table = module.write(made, out)
+    doubts = list(made.doubts)
+    if submission is not None:
+        path, doubt = module.submit(made, submission, out)
+        doubts += [doubt] if doubt else []
+        _print(f"submission -> {path}")
+    for doubt in doubts:
+        _say(doubt)
+    _print(f"{made} -> {table}")
 
 
 @app.command

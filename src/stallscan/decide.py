@@ -65,7 +65,7 @@ def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> C
     return Calibration(scale=scale, bias=bias) if scale > 0 else Calibration()
 
 
-def shift(scores: ArrayLike, before: float, now: float) -> Floats:
+def shift(scores: ArrayLike, before: ArrayLike, now: float) -> Floats:
     """Read scores at another prevalence: the log-odds move by the change in those of a stall.
 
     True where what stalled and what flowing recordings look like is the same and only their shares
@@ -75,7 +75,7 @@ def shift(scores: ArrayLike, before: float, now: float) -> Floats:
     ----------
     scores : array-like
         float (N,), 0..1, calibrated at the prevalence `before`.
-    before, now : float
+    before, now : float, or array-like and float
         Shares of stalled, above 0 and below 1.
 
     Returns
@@ -83,7 +83,7 @@ def shift(scores: ArrayLike, before: float, now: float) -> Floats:
     ndarray
         float64 (N,), 0..1.
     """
-    scores = np.asarray(scores, np.float64)
+    scores, before = np.asarray(scores, np.float64), np.asarray(before, np.float64)
     stalled, flowing = scores * (now / before), (1 - scores) * ((1 - now) / (1 - before))
     return stalled / (stalled + flowing)
 
@@ -281,7 +281,8 @@ def expected_mcc_threshold(scores: Floats) -> float:
     stalled, flowing = values * counts, (1 - values) * counts
     found = np.cumsum(stalled[::-1])[::-1]
     false = np.cumsum(flowing[::-1])[::-1]
-    mcc = metrics.mcc_of_counts(found, false, flowing.sum() - false, stalled.sum() - found)
+    # The sums run from above: their first is the whole, and no rounding makes a rest negative.
+    mcc = metrics.mcc_of_counts(found, false, false[0] - false, found[0] - found)
     best = int(np.argmax(mcc))
     return float(values[best] if best == 0 else (values[best - 1] + values[best]) / 2)
 

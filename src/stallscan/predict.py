@@ -20,11 +20,8 @@ from stallscan.bundle import Bundle
 from stallscan.engine import TorchEngine
 from stallscan.errors import InputError
 from stallscan.prepare import Prepared
-from stallscan.tables import PREDICTION_COLUMNS
+from stallscan.tables import PREDICTION_COLUMNS, PREDICTIONS_NAME, RUN_NAME
 from stallscan.video import Source
-
-TABLE_NAME = "predictions.csv"
-RUN_NAME = "run.json"
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def predict(
         count(row)
     done = len(standing)
     progress(done, len(sources))
-    with (out / TABLE_NAME).open("a", encoding="utf-8", newline="") as table:
+    with (out / PREDICTIONS_NAME).open("a", encoding="utf-8", newline="") as table:
         for prepared in todo:
             row = _row(prepared, engine, model)
             table.write(_line(row))
@@ -113,7 +110,7 @@ def predict(
             progress(done, len(sources))
     run |= {"finished": _now(), "calls": calls, "statuses": statuses}
     files.write_json(out / RUN_NAME, run)
-    return Summary(out / TABLE_NAME, calls, statuses, len(standing))
+    return Summary(out / PREDICTIONS_NAME, calls, statuses, len(standing))
 
 
 def _row(prepared: Prepared, engine: TorchEngine, model: Bundle) -> dict[str, Any]:
@@ -182,7 +179,7 @@ def _standing_rows(
     InputError
         If the folder holds a run over other paths or with another bundle.
     """
-    table, notes = out / TABLE_NAME, out / RUN_NAME
+    table, notes = out / PREDICTIONS_NAME, out / RUN_NAME
     if not table.is_file():
         files.write_text(
             table, _line(dict(zip(PREDICTION_COLUMNS, PREDICTION_COLUMNS, strict=True)))
@@ -192,8 +189,8 @@ def _standing_rows(
         before = json.loads(notes.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(
-            f"{out}: holds a {TABLE_NAME} but no readable {RUN_NAME}, so it cannot be gone on "
-            "with; choose another folder with -o, or remove the table"
+            f"{out}: holds a {PREDICTIONS_NAME} but no readable {RUN_NAME}, so it cannot be gone "
+            "on with; choose another folder with -o, or remove the table"
         ) from None
     for key in ("paths", "bundle", "threshold"):
         if before.get(key) != run[key]:
@@ -208,8 +205,8 @@ def _standing_rows(
     names = [row["filename"] for row in rows]
     if names != [source.filename for source in sources[: len(names)]]:
         raise InputError(
-            f"{out}: the recordings have changed since {TABLE_NAME} was begun; choose another "
-            "folder with -o, or remove this one"
+            f"{out}: the recordings have changed since {PREDICTIONS_NAME} was begun; choose "
+            "another folder with -o, or remove this one"
         )
     if whole != content:
         with table.open("r+b") as file:

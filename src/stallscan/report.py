@@ -29,6 +29,7 @@ from stallscan.files import write_text
 from stallscan.outline import Box
 from stallscan.recording import Frames, Recording
 from stallscan.settings import Settings
+from stallscan.tables import RUN_NAME
 from stallscan.video import Source
 
 # A clip's longer side is scaled down to this; smaller ones are scaled up by the browser, because
@@ -315,7 +316,7 @@ def _make_clips(
 def _read_run(predictions: Path) -> dict[str, Any]:
     """Read ``run.json`` beside the table; the report does without it where it is missing."""
     try:
-        run = json.loads(predictions.with_name("run.json").read_text(encoding="utf-8"))
+        run = json.loads(predictions.with_name(RUN_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return run if isinstance(run, dict) else {}

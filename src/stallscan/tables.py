@@ -46,6 +46,9 @@ PREDICTION_COLUMNS = (
     "threshold",
     "bundle",
 )
+# The table itself, and what is noted of the run beside it.
+PREDICTIONS_NAME = "predictions.csv"
+RUN_NAME = "run.json"
 HISTORY_COLUMNS = (
     "epoch",
     "train_loss",

@@ -1,0 +1,254 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import matthews_corrcoef
+
+from stallscan import calls, decide
+from stallscan.calls import CallSettings
+from stallscan.errors import InputError, SettingsError, TableError
+from stallscan.evaluate import read_predictions
+from stallscan.tables import PREDICTION_COLUMNS
+
+NAMES = [f"{index}.mp4" for index in range(8)]
+# Eight recordings, three models, and the published thresholds (FACTS 2).
+SCORES = {
+    "first": [0.96, 0.94, 0.30, 0.99, 0.10, 0.97, 0.95, 0.20],
+    "second": [0.85, 0.93, 0.31, 0.95, 0.92, 0.20, 0.90, 0.10],
+    "third": [0.79, 0.81, 0.85, 0.82, 0.10, 0.20, 0.10, 0.05],
+}
+THRESHOLDS = (0.95, 0.90, 0.80)
+VOTED = [0, 1, 0, 1, 0, 0, 1, 0]
+
+
+def _write(folder, scores, names=NAMES, threshold=0.5, prevalence=0.3, **run):
+    """A run of predictions; a score of None is a recording that could not be judged."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name, score in zip(names, scores, strict=True):
+        failed = score is None
+        call = "unscorable" if failed else ("stalled" if score >= threshold else "flowing")
+        status, reason = ("no_outline", "no outline in it") if failed else ("ok", "")
+        rows.append(
+            (name, status, reason, 40, 40, "" if failed else score, call, threshold, folder.name)
+        )
+    table = pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS))
+    table.to_csv(folder / "predictions.csv", index=False)
+    (folder / "run.json").write_text(
+        json.dumps({"prevalence": prevalence, "simulated_training": False, "paths": ["x"], **run})
+    )
+    return folder / "predictions.csv"
+
+
+@pytest.fixture
+def models(tmp_path):
+    return [_write(tmp_path / name, scores) for name, scores in SCORES.items()]
+
+
+def _drawn(folder, count, prevalence, seed=0):
+    """A run of predictions calibrated at 30 % stalled, and its labels."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(count) < prevalence).astype(int)
+    odds = 3 * rng.normal(3.0 * labels, 1.0) - 4.5 + np.log(0.3 / 0.7)
+    names = [f"{index}.mp4" for index in range(count)]
+    table = _write(folder, np.round(1 / (1 + np.exp(-odds)), 6), names)
+    known = pd.DataFrame({"filename": names, "stalled": labels})
+    known.to_csv(folder / "labels.csv", index=False)
+    return table, known
+
+
+def test_the_published_vote_of_eight_recordings(models, tmp_path):
+    settings = CallSettings(combine="vote", needed=2, thresholds=THRESHOLDS)
+    made = calls.decide_anew(models, settings)
+    assert (made.table["call"] == "stalled").astype(int).tolist() == VOTED
+    # What orders them agrees with the vote.
+    assert ((made.table["score"] >= 0.5).astype(int)).tolist() == VOTED
+    assert set(made.table["bundle"]) == {"first+second+third"}
+    written = read_predictions(calls.write(made, tmp_path / "out"))
+    assert written["call"].tolist() == made.table["call"].tolist()
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["decision"]["how"].startswith("vote of 2 among 3 at 0.9500 (first), 0.9000 (second)")
+    assert run["paths"] == ["x"]  # so that a report still finds the recordings
+    assert not (tmp_path / "out" / "chosen_on.csv").exists()
+
+
+def test_an_average_is_that_of_the_log_odds(models):
+    made = calls.decide_anew(models, CallSettings(weights=(1, 1, 0)))
+    expected = decide.average([SCORES["first"], SCORES["second"]])
+    assert made.table["score"].to_numpy() == pytest.approx(expected)
+    assert made.table["threshold"].unique() == pytest.approx([0.5])
+
+
+def test_another_threshold_changes_nothing_else(models):
+    made = calls.decide_anew(models[:1], CallSettings(thresholds=(0.95,)))
+    assert (made.table["call"] == "stalled").tolist() == [
+        score >= 0.95 for score in SCORES["first"]
+    ]
+    assert made.table["score"].tolist() == SCORES["first"]
+
+
+def test_a_recording_that_one_model_could_not_judge_is_kept_with_its_reason(tmp_path, models):
+    blind = _write(tmp_path / "blind", [None, *SCORES["second"][1:]])
+    made = calls.decide_anew([models[0], blind], CallSettings())
+    row = made.table.iloc[0]
+    assert (row["call"], row["status"]) == ("unscorable", "no_outline")
+    assert row["reason"] == "no outline in it"
+    assert np.isnan(row["score"])
+    assert len(made.table) == 8
+    assert "1 unscorable" in str(made)
+
+
+def test_the_highest_mcc_at_a_declared_prevalence(tmp_path):
+    table, known = _drawn(tmp_path / "run", 4000, 0.3)
+    for rule_labels in (tmp_path / "run" / "labels.csv", None):
+        settings = CallSettings(rule="mcc", prevalence=0.02)
+        made = calls.decide_anew([table], settings, rule_labels)
+        assert made.table["score"].to_numpy() == pytest.approx(
+            decide.shift(read_predictions(table)["score"], 0.3, 0.02)
+        )
+    rare, truth = _drawn(tmp_path / "rare", 40_000, 0.02, seed=1)
+    mcc = []
+    for settings in (CallSettings(), CallSettings(rule="mcc", prevalence=0.02)):
+        made = calls.decide_anew([rare], settings)
+        mcc.append(matthews_corrcoef(truth["stalled"], made.table["call"] == "stalled"))
+    assert mcc[1] > mcc[0] + 0.1
+    assert len(known) == 4000
+
+
+def test_a_prevalence_alone_reads_scores_anew_and_keeps_the_calls(models):
+    before = calls.decide_anew(models[:1], CallSettings())
+    after = calls.decide_anew(models[:1], CallSettings(prevalence=0.02))
+    assert after.table["call"].tolist() == before.table["call"].tolist()
+    assert (after.table["score"] < before.table["score"]).all()
+    assert after.run["prevalence"] == 0.02
+
+
+def test_the_prevalence_is_estimated_and_doubted(tmp_path):
+    table, truth = _drawn(tmp_path / "run", 20_000, 0.02)
+    made = calls.decide_anew([table], CallSettings(rule="mcc", prevalence="estimate"))
+    assert made.run["prevalence"] == pytest.approx(truth["stalled"].mean(), rel=0.2)
+    assert made.doubts == ()
+    few = _write(tmp_path / "few", SCORES["first"], simulated_training=True)
+    doubts = " ".join(calls.decide_anew([few], CallSettings(prevalence="estimate")).doubts)
+    assert "too few" in doubts
+    assert "simulated recordings only" in doubts
+
+
+def test_labels_that_choose_are_noted(tmp_path):
+    table, known = _drawn(tmp_path / "run", 2000, 0.3)
+    known.head(1500).to_csv(tmp_path / "some.csv", index=False)
+    settings = CallSettings(rule="specificity", specificity=0.99)
+    made = calls.decide_anew([table], settings, tmp_path / "some.csv")
+    calls.write(made, tmp_path / "out")
+    noted = pd.read_csv(tmp_path / "out" / "chosen_on.csv")
+    assert noted["filename"].tolist() == known["filename"].head(1500).tolist()
+    assert "on 1,500 labelled recordings" in str(made)
+    rest = made.table.iloc[1500:]
+    flowing = known["stalled"].iloc[1500:].to_numpy() == 0
+    assert (rest["call"][flowing] == "flowing").mean() > 0.97
+
+
+def test_limits_leave_the_rest_to_a_person(tmp_path):
+    table, known = _drawn(tmp_path / "run", 6000, 0.3)
+    known.head(3000).to_csv(tmp_path / "some.csv", index=False)
+    made = calls.decide_anew([table], CallSettings(rule="limits"), tmp_path / "some.csv")
+    rest, labels = made.table.iloc[3000:], known["stalled"].iloc[3000:].to_numpy()
+    assert 0 < (rest["call"] == "review").mean() < 0.2
+    assert (rest["call"][labels == 1] == "flowing").mean() < 0.05
+    assert (rest["call"][labels == 0] == "stalled").mean() < 0.01
+    assert "at most 5.0% of the stalled ones" in str(made)
+
+
+def test_a_load_needs_no_labels(tmp_path):
+    table, _ = _drawn(tmp_path / "run", 1000, 0.3)
+    made = calls.decide_anew([table], CallSettings(rule="load", load=0.1))
+    assert (made.table["call"] == "stalled").sum() == 100
+
+
+def test_the_competitions_file_has_its_names_in_its_order(tmp_path):
+    table = _write(tmp_path / "run", [0.9, None, *SCORES["first"][2:]])
+    form = pd.DataFrame({"filename": NAMES[:4][::-1], "stalled": 0})
+    form.to_csv(tmp_path / "form.csv", index=False)
+    made = calls.decide_anew([table], CallSettings())
+    path, doubt = calls.submit(made, tmp_path / "form.csv", tmp_path)
+    assert path.read_text() == "filename,stalled\n3.mp4,1\n2.mp4,0\n1.mp4,0\n0.mp4,1\n"
+    assert doubt == "1 recordings without a call are submitted as flowing"
+    pd.DataFrame({"filename": ["other.mp4"], "stalled": 0}).to_csv(tmp_path / "f.csv", index=False)
+    with pytest.raises(TableError, match=r"1 of its 1 recordings are not.*other\.mp4"):
+        calls.submit(made, tmp_path / "f.csv", tmp_path)
+
+
+def test_the_real_form_is_submitted(real_dir, tmp_path):
+    form = real_dir / "metadata" / "submission_format.csv.gz"
+    names = pd.read_csv(form)["filename"].tolist()
+    table = _write(tmp_path / "run", np.linspace(0, 1, len(names)), names[::-1])
+    made = calls.decide_anew([table], CallSettings(thresholds=(0.9,)))
+    path, _ = calls.submit(made, form, tmp_path)
+    written = pd.read_csv(path)
+    assert written["filename"].tolist() == names
+    assert written["stalled"].mean() == pytest.approx(0.1, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"thresholds": (0.5, 0.6)}, "2 thresholds are given where one is used"),
+        ({"combine": "vote", "thresholds": (0.5, 0.6)}, "2 thresholds are given for 3 tables"),
+        ({"combine": "vote", "needed": 4}, "between 1 and 3"),
+        ({"combine": "vote", "rule": "mcc"}, "a threshold for each model"),
+        ({"weights": (1, 2)}, "2 weights are given for 3 tables"),
+        ({"rule": "mcc"}, "on labels"),
+        ({"rule": "limits"}, "needs labels"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(models, settings, message):
+    with pytest.raises(InputError, match=message):
+        calls.decide_anew(models, CallSettings(**settings))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"thresholds": (1.5,)}, "within 0 to 1"),
+        ({"prevalence": 0.0}, "above 0"),
+        ({"weights": (0.0, 0.0)}, "not all 0"),
+        ({"specificity": 1.0}, "specificity"),
+    ],
+)
+def test_values_out_of_range_are_refused(values, message):
+    with pytest.raises(SettingsError, match=message):
+        CallSettings.parse(values, "decide")
+
+
+def test_tables_of_other_recordings_are_refused(tmp_path, models):
+    other = _write(tmp_path / "other", SCORES["first"], [*NAMES[:7], "x.mp4"])
+    with pytest.raises(TableError, match=r"2 recordings stand in one of them only: 7\.mp4, x\.mp4"):
+        calls.decide_anew([models[0], other], CallSettings())
+
+
+def test_the_tables_themselves_are_not_written_over(models):
+    made = calls.decide_anew(models, CallSettings())
+    with pytest.raises(InputError, match="holds the predictions themselves"):
+        calls.write(made, models[0].parent)
+
+
+def test_without_its_run_the_calibration_is_asked_for(models):
+    models[0].with_name("run.json").unlink()
+    settings = CallSettings(prevalence=0.02)
+    with pytest.raises(InputError, match="--calibrated-at"):
+        calls.decide_anew(models[:1], settings)
+    made = calls.decide_anew(models[:1], settings, calibrated_at=0.3)
+    assert made.table["score"].to_numpy() == pytest.approx(decide.shift(SCORES["first"], 0.3, 0.02))
+    models[0].with_name("run.json").write_text("{")
+    with pytest.raises(InputError, match="not readable"):
+        calls.decide_anew(models[:1], settings)
+
+
+def test_nothing_scored_and_nothing_labelled_is_said(tmp_path, models):
+    none = _write(tmp_path / "none", [None] * 8)
+    with pytest.raises(InputError, match="no recording has a score"):
+        calls.decide_anew([none], CallSettings())
+    pd.DataFrame({"filename": ["y.mp4"], "stalled": [1]}).to_csv(tmp_path / "l.csv", index=False)
+    with pytest.raises(InputError, match="none of its recordings"):
+        calls.decide_anew(models[:1], CallSettings(rule="mcc"), tmp_path / "l.csv")
