@@ -9,6 +9,7 @@ from stallscan.recording import from_array
 from stallscan.simulate import (
     AREA_PX,
     COLOUR,
+    DECODED_COLOUR,
     SimulateSettings,
     draw_outline,
     make_plan,
@@ -99,7 +100,7 @@ def test_the_region_is_that_of_the_whole_recording():
     # Noise differs; what is seen is the same.
     calm = [cv2.blur(frames.mean(axis=3).mean(axis=0), (3, 3)) for frames in (crop, part)]
     assert np.corrcoef(calm[0].ravel(), calm[1].ravel())[0, 1] > 0.98
-    drawn = (part == COLOUR).all(axis=(0, 3))
+    drawn = (part == DECODED_COLOUR).all(axis=(0, 3))
     assert np.array_equal(drawn, (crop == COLOUR).all(axis=(0, 3)))
 
 

@@ -357,3 +357,11 @@ def test_a_label_stack_is_known_by_its_content(tmp_path):
     tifffile.imwrite(stack, volume[:, ::-1])
     with pytest.raises(InputError, match="other settings"):
         simulate(tmp_path / "out", settings, processes=1)
+
+
+@pytest.mark.parametrize("rule", ["contour", *outline.RULES])
+def test_the_published_rules_find_the_outline_of_clips_that_were_never_encoded(tmp_path, rule):
+    clip = ClipSettings(size=32, channels="rgb")
+    simulate_clips(tmp_path, SMALL, OutlineSettings(rule=rule), clip, processes=1)
+    manifest = Store(tmp_path / "store").manifest
+    assert not manifest.failures

@@ -9,7 +9,7 @@ motion in its outlined segment is drawn before, and independently of, its label,
 and that large vessels do not stall: whether it stalls is to be read from motion.
 """
 
-from stallscan.simulate.contour import AREA_PX, COLOUR, draw_outline
+from stallscan.simulate.contour import AREA_PX, COLOUR, DECODED_COLOUR, draw_outline
 from stallscan.simulate.corpus import Summary, draw_labels, simulate
 from stallscan.simulate.recording import Plan, Truth, film, make_plan, one, region
 from stallscan.simulate.settings import SimulateSettings
@@ -17,6 +17,7 @@ from stallscan.simulate.settings import SimulateSettings
 __all__ = [
     "AREA_PX",
     "COLOUR",
+    "DECODED_COLOUR",
     "Plan",
     "SimulateSettings",
     "Summary",

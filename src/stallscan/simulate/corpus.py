@@ -32,7 +32,7 @@ from stallscan.simulate.settings import SimulateSettings
 from stallscan.video import Source
 
 # Goes up whenever the same seed gives other recordings: old folders are then not continued.
-FORMAT = 3
+FORMAT = 4
 FIRST_NAME = 100000  # FACTS 4
 # chosen: results of one task travel together; more would only lengthen the wait for the first
 CLIPS_A_TASK, PLANS_A_TASK = 4, 16

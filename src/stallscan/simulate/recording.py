@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stallscan.simulate.blood import Blood, draw_blood, stall
-from stallscan.simulate.contour import COLOUR
+from stallscan.simulate.contour import COLOUR, DECODED_COLOUR
 from stallscan.simulate.imaging import Window, expose, render, whole_field
 from stallscan.simulate.microscope import Microscope, draw_microscope
 from stallscan.simulate.projects import Project, draw_project
@@ -117,7 +117,7 @@ def one(
         What is known about it.
     """
     plan = make_plan(seed, row, stalled, settings, project)
-    return film(plan, whole_field(plan.scene)), plan.truth
+    return film(plan, whole_field(plan.scene), COLOUR), plan.truth
 
 
 def region(
@@ -131,7 +131,8 @@ def region(
     """Simulate the surroundings of the outline only, as they are in the recording of `one`.
 
     Motion brings in what lies up to `imaging.PAD_PX` beyond; noise is drawn anew, and no codec has
-    been at it.
+    been at it. The outline has the colour that the codec would have left of it: rules that look for
+    that colour do not find the one that is drawn.
 
     Parameters
     ----------
@@ -156,7 +157,7 @@ def region(
         slice(max(rows[0] - margin_px, 0), min(rows[-1] + 1 + margin_px, settings.height)),
         slice(max(columns[0] - margin_px, 0), min(columns[-1] + 1 + margin_px, settings.width)),
     )
-    return film(plan, window), plan.truth
+    return film(plan, window, DECODED_COLOUR), plan.truth
 
 
 def make_plan(
@@ -209,7 +210,7 @@ def make_plan(
     return Plan(scene, blood, microscope, truth, of_pixels)
 
 
-def film(plan: Plan, window: Window) -> Image:
+def film(plan: Plan, window: Window, colour: tuple[int, int, int]) -> Image:
     """Render a window of a recording, with the outline.
 
     Parameters
@@ -218,6 +219,8 @@ def film(plan: Plan, window: Window) -> Image:
         From `make_plan`; its generator is used up.
     window : Window
         Part of the field.
+    colour : tuple of int
+        Of the outline: R, G, B.
 
     Returns
     -------
@@ -227,7 +230,7 @@ def film(plan: Plan, window: Window) -> Image:
     light = render(plan.scene, plan.blood, plan.microscope, window)
     grey = expose(light, plan.microscope, window, plan.rng)
     frames = np.repeat(grey[..., None], 3, axis=3)
-    frames[:, plan.scene.outline.line[window.rows, window.columns]] = COLOUR
+    frames[:, plan.scene.outline.line[window.rows, window.columns]] = colour
     return frames
 
 
