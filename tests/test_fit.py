@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from stallscan import fit, nets, recipe, store
 from stallscan.clip import ClipSettings
+from stallscan.errors import InputError
 from stallscan.outline import OutlineSettings
 from stallscan.recipe import NetSettings
 from stallscan.video import Source
@@ -160,6 +161,19 @@ def test_the_learning_rate_is_the_published_cosine(clips, tmp_path, monkeypatch)
     assert rates == pytest.approx(4e-10 + (1e-4 - 4e-10) * wave, rel=2e-3, abs=1e-12)
     assert betas == pytest.approx(0.95 - 0.10 * wave, abs=1e-3)
     assert not decays.any()
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_lost(
+    clips, tmp_path, monkeypatch
+):
+    stage = recipe.StageSettings(epochs=1, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), batch_size=4)
+    parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
+    net = SmallNet()
+    net.fc.weight.register_hook(lambda gradient: gradient * np.nan)
+    with pytest.raises(InputError, match=r"gradient became nan in epoch 0.*32-true"):
+        fit.fit_stage(net, settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
+    assert all(torch.isfinite(weights).all() for weights in net.parameters())
 
 
 @pytest.mark.parametrize("workers", [0, 2])

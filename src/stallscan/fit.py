@@ -128,6 +128,18 @@ class _Module(lightning.LightningModule):
         )
         return loss
 
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        # oneDNN (torch 2.15) leaves the weight gradient of a bf16 convolution over two frames
+        # partly unwritten: the loss is fine, and the net is lost.
+        gradients = [weights.grad for weights in self.parameters() if weights.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise InputError(
+                f"the gradient became {norm.item()} in epoch {self.current_epoch}, though the loss "
+                "is a number; set training.precision to 32-true (on a processor bf16 goes wrong "
+                "where a net sees very few frames), or lower learning_rate"
+            )
+
     def validation_step(self, batch: Batch, _index: int) -> None:
         logits = self._logits(batch).float().cpu()
         rows = zip(batch.rows.tolist(), logits.tolist(), batch.labels.tolist(), strict=True)

@@ -1,6 +1,7 @@
 """Training: a recipe and a folder of labelled recordings in, a run folder with a bundle out."""
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -297,7 +298,7 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
         if isinstance(net, features.FeatureNet):
             fit.fit_features(net, recipe, trained_on, run / "history.csv")
             continue
-        folder = run / "checkpoints" / f"stage-{number}"
+        folder = run / CHECKPOINTS / f"stage-{number}"
         best = fit.fit_stage(
             net, recipe, stage, trained_on, run / "history.csv", folder, first_epoch
         )
@@ -306,6 +307,8 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
     if ranks.rank() == 0:
         every = pd.concat(learned).drop_duplicates("filename")
         _write_bundles(net, recipe, data, replace(trained_on, train=every), run, best_epoch)
+        # Several times as large as the bundle, and of no use once it stands.
+        shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
     ranks.wait()
     return bundles.load(run / "bundle").spec
 
@@ -314,7 +317,7 @@ def _write_bundles(
     net: nn.Module, recipe: Recipe, data: Data, parts: fit.Parts, run: Path, epoch: int
 ) -> None:
     """Write the bundle, and one for each snapshot of the last stage."""
-    folder = run / "checkpoints" / f"stage-{len(recipe.training.stages)}"
+    folder = run / CHECKPOINTS / f"stage-{len(recipe.training.stages)}"
     best = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     for snapshot in sorted(folder.glob("snapshot-*.safetensors")):
         net.load_state_dict(safetensors.torch.load_file(snapshot))
