@@ -19,7 +19,6 @@ from stallscan.settings import Settings
 
 log = logging.getLogger(__name__)
 
-CHOSEN_NAME = "chosen_on.csv"
 SUBMISSION_NAME = "submission.csv"
 Floats = NDArray[np.float64]
 
@@ -206,9 +205,9 @@ def write(calls: Calls, out: Path) -> Path:
     for name in ("frames", "frames_declared"):
         written[name] = [f"{value:.0f}" if value == value else "" for value in written[name]]
     if len(calls.chosen_on):
-        tables.write_table(calls.chosen_on, out / CHOSEN_NAME)
+        tables.write_table(calls.chosen_on, out / tables.CHOSEN_NAME)
     else:
-        (out / CHOSEN_NAME).unlink(missing_ok=True)
+        (out / tables.CHOSEN_NAME).unlink(missing_ok=True)
     files.write_json(out / tables.RUN_NAME, calls.run)
     tables.write_table(written, table)
     return table

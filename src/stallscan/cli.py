@@ -440,28 +440,131 @@ def decide(
 
 
 @app.command
-def evaluate(predictions: Path, *, labels: Path, out: Out) -> None:
-    """Measure predictions against labels.
+def evaluate(
+    predictions: Path,
+    *,
+    labels: Path | None = None,
+    out: Out,
+    about: list[Path] | None = None,
+    group: str | None = None,
+    by: list[str] | None = None,
+    against: Path | None = None,
+    partial: Flag = False,
+) -> None:
+    """Measure predictions against labels, and compare two models on the same recordings.
 
     Parameters
     ----------
     predictions
-        predictions.csv, or the folder that holds it.
+        predictions.csv, or out_of_fold.csv or validation.csv of a training run; or the folder that
+        holds it.
     labels
-        Table with filename and stalled (0 or 1).
+        Table with filename and stalled (0 or 1); may be left out for tables of a training run.
     out
-        Folder for metrics.json and the plots.
+        Folder for metrics.json, evaluation.html and the plots.
+    about
+        A table with filename and more columns (train_metadata.csv, truth.csv) to group and break
+        down by; may be given several times. Columns beside the labels count, too.
+    group
+        The column whose recordings are drawn together for the intervals; if not given mouse,
+        animal, project_id or project. Empty: each recording by itself.
+    by
+        A column to break the figures down by, or frames; may be given several times. If not given
+        project_id, project, kind, motion, difficulty and frames, where there are such.
+    against
+        Predictions of another model for the same recordings: says what it does better.
+    partial
+        Leave recordings without a label out of the figures; else they are an error.
     """
     from rich.console import Console
 
     from stallscan import evaluate as module
     from stallscan import plots
 
-    evaluation = module.evaluate(_table(predictions), labels)
-    written = module.write(evaluation, out)
-    plots.evaluation(evaluation.scored, out)
-    Console().print(module.as_table(evaluation))
-    _print(f"metrics and plots -> {written.parent}")
+    def measure(path: Path, by: list[str] | None) -> module.Evaluation:
+        return module.evaluate(
+            module.find_table(path), labels, about=about or (), group=group, by=by, partial=partial
+        )
+
+    evaluation = measure(predictions, by)
+    comparison = module.compare(evaluation, measure(against, [])) if against else None
+    drawn = plots.evaluation_figures(evaluation.scored)
+    drawn |= plots.calibration_figures(evaluation.scored, evaluation.curve)
+    plots.save(drawn, out)
+    shown = {plots.WORDS[name]: plots.as_data_uri(figure) for name, figure in drawn.items()}
+    page = module.write_page(evaluation, shown, out, comparison)
+    module.write(evaluation, out, comparison)
+    for table in module.tables(evaluation, comparison):
+        Console().print(table)
+    for note in module.notes(evaluation):
+        _print(note)
+    _print(f"metrics, plots and {page.name} -> {page.parent}")
+
+
+@app.command
+def rate(
+    calls: Path,
+    *,
+    groups: Path,
+    out: Out,
+    errors: Path | None = None,
+    sensitivity: float | None = None,
+    specificity: float | None = None,
+    reference: str | None = None,
+    vessels: int | None = None,
+    spread: float = 0.5,
+) -> None:
+    """Give stall rates of fields, mice and groups, corrected for wrong calls, and compare groups.
+
+    Parameters
+    ----------
+    calls
+        predictions.csv, or the folder that holds it.
+    groups
+        Table with filename and any of field, mouse, group.
+    out
+        Folder for the tables.
+    errors
+        metrics.json that 'stallscan evaluate' wrote for calls of the same bundle and threshold.
+    sensitivity
+        Instead of it: share of stalled ones called so, taken to be exact.
+    specificity
+        Instead of it: share of flowing ones called so, taken to be exact.
+    reference
+        The group that others are compared with; the first if not given.
+    vessels
+        For the mice that a next study needs: recordings a mouse; as many as here if not given.
+    spread
+        For the same: standard deviation of the log of the rate between mice.
+    """
+    import statistics
+
+    from rich.console import Console
+
+    from stallscan import power, rates
+    from stallscan.correction import Errors
+    from stallscan.errors import InputError
+
+    if errors is not None:
+        made_of = Errors.read(errors)
+    elif sensitivity is not None and specificity is not None:
+        made_of = Errors.stated(sensitivity, specificity)
+    else:
+        raise InputError(
+            "how often the calls are wrong is not known; give --errors metrics.json, which "
+            "'stallscan evaluate' writes, or --sensitivity and --specificity"
+        )
+    result = rates.rate(_table(calls), groups, made_of, reference=reference)
+    rates.write(result, out)
+    if vessels is None:
+        scored = [mouse.rate.scored for mouse in result.mice if mouse.rate is not None]
+        vessels = int(statistics.median(scored)) if scored else power.VESSELS
+    needed = power.compare_scorings(made_of, vessels=vessels, spread=spread)
+    for table in (*rates.as_tables(result), power.as_table(needed)):
+        Console().print(table)
+    for sentence in result.sentences():
+        _print(sentence)
+    _print(f"tables -> {out}")
 
 
 @app.command

@@ -17,10 +17,9 @@ from stallscan.errors import InputError
 from stallscan.metrics import Interval, Metrics, Scored
 from stallscan.recipe import Recipe
 from stallscan.store import Store
-from stallscan.tables import listed, read_labels
+from stallscan.tables import MOUSE_COLUMNS, listed, read_labels
 
 # What laboratories and the competition call what recordings must not be torn apart by.
-GROUPS = ("mouse", "animal", "project_id", "project")
 # chosen: fewer groups cannot be parted three ways (training, validation, held out)
 FEWEST_GROUPS = 6
 # Fewer mice than this cannot say whether a gain is more than chance: with none at all, 2.5 % of the
@@ -143,8 +142,8 @@ def fine_tune(
     run : Path
         The run folder.
     group : str, optional
-        That column; default: the first of `GROUPS` with at least `FEWEST_GROUPS` different values.
-        Empty parts by recording.
+        That column; default: the first of `MOUSE_COLUMNS` with at least `FEWEST_GROUPS` different
+        values. Empty parts by recording.
     hold_out : float
         Share held out, above 0 and below 1.
     epochs : int
@@ -236,7 +235,7 @@ def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
         group = next(
             (
                 name
-                for name in GROUPS
+                for name in MOUSE_COLUMNS
                 if name in columns and columns[name].nunique() >= FEWEST_GROUPS
             ),
             "",
@@ -246,7 +245,7 @@ def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
                 "%s: no column names the mouse (%s) for at least %d of them: recordings of one "
                 "mouse may end on both sides of the comparison, which flatters",
                 labels,
-                ", ".join(GROUPS),
+                ", ".join(MOUSE_COLUMNS),
                 FEWEST_GROUPS,
             )
     elif group and group not in columns:

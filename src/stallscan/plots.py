@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from stallscan import metrics
 from stallscan.errors import InputError, TableError
 from stallscan.files import atomic_path, make_folder
-from stallscan.metrics import Floats, Scored
+from stallscan.metrics import Curve, Floats, Metrics, Scored
 from stallscan.tables import HISTORY_COLUMNS
 
 BLACK, GREY, LIGHT = "#1a1a1a", "#6b6b6b", "#dcdcdc"
@@ -65,7 +65,19 @@ CURVE_POINTS = 2000
 MOST_THRESHOLDS = 3
 
 
-def evaluation(scored: Scored, out: str | Path) -> list[Path]:
+# What each plot of an evaluation shows, for those who cannot see it.
+WORDS = {
+    "confusion": "Confusion matrix of calls against labels",
+    "scores": "Histogram of the scores with the threshold",
+    "roc": "ROC curve",
+    "precision_recall": "Precision against recall",
+    "thresholds": "MCC, accuracy, precision, recall and F1 against the threshold",
+    "reliability": "Share of stalled against the score, and how many recordings have each score",
+    "mcc_by_prevalence": "MCC against the prevalence of stalls",
+}
+
+
+def evaluation(scored: Scored, out: str | Path, curve: Curve | None = None) -> list[Path]:
     """Write the plots of an evaluation into the folder `out`, each as PNG and as SVG.
 
     Parameters
@@ -74,18 +86,40 @@ def evaluation(scored: Scored, out: str | Path) -> list[Path]:
         The evaluated recordings.
     out : str or Path
         The folder; made if need be.
+    curve : Curve, optional
+        MCC against prevalence; drawn by recording if not given.
 
     Returns
     -------
     list of Path
-        The files: confusion, scores, roc, precision_recall and thresholds.
+        The files: confusion, scores, roc, precision_recall, thresholds, reliability and
+        mcc_by_prevalence.
 
     Raises
     ------
     InputError
         If the folder cannot be made or written.
     """
-    return _save_all(evaluation_figures(scored), out)
+    return save(evaluation_figures(scored) | calibration_figures(scored, curve), out)
+
+
+def save(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
+    """Write figures into the folder `out`, each as PNG and as SVG, by their names.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be made or written.
+    """
+    folder = make_folder(out)
+    paths = []
+    for name, figure in figures.items():
+        for suffix in ("png", "svg"):
+            path = folder / f"{name}.{suffix}"
+            with atomic_path(path) as temporary:
+                _save(figure, temporary, suffix)
+            paths.append(path)
+    return paths
 
 
 def evaluation_figures(scored: Scored) -> dict[str, Figure]:
@@ -96,6 +130,20 @@ def evaluation_figures(scored: Scored) -> dict[str, Figure]:
         "roc": roc(scored),
         "precision_recall": precision_recall(scored),
         "thresholds": by_threshold(scored),
+    }
+
+
+def calibration_figures(scored: Scored, curve: Curve | None = None) -> dict[str, Figure]:
+    """Draw what the scores promise, and MCC where stalls are rarer.
+
+    The keys are the names `evaluation` writes them under; `curve` as there.
+    """
+    measured = metrics.measure(scored)
+    if curve is None:
+        curve = metrics.mcc_curve(metrics.smoothed_rates(measured.confusion), measured)
+    return {
+        "reliability": reliability(scored),
+        "mcc_by_prevalence": mcc_by_prevalence(curve, measured),
     }
 
 
@@ -116,7 +164,7 @@ def history(history_csv: str | Path, out: str | Path) -> list[Path]:
     TableError
         If the table cannot be read, lacks a column, has no rows, or holds text.
     """
-    return _save_all({"history": _history_figure(_read_history(Path(history_csv)))}, out)
+    return save({"history": _history_figure(_read_history(Path(history_csv)))}, out)
 
 
 def confusion(scored: Scored) -> Figure:
@@ -128,7 +176,7 @@ def confusion(scored: Scored) -> Figure:
     )
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = _axes("Confusion matrix", grid=False)
-    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.25)
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.25, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
         text = f"{counts[row, column]:,}\n{metrics.percent(share)}"
         colour = "white" if share > 0.6 else BLACK
@@ -221,7 +269,8 @@ def precision_recall(scored: Scored) -> Figure:
         label=f"scores (AUC {measured.pr_auc:.3f})",
     )
     _mark_calls(axes, measured.recall, measured.precision)
-    _legend(axes, "lower left")
+    # A poor curve runs through the lower left.
+    _legend(axes, "lower left" if (measured.pr_auc or 0.0) > 0.5 else "upper right")
     return figure
 
 
@@ -250,6 +299,98 @@ def by_threshold(scored: Scored) -> Figure:
     _mark_thresholds(axes, scored.thresholds)
     _subtitle(axes, f"at {metrics.percent(float(scored.labels.mean()))} stalled")
     _legend(axes)
+    return figure
+
+
+def reliability(scored: Scored) -> Figure:
+    """Draw the share of stalled against the score, and below it how many have such scores."""
+    bins = metrics.reliability(scored)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        axes.set_title("Reliability")
+        axes.grid(True)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="as promised")
+    scores, shares = ([getattr(one, name) for one in bins] for name in ("mean_score", "share"))
+    bounds = [
+        [one.share - one.interval.low for one in bins],
+        [one.interval.high - one.share for one in bins],
+    ]
+    axes.errorbar(
+        scores,
+        shares,
+        yerr=bounds,
+        color=BLACK,
+        marker="o",
+        markersize=4.5,
+        linewidth=1.2,
+        elinewidth=1.1,
+        capsize=2.5,
+        label="labelled stalled (95 %)",
+        clip_on=False,
+    )
+    axes.set(ylabel="share of stalled", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    mean = float(scored.scores.mean())
+    own = metrics.percent(float(scored.labels.mean()))
+    _subtitle(axes, f"mean score {metrics.percent(mean)}, {own} stalled")
+    _legend(axes, "upper left")
+    edges = metrics.RELIABILITY_EDGES
+    counts, _ = np.histogram(scored.scores, edges)
+    below.stairs(counts, edges, fill=True, color=GREY, alpha=0.35)
+    below.stairs(counts, edges, color=GREY, linewidth=1.2)
+    if counts.max() > LOG_RATIO * max(counts[counts > 0].min(), 1):
+        below.set_yscale("log")
+        below.set_ylim(bottom=0.5)
+    else:
+        below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    below.yaxis.set_major_formatter("{x:,.0f}")
+    below.set(xlabel="score (probability of stalled)", ylabel="recordings")
+    return figure
+
+
+def mcc_by_prevalence(curve: Curve | None, measured: Metrics) -> Figure:
+    """Draw the MCC that the calls have where stalls are rarer or more common.
+
+    Parameters
+    ----------
+    curve : Curve or None
+        From `metrics.mcc_curve`.
+    measured : Metrics
+        Marks the sample's own prevalence.
+    """
+    figure, axes = _axes("MCC by prevalence")
+    axes.set(xlabel="share of stalled", ylabel="MCC of the calls")
+    if curve is None:
+        return _one_class(figure, axes)
+    percents = 100.0 * curve.prevalence
+    axes.fill_between(percents, curve.low, curve.high, color=BLUE, alpha=0.2, linewidth=0)
+    axes.plot(percents, curve.mcc, color=BLUE, label="re-weighted, with 95 %")
+    marked = [at for at in metrics.PREVALENCES if at >= curve.prevalence[0]]
+    values = np.interp(np.log(marked), np.log(curve.prevalence), curve.mcc)
+    axes.plot(
+        100.0 * np.array(marked), values, "o", color=BLUE, markersize=5, markeredgecolor="white"
+    )
+    for at, value in zip(marked, values, strict=True):
+        axes.annotate(
+            f"{value:.2f}", (100.0 * at, value), (5, -11), textcoords="offset points", fontsize=9
+        )
+    axes.plot(
+        [100.0 * measured.prevalence],
+        [measured.mcc],
+        "o",
+        color=VERMILION,
+        markersize=7,
+        markeredgecolor="white",
+        label=f"these recordings ({metrics.percent(measured.prevalence)})",
+        zorder=5,
+    )
+    axes.set_xscale("log")
+    ticks = [0.1, *(100.0 * at for at in reversed(metrics.PREVALENCES)), 30.0]
+    axes.set_xticks(ticks, [f"{tick:g} %" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(min(0.0, float(curve.low.min()) - 0.02), 1.02)
+    _legend(axes, "lower right")
     return figure
 
 
@@ -358,7 +499,10 @@ def _subtitle(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="right", fontsize=9, fontweight="normal", color=GREY)
 
 
-def _legend(axes: Axes, where: Literal["best", "lower left", "lower right"] = "best") -> None:
+def _legend(
+    axes: Axes,
+    where: Literal["best", "lower left", "lower right", "upper left", "upper right"] = "best",
+) -> None:
     with mpl.rc_context(STYLE):
         axes.legend(loc=where)
 
@@ -407,18 +551,6 @@ def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
         return x, y
     chosen = np.unique(np.linspace(0, len(x) - 1, CURVE_POINTS).round().astype(int))
     return x[chosen], y[chosen]
-
-
-def _save_all(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
-    folder = make_folder(out)
-    paths = []
-    for name, figure in figures.items():
-        for suffix in ("png", "svg"):
-            path = folder / f"{name}.{suffix}"
-            with atomic_path(path) as temporary:
-                _save(figure, temporary, suffix)
-            paths.append(path)
-    return paths
 
 
 def _save(figure: Figure, target: Any, suffix: str) -> None:

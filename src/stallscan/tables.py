@@ -46,9 +46,13 @@ PREDICTION_COLUMNS = (
     "threshold",
     "bundle",
 )
-# The table itself, and what is noted of the run beside it.
+# The table itself, and what is noted beside it: of the run, and which recordings chose a threshold.
 PREDICTIONS_NAME = "predictions.csv"
 RUN_NAME = "run.json"
+CHOSEN_NAME = "chosen_on.csv"
+# What a column is called that says which mouse a recording is of, the best name first: recordings
+# of one mouse are alike, and those of one project, too.
+MOUSE_COLUMNS = ("mouse", "animal", "project_id", "project")
 HISTORY_COLUMNS = (
     "epoch",
     "train_loss",

@@ -26,6 +26,7 @@ from stallscan.store import Store
 from stallscan.tables import read_labels, read_metadata
 from stallscan.video import Source
 
+CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
 CARD = Path(__file__).with_name("assets") / "card.md.j2"
 log = logging.getLogger("stallscan")
 Progress = Callable[[int, int], None]

@@ -1,0 +1,504 @@
+"""Corrected stall rates against hand-worked values, statsmodels, scipy and simulated truth."""
+
+import io
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from scipy import stats
+
+from stallscan import correction, evaluate, power, rates, shares
+from stallscan.correction import PERFECT, PUBLISHED, Errors
+from stallscan.errors import InputError, TableError
+from stallscan.metrics import Confusion
+from stallscan.tables import PREDICTION_COLUMNS
+
+COUNTED = Errors.counted(425, 500, 1986, 2000)  # 85 % and 99.3 %
+
+
+def write_calls(folder, calls):
+    """Write predictions.csv of (filename, call); an empty call is one left out."""
+    rows = [
+        {
+            "filename": name,
+            "status": "ok",
+            "reason": "",
+            "frames": 50,
+            "frames_declared": 50,
+            "score": 0.5,
+            "call": call,
+            "threshold": 0.5,
+            "bundle": "default 0123",
+        }
+        for name, call in calls
+    ]
+    path = folder / "predictions.csv"
+    pd.DataFrame(rows, columns=list(PREDICTION_COLUMNS)).to_csv(path, index=False)
+    return path
+
+
+def write_study(folder, mice, columns=("field", "mouse", "group")):
+    """Write the tables of mice: name, group, stalled and flowing calls in each of its fields."""
+    calls, rows = [], []
+    for mouse, group, fields in mice:
+        for number, (stalled, flowing) in enumerate(fields):
+            for index, call in enumerate(["stalled"] * stalled + ["flowing"] * flowing):
+                name = f"{mouse}-{number}-{index}.mp4"
+                calls.append((name, call))
+                rows.append((name, f"{mouse}-{number}", mouse, group))
+    table = pd.DataFrame(rows, columns=["filename", "field", "mouse", "group"])
+    table = table[["filename", *columns]]
+    table.to_csv(folder / "groups.csv", index=False)
+    return write_calls(folder, calls), folder / "groups.csv"
+
+
+# Two groups of three mice with 400 vessels each, of 100 and 300.
+MICE = [
+    ("m1", "wild", [(2, 98), (2, 298)]),
+    ("m2", "wild", [(1, 99), (4, 296)]),
+    ("m3", "wild", [(0, 100), (3, 297)]),
+    ("m4", "model", [(6, 94), (10, 290)]),
+    ("m5", "model", [(3, 97), (9, 291)]),
+    ("m6", "model", [(4, 96), (16, 284)]),
+]
+
+
+def test_hand_worked_correction():
+    # (24 / 1000 + 0.993 - 1) / (0.85 + 0.993 - 1)
+    made = correction.corrected(24, 1000, COUNTED)
+    assert made.naive == 0.024
+    assert made.estimate == made.unclipped == pytest.approx(0.017 / 0.843)
+    assert made.interval.low < made.estimate < made.interval.high
+    assert made.resolvable
+    # Lang & Reiczigel (2014), each step by hand with z^2 = 3.8415
+    assert made.lang_reiczigel == pytest.approx((0.0093154, 0.0342973), abs=1e-6)
+
+
+def test_the_five_fold_effect_that_looks_two_fold():
+    # FACTS 6: a true 0.4 % against 2 % reads as 1.04 % against 2.39 %.
+    for true, read in ((0.004, 0.0104), (0.02, 0.0239)):
+        called = true * 0.85 + (1 - true) * 0.007
+        assert called == pytest.approx(read, abs=5e-5)
+        made = correction.corrected(round(called * 10**6), 10**6, PUBLISHED)
+        assert made.estimate == pytest.approx(true, abs=2e-6)
+
+
+def test_with_perfect_calls_nothing_is_corrected():
+    made = correction.corrected(24, 1000, PERFECT)
+    assert made.estimate == pytest.approx(0.024)
+    assert made.interval == pytest.approx(shares.jeffreys(24, 1000)[1:])
+
+
+@pytest.mark.parametrize(("part", "whole"), [(0, 50), (1, 50), (24, 1000), (50, 50)])
+def test_intervals_are_those_of_statsmodels(part, whole):
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    expected = proportion.proportion_confint(part, whole, method="wilson")
+    assert shares.wilson(part, whole)[1:] == pytest.approx(expected, abs=1e-12)
+    expected = proportion.proportion_confint(part, whole, method="jeffreys")
+    low, high = shares.jeffreys(part, whole)[1:]
+    assert low == (0 if part == 0 else pytest.approx(expected[0]))
+    assert high == (1 if part == whole else pytest.approx(expected[1]))
+
+
+@given(st.integers(0, 300), st.integers(30, 60), st.integers(900, 1000))
+def test_a_limit_is_where_the_distances_meet(stalled, found, left):
+    errors = Errors.counted(found, 60, left, 1000)
+    called, sensitivity, false = shares.jeffreys(stalled, 300), errors.found, errors.false_stalled
+    result = shares.correct(called, sensitivity, false)
+    assert result.low <= result.value <= result.high
+    rate = result.low
+    gap = called.value - rate * sensitivity.value - (1 - rate) * false.value
+    sides = (
+        called.value - called.low,
+        rate * (sensitivity.high - sensitivity.value),
+        (1 - rate) * (false.high - false.value),
+    )
+    assert gap == pytest.approx(math.hypot(*sides), abs=1e-9)
+
+
+def test_errors_hardly_better_than_chance_tell_nothing():
+    made = correction.corrected(5, 10, Errors.counted(6, 10, 5, 10))
+    assert made.interval == (0, 1)
+    assert not made.resolvable
+
+
+def test_every_interval_holds_the_truth_as_often_as_it_says():
+    # The whole grid is in benchmarks/rates_coverage.md.
+    rng, trials, true = np.random.default_rng(0), 4000, 0.02
+    called = rng.binomial(1000, true * 0.85 + (1 - true) * 0.007, trials)
+    found, left = rng.binomial(71, 0.85, trials), rng.binomial(2000, 0.993, trials)
+    corrected = shares.correct(
+        shares.jeffreys(called, 1000),
+        shares.jeffreys(found, 71),
+        shares.jeffreys(2000 - left, 2000),
+    )
+    published = shares.lang_reiczigel(called, 1000, found / 71, 71, left / 2000, 2000)
+    for share in (corrected, published):
+        assert 0.93 < np.mean((share.low <= true) & (true <= share.high)) < 0.97
+    assert corrected.value.mean() == pytest.approx(true, abs=5e-4)
+
+
+def test_below_what_the_specificity_resolves():
+    made = correction.corrected(9, 1000, COUNTED)
+    assert made.interval.low == 0
+    assert not made.resolvable
+    least = correction.resolves_from(1000, COUNTED)
+    called = least * 0.843 + 0.007
+    assert correction.corrected(round(1000 * called), 1000, COUNTED).resolvable
+    assert not correction.corrected(round(1000 * called) - 1, 1000, COUNTED).resolvable
+    # More vessels and a better specificity resolve lower rates.
+    assert correction.resolves_from(5000, COUNTED) < least
+    assert correction.resolves_from(1000, Errors.counted(425, 500, 9990, 10000)) < least / 2
+    assert correction.resolves_from(10, Errors.counted(6, 10, 5, 10)) is None
+
+
+def test_below_zero_is_shown_as_zero_and_kept():
+    made = correction.corrected(2, 1000, COUNTED)
+    assert made.estimate == 0
+    assert made.unclipped == pytest.approx(-0.005 / 0.843)
+
+
+def test_a_group_is_the_mean_of_its_mice():
+    # 1 % and 5 % of unequal numbers: the mean is that of the mice, not of the vessels.
+    made = correction.corrected_mean([1, 50], [100, 1000], PERFECT)
+    assert (made.naive, made.stalled, made.scored) == (pytest.approx(0.03), 51, 1100)
+    assert made.interval.high > correction.corrected(51, 1100, PERFECT).interval.high
+    # Mice without a stall: the interval is that of all their recordings.
+    none = correction.corrected_mean([0, 0, 0], [100, 100, 100], PERFECT)
+    assert none.interval == pytest.approx(shares.jeffreys(0, 300)[1:])
+    # With many mice with many stalls, it is the t interval.
+    values = np.random.default_rng(0).normal(0.3, 0.02, 60)
+    mean = shares.mean_of_mice(values, np.full(60, 10**6))
+    expected = stats.t.interval(0.95, 59, values.mean(), stats.sem(values))
+    assert mean[1:] == pytest.approx(expected, abs=2e-5)
+
+
+def test_welch_and_permutation_are_those_of_scipy():
+    first, second = [0.01, 0.02, 0.015], [0.03, 0.05, 0.02, 0.04]
+    difference, p = shares.welch(first, second)
+    expected = stats.ttest_ind(second, first, equal_var=False)
+    assert p == pytest.approx(expected.pvalue)
+    assert difference[1:] == pytest.approx(expected.confidence_interval())
+    # Of the 35 ways to part seven mice, two give a difference as large upwards (0.02 goes either
+    # way), and p counts both sides.
+    assert shares.permutation_p(first, second) == pytest.approx(2 * 2 / 35)
+    assert shares.smallest_permutation_p(3, 4) == pytest.approx(2 / 35)
+
+
+def test_the_errors_fall_out_of_the_test_but_not_of_the_effect():
+    stalled, scored = ([4, 6, 3], [16, 12, 20]), ([400] * 3, [400] * 3)
+    made = [
+        correction.compare(("a", "b"), stalled, scored, errors)
+        for errors in (PERFECT, PUBLISHED, COUNTED)
+    ]
+    assert len({one.welch_p for one in made}) == len({one.permutation_p for one in made}) == 1
+    assert made[1].difference == pytest.approx(made[0].difference / 0.843)
+    # What the errors were measured on widens the interval; it leaves out 0 where p does.
+    widths = [one.interval.high - one.interval.low for one in made]
+    assert widths[0] < widths[1] < widths[2]
+    for one in made:
+        assert (one.interval.low > 0) == (one.welch_p < 0.05)
+
+
+@given(st.lists(st.integers(0, 20), min_size=6, max_size=6))
+def test_the_interval_leaves_0_out_where_p_is_below_5_percent(stalled):
+    groups = (stalled[:3], stalled[3:])
+    made = correction.compare(("a", "b"), groups, ([50] * 3, [60] * 3), COUNTED)
+    if made.interval is None:
+        assert "do not differ at all" in made.note
+    else:
+        excluded = made.interval.low > 0 or made.interval.high < 0
+        assert excluded == (made.welch_p < 0.05)
+
+
+def test_swapped_groups_give_the_mirror_image():
+    stalled, scored = ([4, 6, 3], [16, 12, 20]), ([400] * 3, [400] * 3)
+    one = correction.compare(("a", "b"), stalled, scored, COUNTED)
+    two = correction.compare(("b", "a"), stalled[::-1], scored, COUNTED)
+    assert two.interval == pytest.approx((-one.interval.high, -one.interval.low))
+    assert (two.welch_p, two.permutation_p) == pytest.approx((one.welch_p, one.permutation_p))
+
+
+def test_a_study(tmp_path):
+    result = rates.rate(*write_study(tmp_path, MICE), COUNTED)
+    assert [unit.field for unit in result.fields[:3]] == ["m1-0", "m1-1", "m2-0"]
+    assert [(unit.mouse, unit.group) for unit in result.mice][3] == ("m4", "model")
+    assert [(u.rate.stalled, u.rate.scored) for u in result.mice][:2] == [(4, 400), (5, 400)]
+    wild, model = result.groups
+    assert (wild.group, wild.mice, wild.rate.stalled, wild.rate.scored) == ("wild", 3, 12, 1200)
+    assert wild.rate.unclipped == pytest.approx((0.01 - 0.007) / 0.843)
+    assert not wild.rate.resolvable
+    assert "a specificity of 99.3 % (measured on 2,000 flowing recordings)" in wild.note
+    assert model.rate.resolvable
+    assert model.note == ""
+    (comparison,) = result.comparisons
+    assert (comparison.first, comparison.second, comparison.mice) == ("wild", "model", (3, 3))
+    assert comparison.difference == pytest.approx((0.04 - 0.01) / 0.843)
+    assert "cannot give less than p = 0.1" in comparison.note
+    (swapped,) = rates.rate(
+        tmp_path / "predictions.csv", tmp_path / "groups.csv", COUNTED, reference="model"
+    ).comparisons
+    assert swapped.difference == pytest.approx(-comparison.difference)
+
+
+def test_tables_are_written_and_shown(tmp_path):
+    result = rates.rate(*write_study(tmp_path, MICE), COUNTED)
+    paths = rates.write(result, tmp_path / "new" / "out")
+    names = ["rates_fields.csv", "rates_mice.csv", "rates_groups.csv", "comparison.csv"]
+    assert [path.name for path in paths] == names
+    read = [pd.read_csv(path) for path in paths]
+    assert [len(table) for table in read] == [12, 6, 2, 1]
+    assert read[1]["rate"].tolist() == [unit.rate.estimate for unit in result.mice]
+    assert read[2]["lang_reiczigel_low"].isna().all()
+    assert read[3].loc[0, "welch_p"] == result.comparisons[0].welch_p
+    console = Console(width=120, file=io.StringIO())
+    for table in rates.as_tables(result):
+        console.print(table)
+    text = console.file.getvalue()
+    assert "model less wild" in text
+    assert "+3.56 points" in text
+    assert "cannot be told from 0" in text
+
+
+def test_every_recording_is_accounted_for(tmp_path):
+    calls, groups = write_study(tmp_path, MICE)
+    table = evaluate.read_predictions(calls)
+    table.loc[0, "call"] = "review"
+    table.loc[1, ["status", "call"]] = ["damaged", "unscorable"]
+    extra = table.iloc[[5]].assign(filename="stranger.mp4")
+    pd.concat([table.iloc[:-1], extra]).to_csv(calls, index=False)
+    result = rates.rate(calls, groups, COUNTED)
+    first = result.mice[0]
+    assert (first.review, first.unscorable, first.rate.scored) == (1, 1, 398)
+    assert result.without_group == evaluate.Left(1, ("stranger.mp4",))
+    assert result.without_call == evaluate.Left(1, (table["filename"].iloc[-1],))
+    said = " ".join(result.sentences())
+    assert "1 recordings have no row in the groups table and are left out: stranger.mp4" in said
+    assert "of the groups table have no call" in said
+
+
+def test_a_group_with_one_mouse_is_given_and_not_tested(tmp_path):
+    result = rates.rate(*write_study(tmp_path, MICE[:4]), COUNTED)
+    model = result.groups[1]
+    assert model.rate.estimate == pytest.approx(0.033 / 0.843)
+    assert model.rate.interval is None
+    assert "one mouse" in model.note
+    (comparison,) = result.comparisons
+    assert comparison.interval is comparison.welch_p is comparison.permutation_p is None
+    assert comparison.note == (
+        "model against wild is not tested: group model has one mouse, which cannot say how mice "
+        "differ"
+    )
+    assert rates.write(result, tmp_path / "out")
+
+
+def test_a_mouse_that_was_not_scored_is_left_out_of_its_group(tmp_path):
+    calls, groups = write_study(tmp_path, MICE)
+    table = evaluate.read_predictions(calls)
+    table.loc[table["filename"].str.startswith("m1-"), "call"] = "review"
+    table.to_csv(calls, index=False)
+    result = rates.rate(calls, groups, COUNTED)
+    assert result.mice[0].rate is None
+    assert (result.groups[0].mice, result.groups[0].review) == (2, 400)
+    assert any("no recording was scored of m1" in sentence for sentence in result.sentences())
+    assert rates.write(result, tmp_path / "out")
+    assert rates.as_tables(result)
+
+
+def test_without_groups_and_without_mice(tmp_path):
+    calls, groups = write_study(tmp_path, MICE, columns=("mouse",))
+    result = rates.rate(calls, groups, COUNTED)
+    assert [(unit.group, unit.mice) for unit in result.groups] == [("all", 6)]
+    assert result.fields == result.comparisons == ()
+    calls, groups = write_study(tmp_path, MICE, columns=("field", "group"))
+    result = rates.rate(calls, groups, COUNTED)
+    assert result.mice == result.comparisons == ()
+    assert result.groups[1].rate.scored == 1200
+    assert "no column names the mouse" in result.groups[1].note
+    assert len(rates.as_tables(result)) == 2
+
+
+def test_three_groups_say_how_many_tests_there_are(tmp_path):
+    third = [(name.replace("m", "t"), "treated", fields) for name, _, fields in MICE[:3]]
+    result = rates.rate(*write_study(tmp_path, MICE + third), COUNTED)
+    assert [one.second for one in result.comparisons] == ["model", "treated"]
+    assert any("multiply each p by 2" in sentence for sentence in result.sentences())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("filename,mouse\n", "holds no recordings"),
+        ("filename,note\na.mp4,x\n", "every further column is missing"),
+        ("mouse,group\nm1,a\n", "column filename is missing"),
+        ("filename,mouse\na.mp4,m1\na.mp4,m2\n", r"line 2 \(a.mp4\), line 3 \(a.mp4\)"),
+        ("filename,mouse\na.mp4,\n", r"mouse is empty in line 2 \(a.mp4\)"),
+        ("filename,mouse,group\na,m1,x\nb,m1,y\n", "a mouse belongs to one group.*m1 in x, y"),
+        ("filename,field,mouse\na,1,m1\nb,1,m2\n", "a field belongs to one mouse.*1 in m1, m2"),
+        ("filename,field,group\na,1,x\nb,1,y\n", "a field belongs to one group"),
+        ('filename,mouse\n"a,m1\n', "not readable as a CSV table"),
+        ("", "not readable as a CSV table"),
+    ],
+)
+def test_wrong_groups_tables(tmp_path, text, message):
+    path = tmp_path / "groups.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        rates.read_groups(path)
+
+
+def test_missing_groups_table(tmp_path):
+    with pytest.raises(InputError, match="cannot be opened"):
+        rates.read_groups(tmp_path / "none.csv")
+
+
+def test_tables_that_do_not_fit(tmp_path):
+    calls, groups = write_study(tmp_path, MICE)
+    with pytest.raises(InputError, match="no group control was scored; the groups are wild, model"):
+        rates.rate(calls, groups, COUNTED, reference="control")
+    others = write_calls(tmp_path, [("x.mp4", "flowing")])
+    with pytest.raises(InputError, match="no filename in common"):
+        rates.rate(others, groups, COUNTED)
+    open_ = write_calls(tmp_path, [("m1-0-0.mp4", "review")])
+    with pytest.raises(
+        InputError, match=r"none of the 1 recordings .* is called flowing or stalled"
+    ):
+        rates.rate(open_, groups, COUNTED)
+
+
+def write_metrics(folder, **changes):
+    cells = Confusion(425, 14, 1986, 75)
+    content = {
+        "metrics": {"confusion": cells._asdict()},
+        "bundles": ["default 0123"],
+        "thresholds": [0.5],
+    } | changes
+    path = folder / "metrics.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_errors_are_read_from_an_evaluation(tmp_path):
+    errors = Errors.read(write_metrics(tmp_path))
+    assert (errors.sensitivity, errors.specificity) == (0.85, 0.993)
+    assert (errors.stalled, errors.flowing) == (500, 2000)
+    assert str(errors) == (
+        "sensitivity 85 % (measured on 500 stalled recordings), "
+        "specificity 99.3 % (measured on 2,000 flowing recordings)"
+    )
+    assert rates.rate(*write_study(tmp_path, MICE), errors).errors == errors
+
+
+def test_errors_of_what_evaluate_writes(tmp_path):
+    calls, _ = write_study(tmp_path, MICE)
+    labels = tmp_path / "labels.csv"
+    table = evaluate.read_predictions(calls)
+    table.assign(stalled=(table["call"] == "stalled").astype(int)).to_csv(labels, index=False)
+    path = evaluate.write(evaluate.evaluate(calls, labels), tmp_path / "out")
+    errors = Errors.read(path)
+    assert (errors.stalled, errors.flowing, errors.sensitivity) == (60, 2340, 1.0)
+    assert (errors.bundles, errors.thresholds) == (("default 0123",), (0.5,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bundles": ["other 4567"]}, "bundle default 0123"),
+        ({"thresholds": [0.9]}, "threshold 0.5"),
+    ],
+)
+def test_errors_of_other_calls_are_refused(tmp_path, changes, message):
+    errors = Errors.read(write_metrics(tmp_path, **changes))
+    with pytest.raises(InputError, match=f"its calls were made with {message}, but"):
+        rates.rate(*write_study(tmp_path, MICE), errors)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Errors.counted(0, 0, 5, 5), "no recording labelled stalled"),
+        (lambda: Errors.counted(5, 5, 0, 0), "no recording labelled flowing"),
+        (lambda: Errors.counted(6, 5, 5, 5), "6 of 5 recordings"),
+        (lambda: Errors.counted(1, 2, 1, 2), "no better than chance"),
+        (lambda: Errors.stated(85, 99.3), "sensitivity is 85, expected a share from 0 to 1"),
+        (lambda: Errors.stated(0.9, math.nan), "specificity is nan"),
+        (lambda: Errors.stated(0.3, 0.7), "no better than chance"),
+        (lambda: correction.corrected(0, 0, PERFECT), "gives no rate"),
+        (lambda: correction.corrected(3, 2, PERFECT), "gives no rate"),
+        (lambda: power.mice_needed(PERFECT, low=0), "expected shares above 0"),
+        (lambda: power.mice_needed(PERFECT, vessels=0), "are no study"),
+        (lambda: power.mice_needed(PERFECT, spread=20), "a spread of 20 is too wide"),
+    ],
+)
+def test_impossible_numbers(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"metrics": {"confusion": {"a": 1}}}'])
+def test_other_files_are_no_evaluation(tmp_path, text):
+    path = tmp_path / "metrics.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"metrics.json: no confusion matrix"):
+        Errors.read(path)
+    with pytest.raises(InputError, match="cannot be opened"):
+        Errors.read(tmp_path / "none.json")
+
+
+def test_an_evaluation_without_stalls_is_named(tmp_path):
+    cells = Confusion(0, 14, 1986, 0)._asdict()
+    path = write_metrics(tmp_path, metrics={"confusion": cells})
+    with pytest.raises(InputError, match=r"metrics.json: no recording labelled stalled"):
+        Errors.read(path)
+
+
+def test_wrong_tables_are_table_errors(tmp_path):
+    path = tmp_path / "groups.csv"
+    path.write_text("filename,mouse,group\na,m1,x\nb,m1,y\n", encoding="utf-8")
+    with pytest.raises(TableError):
+        rates.read_groups(path)
+
+
+def test_power_is_that_of_the_formula_where_counts_are_large():
+    # Mice that differ a lot less than the groups, with so many vessels that counting adds nothing:
+    # then statsmodels' formula for two t samples of the common spread holds.
+    formula = pytest.importorskip("statsmodels.stats.power")
+    result = power.mice_needed(PERFECT, low=0.30, high=0.36, vessels=10**6, spread=0.15)
+    size = 0.06 / (0.15 * math.sqrt((0.30**2 + 0.36**2) / 2))
+    expected = formula.TTestIndPower().solve_power(size, alpha=0.05, power=0.8)
+    assert result.mice == pytest.approx(expected, abs=1.5)
+
+
+def test_power_can_be_read():
+    mine, perfect, published = power.compare_scorings(COUNTED, vessels=200)
+    assert perfect.mice < published.mice
+    assert mine.mice == published.mice
+    assert str(published) == (
+        f"published 85 % / 99.3 %: {published.mice} mice a group to see 0.4 % against 2 % (read as "
+        "1.04 % and 2.39 %) in 80 % of studies with 200 vessels a mouse"
+    )
+    hopeless = power.mice_needed(PUBLISHED, low=0.02, high=0.0201)
+    assert hopeless.mice is None
+    assert "more than 100 mice" in str(hopeless)
+    console = Console(width=120, file=io.StringIO())
+    console.print(power.as_table([mine, perfect, published, hopeless]))
+    assert "more than 100" in console.file.getvalue()
+
+
+def test_drawn_mice_have_the_spread():
+    drawn = power.draw_mice(np.random.default_rng(0), 0.02, 0.5, (20000,))
+    assert drawn.mean() == pytest.approx(0.02, rel=0.02)
+    assert drawn.std() == pytest.approx(0.01, rel=0.03)
+    assert set(power.draw_mice(np.random.default_rng(0), 0.02, 0, (5,))) == {0.02}
+
+
+def test_mice_may_go_by_other_names(tmp_path):
+    calls, groups = write_study(tmp_path, MICE)
+    table = pd.read_csv(groups).rename(columns={"mouse": "animal"})
+    table.to_csv(groups, index=False)
+    assert [unit.mouse for unit in rates.rate(calls, groups, COUNTED).mice][:2] == ["m1", "m2"]
