@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -63,6 +64,48 @@ def test_the_whole_way(run, corpus, bundle_dir, tmp_path):
     code, out, _ = run("report", tmp_path, "-o", tmp_path / "r.html", "--labels", labels)
     assert code == 0
     assert (tmp_path / "r.html").read_text().count("<video") == 4
+
+
+def test_from_scores_to_a_stall_rate(run, tmp_path):
+    rng = np.random.default_rng(0)
+    stalled = np.arange(400) % 4 == 0
+    names = [f"{index}.mp4" for index in range(400)]
+    for model in ("a", "b"):
+        score = np.clip(rng.normal(np.where(stalled, 0.8, 0.2), 0.2), 0.01, 0.99)
+        call = np.where(score >= 0.5, "stalled", "flowing")
+        table = pd.DataFrame({"filename": names, "status": "ok", "reason": "", "frames": 40})
+        table = table.assign(
+            frames_declared=40, score=score, call=call, threshold=0.5, bundle=f"{model}@1"
+        )
+        (tmp_path / model).mkdir()
+        table.to_csv(tmp_path / model / "predictions.csv", index=False)
+    known = pd.DataFrame({"filename": names, "stalled": stalled.astype(int)})
+    known.to_csv(tmp_path / "labels.csv", index=False)
+    known.head(200).to_csv(tmp_path / "half.csv", index=False)
+    both, out = (tmp_path / "a", tmp_path / "b"), tmp_path / "out"
+    code, shown, _ = run("decide", *both, "-o", out, "--labels", tmp_path / "half.csv")
+    assert code == 0
+    assert "mean log-odds of 2 models; threshold" in shown
+    code, shown, _ = run("evaluate", out, "--labels", tmp_path / "labels.csv", "-o", out / "e")
+    assert code == 0
+    assert "200 recordings are left out, because they chose the threshold" in shown
+    mice = known.assign(mouse=[f"m{i % 8}" for i in range(400)], group=["wt", "ad"] * 200)
+    mice.to_csv(tmp_path / "mice.csv", index=False)
+    command = ("rate", out, "--groups", tmp_path / "mice.csv", "-o", out / "r")
+    code, shown, _ = run(*command, "--errors", out / "e" / "metrics.json")
+    assert code == 0
+    assert "perfect scoring" in shown
+    assert len(pd.read_csv(out / "r" / "rates_mice.csv")) == 8
+    code, _, said = run(*command)
+    assert code == 2
+    assert "how often the calls are wrong is not known" in said
+    thresholds = ("--threshold", 0.95, "--threshold", 0.9)
+    code, shown, _ = run("decide", *both, "-o", out / "v", "--vote", 2, *thresholds)
+    assert code == 0
+    assert "vote of 2 among 2 at 0.9500 (a), 0.9000 (b)" in shown
+    code, _, said = run("decide", both[0], "-o", out / "x", "--prevalence", "1.5")
+    assert code == 2
+    assert "prevalence must be above 0 and below 1" in said
 
 
 def test_select_prints_count_share_and_weight(run, real_dir, tmp_path):

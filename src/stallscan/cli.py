@@ -171,7 +171,7 @@ def train(
     data
         Folder with train_metadata.csv, train_labels.csv, and train/ or store/ (clips).
     out
-        The run folder: recipe, history, plots, checkpoints, bundle.
+        The run folder: recipe, history, plots, bundle, and checkpoints until it is done.
     epochs
         Epochs of each stage, instead of those of the recipe.
     limit
@@ -386,13 +386,13 @@ def decide(
         Labels of some of the recordings, which choose the threshold; no figure may be reported on
         them, and evaluate leaves them out.
     threshold
-        A threshold that you choose, or one for each model of a vote.
+        A threshold that you choose; for a vote given once for each model, in their order.
     prevalence
         Share of stalled ones among these recordings (0.02), or 'estimate' from the scores.
     vote
         So many models must call a recording stalled (published: 2 of 3).
     weights
-        Of the models in the mean, one each.
+        Of the models in the mean, given once for each.
     specificity
         For the rule specificity.
     load
