@@ -39,6 +39,8 @@ TABLES = ("predictions.csv", "out_of_fold.csv", "validation.csv")
 # What is read of the latter two, which bring their labels with them.
 HELD_OUT_COLUMNS = ("filename", "stalled", "score", "call", "threshold")
 
+INTERVAL_HEAD = "95 %"
+
 # Columns that are broken down by if no other is named; `FRAMES` is binned.
 FRAMES = "frames"
 BY = ("project_id", "project", "kind", "motion", "difficulty", FRAMES)
@@ -743,12 +745,23 @@ def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list
         caption = Text(sheet.note) if sheet.note else None
         table = Table(title=Text(sheet.title), title_justify="left", caption=caption)
         table.caption_justify = "left"
-        for index, name in enumerate(sheet.head):
+        for index, name in enumerate(_stacked(sheet.head, sheet.head)):
             table.add_column(Text(name), justify="right" if index else "left")
         for row in sheet.rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*map(Text, _stacked(row, sheet.head)))
         laid.append(table)
     return laid
+
+
+def _stacked(row: Sequence[str], head: Sequence[str]) -> list[str]:
+    """Put each interval below its value: side by side they are too wide for a terminal."""
+    cells: list[str] = []
+    for cell, name in zip(row, head, strict=True):
+        if name == INTERVAL_HEAD and cells:
+            cells[-1] += f"\n{cell}" if cell else ""
+        else:
+            cells.append(cell)
+    return cells
 
 
 def figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
@@ -1039,8 +1052,8 @@ class _Sheet(NamedTuple):
 def _breakdown_sheet(breakdown: Breakdown, evaluation: Evaluation) -> _Sheet:
     head = (
         *(breakdown.column, "recordings", "stalled"),
-        *("sensitivity", "95 %", "specificity", "95 %"),
-        *(f"MCC at {metrics.percent(evaluation.metrics.prevalence)}", "95 %"),
+        *("sensitivity", INTERVAL_HEAD, "specificity", INTERVAL_HEAD),
+        *(f"MCC at {metrics.percent(evaluation.metrics.prevalence)}", INTERVAL_HEAD),
     )
     rows = []
     for part in breakdown.parts:
@@ -1061,7 +1074,7 @@ def _breakdown_sheet(breakdown: Breakdown, evaluation: Evaluation) -> _Sheet:
 
 def _comparison_sheet(comparison: Comparison) -> _Sheet:
     first, second = comparison.first, comparison.second
-    head = ["", "A", "B", "B less A", "95 %", "B is"]
+    head = ["", "A", "B", "B less A", INTERVAL_HEAD, "B is"]
     own = ["A, all its own", "B, all its own"] if not comparison.is_on_all else []
     prevalence = metrics.percent(comparison.stalled / comparison.count)
     rows = []
