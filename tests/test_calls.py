@@ -252,3 +252,68 @@ def test_nothing_scored_and_nothing_labelled_is_said(tmp_path, models):
     pd.DataFrame({"filename": ["y.mp4"], "stalled": [1]}).to_csv(tmp_path / "l.csv", index=False)
     with pytest.raises(InputError, match="none of its recordings"):
         calls.decide_anew(models[:1], CallSettings(rule="mcc"), tmp_path / "l.csv")
+
+
+def test_what_chose_a_threshold_before_is_not_forgotten(tmp_path):
+    table, known = _drawn(tmp_path / "run", 400, 0.3)
+    known.head(200).to_csv(tmp_path / "some.csv", index=False)
+    first = calls.decide_anew([table], CallSettings(rule="mcc"), tmp_path / "some.csv")
+    again = calls.decide_anew([calls.write(first, tmp_path / "one")], CallSettings(prevalence=0.1))
+    calls.write(again, tmp_path / "two")
+    for folder in ("one", "two"):
+        noted = pd.read_csv(tmp_path / folder / "chosen_on.csv")
+        assert noted["filename"].tolist() == known["filename"].head(200).tolist()
+
+
+def test_labels_are_found_by_base_name_as_evaluate_finds_them(tmp_path):
+    names = [f"mouse/{name}" for name in NAMES]
+    table = _write(tmp_path / "run", SCORES["first"], names)
+    labels = pd.DataFrame({"filename": NAMES, "stalled": VOTED})
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    made = calls.decide_anew([table], CallSettings(rule="mcc"), tmp_path / "labels.csv")
+    assert made.chosen_on["filename"].tolist() == names
+
+
+def test_a_threshold_that_is_not_there_is_not_kept(tmp_path):
+    table = _write(tmp_path / "run", SCORES["first"])
+    text = table.read_text().replace(",0.5,run", ",0.6,run", 1)
+    table.write_text(text)
+    with pytest.raises(InputError, match="no single threshold to keep"):
+        calls.decide_anew([table], CallSettings())
+
+
+def test_what_was_left_to_a_person_stays_so(tmp_path):
+    table, known = _drawn(tmp_path / "run", 3000, 0.3)
+    known.to_csv(tmp_path / "labels.csv", index=False)
+    made = calls.decide_anew([table], CallSettings(rule="limits"), tmp_path / "labels.csv")
+    kept = calls.decide_anew([calls.write(made, tmp_path / "three")], CallSettings(prevalence=0.05))
+    assert kept.table["call"].tolist() == made.table["call"].tolist()
+    assert "review" in set(kept.table["call"])
+
+
+def test_labels_choose_for_the_prevalence_that_was_estimated(tmp_path):
+    table, known = _drawn(tmp_path / "run", 20_000, 0.02)
+    known.to_csv(tmp_path / "labels.csv", index=False)
+    labels = tmp_path / "labels.csv"
+    estimated = CallSettings(rule="mcc", prevalence="estimate")
+    made = calls.decide_anew([table], estimated, labels)
+    share = made.run["prevalence"]
+    declared = CallSettings(rule="mcc", prevalence=share)
+    assert made.run["threshold"] == calls.decide_anew([table], declared, labels).run["threshold"]
+
+
+def test_scores_calibrated_at_different_prevalences_are_averaged_at_one(tmp_path):
+    common = _write(tmp_path / "a", SCORES["first"], prevalence=0.3)
+    rare = decide.shift(SCORES["second"], 0.3, 0.05)
+    other = _write(tmp_path / "b", rare, threshold=0.1, prevalence=0.05)
+    made = calls.decide_anew([common, other], CallSettings())
+    expected = decide.average([SCORES["first"], SCORES["second"]])
+    assert made.table["score"].to_numpy() == pytest.approx(expected)
+    assert made.run["prevalence"] == 0.3
+
+
+def test_the_score_of_a_vote_is_not_read_at_another_prevalence(models, tmp_path):
+    voted = calls.decide_anew(models, CallSettings(combine="vote"))
+    table = calls.write(voted, tmp_path / "vote")
+    with pytest.raises(InputError, match="--calibrated-at"):
+        calls.decide_anew([table], CallSettings(prevalence=0.05))

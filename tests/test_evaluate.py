@@ -628,7 +628,10 @@ def test_recordings_that_chose_the_threshold_are_left_out(tmp_path):
     labels.head(2).to_csv(tmp_path / "chosen_on.csv", index=False)
     evaluation = evaluate.evaluate(predictions, tmp_path / "labels.csv")
     assert evaluation.metrics.count == 4
+    # They are not lost: a report still shows them.
+    assert len(evaluation.table) == 6
+    assert (evaluation.rows.labelled, evaluation.rows.coverage) == (6, 1.0)
     assert any("2 recordings are left out" in note for note in evaluate.notes(evaluation))
     labels.to_csv(tmp_path / "chosen_on.csv", index=False)
-    with pytest.raises(InputError, match="all of its recordings chose the threshold"):
+    with pytest.raises(InputError, match="all of its labelled recordings chose the threshold"):
         evaluate.evaluate(predictions, tmp_path / "labels.csv")

@@ -1,9 +1,8 @@
 """Calls made anew from scores that stand: one table of predictions or several, no video is read."""
 
 import json
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +13,11 @@ from pydantic import Field, model_validator
 
 from stallscan import decide, files, tables
 from stallscan.errors import InputError, TableError
-from stallscan.evaluate import read_predictions
+from stallscan.evaluate import match, read_predictions
 from stallscan.settings import Settings
 
-log = logging.getLogger(__name__)
-
 SUBMISSION_NAME = "submission.csv"
+NOTHING_CHOSEN = pd.DataFrame({"filename": [], "stalled": []}, dtype=object)
 Floats = NDArray[np.float64]
 
 
@@ -111,6 +109,69 @@ class _Work:
     calls: NDArray[np.str_] | None = None
     how: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    chosen_on: list[pd.DataFrame] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What one table holds on the recordings that all could score."""
+
+    path: Path
+    scores: Floats
+    thresholds: Floats
+    calls: NDArray[np.str_]
+    run: dict[str, Any]
+    calibrated_at: float | None
+
+    @classmethod
+    def of(
+        cls, path: Path, table: pd.DataFrame, run: dict[str, Any], calibrated_at: float | None
+    ) -> "_Model":
+        share = run.get("prevalence") if calibrated_at is None else calibrated_at
+        return cls(
+            path,
+            table["score"].to_numpy(np.float64),
+            table["threshold"].to_numpy(np.float64),
+            table["call"].to_numpy(str),
+            run,
+            share if isinstance(share, float) and 0 < share < 1 else None,
+        )
+
+    @property
+    def threshold(self) -> float:
+        """The one threshold of the table."""
+        found = np.unique(self.thresholds)
+        if len(found) != 1 or np.isnan(found[0]):
+            raise InputError(
+                f"{self.path}: has no single threshold to keep; give one with --threshold, or "
+                "choose one with --rule"
+            )
+        return float(found[0])
+
+    @property
+    def is_three_way(self) -> bool:
+        """Whether some were left to a person: no threshold says which."""
+        return "review" in self.calls
+
+    @property
+    def known_prevalence(self) -> float:
+        """Where the scores are calibrated."""
+        if self.calibrated_at is None:
+            raise InputError(
+                f"{self.path}: no {tables.RUN_NAME} beside it says at which prevalence the scores "
+                "are calibrated; give it with --calibrated-at"
+            )
+        return self.calibrated_at
+
+    def at(self, share: float) -> "_Model":
+        """Read scores and thresholds at another prevalence."""
+        before = self.known_prevalence
+        return replace(
+            self,
+            scores=decide.shift(self.scores, before, share),
+            thresholds=decide.shift(self.thresholds, before, share),
+            calibrated_at=share,
+        )
 
 
 def decide_anew(
@@ -141,39 +202,36 @@ def decide_anew(
         If a table is wrong, or the tables hold different recordings.
     """
     paths = [Path(path) for path in predictions]
-    all_tables = [read_predictions(path) for path in paths]
+    read = [read_predictions(path) for path in paths]
     runs = [_read_run(path) for path in paths]
-    _check_same(paths, all_tables)
-    first = all_tables[0].set_index("filename", drop=False)
-    aligned = [first, *(table.set_index("filename").loc[first.index] for table in all_tables[1:])]
+    _check_same(paths, read)
+    first = read[0].set_index("filename", drop=False)
+    aligned = [first, *(table.set_index("filename").loc[first.index] for table in read[1:])]
     usable = np.logical_and.reduce(
         [(table["call"] != "unscorable") & table["score"].notna() for table in aligned]
     )
     if not usable.any():
         raise InputError(f"{paths[0]}: no recording has a score in every table, nothing to call")
-    scores = np.stack([table["score"].to_numpy(np.float64)[usable] for table in aligned])
-    own = np.stack([table["threshold"].to_numpy(np.float64)[usable] for table in aligned])
-    share, how, doubts = None, list[str](), list[str]()
-    if settings.prevalence is not None:
-        at = [
-            _calibrated_at(run, path, calibrated_at) for run, path in zip(runs, paths, strict=True)
-        ]
-        share = _find_share(scores, at, settings, runs, how, doubts)
-        scores, own = (
-            np.stack(
-                [decide.shift(one, before, share) for one, before in zip(each, at, strict=True)]
-            )
-            for each in (scores, own)
-        )
-    work = _combine(scores, own, settings, paths)
-    chosen_on = pd.DataFrame({"filename": [], "stalled": []}, dtype=object)
-    names = first["filename"].to_numpy()[usable]
+    models = [
+        _Model.of(path, table[usable], run, calibrated_at)
+        for path, table, run in zip(paths, aligned, runs, strict=True)
+    ]
+    share, how, doubts = _find_share(models, settings)
+    if share is not None:
+        models = [model.at(share) for model in models]
+    work = _vote(models, settings) if _is_vote(models, settings) else _average(models, settings)
+    names = first["filename"][usable]
+    known = None if labels is None else _labelled(labels, names)
     if settings.rule != "keep" and not settings.thresholds:
-        known = _labelled(labels, names) if labels is not None else None
-        _choose(work, settings, known)
+        _choose(work, settings, known, share)
         if known is not None and settings.rule != "load":
-            chosen_on = pd.DataFrame({"filename": names[known >= 0], "stalled": known[known >= 0]})
-    table = _as_table(first, aligned, usable, work)
+            chose = pd.DataFrame({"filename": names[known >= 0], "stalled": known[known >= 0]})
+            work.chosen_on.append(chose)
+    # What chose a threshold before, or the threshold of one of the models, has been seen for good.
+    work.chosen_on += [
+        tables.read_labels(path) for path in map(_chosen_path, paths) if path.is_file()
+    ]
+    chosen_on = pd.concat([NOTHING_CHOSEN, *work.chosen_on]).drop_duplicates("filename")
     decision = {
         **settings.model_dump(mode="json"),
         "tables": [str(path.resolve()) for path in paths],
@@ -182,8 +240,9 @@ def decide_anew(
         "chosen_on": len(chosen_on),
     }
     run = {**runs[0], **files.provenance(), "threshold": work.threshold, "decision": decision}
-    if share is not None:
-        run["prevalence"] = share
+    # The score of a vote is no probability: there is no prevalence at which it is calibrated.
+    run["prevalence"] = None if _is_vote(models, settings) else models[0].calibrated_at
+    table = _as_table(first, aligned, usable, work)
     return Calls(table, run, chosen_on, tuple(doubts + work.doubts))
 
 
@@ -254,58 +313,71 @@ def submit(calls: Calls, form: str | Path, out: Path) -> tuple[Path, str]:
 
 
 def _find_share(
-    scores: Floats,
-    at: Sequence[float],
-    settings: CallSettings,
-    runs: Sequence[dict[str, Any]],
-    how: list[str],
-    doubts: list[str],
-) -> float:
-    """Give the declared share of stalled, or estimate it; say which, and what to doubt."""
+    models: Sequence[_Model], settings: CallSettings
+) -> tuple[float | None, list[str], list[str]]:
+    """Give the prevalence to read all scores at, or None; how it was found, and what to doubt."""
+    if settings.prevalence is None:
+        # Means of log-odds are of scores at one prevalence: at that of the first.
+        known = [model.calibrated_at for model in models]
+        same = len(set(known)) == 1 or None in known or _is_vote(models, settings)
+        return (None if same else known[0]), [], []
     if isinstance(settings.prevalence, float):
-        how.append(f"declared prevalence {settings.prevalence:.2%}")
-        return settings.prevalence
-    together = decide.average(
-        [decide.shift(each, share, at[0]) for each, share in zip(scores, at, strict=True)]
+        return settings.prevalence, [f"declared prevalence {settings.prevalence:.2%}"], []
+    at = models[0].known_prevalence
+    found = decide.estimate_prevalence(
+        decide.average([model.at(at).scores for model in models]), at
     )
-    found = decide.estimate_prevalence(together, at[0])
     low, high = found.interval
-    how.append(f"estimated prevalence {found.prevalence:.2%} ({low:.2%} to {high:.2%})")
+    doubts = []
     if found.doubt:
         doubts.append(f"the estimated prevalence is not to be relied on: {found.doubt}")
-    if any(run.get("simulated_training") for run in runs):
+    if any(model.run.get("simulated_training") for model in models):
         doubts.append(
             "the prevalence was estimated with a bundle that learned from simulated recordings "
             "only; how well it is calibrated on real ones is not known, and the estimate is no "
             "better than the calibration"
         )
-    return min(max(found.prevalence, decide.CERTAIN), 1 - decide.CERTAIN)
+    share = min(max(found.prevalence, decide.CERTAIN), 1 - decide.CERTAIN)
+    how = f"estimated prevalence {found.prevalence:.2%} ({low:.2%} to {high:.2%})"
+    return share, [how], doubts
 
 
-def _combine(scores: Floats, own: Floats, settings: CallSettings, paths: Sequence[Path]) -> _Work:
-    """Make one score and one threshold of those of all tables."""
+def _is_vote(models: Sequence[_Model], settings: CallSettings) -> bool:
+    return settings.combine == "vote" and len(models) > 1
+
+
+def _average(models: Sequence[_Model], settings: CallSettings) -> _Work:
+    """Make one score of those of all models, and one threshold; of one model, its own."""
+    given, weights = settings.thresholds, settings.weights
+    if len(given) > 1:
+        raise InputError(f"{len(given)} thresholds are given where one is used")
+    if weights and len(weights) != len(models):
+        raise InputError(f"{len(weights)} weights are given for {len(models)} tables")
+    if len(models) == 1:
+        work = _Work(models[0].scores, np.nan)
+    else:
+        scores = decide.average([model.scores for model in models], weights or None)
+        work = _Work(scores, np.nan, how=[f"mean log-odds of {len(models)} models"])
+    if given:
+        work.threshold = given[0]
+    elif settings.rule == "keep":
+        own = [[model.threshold] for model in models]
+        work.threshold = own[0][0]
+        if len(models) > 1:
+            work.threshold = float(decide.average(own, weights or None)[0])
+        elif models[0].is_three_way:
+            work.calls = models[0].calls
+    if given or settings.rule == "keep":
+        work.how.append(f"threshold {work.threshold:.4f}")
+    return work
+
+
+def _vote(models: Sequence[_Model], settings: CallSettings) -> _Work:
+    """Call stalled what enough of the models call so, each at its own threshold."""
     given = settings.thresholds
-    if len(scores) == 1 or settings.combine == "average":
-        if len(given) > 1:
-            raise InputError(f"{len(given)} thresholds are given where one is used")
-        if settings.weights and len(settings.weights) != len(scores):
-            raise InputError(f"{len(settings.weights)} weights are given for {len(scores)} tables")
-        if len(scores) == 1:
-            work = _Work(scores[0], float(own[0, 0]))
-        else:
-            work = _Work(
-                decide.average(scores, settings.weights or None),
-                float(decide.average(own[:, :1], settings.weights or None)[0]),
-                how=[f"mean log-odds of {len(scores)} models"],
-            )
-        if given:
-            work.threshold = given[0]
-        if given or settings.rule == "keep":
-            work.how.append(f"threshold {work.threshold:.4f}")
-        return work
-    if given and len(given) != len(scores):
+    if given and len(given) != len(models):
         raise InputError(
-            f"{len(given)} thresholds are given for {len(scores)} tables; a vote takes one for "
+            f"{len(given)} thresholds are given for {len(models)} tables; a vote takes one for "
             "each, in the same order"
         )
     if settings.rule != "keep":
@@ -313,7 +385,8 @@ def _combine(scores: Floats, own: Floats, settings: CallSettings, paths: Sequenc
             "a vote has a threshold for each model; choose them for each table by itself and give "
             "them, or average"
         )
-    cuts = np.broadcast_to(np.array(given)[:, None], own.shape) if given else own
+    cuts = np.array(given or [model.threshold for model in models])[:, np.newaxis]
+    scores = np.stack([model.scores for model in models])
     voted = decide.vote(scores >= cuts, settings.needed)
     # What orders the recordings: how far the last model that is needed is above its own threshold,
     # as if all thresholds were a half. It is no probability.
@@ -321,16 +394,17 @@ def _combine(scores: Floats, own: Floats, settings: CallSettings, paths: Sequenc
     score = np.sort(margins, axis=0)[-settings.needed]
     # Rounding must not part it from the vote.
     score = np.where(voted, np.maximum(score, 0.5), np.minimum(score, 0.5 - decide.CERTAIN))
-    work = _Work(score, 0.5)
-    work.calls = np.where(voted, "stalled", "flowing")
     named = ", ".join(
-        f"{cut:.4f} ({path.parent.name})" for cut, path in zip(cuts[:, 0], paths, strict=True)
+        f"{cut:.4f} ({model.path.parent.name})"
+        for cut, model in zip(cuts[:, 0], models, strict=True)
     )
-    work.how.append(f"vote of {settings.needed} among {len(scores)} at {named}")
-    return work
+    how = f"vote of {settings.needed} among {len(models)} at {named}"
+    return _Work(score, 0.5, calls=np.where(voted, "stalled", "flowing"), how=[how])
 
 
-def _choose(work: _Work, settings: CallSettings, known: NDArray[np.int64] | None) -> None:
+def _choose(
+    work: _Work, settings: CallSettings, known: NDArray[np.int64] | None, share: float | None
+) -> None:
     """Choose the threshold, or the limits, by the rule; `known` is -1 where there is no label."""
     if settings.rule == "load":
         work.threshold = decide.load_threshold(work.scores, settings.load)
@@ -342,7 +416,7 @@ def _choose(work: _Work, settings: CallSettings, known: NDArray[np.int64] | None
                 f"the rule {settings.rule} needs labels of some of the recordings; give them with "
                 "--labels"
             )
-        if settings.prevalence is None:
+        if share is None:
             raise InputError(
                 "the best threshold is chosen on labels (--labels), or expected from the scores at "
                 "a declared prevalence (--prevalence); give one of the two"
@@ -371,7 +445,6 @@ def _choose(work: _Work, settings: CallSettings, known: NDArray[np.int64] | None
             f"threshold {work.threshold:.4f} for a specificity of {settings.specificity:.2%} {on}"
         )
     else:
-        share = settings.prevalence if isinstance(settings.prevalence, float) else None
         work.threshold = decide.best_mcc_threshold(scores, labels, share)
         at = f" at {share:.2%} stalled" if share else ""
         work.how.append(f"threshold {work.threshold:.4f} for the highest MCC{at} {on}")
@@ -402,10 +475,14 @@ def _as_table(
     return table
 
 
-def _labelled(labels: str | Path, names: NDArray[np.object_]) -> NDArray[np.int64]:
+def _chosen_path(predictions: Path) -> Path:
+    return predictions.with_name(tables.CHOSEN_NAME)
+
+
+def _labelled(labels: str | Path, names: "pd.Series[str]") -> NDArray[np.int64]:
     """Give the label of each recording, -1 where there is none."""
-    table = tables.read_labels(labels).set_index("filename")["stalled"]
-    known = pd.Series(names).map(table)
+    table = tables.read_labels(labels)
+    known = match(names, table["filename"]).map(table.set_index("filename")["stalled"])
     if known.notna().sum() == 0:
         raise InputError(f"{labels}: none of its recordings has a score among the predictions")
     return np.asarray(known.fillna(-1), np.int64)
@@ -431,13 +508,3 @@ def _read_run(predictions: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable ({error}); remove or restore it") from None
     return run if isinstance(run, dict) else {}
-
-
-def _calibrated_at(run: dict[str, Any], path: Path, given: float | None) -> float:
-    share = given if given is not None else run.get("prevalence")
-    if not isinstance(share, float) or not 0 < share < 1:
-        raise InputError(
-            f"{path}: no {tables.RUN_NAME} beside it says at which prevalence the scores are "
-            "calibrated; give it with --calibrated-at"
-        )
-    return share

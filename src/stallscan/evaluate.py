@@ -110,6 +110,8 @@ class Rows:
         The same, counted by status (``review`` for those left to a person).
     without_label, without_prediction : Left
         Predictions and labels that found no partner.
+    chose : int
+        Labelled predictions that are left out because they chose the threshold.
     """
 
     predictions: int
@@ -121,11 +123,17 @@ class Rows:
     without_call_by_status: dict[str, int]
     without_label: Left
     without_prediction: Left
+    chose: int
+
+    @property
+    def measurable(self) -> int:
+        """How many labelled predictions there are to measure on."""
+        return self.labelled - self.chose
 
     @property
     def coverage(self) -> float:
-        """Share of the labelled predictions that were called flowing or stalled, 0 to 1."""
-        return self.evaluated / self.labelled
+        """Share of the measurable ones that were called flowing or stalled, 0 to 1."""
+        return self.evaluated / self.measurable
 
 
 @dataclass(frozen=True)
@@ -206,8 +214,8 @@ class Evaluation:
     about : tuple of Path
         The tables that say more about the recordings.
     table : DataFrame
-        The predictions with their labels, as `join` gives them; and group (str), where recordings
-        are drawn by group.
+        The predictions with their labels, as `join` gives them; chose (bool), whether a recording
+        chose the threshold; and group (str), where recordings are drawn by group.
     scored : Scored
         The evaluated recordings; what the plots are drawn from.
     metrics : Metrics
@@ -232,8 +240,6 @@ class Evaluation:
         By each column that was asked for or found.
     held_out : bool
         Whether the table is one of `train`, whose recordings chose the epoch and the threshold.
-    chosen_on : int
-        Recordings that are left out because they chose the threshold (`stallscan decide`).
     """
 
     predictions: Path
@@ -252,7 +258,6 @@ class Evaluation:
     curve: Curve | None
     breakdowns: tuple[Breakdown, ...]
     held_out: bool
-    chosen_on: int
 
     @property
     def evaluated(self) -> pd.DataFrame:
@@ -443,8 +448,6 @@ def evaluate(
         named.
     """
     predictions, raw = Path(predictions), _read_text(Path(predictions))
-    chosen_on = _chosen_on(predictions, raw)
-    raw = raw[~raw["filename"].isin(chosen_on)] if "filename" in raw else raw
     if labels is None and "stalled" not in raw:
         raise InputError(
             f"{predictions}: has no labels of its own (no column stalled); give them with --labels"
@@ -452,6 +455,7 @@ def evaluate(
     labels = predictions if labels is None else Path(labels)
     label_table = read_labels(labels)
     table = join(_check_predictions(predictions, raw), label_table)
+    table["chose"] = table["filename"].isin(_chosen_on(predictions))
     labelled = table[table["stalled"].notna()]
     if labelled.empty:
         raise InputError(
@@ -467,6 +471,11 @@ def evaluate(
             "or measure the others only, with --partial"
         )
     decided = _decided(table)
+    if rows.chose == len(labelled):
+        raise InputError(
+            f"{predictions}: all of its labelled recordings chose the threshold "
+            f"({CHOSEN_NAME} beside it), so there is none to measure it on; label more of them"
+        )
     if decided.empty:
         raise InputError(
             f"{predictions}: none of the {len(labelled):,} labelled recordings is called flowing "
@@ -500,7 +509,6 @@ def evaluate(
         curve=metrics.mcc_curve(rates, measured),
         breakdowns=_break_down(known, decided, scored, names, by),
         held_out=_is_held_out(raw),
-        chosen_on=len(chosen_on),
     )
 
 
@@ -715,7 +723,7 @@ def as_table(evaluation: Evaluation) -> Table:
     cells = measured.confusion
     for name, value in (
         ("evaluated", f"{rows.evaluated:,} recordings, {cells.stalled:,} of them stalled"),
-        ("coverage", f"{metrics.percent(rows.coverage)} of {rows.labelled:,} with a label"),
+        ("coverage", f"{metrics.percent(rows.coverage)} of {rows.measurable:,} with a label"),
         ("labelled stalled", _outcome(cells.true_stalled, cells.missed_stalled)),
         ("labelled flowing", _outcome(cells.false_stalled, cells.true_flowing)),
     ):
@@ -803,9 +811,9 @@ def notes(evaluation: Evaluation) -> list[str]:
         for at in evaluation.sensitivity_at
         if not at.false_alarms and at.sensitivity is not None
     ]
-    if evaluation.chosen_on:
+    if evaluation.rows.chose:
         said.append(
-            f"{evaluation.chosen_on:,} recordings are left out, because they chose the threshold."
+            f"{evaluation.rows.chose:,} recordings are left out, because they chose the threshold."
         )
     if evaluation.held_out:
         said.append(
@@ -815,22 +823,14 @@ def notes(evaluation: Evaluation) -> list[str]:
     return said
 
 
-def _chosen_on(predictions: Path, table: pd.DataFrame) -> set[str]:
+def _chosen_on(predictions: Path) -> set[str]:
     """Name the recordings that chose the threshold: nothing may be reported on them."""
     path = predictions.with_name(CHOSEN_NAME)
-    if not path.is_file():
-        return set()
-    chosen = set(read_labels(path)["filename"])
-    if chosen >= set(table.get("filename", ())):
-        raise InputError(
-            f"{predictions}: all of its recordings chose the threshold ({path}), so there is none "
-            "to measure it on; label more of them"
-        )
-    return chosen
+    return set(read_labels(path)["filename"]) if path.is_file() else set()
 
 
 def _decided(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["stalled"].notna() & table["call"].isin(DECIDED)]
+    return table[table["stalled"].notna() & table["call"].isin(DECIDED) & ~table["chose"]]
 
 
 def _scored(rows: pd.DataFrame) -> Scored:
@@ -1153,20 +1153,22 @@ def _mcc_at(measured: Metrics, rates: Rates, prevalence: float) -> MccAt:
 
 def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
     labelled = table[table["stalled"].notna()]
-    open_ = labelled[~labelled["call"].isin(DECIDED)]
+    open_ = labelled[~labelled["call"].isin(DECIDED) & ~labelled["chose"]]
+    chose = int(labelled["chose"].sum())
     why = open_["status"].where(open_["call"] != "review", "review")
     return Rows(
         predictions=len(table),
         labels=len(labels),
         labelled=len(labelled),
         joined_by_base_name=int((labelled["filename"] != labelled["label_filename"]).sum()),
-        evaluated=len(labelled) - len(open_),
+        evaluated=len(labelled) - chose - len(open_),
         without_call=Left.of(open_["filename"]),
         without_call_by_status={str(name): int(n) for name, n in why.value_counts().items()},
         without_label=Left.of(table.loc[table["stalled"].isna(), "filename"]),
         without_prediction=Left.of(
             labels.loc[~labels["filename"].isin(table["label_filename"]), "filename"]
         ),
+        chose=chose,
     )
 
 
