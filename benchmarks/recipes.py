@@ -3,12 +3,15 @@
 The budget is what a net gets to see: the same clips, the same number of times. What that costs is
 in the table, too. All start from random weights and the same single split; the recipes' own
 selection rules, folds, snapshots and downloaded weights are left out: they are not compared.
-Recipes whose training would take longer than --hours are timed, but not trained.
+Recipes whose training would take longer than --hours are timed, but not trained; with --size all
+clips are made smaller, so that every recipe can be.
 """
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cyclopts
@@ -55,7 +58,7 @@ class Result:
     clip_seconds : float
         To train on one clip of `TIMED_FRAMES` frames.
     training_seconds : float or None
-        Of the whole training; None if it was not run.
+        Processor time of the whole training; None if it was not run.
     scored : Scored or None
         The clips held out, with the calls at the threshold that the validation part chose.
     """
@@ -75,6 +78,7 @@ def main(
     epochs: int = 4,
     seed: int = 0,
     hours: float = 0.5,
+    size: int | None = None,
     names: list[str] | None = None,
     page: Path | None = None,
 ) -> None:
@@ -94,18 +98,26 @@ def main(
         Of simulation and training.
     hours
         Train no recipe that would take longer.
+    size
+        Rows and columns of every recipe's clips, px; its own if not given. Nets that see less than
+        their recipe wants are trained in float32.
     names
         Recipes; all that are shipped if not given.
     page
         The table, a Markdown file; benchmarks/recipes.md if not given.
     """
+    wanted = [prepare(name, epochs, seed, size) for name in names or NAMES]
+    # Before anything heats the machine up or shares it.
+    timed = [note(out / f"seconds-{one.name}.json", partial(time_step, one)) for one in wanted]
     results = [
-        run(name, out, count, held_out, epochs, seed, hours * 3600) for name in names or NAMES
+        run(settings, seconds, out, count, held_out, epochs, seed, hours * 3600)
+        for settings, seconds in zip(wanted, timed, strict=True)
     ]
+    at = f" of {size} x {size} px" if size else ""
     lead = (
-        f"{count:,} **simulated** clips (seed {seed}, {STALLED:.0%} stalled), each seen {epochs} "
-        f"times, a fifth of them being the validation part that chose epoch and threshold; all "
-        f"figures are of {held_out:,} other clips (seed {seed + 1}). Same scenes for every recipe, "
+        f"{count:,} **simulated** clips{at} (seed {seed}, {STALLED:.0%} stalled), each seen "
+        f"{epochs} times, a fifth of them being the validation part that chose epoch and "
+        f"threshold; all figures are of {held_out:,} other clips (seed {seed + 1}). Same scenes for every recipe, "
         f"cut as it says. Random start, one split, one seed. {version()}, torch "
         f"{torch.__version__}, {machine()}."
     )
@@ -117,16 +129,29 @@ def main(
     publish(page or HERE / "recipes.md", "Recipes", lead, [_table(results, seed), tail])
 
 
+def note(path: Path, measure: Callable[[], float]) -> float:
+    """Measure once, in s; a call that comes later reads what was measured."""
+    if not path.is_file():
+        files.make_folder(path.parent)
+        files.write_json(path, measure())
+    return float(json.loads(path.read_text(encoding="utf-8")))
+
+
 def run(
-    name: str, out: Path, count: int, held_out: int, epochs: int, seed: int, most_seconds: float
+    settings: Recipe,
+    clip_seconds: float,
+    out: Path,
+    count: int,
+    held_out: int,
+    epochs: int,
+    seed: int,
+    most_seconds: float,
 ) -> Result:
     """Train one recipe, if that does not take too long, and score the clips held out."""
-    settings = prepare(name, epochs, seed)
     net = nets.build(settings.net)
     parameters = sum(tensor.numel() for tensor in net.parameters())
-    clip_seconds = time_step(settings)
     expected = clip_seconds * count * epochs
-    say(f"{name}: {clip_seconds:.2f} s a clip, {expected / 3600:.2f} h")
+    say(f"{settings.name}: {clip_seconds:.2f} s a clip, {expected / 3600:.2f} h")
     result = Result(settings, parameters, clip_seconds)
     if expected > most_seconds:
         return result
@@ -142,20 +167,24 @@ def run(
             folder, made, settings.outline, settings.clip, progress=show_progress("simulated")
         )
         corpora.append(folder)
-    folder = out / f"run-{name}"
-    noted = folder / "seconds.json"
-    if not noted.is_file():
-        start = time.perf_counter()
+    folder = out / f"run-{settings.name}"
+
+    def train_it() -> float:
+        start = time.process_time()  # of all threads; others may use the machine, too
         train.train(settings, corpora[0], folder)
-        # Of a training that was stopped only the last part is measured: better to say so.
-        files.write_text(noted, json.dumps(time.perf_counter() - start))
+        return time.process_time() - start
+
+    taken = note(folder / "seconds.json", train_it)
     scored = score(folder / "bundle", corpora[1])
-    return Result(settings, parameters, clip_seconds, json.loads(noted.read_text()), scored)
+    return Result(settings, parameters, clip_seconds, taken, scored)
 
 
-def prepare(name: str, epochs: int, seed: int) -> Recipe:
+def prepare(name: str, epochs: int, seed: int, size: int | None) -> Recipe:
     """Change a shipped recipe so that it can be compared."""
-    settings = recipe.read_recipe(name, [*CHANGES, f"seed={seed}"])
+    changes = [*CHANGES, f"seed={seed}"]
+    if size:
+        changes += [f"clip.size={size}", "training.precision=32-true"]
+    settings = recipe.read_recipe(name, changes)
     stages = settings.training.stages
     # The last stages of published recipes are for tier1, which is all there is here.
     shares = np.array([stage.epochs for stage in stages], dtype=float)
@@ -239,7 +268,7 @@ def _table(results: list[Result], seed: int) -> str:
                 f"{measured.pr_auc or 0:.3f}",
             ]
         )
-    head = ["recipe", "net", "parameters", "s a clip", "training, s", "MCC", "95 %"]
+    head = ["recipe", "net", "parameters", "s a clip", "training, CPU s", "MCC", "95 %"]
     return markdown([*head, "against the first", "ROC AUC", "PR AUC"], rows)
 
 
