@@ -13,62 +13,19 @@ from rich.console import Console
 from stallscan import evaluate, metrics, plots
 from stallscan.errors import InputError, TableError
 from stallscan.metrics import Scored
-from stallscan.tables import HISTORY_COLUMNS, PREDICTION_COLUMNS
-
-# filename, status, score, call, label
-ROWS = (
-    ("a/1.mp4", "ok", 0.9, "stalled", 1),
-    ("a/2.mp4", "ok", 0.2, "flowing", 1),
-    ("a/3.mp4", "ok", 0.1, "flowing", 0),
-    ("a/4.mp4", "ok", 0.8, "stalled", 0),
-    ("a/5.mp4", "ok", 0.3, "flowing", 0),
-    ("a/6.mp4", "damaged", 0.7, "unscorable", 1),
-    ("a/7.mp4", "no_outline", "", "unscorable", 0),
-    ("a/8.mp4", "ok", 0.55, "review", 0),
-    ("a/9.mp4", "ok", 0.4, "flowing", None),
-)
-
-
-def prediction(filename, status="ok", score=0.9, call="stalled", **others):
-    row = {
-        "filename": filename,
-        "status": status,
-        "reason": "" if status == "ok" else f"/data/{filename}: why not",
-        "frames": 56,
-        "frames_declared": 57,
-        "score": score,
-        "call": call,
-        "threshold": 0.6,
-        "bundle": "default",
-    }
-    return row | others
-
-
-@pytest.fixture
-def tables(tmp_path):
-    """Write `ROWS` as predictions.csv and labels.csv (which knows one more); return the paths."""
-    return write_tables(
-        tmp_path,
-        [prediction(name, status, score, call) for name, status, score, call, _ in ROWS],
-        [(name, label) for name, *_, label in ROWS if label is not None] + [("b/0.mp4", 1)],
-    )
-
-
-def write_tables(folder, predictions, labels):
-    paths = folder / "predictions.csv", folder / "labels.csv"
-    pd.DataFrame(predictions, columns=list(PREDICTION_COLUMNS)).to_csv(paths[0], index=False)
-    pd.DataFrame(labels, columns=["filename", "stalled"]).to_csv(paths[1], index=False)
-    return paths
+from stallscan.predictions import Left, find_table
+from stallscan.tables import HISTORY_COLUMNS
+from tests.predicted import prediction, write_tables
 
 
 def test_every_row_is_accounted_for(tables):
     evaluation = evaluate.evaluate(*tables)
     rows = evaluation.rows
     assert (rows.predictions, rows.labels, rows.labelled, rows.evaluated) == (9, 9, 8, 5)
-    assert rows.without_call == evaluate.Left(3, ("a/6.mp4", "a/7.mp4", "a/8.mp4"))
+    assert rows.without_call == Left(3, ("a/6.mp4", "a/7.mp4", "a/8.mp4"))
     assert rows.without_call_by_status == {"damaged": 1, "no_outline": 1, "review": 1}
-    assert rows.without_label == evaluate.Left(1, ("a/9.mp4",))
-    assert rows.without_prediction == evaluate.Left(1, ("b/0.mp4",))
+    assert rows.without_label == Left(1, ("a/9.mp4",))
+    assert rows.without_prediction == Left(1, ("b/0.mp4",))
     assert rows.coverage == 5 / 8
     assert evaluation.metrics.confusion == (1, 1, 2, 1)
     assert evaluation.scored.thresholds == (0.6,)
@@ -148,60 +105,6 @@ def test_table_for_the_terminal(tmp_path):
     assert "66.7 % of 3 with a label" in text
 
 
-@pytest.mark.parametrize(
-    ("predictions", "message"),
-    [
-        ([prediction("1.mp4"), prediction("1.mp4")], r"line 2 \(1.mp4\), line 3 \(1.mp4\)"),
-        ([prediction("1.mp4", score=1.5)], r"score: expected 0 to 1.*line 2 \(1.mp4: '1.5'\)"),
-        ([prediction("1.mp4", score="high")], r"score: expected a number.*'high'"),
-        ([prediction("1.mp4", score="nan")], r"score: expected a number"),
-        ([prediction("1.mp4", score="")], r"score: expected a number where the call is"),
-        ([prediction("1.mp4", call="maybe")], r"call: expected flowing, stalled, review or"),
-        ([prediction("1.mp4", threshold=7)], r"threshold: expected 0 to 1"),
-    ],
-)
-def test_wrong_rows_are_refused_by_line(tmp_path, predictions, message):
-    tables = write_tables(tmp_path, predictions, [("1.mp4", 1)])
-    with pytest.raises(TableError, match=message):
-        evaluate.evaluate(*tables)
-
-
-def test_missing_column_is_refused(tables):
-    predictions, labels = tables
-    pd.read_csv(predictions).drop(columns="call").to_csv(predictions, index=False)
-    with pytest.raises(TableError, match="column call is missing"):
-        evaluate.evaluate(predictions, labels)
-
-
-def test_torn_last_line_is_refused(tables):
-    predictions, labels = tables
-    predictions.write_text(predictions.read_text()[:-30])
-    with pytest.raises(TableError, match=r"line 10 \(a/9.mp4"):
-        evaluate.evaluate(predictions, labels)
-
-
-@pytest.mark.parametrize(
-    ("content", "error", "message"),
-    [
-        (None, InputError, "no such file"),
-        ("", TableError, "not readable as a CSV table"),
-        (b"\xff\xfe\x00".decode("latin-1"), TableError, "column"),
-        (",".join(PREDICTION_COLUMNS) + "\n", InputError, "holds no predictions"),
-    ],
-)
-def test_unreadable_predictions(tmp_path, content, error, message):
-    path = tmp_path / "predictions.csv"
-    if content is not None:
-        path.write_text(content, encoding="utf-8")
-    with pytest.raises(error, match=message):
-        evaluate.read_predictions(path)
-
-
-def test_folder_in_place_of_the_table(tmp_path):
-    with pytest.raises(InputError, match=r"cannot be opened .*give the file predictions.csv"):
-        evaluate.read_predictions(tmp_path)
-
-
 def test_nothing_to_measure(tmp_path):
     tables = write_tables(tmp_path, [prediction("1.mp4")], [("2.mp4", 1)])
     with pytest.raises(InputError, match="no filename in common"):
@@ -223,38 +126,7 @@ def test_missing_labels_are_listed_and_refused_unless_asked_for(tables):
     table = pd.read_csv(predictions)
     table[table["filename"] != "a/9.mp4"].to_csv(predictions, index=False)
     evaluation = evaluate.evaluate(predictions, labels, partial=False)
-    assert evaluation.rows.without_prediction == evaluate.Left(1, ("b/0.mp4",))
-
-
-@pytest.fixture
-def study(tmp_path):
-    """Two models' predictions for 600 recordings of 12 mice, labels, and a table about them."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(600) % 5 == 0
-    logits = 3.0 * labels - 2.0
-    names = [f"{row}.mp4" for row in range(600)]
-    for model, spread in (("old", 1.5), ("new", 0.7)):
-        scores = 1 / (1 + np.exp(-logits - rng.normal(0, spread, 600)))
-        rows = [
-            prediction(
-                name,
-                score=score,
-                call="stalled" if score >= 0.5 else "flowing",
-                threshold=0.5,
-                bundle=model,
-                frames=20 + index % 100,
-            )
-            for index, (name, score) in enumerate(zip(names, scores, strict=True))
-        ]
-        (tmp_path / model).mkdir()
-        write_tables(tmp_path / model, rows, [])
-    known = pd.DataFrame({"filename": names, "stalled": labels.astype(int)})
-    known["mouse"] = [f"m{row // 50}" for row in range(600)]
-    known.to_csv(tmp_path / "labels.csv", index=False)
-    about = pd.DataFrame({"filename": [f"train/{name}" for name in names]})
-    about["kind"] = np.where(labels, np.where(np.arange(600) % 2, "plug", "rouleau"), "flow")
-    about.to_csv(tmp_path / "about.csv", index=False)
-    return tmp_path
+    assert evaluation.rows.without_prediction == Left(1, ("b/0.mp4",))
 
 
 def test_intervals_are_by_the_mouse_where_there_is_one(study):
@@ -449,7 +321,7 @@ def test_tables_of_training_runs_side_by_side(tmp_path):
         (tmp_path / run).mkdir()
         table.to_csv(tmp_path / run / name, index=False)
     random, by_project = (
-        evaluate.evaluate(evaluate.find_table(tmp_path / run), by=by, partial=False)
+        evaluate.evaluate(find_table(tmp_path / run), by=by, partial=False)
         for run, by in (("random", ["fold"]), ("by-project", []))
     )
     assert random.bundles == ("random",)
@@ -458,7 +330,7 @@ def test_tables_of_training_runs_side_by_side(tmp_path):
     assert any("the figures flatter" in note for note in evaluate.notes(random))
     comparison = evaluate.compare(random, by_project)
     assert (comparison.count, comparison.is_on_all) == (100, False)
-    assert evaluate.find_table(tmp_path) == tmp_path / "predictions.csv"
+    assert find_table(tmp_path) == tmp_path / "predictions.csv"
     path, _ = write_tables(tmp_path, [prediction("1.mp4")], [])
     with pytest.raises(InputError, match=r"no column stalled.*give them with --labels"):
         evaluate.evaluate(path)

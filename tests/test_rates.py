@@ -16,6 +16,7 @@ from stallscan import correction, evaluate, power, rates, shares
 from stallscan.correction import PERFECT, PUBLISHED, Errors
 from stallscan.errors import InputError, TableError
 from stallscan.metrics import Confusion
+from stallscan.predictions import Left, read_predictions
 from stallscan.tables import PREDICTION_COLUMNS
 
 COUNTED = Errors.counted(425, 500, 1986, 2000)  # 85 % and 99.3 %
@@ -267,7 +268,7 @@ def test_tables_are_written_and_shown(tmp_path):
 
 def test_every_recording_is_accounted_for(tmp_path):
     calls, groups = write_study(tmp_path, MICE)
-    table = evaluate.read_predictions(calls)
+    table = read_predictions(calls)
     table.loc[0, "call"] = "review"
     table.loc[1, ["status", "call"]] = ["damaged", "unscorable"]
     extra = table.iloc[[5]].assign(filename="stranger.mp4")
@@ -275,8 +276,8 @@ def test_every_recording_is_accounted_for(tmp_path):
     result = rates.rate(calls, groups, COUNTED)
     first = result.mice[0]
     assert (first.review, first.unscorable, first.rate.scored) == (1, 1, 398)
-    assert result.without_group == evaluate.Left(1, ("stranger.mp4",))
-    assert result.without_call == evaluate.Left(1, (table["filename"].iloc[-1],))
+    assert result.without_group == Left(1, ("stranger.mp4",))
+    assert result.without_call == Left(1, (table["filename"].iloc[-1],))
     said = " ".join(result.sentences())
     assert "1 recordings have no row in the groups table and are left out: stranger.mp4" in said
     assert "of the groups table have no call" in said
@@ -299,7 +300,7 @@ def test_a_group_with_one_mouse_is_given_and_not_tested(tmp_path):
 
 def test_a_mouse_that_was_not_scored_is_left_out_of_its_group(tmp_path):
     calls, groups = write_study(tmp_path, MICE)
-    table = evaluate.read_predictions(calls)
+    table = read_predictions(calls)
     table.loc[table["filename"].str.startswith("m1-"), "call"] = "review"
     table.to_csv(calls, index=False)
     result = rates.rate(calls, groups, COUNTED)
@@ -353,7 +354,7 @@ def test_wrong_groups_tables(tmp_path, text, message):
 
 
 def test_missing_groups_table(tmp_path):
-    with pytest.raises(InputError, match="cannot be opened"):
+    with pytest.raises(InputError, match=r"no such file; .* filename and any of field, mouse and"):
         rates.read_groups(tmp_path / "none.csv")
 
 
@@ -397,7 +398,7 @@ def test_errors_are_read_from_an_evaluation(tmp_path):
 def test_errors_of_what_evaluate_writes(tmp_path):
     calls, _ = write_study(tmp_path, MICE)
     labels = tmp_path / "labels.csv"
-    table = evaluate.read_predictions(calls)
+    table = read_predictions(calls)
     table.assign(stalled=(table["call"] == "stalled").astype(int)).to_csv(labels, index=False)
     path = evaluate.write(evaluate.evaluate(calls, labels), tmp_path / "out")
     errors = Errors.read(path)

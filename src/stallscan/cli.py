@@ -480,10 +480,11 @@ def evaluate(
 
     from stallscan import evaluate as module
     from stallscan import plots
+    from stallscan.predictions import find_table
 
     def measure(path: Path, by: list[str] | None) -> module.Evaluation:
         return module.evaluate(
-            module.find_table(path), labels, about=about or (), group=group, by=by, partial=partial
+            find_table(path), labels, about=about or (), group=group, by=by, partial=partial
         )
 
     evaluation = measure(predictions, by)

@@ -24,20 +24,17 @@ from stallscan import metrics
 from stallscan.errors import InputError, TableError
 from stallscan.files import make_folder, provenance, sha256, write_json, write_text
 from stallscan.metrics import Curve, Interval, Metrics, Rates, Scored, SensitivityAt
-from stallscan.tables import CHOSEN_NAME, MOUSE_COLUMNS, PREDICTION_COLUMNS, read_labels
-
-NUMBERS = ("frames", "frames_declared", "score", "threshold")
-# The calls that can be right or wrong, and those that leave it open.
-DECIDED = ("flowing", "stalled")
-OPEN = ("review", "unscorable")
-
-# How many of the recordings that were left out are listed by name.
-LISTED = 5
-
-# The tables that a folder is looked through for: of predict, and of train with folds and without.
-TABLES = ("predictions.csv", "out_of_fold.csv", "validation.csv")
-# What is read of the latter two, which bring their labels with them.
-HELD_OUT_COLUMNS = ("filename", "stalled", "score", "call", "threshold")
+from stallscan.predictions import (
+    DECIDED,
+    Left,
+    check_predictions,
+    is_held_out,
+    match,
+    read_chosen,
+    read_text,
+    refuse_twice,
+)
+from stallscan.tables import CHOSEN_NAME, MOUSE_COLUMNS, read_labels
 
 INTERVAL_HEAD = "95 %"
 
@@ -72,22 +69,7 @@ DIGITS = {"specificity": 4, "accuracy": 4, "brier": 4, "log_loss": 4}
 LOWER_IS_BETTER = ("brier", "log_loss")
 COMPARED = ("mcc", "recall", "specificity", "roc_auc", "pr_auc", "brier", "log_loss")
 
-PREDICTIONS = "the file predictions.csv that stallscan predict writes"
-ONCE = "to stand in one row only"
 METRICS_NAME, PAGE_NAME = "metrics.json", "evaluation.html"
-
-
-@dataclass(frozen=True)
-class Left:
-    """Recordings that could not be measured: how many, and the first few filenames."""
-
-    count: int
-    first: tuple[str, ...]
-
-    @classmethod
-    def of(cls, filenames: "pd.Series[str]") -> "Left":
-        """Count and list `filenames`."""
-        return cls(len(filenames), tuple(filenames.head(LISTED)))
 
 
 @dataclass(frozen=True)
@@ -398,15 +380,6 @@ class Comparison:
         }
 
 
-def find_table(given: str | Path) -> Path:
-    """Find the table of predictions: the file itself, or the first of `TABLES` in a folder."""
-    given = Path(given)
-    if not given.is_dir():
-        return given
-    paths = [given / name for name in TABLES]
-    return next((path for path in paths if path.is_file()), paths[0])
-
-
 def evaluate(
     predictions: str | Path,
     labels: str | Path | None = None,
@@ -447,15 +420,15 @@ def evaluate(
         If a column is missing, a filename stands there twice, or a value is wrong; rows are
         named.
     """
-    predictions, raw = Path(predictions), _read_text(Path(predictions))
+    predictions, raw = Path(predictions), read_text(Path(predictions))
     if labels is None and "stalled" not in raw:
         raise InputError(
             f"{predictions}: has no labels of its own (no column stalled); give them with --labels"
         )
     labels = predictions if labels is None else Path(labels)
     label_table = read_labels(labels)
-    table = join(_check_predictions(predictions, raw), label_table)
-    table["chose"] = table["filename"].isin(_chosen_on(predictions))
+    table = join(check_predictions(predictions, raw), label_table)
+    table["chose"] = table["filename"].isin(read_chosen(predictions)["filename"])
     labelled = table[table["stalled"].notna()]
     if labelled.empty:
         raise InputError(
@@ -467,7 +440,7 @@ def evaluate(
     if rows.without_label.count and not partial:
         raise InputError(
             f"{labels}: {rows.without_label.count:,} of {rows.predictions:,} recordings in "
-            f"{predictions} have no label here: {_listed(rows.without_label)}; add their labels, "
+            f"{predictions} have no label here: {rows.without_label}; add their labels, "
             "or measure the others only, with --partial"
         )
     decided = _decided(table)
@@ -508,7 +481,7 @@ def evaluate(
         group=Group(column, len(decided) if names is None else len(set(names))),
         curve=metrics.mcc_curve(rates, measured),
         breakdowns=_break_down(known, decided, scored, names, by),
-        held_out=_is_held_out(raw),
+        held_out=is_held_out(raw),
     )
 
 
@@ -626,82 +599,13 @@ def write_page(
     return path
 
 
-def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read and check ``predictions.csv``, or a table of held-out recordings of a training run.
-
-    The latter (``validation.csv``, ``out_of_fold.csv``) has no status and names no bundle: all are
-    taken as ok, and the bundle is called after the run's folder.
-
-    Returns
-    -------
-    DataFrame
-        One row a recording, `PREDICTION_COLUMNS` in the order of the file: filename, status,
-        reason, call and bundle (str, empty where the file says nothing), frames, frames_declared,
-        score and threshold (float, NaN where it says nothing). Score and threshold are within 0..1.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or has no rows.
-    TableError
-        If a column is missing, a filename stands there twice, a value is wrong, or a recording
-        is called flowing or stalled without a score; rows are named.
-    """
-    path = Path(path)
-    return _check_predictions(path, _read_text(path))
-
-
-def _check_predictions(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    if _is_held_out(table):
-        table = table.assign(
-            **dict.fromkeys(PREDICTION_COLUMNS[1:5], ""), bundle=path.resolve().parent.name
-        ).assign(status="ok")
-    missing = [column for column in PREDICTION_COLUMNS if column not in table]
-    if missing:
-        raise TableError(
-            f"{path}: column {', '.join(missing)} is missing; expected the predictions.csv that "
-            f"stallscan predict writes, with columns {', '.join(PREDICTION_COLUMNS)}"
-        )
-    if table.empty:
-        raise InputError(f"{path}: holds no predictions")
-    twice = table["filename"].duplicated(keep=False)
-    _refuse(path, table, twice, "filename", ONCE)
-    _refuse(path, table, ~table["call"].isin(DECIDED + OPEN), "call", f"{_either(DECIDED + OPEN)}")
-    return _with_numbers(path, table[list(PREDICTION_COLUMNS)])
-
-
-def _is_held_out(table: pd.DataFrame) -> bool:
-    return not set(PREDICTION_COLUMNS) <= set(table) and set(HELD_OUT_COLUMNS) <= set(table)
-
-
-def match(filenames: "pd.Series[str]", known: "pd.Series[str]") -> "pd.Series[str]":
-    """Find for each filename its partner among `known` (no name twice in either).
-
-    Partners are equal; or else they have the same base name of the path, which no other filename
-    on either side has.
-
-    Returns
-    -------
-    Series
-        str with the index of `filenames`: the partner's name, NaN where there is none.
-    """
-    exact = filenames.where(filenames.isin(known))
-    if exact.notna().all():
-        return exact
-    base, known_base = _base_names(filenames), _base_names(known)
-    single = ~known_base.duplicated(keep=False)
-    partner = pd.Series(known[single].to_numpy(), index=known_base[single])
-    near = base.where(~base.duplicated(keep=False)).map(partner)
-    return exact.fillna(near)
-
-
 def join(predictions: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """Put each recording's label beside its prediction, as `match` pairs them.
+    """Put each recording's label beside its prediction, as `predictions.match` pairs them.
 
     Parameters
     ----------
     predictions : DataFrame
-        As `read_predictions` gives it.
+        As `predictions.read_predictions` gives it.
     labels : DataFrame
         Columns filename and stalled (0 or 1), each filename once.
 
@@ -739,7 +643,7 @@ def as_table(evaluation: Evaluation) -> Table:
     ):
         if left.count:
             # Text, not markup: a filename may hold brackets.
-            table.add_row(name, Text(f"{left.count:,}: {_listed(left)}"))
+            table.add_row(name, Text(f"{left.count:,}: {left}"))
     return table
 
 
@@ -823,12 +727,6 @@ def notes(evaluation: Evaluation) -> list[str]:
     return said
 
 
-def _chosen_on(predictions: Path) -> set[str]:
-    """Name the recordings that chose the threshold: nothing may be reported on them."""
-    path = predictions.with_name(CHOSEN_NAME)
-    return set(read_labels(path)["filename"]) if path.is_file() else set()
-
-
 def _decided(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["stalled"].notna() & table["call"].isin(DECIDED) & ~table["chose"]]
 
@@ -870,15 +768,15 @@ class _Known:
         self.table, self.about = table, about
         # Each with the name that every recording has in it.
         self._sources = [(raw, table["filename"])]
-        self._sources.append((_read_text(labels), table["label_filename"]))
+        self._sources.append((read_text(labels), table["label_filename"]))
         for path in about:
-            more = _read_text(path, "a table about the recordings")
+            more = read_text(path, "a table about the recordings")
             if "filename" not in more:
                 raise TableError(
                     f"{path}: column filename is missing; it must name the recordings that the "
                     "other columns are about"
                 )
-            _refuse(path, more, more["filename"].duplicated(keep=False), "filename", ONCE)
+            refuse_twice(path, more)
             partner = match(table["filename"], more["filename"])
             if partner.isna().all():
                 raise InputError(
@@ -940,7 +838,7 @@ def _find_groups(
         if len(unsaid):
             raise InputError(
                 f"column {name} is empty for {len(unsaid):,} evaluated recordings: "
-                f"{_listed(Left.of(unsaid))}; fill it in, or give another with --group"
+                f"{Left.of(unsaid)}; fill it in, or give another with --group"
             )
         return column
     if wanted is None:
@@ -1172,66 +1070,8 @@ def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
     )
 
 
-def _read_text(path: Path, expected: str = PREDICTIONS) -> pd.DataFrame:
-    try:
-        # Everything as text first, so that 007.mp4 stays itself and a wrong value can be quoted.
-        # Spreadsheet programs put a byte order mark in front.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected here is {expected}") from None
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be opened ({error.strerror or error}); give {expected}"
-        ) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise TableError(f"{path}: not readable as a CSV table in UTF-8 ({reason})") from None
-    # Short rows, such as the last one of a copy that was cut off, come out as missing.
-    return table.fillna("")
-
-
-def _with_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    numbers = {column: pd.to_numeric(table[column], errors="coerce") for column in NUMBERS}
-    for column in NUMBERS:
-        garbled = numbers[column].isna() & (table[column] != "")
-        _refuse(path, table, garbled, column, "a number or nothing")
-    for column in ("score", "threshold"):
-        given = numbers[column].notna().to_numpy()
-        wrong = given & metrics.bad_scores(numbers[column].to_numpy(float))
-        _refuse(path, table, pd.Series(wrong, table.index), column, "0 to 1")
-    unfounded = table["call"].isin(DECIDED) & numbers["score"].isna()
-    _refuse(path, table, unfounded, "score", "a number where the call is flowing or stalled")
-    return table.assign(**{name: values.astype(float) for name, values in numbers.items()})
-
-
-def _refuse(
-    path: Path, table: pd.DataFrame, wrong: "pd.Series[bool]", column: str, expected: str
-) -> None:
-    """Raise, naming rows by their line in the file (the header is line 1), if any is wrong."""
-    if not wrong.any():
-        return
-    rows = table.loc[wrong, ["filename", column]].itertuples(name=None)
-    named = [
-        f"line {index + 2} ({filename}: {value!r})"
-        if column != "filename"
-        else f"line {index + 2} ({filename})"
-        for index, filename, value in rows
-    ]
-    raise TableError(f"{path}: {column}: expected {expected}, but see {metrics.name_rows(named)}")
-
-
-def _either(words: tuple[str, ...]) -> str:
-    return ", ".join(words[:-1]) + f" or {words[-1]}"
-
-
 def _first(labels: pd.DataFrame) -> str:
     return str(labels["filename"].iloc[0]) if len(labels) else "none"
-
-
-def _base_names(filenames: "pd.Series[str]") -> "pd.Series[str]":
-    # Ten times as fast as pandas' own splitting.
-    names = [name.rpartition("/")[2] for name in filenames]
-    return pd.Series(names, filenames.index, dtype=filenames.dtype)
 
 
 def _title(evaluation: Evaluation) -> Text:
@@ -1243,8 +1083,3 @@ def _title(evaluation: Evaluation) -> Text:
 
 def _outcome(stalled: int, flowing: int) -> str:
     return f"{stalled:,} called stalled, {flowing:,} called flowing"
-
-
-def _listed(left: Left) -> str:
-    more = left.count - len(left.first)
-    return ", ".join(left.first) + (f" and {more:,} more" if more else "")

@@ -6,7 +6,6 @@ its looping clip. Nothing in it is loaded from elsewhere, so it can be mailed an
 
 import base64
 import datetime
-import json
 import math
 import os
 import tempfile
@@ -27,9 +26,9 @@ from stallscan.errors import InputError, NoOutlineError, RecordingError, Several
 from stallscan.evaluate import Evaluation
 from stallscan.files import write_text
 from stallscan.outline import Box
+from stallscan.predictions import DECIDED, match, read_predictions, read_run
 from stallscan.recording import Frames, Recording
 from stallscan.settings import Settings
-from stallscan.tables import RUN_NAME
 from stallscan.video import Source
 
 # A clip's longer side is scaled down to this; smaller ones are scaled up by the browser, because
@@ -153,15 +152,15 @@ def write(
     Raises
     ------
     InputError
-        If a table is missing or has no rows, the labels fit no prediction, `recordings` do not
-        exist, or `out` cannot be written.
+        If a table is missing or has no rows, ``run.json`` is broken, the labels fit no prediction,
+        `recordings` do not exist, or `out` cannot be written.
     TableError
         If a table lacks a column or has wrong rows.
     """
     predictions, settings = Path(predictions), settings or ReportSettings()
     evaluation = evaluate.evaluate(predictions, labels) if labels is not None else None
-    table = evaluation.table if evaluation else evaluate.read_predictions(predictions)
-    run = _read_run(predictions)
+    table = evaluation.table if evaluation else read_predictions(predictions)
+    run = read_run(predictions)
     chosen = choose(table, settings.max_cards)
     found = _find_recordings(table["filename"], run, recordings)
     paths = [found.get(filename) for filename in chosen["filename"]]
@@ -196,7 +195,7 @@ def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        As `evaluate.read_predictions` or `evaluate.join` give it.
+        As `predictions.read_predictions` or `evaluate.join` give it.
     most : int
         How many rows to take at most.
     """
@@ -204,7 +203,7 @@ def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
     groups = (
         (_wrong(table), -distance),
         (table["call"] == "stalled", -table["score"]),
-        (~table["call"].isin(evaluate.DECIDED), pd.Series(0.0, table.index)),
+        (~table["call"].isin(DECIDED), pd.Series(0.0, table.index)),
         (pd.Series(True, table.index), distance),
     )
     conditions = [np.asarray(condition, dtype=bool) for condition, _ in groups]
@@ -313,15 +312,6 @@ def _make_clips(
     return clips
 
 
-def _read_run(predictions: Path) -> dict[str, Any]:
-    """Read ``run.json`` beside the table; the report does without it where it is missing."""
-    try:
-        run = json.loads(predictions.with_name(RUN_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return run if isinstance(run, dict) else {}
-
-
 def _find_recordings(
     filenames: "pd.Series[str]", run: dict[str, Any], recordings: Sequence[str | Path] | None
 ) -> dict[str, Path]:
@@ -330,7 +320,7 @@ def _find_recordings(
     if not sources:
         return {}
     paths = {source.filename: source.path for source in sources}
-    partners = evaluate.match(filenames, pd.Series(list(paths), dtype=filenames.dtype))
+    partners = match(filenames, pd.Series(list(paths), dtype=filenames.dtype))
     pairs = zip(filenames, partners, strict=True)
     return {filename: paths[partner] for filename, partner in pairs if partner in paths}
 
@@ -354,7 +344,7 @@ def _wrong(table: pd.DataFrame) -> "pd.Series[bool]":
 
 def _card(row: dict[Any, Any], clip: Clip) -> Card:
     label = {0.0: "flowing", 1.0: "stalled"}.get(row.get("stalled", math.nan), "")
-    is_wrong = label != "" and row["call"] in evaluate.DECIDED and row["call"] != label
+    is_wrong = label != "" and row["call"] in DECIDED and row["call"] != label
     words = {"stalled": "missed stall", "flowing": "false alarm"}
     frames = _known(row["frames"])
     return Card(
