@@ -271,15 +271,15 @@ def test_every_recording_is_accounted_for(tmp_path):
     table = read_predictions(calls)
     table.loc[0, "call"] = "review"
     table.loc[1, ["status", "call"]] = ["damaged", "unscorable"]
-    extra = table.iloc[[5]].assign(filename="stranger.mp4")
+    extra = pd.concat([table.iloc[[5]].assign(filename=f"stranger{n}.mp4") for n in (1, 2)])
     pd.concat([table.iloc[:-1], extra]).to_csv(calls, index=False)
     result = rates.rate(calls, groups, COUNTED)
     first = result.mice[0]
     assert (first.review, first.unscorable, first.rate.scored) == (1, 1, 398)
-    assert result.without_group == Left(1, ("stranger.mp4",))
+    assert result.without_group == Left(2, ("stranger1.mp4", "stranger2.mp4"))
     assert result.without_call == Left(1, (table["filename"].iloc[-1],))
     said = " ".join(result.sentences())
-    assert "1 recordings have no row in the groups table and are left out: stranger.mp4" in said
+    assert "2 recordings have no row in the groups table and are left out: stranger1.mp4" in said
     assert "of the groups table have no call" in said
 
 

@@ -188,7 +188,8 @@ def rate(
     calls, groups = Path(calls), Path(groups)
     predictions, units = read_predictions(calls), read_groups(groups)
     partner = match(predictions["filename"], units["filename"])
-    table = predictions.assign(partner=partner).merge(
+    known = predictions.assign(partner=partner).dropna(subset="partner")
+    table = known.merge(
         units.rename(columns={"filename": "partner"}), on="partner", validate="one_to_one"
     )
     if table.empty:
