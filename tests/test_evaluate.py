@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from stallscan import evaluate, metrics, plots
+from stallscan import bootstrap, evaluate, metrics, plots
 from stallscan.errors import InputError, TableError
 from stallscan.metrics import Scored
 from stallscan.predictions import Left, find_table
 from stallscan.tables import HISTORY_COLUMNS
 from tests.predicted import prediction, write_tables
+from tests.scored import gain_by_hand
 
 
 def test_every_row_is_accounted_for(tables):
@@ -134,12 +135,12 @@ def test_intervals_are_by_the_mouse_where_there_is_one(study):
     by_mouse = evaluate.evaluate(study / "old" / "predictions.csv", labels)
     assert by_mouse.group == evaluate.Group("mouse", 12)
     groups = by_mouse.evaluated["group"].to_numpy(str)
-    drawn = metrics.draw(by_mouse.scored, groups)
-    assert by_mouse.intervals["roc_auc"] == metrics.interval(drawn.roc_auc)
+    drawn = bootstrap.draw(by_mouse.scored, groups)
+    assert by_mouse.intervals["roc_auc"] == bootstrap.interval(drawn.roc_auc)
     assert "whole groups (12 by mouse)" in evaluate.notes(by_mouse)[0]
     alone = evaluate.evaluate(study / "old" / "predictions.csv", labels, group="")
     assert alone.group == evaluate.Group("", 600)
-    assert alone.mcc_interval == metrics.mcc_interval(
+    assert alone.mcc_interval == bootstrap.mcc_interval(
         alone.metrics.confusion, alone.metrics.prevalence
     )
     assert "single recordings" in evaluate.notes(alone)[0]
@@ -236,9 +237,7 @@ def test_paired_comparison(study, tmp_path):
     mcc = by_name["mcc"]
     assert mcc.difference == pytest.approx(new.metrics.mcc - old.metrics.mcc)
     # The draws of the old and the new are of the same mice.
-    expected = metrics.bootstrap_gain(
-        old.scored, new.scored, old.evaluated["group"].to_numpy(str), seed=1
-    )
+    expected = gain_by_hand(old.scored, new.scored, old.evaluated["group"].to_numpy(str))
     assert mcc.interval == pytest.approx(expected, abs=0.02)
     assert (mcc.verdict, by_name["brier"].verdict) == ("better", "better")
     assert by_name["brier"].difference < 0
@@ -371,7 +370,7 @@ def test_all_in_json(study):
     assert set(content["intervals_95"]) == set(evaluate.WORDS)
     assert content["drawn_by"]["unit"] == "mouse"
     assert [at["specificity"] for at in content["sensitivity_at"]] == [0.993, 0.999]
-    assert len(content["mcc_by_prevalence"]["low"]) == len(metrics.PREVALENCE_GRID)
+    assert len(content["mcc_by_prevalence"]["low"]) == len(bootstrap.PREVALENCE_GRID)
     assert sum(part["count"] for part in content["reliability"]) == 600
     assert {part["name"] for part in content["breakdowns"]["kind"]} == {"flow", "plug", "rouleau"}
     assert content["sources"]["about"][0]["path"] == str(study / "about.csv")

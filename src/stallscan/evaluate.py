@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
-from stallscan import metrics
+from stallscan import bootstrap, metrics
+from stallscan.bootstrap import Curve, Rates
 from stallscan.errors import InputError, TableError
 from stallscan.files import make_folder, provenance, sha256, write_json, write_text
-from stallscan.metrics import Curve, Interval, Metrics, Rates, Scored, SensitivityAt
+from stallscan.metrics import Interval, Metrics, Scored, SensitivityAt
 from stallscan.predictions import (
     DECIDED,
     Left,
@@ -145,7 +146,7 @@ class Group:
     @property
     def is_too_few(self) -> bool:
         """Whether intervals of so few are not to be trusted."""
-        return bool(self.column) and self.count < metrics.FEWEST_GROUPS
+        return bool(self.column) and self.count < bootstrap.FEWEST_GROUPS
 
 
 @dataclass(frozen=True)
@@ -277,8 +278,8 @@ class Evaluation:
             "drawn_by": {
                 **asdict(self.group),
                 "unit": self.group.column or "recording",
-                "draws": metrics.BOOTSTRAP_DRAWS,
-                "seed": metrics.BOOTSTRAP_SEED,
+                "draws": bootstrap.BOOTSTRAP_DRAWS,
+                "seed": bootstrap.BOOTSTRAP_SEED,
             },
             "mcc_by_prevalence": (
                 {name: values.tolist() for name, values in self.curve._asdict().items()}
@@ -462,9 +463,9 @@ def evaluate(
         table["group"] = known.column(column)
     names = None if groups is None else groups.to_numpy(str)
     measured = metrics.measure(scored)
-    drawn = metrics.draw(scored, names)
-    rates = metrics.marginal_rates(drawn, measured.confusion, names is not None)
-    intervals = {name: metrics.interval(values) for name, values in drawn.figures(rates).items()}
+    drawn = bootstrap.draw(scored, names)
+    rates = bootstrap.marginal_rates(drawn, measured.confusion, names is not None)
+    intervals = {name: bootstrap.interval(values) for name, values in drawn.figures(rates).items()}
     return Evaluation(
         predictions=predictions,
         labels=labels,
@@ -479,7 +480,7 @@ def evaluate(
         sensitivity_at=tuple(metrics.sensitivity_at(scored, at) for at in metrics.SPECIFICITIES),
         intervals={name: intervals[name] for name in WORDS},
         group=Group(column, len(decided) if names is None else len(set(names))),
-        curve=metrics.mcc_curve(rates, measured),
+        curve=bootstrap.mcc_curve(rates, measured),
         breakdowns=_break_down(known, decided, scored, names, by),
         held_out=is_held_out(raw),
     )
@@ -516,7 +517,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     groups = old["group"].to_numpy(str) if column else None
     sides = [_scored(rows) for rows in (old, new)]
     values = [_values_of(scored) for scored in sides]
-    draws = [metrics.draw(scored, groups).figures() for scored in sides]
+    draws = [bootstrap.draw(scored, groups).figures() for scored in sides]
     group = Group(column, len(old) if groups is None else len(set(groups)))
     return Comparison(
         first=first,
@@ -529,7 +530,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
                 name,
                 values[0][name],
                 values[1][name],
-                metrics.interval(draws[1][name] - draws[0][name]),
+                bootstrap.interval(draws[1][name] - draws[0][name]),
                 group.is_too_few,
             )
             for name in COMPARED
@@ -892,11 +893,11 @@ def _parts(
 
 def _part(name: str, scored: Scored, groups: "NDArray[np.str_] | None", prevalence: float) -> Part:
     cells = metrics.count(scored)
-    by_group = groups is not None and len(set(groups)) >= metrics.FEWEST_GROUPS
+    by_group = groups is not None and len(set(groups)) >= bootstrap.FEWEST_GROUPS
     rates = (
-        metrics.group_rates(scored, groups)
+        bootstrap.group_rates(scored, groups)
         if groups is not None and by_group
-        else metrics.smoothed_rates(cells)
+        else bootstrap.smoothed_rates(cells)
     )
     recall = cells.true_stalled / cells.stalled if cells.stalled else None
     specificity = cells.true_flowing / cells.flowing if cells.flowing else None
@@ -905,7 +906,7 @@ def _part(name: str, scored: Scored, groups: "NDArray[np.str_] | None", prevalen
         if recall is None or specificity is None
         else float(metrics.reweighted_mcc(recall, specificity, prevalence))
     )
-    draws = metrics.of_rates(rates, prevalence)
+    draws = bootstrap.of_rates(rates, prevalence)
     return Part(
         name=name,
         count=len(scored.labels),
@@ -914,9 +915,9 @@ def _part(name: str, scored: Scored, groups: "NDArray[np.str_] | None", prevalen
         specificity=specificity,
         mcc=mcc,
         intervals={
-            "recall": metrics.interval(draws["recall"]),
-            "specificity": metrics.interval(draws["specificity"]),
-            "mcc": None if mcc is None else metrics.interval(draws["mcc"]),
+            "recall": bootstrap.interval(draws["recall"]),
+            "specificity": bootstrap.interval(draws["specificity"]),
+            "mcc": None if mcc is None else bootstrap.interval(draws["mcc"]),
         },
         by_group=by_group,
     )
@@ -965,7 +966,7 @@ def _breakdown_sheet(breakdown: Breakdown, evaluation: Evaluation) -> _Sheet:
     if evaluation.group.column and alone:
         note = (
             f"Intervals by recording, so too narrow, where there are fewer than "
-            f"{metrics.FEWEST_GROUPS} groups ({evaluation.group.column}): {', '.join(alone)}."
+            f"{bootstrap.FEWEST_GROUPS} groups ({evaluation.group.column}): {', '.join(alone)}."
         )
     return _Sheet(f"By {breakdown.column}", head, rows, note)
 
@@ -1003,7 +1004,7 @@ def _name(evaluation: Evaluation) -> str:
 
 
 def _say_unit(group: Group) -> str:
-    draws = f"{metrics.BOOTSTRAP_DRAWS:,} draws"
+    draws = f"{bootstrap.BOOTSTRAP_DRAWS:,} draws"
     if not group.column:
         return (
             f"Intervals hold the middle 95 % of {draws} of single recordings. Recordings of one "
@@ -1016,7 +1017,7 @@ def _say_unit(group: Group) -> str:
     )
     if group.is_too_few:
         said += (
-            f" Fewer than {metrics.FEWEST_GROUPS} are too few: these intervals are not to be "
+            f" Fewer than {bootstrap.FEWEST_GROUPS} are too few: these intervals are not to be "
             "trusted."
         )
     return said
@@ -1045,7 +1046,7 @@ def _mcc_at(measured: Metrics, rates: Rates, prevalence: float) -> MccAt:
         return MccAt(prevalence, None, None)
     value = metrics.reweighted_mcc(measured.recall, measured.specificity, prevalence)
     return MccAt(
-        prevalence, float(value), metrics.interval(metrics.reweighted_mcc(*rates, prevalence))
+        prevalence, float(value), bootstrap.interval(metrics.reweighted_mcc(*rates, prevalence))
     )
 
 

@@ -19,10 +19,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stallscan import metrics
+from stallscan import bootstrap, metrics
+from stallscan.bootstrap import Curve
 from stallscan.errors import InputError, TableError
 from stallscan.files import atomic_path, make_folder
-from stallscan.metrics import Curve, Floats, Metrics, Scored
+from stallscan.metrics import Floats, Metrics, Scored
 from stallscan.tables import HISTORY_COLUMNS
 
 BLACK, GREY, LIGHT = "#1a1a1a", "#6b6b6b", "#dcdcdc"
@@ -140,7 +141,7 @@ def calibration_figures(scored: Scored, curve: Curve | None = None) -> dict[str,
     """
     measured = metrics.measure(scored)
     if curve is None:
-        curve = metrics.mcc_curve(metrics.smoothed_rates(measured.confusion), measured)
+        curve = bootstrap.mcc_curve(bootstrap.smoothed_rates(measured.confusion), measured)
     return {
         "reliability": reliability(scored),
         "mcc_by_prevalence": mcc_by_prevalence(curve, measured),
@@ -355,7 +356,7 @@ def mcc_by_prevalence(curve: Curve | None, measured: Metrics) -> Figure:
     Parameters
     ----------
     curve : Curve or None
-        From `metrics.mcc_curve`.
+        From `bootstrap.mcc_curve`.
     measured : Metrics
         Marks the sample's own prevalence.
     """
