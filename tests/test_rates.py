@@ -106,6 +106,31 @@ def test_intervals_are_those_of_statsmodels(part, whole):
     assert high == (1 if part == whole else pytest.approx(expected[1]))
 
 
+@pytest.mark.parametrize(
+    ("part", "whole", "low", "high"),
+    # Newcombe (1998), table I: 81/263, 15/148, 0/20, 1/29.
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_as_published(part, whole, low, high):
+    assert shares.wilson(part, whole)[1:] == pytest.approx((low, high), abs=5e-5)
+    assert shares.wilson(whole - part, whole)[1:] == pytest.approx((1 - high, 1 - low), abs=5e-5)
+
+
+def test_a_share_lies_within_its_limits():
+    # All but 0 of 0; at 29 of 29 rounding leaves the upper limit below 1.
+    part, whole = (counts[1:] for counts in np.triu_indices(400))
+    share = shares.wilson(part, whole)
+    assert (share.low >= 0).all()
+    assert (share.low <= share.value).all()
+    assert (share.value <= share.high).all()
+    assert (share.high <= 1).all()
+
+
 @given(st.integers(0, 300), st.integers(30, 60), st.integers(900, 1000))
 def test_a_limit_is_where_the_distances_meet(stalled, found, left):
     errors = Errors.counted(found, 60, left, 1000)

@@ -24,6 +24,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from stallscan import shares
 from stallscan.errors import InputError
 
 # Shares of stalled at which MCC is stated besides the data's own (FACTS 2, 4 and 6): the third
@@ -36,8 +37,6 @@ SPECIFICITIES = (0.993, 0.999)
 
 # Ten bins of equal width: enough to see a bend, few enough to hold recordings.
 RELIABILITY_EDGES = np.linspace(0.0, 1.0, 11)
-# Two-sided 95 % of the normal distribution.
-Z_95 = 1.959964
 
 # Thresholds 0, 0.001, ... 1: finer than a plot can show.
 GRID = np.linspace(0.0, 1.0, 1001)
@@ -349,18 +348,6 @@ def reweighted_mcc(sensitivity: ArrayLike, specificity: ArrayLike, prevalence: A
     )
 
 
-def wilson(part: int, whole: int) -> Interval | None:
-    """95 % interval of a share of independent recordings (Wilson 1927); None of nothing."""
-    if whole == 0:
-        return None
-    share, z2 = part / whole, Z_95**2 / whole
-    centre = share + z2 / 2
-    half = np.sqrt(z2 * (share * (1 - share) + z2 / 4))
-    # Rounding must not put a bound beyond the share itself.
-    low, high = (centre - half) / (1 + z2), (centre + half) / (1 + z2)
-    return Interval(max(min(float(low), share), 0.0), min(max(float(high), share), 1.0))
-
-
 def reliability(scored: Scored) -> tuple[Bin, ...]:
     """Compare scores with the shares of stalled, in the bins of `RELIABILITY_EDGES` with any."""
     count = len(RELIABILITY_EDGES) - 1
@@ -372,12 +359,10 @@ def reliability(scored: Scored) -> tuple[Bin, ...]:
     bins = []
     for index in np.flatnonzero(counts):
         whole, part = int(counts[index]), int(stalled[index])
-        bounds = wilson(part, whole)
-        assert bounds is not None
-        low, high = RELIABILITY_EDGES[index : index + 2]
-        bins.append(
-            Bin(float(low), float(high), whole, part, sums[index] / whole, part / whole, bounds)
-        )
+        share = shares.wilson(part, whole)
+        low, high = map(float, RELIABILITY_EDGES[index : index + 2])
+        bounds = Interval(float(share.low), float(share.high))
+        bins.append(Bin(low, high, whole, part, sums[index] / whole, float(share.value), bounds))
     return tuple(bins)
 
 
