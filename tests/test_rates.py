@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from stallscan import correction, evaluate, power, rates, shares
+from stallscan import correction, evaluate, power, present, rates, shares
 from stallscan.correction import PERFECT, PUBLISHED, Errors
 from stallscan.errors import InputError, TableError
 from stallscan.metrics import Confusion
@@ -425,7 +425,7 @@ def test_errors_of_what_evaluate_writes(tmp_path):
     labels = tmp_path / "labels.csv"
     table = read_predictions(calls)
     table.assign(stalled=(table["call"] == "stalled").astype(int)).to_csv(labels, index=False)
-    path = evaluate.write(evaluate.evaluate(calls, labels), tmp_path / "out")
+    path = present.write(evaluate.evaluate(calls, labels), tmp_path / "out")
     errors = Errors.read(path)
     assert (errors.stalled, errors.flowing, errors.sensitivity) == (60, 2340, 1.0)
     assert (errors.bundles, errors.thresholds) == (("default 0123",), (0.5,))

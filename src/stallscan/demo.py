@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stallscan import evaluate, plots, predict, report, simulate
+from stallscan import evaluate, plots, predict, present, report, simulate
 from stallscan.evaluate import Evaluation
 
 # The seed is far from those that shipped bundles are trained on: the recordings are new to them.
@@ -50,7 +50,7 @@ def run(out: Path, stage: Callable[[str], Progress]) -> Demonstration:
     summary = predict.predict([corpus / "train"], out, progress=stage("predicting"))
     labels = corpus / "train_labels.csv"
     evaluation = evaluate.evaluate(summary.table, labels)
-    evaluate.write(evaluation, out)
+    present.write(evaluation, out)
     plots.evaluation(evaluation.scored, out)
     page = out / "report.html"
     report.write(

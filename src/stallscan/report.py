@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from stallscan import __version__, evaluate, metrics, outline, plots, video
+from stallscan import __version__, evaluate, metrics, outline, plots, present, video
 from stallscan.errors import InputError, NoOutlineError, RecordingError, SeveralOutlinesError
 from stallscan.evaluate import Evaluation
 from stallscan.files import write_text
@@ -175,7 +175,7 @@ def write(
             counts=_counts(table),
             plots=_plots(table, evaluation),
             evaluation=evaluation,
-            figures=evaluate.figures(evaluation) if evaluation else [],
+            figures=present.figures(evaluation) if evaluation else [],
             cards=cards,
             recordings=len(table),
             moved=sum(path is None for path in paths),
