@@ -30,6 +30,9 @@ def test_plots_are_written_and_repeatable(scored, tmp_path):
     expected = [f"{name}.{suffix}" for name in names for suffix in ("png", "svg")]
     assert [path.name for path in written] == expected
     assert list(plots.WORDS) == names
+    figures = plots.evaluation_figures(scored)
+    assert list(figures) == names
+    assert list(plots.as_images(figures)) == list(plots.WORDS.values())
     again = plots.as_data_uri(plots.roc(scored))
     assert again == plots.as_data_uri(plots.roc(scored))
 

@@ -176,7 +176,7 @@ def test_header_counts_and_evaluation(labelled):
     assert "2026-01-02 03:04 UTC" in page.text
     assert "MCC re-weighted to 0.3 %" in page.text
     assert "1 labelled but without a call: bare.mp4" in page.text
-    assert sum(address.startswith("data:image/svg") for address in page.addresses) == 5
+    assert sum(address.startswith("data:image/svg") for address in page.addresses) == 7
 
 
 def test_plain_page_has_the_histogram_only(plain):

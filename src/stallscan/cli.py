@@ -490,11 +490,9 @@ def evaluate(
 
     evaluation = measure(predictions, by)
     comparison = comparisons.compare(evaluation, measure(against, [])) if against else None
-    drawn = plots.evaluation_figures(evaluation.scored)
-    drawn |= plots.calibration_figures(evaluation.scored, evaluation.curve)
+    drawn = plots.evaluation_figures(evaluation.scored, evaluation.curve)
     plots.save(drawn, out)
-    shown = {plots.WORDS[name]: plots.as_data_uri(figure) for name, figure in drawn.items()}
-    page = present.write_page(evaluation, shown, out, comparison)
+    page = present.write_page(evaluation, plots.as_images(drawn), out, comparison)
     present.write(evaluation, out, comparison)
     for table in present.tables(evaluation, comparison):
         Console().print(table)

@@ -51,7 +51,7 @@ def run(out: Path, stage: Callable[[str], Progress]) -> Demonstration:
     labels = corpus / "train_labels.csv"
     evaluation = evaluate.evaluate(summary.table, labels)
     present.write(evaluation, out)
-    plots.evaluation(evaluation.scored, out)
+    plots.evaluation(evaluation.scored, out, evaluation.curve)
     page = out / "report.html"
     report.write(
         summary.table, page, labels=labels, note=NOTE, progress=stage("writing the report")

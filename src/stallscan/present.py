@@ -5,11 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 from rich.table import Table
 from rich.text import Text
 
-from stallscan import bootstrap, metrics
+from stallscan import bootstrap, metrics, templates
 from stallscan.breakdown import Breakdown, Group
 from stallscan.comparison import Comparison
 from stallscan.evaluate import FIGURES, Evaluation
@@ -86,19 +85,12 @@ def write_page(
     InputError
         If the folder cannot be made or written.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("stallscan", "assets"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sheets = [_breakdown_sheet(one, evaluation) for one in evaluation.breakdowns]
-    page = environment.get_template("evaluation.html.j2").render(
+    page = templates.render(
+        "evaluation.html.j2",
         title=str(_title(evaluation)),
         sources=_sources(evaluation),
         rows=evaluation.rows,
-        coverage=metrics.percent(evaluation.rows.coverage),
         figures=figures(evaluation),
         notes=notes(evaluation),
         plots=plots,

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-import jinja2
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from stallscan import __version__, evaluate, metrics, outline, plots, present, video
+from stallscan import __version__, evaluate, outline, plots, present, templates, video
 from stallscan.errors import InputError, NoOutlineError, RecordingError, SeveralOutlinesError
 from stallscan.evaluate import Evaluation
 from stallscan.files import write_text
@@ -44,14 +43,6 @@ CLIP_FRAMES = 434
 HOLD_BYTES = 192 * 2**20
 MOST_THREADS = 4
 POSTER_QUALITY = 70
-
-PLOT_WORDS = {
-    "confusion": "Confusion matrix of calls against labels",
-    "scores": "Histogram of the scores with the threshold",
-    "roc": "ROC curve",
-    "precision_recall": "Precision against recall",
-    "thresholds": "MCC, accuracy, precision, recall and F1 against the threshold",
-}
 
 
 class ReportSettings(Settings):
@@ -166,21 +157,18 @@ def write(
     paths = [found.get(filename) for filename in chosen["filename"]]
     clips = _make_clips(paths, settings, progress)
     cards = [_card(row, clip) for row, clip in zip(chosen.to_dict("records"), clips, strict=True)]
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            note=note,
-            head=_head(predictions, table, run),
-            counts=_counts(table),
-            plots=_plots(table, evaluation),
-            evaluation=evaluation,
-            figures=present.figures(evaluation) if evaluation else [],
-            cards=cards,
-            recordings=len(table),
-            moved=sum(path is None for path in paths),
-            version=__version__,
-        )
+    page = templates.render(
+        "report.html.j2",
+        note=note,
+        head=_head(predictions, table, run),
+        counts=_counts(table),
+        plots=_plots(table, evaluation),
+        evaluation=evaluation,
+        figures=present.figures(evaluation) if evaluation else [],
+        cards=cards,
+        recordings=len(table),
+        moved=sum(path is None for path in paths),
+        version=__version__,
     )
     write_text(out, page)
     return Written(Path(out), len(table), len(cards), sum(not card.clip.video for card in cards))
@@ -410,24 +398,12 @@ def _counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
     }
 
 
-def _plots(table: pd.DataFrame, evaluation: Evaluation | None) -> list[tuple[str, str]]:
+def _plots(table: pd.DataFrame, evaluation: Evaluation | None) -> dict[str, str]:
     """Words and ``data:`` address of each plot."""
     if evaluation:
-        figures = plots.evaluation_figures(evaluation.scored)
-    else:
-        scores = table["score"].dropna().to_numpy(float)
-        thresholds = sorted(set(table["threshold"].dropna()))
-        figures = {"scores": plots.score_histogram(scores, thresholds)} if scores.size else {}
-    return [(PLOT_WORDS[name], plots.as_data_uri(figure)) for name, figure in figures.items()]
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("stallscan", "assets"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = metrics.percent
-    return environment
+        return plots.as_images(plots.evaluation_figures(evaluation.scored, evaluation.curve))
+    scores = table["score"].dropna().to_numpy(float)
+    if not scores.size:
+        return {}
+    thresholds = sorted(set(table["threshold"].dropna()))
+    return plots.as_images({"scores": plots.score_histogram(scores, thresholds)})
