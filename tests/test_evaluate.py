@@ -14,7 +14,7 @@ from tests.predicted import prediction, write_tables
 
 
 def test_every_row_is_accounted_for(tables):
-    evaluation = evaluate.evaluate(*tables)
+    evaluation = evaluate.evaluate(*tables, partial=True)
     rows = evaluation.rows
     assert (rows.predictions, rows.labels, rows.labelled, rows.evaluated) == (9, 9, 8, 5)
     assert rows.without_call == Left(3, ("a/6.mp4", "a/7.mp4", "a/8.mp4"))
@@ -29,7 +29,7 @@ def test_every_row_is_accounted_for(tables):
 
 
 def test_mcc_is_restated_for_rarer_stalls(tables):
-    evaluation = evaluate.evaluate(*tables)
+    evaluation = evaluate.evaluate(*tables, partial=True)
     assert [at.prevalence for at in evaluation.mcc_at] == [0.09, 0.046, 0.02, 0.01, 0.003]
     at = evaluation.mcc_at[1]
     assert at.mcc == pytest.approx(metrics.reweighted_mcc(1 / 2, 2 / 3, 0.046))
@@ -69,14 +69,14 @@ def test_nothing_to_measure(tmp_path):
 def test_missing_labels_are_listed_and_refused_unless_asked_for(tables):
     predictions, labels = tables
     with pytest.raises(InputError) as raised:
-        evaluate.evaluate(predictions, labels, partial=False)
+        evaluate.evaluate(predictions, labels)
     message = str(raised.value)
     assert message.startswith(f"{labels}: 1 of 9 recordings in {predictions} have no label here")
     assert "a/9.mp4; add their labels, or measure the others only, with --partial" in message
     # A label without a prediction is counted, and no error: tables of labels hold more.
     table = pd.read_csv(predictions)
     table[table["filename"] != "a/9.mp4"].to_csv(predictions, index=False)
-    evaluation = evaluate.evaluate(predictions, labels, partial=False)
+    evaluation = evaluate.evaluate(predictions, labels)
     assert evaluation.rows.without_prediction == Left(1, ("b/0.mp4",))
 
 
@@ -138,7 +138,7 @@ def test_tables_of_training_runs_side_by_side(tmp_path):
         (tmp_path / run).mkdir()
         table.to_csv(tmp_path / run / name, index=False)
     random, by_project = (
-        evaluate.evaluate(find_table(tmp_path / run), by=by, partial=False)
+        evaluate.evaluate(find_table(tmp_path / run), by=by)
         for run, by in (("random", ["fold"]), ("by-project", []))
     )
     assert random.bundles == ("random",)

@@ -36,7 +36,7 @@ def test_pages_are():
                 SimpleNamespace(count=0, first=()),
             ),
         ),
-        **dict.fromkeys(("figures", "notes", "sheets"), []),
+        **dict.fromkeys(("figures", "notes", "sheets"), ()),
         "plots": {},
         "version": "0",
     }

@@ -166,7 +166,7 @@ def evaluate(
     about: Sequence[str | Path] = (),
     group: str | None = None,
     by: Sequence[str] | None = None,
-    partial: bool = True,
+    partial: bool = False,
 ) -> Evaluation:
     """Measure predictions against labels.
 

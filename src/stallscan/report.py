@@ -149,7 +149,10 @@ def write(
         If a table lacks a column or has wrong rows.
     """
     predictions, settings = Path(predictions), settings or ReportSettings()
-    evaluation = evaluate.evaluate(predictions, labels) if labels is not None else None
+    evaluation = None
+    if labels is not None:
+        # What has no label yet is shown, too: it is the one to look at.
+        evaluation = evaluate.evaluate(predictions, labels, partial=True)
     table = evaluation.table if evaluation else read_predictions(predictions)
     run = read_run(predictions)
     chosen = choose(table, settings.max_cards)
