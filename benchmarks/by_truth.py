@@ -15,7 +15,7 @@ import common
 import pandas as pd
 
 from stallscan import metrics
-from stallscan.evaluate import read_predictions
+from stallscan.predictions import read_predictions
 
 PREVALENCES = (0.3, 0.046)  # of the simulated corpus, and of the competition's test set (FACTS 4)
 GROUPS = ("motion", "kind", "shape", "difficulty")

@@ -20,11 +20,11 @@ import torch
 from common import HERE, machine, markdown, publish, say, show_progress, version
 from torch.nn import functional as F
 
+from stallscan import bootstrap, decide, features, files, metrics, nets, recipe, train
 from stallscan import bundle as bundles
 from stallscan import clip as clips
-from stallscan import decide, features, files, metrics, nets, recipe, train
 from stallscan.engine import TorchEngine
-from stallscan.metrics import Scored
+from stallscan.metrics import Interval, Scored
 from stallscan.recipe import Recipe
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
@@ -126,7 +126,7 @@ def main(
         "the difference in MCC to the recipe with the highest; where its interval holds 0, neither "
         "is better. A budget this small says how fast a recipe learns, not how far it gets.\n"
     )
-    publish(page or HERE / "recipes.md", "Recipes", lead, [_table(results, seed), tail])
+    publish(page or HERE / "recipes.md", "Recipes", lead, [_table(results), tail])
 
 
 def note(path: Path, measure: Callable[[], float]) -> float:
@@ -237,7 +237,7 @@ def score(folder: Path, corpus: Path) -> Scored:
     return Scored.check(table["stalled"].to_numpy(), scores, calls, (model.spec.threshold,))
 
 
-def _table(results: list[Result], seed: int) -> str:
+def _table(results: list[Result]) -> str:
     trained = [(result, result.scored) for result in results if result.scored is not None]
     best = max((scored for _, scored in trained), key=lambda one: metrics.measure(one).mcc)
     rows = []
@@ -252,24 +252,25 @@ def _table(results: list[Result], seed: int) -> str:
             rows.append([*row, "not run", *["-"] * 5])
             continue
         measured = metrics.measure(result.scored)
-        groups = np.arange(measured.count)
-        interval = metrics.mcc_interval(measured.confusion, measured.prevalence)
-        against = metrics.bootstrap_gain(best, result.scored, groups, seed)
+        interval = bootstrap.mcc_interval(measured.confusion, measured.prevalence)
+        against = bootstrap.mcc_gain(best, result.scored)
         rows.append(
             [
                 *row,
                 f"{result.training_seconds:,.0f}",
                 f"{measured.mcc:.3f}",
-                f"{interval.low:.3f} to {interval.high:.3f}" if interval else "-",
-                "the first"
-                if result.scored is best
-                else f"{against.low:+.3f} to {against.high:+.3f}",
+                _show(interval),
+                "the first" if result.scored is best else _show(against, sign="+"),
                 f"{measured.roc_auc or 0:.3f}",
                 f"{measured.pr_auc or 0:.3f}",
             ]
         )
     head = ["recipe", "net", "parameters", "s a clip", "training, CPU s", "MCC", "95 %"]
     return markdown([*head, "against the first", "ROC AUC", "PR AUC"], rows)
+
+
+def _show(interval: Interval | None, sign: str = "") -> str:
+    return f"{interval.low:{sign}.3f} to {interval.high:{sign}.3f}" if interval else "-"
 
 
 if __name__ == "__main__":

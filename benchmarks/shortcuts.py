@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from stallscan import bootstrap, decide, metrics, nets, recipe, workers
 from stallscan import clip as clips
-from stallscan import decide, metrics, nets, recipe, workers
 from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler
 from stallscan.outline import Box
 from stallscan.recipe import AugmentSettings, Recipe
@@ -469,7 +469,7 @@ def _mcc(labels: NDArray[np.bool_], calls: NDArray[np.bool_]) -> Floats:
 
 
 def _show_interval(draws: Floats) -> str:
-    low, high = np.percentile(draws, metrics.INTERVAL)
+    low, high = np.percentile(draws, bootstrap.INTERVAL)
     return f"{low:.3f} to {high:.3f}"
 
 

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+
+from tests.predicted import ROWS, prediction, write_tables
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 
@@ -43,3 +47,44 @@ def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "random"
     bundle.save(folder, spec, nets.build(net).state_dict(), "# random weights, for tests only\n")
     return folder
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> tuple[Path, Path]:
+    """Write `ROWS` as predictions.csv and labels.csv (which knows one more); return the paths."""
+    return write_tables(
+        tmp_path,
+        [prediction(name, status, score, call) for name, status, score, call, _ in ROWS],
+        [(name, label) for name, *_, label in ROWS if label is not None] + [("b/0.mp4", 1)],
+    )
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Two models' predictions for 600 recordings of 12 mice, labels, and a table about them."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(600) % 5 == 0
+    logits = 3.0 * labels - 2.0
+    names = [f"{row}.mp4" for row in range(600)]
+    for model, spread in (("old", 1.5), ("new", 0.7)):
+        scores = 1 / (1 + np.exp(-logits - rng.normal(0, spread, 600)))
+        rows = [
+            prediction(
+                name,
+                score=score,
+                call="stalled" if score >= 0.5 else "flowing",
+                threshold=0.5,
+                bundle=model,
+                frames=20 + index % 100,
+            )
+            for index, (name, score) in enumerate(zip(names, scores, strict=True))
+        ]
+        (tmp_path / model).mkdir()
+        write_tables(tmp_path / model, rows, [])
+    known = pd.DataFrame({"filename": names, "stalled": labels.astype(int)})
+    known["mouse"] = [f"m{row // 50}" for row in range(600)]
+    known.to_csv(tmp_path / "labels.csv", index=False)
+    about = pd.DataFrame({"filename": [f"train/{name}" for name in names]})
+    about["kind"] = np.where(labels, np.where(np.arange(600) % 2, "plug", "rouleau"), "flow")
+    about.to_csv(tmp_path / "about.csv", index=False)
+    return tmp_path

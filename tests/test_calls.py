@@ -8,7 +8,7 @@ from sklearn.metrics import matthews_corrcoef
 from stallscan import calls, decide
 from stallscan.calls import CallSettings
 from stallscan.errors import InputError, SettingsError, TableError
-from stallscan.evaluate import read_predictions
+from stallscan.predictions import read_predictions
 from stallscan.tables import PREDICTION_COLUMNS
 
 NAMES = [f"{index}.mp4" for index in range(8)]

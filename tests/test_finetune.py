@@ -1,5 +1,6 @@
 import logging
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -117,3 +118,9 @@ def test_few_mice_say_nothing_about_a_gain(tuned):
     _, comparison = tuned
     assert comparison.groups < finetune.FEWEST_HELD_OUT
     assert f"too few of mouse to say more: {comparison.groups} held out" in str(comparison)
+
+
+def test_a_gain_that_cannot_be_told_is_said(tuned):
+    _, comparison = tuned
+    text = str(replace(comparison, gain=None, groups=finetune.FEWEST_HELD_OUT))
+    assert "(too few of one class are held out to say more)" in text

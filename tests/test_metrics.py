@@ -1,4 +1,4 @@
-"""Metrics against hand-worked tables, scikit-learn, brute force and published figures."""
+"""Metrics against hand-worked tables, scikit-learn and published figures."""
 
 import math
 
@@ -8,23 +8,10 @@ import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stallscan import metrics
+from stallscan import metrics, shares
 from stallscan.errors import InputError
 from stallscan.metrics import Confusion, Scored
-
-
-def scored_from_counts(cells: Confusion) -> Scored:
-    """Recordings with these counts; called ones score 0.9, the others 0.1."""
-    labels = np.repeat([1, 0, 0, 1], cells)
-    calls = np.repeat([1, 1, 0, 0], cells)
-    return Scored.check(labels, np.where(calls == 1, 0.9, 0.1), calls)
-
-
-def random_scored(count: int, seed: int = 0) -> Scored:
-    rng = np.random.default_rng(seed)
-    labels = rng.random(count) < 0.3
-    scores = np.clip(rng.normal(0.3 + 0.35 * labels, 0.2), 0, 1).round(2)
-    return Scored.check(labels, scores, scores >= 0.5, [0.5])
+from tests.scored import random_scored, scored_from_counts
 
 
 def test_hand_worked_table():
@@ -105,7 +92,6 @@ def test_what_the_data_cannot_tell_is_none():
     stalled = metrics.measure(scored_from_counts(Confusion(4, 0, 0, 1)))
     assert (stalled.specificity, stalled.roc_auc, stalled.pr_auc) == (None, None, None)
     assert metrics.roc(scored_from_counts(Confusion(4, 0, 0, 1))) is None
-    assert metrics.mcc_interval(stalled.confusion, 0.5) is None
 
 
 @pytest.mark.parametrize(
@@ -122,44 +108,6 @@ def test_reweighting_to_the_own_prevalence_changes_nothing(tp, fp, tn, fn):
         return
     again = metrics.reweighted_mcc(tp / (tp + fn), tn / (tn + fp), (tp + fn) / (tp + fp + tn + fn))
     assert again == pytest.approx(metrics.mcc_of_counts(tp, fp, tn, fn), abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("cells", "spread"),
-    [
-        # FACTS 6: 85 % and 99.3 % on the whole test set (650 of 14,160 stalled) ...
-        (Confusion(553, 95, 13415, 97), 0.011),
-        # ... and on 800 validation clips with 71 stalls.
-        (Confusion(60, 5, 724, 11), 0.03),
-    ],
-)
-def test_interval_has_the_published_spread(cells, spread):
-    prevalence = cells.stalled / sum(cells)
-    low, high = metrics.mcc_interval(cells, prevalence)
-    assert low < metrics.mcc_of_counts(*cells) < high
-    # A 95 % interval is 3.92 SD wide.
-    assert (high - low) / 3.92 == pytest.approx(spread, rel=0.25)
-
-
-def test_interval_agrees_with_drawing_recordings():
-    scored = random_scored(400)
-    measured = metrics.measure(scored)
-    rng = np.random.default_rng(1)
-    stalled, flowing = scored.calls[scored.labels], scored.calls[~scored.labels]
-    hits = rng.choice(stalled, (2000, len(stalled))).sum(axis=1)
-    alarms = rng.choice(flowing, (2000, len(flowing))).sum(axis=1)
-    draws = metrics.mcc_of_counts(hits, alarms, len(flowing) - alarms, len(stalled) - hits)
-    expected = np.percentile(draws, [2.5, 97.5])
-    interval = metrics.mcc_interval(measured.confusion, measured.prevalence)
-    assert interval == pytest.approx(expected, abs=0.02)
-
-
-def test_interval_is_repeatable_and_never_certain():
-    perfect = Confusion(30, 0, 70, 0)
-    low, high = metrics.mcc_interval(perfect, 0.3)
-    assert low < 0.97
-    assert high == 1.0
-    assert metrics.mcc_interval(perfect, 0.3) == (low, high)
 
 
 @settings(max_examples=30)
@@ -225,202 +173,6 @@ def test_percent(share, text):
     assert metrics.percent(share) == text
 
 
-def test_the_interval_of_the_gain_is_that_of_the_difference():
-    rng = np.random.default_rng(0)
-    labels = rng.random(600) < 0.3
-    scores = np.where(labels, 0.9, 0.1)
-    right = Scored.check(labels, scores, labels, (0.5,))
-    flipped = rng.random(600) < 0.2
-    wrong = Scored.check(labels, scores, labels ^ flipped, (0.5,))
-    same = metrics.bootstrap_gain(right, right, np.arange(600), 0)
-    assert same == (0, 0)
-    gain = metrics.bootstrap_gain(wrong, right, np.arange(600), 0)
-    assert 0.3 < gain.low < gain.high < 0.6
-    # Twins bring no news: the interval is as wide as that of half the recordings.
-    groups = metrics.bootstrap_gain(wrong, right, np.arange(600) // 10, 0)
-    assert groups.high - groups.low == pytest.approx(gain.high - gain.low, rel=0.5)
-
-
-def weighted_figures(scored, weights):
-    """What scikit-learn says of recordings that were drawn so often, at their own prevalence."""
-    labels, scores = scored.labels, scored.scores
-    prevalence = labels.mean()
-    share = weights[labels].sum() / weights.sum()
-    # Weights that put the prevalence of the draw back to that of the sample.
-    fixed = weights * np.where(labels, prevalence / share, (1 - prevalence) / (1 - share))
-    return {
-        "roc_auc": reference.roc_auc_score(labels, scores, sample_weight=fixed),
-        "pr_auc": reference.average_precision_score(labels, scores, sample_weight=fixed),
-        "brier": reference.brier_score_loss(labels, scores, sample_weight=fixed),
-        "log_loss": reference.log_loss(labels, scores, sample_weight=fixed),
-        "mcc": reference.matthews_corrcoef(labels, scored.calls, sample_weight=fixed),
-        "precision": reference.precision_score(labels, scored.calls, sample_weight=fixed),
-        "recall": reference.recall_score(labels, scored.calls, sample_weight=fixed),
-        "f1": reference.f1_score(labels, scored.calls, sample_weight=fixed),
-        "accuracy": reference.accuracy_score(labels, scored.calls, sample_weight=fixed),
-    }
-
-
-@pytest.mark.parametrize("grouped", [False, True])
-def test_each_draw_is_what_scikit_learn_says_of_the_recordings_drawn(monkeypatch, grouped):
-    scored = random_scored(200)
-    groups = np.arange(200) // 9 if grouped else None
-    drawn_weights = []
-    real = metrics._weights
-
-    def keep(strata, seed):
-        for weights in real(strata, seed):
-            drawn_weights.append(weights)
-            yield weights
-
-    monkeypatch.setattr(metrics, "_weights", keep)
-    figures = metrics.draw(scored, groups).figures()
-    weights = np.concatenate(drawn_weights, axis=1)
-    assert weights.shape[1] == metrics.BOOTSTRAP_DRAWS
-    if grouped:
-        assert (weights.sum(axis=0) == 23).all()
-        weights = weights[groups]
-    else:
-        assert (weights[scored.labels].sum(axis=0) == scored.labels.sum()).all()
-    for draw in (0, 1, 500, 999):
-        for name, expected in weighted_figures(scored, weights[:, draw]).items():
-            assert figures[name][draw] == pytest.approx(expected), name
-        false_rate, recall, _ = reference.roc_curve(
-            scored.labels, scored.scores, sample_weight=weights[:, draw], drop_intermediate=False
-        )
-        for at in metrics.SPECIFICITIES:
-            expected = recall[false_rate <= 1 - at + 1e-9].max()
-            assert figures[metrics.sensitivity_name(at)][draw] == pytest.approx(expected)
-
-
-def test_groups_of_one_recording_are_recordings():
-    scored = random_scored(1000)
-    alone = metrics.draw(scored).figures()
-    single = metrics.draw(scored, np.arange(1000)).figures()
-    # 4: every recording stands there with three copies of itself, which is no news.
-    twins = Scored(*(np.repeat(part, 4) for part in (scored.labels, scored.scores, scored.calls)))
-    copied = metrics.draw(twins, np.repeat(np.arange(1000), 4)).figures()
-    naive = metrics.draw(twins).figures()
-    for name in ("mcc", "roc_auc", "pr_auc", "brier", "log_loss", "recall", "precision"):
-        width = np.diff(metrics.interval(alone[name]))
-        assert np.diff(metrics.interval(single[name])) == pytest.approx(width, rel=0.15)
-        assert np.diff(metrics.interval(copied[name])) == pytest.approx(width, rel=0.15)
-        assert np.diff(metrics.interval(naive[name])) == pytest.approx(width / 2, rel=0.2)
-
-
-def test_the_interval_by_group_holds_the_truth():
-    # 20 mice that differ; the truth is the ROC AUC over all mice there could be.
-    rng = np.random.default_rng(0)
-
-    def study(mice, each):
-        mouse = np.repeat(np.arange(mice), each)
-        labels = rng.random(mice * each) < 0.3
-        skill = rng.normal(1.5, 0.7, mice)[mouse]
-        scores = 1 / (1 + np.exp(-rng.normal(skill * labels, 1.0)))
-        return Scored.check(labels, scores, scores >= 0.6), mouse
-
-    truth = metrics.measure(study(4000, 40)[0]).roc_auc
-    held = {"mouse": 0, "recording": 0}
-    for _ in range(40):
-        scored, mouse = study(20, 40)
-        for name, groups in (("mouse", mouse), ("recording", None)):
-            low, high = metrics.interval(metrics.draw(scored, groups).roc_auc)
-            held[name] += low <= truth <= high
-    assert held["mouse"] >= 34
-    assert held["recording"] < held["mouse"] - 3
-
-
-def test_poisson_weights_come_to_the_same(monkeypatch):
-    scored = random_scored(3000)
-    drawn = metrics.draw(scored).figures()
-    monkeypatch.setattr(metrics, "POISSON_FROM", 0)
-    poisson = metrics.draw(scored).figures()
-    for name, values in drawn.items():
-        assert metrics.interval(poisson[name]) == pytest.approx(metrics.interval(values), rel=0.04)
-    table = metrics.POISSON_TABLE
-    assert (table.mean(), table.var()) == (pytest.approx(1, abs=1e-3), pytest.approx(1, abs=1e-2))
-
-
-def test_many_stalled_scores_are_thinned(monkeypatch):
-    scored = random_scored(20_000)
-    scores = (scored.scores + np.random.default_rng(0).random(20_000) * 1e-3).clip(0, 1)
-    scored = Scored.check(scored.labels, scores, scored.calls)
-    exact = metrics.draw(scored)
-    monkeypatch.setattr(metrics, "MOST_CUTS", 1000)
-    thinned = metrics.draw(scored)
-    for name in ("roc_auc", "pr_auc"):
-        assert getattr(thinned, name) == pytest.approx(getattr(exact, name), abs=1e-3)
-
-
-def test_equal_recordings_are_drawn_for_both_of_a_pair():
-    scored = random_scored(300)
-    worse = Scored.check(scored.labels, scored.scores[::-1], scored.calls)
-    again, other = metrics.draw(scored), metrics.draw(worse)
-    assert (again.roc_auc == metrics.draw(scored).roc_auc).all()
-    # The calls are the same, so are the draws of what depends on them.
-    assert (again.figures()["mcc"] == other.figures()["mcc"]).all()
-
-
-def test_what_draws_cannot_tell():
-    one = Scored.check([0] * 50, np.linspace(0, 1, 50), [0] * 40 + [1] * 10)
-    figures = metrics.draw(one).figures(metrics.smoothed_rates(metrics.count(one)))
-    told = {name for name, values in figures.items() if metrics.interval(values)}
-    assert told == {"specificity", "accuracy", "brier", "log_loss"}
-    # A single stalled recording is in two of three draws of groups: no interval from those.
-    rare = Scored.check([1] + [0] * 49, np.linspace(1, 0, 50), [1] + [0] * 49)
-    assert metrics.interval(metrics.draw(rare, np.arange(50)).roc_auc) is None
-    assert metrics.interval(metrics.draw(rare).roc_auc) == (1, 1)
-
-
-def test_rates_by_group_are_never_certain():
-    cells = Confusion(30, 0, 70, 0)
-    scored = scored_from_counts(cells)
-    groups = np.arange(100) % 12
-    expected = metrics.smoothed_rates(cells)
-    assert (metrics.group_rates(scored, groups).recall == expected.recall).all()
-    drawn = metrics.marginal_rates(metrics.draw(scored, groups), cells, grouped=True)
-    assert metrics.interval(drawn.recall).low < 0.95
-
-
-def test_rates_by_group_are_those_of_all_figures():
-    scored = random_scored(600)
-    groups = np.arange(600) % 25
-    rates, drawn = metrics.group_rates(scored, groups), metrics.draw(scored, groups).rates
-    assert rates.recall == pytest.approx(drawn.recall)
-    assert rates.specificity == pytest.approx(drawn.specificity)
-
-
-def test_the_curve_passes_through_the_stated_prevalences():
-    cells = Confusion(553, 95, 13415, 97)
-    scored = scored_from_counts(cells)
-    curve = metrics.mcc_curve(metrics.smoothed_rates(cells), metrics.measure(scored))
-    for at in metrics.PREVALENCES:
-        nearest = np.abs(curve.prevalence - at).argmin()
-        expected = metrics.reweighted_mcc(553 / 650, 13415 / 13510, curve.prevalence[nearest])
-        assert curve.mcc[nearest] == pytest.approx(expected)
-        low, high = metrics.mcc_interval(cells, curve.prevalence[nearest])
-        assert (curve.low[nearest], curve.high[nearest]) == pytest.approx((low, high))
-    flowing = scored_from_counts(Confusion(0, 1, 5, 0))
-    measured = metrics.measure(flowing)
-    assert metrics.mcc_curve(metrics.smoothed_rates(measured.confusion), measured) is None
-
-
-@pytest.mark.parametrize(
-    ("part", "whole", "low", "high"),
-    # Newcombe (1998), table I: 81/263, 15/148, 0/20, 1/29.
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson_as_published(part, whole, low, high):
-    assert metrics.wilson(part, whole) == pytest.approx((low, high), abs=5e-5)
-    assert metrics.wilson(whole - part, whole) == pytest.approx((1 - high, 1 - low), abs=5e-5)
-    assert metrics.wilson(0, 0) is None
-
-
 def test_hand_worked_reliability():
     labels = [0, 1, 0, 0, 1, 1]
     scores = [0.0, 0.05, 0.1, 0.12, 0.95, 1.0]
@@ -430,4 +182,4 @@ def test_hand_worked_reliability():
     assert [one.low for one in bins] == pytest.approx([0.0, 0.1, 0.9])
     assert [one.mean_score for one in bins] == pytest.approx([0.025, 0.11, 0.975])
     assert [one.share for one in bins] == [0.5, 0.0, 1.0]
-    assert bins[1].interval == metrics.wilson(0, 2)
+    assert bins[1].interval == shares.wilson(0, 2)[1:]

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from stallscan import correction, evaluate, power, rates, shares
+from stallscan import correction, evaluate, power, present, rates, shares
 from stallscan.correction import PERFECT, PUBLISHED, Errors
 from stallscan.errors import InputError, TableError
 from stallscan.metrics import Confusion
+from stallscan.predictions import Left, read_predictions
 from stallscan.tables import PREDICTION_COLUMNS
 
 COUNTED = Errors.counted(425, 500, 1986, 2000)  # 85 % and 99.3 %
@@ -103,6 +104,31 @@ def test_intervals_are_those_of_statsmodels(part, whole):
     low, high = shares.jeffreys(part, whole)[1:]
     assert low == (0 if part == 0 else pytest.approx(expected[0]))
     assert high == (1 if part == whole else pytest.approx(expected[1]))
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "low", "high"),
+    # Newcombe (1998), table I: 81/263, 15/148, 0/20, 1/29.
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_as_published(part, whole, low, high):
+    assert shares.wilson(part, whole)[1:] == pytest.approx((low, high), abs=5e-5)
+    assert shares.wilson(whole - part, whole)[1:] == pytest.approx((1 - high, 1 - low), abs=5e-5)
+
+
+def test_a_share_lies_within_its_limits():
+    # All but 0 of 0; at 29 of 29 rounding leaves the upper limit below 1.
+    part, whole = (counts[1:] for counts in np.triu_indices(400))
+    share = shares.wilson(part, whole)
+    assert (share.low >= 0).all()
+    assert (share.low <= share.value).all()
+    assert (share.value <= share.high).all()
+    assert (share.high <= 1).all()
 
 
 @given(st.integers(0, 300), st.integers(30, 60), st.integers(900, 1000))
@@ -267,18 +293,18 @@ def test_tables_are_written_and_shown(tmp_path):
 
 def test_every_recording_is_accounted_for(tmp_path):
     calls, groups = write_study(tmp_path, MICE)
-    table = evaluate.read_predictions(calls)
+    table = read_predictions(calls)
     table.loc[0, "call"] = "review"
     table.loc[1, ["status", "call"]] = ["damaged", "unscorable"]
-    extra = table.iloc[[5]].assign(filename="stranger.mp4")
+    extra = pd.concat([table.iloc[[5]].assign(filename=f"stranger{n}.mp4") for n in (1, 2)])
     pd.concat([table.iloc[:-1], extra]).to_csv(calls, index=False)
     result = rates.rate(calls, groups, COUNTED)
     first = result.mice[0]
     assert (first.review, first.unscorable, first.rate.scored) == (1, 1, 398)
-    assert result.without_group == evaluate.Left(1, ("stranger.mp4",))
-    assert result.without_call == evaluate.Left(1, (table["filename"].iloc[-1],))
+    assert result.without_group == Left(2, ("stranger1.mp4", "stranger2.mp4"))
+    assert result.without_call == Left(1, (table["filename"].iloc[-1],))
     said = " ".join(result.sentences())
-    assert "1 recordings have no row in the groups table and are left out: stranger.mp4" in said
+    assert "2 recordings have no row in the groups table and are left out: stranger1.mp4" in said
     assert "of the groups table have no call" in said
 
 
@@ -299,7 +325,7 @@ def test_a_group_with_one_mouse_is_given_and_not_tested(tmp_path):
 
 def test_a_mouse_that_was_not_scored_is_left_out_of_its_group(tmp_path):
     calls, groups = write_study(tmp_path, MICE)
-    table = evaluate.read_predictions(calls)
+    table = read_predictions(calls)
     table.loc[table["filename"].str.startswith("m1-"), "call"] = "review"
     table.to_csv(calls, index=False)
     result = rates.rate(calls, groups, COUNTED)
@@ -353,7 +379,7 @@ def test_wrong_groups_tables(tmp_path, text, message):
 
 
 def test_missing_groups_table(tmp_path):
-    with pytest.raises(InputError, match="cannot be opened"):
+    with pytest.raises(InputError, match=r"no such file; .* filename and any of field, mouse and"):
         rates.read_groups(tmp_path / "none.csv")
 
 
@@ -397,9 +423,9 @@ def test_errors_are_read_from_an_evaluation(tmp_path):
 def test_errors_of_what_evaluate_writes(tmp_path):
     calls, _ = write_study(tmp_path, MICE)
     labels = tmp_path / "labels.csv"
-    table = evaluate.read_predictions(calls)
+    table = read_predictions(calls)
     table.assign(stalled=(table["call"] == "stalled").astype(int)).to_csv(labels, index=False)
-    path = evaluate.write(evaluate.evaluate(calls, labels), tmp_path / "out")
+    path = present.write(evaluate.evaluate(calls, labels), tmp_path / "out")
     errors = Errors.read(path)
     assert (errors.stalled, errors.flowing, errors.sensitivity) == (60, 2340, 1.0)
     assert (errors.bundles, errors.thresholds) == (("default 0123",), (0.5,))

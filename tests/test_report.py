@@ -176,7 +176,7 @@ def test_header_counts_and_evaluation(labelled):
     assert "2026-01-02 03:04 UTC" in page.text
     assert "MCC re-weighted to 0.3 %" in page.text
     assert "1 labelled but without a call: bare.mp4" in page.text
-    assert sum(address.startswith("data:image/svg") for address in page.addresses) == 5
+    assert sum(address.startswith("data:image/svg") for address in page.addresses) == 7
 
 
 def test_plain_page_has_the_histogram_only(plain):
@@ -228,12 +228,19 @@ def test_moved_recordings(run, tmp_path):
         report.write(predictions, tmp_path / "x.html", recordings=[tmp_path / "gone"])
 
 
-@pytest.mark.parametrize("notes", [None, "{", "[]", '{"paths": 3, "recordings": "x"}'])
+@pytest.mark.parametrize("notes", [None, '{"paths": 3, "recordings": "x"}'])
 def test_report_does_without_run_notes(run, tmp_path, notes):
     (tmp_path / "predictions.csv").write_bytes((run / "predictions.csv").read_bytes())
     if notes is not None:
         (tmp_path / "run.json").write_text(notes)
     assert report.write(tmp_path / "predictions.csv", tmp_path / "x.html").without_clip == 8
+
+
+def test_broken_run_notes_are_refused(run, tmp_path):
+    (tmp_path / "predictions.csv").write_bytes((run / "predictions.csv").read_bytes())
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"run\.json: not readable .*; remove or restore it"):
+        report.write(tmp_path / "predictions.csv", tmp_path / "x.html")
 
 
 def test_unfinished_run_is_called_so(tmp_path):

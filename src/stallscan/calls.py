@@ -1,6 +1,5 @@
 """Calls made anew from scores that stand: one table of predictions or several, no video is read."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,11 +12,10 @@ from pydantic import Field, model_validator
 
 from stallscan import decide, files, tables
 from stallscan.errors import InputError, TableError
-from stallscan.evaluate import match, read_predictions
+from stallscan.predictions import match, read_chosen, read_predictions, read_run
 from stallscan.settings import Settings
 
 SUBMISSION_NAME = "submission.csv"
-NOTHING_CHOSEN = pd.DataFrame({"filename": [], "stalled": []}, dtype=object)
 Floats = NDArray[np.float64]
 
 
@@ -203,7 +201,7 @@ def decide_anew(
     """
     paths = [Path(path) for path in predictions]
     read = [read_predictions(path) for path in paths]
-    runs = [_read_run(path) for path in paths]
+    runs = [read_run(path) for path in paths]
     _check_same(paths, read)
     first = read[0].set_index("filename", drop=False)
     aligned = [first, *(table.set_index("filename").loc[first.index] for table in read[1:])]
@@ -228,10 +226,8 @@ def decide_anew(
             chose = pd.DataFrame({"filename": names[known >= 0], "stalled": known[known >= 0]})
             work.chosen_on.append(chose)
     # What chose a threshold before, or the threshold of one of the models, has been seen for good.
-    work.chosen_on += [
-        tables.read_labels(path) for path in map(_chosen_path, paths) if path.is_file()
-    ]
-    chosen_on = pd.concat([NOTHING_CHOSEN, *work.chosen_on]).drop_duplicates("filename")
+    work.chosen_on += [read_chosen(path) for path in paths]
+    chosen_on = pd.concat(work.chosen_on).drop_duplicates("filename")
     decision = {
         **settings.model_dump(mode="json"),
         "tables": [str(path.resolve()) for path in paths],
@@ -467,10 +463,6 @@ def _as_table(
     return table
 
 
-def _chosen_path(predictions: Path) -> Path:
-    return predictions.with_name(tables.CHOSEN_NAME)
-
-
 def _labelled(labels: str | Path, names: "pd.Series[str]") -> NDArray[np.int64]:
     """Give the label of each recording, -1 where there is none."""
     table = tables.read_labels(labels)
@@ -488,15 +480,3 @@ def _check_same(paths: Sequence[Path], all_tables: Sequence[pd.DataFrame]) -> No
                 f"{paths[0]} and {path}: {len(different):,} recordings stand in one of them only: "
                 f"{tables.listed(different)}; predict the same recordings with every model"
             )
-
-
-def _read_run(predictions: Path) -> dict[str, Any]:
-    """Read what stands beside a table; nothing where it is missing."""
-    path = predictions.with_name(tables.RUN_NAME)
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable ({error}); remove or restore it") from None
-    return run if isinstance(run, dict) else {}

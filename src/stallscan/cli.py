@@ -537,25 +537,25 @@ def evaluate(
     """
     from rich.console import Console
 
+    from stallscan import comparison as comparisons
     from stallscan import evaluate as module
-    from stallscan import plots
+    from stallscan import plots, present
+    from stallscan.predictions import find_table
 
     def measure(path: Path, by: list[str] | None) -> module.Evaluation:
         return module.evaluate(
-            module.find_table(path), labels, about=about or (), group=group, by=by, partial=partial
+            find_table(path), labels, about=about or (), group=group, by=by, partial=partial
         )
 
     evaluation = measure(predictions, by)
-    comparison = module.compare(evaluation, measure(against, [])) if against else None
-    drawn = plots.evaluation_figures(evaluation.scored)
-    drawn |= plots.calibration_figures(evaluation.scored, evaluation.curve)
+    comparison = comparisons.compare(evaluation, measure(against, [])) if against else None
+    drawn = plots.evaluation_figures(evaluation.scored, evaluation.curve)
     plots.save(drawn, out)
-    shown = {plots.WORDS[name]: plots.as_data_uri(figure) for name, figure in drawn.items()}
-    page = module.write_page(evaluation, shown, out, comparison)
-    module.write(evaluation, out, comparison)
-    for table in module.tables(evaluation, comparison):
+    page = present.write_page(evaluation, plots.as_images(drawn), out, comparison)
+    present.write(evaluation, out, comparison)
+    for table in present.tables(evaluation, comparison):
         Console().print(table)
-    for note in module.notes(evaluation):
+    for note in present.notes(evaluation):
         _print(note)
     _print(f"metrics, plots and {page.name} -> {page.parent}")
 
@@ -677,11 +677,11 @@ def demo(*, out: Out = Path("stallscan-demo")) -> None:
     from rich.console import Console
 
     from stallscan import demo as module
-    from stallscan import evaluate as evaluation_module
+    from stallscan import present
 
     with contextlib.ExitStack() as stack:
         made = module.run(out, lambda name: stack.enter_context(_progress(name)))
-    Console().print(evaluation_module.as_table(made.evaluation))
+    Console().print(present.as_table(made.evaluation))
     _print(f"All recordings are simulated. Open the report: {made.report.resolve()}")
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jinja2
 import torch
 from torch import nn
 
@@ -12,8 +11,8 @@ from stallscan.bundle import BundleSpec
 from stallscan.decide import Calibration
 from stallscan.errors import InputError
 from stallscan.recipe import Recipe
+from stallscan.templates import render
 
-CARD = Path(__file__).with_name("assets") / "imported.md.j2"
 # The published nets stand in their state dicts behind this name.
 PREFIX = "cnn."
 # Fewest and most frames, and the share of stalled ones, of the recordings that the third place
@@ -73,7 +72,8 @@ def import_weights(
         "provenance": provenance,
     }
     spec = BundleSpec.parse(known, "imported weights")
-    return bundles.save(out, spec, net.state_dict(), _card(spec))
+    card = render("imported.md.j2", spec=spec) + "\n"
+    return bundles.save(out, spec, net.state_dict(), card)
 
 
 def _load(net: nn.Module, weights: dict[str, torch.Tensor], state: Path, recipe: Recipe) -> None:
@@ -83,9 +83,3 @@ def _load(net: nn.Module, weights: dict[str, torch.Tensor], state: Path, recipe:
             "unknown or of another shape; name the net with --net"
         )
     net.load_state_dict(weights)
-
-
-def _card(spec: BundleSpec) -> str:
-    template = jinja2.Template(CARD.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined)
-    text: str = template.render(spec=spec)
-    return text + "\n"

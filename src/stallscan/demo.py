@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stallscan import evaluate, plots, predict, report, simulate
+from stallscan import evaluate, plots, predict, present, report, simulate
 from stallscan.evaluate import Evaluation
 
 # The seed is far from those that shipped bundles are trained on: the recordings are new to them.
@@ -50,8 +50,8 @@ def run(out: Path, stage: Callable[[str], Progress]) -> Demonstration:
     summary = predict.predict([corpus / "train"], out, progress=stage("predicting"))
     labels = corpus / "train_labels.csv"
     evaluation = evaluate.evaluate(summary.table, labels)
-    evaluate.write(evaluation, out)
-    plots.evaluation(evaluation.scored, out)
+    present.write(evaluation, out)
+    plots.evaluation(evaluation.scored, out, evaluation.curve)
     page = out / "report.html"
     report.write(
         summary.table, page, labels=labels, note=NOTE, progress=stage("writing the report")

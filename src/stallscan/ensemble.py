@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -22,8 +21,8 @@ from stallscan.decide import Calibration
 from stallscan.drift import Reference
 from stallscan.errors import InputError, TableError
 from stallscan.settings import Settings
+from stallscan.templates import render
 
-CARD = Path(__file__).with_name("assets") / "ensemble.md.j2"
 # What train writes beside a bundle: the recordings held back, with their scores.
 HELD_OUT_NAME = "validation.csv"
 
@@ -111,7 +110,9 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
     else:
         spec = _average(base, members, settings, held_out)
     spec = _describe(spec, members, held_out)
-    bundles.save_ensemble(out, spec, members, _card(spec, members))
+    measured = spec.metrics.get("validation")
+    card = render("ensemble.md.j2", spec=spec, members=members, measured=measured) + "\n"
+    bundles.save_ensemble(out, spec, members, card)
     return spec
 
 
@@ -281,11 +282,3 @@ def _fit_weights(odds: Floats, labels: NDArray[np.int64]) -> tuple[float, ...]:
         return (1.0,) * count
     weights: list[float] = (found / found.sum()).round(6).tolist()
     return tuple(weights)
-
-
-def _card(spec: EnsembleSpec, members: Sequence[Bundle]) -> str:
-    template = jinja2.Template(
-        CARD.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    text: str = template.render(spec=spec, members=members, measured=spec.metrics.get("validation"))
-    return text + "\n"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stallscan import bootstrap, decide, files, metrics, store, train, video
 from stallscan import bundle as bundles
 from stallscan import catalog as catalogs
-from stallscan import decide, files, metrics, store, train, video
 from stallscan.bundle import Bundle
 from stallscan.engine import TorchEngine
 from stallscan.errors import InputError
@@ -62,8 +62,8 @@ class Comparison:
         The run folder.
     before, after : Side
         The bundle given, and the new one.
-    gain : Interval
-        95 % of the difference in MCC, by bootstrap over the groups.
+    gain : Interval or None
+        95 % of the difference in MCC, by bootstrap over the groups; None where it cannot be told.
     group : str
         The column that groups are named by; empty: there is none.
     groups : int
@@ -73,7 +73,7 @@ class Comparison:
     folder: Path
     before: Side
     after: Side
-    gain: Interval
+    gain: Interval | None
     group: str
     groups: int
 
@@ -104,6 +104,8 @@ class Comparison:
         verdict = f"MCC {gain:+.3f} "
         if self.groups < FEWEST_HELD_OUT:
             verdict += f"(too few of {self.group} to say more: {self.groups} held out)"
+        elif self.gain is None:
+            verdict += "(too few of one class are held out to say more)"
         else:
             verdict += f"({self.gain.low:+.3f} to {self.gain.high:+.3f}): "
             verdict += (
@@ -189,7 +191,7 @@ def fine_tune(
     held_out = held_out.assign(score_before=scored[0].scores, score_after=scored[1].scores)
     files.write_text(run / "held_out.csv", held_out.to_csv(index=False))
     groups = held_out[group].to_numpy() if group else np.arange(len(held_out))
-    gain = metrics.bootstrap_gain(scored[0], scored[1], groups, seed)
+    gain = bootstrap.mcc_gain(scored[0], scored[1], groups if group else None)
     comparison = Comparison(
         folder=run,
         before=_measure(before, scored[0]),
@@ -292,7 +294,7 @@ def _score(model: Bundle, clips: Store, rows: pd.DataFrame) -> Scored:
 
 def _measure(model: Bundle, scored: Scored) -> Side:
     measured = metrics.measure(scored)
-    interval = metrics.mcc_interval(measured.confusion, measured.prevalence)
+    interval = bootstrap.mcc_interval(measured.confusion, measured.prevalence)
     return Side(model.label, measured, interval)
 
 

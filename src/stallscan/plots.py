@@ -19,10 +19,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stallscan import metrics
+from stallscan import bootstrap, metrics
+from stallscan.bootstrap import Curve
 from stallscan.errors import InputError, TableError
 from stallscan.files import atomic_path, make_folder
-from stallscan.metrics import Curve, Floats, Metrics, Scored
+from stallscan.metrics import Floats, Metrics, Scored
 from stallscan.tables import HISTORY_COLUMNS
 
 BLACK, GREY, LIGHT = "#1a1a1a", "#6b6b6b", "#dcdcdc"
@@ -92,15 +93,14 @@ def evaluation(scored: Scored, out: str | Path, curve: Curve | None = None) -> l
     Returns
     -------
     list of Path
-        The files: confusion, scores, roc, precision_recall, thresholds, reliability and
-        mcc_by_prevalence.
+        The files, called after the names in `WORDS`.
 
     Raises
     ------
     InputError
         If the folder cannot be made or written.
     """
-    return save(evaluation_figures(scored) | calibration_figures(scored, curve), out)
+    return save(evaluation_figures(scored, curve), out)
 
 
 def save(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
@@ -122,26 +122,17 @@ def save(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
     return paths
 
 
-def evaluation_figures(scored: Scored) -> dict[str, Figure]:
-    """Draw the plots of an evaluation; the keys are the names `evaluation` writes them under."""
+def evaluation_figures(scored: Scored, curve: Curve | None = None) -> dict[str, Figure]:
+    """Draw the plots of an evaluation by their names in `WORDS`; arguments as for `evaluation`."""
+    measured = metrics.measure(scored)
+    if curve is None:
+        curve = bootstrap.mcc_curve(bootstrap.smoothed_rates(measured.confusion), measured)
     return {
         "confusion": confusion(scored),
         "scores": score_histogram(scored.scores, scored.thresholds, scored.labels),
         "roc": roc(scored),
         "precision_recall": precision_recall(scored),
         "thresholds": by_threshold(scored),
-    }
-
-
-def calibration_figures(scored: Scored, curve: Curve | None = None) -> dict[str, Figure]:
-    """Draw what the scores promise, and MCC where stalls are rarer.
-
-    The keys are the names `evaluation` writes them under; `curve` as there.
-    """
-    measured = metrics.measure(scored)
-    if curve is None:
-        curve = metrics.mcc_curve(metrics.smoothed_rates(measured.confusion), measured)
-    return {
         "reliability": reliability(scored),
         "mcc_by_prevalence": mcc_by_prevalence(curve, measured),
     }
@@ -355,7 +346,7 @@ def mcc_by_prevalence(curve: Curve | None, measured: Metrics) -> Figure:
     Parameters
     ----------
     curve : Curve or None
-        From `metrics.mcc_curve`.
+        From `bootstrap.mcc_curve`.
     measured : Metrics
         Marks the sample's own prevalence.
     """
@@ -399,6 +390,11 @@ def as_data_uri(figure: Figure) -> str:
     buffer = io.BytesIO()
     _save(figure, buffer, "svg")
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def as_images(figures: Mapping[str, Figure]) -> dict[str, str]:
+    """Give figures of `WORDS` for a page: what each shows, and its ``data:`` address."""
+    return {WORDS[name]: as_data_uri(figure) for name, figure in figures.items()}
 
 
 def _read_history(path: Path) -> pd.DataFrame:

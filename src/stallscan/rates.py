@@ -14,7 +14,6 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from stallscan import evaluate
 from stallscan.correction import (
     Comparison,
     Errors,
@@ -26,13 +25,14 @@ from stallscan.correction import (
     say_measured,
 )
 from stallscan.errors import InputError, TableError
-from stallscan.evaluate import DECIDED, Left
 from stallscan.files import make_folder, write_text
 from stallscan.metrics import Interval, percent
+from stallscan.predictions import DECIDED, OPEN, Left, match, read_predictions, read_text
 from stallscan.tables import MOUSE_COLUMNS, listed
 
 # The columns of the groups table, by any of their names.
 COLUMNS = {"field": ("field",), "mouse": MOUSE_COLUMNS, "group": ("group",)}
+GROUPS = "a CSV table with filename and any of field, mouse and group"
 # What the recordings of a table without groups are called.
 ONE_GROUP = "all"
 
@@ -157,9 +157,7 @@ class Rates:
             (self.without_call, "of the groups table have no call"),
         ):
             if left.count:
-                more = left.count - len(left.first)
-                names = ", ".join(left.first) + (f" and {more:,} more" if more else "")
-                yield f"{left.count:,} recordings {where} and are left out: {names}"
+                yield f"{left.count:,} recordings {where} and are left out: {left}"
 
 
 def rate(
@@ -188,9 +186,10 @@ def rate(
         If a table is wrong; rows are named.
     """
     calls, groups = Path(calls), Path(groups)
-    predictions, units = evaluate.read_predictions(calls), read_groups(groups)
-    partner = evaluate.match(predictions["filename"], units["filename"])
-    table = predictions.assign(partner=partner).merge(
+    predictions, units = read_predictions(calls), read_groups(groups)
+    partner = match(predictions["filename"], units["filename"])
+    known = predictions.assign(partner=partner).dropna(subset="partner")
+    table = known.merge(
         units.rename(columns={"filename": "partner"}), on="partner", validate="one_to_one"
     )
     if table.empty:
@@ -249,7 +248,7 @@ def read_groups(path: str | Path) -> pd.DataFrame:
         two mice or a mouse in two groups; rows are named.
     """
     path = Path(path)
-    raw = _read_text(path)
+    raw = read_text(path, GROUPS)
     found = {
         what: next((name for name in names if name in raw), None) for what, names in COLUMNS.items()
     }
@@ -320,7 +319,7 @@ def _count(table: pd.DataFrame, levels: list[str]) -> list[_Counts]:
     counted = []
     for _, rows in table.groupby(levels[0], sort=False):
         calls = rows["call"].value_counts()
-        number = {call: int(calls.get(call, 0)) for call in (*DECIDED, *evaluate.OPEN)}
+        number = {call: int(calls.get(call, 0)) for call in (*DECIDED, *OPEN)}
         counted.append(
             _Counts(
                 names={level: str(rows[level].iloc[0]) for level in levels},
@@ -432,21 +431,6 @@ def _refuse_other_calls(calls: Path, table: pd.DataFrame, errors: Errors) -> Non
                 f"specificity were measured with {listed(names[0])}; evaluate what was used, or "
                 "state sensitivity and specificity"
             )
-
-
-def _read_text(path: Path) -> pd.DataFrame:
-    try:
-        # As text, so that mouse 007 stays itself; spreadsheet programs put a byte order mark first.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be opened ({error.strerror or error}); give a CSV table with filename "
-            "and any of field, mouse and group"
-        ) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise TableError(f"{path}: not readable as a CSV table in UTF-8 ({reason})") from None
-    return table.fillna("")
 
 
 def _refuse_two(path: Path, table: pd.DataFrame, part: str, whole: str) -> None:

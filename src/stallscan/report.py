@@ -6,7 +6,6 @@ its looping clip. Nothing in it is loaded from elsewhere, so it can be mailed an
 
 import base64
 import datetime
-import json
 import math
 import os
 import tempfile
@@ -17,19 +16,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-import jinja2
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from stallscan import __version__, evaluate, metrics, outline, plots, video
+from stallscan import __version__, evaluate, outline, plots, present, templates, video
 from stallscan.errors import InputError, NoOutlineError, RecordingError, SeveralOutlinesError
 from stallscan.evaluate import Evaluation
 from stallscan.files import write_text
 from stallscan.outline import Box
+from stallscan.predictions import DECIDED, match, read_predictions, read_run
 from stallscan.recording import Frames, Recording
 from stallscan.settings import Settings
-from stallscan.tables import RUN_NAME
 from stallscan.video import Source
 
 # A clip's longer side is scaled down to this; smaller ones are scaled up by the browser, because
@@ -45,14 +43,6 @@ CLIP_FRAMES = 434
 HOLD_BYTES = 192 * 2**20
 MOST_THREADS = 4
 POSTER_QUALITY = 70
-
-PLOT_WORDS = {
-    "confusion": "Confusion matrix of calls against labels",
-    "scores": "Histogram of the scores with the threshold",
-    "roc": "ROC curve",
-    "precision_recall": "Precision against recall",
-    "thresholds": "MCC, accuracy, precision, recall and F1 against the threshold",
-}
 
 
 class ReportSettings(Settings):
@@ -153,35 +143,35 @@ def write(
     Raises
     ------
     InputError
-        If a table is missing or has no rows, the labels fit no prediction, `recordings` do not
-        exist, or `out` cannot be written.
+        If a table is missing or has no rows, ``run.json`` is broken, the labels fit no prediction,
+        `recordings` do not exist, or `out` cannot be written.
     TableError
         If a table lacks a column or has wrong rows.
     """
     predictions, settings = Path(predictions), settings or ReportSettings()
-    evaluation = evaluate.evaluate(predictions, labels) if labels is not None else None
-    table = evaluation.table if evaluation else evaluate.read_predictions(predictions)
-    run = _read_run(predictions)
+    evaluation = None
+    if labels is not None:
+        # What has no label yet is shown, too: it is the one to look at.
+        evaluation = evaluate.evaluate(predictions, labels, partial=True)
+    table = evaluation.table if evaluation else read_predictions(predictions)
+    run = read_run(predictions)
     chosen = choose(table, settings.max_cards)
     found = _find_recordings(table["filename"], run, recordings)
     paths = [found.get(filename) for filename in chosen["filename"]]
     clips = _make_clips(paths, settings, progress)
     cards = [_card(row, clip) for row, clip in zip(chosen.to_dict("records"), clips, strict=True)]
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            note=note,
-            head=_head(predictions, table, run),
-            counts=_counts(table),
-            plots=_plots(table, evaluation),
-            evaluation=evaluation,
-            figures=evaluate.figures(evaluation) if evaluation else [],
-            cards=cards,
-            recordings=len(table),
-            moved=sum(path is None for path in paths),
-            version=__version__,
-        )
+    page = templates.render(
+        "report.html.j2",
+        note=note,
+        head=_head(predictions, table, run),
+        counts=_counts(table),
+        plots=_plots(table, evaluation),
+        evaluation=evaluation,
+        figures=present.figures(evaluation) if evaluation else [],
+        cards=cards,
+        recordings=len(table),
+        moved=sum(path is None for path in paths),
+        version=__version__,
     )
     write_text(out, page)
     return Written(Path(out), len(table), len(cards), sum(not card.clip.video for card in cards))
@@ -196,7 +186,7 @@ def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        As `evaluate.read_predictions` or `evaluate.join` give it.
+        As `predictions.read_predictions` or `evaluate.join` give it.
     most : int
         How many rows to take at most.
     """
@@ -204,7 +194,7 @@ def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
     groups = (
         (_wrong(table), -distance),
         (table["call"] == "stalled", -table["score"]),
-        (~table["call"].isin(evaluate.DECIDED), pd.Series(0.0, table.index)),
+        (~table["call"].isin(DECIDED), pd.Series(0.0, table.index)),
         (pd.Series(True, table.index), distance),
     )
     conditions = [np.asarray(condition, dtype=bool) for condition, _ in groups]
@@ -313,15 +303,6 @@ def _make_clips(
     return clips
 
 
-def _read_run(predictions: Path) -> dict[str, Any]:
-    """Read ``run.json`` beside the table; the report does without it where it is missing."""
-    try:
-        run = json.loads(predictions.with_name(RUN_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return run if isinstance(run, dict) else {}
-
-
 def _find_recordings(
     filenames: "pd.Series[str]", run: dict[str, Any], recordings: Sequence[str | Path] | None
 ) -> dict[str, Path]:
@@ -330,7 +311,7 @@ def _find_recordings(
     if not sources:
         return {}
     paths = {source.filename: source.path for source in sources}
-    partners = evaluate.match(filenames, pd.Series(list(paths), dtype=filenames.dtype))
+    partners = match(filenames, pd.Series(list(paths), dtype=filenames.dtype))
     pairs = zip(filenames, partners, strict=True)
     return {filename: paths[partner] for filename, partner in pairs if partner in paths}
 
@@ -354,7 +335,7 @@ def _wrong(table: pd.DataFrame) -> "pd.Series[bool]":
 
 def _card(row: dict[Any, Any], clip: Clip) -> Card:
     label = {0.0: "flowing", 1.0: "stalled"}.get(row.get("stalled", math.nan), "")
-    is_wrong = label != "" and row["call"] in evaluate.DECIDED and row["call"] != label
+    is_wrong = label != "" and row["call"] in DECIDED and row["call"] != label
     words = {"stalled": "missed stall", "flowing": "false alarm"}
     frames = _known(row["frames"])
     return Card(
@@ -420,24 +401,12 @@ def _counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
     }
 
 
-def _plots(table: pd.DataFrame, evaluation: Evaluation | None) -> list[tuple[str, str]]:
+def _plots(table: pd.DataFrame, evaluation: Evaluation | None) -> dict[str, str]:
     """Words and ``data:`` address of each plot."""
     if evaluation:
-        figures = plots.evaluation_figures(evaluation.scored)
-    else:
-        scores = table["score"].dropna().to_numpy(float)
-        thresholds = sorted(set(table["threshold"].dropna()))
-        figures = {"scores": plots.score_histogram(scores, thresholds)} if scores.size else {}
-    return [(PLOT_WORDS[name], plots.as_data_uri(figure)) for name, figure in figures.items()]
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("stallscan", "assets"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = metrics.percent
-    return environment
+        return plots.as_images(plots.evaluation_figures(evaluation.scored, evaluation.curve))
+    scores = table["score"].dropna().to_numpy(float)
+    if not scores.size:
+        return {}
+    thresholds = sorted(set(table["threshold"].dropna()))
+    return plots.as_images({"scores": plots.score_histogram(scores, thresholds)})

@@ -51,9 +51,11 @@ def wilson(part: ArrayLike, whole: ArrayLike) -> Share:
         Counts; whole at least 1.
     """
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    share = part / whole
     centre = (part + Z**2 / 2) / (whole + Z**2)
     half = Z * np.sqrt(part * (whole - part) / whole + Z**2 / 4) / (whole + Z**2)
-    return Share(part / whole, np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0))
+    # Rounding must not put a limit beyond 0, 1 or the share itself.
+    return Share(share, np.clip(centre - half, 0.0, share), np.clip(centre + half, share, 1.0))
 
 
 def jeffreys(part: ArrayLike, whole: ArrayLike) -> Share:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
 import pytorch_lightning as lightning
@@ -40,10 +39,10 @@ from stallscan.errors import InputError, StoreError
 from stallscan.recipe import Recipe
 from stallscan.store import Store
 from stallscan.tables import read_labels, read_metadata
+from stallscan.templates import render
 from stallscan.video import Source
 
 CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
-CARD = Path(__file__).with_name("assets") / "card.md.j2"
 log = logging.getLogger("stallscan")
 Progress = Callable[[int, int], None]
 Logits = NDArray[np.float64]
@@ -414,8 +413,5 @@ def _summary(run: Path, specs: Sequence[BundleSpec], held_out: pd.DataFrame) -> 
 
 def _card(spec: BundleSpec) -> str:
     """Model card: what the bundle is, what it was trained on, and what its figures mean."""
-    template = jinja2.Template(
-        CARD.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    text: str = template.render(spec=spec, measured=spec.metrics["validation"])
-    return text + "\n"
+    measured = spec.metrics["validation"]
+    return render("card.md.j2", spec=spec, measured=measured) + "\n"

@@ -1,0 +1,235 @@
+"""Draws and intervals against scikit-learn, brute force, published spreads and known truth."""
+
+import numpy as np
+import pytest
+import sklearn.metrics as reference
+
+from stallscan import bootstrap, metrics
+from stallscan.metrics import Confusion, Scored
+from tests.scored import gain_by_hand, random_scored, scored_from_counts
+
+
+@pytest.mark.parametrize(
+    ("cells", "spread"),
+    [
+        # FACTS 6: 85 % and 99.3 % on the whole test set (650 of 14,160 stalled) ...
+        (Confusion(553, 95, 13415, 97), 0.011),
+        # ... and on 800 validation clips with 71 stalls.
+        (Confusion(60, 5, 724, 11), 0.03),
+    ],
+)
+def test_interval_has_the_published_spread(cells, spread):
+    prevalence = cells.stalled / sum(cells)
+    low, high = bootstrap.mcc_interval(cells, prevalence)
+    assert low < metrics.mcc_of_counts(*cells) < high
+    # A 95 % interval is 3.92 SD wide.
+    assert (high - low) / 3.92 == pytest.approx(spread, rel=0.25)
+
+
+def test_interval_agrees_with_drawing_recordings():
+    scored = random_scored(400)
+    measured = metrics.measure(scored)
+    rng = np.random.default_rng(1)
+    stalled, flowing = scored.calls[scored.labels], scored.calls[~scored.labels]
+    hits = rng.choice(stalled, (2000, len(stalled))).sum(axis=1)
+    alarms = rng.choice(flowing, (2000, len(flowing))).sum(axis=1)
+    draws = metrics.mcc_of_counts(hits, alarms, len(flowing) - alarms, len(stalled) - hits)
+    expected = np.percentile(draws, [2.5, 97.5])
+    interval = bootstrap.mcc_interval(measured.confusion, measured.prevalence)
+    assert interval == pytest.approx(expected, abs=0.02)
+
+
+def test_interval_is_repeatable_and_never_certain():
+    perfect = Confusion(30, 0, 70, 0)
+    low, high = bootstrap.mcc_interval(perfect, 0.3)
+    assert low < 0.97
+    assert high == 1.0
+    assert bootstrap.mcc_interval(perfect, 0.3) == (low, high)
+    assert bootstrap.mcc_interval(Confusion(4, 0, 0, 1), 0.5) is None
+
+
+def weighted_figures(scored, weights):
+    """What scikit-learn says of recordings that were drawn so often, at their own prevalence."""
+    labels, scores = scored.labels, scored.scores
+    prevalence = labels.mean()
+    share = weights[labels].sum() / weights.sum()
+    # Weights that put the prevalence of the draw back to that of the sample.
+    fixed = weights * np.where(labels, prevalence / share, (1 - prevalence) / (1 - share))
+    return {
+        "roc_auc": reference.roc_auc_score(labels, scores, sample_weight=fixed),
+        "pr_auc": reference.average_precision_score(labels, scores, sample_weight=fixed),
+        "brier": reference.brier_score_loss(labels, scores, sample_weight=fixed),
+        "log_loss": reference.log_loss(labels, scores, sample_weight=fixed),
+        "mcc": reference.matthews_corrcoef(labels, scored.calls, sample_weight=fixed),
+        "precision": reference.precision_score(labels, scored.calls, sample_weight=fixed),
+        "recall": reference.recall_score(labels, scored.calls, sample_weight=fixed),
+        "f1": reference.f1_score(labels, scored.calls, sample_weight=fixed),
+        "accuracy": reference.accuracy_score(labels, scored.calls, sample_weight=fixed),
+    }
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_each_draw_is_what_scikit_learn_says_of_the_recordings_drawn(monkeypatch, grouped):
+    scored = random_scored(200)
+    groups = np.arange(200) // 9 if grouped else None
+    drawn_weights = []
+    real = bootstrap._weights
+
+    def keep(strata, seed):
+        for weights in real(strata, seed):
+            drawn_weights.append(weights)
+            yield weights
+
+    monkeypatch.setattr(bootstrap, "_weights", keep)
+    figures = bootstrap.draw(scored, groups).figures()
+    weights = np.concatenate(drawn_weights, axis=1)
+    assert weights.shape[1] == bootstrap.BOOTSTRAP_DRAWS
+    if grouped:
+        assert (weights.sum(axis=0) == 23).all()
+        weights = weights[groups]
+    else:
+        assert (weights[scored.labels].sum(axis=0) == scored.labels.sum()).all()
+    for draw in (0, 1, 500, 999):
+        for name, expected in weighted_figures(scored, weights[:, draw]).items():
+            assert figures[name][draw] == pytest.approx(expected), name
+        false_rate, recall, _ = reference.roc_curve(
+            scored.labels, scored.scores, sample_weight=weights[:, draw], drop_intermediate=False
+        )
+        for at in metrics.SPECIFICITIES:
+            expected = recall[false_rate <= 1 - at + 1e-9].max()
+            assert figures[metrics.sensitivity_name(at)][draw] == pytest.approx(expected)
+
+
+def test_groups_of_one_recording_are_recordings():
+    scored = random_scored(1000)
+    alone = bootstrap.draw(scored).figures()
+    single = bootstrap.draw(scored, np.arange(1000)).figures()
+    # 4: every recording stands there with three copies of itself, which is no news.
+    twins = Scored(*(np.repeat(part, 4) for part in (scored.labels, scored.scores, scored.calls)))
+    copied = bootstrap.draw(twins, np.repeat(np.arange(1000), 4)).figures()
+    naive = bootstrap.draw(twins).figures()
+    for name in ("mcc", "roc_auc", "pr_auc", "brier", "log_loss", "recall", "precision"):
+        width = np.diff(bootstrap.interval(alone[name]))
+        assert np.diff(bootstrap.interval(single[name])) == pytest.approx(width, rel=0.15)
+        assert np.diff(bootstrap.interval(copied[name])) == pytest.approx(width, rel=0.15)
+        assert np.diff(bootstrap.interval(naive[name])) == pytest.approx(width / 2, rel=0.2)
+
+
+def test_the_interval_by_group_holds_the_truth():
+    # 20 mice that differ; the truth is the ROC AUC over all mice there could be.
+    rng = np.random.default_rng(0)
+
+    def study(mice, each):
+        mouse = np.repeat(np.arange(mice), each)
+        labels = rng.random(mice * each) < 0.3
+        skill = rng.normal(1.5, 0.7, mice)[mouse]
+        scores = 1 / (1 + np.exp(-rng.normal(skill * labels, 1.0)))
+        return Scored.check(labels, scores, scores >= 0.6), mouse
+
+    truth = metrics.measure(study(4000, 40)[0]).roc_auc
+    held = {"mouse": 0, "recording": 0}
+    for _ in range(40):
+        scored, mouse = study(20, 40)
+        for name, groups in (("mouse", mouse), ("recording", None)):
+            low, high = bootstrap.interval(bootstrap.draw(scored, groups).roc_auc)
+            held[name] += low <= truth <= high
+    assert held["mouse"] >= 34
+    assert held["recording"] < held["mouse"] - 3
+
+
+def test_poisson_weights_come_to_the_same(monkeypatch):
+    scored = random_scored(3000)
+    drawn = bootstrap.draw(scored).figures()
+    monkeypatch.setattr(bootstrap, "POISSON_FROM", 0)
+    poisson = bootstrap.draw(scored).figures()
+    for name, values in drawn.items():
+        assert bootstrap.interval(poisson[name]) == pytest.approx(
+            bootstrap.interval(values), rel=0.04
+        )
+    table = bootstrap.POISSON_TABLE
+    assert (table.mean(), table.var()) == (pytest.approx(1, abs=1e-3), pytest.approx(1, abs=1e-2))
+
+
+def test_many_stalled_scores_are_thinned(monkeypatch):
+    scored = random_scored(20_000)
+    scores = (scored.scores + np.random.default_rng(0).random(20_000) * 1e-3).clip(0, 1)
+    scored = Scored.check(scored.labels, scores, scored.calls)
+    exact = bootstrap.draw(scored)
+    monkeypatch.setattr(bootstrap, "MOST_CUTS", 1000)
+    thinned = bootstrap.draw(scored)
+    for name in ("roc_auc", "pr_auc"):
+        assert getattr(thinned, name) == pytest.approx(getattr(exact, name), abs=1e-3)
+
+
+def test_equal_recordings_are_drawn_for_both_of_a_pair():
+    scored = random_scored(300)
+    worse = Scored.check(scored.labels, scored.scores[::-1], scored.calls)
+    again, other = bootstrap.draw(scored), bootstrap.draw(worse)
+    assert (again.roc_auc == bootstrap.draw(scored).roc_auc).all()
+    # The calls are the same, so are the draws of what depends on them.
+    assert (again.figures()["mcc"] == other.figures()["mcc"]).all()
+
+
+def test_the_interval_of_the_gain_is_that_of_the_difference():
+    rng = np.random.default_rng(0)
+    labels = rng.random(600) < 0.3
+    scores = np.where(labels, 0.9, 0.1)
+    right = Scored.check(labels, scores, labels, (0.5,))
+    flipped = rng.random(600) < 0.2
+    wrong = Scored.check(labels, scores, labels ^ flipped, (0.5,))
+    assert bootstrap.mcc_gain(right, right) == (0, 0)
+    gain = bootstrap.mcc_gain(wrong, right)
+    assert gain == pytest.approx(gain_by_hand(wrong, right, np.arange(600)), abs=0.02)
+    assert 0.3 < gain.low < gain.high < 0.6
+    # Groups at random bring no news: the interval is as wide as that of single recordings.
+    groups = np.arange(600) // 10
+    by_group = bootstrap.mcc_gain(wrong, right, groups)
+    assert by_group == pytest.approx(gain_by_hand(wrong, right, groups), abs=0.02)
+    assert by_group.high - by_group.low == pytest.approx(gain.high - gain.low, rel=0.5)
+    # The one group with stalls is missing from a third of the draws.
+    rare = Scored.check([1] + [0] * 9, [0.9] * 10, [1] + [0] * 9)
+    assert bootstrap.mcc_gain(rare, rare, np.arange(10)) is None
+
+
+def test_what_draws_cannot_tell():
+    one = Scored.check([0] * 50, np.linspace(0, 1, 50), [0] * 40 + [1] * 10)
+    figures = bootstrap.draw(one).figures(bootstrap.smoothed_rates(metrics.count(one)))
+    told = {name for name, values in figures.items() if bootstrap.interval(values)}
+    assert told == {"specificity", "accuracy", "brier", "log_loss"}
+    # A single stalled recording is in two of three draws of groups: no interval from those.
+    rare = Scored.check([1] + [0] * 49, np.linspace(1, 0, 50), [1] + [0] * 49)
+    assert bootstrap.interval(bootstrap.draw(rare, np.arange(50)).roc_auc) is None
+    assert bootstrap.interval(bootstrap.draw(rare).roc_auc) == (1, 1)
+
+
+def test_rates_by_group_are_never_certain():
+    cells = Confusion(30, 0, 70, 0)
+    scored = scored_from_counts(cells)
+    groups = np.arange(100) % 12
+    expected = bootstrap.smoothed_rates(cells)
+    assert (bootstrap.group_rates(scored, groups).recall == expected.recall).all()
+    drawn = bootstrap.marginal_rates(bootstrap.draw(scored, groups), cells, grouped=True)
+    assert bootstrap.interval(drawn.recall).low < 0.95
+
+
+def test_rates_by_group_are_those_of_all_figures():
+    scored = random_scored(600)
+    groups = np.arange(600) % 25
+    rates, drawn = bootstrap.group_rates(scored, groups), bootstrap.draw(scored, groups).rates
+    assert rates.recall == pytest.approx(drawn.recall)
+    assert rates.specificity == pytest.approx(drawn.specificity)
+
+
+def test_the_curve_passes_through_the_stated_prevalences():
+    cells = Confusion(553, 95, 13415, 97)
+    scored = scored_from_counts(cells)
+    curve = bootstrap.mcc_curve(bootstrap.smoothed_rates(cells), metrics.measure(scored))
+    for at in metrics.PREVALENCES:
+        nearest = np.abs(curve.prevalence - at).argmin()
+        expected = metrics.reweighted_mcc(553 / 650, 13415 / 13510, curve.prevalence[nearest])
+        assert curve.mcc[nearest] == pytest.approx(expected)
+        low, high = bootstrap.mcc_interval(cells, curve.prevalence[nearest])
+        assert (curve.low[nearest], curve.high[nearest]) == pytest.approx((low, high))
+    flowing = scored_from_counts(Confusion(0, 1, 5, 0))
+    measured = metrics.measure(flowing)
+    assert bootstrap.mcc_curve(bootstrap.smoothed_rates(measured.confusion), measured) is None

@@ -1,0 +1,82 @@
+"""Two models on the same recordings."""
+
+import json
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from stallscan import comparison as comparisons
+from stallscan import evaluate, metrics, present
+from stallscan.breakdown import Group
+from stallscan.errors import InputError
+from stallscan.metrics import Scored
+from tests.scored import gain_by_hand
+
+
+def test_paired_comparison(study, tmp_path):
+    old, new = (
+        evaluate.evaluate(study / name / "predictions.csv", study / "labels.csv")
+        for name in ("old", "new")
+    )
+    comparison = comparisons.compare(old, new)
+    assert (comparison.count, comparison.stalled) == (600, 120)
+    assert comparison.group == Group("mouse", 12)
+    by_name = {one.name: one for one in comparison.differences}
+    mcc = by_name["mcc"]
+    assert mcc.difference == pytest.approx(new.metrics.mcc - old.metrics.mcc)
+    # The draws of the old and the new are of the same mice.
+    expected = gain_by_hand(old.scored, new.scored, old.evaluated["group"].to_numpy(str))
+    assert mcc.interval == pytest.approx(expected, abs=0.02)
+    assert (mcc.verdict, by_name["brier"].verdict) == ("better", "better")
+    assert by_name["brier"].difference < 0
+    back = {one.name: one for one in comparisons.compare(new, old).differences}
+    assert back["mcc"].verdict == back["brier"].verdict == "worse"
+    assert back["mcc"].interval == pytest.approx((-mcc.interval.high, -mcc.interval.low))
+    same = comparisons.compare(old, old).differences
+    assert {one.verdict for one in same} == {"no difference can be told"}
+    assert {one.interval for one in same} == {(0, 0)}
+    content = json.loads(present.write(old, tmp_path / "out", comparison).read_text())
+    assert content["comparison"]["differences"][0]["verdict"] == "better"
+    assert content["comparison"]["second"]["bundles"] == ["new"]
+
+
+def test_comparison_is_on_what_both_called(study):
+    path = study / "new" / "predictions.csv"
+    table = pd.read_csv(path).iloc[100:]
+    table.loc[100:149, ["call", "status"]] = ["unscorable", "damaged"]
+    table.to_csv(path, index=False)
+    old, new = (
+        evaluate.evaluate(study / name / "predictions.csv", study / "labels.csv")
+        for name in ("old", "new")
+    )
+    comparison = comparisons.compare(old, new)
+    assert comparison.count == 450
+    assert not comparison.is_on_all
+    rest = old.evaluated.iloc[150:]
+    expected = metrics.measure(
+        Scored.check(rest["stalled"], rest["score"], rest["call"] == "stalled")
+    )
+    assert comparison.differences[0].first == pytest.approx(expected.mcc)
+    assert present.as_json(old, comparison)["comparison"]["only_first"] == 150
+    console = Console(width=220, record=True, file=(study / "printed").open("w"))
+    with console.file:
+        for laid in present.tables(old, comparison):
+            console.print(laid)
+    text = console.export_text()
+    assert "Paired comparison on 450 recordings" in text
+    assert "B, all its own" in text
+
+
+def test_recordings_that_cannot_be_compared_are_refused(study):
+    path, labels = study / "new" / "predictions.csv", pd.read_csv(study / "labels.csv")
+    old = evaluate.evaluate(study / "old" / "predictions.csv", study / "labels.csv")
+    labels.assign(stalled=1 - labels["stalled"]).to_csv(study / "flipped.csv", index=False)
+    flipped = evaluate.evaluate(path, study / "flipped.csv")
+    with pytest.raises(InputError, match=r"label 600 recordings differently: 0\.mp4, 1\.mp4"):
+        comparisons.compare(old, flipped)
+    for table in (path, study / "flipped.csv"):
+        table.write_text(table.read_text().replace(".mp4", ".avi"))
+    others = evaluate.evaluate(path, study / "flipped.csv")
+    with pytest.raises(InputError, match="no recording in common"):
+        comparisons.compare(old, others)

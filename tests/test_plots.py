@@ -1,0 +1,80 @@
+"""The plots of evaluations and training runs."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stallscan import plots
+from stallscan.errors import InputError, TableError
+from stallscan.metrics import Scored
+from stallscan.tables import HISTORY_COLUMNS
+
+
+@pytest.fixture(scope="module")
+def scored():
+    rng = np.random.default_rng(0)
+    labels = rng.random(3000) < 0.2
+    scores = 1 / (1 + np.exp(-rng.normal(3.0 * labels - 1.5, 1.0)))
+    return Scored.check(labels, scores, scores >= 0.5, [0.5])
+
+
+def test_plots_are_written_and_repeatable(scored, tmp_path):
+    names = [
+        *("confusion", "scores", "roc", "precision_recall", "thresholds"),
+        *("reliability", "mcc_by_prevalence"),
+    ]
+    written = plots.evaluation(scored, tmp_path / "one")
+    expected = [f"{name}.{suffix}" for name in names for suffix in ("png", "svg")]
+    assert [path.name for path in written] == expected
+    assert list(plots.WORDS) == names
+    figures = plots.evaluation_figures(scored)
+    assert list(figures) == names
+    assert list(plots.as_images(figures)) == list(plots.WORDS.values())
+    again = plots.as_data_uri(plots.roc(scored))
+    assert again == plots.as_data_uri(plots.roc(scored))
+
+
+def test_no_pyplot_and_no_torch():
+    code = (
+        "import sys; from stallscan import plots, report; "
+        "sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_long_curves_are_thinned(scored):
+    figure = plots.precision_recall(scored)
+    assert max(len(line.get_xdata()) for line in figure.axes[0].lines) <= plots.CURVE_POINTS
+
+
+def history_table(epochs):
+    rows = np.linspace(0.1, 0.9, max(epochs, 1))[:epochs]
+    return pd.DataFrame(dict.fromkeys(HISTORY_COLUMNS, rows)).assign(epoch=range(epochs))
+
+
+@pytest.mark.parametrize("epochs", [1, 40])
+def test_history(tmp_path, epochs):
+    path = tmp_path / "history.csv"
+    history_table(epochs).assign(val_mcc=np.nan).to_csv(path, index=False)
+    written = plots.history(path, tmp_path)
+    assert [file.name for file in written] == ["history.png", "history.svg"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (history_table(3).drop(columns="lr"), "column lr is missing"),
+        (history_table(0), "no epoch yet"),
+        (history_table(3).assign(val_loss="high"), "column val_loss holds text"),
+    ],
+)
+def test_wrong_history(tmp_path, table, message):
+    path = tmp_path / "history.csv"
+    table.to_csv(path, index=False)
+    with pytest.raises(TableError, match=message):
+        plots.history(path, tmp_path)
+    with pytest.raises(InputError, match="cannot be opened"):
+        plots.history(tmp_path / "none.csv", tmp_path)

@@ -1,0 +1,127 @@
+"""Reading predictions, and what stands beside them."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from stallscan.errors import InputError, TableError
+from stallscan.predictions import (
+    Left,
+    find_table,
+    match,
+    read_chosen,
+    read_predictions,
+    read_run,
+    read_text,
+)
+from stallscan.tables import PREDICTION_COLUMNS
+from tests.predicted import prediction, write_tables
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        ([prediction("1.mp4"), prediction("1.mp4")], r"line 2 \(1.mp4\), line 3 \(1.mp4\)"),
+        ([prediction("1.mp4", score=1.5)], r"score: expected 0 to 1.*line 2 \(1.mp4: '1.5'\)"),
+        ([prediction("1.mp4", score="high")], r"score: expected a number.*'high'"),
+        ([prediction("1.mp4", score="nan")], r"score: expected a number"),
+        ([prediction("1.mp4", score="")], r"score: expected a number where the call is"),
+        ([prediction("1.mp4", call="maybe")], r"call: expected flowing, stalled, review or"),
+        ([prediction("1.mp4", threshold=7)], r"threshold: expected 0 to 1"),
+    ],
+)
+def test_wrong_rows_are_refused_by_line(tmp_path, predictions, message):
+    tables = write_tables(tmp_path, predictions, [("1.mp4", 1)])
+    with pytest.raises(TableError, match=message):
+        read_predictions(tables[0])
+
+
+def test_missing_column_is_refused(tables):
+    predictions, _ = tables
+    pd.read_csv(predictions).drop(columns="call").to_csv(predictions, index=False)
+    with pytest.raises(TableError, match="column call is missing"):
+        read_predictions(predictions)
+
+
+def test_torn_last_line_is_refused(tables):
+    predictions, _ = tables
+    predictions.write_text(predictions.read_text()[:-30])
+    with pytest.raises(TableError, match=r"line 10 \(a/9.mp4"):
+        read_predictions(predictions)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, InputError, "no such file"),
+        ("", TableError, "not readable as a CSV table"),
+        (b"\xff\xfe\x00".decode("latin-1"), TableError, "column"),
+        (",".join(PREDICTION_COLUMNS) + "\n", InputError, "holds no predictions"),
+    ],
+)
+def test_unreadable_predictions(tmp_path, content, error, message):
+    path = tmp_path / "predictions.csv"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises(error, match=message):
+        read_predictions(path)
+
+
+def test_folder_in_place_of_the_table(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be opened .*give the file predictions.csv"):
+        read_predictions(tmp_path)
+
+
+def test_text_stays_as_it_stands(tmp_path):
+    path = tmp_path / "mice.csv.gz"
+    pd.DataFrame({"filename": ["1.mp4"], "mouse": ["007"], "note": [""]}).to_csv(path, index=False)
+    assert read_text(path).to_dict("list") == {
+        "filename": ["1.mp4"],
+        "mouse": ["007"],
+        "note": [""],
+    }
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(TableError, match=r"mice\.csv\.gz: not readable as a CSV table"):
+        read_text(path)
+    with pytest.raises(InputError, match=r"none\.csv: no such file; expected here is a list"):
+        read_text(tmp_path / "none.csv", "a list of mice")
+
+
+def test_partners_have_one_name_or_one_base_name():
+    filenames = pd.Series(["x/1.mp4", "2.mp4", "y/2.mp4", "x/3.mp4", "z/3.mp4"])
+    partners = match(filenames, pd.Series(["1.mp4", "2.mp4", "3.mp4", "w/4.mp4"]))
+    # y/2.mp4 must not be taken for 2.mp4; which 3.mp4 is meant nobody knows.
+    assert partners.fillna("").tolist() == ["1.mp4", "2.mp4", "", "", ""]
+
+
+def test_the_run_beside_a_table(tmp_path):
+    table, notes = tmp_path / "predictions.csv", tmp_path / "run.json"
+    assert read_run(table) == {}
+    notes.write_text(json.dumps({"prevalence": 0.3}))
+    assert read_run(table) == {"prevalence": 0.3}
+    for content, message in (("{", "not readable"), ("[]", "does not describe a run")):
+        notes.write_text(content)
+        with pytest.raises(InputError, match=rf"run\.json: {message}.*remove or restore it"):
+            read_run(table)
+
+
+def test_what_chose_the_threshold(tmp_path):
+    table = tmp_path / "predictions.csv"
+    assert read_chosen(table).to_dict("list") == {"filename": [], "stalled": []}
+    (tmp_path / "chosen_on.csv").write_text("filename,stalled\n1.mp4,1\n")
+    assert read_chosen(table).to_dict("list") == {"filename": ["1.mp4"], "stalled": [1]}
+
+
+def test_the_table_in_a_folder(tmp_path):
+    assert find_table(tmp_path) == tmp_path / "predictions.csv"
+    for name in ("validation.csv", "out_of_fold.csv", "predictions.csv"):
+        (tmp_path / name).touch()
+        assert find_table(tmp_path) == tmp_path / name
+        assert find_table(tmp_path / name) == tmp_path / name
+
+
+def test_those_left_out_are_counted_and_the_first_named():
+    left = Left.of(pd.Series([f"{row}.mp4" for row in range(1007)]))
+    assert str(left) == "0.mp4, 1.mp4, 2.mp4, 3.mp4, 4.mp4 and 1,002 more"
+    assert str(Left(1, ("0.mp4",))) == "0.mp4"

@@ -1,0 +1,117 @@
+"""Evaluations in words: the terminal, metrics.json, the page, and the command."""
+
+import json
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from stallscan import bootstrap, comparison, evaluate, plots, present
+from stallscan.errors import InputError
+from tests.predicted import prediction, write_tables
+
+
+def test_one_class_gives_no_reweighted_mcc(tmp_path):
+    predictions = [prediction("1.mp4"), prediction("2.mp4", score=0.1, call="flowing")]
+    tables = write_tables(tmp_path, predictions, [("1.mp4", 0), ("2.mp4", 0)])
+    evaluation = evaluate.evaluate(*tables)
+    assert evaluation.mcc_interval is None
+    assert {(at.mcc, at.interval) for at in evaluation.mcc_at} == {(None, None)}
+    assert evaluation.curve is None
+    assert ("ROC AUC", "not defined", "") in present.figures(evaluation)
+    assert any(note.startswith("All 2 labels are flowing") for note in present.notes(evaluation))
+    present.write(evaluation, tmp_path / "out")
+    plots.evaluation(evaluation.scored, tmp_path / "out")
+
+
+def test_json_holds_the_figures_and_where_they_come_from(tables, tmp_path):
+    path = present.write(evaluate.evaluate(*tables, partial=True), tmp_path / "new" / "out")
+    assert path == tmp_path / "new" / "out" / "metrics.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["metrics"]["confusion"]["true_stalled"] == 1
+    assert len(content["metrics"]["mcc_interval_95"]) == 2
+    assert content["rows"]["without_call"]["count"] == 3
+    assert content["rows"]["coverage"] == 5 / 8
+    assert content["thresholds"] == [0.6]
+    assert content["mcc_at"][4]["prevalence"] == 0.003
+    assert len(content["sources"]["labels"]["sha256"]) == 64
+
+
+def test_table_for_the_terminal(tmp_path):
+    predictions = [
+        prediction("[red]1.mp4"),
+        prediction("2.mp4", score=0.1, call="flowing"),
+        prediction("[/b]3.mp4", status="unreadable", score="", call="unscorable"),
+    ]
+    labels = [("[red]1.mp4", 1), ("2.mp4", 0), ("[/b]3.mp4", 0)]
+    tables = write_tables(tmp_path, predictions, labels)
+    console = Console(width=120, record=True, file=(tmp_path / "printed").open("w"))
+    with console.file:
+        console.print(present.as_table(evaluate.evaluate(*tables)))
+    text = console.export_text()
+    assert "MCC at 50 % stalled" in text
+    assert "MCC re-weighted to 0.3 %" in text
+    assert "1: [/b]3.mp4" in text
+    assert "66.7 % of 3 with a label" in text
+
+
+def test_the_page_stands_by_itself(study):
+    evaluation = evaluate.evaluate(
+        study / "old" / "predictions.csv", study / "labels.csv", about=[study / "about.csv"]
+    )
+    other = evaluate.evaluate(study / "new" / "predictions.csv", study / "labels.csv")
+    path = present.write_page(
+        evaluation,
+        {"a plot": "data:image/svg+xml;base64,AA=="},
+        study / "out",
+        comparison.compare(evaluation, other),
+    )
+    page = path.read_text(encoding="utf-8")
+    assert path.name == "evaluation.html"
+    assert "http" not in page.replace("http-equiv", "")
+    for words in (
+        "MCC re-weighted to 9 %",
+        "sensitivity at 99.9 % specificity",
+        "log-loss at 20 % stalled",
+        "whole groups (12 by mouse)",
+        "By kind",
+        "By frames",
+        "Paired comparison on 600 recordings",
+        'alt="a plot"',
+    ):
+        assert words in page
+
+
+def test_all_in_json(study):
+    evaluation = evaluate.evaluate(
+        study / "old" / "predictions.csv", study / "labels.csv", about=[study / "about.csv"]
+    )
+    content = json.loads(present.write(evaluation, study / "out").read_text(encoding="utf-8"))
+    assert set(content["intervals_95"]) == set(present.WORDS)
+    assert content["drawn_by"]["unit"] == "mouse"
+    assert [at["specificity"] for at in content["sensitivity_at"]] == [0.993, 0.999]
+    assert len(content["mcc_by_prevalence"]["low"]) == len(bootstrap.PREVALENCE_GRID)
+    assert sum(part["count"] for part in content["reliability"]) == 600
+    assert {part["name"] for part in content["breakdowns"]["kind"]} == {"flow", "plug", "rouleau"}
+    assert content["sources"]["about"][0]["path"] == str(study / "about.csv")
+
+
+def test_the_command(study, capsys):
+    from stallscan import cli
+
+    words = ["evaluate", study / "old", "--labels", study / "labels.csv", "-o", study / "out"]
+    other = pd.read_csv(study / "new" / "predictions.csv")
+    extra = pd.DataFrame([prediction("unlabelled.mp4", bundle="new")])
+    pd.concat([other, extra]).to_csv(study / "new" / "predictions.csv", index=False)
+    more = ["--against", study / "new", "--about", study / "about.csv", "--by", "kind", "--partial"]
+    cli.app([*map(str, words), *map(str, more)], result_action="return_value")
+    printed = capsys.readouterr().out
+    assert "By kind" in printed
+    assert "Paired comparison" in printed
+    names = {path.name for path in (study / "out").iterdir()}
+    assert names == {"metrics.json", "evaluation.html"} | {
+        f"{name}.{suffix}" for name in plots.WORDS for suffix in ("png", "svg")
+    }
+    pd.read_csv(study / "labels.csv").iloc[1:].to_csv(study / "labels.csv", index=False)
+    with pytest.raises(InputError, match=r"1 of 600 recordings .*: 0\.mp4;"):
+        cli.app([*map(str, words)], result_action="return_value")
