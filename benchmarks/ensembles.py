@@ -92,8 +92,8 @@ def main(
     place = 2 * members.index(first)
     lead = (
         f"{len(names):,} **simulated** recordings, {truth.sum()} of them stalled "
-        f"({truth.mean():.1%}), that no bundle was trained on and that chose nothing. Thresholds are chosen for "
-        f"{prevalence:.1%} on what the bundles held back in training, where "
+        f"({truth.mean():.1%}), that no bundle was trained on and that chose nothing. "
+        f"Thresholds are chosen for {prevalence:.1%} on what the bundles held back, where "
         f"{members[0].spec.prevalence:.0%} were stalled. {version()}, {machine()}."
     )
     pairs = [
