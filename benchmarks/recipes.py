@@ -117,8 +117,8 @@ def main(
     lead = (
         f"{count:,} **simulated** clips{at} (seed {seed}, {STALLED:.0%} stalled), each seen "
         f"{epochs} times, a fifth of them being the validation part that chose epoch and "
-        f"threshold; all figures are of {held_out:,} other clips (seed {seed + 1}). Same scenes for every recipe, "
-        f"cut as it says. Random start, one split, one seed. {version()}, torch "
+        f"threshold; all figures are of {held_out:,} other clips (seed {seed + 1}). Same scenes "
+        f"for every recipe, cut as it says. Random start, one split, one seed. {version()}, torch "
         f"{torch.__version__}, {machine()}."
     )
     tail = (

@@ -8,8 +8,8 @@ from stallscan import prepare
 whole = prepare.one
 
 
-def one(source, outline, clip):
+def one(source, views):
     """What `prepare.one` does, but 3.mp4 kills the process."""
     if source.filename == "3.mp4":
         os.kill(os.getpid(), signal.SIGKILL)
-    return whole(source, outline, clip)
+    return whole(source, views)

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 import tifffile
 
-from stallscan import bundle, prepare, tables, video
+from stallscan import bundle, decide, prepare, tables, video
 from stallscan import predict as module
+from stallscan.drift import Reference
 from stallscan.engine import TorchEngine
-from stallscan.errors import InputError
+from stallscan.errors import BundleError, InputError
+from stallscan.traits import Traits
 from stallscan.video import Source
 from tests import crashing, drawing, memory
 
@@ -45,7 +47,7 @@ def test_each_recording_gets_a_row_and_its_score(folder, tmp_path, bundle_dir):
     engine = TorchEngine(model)
     for row in table.itertuples():
         source = Source(row.filename, folder / row.filename)
-        clip = prepare.one(source, model.spec.outline, model.spec.clip).clip
+        clip = prepare.one(source, [model.spec.view]).clip
         assert row.score == pytest.approx(
             model.spec.calibration.score(engine.logit(clip.pixels)), abs=1e-6
         )
@@ -117,11 +119,98 @@ def test_bad_input_becomes_rows_with_a_sentence(bad, tmp_path, bundle_dir):
     assert summary.failed == 8
 
 
+def test_what_cannot_be_judged_has_a_score_but_no_call(tmp_path, bundle_dir):
+    frames = drawing.frames(count=12)
+    inside = frames[:, 28:53, 15:50]
+    drawn = (inside == drawing.ORANGE).all(axis=-1)
+    inside[~drawn] //= 8
+    video.write(tmp_path / "in" / "dark.mp4", frames)
+    summary = _predict([tmp_path / "in"], tmp_path / "out", bundle_dir)
+    row = _table(tmp_path / "out").loc["dark.mp4"]
+    assert row["status"] == "too_dark"
+    assert row["reason"].startswith(f"{tmp_path / 'in' / 'dark.mp4'}: nothing inside the outline")
+    assert row["call"] == "unscorable"
+    assert 0 < row["score"] < 1
+    assert summary.failed == 1
+
+
+def _with_reference(bundle_dir, where, folder):
+    """The bundle, as if it had been trained on these recordings and held them back."""
+    model = bundle.load(bundle_dir)
+    seen = [
+        prepare.one(Source(path.name, path), [model.spec.view]).clip.traits
+        for path in sorted(folder.iterdir())
+    ]
+    table = pd.DataFrame(seen, columns=Traits._fields)
+    scores = np.random.default_rng(0).beta(0.3, 0.7, 500)
+    spec = model.spec.model_copy(update={"reference": Reference.of(table, scores)})
+    bundle.save(where, spec, model.weights, "# for tests\n")
+    return where
+
+
+def test_a_prevalence_moves_scores_and_threshold(folder, tmp_path, bundle_dir):
+    known = _with_reference(bundle_dir, tmp_path / "known", folder)
+    _predict([folder], tmp_path / "a", known)
+    _predict([folder], tmp_path / "b", known, prevalence=0.02)
+    before, now = _table(tmp_path / "a"), _table(tmp_path / "b")
+    assert now["score"].to_numpy() == pytest.approx(
+        decide.shift(before["score"], 0.3, 0.02), abs=1e-5
+    )
+    expected = decide.threshold_at(np.array(bundle.load(known).spec.reference.scores), 0.3, 0.02)
+    assert now["threshold"].iloc[0] == pytest.approx(expected, abs=1e-6)
+    assert json.loads((tmp_path / "b" / "run.json").read_text())["prevalence"] == 0.02
+    with pytest.raises(InputError, match="other threshold"):
+        _predict([folder], tmp_path / "b", known, prevalence=0.03)
+
+
+def test_a_prevalence_must_be_a_share_and_the_bundle_know_its_scores(folder, tmp_path, bundle_dir):
+    with pytest.raises(InputError, match="above 0 and below 1"):
+        _predict([folder], tmp_path / "a", bundle_dir, prevalence=2)
+    with pytest.raises(BundleError, match="does not know the scores"):
+        _predict([folder], tmp_path / "a", bundle_dir, prevalence=0.02)
+
+
+def test_recordings_unlike_the_training_are_named_and_the_run_is_doubted(
+    folder, tmp_path, bundle_dir
+):
+    known = _with_reference(bundle_dir, tmp_path / "known", folder)
+    for index in range(30):
+        frames = drawing.frames(count=8, seed=100 + index)
+        orange = (frames == drawing.ORANGE).all(-1, keepdims=True)
+        video.write(tmp_path / "in" / f"{index}.mp4", np.where(orange, frames, frames + 100))
+    summary = _predict([tmp_path / "in"], tmp_path / "out", known)
+    assert any(doubt.startswith("middle grey level: 100% of them") for doubt in summary.doubts)
+    reasons = _table(tmp_path / "out")["reason"]
+    assert reasons.str.contains("middle grey level: 1").all()
+    assert reasons.str.endswith("look at this one yourself").all()
+    drifted = json.loads((tmp_path / "out" / "run.json").read_text())["drift"]
+    assert drifted["recordings"] == 30
+    assert drifted["traits"]["grey_middle"]["outside_98"] == 1
+
+
+def test_traits_of_rows_that_stand_are_kept_and_of_a_torn_row_are_not(folder, tmp_path, bundle_dir):
+    known = _with_reference(bundle_dir, tmp_path / "known", folder)
+    _predict([folder], tmp_path / "whole", known)
+    _predict([folder], tmp_path / "cut", known)
+    predictions, traits = (tmp_path / "cut" / name for name in ("predictions.csv", "traits.csv"))
+    expected = traits.read_text()
+    assert len(expected.splitlines()) == 7
+    # Killed after the traits of the fourth were written, while its row was being written.
+    lines = predictions.read_text().splitlines(keepends=True)
+    predictions.write_text("".join(lines[:4]) + lines[4][:5])
+    traits.write_text("".join(expected.splitlines(keepends=True)[:5]))
+    summary = _predict([folder], tmp_path / "cut", known)
+    assert summary.resumed == 3
+    assert traits.read_text() == expected
+    runs = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("whole", "cut")]
+    assert runs[0]["drift"] == runs[1]["drift"]
+
+
 def test_a_crash_of_the_decoder_is_a_row(folder, tmp_path, bundle_dir, monkeypatch):
     sources = [Source(f"{i}.mp4", folder / f"{i}.mp4") for i in range(6)]
     model = bundle.load(bundle_dir)
     monkeypatch.setattr(prepare, "one", crashing.one)
-    rows = list(prepare.many(sources, model.spec.outline, model.spec.clip, processes=2))
+    rows = list(prepare.many(sources, [model.spec.view], processes=2))
     assert [row.source.filename for row in rows] == [source.filename for source in sources]
     assert [row.status for row in rows] == ["ok", "ok", "ok", "unreadable", "ok", "ok"]
     assert "the decoder crashed" in rows[3].reason

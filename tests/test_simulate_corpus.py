@@ -13,6 +13,7 @@ from stallscan import outline, prepare, store, tables, video
 from stallscan.clip import ClipSettings
 from stallscan.errors import InputError, SettingsError
 from stallscan.outline import OutlineSettings
+from stallscan.prepare import View
 from stallscan.recording import from_array
 from stallscan.simulate import corpus, crowd, make_plan, region, sheet
 from stallscan.simulate.corpus import draw_labels, simulate, simulate_clips
@@ -255,7 +256,7 @@ def test_clips_show_what_the_videos_show(videos, clips):
     for row in range(4):
         name = f"{100000 + row}.mp4"
         source = Source(name, videos[0] / "train" / name)
-        prepared = prepare.one(source, OutlineSettings(), CLIP)
+        prepared = prepare.one(source, [View(OutlineSettings(), CLIP)])
         theirs, ours = prepared.clip.pixels.astype(float), made.read(name).astype(float)
         assert ours.shape == theirs.shape == (made.frames(name), 32, 32, 2)
         inside = (theirs[..., 1] > 0) & (ours[..., 1] > 0)

@@ -5,6 +5,7 @@ from stallscan import prepare, store
 from stallscan.clip import ClipSettings
 from stallscan.errors import StoreError
 from stallscan.outline import OutlineSettings
+from stallscan.prepare import View
 from stallscan.store import Store
 from stallscan.video import Source
 from tests import drawing
@@ -30,11 +31,25 @@ def _build(folder, sources, **options):
 def test_clips_come_back_as_prediction_makes_them(tmp_path, sources):
     made = _build(tmp_path, sources)
     for source in sources:
-        prepared = prepare.one(source, OutlineSettings(), CLIP)
+        prepared = prepare.one(source, [View(OutlineSettings(), CLIP)])
         assert (source.filename in made) == (prepared.clip is not None)
         if prepared.clip is not None:
             assert np.array_equal(made.read(source.filename), prepared.clip.pixels)
             assert made.frames(source.filename) == prepared.frames
+
+
+def test_traits_are_kept_with_the_clips(tmp_path, sources, monkeypatch):
+    monkeypatch.setattr(store, "CLIPS_PER_SHARD", 2)
+    made = _build(tmp_path, sources)
+    table = made.traits(["3.mp4", "0.mp4", "x.mp4"])
+    for row, number in ((0, 3), (1, 0)):
+        whole = prepare.one(sources[number + (number > 1)], [View(OutlineSettings(), CLIP)])
+        assert tuple(table.iloc[row]) == pytest.approx(tuple(whole.clip.traits))
+    assert len(table) == 2
+    (tmp_path / made.manifest.shards[0].file).write_bytes(b"other")
+    store._check_hash.cache_clear()
+    with pytest.raises(StoreError, match="damaged"):
+        made.traits(["0.mp4"])
 
 
 def test_failures_are_kept_with_their_reason(tmp_path, sources):
@@ -64,7 +79,7 @@ def test_a_store_is_filled_from_anywhere(tmp_path, sources, monkeypatch):
     def make(todo):
         asked.append([source.filename for source in todo])
         for source in todo:
-            yield prepare.one(source, OutlineSettings(), CLIP)
+            yield prepare.one(source, [View(OutlineSettings(), CLIP)])
 
     store.fill(tmp_path, sources[:4], make, OutlineSettings(), CLIP)
     store.fill(tmp_path, sources, make, OutlineSettings(), CLIP)

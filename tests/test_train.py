@@ -80,6 +80,10 @@ def test_a_run_folder_has_all_its_parts(run, data):
     assert not model.spec.simulated
     assert model.spec.frames == (6, 10)
     assert model.spec.provenance["trained_on"] + model.spec.provenance["validated_on"] == 15
+    known = model.spec.reference
+    assert known.trained == model.spec.provenance["trained_on"]
+    assert known.validated == model.spec.provenance["validated_on"]
+    assert (known.traits["frames"][0], known.traits["frames"][-1]) == model.spec.frames
     history = pd.read_csv(run / "history.csv")
     assert tuple(history.columns) == tables.HISTORY_COLUMNS
     assert list(history["epoch"]) == [0, 1, 2]
@@ -96,7 +100,7 @@ def test_the_clip_of_training_is_the_clip_of_prediction_to_the_bit(run, data):
     model = bundle.load(run / "bundle")
     for row in range(15):
         source = Source(f"{row}.mp4", data / "train" / f"{row}.mp4")
-        predicted = prepare.one(source, model.spec.outline, model.spec.clip).clip.pixels
+        predicted = prepare.one(source, [model.spec.view]).clip.pixels
         assert np.array_equal(dataset[row].pixels.numpy(), predicted)
     assert model.spec.clip == settings.clip
     assert model.spec.outline == settings.outline
@@ -378,6 +382,9 @@ def test_folds_hold_back_each_recording_once(data, tmp_path):
     table = pd.read_csv(tmp_path / "out_of_fold.csv")
     assert sorted(table["filename"]) == sorted(f"{i}.mp4" for i in range(15))
     assert set(table["fold"]) == {0, 1, 2}
+    joined = bundle.load_any(tmp_path / "bundle")
+    assert len(joined.members) == 3
+    assert joined.spec.metrics["validation"]["count"] == len(table)
     for fold in range(3):
         held_out = pd.read_csv(tmp_path / f"fold-{fold}" / "validation.csv")
         assert set(held_out["filename"]) == set(table["filename"][table["fold"] == fold])

@@ -1,25 +1,32 @@
 """The bundle: a trained model as a folder that carries all it needs to be used.
 
 ``bundle.json`` (settings of outline, clip and net, calibration, threshold, provenance),
-``weights.safetensors``, and ``README.md``, the model card. No pickle is ever read.
+``weights.safetensors``, and ``README.md``, the model card. No pickle is ever read. An ensemble has
+the bundles that it joins in ``members/`` instead of weights.
 """
 
+import contextlib
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import safetensors
 import safetensors.torch
-from pydantic import Field
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from stallscan import files
+from stallscan import decide, files
 from stallscan.clip import ClipSettings
 from stallscan.decide import Calibration
+from stallscan.drift import Reference
 from stallscan.errors import BundleError, InputError, SettingsError
 from stallscan.outline import OutlineSettings
+from stallscan.prepare import View
 from stallscan.recipe import NetSettings
 from stallscan.settings import Settings
 
@@ -28,6 +35,20 @@ WEIGHTS_NAME = "weights.safetensors"
 CARD_NAME = "README.md"
 SHIPPED = Path(__file__).with_name("bundles")
 DEFAULT = "default"
+MEMBERS = "members"
+# What of an ensemble's spec its calls follow from.
+DECIDES = {
+    "members_sha256",
+    "combine",
+    "needed",
+    "weights",
+    "thresholds",
+    "calibration",
+    "threshold",
+}
+
+Floats = NDArray[np.float64]
+Spec = TypeVar("Spec", bound=Settings)
 
 
 class BundleSpec(Settings):
@@ -51,6 +72,9 @@ class BundleSpec(Settings):
         Fewest and most frames of the recordings it was trained on.
     simulated : bool
         Whether all recordings it was trained on are simulated.
+    reference : Reference or None
+        What those recordings were like, and the scores of those held back; None where that is not
+        known.
     weights_sha256 : str
         Hash of the weights file.
     metrics : dict
@@ -69,9 +93,86 @@ class BundleSpec(Settings):
     prevalence: float = Field(gt=0, lt=1)
     frames: tuple[int, int]
     simulated: bool
+    reference: Reference | None = None
     weights_sha256: str = ""
     metrics: dict[str, Any] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def view(self) -> View:
+        """How its net is shown a recording."""
+        return View(self.outline, self.clip)
+
+
+class EnsembleSpec(Settings):
+    """What ``bundle.json`` of an ensemble holds: how the calls of its members become one.
+
+    Attributes
+    ----------
+    format : int
+        Number of this format.
+    kind : str
+        What tells it from a single bundle.
+    name : str
+        What predictions call it.
+    members : tuple of str
+        Their folders, in ``members/``.
+    members_sha256 : tuple of str
+        Hashes of their weights.
+    combine : str
+        ``average``: the mean log-odds of the members' scores, calibrated; ``vote``: stalled is
+        called where at least `needed` members call so, each at its own threshold.
+    needed : int
+        Of a vote; published: 2 of 3 (FACTS 2).
+    weights : tuple of float
+        Of the members in an average.
+    thresholds : tuple of float
+        Of the members in a vote, on their scores.
+    calibration : Calibration
+        How the mean log-odds become a score.
+    threshold, prevalence, frames, simulated, reference, metrics, provenance
+        As in `BundleSpec`. The score of a vote is no probability, and its threshold is a half.
+    """
+
+    format: Literal[1] = 1
+    kind: Literal["ensemble"] = "ensemble"
+    name: str
+    members: tuple[str, ...] = Field(min_length=1)
+    members_sha256: tuple[str, ...]
+    combine: Literal["average", "vote"] = "average"
+    needed: int = Field(default=1, ge=1)
+    weights: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = ()
+    calibration: Calibration = Calibration()
+    threshold: float = Field(ge=0, le=1)
+    prevalence: float = Field(gt=0, lt=1)
+    frames: tuple[int, int]
+    simulated: bool
+    reference: Reference | None = None
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_for_each(self) -> "EnsembleSpec":
+        count = len(self.members)
+        wanted = self.thresholds if self.combine == "vote" else self.weights
+        if len(self.members_sha256) != count or len(wanted) != count:
+            raise ValueError(f"{count} members need a hash and a weight or threshold each")
+        if self.combine == "vote" and self.needed > count:
+            raise ValueError(f"a vote of {count} members cannot need {self.needed}")
+        if self.combine == "average" and (min(self.weights) < 0 or sum(self.weights) <= 0):
+            raise ValueError("weights must be 0 or more, and not all 0")
+        return self
+
+    def __str__(self) -> str:
+        if self.combine == "vote":
+            cuts = ", ".join(f"{cut:.4f}" for cut in self.thresholds)
+            return f"{self.name}: vote of {self.needed} among {len(self.members)} at {cuts}"
+        weights = ", ".join(f"{weight:g}" for weight in self.weights)
+        return (
+            f"{self.name}: mean log-odds of {len(self.members)} bundles (weights {weights}), "
+            f"threshold {self.threshold:.4f}"
+        )
 
 
 @dataclass(frozen=True)
@@ -96,6 +197,105 @@ class Bundle:
         """Name and beginning of the weights' hash, as predictions give it."""
         return f"{self.spec.name}@{self.spec.weights_sha256[:8]}"
 
+    @property
+    def members(self) -> "tuple[Bundle, ...]":
+        """Itself: all whose nets have to look at a recording."""
+        return (self,)
+
+    def score(self, logits: ArrayLike) -> Floats:
+        """Make scores, float64 (N,), of the logits of each of `members`, float (1, N)."""
+        return self.spec.calibration.score(np.asarray(logits)[0])
+
+    def at(self, prevalence: float) -> "Bundle":
+        """Read its scores, and choose its threshold anew, at another share of stalled.
+
+        Raises
+        ------
+        BundleError
+            If it does not know the scores of its validation part.
+        """
+        before = self.spec.prevalence
+        threshold = decide.threshold_at(_known_scores(self), before, prevalence)
+        update = {
+            "calibration": self.spec.calibration.at(before, prevalence),
+            "threshold": threshold,
+            "prevalence": prevalence,
+        }
+        return replace(self, spec=self.spec.model_copy(update=update))
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several bundles that call together, in memory.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    spec : EnsembleSpec
+    members : tuple of Bundle
+    label : str
+        Name and beginning of a hash of all that its calls follow from, as predictions give it.
+    """
+
+    path: Path
+    spec: EnsembleSpec
+    members: tuple[Bundle, ...]
+    label: str
+
+    def score(self, logits: ArrayLike) -> Floats:
+        """Make scores, float64 (N,), of the logits of each of `members`, float (members, N)."""
+        rows = zip(self.members, np.asarray(logits), strict=True)
+        return combine(self.spec, np.stack([member.score([row]) for member, row in rows]))
+
+    def at(self, prevalence: float) -> "Ensemble":
+        """Read its scores, and choose its threshold or its members' anew, at another prevalence.
+
+        Raises
+        ------
+        BundleError
+            If the scores of a validation part are not known.
+        """
+        before = self.spec.prevalence
+        if self.spec.combine == "vote":
+            # Each member's score stays at its own prevalence, where its threshold is read, too.
+            cuts = [
+                float(decide.shift(each.at(prevalence).spec.threshold, prevalence, own))
+                for each, own in ((each, each.spec.prevalence) for each in self.members)
+            ]
+            update: dict[str, Any] = {"thresholds": tuple(cuts)}
+        else:
+            update = {
+                "calibration": self.spec.calibration.at(before, prevalence),
+                "threshold": decide.threshold_at(_known_scores(self), before, prevalence),
+            }
+        update["prevalence"] = prevalence
+        return replace(self, spec=self.spec.model_copy(update=update))
+
+
+def combine(spec: EnsembleSpec, scores: Floats) -> Floats:
+    """Combine the members' scores, float (members, N), 0..1, as an ensemble does.
+
+    Returns
+    -------
+    ndarray
+        float64 (N,), 0..1.
+    """
+    if spec.combine == "vote":
+        return decide.vote_margin(scores, spec.thresholds, spec.needed)
+    mean = decide.average(scores, spec.weights)
+    return spec.calibration.score(np.log(mean) - np.log1p(-mean))
+
+
+def _known_scores(model: Bundle | Ensemble) -> Floats:
+    if model.spec.reference is None:
+        raise BundleError(
+            f"{model.path}: does not know the scores of its validation part, so no threshold for "
+            "another prevalence can be chosen; predict without, and choose it on labels with "
+            "'stallscan decide'"
+        )
+    return np.asarray(model.spec.reference.scores)
+
 
 def save(folder: Path, spec: BundleSpec, weights: dict[str, Tensor], card: str) -> BundleSpec:
     """Write a bundle; one that stands at `folder` is replaced only when all is written.
@@ -116,27 +316,60 @@ def save(folder: Path, spec: BundleSpec, weights: dict[str, Tensor], card: str) 
     InputError
         If it cannot be written.
     """
-    files.make_folder(folder.parent)
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with _replacing(folder) as temporary:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         safetensors.torch.save_file(tensors, temporary / WEIGHTS_NAME)
         spec = spec.model_copy(update={"weights_sha256": files.sha256(temporary / WEIGHTS_NAME)})
         files.write_json(temporary / SPEC_NAME, spec.model_dump(mode="json"))
         files.write_text(temporary / CARD_NAME, card)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{folder}: the bundle could not be written ({error})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return spec
 
 
-def load(which: str | Path = DEFAULT) -> Bundle:
-    """Read a bundle by the name of a shipped one or by its folder, and check it.
+def save_ensemble(folder: Path, spec: EnsembleSpec, members: Sequence[Bundle], card: str) -> None:
+    """Write an ensemble with a copy of each member, as `save` writes a bundle.
+
+    Parameters
+    ----------
+    folder : Path
+        Where.
+    spec : EnsembleSpec
+        Its `members` name the folders that the copies get.
+    members : sequence of Bundle
+        In the same order.
+    card : str
+        The model card, Markdown.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    with _replacing(folder) as temporary:
+        for name, member in zip(spec.members, members, strict=True):
+            shutil.copytree(member.path, temporary / MEMBERS / name)
+        files.write_json(temporary / SPEC_NAME, spec.model_dump(mode="json"))
+        files.write_text(temporary / CARD_NAME, card)
+
+
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Give a folder to write into, which takes the place of `folder` once all is written."""
+    files.make_folder(folder.parent)
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+    except (OSError, shutil.Error, safetensors.SafetensorError) as error:
+        raise InputError(f"{folder}: the bundle could not be written ({error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_any(which: str | Path = DEFAULT) -> Bundle | Ensemble:
+    """Read a bundle or an ensemble by the name of a shipped one or by its folder, and check it.
 
     Raises
     ------
@@ -145,13 +378,39 @@ def load(which: str | Path = DEFAULT) -> Bundle:
         saved with.
     """
     folder = _folder(which)
-    for name in (SPEC_NAME, WEIGHTS_NAME):
-        if not (folder / name).is_file():
+    content = _read_content(folder)
+    if content.get("kind") != "ensemble":
+        return load(which)
+    spec = _parse(EnsembleSpec, content, folder)
+    members = tuple(load(folder / MEMBERS / name) for name in spec.members)
+    for member, sha256 in zip(members, spec.members_sha256, strict=True):
+        if member.spec.weights_sha256 != sha256:
             raise BundleError(
-                f"{folder}: not a bundle, {name} is missing; expected the folder 'bundle' that "
-                "'stallscan train' writes into its run folder"
+                f"{member.path}: not the member that the ensemble was made with (the hash of its "
+                f"weights differs from the one in {folder / SPEC_NAME}); copy the ensemble again"
             )
-    spec = _read_spec(folder / SPEC_NAME)
+    given = spec.model_dump_json(include=DECIDES)
+    return Ensemble(folder, spec, members, f"{spec.name}@{files.sha256_of(given.encode())[:8]}")
+
+
+def load(which: str | Path = DEFAULT) -> Bundle:
+    """Read a bundle that is no ensemble, as `load_any` does.
+
+    Raises
+    ------
+    BundleError
+        As `load_any`, and if it is an ensemble.
+    """
+    folder = _folder(which)
+    content = _read_content(folder)
+    if content.get("kind") == "ensemble":
+        raise BundleError(
+            f"{folder}: an ensemble, where one net is wanted; give one of the folders in "
+            f"{folder / MEMBERS}"
+        )
+    if not (folder / WEIGHTS_NAME).is_file():
+        raise BundleError(_not_there(folder, WEIGHTS_NAME))
+    spec = _parse(BundleSpec, content, folder)
     if files.sha256(folder / WEIGHTS_NAME) != spec.weights_sha256:
         raise BundleError(
             f"{folder / WEIGHTS_NAME}: damaged or not of this bundle (its hash differs from the "
@@ -176,16 +435,34 @@ def _folder(which: str | Path) -> Path:
     )
 
 
-def _read_spec(path: Path) -> BundleSpec:
+def _not_there(folder: Path, name: str) -> str:
+    return (
+        f"{folder}: not a bundle, {name} is missing; expected the folder 'bundle' that 'stallscan "
+        "train' writes into its run folder"
+    )
+
+
+def _read_content(folder: Path) -> dict[str, Any]:
+    path = folder / SPEC_NAME
+    if not path.is_file():
+        raise BundleError(_not_there(folder, SPEC_NAME))
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise BundleError(f"{path}: expected a JSON object")
-        if content.get("format") != 1:
-            raise BundleError(
-                f"{path}: bundle format {content.get('format')!r}, this stallscan reads format 1; "
-                "use the version of stallscan that wrote it"
-            )
-        return BundleSpec.parse(content, str(path))
-    except (OSError, ValueError, SettingsError) as error:
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not readable as a bundle ({error})") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: not readable as a bundle (expected a JSON object)")
+    if content.get("format") != 1:
+        raise BundleError(
+            f"{path}: bundle format {content.get('format')!r}, this stallscan reads format 1; use "
+            "the version of stallscan that wrote it"
+        )
+    return content
+
+
+def _parse(kind: type[Spec], content: dict[str, Any], folder: Path) -> Spec:
+    path = folder / SPEC_NAME
+    try:
+        return kind.parse(content, str(path))
+    except SettingsError as error:
         raise BundleError(f"{path}: not readable as a bundle ({error})") from None

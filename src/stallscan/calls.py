@@ -381,21 +381,13 @@ def _vote(models: Sequence[_Model], settings: CallSettings) -> _Work:
             "a vote has a threshold for each model; choose them for each table by itself and give "
             "them, or average"
         )
-    cuts = np.array(given or [model.threshold for model in models])[:, np.newaxis]
-    scores = np.stack([model.scores for model in models])
-    voted = decide.vote(scores >= cuts, settings.needed)
-    # What orders the recordings: how far the last model that is needed is above its own threshold,
-    # as if all thresholds were a half. It is no probability.
-    margins = decide.shift(scores, np.clip(cuts, decide.CERTAIN, 1 - decide.CERTAIN), 0.5)
-    score = np.sort(margins, axis=0)[-settings.needed]
-    # Rounding must not part it from the vote.
-    score = np.where(voted, np.maximum(score, 0.5), np.minimum(score, 0.5 - decide.CERTAIN))
+    cuts = list(given or [model.threshold for model in models])
+    score = decide.vote_margin(np.stack([model.scores for model in models]), cuts, settings.needed)
     named = ", ".join(
-        f"{cut:.4f} ({model.path.parent.name})"
-        for cut, model in zip(cuts[:, 0], models, strict=True)
+        f"{cut:.4f} ({model.path.parent.name})" for cut, model in zip(cuts, models, strict=True)
     )
     how = f"vote of {settings.needed} among {len(models)} at {named}"
-    return _Work(score, 0.5, calls=np.where(voted, "stalled", "flowing"), how=[how])
+    return _Work(score, 0.5, calls=np.where(score >= 0.5, "stalled", "flowing"), how=[how])
 
 
 def _choose(

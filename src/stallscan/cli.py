@@ -297,6 +297,7 @@ def predict(
     *paths: Path,
     out: Out,
     bundle: str = "default",
+    prevalence: float | None = None,
     strict: Flag = False,
     processes: int | None = None,
 ) -> None:
@@ -307,9 +308,13 @@ def predict(
     paths
         Recordings and folders of them: mp4, avi, mov, mkv, gif, tif, npy.
     out
-        Folder for predictions.csv and run.json.
+        Folder for predictions.csv, run.json and traits.csv.
     bundle
-        A shipped bundle by name, or a bundle's folder.
+        A shipped bundle by name, or the folder of a bundle or ensemble.
+    prevalence
+        About which share of these recordings is stalled (0.02): scores are read and the threshold
+        is chosen for it. As in the bundle's training if not given. To have it estimated from the
+        scores, run 'stallscan decide OUT --prevalence estimate' afterwards.
     strict
         Exit with 1 if any recording got no call.
     processes
@@ -323,13 +328,67 @@ def predict(
             "no recordings given; name files or folders: stallscan predict PATH... -o OUT"
         )
     with _progress("predicting") as progress:
-        summary = module.predict(paths, out, bundle, processes, progress)
+        summary = module.predict(paths, out, bundle, processes, prevalence, progress)
     counts = ", ".join(f"{number} {call}" for call, number in sorted(summary.calls.items()))
     _print(f"{counts} -> {summary.table}")
+    for doubt in summary.doubts:
+        _say(f"unlike what the bundle was trained on: {doubt}")
+    if summary.doubts:
+        _say(
+            "label some of these recordings and measure the calls on them (stallscan evaluate); if "
+            "they are bad, train the bundle further on your labels (stallscan train fine-tune)"
+        )
     if summary.failed:
         _print(f"{summary.failed} recordings have no call; the column 'reason' says why")
         if strict:
             sys.exit(EXIT_FAILED_ROWS)
+
+
+@app.command
+def ensemble(
+    bundles: list[Path],
+    /,
+    *,
+    out: Out,
+    name: str = "ensemble",
+    vote: int = 0,
+    threshold: list[float] | None = None,
+    weight: list[float] | None = None,
+    fit_weights: Flag = False,
+) -> None:
+    """Join bundles into one that calls as their mean or by vote, and that predict takes like any.
+
+    Parameters
+    ----------
+    bundles
+        Folders of bundles. What they held back in training (validation.csv beside each) chooses
+        the calibration and the threshold of the mean.
+    out
+        Folder for the ensemble, with a copy of each bundle.
+    name
+        What predictions call it.
+    vote
+        So many bundles must call a recording stalled (published: 2 of 3); 0 takes their mean.
+    threshold
+        A threshold that you choose; for a vote given once for each bundle, in their order.
+    weight
+        Of the bundles in the mean, given once for each.
+    fit_weights
+        Choose the weights on the recordings that all of them held back.
+    """
+    from stallscan import ensemble as module
+    from stallscan.errors import InputError
+
+    if fit_weights and weight:
+        raise InputError("--fit-weights chooses the weights; leave --weight out")
+    given = {
+        "name": name,
+        "needed": vote,
+        "thresholds": tuple(threshold or ()),
+        "weights": "fit" if fit_weights else tuple(weight or ()),
+    }
+    settings = module.EnsembleSettings.parse(given, "ensemble")
+    _print(f"{module.join(bundles, out, settings)} -> {out}")
 
 
 @app.command

@@ -12,6 +12,7 @@ from stallscan import video
 from stallscan.outline import Box, Mask, Outline
 from stallscan.recording import Frames, Recording
 from stallscan.settings import Settings
+from stallscan.traits import Gatherer, Traits
 
 
 class ClipSettings(Settings):
@@ -61,10 +62,13 @@ class Clip:
         uint8 (T, S, S, C), C as the settings' `channel_count`.
     box : Box
         The part of the recording that was cropped.
+    traits : Traits
+        Of the recording inside its outline, all frames, before resizing.
     """
 
     pixels: Frames
     box: Box
+    traits: Traits
 
 
 def make(recording: Recording, outline: Outline, settings: ClipSettings) -> Clip:
@@ -88,12 +92,16 @@ def make(recording: Recording, outline: Outline, settings: ClipSettings) -> Clip
     rows, cols = slice(box.row0, box.row1), slice(box.col0, box.col1)
     place = _place(box, settings)
     pixels = np.zeros((len(recording), settings.size, settings.size, settings.channel_count), "u1")
+    seen = outline.box
+    gatherer = Gatherer(outline.mask[rows, cols], (seen.row1 - seen.row0, seen.col1 - seen.col0))
     start = 0
     for chunk in recording.chunks():
         crop = chunk[:, rows, cols]
+        grey = video.to_grey(np.ascontiguousarray(crop))
+        gatherer.add(grey)
         target = pixels[start : start + len(chunk)]
         if settings.channels in ("grey", "grey+mask"):
-            crop = video.to_grey(np.ascontiguousarray(crop))
+            crop = grey
             target = target[..., 0]
         if settings.channels == "grey+mask":
             crop = paint_out(crop, outline.contour[rows, cols])
@@ -109,7 +117,7 @@ def make(recording: Recording, outline: Outline, settings: ClipSettings) -> Clip
         square = np.zeros((1, settings.size, settings.size), np.uint8)
         _resize_into(square, mask[None], place)
         pixels[..., 1] = square
-    return Clip(_fit_frames(pixels, settings.frames or len(pixels)), box)
+    return Clip(_fit_frames(pixels, settings.frames or len(pixels)), box, gatherer.traits())
 
 
 def _fit_frames(pixels: Frames, frames: int) -> Frames:

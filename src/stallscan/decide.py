@@ -45,6 +45,11 @@ class Calibration(Settings):
         odds = self.scale * np.asarray(logits, np.float64) + self.bias
         return np.exp(-np.logaddexp(0.0, -odds))
 
+    def at(self, before: float, now: float) -> "Calibration":
+        """Give scores at the prevalence `now` instead of `before`, as `shift` would."""
+        change = math.log(now / (1 - now)) - math.log(before / (1 - before))
+        return Calibration(scale=self.scale, bias=self.bias + change)
+
 
 def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Calibration:
     """Fit scale and bias by maximum likelihood on recordings that were not trained on.
@@ -267,7 +272,7 @@ def load_threshold(scores: Floats, share: float) -> float:
     return float(within[0]) if len(within) else float(np.nextafter(values[-1], 2.0))
 
 
-def expected_mcc_threshold(scores: Floats) -> float:
+def expected_mcc_threshold(scores: Floats, weights: Floats | None = None) -> float:
     """Choose the threshold with the highest MCC that is to be expected if the scores are right.
 
     It needs no labels: a recording with a score of 0.7 counts as 0.7 stalled and 0.3 flowing.
@@ -276,8 +281,11 @@ def expected_mcc_threshold(scores: Floats) -> float:
     ----------
     scores : ndarray
         float (N,), 0..1, calibrated for the prevalence among these recordings.
+    weights : ndarray, optional
+        float (N,), how many recordings each stands for; one if not given.
     """
-    values, counts = np.unique(scores, return_counts=True)
+    values, place = np.unique(scores, return_inverse=True)
+    counts = np.bincount(place, weights, minlength=len(values))
     stalled, flowing = values * counts, (1 - values) * counts
     found = np.cumsum(stalled[::-1])[::-1]
     false = np.cumsum(flowing[::-1])[::-1]
@@ -285,6 +293,29 @@ def expected_mcc_threshold(scores: Floats) -> float:
     mcc = metrics.mcc_of_counts(found, false, false[0] - false, found[0] - found)
     best = int(np.argmax(mcc))
     return float(values[best] if best == 0 else (values[best - 1] + values[best]) / 2)
+
+
+def threshold_at(scores: Floats, before: float, now: float) -> float:
+    """Choose the threshold for another prevalence than that of the recordings it is chosen on.
+
+    The recordings are weighted as if so many of them were stalled, their scores read at that
+    prevalence, and the expected MCC made highest. Nothing but the calibration is trusted.
+
+    Parameters
+    ----------
+    scores : ndarray
+        float (N,), 0..1, calibrated at the prevalence `before`, of recordings that were not
+        trained on.
+    before, now : float
+        Shares of stalled, above 0 and below 1.
+
+    Returns
+    -------
+    float
+        On the scale of scores that are read at `now`.
+    """
+    weights = scores * (now / before) + (1 - scores) * ((1 - now) / (1 - before))
+    return expected_mcc_threshold(shift(scores, before, now), weights)
 
 
 @dataclass(frozen=True)
@@ -388,6 +419,35 @@ def vote(calls: NDArray[np.bool_], needed: int) -> NDArray[np.bool_]:
             f"a vote needs between 1 and {len(calls)} of {len(calls)} models, not {needed}"
         )
     return np.asarray(np.count_nonzero(calls, axis=0) >= needed)
+
+
+def vote_margin(scores: Floats, thresholds: Sequence[float], needed: int) -> Floats:
+    """Give what orders recordings that are voted on: how near the vote is to the other outcome.
+
+    The distance of the last model that is needed from its own threshold, as if all thresholds were
+    a half. It is no probability.
+
+    Parameters
+    ----------
+    scores : ndarray
+        float (models, N), 0..1.
+    thresholds : sequence of float
+        Of the models.
+    needed : int
+        As in `vote`.
+
+    Returns
+    -------
+    ndarray
+        float64 (N,), 0..1: a half and more where the vote is for stalled.
+    """
+    cuts = np.asarray(thresholds, np.float64)[:, np.newaxis]
+    voted = vote(scores >= cuts, needed)
+    margins = shift(scores, np.clip(cuts, CERTAIN, 1 - CERTAIN), 0.5)
+    margin: Floats = np.sort(margins, axis=0)[-needed]
+    # Rounding must not part it from the vote.
+    margin = np.where(voted, np.maximum(margin, 0.5), np.minimum(margin, 0.5 - CERTAIN))
+    return margin
 
 
 def average(scores: ArrayLike, weights: Sequence[float] | None = None) -> Floats:

@@ -61,7 +61,7 @@ def explain(
         )
     net.load_state_dict(model.weights)
     spec = model.spec
-    for prepared in prepare.many(video.list_recordings(paths), spec.outline, spec.clip, processes):
+    for prepared in prepare.many(video.list_recordings(paths), [spec.view], processes):
         if prepared.clip is None:
             words = f"no call: {prepared.reason or prepared.status}"
         else:

@@ -8,19 +8,23 @@ import csv
 import datetime
 import io
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+import numpy as np
+import pandas as pd
 
 from stallscan import bundle as bundles
-from stallscan import decide, files, prepare, video
-from stallscan.bundle import Bundle
+from stallscan import decide, drift, files, prepare, video
+from stallscan.bundle import Bundle, Ensemble, EnsembleSpec
+from stallscan.drift import Drift
 from stallscan.engine import TorchEngine
 from stallscan.errors import InputError
 from stallscan.prepare import Prepared
-from stallscan.tables import PREDICTION_COLUMNS, PREDICTIONS_NAME, RUN_NAME
+from stallscan.tables import PREDICTION_COLUMNS, PREDICTIONS_NAME, RUN_NAME, TRAITS_NAME
+from stallscan.traits import Traits
 from stallscan.video import Source
 
 
@@ -38,12 +42,15 @@ class Summary:
         Recordings by status.
     resumed : int
         Rows that stood there already.
+    doubts : tuple of str
+        In what these recordings are unlike those that the bundle was trained on.
     """
 
     table: Path
     calls: dict[str, int]
     statuses: dict[str, int]
     resumed: int
+    doubts: tuple[str, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -56,6 +63,7 @@ def predict(
     out: Path,
     bundle: str | Path = bundles.DEFAULT,
     processes: int | None = None,
+    prevalence: float | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Summary:
     """Score and call every recording in files and folders.
@@ -65,11 +73,15 @@ def predict(
     paths : sequence of str or Path
         Files and folders, as `video.list_recordings` takes them.
     out : Path
-        Folder for ``predictions.csv`` and ``run.json``.
+        Folder for ``predictions.csv``, ``run.json`` and ``traits.csv``, what was measured of each
+        recording (`traits.Traits`).
     bundle : str or Path
-        Name of a shipped bundle, or a bundle's folder.
+        Name of a shipped bundle, or the folder of a bundle or ensemble.
     processes : int, optional
         That decode; default one a core, 0 does it in this process.
+    prevalence : float, optional
+        Share of stalled among these recordings, above 0 and below 1: what scores are read and the
+        threshold is chosen for. That of the bundle's validation part if not given.
     progress : callable
         Called with how many recordings are done, of how many.
 
@@ -81,54 +93,70 @@ def predict(
         If the bundle cannot be used.
     """
     sources = video.list_recordings(paths)
-    model = bundles.load(bundle)
+    model = bundles.load_any(bundle)
+    calibrated_at = model.spec.prevalence
+    if prevalence is not None:
+        if not 0 < prevalence < 1:
+            raise InputError(f"a prevalence of {prevalence:g}: give a share above 0 and below 1")
+        model = model.at(prevalence)
     files.make_folder(out)
     run = _run(paths, model, len(sources))
     standing = _standing_rows(out, run, sources)
+    seen = _standing_traits(out, standing)
     files.write_json(out / RUN_NAME, run)
-    engine = TorchEngine(model)
-    spec = model.spec
-    todo = prepare.many(sources[len(standing) :], spec.outline, spec.clip, processes)
+    engines = [TorchEngine(member) for member in model.members]
+    views = [member.spec.view for member in model.members]
+    todo = prepare.many(sources[len(standing) :], views, processes)
     calls: dict[str, int] = {}
     statuses: dict[str, int] = {}
+    scores: dict[str, float] = {}
 
     def count(row: dict[str, Any]) -> None:
         calls[row["call"]] = calls.get(row["call"], 0) + 1
         statuses[row["status"]] = statuses.get(row["status"], 0) + 1
+        if row["score"] and row["filename"] in seen:
+            scores[row["filename"]] = float(row["score"])
 
     for row in standing:
         count(row)
     done = len(standing)
     progress(done, len(sources))
-    with (out / PREDICTIONS_NAME).open("a", encoding="utf-8", newline="") as table:
+    with _appending(out / PREDICTIONS_NAME) as table, _appending(out / TRAITS_NAME) as traits:
         for prepared in todo:
-            row = _row(prepared, engine, model)
-            table.write(_line(row))
-            table.flush()
+            row = _row(prepared, engines, model)
+            if prepared.clip is not None:
+                # Before the row itself: a row that stands has its traits.
+                seen[row["filename"]] = prepared.clip.traits
+                _write(traits, _traits_row(row["filename"], prepared.clip.traits))
+            _write(table, [row[name] for name in PREDICTION_COLUMNS])
             count(row)
             done += 1
             progress(done, len(sources))
-    run |= {"finished": _now(), "calls": calls, "statuses": statuses}
+    found = _drift(model, calibrated_at, seen, scores)
+    run |= {"finished": _now(), "calls": calls, "statuses": statuses, "drift": found.figures}
     files.write_json(out / RUN_NAME, run)
-    return Summary(out / PREDICTIONS_NAME, calls, statuses, len(standing))
+    return Summary(out / PREDICTIONS_NAME, calls, statuses, len(standing), found.doubts)
 
 
-def _row(prepared: Prepared, engine: TorchEngine, model: Bundle) -> dict[str, Any]:
+def _row(
+    prepared: Prepared, engines: Sequence[TorchEngine], model: Bundle | Ensemble
+) -> dict[str, Any]:
     """Score one prepared recording."""
     spec = model.spec
     status, reason, call, score = prepared.status, prepared.reason, "unscorable", ""
-    if prepared.clip is not None:
-        logit = engine.logit(prepared.clip.pixels)
-        if not math.isfinite(logit):
+    if prepared.clips:
+        pairs = zip(engines, prepared.clips, strict=True)
+        logits = np.array([[engine.logit(clip.pixels)] for engine, clip in pairs])
+        if not np.isfinite(logits).all():
             status = "failed"
             reason = f"{prepared.source.path}: the net gave no finite number for this recording"
         else:
-            value = round(float(spec.calibration.score(logit)), 6)
+            value = round(float(model.score(logits)[0]), 6)
             score = f"{value:.6f}"
             # Frames that are missing may be the ones that show the stall: no call without them.
             if status == "ok":
                 call = decide.call(value, spec.threshold)
-                reason = reason or _unusual_length(prepared, model)
+                reason = reason or _unlike(prepared, model)
     return {
         "filename": prepared.source.filename,
         "status": status,
@@ -144,17 +172,39 @@ def _row(prepared: Prepared, engine: TorchEngine, model: Bundle) -> dict[str, An
     }
 
 
-def _unusual_length(prepared: Prepared, model: Bundle) -> str:
+def _unlike(prepared: Prepared, model: Bundle | Ensemble) -> str:
+    """Say what of a recording the bundle has not seen the like of; empty if nothing."""
+    found = []
     fewest, most = model.spec.frames
-    if prepared.frames is None or fewest <= prepared.frames <= most:
+    if prepared.frames is not None and not fewest <= prepared.frames <= most:
+        found.append(
+            f"{prepared.frames} frames, the bundle was trained on recordings of {fewest} to {most}"
+        )
+    if model.spec.reference is not None and prepared.clip is not None:
+        found += filter(None, [model.spec.reference.unlike(prepared.clip.traits)])
+    if not found:
         return ""
-    return (
-        f"{prepared.source.path}: {prepared.frames} frames, the bundle was trained on recordings "
-        f"of {fewest} to {most}; look at this one yourself"
-    )
+    return f"{prepared.source.path}: {'; '.join(found)}; look at this one yourself"
 
 
-def _run(paths: Sequence[str | Path], model: Bundle, count: int) -> dict[str, Any]:
+def _drift(
+    model: Bundle | Ensemble,
+    calibrated_at: float,
+    seen: dict[str, Traits],
+    scores: dict[str, float],
+) -> Drift:
+    """Compare the recordings of the run with those of the training, as far as both are known."""
+    spec = model.spec
+    if spec.reference is None:
+        return Drift((), {})
+    table = pd.DataFrame(seen.values(), columns=list(Traits._fields))
+    # The score of a vote is no probability: there is no share of stalled to explain it with.
+    is_vote = isinstance(spec, EnsembleSpec) and spec.combine == "vote"
+    known = decide.shift([] if is_vote else list(scores.values()), spec.prevalence, calibrated_at)
+    return drift.compare(spec.reference, calibrated_at, table, known)
+
+
+def _run(paths: Sequence[str | Path], model: Bundle | Ensemble, count: int) -> dict[str, Any]:
     return {
         **files.provenance(),
         "paths": [str(Path(path).resolve()) for path in paths],
@@ -181,9 +231,7 @@ def _standing_rows(
     """
     table, notes = out / PREDICTIONS_NAME, out / RUN_NAME
     if not table.is_file():
-        files.write_text(
-            table, _line(dict(zip(PREDICTION_COLUMNS, PREDICTION_COLUMNS, strict=True)))
-        )
+        files.write_text(table, _line(PREDICTION_COLUMNS))
         return []
     try:
         before = json.loads(notes.read_text(encoding="utf-8"))
@@ -192,7 +240,7 @@ def _standing_rows(
             f"{out}: holds a {PREDICTIONS_NAME} but no readable {RUN_NAME}, so it cannot be gone "
             "on with; choose another folder with -o, or remove the table"
         ) from None
-    for key in ("paths", "bundle", "threshold"):
+    for key in ("paths", "bundle", "threshold", "prevalence"):
         if before.get(key) != run[key]:
             raise InputError(
                 f"{out}: holds predictions with other {key} ({before.get(key)}, now {run[key]}); "
@@ -214,13 +262,39 @@ def _standing_rows(
     return rows
 
 
-def _line(row: dict[str, Any]) -> str:
+def _standing_traits(out: Path, standing: Sequence[dict[str, Any]]) -> dict[str, Traits]:
+    """Traits of the rows that stand; those of a row that was not finished are cut off the file."""
+    path = out / TRAITS_NAME
+    head = ["filename", *Traits._fields]
+    known: dict[str, Traits] = {}
+    if standing and path.is_file():
+        names = {row["filename"] for row in standing}
+        for line in list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:]:
+            if len(line) == len(head) and line[0] in names:
+                known[line[0]] = Traits(*map(float, line[1:]))
+    lines = [_line(head), *(_line(_traits_row(*each)) for each in known.items())]
+    files.write_text(path, "".join(lines))
+    return known
+
+
+def _traits_row(filename: str, traits: Traits) -> list[str]:
+    return [filename, *(f"{value:g}" for value in traits)]
+
+
+def _appending(path: Path) -> TextIO:
+    return path.open("a", encoding="utf-8", newline="")
+
+
+def _write(file: TextIO, values: Sequence[Any]) -> None:
+    file.write(_line(values))
+    file.flush()
+
+
+def _line(values: Sequence[Any]) -> str:
     """One line of CSV; quoted line breaks are replaced, so that a line is always one row."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        [str(row[name]).replace("\n", " ").replace("\r", " ") for name in PREDICTION_COLUMNS]
-    )
+    cleaned = [str(value).replace("\n", " ").replace("\r", " ") for value in values]
+    csv.writer(buffer, lineterminator="\n").writerow(cleaned)
     return buffer.getvalue()
 
 

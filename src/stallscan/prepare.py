@@ -1,28 +1,45 @@
 """From files to clips: one recording, or many in parallel and in order.
 
-`one` is the only way from a file to a clip, in training and in prediction alike. A recording that
-cannot be used becomes a `Prepared` with its status and reason, never an exception.
+`one` is the only way from a file to a clip, in training and in prediction alike. A recording is
+decoded once, however many clips are cut from it. One that cannot be used becomes a `Prepared` with
+its status and reason, never an exception.
 """
 
 import collections
 import contextlib
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stallscan import clip as clips
 from stallscan import outline as outlines
-from stallscan import video, workers
+from stallscan import traits, video, workers
 from stallscan.clip import Clip, ClipSettings
 from stallscan.errors import RecordingError, TooShortError
-from stallscan.outline import OutlineSettings
+from stallscan.outline import Outline, OutlineSettings
 from stallscan.recording import Recording
 from stallscan.video import Source
 
 # Whether something moves takes two frames to see.
 MIN_FRAMES = 2
+
+
+class View(NamedTuple):
+    """How a net is shown a recording.
+
+    Attributes
+    ----------
+    outline : OutlineSettings
+        How its outline is found.
+    clip : ClipSettings
+        How its clip is cut.
+    """
+
+    outline: OutlineSettings
+    clip: ClipSettings
 
 
 @dataclass(frozen=True)
@@ -34,16 +51,17 @@ class Prepared:
     source : Source
         The recording.
     status : str
-        ``ok``; ``damaged`` (a clip was made from the frames that decode); or why there is no
-        clip: ``unreadable``, ``too_short``, ``no_outline``, ``several_outlines``.
+        ``ok``; ``damaged`` (the frames that decode gave a clip), or what keeps a person from
+        judging it: ``too_dark``, ``out_of_view``, ``out_of_focus``; or why there is no clip:
+        ``unreadable``, ``too_short``, ``no_outline``, ``several_outlines``.
     reason : str
         One sentence, empty if there is nothing to say.
     frames : int or None
         Frames decoded, None if there were none.
     frames_declared : int or None
         Frames by the header.
-    clip : Clip or None
-        The clip, if the status allows one.
+    clips : tuple of Clip
+        One for each view, if the status allows them.
     """
 
     source: Source
@@ -51,11 +69,24 @@ class Prepared:
     reason: str = ""
     frames: int | None = None
     frames_declared: int | None = None
-    clip: Clip | None = None
+    clips: tuple[Clip, ...] = ()
+
+    @property
+    def clip(self) -> Clip | None:
+        """The clip of the first view, if there is one."""
+        return self.clips[0] if self.clips else None
 
 
-def one(source: Source, outline: OutlineSettings, clip: ClipSettings) -> Prepared:
-    """Read a recording, find its outline and make its clip."""
+def one(source: Source, views: Sequence[View]) -> Prepared:
+    """Read a recording, find its outline and cut its clips.
+
+    Parameters
+    ----------
+    source : Source
+        The recording.
+    views : sequence of View
+        At least one. Those that are the same are worked out once.
+    """
     recording: Recording | None = None
     try:
         recording = video.read(source.path)
@@ -64,18 +95,27 @@ def one(source: Source, outline: OutlineSettings, clip: ClipSettings) -> Prepare
                 f"{source.path}: {len(recording)} frame, at least {MIN_FRAMES} are needed to see "
                 "whether anything moves"
             )
-        made = clips.make(recording, outlines.find(recording, outline), clip)
+        found: dict[OutlineSettings, Outline] = {}
+        made: dict[View, Clip] = {}
+        for view in views:
+            if view.outline not in found:
+                found[view.outline] = outlines.find(recording, view.outline)
+            if view not in made:
+                made[view] = clips.make(recording, found[view.outline], view.clip)
     except RecordingError as error:
         counted = (len(recording), recording.frames_declared) if recording else (None, None)
         return Prepared(source, error.status, str(error), *counted)
-    status, reason = ("damaged", _damage(recording)) if recording.is_damaged else ("ok", "")
-    return Prepared(source, status, reason, len(recording), recording.frames_declared, made)
+    cut = tuple(made[view] for view in views)
+    status, reason = traits.judge(cut[0].traits)
+    reason = f"{source.path}: {reason}" if reason else ""
+    if recording.is_damaged:
+        status, reason = "damaged", _damage(recording)
+    return Prepared(source, status, reason, len(recording), recording.frames_declared, cut)
 
 
 def many(
     sources: Iterable[Source],
-    outline: OutlineSettings,
-    clip: ClipSettings,
+    views: Sequence[View],
     processes: int | None = None,
 ) -> Iterator[Prepared]:
     """Make clips in several processes, one thread each, and yield them in order.
@@ -87,28 +127,28 @@ def many(
     ----------
     sources : iterable of Source
         The recordings.
-    outline, clip
-        Settings.
+    views : sequence of View
+        As in `one`.
     processes : int, optional
         Default: one a core. With 0 the work is done in this process.
     """
     if processes == 0:
         for source in sources:
-            yield one(source, outline, clip)
+            yield one(source, views)
         return
     processes = processes or os.cpu_count() or 1
     todo = collections.deque(sources)
     while todo:
         # After a crash the pool is gone: what was under way is done again, each in a process of
         # its own, so that the one that crashes is known and takes nothing with it.
-        finished = yield from _in_pool(todo, outline, clip, processes)
+        finished = yield from _in_pool(todo, views, processes)
         if not finished:
             for _ in range(min(len(todo), 2 * processes)):
-                yield _alone(todo.popleft(), outline, clip)
+                yield _alone(todo.popleft(), views)
 
 
 def _in_pool(
-    todo: collections.deque[Source], outline: OutlineSettings, clip: ClipSettings, processes: int
+    todo: collections.deque[Source], views: Sequence[View], processes: int
 ) -> Generator[Prepared, None, bool]:
     """Work through `todo` from the left; what was yielded is taken from it.
 
@@ -120,7 +160,7 @@ def _in_pool(
         with contextlib.suppress(BrokenProcessPool):
             while todo:
                 while submitted < len(todo) and len(waiting) < 2 * processes:
-                    waiting.append(pool.submit(one, todo[submitted], outline, clip))
+                    waiting.append(pool.submit(one, todo[submitted], views))
                     submitted += 1
                 prepared = waiting.popleft().result()
                 todo.popleft()
@@ -130,10 +170,10 @@ def _in_pool(
     return False
 
 
-def _alone(source: Source, outline: OutlineSettings, clip: ClipSettings) -> Prepared:
+def _alone(source: Source, views: Sequence[View]) -> Prepared:
     with workers.pool(1) as pool:
         try:
-            return pool.submit(one, source, outline, clip).result()
+            return pool.submit(one, source, views).result()
         except BrokenProcessPool:
             reason = f"{source.path}: the decoder crashed on this file; export the recording again"
             return Prepared(source, "unreadable", reason)

@@ -1,7 +1,8 @@
 """The clip store: prepared clips on disk, in safetensors shards with a manifest.
 
-A shard holds clips by their recording's name. The manifest names the shards with a hash of each,
-the settings the clips were made with, and the recordings that gave no clip, with the reason.
+A shard holds clips by their recording's name, and, in its header, their traits. The manifest names
+the shards with a hash of each, the settings the clips were made with, and the recordings that gave
+no clip, with the reason.
 """
 
 import functools
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import safetensors
 import safetensors.numpy
 from pydantic import Field
@@ -18,14 +20,17 @@ from stallscan import files, prepare
 from stallscan.clip import ClipSettings
 from stallscan.errors import SettingsError, StoreError
 from stallscan.outline import OutlineSettings
-from stallscan.prepare import Prepared
+from stallscan.prepare import Prepared, View
 from stallscan.recording import Frames
 from stallscan.settings import Settings
+from stallscan.traits import Traits
 from stallscan.video import Source
 
 MANIFEST_NAME = "manifest.json"
 # About 50 MB a shard at 64 px and 56 frames; what a kill can cost is at most one shard's work.
 CLIPS_PER_SHARD = 128
+# In the header of a shard: traits of each clip, in the order of `Traits`, as JSON.
+TRAITS_KEY = "traits"
 
 Progress = Callable[[int, int], None]
 
@@ -124,6 +129,29 @@ class Store:
             clip: Frames = shard.get_tensor(filename)
         return clip
 
+    def traits(self, filenames: Iterable[str]) -> pd.DataFrame:
+        """Give what was measured of recordings when their clips were made.
+
+        Returns
+        -------
+        DataFrame
+            A row for each name, columns as in `Traits`; empty if the store was made by a stallscan
+            that did not measure them.
+
+        Raises
+        ------
+        StoreError
+            As `read`.
+        """
+        known: dict[str, list[float]] = {}
+        for shard in self.manifest.shards:
+            path = self.folder / shard.file
+            _check_hash(path, shard.sha256)
+            with safetensors.safe_open(path, framework="np") as opened:
+                known |= json.loads((opened.metadata() or {}).get(TRAITS_KEY, "{}"))
+        rows = [known[name] for name in filenames if name in known]
+        return pd.DataFrame(rows, columns=list(Traits._fields))
+
 
 def build(
     folder: Path,
@@ -155,7 +183,7 @@ def build(
     InputError
         If the folder cannot be written.
     """
-    make = functools.partial(prepare.many, outline=outline, clip=clip, processes=processes)
+    make = functools.partial(prepare.many, views=[View(outline, clip)], processes=processes)
     return fill(folder, sources, make, outline, clip, progress)
 
 
@@ -216,6 +244,7 @@ def fill(
 def _append(folder: Path, manifest: Manifest, batch: Sequence[Prepared]) -> Manifest:
     """Write a shard, then the manifest that names it."""
     clips = {item.source.filename: item.clip.pixels for item in batch if item.clip is not None}
+    traits = {item.source.filename: item.clip.traits for item in batch if item.clip is not None}
     failed = [
         Failure(filename=item.source.filename, status=item.status, reason=item.reason)
         for item in batch
@@ -225,7 +254,7 @@ def _append(folder: Path, manifest: Manifest, batch: Sequence[Prepared]) -> Mani
     if clips:
         path = folder / f"shard-{len(shards):05d}.safetensors"
         with files.atomic_path(path) as temporary:
-            safetensors.numpy.save_file(clips, temporary)
+            safetensors.numpy.save_file(clips, temporary, {TRAITS_KEY: json.dumps(traits)})
         frames = {name: len(pixels) for name, pixels in clips.items()}
         shards.append(Shard(file=path.name, sha256=files.sha256(path), frames=frames))
     manifest = manifest.model_copy(

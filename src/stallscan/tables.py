@@ -49,6 +49,7 @@ PREDICTION_COLUMNS = (
 # The table itself, and what is noted beside it: of the run, and which recordings chose a threshold.
 PREDICTIONS_NAME = "predictions.csv"
 RUN_NAME = "run.json"
+TRAITS_NAME = "traits.csv"
 CHOSEN_NAME = "chosen_on.csv"
 # What a column is called that says which mouse a recording is of, the best name first: recordings
 # of one mouse are alike, and those of one project, too.

@@ -1,4 +1,7 @@
-"""Training: a recipe and a folder of labelled recordings in, a run folder with a bundle out."""
+"""Training: a recipe and a folder of labelled recordings in, a run folder with a bundle out.
+
+Folds give a bundle each, and the mean of them as an ensemble.
+"""
 
 import logging
 import shutil
@@ -17,8 +20,21 @@ from torch import nn
 
 from stallscan import bundle as bundles
 from stallscan import catalog as catalogs
-from stallscan import decide, features, files, fit, metrics, nets, pretrained, ranks, store
+from stallscan import (
+    decide,
+    ensemble,
+    features,
+    files,
+    fit,
+    metrics,
+    nets,
+    pretrained,
+    ranks,
+    store,
+)
 from stallscan.bundle import BundleSpec
+from stallscan.drift import Reference
+from stallscan.ensemble import EnsembleSettings
 from stallscan.errors import InputError, StoreError
 from stallscan.recipe import Recipe
 from stallscan.store import Store
@@ -86,7 +102,7 @@ class Summary:
     folder : Path
         The run folder.
     bundles : tuple of BundleSpec
-        One, or one for each fold.
+        One, or one for each fold; the folds together are the ensemble in ``bundle``.
     held_out : Scored
         The recordings held back: the validation part, or all, each scored by the net that was not
         trained on it. They chose epochs and thresholds, so their figures flatter.
@@ -100,7 +116,6 @@ class Summary:
         what, where = "the validation part", self.folder / "bundle"
         if len(self.bundles) > 1:
             what = f"{len(self.bundles)} folds, each recording held back once"
-            where = self.folder / "fold-*" / "bundle"
         measured = metrics.measure(self.held_out)
         return (
             f"bundle -> {where}; on {what}, which chose epoch and threshold: "
@@ -177,6 +192,9 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
     held_out = pd.concat(parts).sort_values("filename", kind="stable")
     if ranks.rank() == 0:
         files.write_text(run / "out_of_fold.csv", held_out.to_csv(index=False))
+        folders = [run / f"fold-{fold}" / "bundle" for fold in range(len(specs))]
+        ensemble.join(folders, run / "bundle", EnsembleSettings(name=recipe.name))
+    ranks.wait()
     return _summary(run, specs, held_out)
 
 
@@ -348,6 +366,7 @@ def _write_bundle(
         prevalence=float(labels.mean()),
         frames=(min(frames), max(frames)),
         simulated=data.simulated,
+        reference=Reference.of(data.store.traits(parts.train["filename"]), scores),
         metrics={"validation": measured},
         provenance={
             **files.provenance(),

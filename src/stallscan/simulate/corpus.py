@@ -285,7 +285,7 @@ def _make_clip(
         # The outline is drawn the same into every frame, so one of them shows all of it.
         found = outlines.find(recordings.from_array(frames[:1], source.path), outline)
         made = clips.make(recordings.from_array(frames, source.path), found, clip)
-        prepared = Prepared(source, "ok", "", count, count, made)
+        prepared = Prepared(source, "ok", "", count, count, (made,))
     except RecordingError as error:
         prepared = Prepared(source, error.status, str(error), count, count)
     return prepared, _describe(settings.seed, row, truth)

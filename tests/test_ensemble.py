@@ -1,0 +1,294 @@
+"""Ensembles: what members held back, how they are joined, and that they are bundles like any."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stallscan import bundle, decide, ensemble, predict
+from stallscan.cli import app
+from stallscan.decide import Calibration
+from stallscan.drift import Reference
+from stallscan.ensemble import EnsembleSettings
+from stallscan.errors import BundleError, InputError, SettingsError, TableError
+from tests import drawing
+
+COUNT = 400
+
+
+def _odds(score):
+    return np.log(score) - np.log1p(-score)
+
+
+def _member(where, model, *, seed, names=None, calibration=None, threshold=0.5, quality=1.0):
+    """A bundle with other weights, and what it held back: logits that tell the classes apart."""
+    random = np.random.default_rng(seed)
+    names = [f"{row}.mp4" for row in range(COUNT)] if names is None else names
+    stalled = np.array([int(name.split(".")[0]) % 3 == 0 for name in names], int)
+    logits = quality * (4 * stalled - 2) + random.normal(0, 2, len(names))
+    calibration = calibration or decide.fit_calibration(logits, stalled)
+    weights = {name: tensor + 0.01 * seed for name, tensor in model.weights.items()}
+    scores = calibration.score(logits)
+    spec = model.spec.model_copy(
+        update={
+            "name": f"net{seed}",
+            "calibration": calibration,
+            "threshold": threshold,
+            "prevalence": float(stalled.mean()),
+            "reference": Reference.of(pd.DataFrame(), scores),
+            "frames": (4 + seed, 100 - seed),
+        }
+    )
+    bundle.save(where / "bundle", spec, weights, "# for tests\n")
+    pd.DataFrame({"filename": names, "stalled": stalled, "logit": logits, "score": scores}).to_csv(
+        where / "validation.csv", index=False
+    )
+    return where / "bundle"
+
+
+@pytest.fixture
+def members(tmp_path, bundle_dir):
+    model = bundle.load(bundle_dir)
+    return [_member(tmp_path / str(seed), model, seed=seed) for seed in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    for index in range(4):
+        drawing.write(folder / f"{index}.mp4", seed=index, count=8)
+    return folder
+
+
+def _validation(folder):
+    return pd.read_csv(folder.parent / "validation.csv").set_index("filename")
+
+
+def test_the_mean_is_calibrated_on_what_all_held_back(members, tmp_path):
+    spec = ensemble.join(members, tmp_path / "out", EnsembleSettings(name="three"))
+    tables = [_validation(folder) for folder in members]
+    labels = tables[0]["stalled"].to_numpy()
+    mean = np.mean([_odds(table["score"].to_numpy()) for table in tables], axis=0)
+    expected = decide.fit_calibration(mean, labels)
+    assert spec.calibration.scale == pytest.approx(expected.scale, rel=1e-3)
+    assert spec.calibration.bias == pytest.approx(expected.bias, abs=1e-2)
+    # Three independent views of the same recordings: surer than each.
+    assert spec.calibration.scale > 2
+    assert spec.prevalence == pytest.approx(labels.mean())
+    measured = spec.metrics["validation"]
+    assert measured["count"] == COUNT
+    calls = spec.calibration.score(mean) >= spec.threshold
+    assert measured["accuracy"] == pytest.approx(np.mean(calls == labels))
+    assert spec.frames == (7, 97)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "three: model card" in card
+    assert "No real recording was used" in card
+
+
+def test_a_recording_is_scored_only_by_members_that_held_it_back(tmp_path, bundle_dir):
+    model = bundle.load(bundle_dir)
+    folds = [[f"{row}.mp4" for row in range(COUNT) if row % 2 == fold] for fold in (0, 1)]
+    made = [
+        _member(tmp_path / str(fold), model, seed=fold + 1, names=names)
+        for fold, names in enumerate(folds)
+    ]
+    spec = ensemble.join(made, tmp_path / "out", EnsembleSettings())
+    assert spec.metrics["validation"]["count"] == COUNT
+    # Of each recording there is one score, which is calibrated already.
+    assert spec.calibration.scale == pytest.approx(1, abs=0.05)
+    assert spec.calibration.bias == pytest.approx(0, abs=0.05)
+
+
+def test_fitted_weights_leave_out_a_member_that_knows_nothing(tmp_path, bundle_dir):
+    model = bundle.load(bundle_dir)
+    made = [
+        _member(tmp_path / str(seed), model, seed=seed, quality=quality, calibration=Calibration())
+        for seed, quality in ((1, 1.0), (2, 0.0), (3, 1.0))
+    ]
+    spec = ensemble.join(made, tmp_path / "out", EnsembleSettings(weights="fit"))
+    assert sum(spec.weights) == pytest.approx(1)
+    assert spec.weights[1] < 0.1
+    assert min(spec.weights[0], spec.weights[2]) > 0.2
+
+
+def test_weights_cannot_be_fitted_on_folds(tmp_path, bundle_dir):
+    model = bundle.load(bundle_dir)
+    folds = [[f"{row}.mp4" for row in rows] for rows in (range(20), range(20, 40))]
+    made = [
+        _member(tmp_path / str(fold), model, seed=fold + 1, names=names)
+        for fold, names in enumerate(folds)
+    ]
+    with pytest.raises(InputError, match="none in common"):
+        ensemble.join(made, tmp_path / "out", EnsembleSettings(weights="fit"))
+
+
+@pytest.mark.parametrize("settings", [EnsembleSettings(), EnsembleSettings(needed=2)])
+def test_predict_takes_an_ensemble_like_any_bundle(members, recordings, tmp_path, settings):
+    ensemble.join(members, tmp_path / "joined", settings)
+    summary = predict.predict([recordings], tmp_path / "all", tmp_path / "joined", processes=0)
+    table = pd.read_csv(tmp_path / "all" / "predictions.csv")
+    singles = []
+    for number, folder in enumerate(members):
+        predict.predict([recordings], tmp_path / f"p{number}", folder, processes=0)
+        singles.append(pd.read_csv(tmp_path / f"p{number}" / "predictions.csv"))
+    scores = np.stack([single["score"] for single in singles])
+    model = bundle.load_any(tmp_path / "joined")
+    assert table["score"].to_numpy() == pytest.approx(bundle.combine(model.spec, scores), abs=1e-4)
+    if settings.needed:
+        votes = sum((single["call"] == "stalled").astype(int) for single in singles)
+        assert ((table["call"] == "stalled") == (votes >= 2)).all()
+    assert set(table["bundle"]) == {model.label}
+    assert sum(summary.calls.values()) == 4
+    run = json.loads((tmp_path / "all" / "run.json").read_text())
+    assert run["threshold"] == pytest.approx(model.spec.threshold)
+
+
+def test_members_may_see_different_clips_of_a_recording_that_is_decoded_once(
+    members, recordings, tmp_path, monkeypatch
+):
+    other = bundle.load(members[1])
+    spec = other.spec.model_copy(
+        update={"clip": other.spec.clip.model_copy(update={"size": 48, "shape": "stretch"})}
+    )
+    bundle.save(members[1], spec, other.weights, "# for tests\n")
+    ensemble.join(members[:2], tmp_path / "joined", EnsembleSettings())
+    from stallscan import prepare, video
+
+    decoded = []
+    whole = video.read
+    monkeypatch.setattr(prepare.video, "read", lambda path: decoded.append(path) or whole(path))
+    predict.predict([recordings], tmp_path / "all", tmp_path / "joined", processes=0)
+    assert len(decoded) == 4
+    monkeypatch.undo()
+    scores = []
+    for number, folder in enumerate(members[:2]):
+        predict.predict([recordings], tmp_path / f"p{number}", folder, processes=0)
+        scores.append(pd.read_csv(tmp_path / f"p{number}" / "predictions.csv")["score"])
+    model = bundle.load_any(tmp_path / "joined")
+    table = pd.read_csv(tmp_path / "all" / "predictions.csv")
+    expected = bundle.combine(model.spec, np.stack(scores))
+    assert table["score"].to_numpy() == pytest.approx(expected, abs=1e-4)
+
+
+def test_another_prevalence_moves_scores_and_keeps_their_order(members, tmp_path):
+    ensemble.join(members, tmp_path / "out", EnsembleSettings())
+    model = bundle.load_any(tmp_path / "out")
+    rare = model.at(0.01)
+    logits = np.random.default_rng(0).normal(0, 3, (3, 50))
+    before, now = model.score(logits), rare.score(logits)
+    assert now == pytest.approx(decide.shift(before, model.spec.prevalence, 0.01), abs=1e-6)
+    called = (now >= rare.spec.threshold).sum()
+    assert called < (before >= model.spec.threshold).sum()
+
+
+def test_a_vote_at_another_prevalence_moves_the_thresholds_of_its_members(members, tmp_path):
+    ensemble.join(members, tmp_path / "out", EnsembleSettings(needed=2))
+    model = bundle.load_any(tmp_path / "out")
+    rare = model.at(0.005)
+    assert all(
+        now > before
+        for now, before in zip(rare.spec.thresholds, model.spec.thresholds, strict=True)
+    )
+    assert rare.spec.prevalence == 0.005
+    assert rare.spec.threshold == 0.5
+
+
+def test_the_published_vote_has_one_threshold_for_each(members, tmp_path):
+    settings = EnsembleSettings(needed=2, thresholds=(0.95, 0.9, 0.8))
+    ensemble.join(members, tmp_path / "out", settings)
+    model = bundle.load_any(tmp_path / "out")
+    scores = np.array([[0.96, 0.94, 0.1, 0.99], [0.91, 0.95, 0.95, 0.5], [0.1, 0.7, 0.85, 0.7]])
+    calls = bundle.combine(model.spec, scores) >= model.spec.threshold
+    assert calls.tolist() == [True, False, True, False]
+
+
+def test_without_what_was_held_back_a_threshold_must_be_given(members, tmp_path):
+    for folder in members:
+        (folder.parent / "validation.csv").unlink()
+    with pytest.raises(InputError, match="give one with --threshold"):
+        ensemble.join(members, tmp_path / "out", EnsembleSettings())
+    spec = ensemble.join(members, tmp_path / "out", EnsembleSettings(thresholds=(0.7,)))
+    assert spec.threshold == 0.7
+    assert spec.metrics == {}
+    with pytest.raises(BundleError, match="does not know the scores"):
+        bundle.load_any(tmp_path / "out").at(0.02)
+
+
+def test_members_of_different_prevalence_are_read_at_that_of_the_first(tmp_path, bundle_dir):
+    model = bundle.load(bundle_dir)
+    folders = []
+    for number, prevalence in enumerate((0.3, 0.05)):
+        spec = model.spec.model_copy(update={"prevalence": prevalence})
+        bundle.save(tmp_path / str(number), spec, model.weights, "# for tests\n")
+        folders.append(tmp_path / str(number))
+    spec = ensemble.join(folders, tmp_path / "out", EnsembleSettings(thresholds=(0.5,)))
+    both = bundle.combine(spec, np.array([[0.3], [0.05]]))
+    assert both == pytest.approx([0.3], abs=1e-6)
+
+
+def test_an_ensemble_is_refused_where_one_net_is_wanted(members, tmp_path):
+    ensemble.join(members, tmp_path / "out", EnsembleSettings())
+    with pytest.raises(BundleError, match="an ensemble, where one net is wanted"):
+        bundle.load(tmp_path / "out")
+
+
+def test_a_member_that_was_exchanged_is_named(members, tmp_path):
+    ensemble.join(members, tmp_path / "out", EnsembleSettings())
+    first, second = sorted((tmp_path / "out" / "members").iterdir())[:2]
+    shutil.rmtree(first)
+    shutil.copytree(second, first)
+    with pytest.raises(BundleError, match="not the member that the ensemble was made with"):
+        bundle.load_any(tmp_path / "out")
+    shutil.rmtree(first)
+    with pytest.raises(BundleError, match=first.name):
+        bundle.load_any(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"needed": 4}, "cannot need 4"),
+        ({"needed": 2, "thresholds": (0.5,)}, "1 thresholds are given for 3 members"),
+        ({"weights": (1.0, 1.0)}, "2 weights are given for 3 members"),
+        ({"weights": (0.0, 0.0, 0.0)}, "not all 0"),
+        ({"thresholds": (0.1, 0.2)}, "2 thresholds are given where one is used"),
+        ({"needed": 2, "weights": (1.0, 1.0, 1.0)}, "a vote has no weights"),
+        ({"weights": "best"}, "or fit"),
+        ({"thresholds": (2.0,)}, "within 0 to 1"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(members, tmp_path, given, words):
+    with pytest.raises((InputError, SettingsError), match=words):
+        ensemble.join(members, tmp_path / "out", EnsembleSettings.parse(given, "it"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_bundle_is_no_ensemble_and_a_member_is_not_overwritten(members, tmp_path):
+    with pytest.raises(InputError, match="at least two bundles"):
+        ensemble.join(members[:1], tmp_path / "out", EnsembleSettings())
+    with pytest.raises(InputError, match="holds one of the members"):
+        ensemble.join(members, members[0].parent, EnsembleSettings())
+
+
+def test_labels_that_differ_between_members_are_an_error(members, tmp_path):
+    path = members[0].parent / "validation.csv"
+    table = pd.read_csv(path)
+    table.loc[0, "stalled"] = 1 - table.loc[0, "stalled"]
+    table.to_csv(path, index=False)
+    with pytest.raises(TableError, match=r"different labels of 0\.mp4"):
+        ensemble.join(members, tmp_path / "out", EnsembleSettings())
+    table.drop(columns="logit").to_csv(path, index=False)
+    with pytest.raises(TableError, match="column logit is missing"):
+        ensemble.join(members, tmp_path / "out", EnsembleSettings())
+
+
+def test_the_command_joins(members, tmp_path, capsys):
+    given = [str(folder) for folder in members]
+    app(
+        ["ensemble", *given, "-o", str(tmp_path / "out"), "--vote", "2", "--name", "voted"],
+        result_action="return_value",
+    )
+    assert bundle.load_any(tmp_path / "out").spec.needed == 2
+    assert "voted: vote of 2 among 3" in capsys.readouterr().out
