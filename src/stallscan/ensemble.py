@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -22,8 +21,8 @@ from stallscan.decide import Calibration
 from stallscan.drift import Reference
 from stallscan.errors import InputError, TableError
 from stallscan.settings import Settings
+from stallscan.templates import render
 
-CARD = Path(__file__).with_name("assets") / "ensemble.md.j2"
 # What train writes beside a bundle: the recordings held back, with their scores.
 HELD_OUT_NAME = "validation.csv"
 
@@ -284,8 +283,5 @@ def _fit_weights(odds: Floats, labels: NDArray[np.int64]) -> tuple[float, ...]:
 
 
 def _card(spec: EnsembleSpec, members: Sequence[Bundle]) -> str:
-    template = jinja2.Template(
-        CARD.read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    text: str = template.render(spec=spec, members=members, measured=spec.metrics.get("validation"))
-    return text + "\n"
+    measured = spec.metrics.get("validation")
+    return render("ensemble.md.j2", spec=spec, members=members, measured=measured) + "\n"
