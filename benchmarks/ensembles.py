@@ -81,9 +81,9 @@ def main(
             _way(f"{member.label}, chosen {moved.threshold:.3f}", truth, shifted, moved.threshold)
         )
     needed = len(members) // 2 + 1
-    with tempfile.TemporaryDirectory() as folder:
-        voted = _join(bundle_folders, Path(folder) / "vote", EnsembleSettings(needed=needed))
-        mean = _join(bundle_folders, Path(folder) / "mean", EnsembleSettings())
+    with tempfile.TemporaryDirectory() as joined_in:
+        voted = _join(bundle_folders, Path(joined_in) / "vote", EnsembleSettings(needed=needed))
+        mean = _join(bundle_folders, Path(joined_in) / "mean", EnsembleSettings())
     for name, model in ((f"vote of {needed} among {len(members)}", voted), ("mean", mean)):
         joined = model.at(prevalence).spec
         combined = bundles.combine(joined, scores)
