@@ -102,20 +102,17 @@ def predict(
     files.make_folder(out)
     run = _run(paths, model, len(sources))
     standing = _standing_rows(out, run, sources)
-    seen = _standing_traits(out, standing)
+    _keep_traits(out, standing)
     files.write_json(out / RUN_NAME, run)
     engines = [TorchEngine(member) for member in model.members]
     views = [member.spec.view for member in model.members]
     todo = prepare.many(sources[len(standing) :], views, processes)
     calls: dict[str, int] = {}
     statuses: dict[str, int] = {}
-    scores: dict[str, float] = {}
 
     def count(row: dict[str, Any]) -> None:
         calls[row["call"]] = calls.get(row["call"], 0) + 1
         statuses[row["status"]] = statuses.get(row["status"], 0) + 1
-        if row["score"] and row["filename"] in seen:
-            scores[row["filename"]] = float(row["score"])
 
     for row in standing:
         count(row)
@@ -126,13 +123,13 @@ def predict(
             row = _row(prepared, engines, model)
             if prepared.clip is not None:
                 # Before the row itself: a row that stands has its traits.
-                seen[row["filename"]] = prepared.clip.traits
-                _write(traits, _traits_row(row["filename"], prepared.clip.traits))
+                values = (f"{value:g}" for value in prepared.clip.traits)
+                _write(traits, [row["filename"], *values])
             _write(table, [row[name] for name in PREDICTION_COLUMNS])
             count(row)
             done += 1
             progress(done, len(sources))
-    found = _drift(model, calibrated_at, seen, scores)
+    found = _drift(model, calibrated_at, out)
     run |= {"finished": _now(), "calls": calls, "statuses": statuses, "drift": found.figures}
     files.write_json(out / RUN_NAME, run)
     return Summary(out / PREDICTIONS_NAME, calls, statuses, len(standing), found.doubts)
@@ -187,21 +184,17 @@ def _unlike(prepared: Prepared, model: Bundle | Ensemble) -> str:
     return f"{prepared.source.path}: {'; '.join(found)}; look at this one yourself"
 
 
-def _drift(
-    model: Bundle | Ensemble,
-    calibrated_at: float,
-    seen: dict[str, Traits],
-    scores: dict[str, float],
-) -> Drift:
+def _drift(model: Bundle | Ensemble, calibrated_at: float, out: Path) -> Drift:
     """Compare the recordings of the run with those of the training, as far as both are known."""
     spec = model.spec
     if spec.reference is None:
         return Drift((), {})
-    table = pd.DataFrame(seen.values(), columns=list(Traits._fields))
+    traits = pd.read_csv(out / TRAITS_NAME, dtype={"filename": str})
     # The score of a vote is no probability: there is no share of stalled to explain it with.
     is_vote = isinstance(spec, EnsembleSpec) and spec.combine == "vote"
-    known = decide.shift([] if is_vote else list(scores.values()), spec.prevalence, calibrated_at)
-    return drift.compare(spec.reference, calibrated_at, table, known)
+    scores = pd.read_csv(out / PREDICTIONS_NAME, usecols=["score"])["score"].dropna()
+    known = decide.shift([] if is_vote else scores, spec.prevalence, calibrated_at)
+    return drift.compare(spec.reference, calibrated_at, traits, known)
 
 
 def _run(paths: Sequence[str | Path], model: Bundle | Ensemble, count: int) -> dict[str, Any]:
@@ -262,23 +255,19 @@ def _standing_rows(
     return rows
 
 
-def _standing_traits(out: Path, standing: Sequence[dict[str, Any]]) -> dict[str, Traits]:
-    """Traits of the rows that stand; those of a row that was not finished are cut off the file."""
+def _keep_traits(out: Path, standing: Sequence[dict[str, Any]]) -> None:
+    """Keep the traits of rows that stand, and cut off those of a row that was not finished."""
     path = out / TRAITS_NAME
-    head = ["filename", *Traits._fields]
-    known: dict[str, Traits] = {}
+    head = _line(["filename", *Traits._fields])
+    kept: list[str] = []
     if standing and path.is_file():
+        # They are in the order of the rows, and of a row without a clip there are none.
         names = {row["filename"] for row in standing}
-        for line in list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:]:
-            if len(line) == len(head) and line[0] in names:
-                known[line[0]] = Traits(*map(float, line[1:]))
-    lines = [_line(head), *(_line(_traits_row(*each)) for each in known.items())]
-    files.write_text(path, "".join(lines))
-    return known
-
-
-def _traits_row(filename: str, traits: Traits) -> list[str]:
-    return [filename, *(f"{value:g}" for value in traits)]
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]:
+            values = next(csv.reader([line]))
+            if line.endswith("\n") and values[0] in names:
+                kept.append(line)
+    files.write_text(path, "".join([head, *kept]))
 
 
 def _appending(path: Path) -> TextIO:
