@@ -42,6 +42,8 @@ def test_the_shipped_default_is_complete_and_says_that_it_is_simulated():
     assert "simulated" in (model.path / "README.md").read_text()
     assert sum(path.stat().st_size for path in model.path.iterdir()) < 8 * 2**20
     TorchEngine(model)
+    assert model.spec.reference.trained == model.spec.provenance["trained_on"]
+    assert model.at(0.046).spec.prevalence == 0.046
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors"])
