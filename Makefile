@@ -9,12 +9,15 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)
 	$(BIN)/stallscan demo
 
+# One thread a test process: two times two on two cores wait for each other most of the time.
+test test-slow: export OMP_NUM_THREADS := 1
+
 # The fast suite; CI runs the slow one, too.
 test: $(INSTALLED)
 	$(BIN)/pytest -n auto -m "not slow and not gpu"
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -n auto --dist loadfile -m "slow and not gpu"
+	$(BIN)/pytest -n auto --dist loadgroup -m "slow and not gpu"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

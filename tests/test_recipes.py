@@ -22,16 +22,17 @@ CHANGES = {
     "matlab-prize": ("pretrained.source=none",),
     "accurate": ("data.folds=2", "data.group=''", "pretrained.source=none"),
 }
-# At their full size these take more time, and the second place more disk, than the slow suite has:
-# that is for a GPU. With so few frames left, bf16 would go wrong on a processor.
+# At their full size these take more time than the slow suite has: that is for a GPU. With so few
+# frames left, bf16 would go wrong on a processor.
 WIDE = "training.precision=32-true"
 SMALLER = {
     "first-place": ("clip.size=64", "clip.frames=32", WIDE),
+    "second-place": ("clip.size=48", WIDE),
     "accurate": ("clip.size=32", WIDE),
 }
 SIZES = [
-    *(pytest.param(name, True, marks=pytest.mark.slow) for name in NAMES if name != "second-place"),
-    *(pytest.param(name, False, marks=pytest.mark.gpu) for name in (*SMALLER, "second-place")),
+    *(pytest.param(name, True, marks=pytest.mark.slow) for name in NAMES),
+    *(pytest.param(name, False, marks=pytest.mark.gpu) for name in SMALLER),
 ]
 
 

@@ -8,7 +8,8 @@ from stallscan.clip import ClipSettings
 from stallscan.outline import OutlineSettings
 from tests import published
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+# In one process: the recordings take longer to make than either test.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("shipped")]
 
 
 @pytest.fixture(scope="module")

@@ -38,8 +38,8 @@ from stallscan.tables import HISTORY_COLUMNS
 
 # FACTS 3, first place: the learning rate times 0.95 after 3 epochs without gain.
 PLATEAU_FACTOR, PLATEAU_EPOCHS = 0.95, 3
-# In a stage's folder, once it is trained.
-DONE_NAME = "done"
+# In a stage's folder: the weights it hands on, what it goes on from, and a sign that it is trained.
+BEST_NAME, LAST_NAME, DONE_NAME = "best.ckpt", "last.ckpt", "done"
 
 log = logging.getLogger("stallscan")
 
@@ -269,16 +269,19 @@ class _Interruption(Callback):
         self.happened = isinstance(exception, KeyboardInterrupt)
 
 
-class _AtomicCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints beside the one that they replace.
+class _Checkpoints(TorchCheckpointIO):
+    """Writes checkpoints beside the one that they replace, the best one without the optimiser.
 
     Lightning's own go through the system's temporary folder: where that is on another disk the last
-    checkpoint is overwritten in place, and lost if the disk is full or the process is killed.
+    checkpoint is overwritten in place, and lost if the disk is full or the process is killed. And
+    its `save_weights_only` asks no callback: with `ema` it keeps the weights that are not averaged.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
+        if Path(path).name == BEST_NAME:  # Adam's state is twice as large as the net
+            checkpoint = {name: checkpoint[name] for name in ("epoch", "state_dict")}
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         _write(Path(path), buffer.getvalue())
@@ -342,7 +345,7 @@ def fit_stage(
             ranks.world(),
             recipe.training.batch_size,
         )
-    last = folder / "last.ckpt"
+    last = folder / LAST_NAME
     interruption = _Interruption()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -354,8 +357,8 @@ def fit_stage(
             accumulate_grad_batches=recipe.training.accumulate,
             **ranks.trainer_settings(),
             logger=_logger(history.parent),
-            callbacks=[interruption, *_callbacks(recipe, history, folder, first_epoch)],
-            plugins=[_AtomicCheckpoints()],
+            callbacks=[interruption, *_callbacks(recipe, stage, history, folder, first_epoch)],
+            plugins=[_Checkpoints()],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             use_distributed_sampler=False,
@@ -375,6 +378,7 @@ def fit_stage(
             raise
     if ranks.rank() == 0:
         files.write_text(done, "")
+        last.unlink(missing_ok=True)  # three times as large as the net, and of no more use
     ranks.wait()
     return _take_best(module, folder)
 
@@ -414,12 +418,14 @@ def fit_features(net: features.FeatureNet, recipe: Recipe, parts: Parts, history
 
 
 def _take_best(module: _Module, folder: Path) -> int:
-    best: dict[str, Any] = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)
+    best: dict[str, Any] = torch.load(folder / BEST_NAME, map_location="cpu", weights_only=False)
     module.load_state_dict(best["state_dict"])
     return int(best["epoch"])
 
 
-def _callbacks(recipe: Recipe, history: Path, folder: Path, first_epoch: int) -> list[Callback]:
+def _callbacks(
+    recipe: Recipe, stage: StageSettings, history: Path, folder: Path, first_epoch: int
+) -> list[Callback]:
     settings = recipe.training
     mode = _direction(settings.monitor)
     callbacks: list[Callback] = [
@@ -430,17 +436,19 @@ def _callbacks(recipe: Recipe, history: Path, folder: Path, first_epoch: int) ->
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
     if settings.patience:
         callbacks.append(EarlyStopping(settings.monitor, mode=mode, patience=settings.patience))
-    if settings.snapshots:
+    if settings.snapshots and stage == settings.stages[-1]:  # only of that one bundles are made
         callbacks.append(_Snapshots(files.make_folder(folder), settings.snapshots))
     best = ModelCheckpoint(
         dirpath=folder,
-        filename="best",
+        filename=Path(BEST_NAME).stem,
         monitor=settings.monitor,
         mode=mode,
         enable_version_counter=False,
     )
     # One of its own: `save_last` writes only when there is a better one.
-    last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
+    last = ModelCheckpoint(
+        dirpath=folder, filename=Path(LAST_NAME).stem, enable_version_counter=False
+    )
     return [*callbacks, best, last]
 
 
