@@ -212,6 +212,7 @@ def test_simulate_makes_a_sheet_alone(run, tmp_path):
         (["made", "--recipe", "default"], "give --clips, too"),
         (["made", "--clips", "--recipe", "nonsense"], "no such recipe"),
         (["made", "--label-um", "1", "0", "1"], "label_um"),
+        (["made", "--clips", "--test", "2"], "a test part is videos"),
     ],
 )
 def test_simulate_says_what_is_missing(run, tmp_path, monkeypatch, words, sentence):

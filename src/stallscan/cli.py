@@ -39,6 +39,8 @@ def simulate(
     *,
     count: int = 200,
     stalled: float = 0.3,
+    test: int = 0,
+    test_stalled: float = 0.046,
     seed: int = 0,
     clips: Flag = False,
     recipe: str | None = None,
@@ -58,6 +60,12 @@ def simulate(
         How many recordings.
     stalled
         Share of stalled ones, 0 to 1.
+    test
+        How many more, of scenes of their own, as the competition's test part: test/*.mp4,
+        test_metadata.csv, submission_format.csv; and test_labels.csv, which the competition never
+        gave out.
+    test_stalled
+        Share of stalled ones among those; 4.6 % in the competition.
     seed
         The same seed gives the same recordings.
     clips
@@ -90,6 +98,8 @@ def simulate(
     given = {
         "count": count,
         "stalled": stalled,
+        "test": test,
+        "test_stalled": test_stalled,
         "seed": seed,
         "label_stack": "" if label_stack is None else str(label_stack),
         "label_um": label_um,
