@@ -267,6 +267,57 @@ def fine_tune(
 
 
 @app.command
+def reproduce(
+    approach: str,
+    *,
+    data: Path,
+    out: Out,
+    epochs: int | None = None,
+    limit: int | None = None,
+    size: int | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+) -> None:
+    """Do a published approach again, from the selection to a page with its figures and ours.
+
+    An interrupted run goes on where it was.
+
+    Parameters
+    ----------
+    approach
+        third-place, first-place, second-place, matlab-prize.
+    data
+        Folder with train_metadata.csv, train_labels.csv and train/; and, for the test part,
+        test_metadata.csv and test/, submission_format.csv, and test_labels.csv where there is one.
+    out
+        Folder for all that is made: nets, calls, submission.csv, plots, metrics.json,
+        reproduction.html.
+    epochs
+        Epochs of each stage, instead of those of the approach.
+    limit
+        Train on at most so many recordings.
+    size
+        Rows and columns of the clips, pixels, instead of those of the approach.
+    set_
+        Another setting of every net's recipe, name=value (pretrained.source=none, where nothing
+        can be downloaded); may be given several times.
+    """
+    from rich.console import Console
+
+    from stallscan import reproduce as module
+    from stallscan import writeup
+
+    changes = [] if limit is None else [f"data.limit={limit}"]
+    changes += [] if size is None else [f"clip.size={size}"]
+    made = module.run(
+        approach, data, out, _progress, changes=[*changes, *(set_ or [])], epochs=epochs
+    )
+    Console().print(writeup.as_table(made))
+    for note in writeup.notes(made):
+        _print(note)
+    _print(f"page, figures and plots -> {out / writeup.PAGE_NAME}")
+
+
+@app.command
 def import_weights(
     state: Path,
     *,
