@@ -39,7 +39,8 @@ def corpus(tmp_path_factory):
 def test_help_lists_every_command():
     command = [sys.executable, "-m", "stallscan.cli", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
-    commands = ("simulate", "select", "train", "predict", "evaluate", "report", "demo", "doctor")
+    commands = ("simulate", "select", "train", "reproduce", "predict", "evaluate", "report")
+    commands += ("demo", "doctor")
     assert all(re.search(rf"^\W+{command} ", shown.stdout, re.M) for command in commands)
 
 
@@ -212,6 +213,7 @@ def test_simulate_makes_a_sheet_alone(run, tmp_path):
         (["made", "--recipe", "default"], "give --clips, too"),
         (["made", "--clips", "--recipe", "nonsense"], "no such recipe"),
         (["made", "--label-um", "1", "0", "1"], "label_um"),
+        (["made", "--clips", "--test", "2"], "a test part is videos"),
     ],
 )
 def test_simulate_says_what_is_missing(run, tmp_path, monkeypatch, words, sentence):
@@ -228,3 +230,16 @@ def test_doctor_finds_everything(run):
     assert code == 0
     assert "torch" in out
     assert "missing" not in out
+
+
+def test_reproduce_says_what_is_wrong(run, tmp_path):
+    words = ("--data", tmp_path, "-o", tmp_path / "out")
+    code, _, err = run("reproduce", "first-palce", *words)
+    assert code == 2
+    assert "no such published approach (did you mean first-place?)" in err
+    code, _, err = run("reproduce", "third-place", *words, "--size", 8)
+    assert code == 2
+    assert "clip.size" in err
+    code, _, err = run("reproduce", "third-place", *words)
+    assert code == 2
+    assert "train_metadata.csv is missing" in err

@@ -240,6 +240,68 @@ def test_refuses_wrong_settings(name, value):
         SimulateSettings.parse({name: value}, "simulate")
 
 
+# The test part
+
+WITH_TEST = SMALL.model_copy(update={"count": 2, "test": 3, "test_stalled": 0.34})
+
+
+@pytest.fixture(scope="module")
+def both_parts(tmp_path_factory):
+    out = tmp_path_factory.mktemp("both")
+    return out, simulate(out, WITH_TEST, processes=1)
+
+
+def test_a_test_part_has_the_competition_form(both_parts):
+    out, summary = both_parts
+    metadata = tables.read_metadata(out / "test_metadata.csv")
+    assert tuple(pd.read_csv(out / "test_metadata.csv")) == tables.TEST_COLUMNS
+    assert list(metadata["filename"]) == ["100002.mp4", "100003.mp4", "100004.mp4"]
+    assert metadata["url"][0] == "s3://simulated/test/100002.mp4"
+    for name, frames in zip(metadata["filename"], metadata["num_frames"], strict=True):
+        assert video.read(out / "test" / name).shape == (frames, 160, 192, 3)
+    form = tables.read_labels(out / "submission_format.csv")
+    labels = tables.read_labels(out / "test_labels.csv")
+    assert list(form["filename"]) == list(labels["filename"]) == list(metadata["filename"])
+    assert not form["stalled"].any()
+    assert labels["stalled"].sum() == summary.test_stalled == 1
+    truth = pd.read_csv(out / "truth.csv")
+    assert len(truth) == 5
+    assert list(truth["stalled"][2:]) == list(labels["stalled"])
+    assert list(truth["frames"][2:]) == list(metadata["num_frames"])
+    assert str(summary) == f"5 recordings, 2 stalled (of them 3 to test, 1 stalled), 5 new -> {out}"
+
+
+def test_a_test_part_is_of_other_scenes_and_leaves_the_training_part_as_it_is(both_parts, tmp_path):
+    alone = WITH_TEST.model_copy(update={"test": 0})
+    simulate(tmp_path, alone, processes=1)
+    for path in sorted(tmp_path.rglob("*.*")):
+        name = path.relative_to(tmp_path)
+        if name.name not in ("truth.csv", "simulation.json"):
+            assert path.read_bytes() == (both_parts[0] / name).read_bytes(), name
+    assert not (tmp_path / "test").exists()
+    assert "test" not in json.loads((tmp_path / "simulation.json").read_text())["settings"]
+    truth = pd.read_csv(both_parts[0] / "truth.csv")
+    assert truth["line_px"].is_unique
+
+
+def test_a_killed_test_part_goes_on(both_parts, tmp_path):
+    def stop(done, _of):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(tmp_path, WITH_TEST, processes=1, progress=stop)
+    assert not (tmp_path / "test_metadata.csv").exists()
+    assert simulate(tmp_path, WITH_TEST, processes=1).rendered == 1
+    _same_files(both_parts[0], tmp_path)
+
+
+def test_clips_have_no_test_part(tmp_path):
+    with pytest.raises(InputError, match="a test part is videos"):
+        _clips(tmp_path / "out", WITH_TEST)
+    assert not (tmp_path / "out").exists()
+
+
 # The folder of clips
 
 

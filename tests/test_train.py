@@ -401,6 +401,25 @@ def test_a_limit_keeps_the_share_of_stalled(data, run, tmp_path):
     assert made.table["stalled"].sum() >= 3
 
 
+def test_a_seed_of_the_data_draws_selection_limit_and_split(data, run, tmp_path):
+    drawn = {}
+    for name, seed, of_data in (("a", 1, None), ("b", 2, None), ("c", 2, 1)):
+        settings = _recipe(
+            seed=seed,
+            data=RECIPE["data"] | {"limit": 12, "seed": of_data},
+            training=RECIPE["training"] | {"stages": [{"epochs": 1, "learning_rate": 1e-3}]},
+        )
+        made = train.prepare_data(settings, data, run / "store", lambda _d, _o: None)
+        train.train_prepared(settings, made, tmp_path / name)
+        held_out = pd.read_csv(tmp_path / name / "validation.csv")
+        weights = bundle.load(tmp_path / name / "bundle").spec.weights_sha256
+        drawn[name] = (made.table["filename"].tolist(), held_out["filename"].tolist(), weights)
+    assert drawn["c"][:2] == drawn["a"][:2]
+    assert drawn["b"][0] != drawn["a"][0]
+    assert drawn["b"][1] != drawn["a"][1]
+    assert drawn["c"][2] != drawn["a"][2]
+
+
 def test_one_class_is_refused(data, tmp_path):
     shutil.copy(data / "train_metadata.csv", tmp_path)
     shutil.copytree(data / "train", tmp_path / "train")

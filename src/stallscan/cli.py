@@ -39,6 +39,8 @@ def simulate(
     *,
     count: int = 200,
     stalled: float = 0.3,
+    test: int = 0,
+    test_stalled: float = 0.046,
     seed: int = 0,
     clips: Flag = False,
     recipe: str | None = None,
@@ -58,6 +60,12 @@ def simulate(
         How many recordings.
     stalled
         Share of stalled ones, 0 to 1.
+    test
+        How many more, of scenes of their own, as the competition's test part: test/*.mp4,
+        test_metadata.csv, submission_format.csv; and test_labels.csv, which the competition never
+        gave out.
+    test_stalled
+        Share of stalled ones among those; 4.6 % in the competition.
     seed
         The same seed gives the same recordings.
     clips
@@ -90,6 +98,8 @@ def simulate(
     given = {
         "count": count,
         "stalled": stalled,
+        "test": test,
+        "test_stalled": test_stalled,
         "seed": seed,
         "label_stack": "" if label_stack is None else str(label_stack),
         "label_um": label_um,
@@ -254,6 +264,57 @@ def fine_tune(
         )
     plots.history(out / "history.csv", out / "plots")
     _print(str(comparison))
+
+
+@app.command
+def reproduce(
+    approach: str,
+    *,
+    data: Path,
+    out: Out,
+    epochs: int | None = None,
+    limit: int | None = None,
+    size: int | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+) -> None:
+    """Do a published approach again, from the selection to a page with its figures and ours.
+
+    An interrupted run goes on where it was.
+
+    Parameters
+    ----------
+    approach
+        third-place, first-place, second-place, matlab-prize.
+    data
+        Folder with train_metadata.csv, train_labels.csv and train/; and, for the test part,
+        test_metadata.csv and test/, submission_format.csv, and test_labels.csv where there is one.
+    out
+        Folder for all that is made: nets, calls, submission.csv, plots, metrics.json,
+        reproduction.html.
+    epochs
+        Epochs of each stage, instead of those of the approach.
+    limit
+        Train on at most so many recordings.
+    size
+        Rows and columns of the clips, pixels, instead of those of the approach.
+    set_
+        Another setting of every net's recipe, name=value (pretrained.source=none, where nothing
+        can be downloaded); may be given several times.
+    """
+    from rich.console import Console
+
+    from stallscan import reproduce as module
+    from stallscan import writeup
+
+    changes = [] if limit is None else [f"data.limit={limit}"]
+    changes += [] if size is None else [f"clip.size={size}"]
+    made = module.run(
+        approach, data, out, _progress, changes=[*changes, *(set_ or [])], epochs=epochs
+    )
+    Console().print(writeup.as_table(made))
+    for note in writeup.notes(made):
+        _print(note)
+    _print(f"page, figures and plots -> {out / writeup.PAGE_NAME}")
 
 
 @app.command

@@ -41,6 +41,9 @@ class DataSettings(Settings):
     folds : int
         Train so many times, each recording being held back once, instead of once with `validation`;
         0 is once.
+    seed : int or None
+        Of all that is drawn of the data: selection, limit and split. None: the recipe's seed.
+        Nets of one approach share it, and differ in the seed of their training only.
     """
 
     rule: str = "all"
@@ -48,6 +51,7 @@ class DataSettings(Settings):
     validation: float = Field(default=0.1, gt=0, lt=1)
     group: str = ""
     folds: int = Field(default=0, ge=0, le=50)
+    seed: int | None = Field(default=None, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _enough_folds(self) -> "DataSettings":
@@ -278,6 +282,11 @@ class Recipe(Settings):
     augment: AugmentSettings = AugmentSettings()
     training: TrainingSettings = TrainingSettings()
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @property
+    def data_seed(self) -> int:
+        """Seed of the selection, the limit and the split."""
+        return self.seed if self.data.seed is None else self.data.seed
 
     @model_validator(mode="after")
     def _fitted_at_once(self) -> "Recipe":

@@ -167,12 +167,12 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
     base = prepared.restrict(prepared.table, recipe.data.rule)
     group = recipe.data.group or None
     splits = (
-        catalogs.folds(base, recipe.data.folds, recipe.seed, group)
+        catalogs.folds(base, recipe.data.folds, recipe.data_seed, group)
         if recipe.data.folds
         else [
-            catalogs.split_grouped(base, recipe.data.validation, recipe.seed, group)
+            catalogs.split_grouped(base, recipe.data.validation, recipe.data_seed, group)
             if group
-            else catalogs.split_stratified(base, recipe.data.validation, recipe.seed)
+            else catalogs.split_stratified(base, recipe.data.validation, recipe.data_seed)
         ]
     )
     # All before any: what is missing in the last fold is better said now than in hours.
@@ -216,11 +216,12 @@ def prepare_data(recipe: Recipe, data: Path, folder: Path, progress: Progress) -
     )
     rules = {recipe.data.rule, *(stage.rule for stage in recipe.training.stages)} - {""}
     selected = {
-        rule: set(catalogs.select(table, rule, recipe.seed)["filename"]) for rule in sorted(rules)
+        rule: set(catalogs.select(table, rule, recipe.data_seed)["filename"])
+        for rule in sorted(rules)
     }
     wanted = table[table["filename"].isin(set().union(*selected.values()))]
     if recipe.data.limit:
-        wanted = catalogs.limit(wanted, recipe.data.limit, recipe.seed)
+        wanted = catalogs.limit(wanted, recipe.data.limit, recipe.data_seed)
     simulated = (data / "simulation.json").is_file()
     if (data / "store" / store.MANIFEST_NAME).is_file():
         made = _open_store(data / "store", recipe)

@@ -34,6 +34,8 @@ from stallscan.video import Source
 # Goes up whenever the same seed gives other recordings: old folders are then not continued.
 FORMAT = 4
 FIRST_NAME = 100000  # FACTS 4
+# Not known before a test part was asked for: folders without one are gone on with as they are.
+TEST_SETTINGS = {"test", "test_stalled"}
 # chosen: results of one task travel together; more would only lengthen the wait for the first
 CLIPS_A_TASK, PLANS_A_TASK = 4, 16
 # chosen: pixels beyond the clip's own margin, in which the outline ends as it does in the field
@@ -44,6 +46,7 @@ LINE_STEP_UM = 5.0
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 Row = dict[str, Any]
+Recording = tuple["_Part", int, bool]  # which part, which row of it, and whether it is stalled
 Progress = Callable[[int, int], None]
 
 
@@ -61,18 +64,54 @@ class Summary:
         Stalled ones among them.
     rendered : int
         How many were rendered this time, and not kept from a run before.
+    test, test_stalled : int
+        How many of the recordings are of the test part, and how many of those are stalled.
     """
 
     folder: Path
     recordings: int
     stalled: int
     rendered: int
+    test: int = 0
+    test_stalled: int = 0
 
     def __str__(self) -> str:
+        to_test = f" (of them {self.test:,} to test, {self.test_stalled:,} stalled)"
         return (
-            f"{self.recordings:,} recordings, {self.stalled:,} stalled, {self.rendered:,} new "
-            f"-> {self.folder}"
+            f"{self.recordings:,} recordings, {self.stalled:,} stalled"
+            f"{to_test if self.test else ''}, {self.rendered:,} new -> {self.folder}"
         )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The training or the test part: where its recordings lie, and what they follow from.
+
+    Attributes
+    ----------
+    name : str
+        ``train`` or ``test``: its folder, and how its tables begin.
+    settings : SimulateSettings
+        With the number, the fraction and the seed of this part.
+    first_name : int
+        Number that the first recording is called by.
+    """
+
+    name: str
+    settings: SimulateSettings
+    first_name: int = FIRST_NAME
+
+    @classmethod
+    def test_of(cls, settings: SimulateSettings) -> "_Part":
+        """Give the test part: other scenes, named on after the last one of training."""
+        seed = np.random.SeedSequence(settings.seed, spawn_key=(4,)).generate_state(1)[0]
+        changes = {"count": settings.test, "stalled": settings.test_stalled, "seed": int(seed)}
+        part = settings.model_copy(update=changes)
+        return cls("test", part, FIRST_NAME + settings.count)
+
+    def filename(self, row: int) -> str:
+        """Name a recording."""
+        return f"{self.first_name + row}.mp4"
 
 
 def simulate(
@@ -84,8 +123,10 @@ def simulate(
     """Write a corpus in the competition's exact form (FACTS 4 and 5).
 
     ``train/*.mp4``, ``train_metadata.csv``, ``train_labels.csv``, and beside them ``truth.csv`` and
-    ``simulation.json`` (the settings). Videos that exist are kept, so a killed run goes on where it
-    was; the tables come last. The same settings give the same recordings, whatever `processes`.
+    ``simulation.json`` (the settings). A test part is ``test/*.mp4``, ``test_metadata.csv``,
+    ``submission_format.csv`` and rows of ``truth.csv``, and ``test_labels.csv``, which the
+    competition never gave out. Videos that exist are kept, so a killed run goes on where it was;
+    the tables come last. The same settings give the same recordings, whatever `processes`.
 
     Parameters
     ----------
@@ -110,17 +151,28 @@ def simulate(
     """
     out = make_folder(out)
     _claim(out, _name_origin(settings))
-    make_folder(out / "train")
-    labels = draw_labels(settings).tolist()
-    task = partial(_render_file, out, settings)
+    parts = [_Part("train", settings)]
+    if settings.test:
+        parts.append(_Part.test_of(settings))
+    items = []
+    for part in parts:
+        make_folder(out / part.name)
+        items += [(part, row, bool(label)) for row, label in enumerate(draw_labels(part.settings))]
     rows: list[Row] = []
     rendered = 0
-    for row, is_new in _in_order(task, list(enumerate(labels)), processes):
+    for row, is_new in _in_order(partial(_render_file, out), items, processes):
         rows.append(row)
         rendered += is_new
-        progress(len(rows), len(labels))
-    _write_tables(out, pd.DataFrame(rows), settings)
-    return Summary(out, len(rows), sum(labels), rendered)
+        progress(len(rows), len(items))
+    every = pd.DataFrame(rows)
+    test = every[settings.count :]
+    if settings.test:
+        _write_test_tables(out, test)
+    _write_tables(out, every[: settings.count], every, settings)
+    return Summary(
+        *(out, len(every), int(every["stalled"].sum()), rendered),
+        *(len(test), int(test["stalled"].sum())),
+    )
 
 
 def simulate_clips(
@@ -153,9 +205,16 @@ def simulate_clips(
     Raises
     ------
     InputError
-        If `out` cannot be written or holds a simulation with other settings.
+        If `out` cannot be written or holds a simulation with other settings, or a test part is
+        asked for.
     """
+    if settings.test:
+        raise InputError(
+            "clips are for training, and a test part is videos: simulate it without clips into "
+            "another folder"
+        )
     out = make_folder(out)
+    part = _Part("train", settings)
     made_with = {
         **_name_origin(settings),
         "outline": outline.model_dump(mode="json"),
@@ -163,11 +222,11 @@ def simulate_clips(
     }
     _claim(out, made_with)
     labels = draw_labels(settings).tolist()
-    items = {_name(row): (row, label) for row, label in enumerate(labels)}
+    items = {part.filename(row): (part, row, label) for row, label in enumerate(labels)}
     rows: dict[str, Row] = {}
 
     def prepare(todo: Sequence[Source]) -> Iterator[Prepared]:
-        task = partial(_make_clip, settings, outline, clip)
+        task = partial(_make_clip, outline, clip)
         wanted = [items[source.filename] for source in todo]
         for prepared, row in _in_order(task, wanted, processes, CLIPS_A_TASK):
             rows[row["filename"]] = row
@@ -177,9 +236,10 @@ def simulate_clips(
     store.fill(out / "store", sources, prepare, outline, clip, progress)
     rendered = len(rows)
     kept = [item for name, item in items.items() if name not in rows]
-    for row in _in_order(partial(_plan_row, settings), kept, processes, PLANS_A_TASK):
+    for row in _in_order(_plan_row, kept, processes, PLANS_A_TASK):
         rows[row["filename"]] = row
-    _write_tables(out, pd.DataFrame([rows[name] for name in items]), settings)
+    every = pd.DataFrame([rows[name] for name in items])
+    _write_tables(out, every, every, settings)
     return Summary(out, len(rows), sum(labels), rendered)
 
 
@@ -203,7 +263,8 @@ def draw_labels(settings: SimulateSettings) -> NDArray[np.bool_]:
 
 def _name_origin(settings: SimulateSettings) -> dict[str, Any]:
     """Name all that the recordings follow from, for simulation.json."""
-    origin: dict[str, Any] = {"settings": settings.model_dump(mode="json")}
+    unsaid = set() if settings.test else TEST_SETTINGS
+    origin: dict[str, Any] = {"settings": settings.model_dump(mode="json", exclude=unsaid)}
     if settings.label_stack:
         if not Path(settings.label_stack).is_file():
             raise InputError(f"{settings.label_stack}: no such file; it should be a label stack")
@@ -225,7 +286,7 @@ def _claim(out: Path, made_with: dict[str, Any]) -> None:
                 f"{out}: holds a simulation with other settings (see simulation.json); "
                 "choose another folder, or remove this one to start anew"
             )
-    elif any((out / name).exists() for name in ("train_metadata.csv", "train", "store")):
+    elif any((out / name).exists() for name in ("train_metadata.csv", "train", "test", "store")):
         raise InputError(
             f"{out}: holds recordings that were not simulated here; choose another folder"
         )
@@ -260,26 +321,28 @@ def _work(task: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
     return [task(item) for item in items]
 
 
-def _render_file(out: Path, settings: SimulateSettings, item: tuple[int, bool]) -> tuple[Row, bool]:
+def _render_file(out: Path, item: Recording) -> tuple[Row, bool]:
     """Write one video unless it exists, and return its row of all tables."""
-    row, stalled = item
-    path = out / "train" / _name(row)
+    part, row, stalled = item
+    settings = part.settings
+    path = out / part.name / part.filename(row)
     if path.exists():
-        return _plan_row(settings, item), False
+        return _plan_row(item), False
     frames, truth = one(settings.seed, row, stalled, settings)
     # The preset changes the size of the file by some per cent, and not its quality.
     video.write(path, frames, frame_rate=settings.frame_rate, crf=settings.crf, preset="veryfast")
-    return _describe(settings.seed, row, truth), True
+    return _describe(part, row, truth), True
 
 
 def _make_clip(
-    settings: SimulateSettings, outline: OutlineSettings, clip: ClipSettings, item: tuple[int, bool]
+    outline: OutlineSettings, clip: ClipSettings, item: Recording
 ) -> tuple[Prepared, Row]:
     """Render what a clip shows, make the clip, and return it with its row of all tables."""
-    row, stalled = item
+    part, row, stalled = item
+    settings = part.settings
     margin_px = clip.margin + SPARE_PX
     frames, truth = region(settings.seed, row, stalled, settings, margin_px)
-    source = Source(_name(row), Path(_name(row)))
+    source = Source(part.filename(row), Path(part.filename(row)))
     count = len(frames)
     try:
         # The outline is drawn the same into every frame, so one of them shows all of it.
@@ -288,21 +351,18 @@ def _make_clip(
         prepared = Prepared(source, "ok", "", count, count, (made,))
     except RecordingError as error:
         prepared = Prepared(source, error.status, str(error), count, count)
-    return prepared, _describe(settings.seed, row, truth)
+    return prepared, _describe(part, row, truth)
 
 
-def _plan_row(settings: SimulateSettings, item: tuple[int, bool]) -> Row:
-    row, stalled = item
-    return _describe(settings.seed, row, make_plan(settings.seed, row, stalled, settings).truth)
+def _plan_row(item: Recording) -> Row:
+    part, row, stalled = item
+    plan = make_plan(part.settings.seed, row, stalled, part.settings)
+    return _describe(part, row, plan.truth)
 
 
-def _name(row: int) -> str:
-    return f"{FIRST_NAME + row}.mp4"
-
-
-def _describe(seed: int, row: int, truth: Truth) -> Row:
+def _describe(part: _Part, row: int, truth: Truth) -> Row:
     """Say all about one recording: what the tables need beside what truth.csv holds."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, row)))
+    rng = np.random.default_rng(np.random.SeedSequence(part.settings.seed, spawn_key=(2, row)))
     score, expert = crowd.draw_crowd(rng, truth.project, truth.stalled)
     known = {
         field.name: float(f"{value:.6g}") if isinstance(value, float) else value
@@ -310,7 +370,7 @@ def _describe(seed: int, row: int, truth: Truth) -> Row:
         if np.ndim(value := getattr(truth, field.name)) == 0
     }
     return {
-        "filename": _name(row),
+        "filename": part.filename(row),
         "crowd_score": score,
         "tier1": crowd.is_tier1(score, expert),
         **known,
@@ -328,7 +388,20 @@ def _line_px(truth: Truth) -> str:
     return json.dumps(np.column_stack(points).round(1).tolist())
 
 
-def _write_tables(out: Path, rows: pd.DataFrame, settings: SimulateSettings) -> None:
+def _write_test_tables(out: Path, rows: pd.DataFrame) -> None:
+    url = "s3://simulated/test/" + rows["filename"]
+    metadata = rows[["filename"]].assign(url=url, num_frames=rows["frames"])
+    write_text(out / "test_labels.csv", rows[["filename", "stalled"]].to_csv(index=False))
+    write_text(
+        out / "submission_format.csv", rows[["filename"]].assign(stalled=0).to_csv(index=False)
+    )
+    write_text(out / "test_metadata.csv", metadata.to_csv(index=False))
+
+
+def _write_tables(
+    out: Path, rows: pd.DataFrame, every: pd.DataFrame, settings: SimulateSettings
+) -> None:
+    """Write the tables of the training part (`rows`), and the truth of every recording."""
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(3,)))
     project = rows["project"].to_numpy(dtype=str)
     stalled = rows["stalled"].to_numpy(dtype=bool)
@@ -342,7 +415,7 @@ def _write_tables(out: Path, rows: pd.DataFrame, settings: SimulateSettings) -> 
         micro=micro,
         nano=nano,
     )
-    truth = rows.drop(columns=["crowd_score", "tier1"])
+    truth = every.drop(columns=["crowd_score", "tier1"])
     write_text(out / "truth.csv", truth.to_csv(index=False))
     write_text(out / "train_labels.csv", rows[["filename", "stalled"]].to_csv(index=False))
     write_text(out / "train_metadata.csv", metadata.to_csv(index=False))

@@ -20,6 +20,10 @@ class SimulateSettings(Settings):
         Fraction of them that is stalled, 0..1 (rounded to whole recordings).
     seed : int
         Everything follows from it, row by row; at least 0.
+    test : int
+        Recordings of the test part beside those `count` ones; 0: there is no test part.
+    test_stalled : float
+        Fraction of them that is stalled, 0..1; 4.6 % in the competition (FACTS 4).
     height, width : int
         Field in pixels, even and at least 128; 384 x 512 in the competition (FACTS 5).
     frame_rate : int
@@ -36,6 +40,8 @@ class SimulateSettings(Settings):
     count: int = Field(default=200, ge=1)
     stalled: float = Field(default=0.3, ge=0, le=1)
     seed: int = Field(default=0, ge=0)
+    test: int = Field(default=0, ge=0)
+    test_stalled: float = Field(default=0.046, ge=0, le=1)
     height: int = Field(default=384, ge=128, multiple_of=2)
     width: int = Field(default=512, ge=128, multiple_of=2)
     frame_rate: int = Field(default=15, ge=1)

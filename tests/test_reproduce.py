@@ -1,0 +1,522 @@
+"""The published approaches done again: with a small net on small recordings, slowly as they are."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stallscan import approaches, bundle, calls, decide, recipe, reproduce, tables, writeup
+from stallscan.decide import Calibration
+from stallscan.errors import InputError, SettingsError, TableError
+from stallscan.reproduce import Member
+from tests import drawing
+
+# The small net in the place of the published ones, which take minutes for a recording.
+SMALL = (
+    *("net.name=stallnet", "net.mean=[0.2,0.0]", "net.std=[0.2,1.0]", "net.views=one"),
+    *("clip.size=24", "clip.shape=pad", "clip.channels=grey+mask", "clip.frames=0"),
+    *("clip.background=keep", "outline.rule=contour", "pretrained.source=none"),
+    *("data.rule=all", "training.batch_size=4", "training.accumulate=1"),
+    "training.precision=32-true",
+)
+CHANGES = {
+    "third-place": (*SMALL, "data.validation=0.25"),
+    "first-place": (*SMALL, "data.folds=2", "training.stages.1.rule=all"),
+    "second-place": (*SMALL, "data.validation=0.25", "training.stages.1.rule=all"),
+    "matlab-prize": (*SMALL, "data.validation=0.25"),
+}
+# Two snapshots, so that there is something to average.
+EPOCHS = {"third-place": 1, "first-place": 1, "second-place": 2, "matlab-prize": 1}
+# What decides, by the names of its calls.
+MEMBERS = {
+    "third-place": ["r2plus1d_18", "mc3_18", "r2plus1d_18-second", "r3d_18", "vote"],
+    "first-place": ["fold-0", "fold-1", "mean"],
+    "second-place": ["snapshot-4", "snapshot-5", "mean"],
+    "matlab-prize": ["quarters_resnet18"],
+}
+
+
+@contextlib.contextmanager
+def _silent(_name):
+    yield lambda _done, _of: None
+
+
+def _run(name, data, out, display=_silent, **more):
+    return reproduce.run(
+        name, data, out, display, **{"changes": CHANGES[name], "epochs": EPOCHS[name], **more}
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A data folder of 12 recordings to train on and 6 to test, in the competition's form."""
+    folder = tmp_path_factory.mktemp("data")
+    for part, first, count in (("train", 0, 12), ("test", 12, 6)):
+        names = [f"{index}.mp4" for index in range(first, first + count)]
+        for index, name in enumerate(names, start=first):
+            drawing.write(folder / part / name, seed=index, count=6, height=64, width=64)
+        metadata = pd.DataFrame({"filename": names, "url": "s3://x/y", "num_frames": 6})
+        if part == "train":
+            metadata = metadata.assign(project_id="A", crowd_score=0.0, tier1=True, micro=True)
+            metadata = metadata.assign(nano=False)[list(tables.TRAIN_COLUMNS)]
+        labels = pd.DataFrame({"filename": names, "stalled": [i % 2 for i in range(count)]})
+        metadata.to_csv(folder / f"{part}_metadata.csv", index=False)
+        labels.to_csv(folder / f"{part}_labels.csv", index=False)
+    labels.iloc[::-1].assign(stalled=0).to_csv(folder / "submission_format.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def third(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("third")
+    return out, _run("third-place", data, out)
+
+
+@pytest.fixture(scope="module")
+def others(data, tmp_path_factory):
+    """Runs of the other approaches, by name, each made when it is first asked for."""
+    made = {}
+
+    def run(name):
+        if name not in made:
+            out = tmp_path_factory.mktemp(name)
+            made[name] = out, _run(name, data, out)
+        return made[name]
+
+    return run
+
+
+@pytest.fixture
+def trained(others, tmp_path):
+    """What a run of matlab-prize leaves when it is stopped before it scores."""
+    out = tmp_path / "out"
+    for name in ("models", "store"):
+        shutil.copytree(others("matlab-prize")[0] / name, out / name)
+    for name in (reproduce.NOTES_NAME, reproduce.TIMES_NAME):
+        shutil.copy(others("matlab-prize")[0] / name, out)
+    return out
+
+
+@pytest.fixture
+def copied(data, tmp_path):
+    """The data folder, to take something out of."""
+    return shutil.copytree(data, tmp_path / "data")
+
+
+# What is planned
+
+
+@pytest.mark.parametrize("name", approaches.APPROACHES)
+def test_every_approach_is_that_of_its_recipe(name):
+    approach = approaches.find(name)
+    assert name in {path.stem for path in recipe.SHIPPED.glob("*.yaml")}
+    assert list(reproduce.plan(approach)) == [model.name for model in approach.models]
+    known = {model.name for model in approach.models} | {""}
+    assert {figure.model for figure in approach.figures} <= known
+
+
+def test_the_third_place_is_the_published_one():
+    planned = reproduce.plan(approaches.find("third-place"))
+    assert [one.net.name for one in planned.values()] == [
+        *("r2plus1d_18", "mc3_18", "r2plus1d_18", "r3d_18")
+    ]
+    first, _, second, _ = planned.values()
+    assert first != second
+    assert first.model_copy(update={"seed": second.seed}) == second
+    assert {one.data_seed for one in planned.values()} == {0}
+    deciding = [model for model in approaches.find("third-place").models if model.decides]
+    assert [model.threshold for model in deciding] == [0.95, 0.90, 0.80]
+
+
+def test_settings_of_the_command_go_to_all_nets_and_before_theirs():
+    approach = approaches.find("third-place")
+    planned = reproduce.plan(approach, ["net.name=r3d_18", "seed=7", "clip.size=32"], epochs=2)
+    assert {one.net.name for one in planned.values()} == {"r3d_18"}
+    assert {one.clip.size for one in planned.values()} == {32}
+    assert [one.seed for one in planned.values()] == [7, 7, 8, 7]
+    assert {one.data_seed for one in planned.values()} == {7}
+    assert {one.training.stages[0].epochs for one in planned.values()} == {2}
+
+
+def test_an_unknown_approach_is_said_with_the_nearest(data, tmp_path):
+    with pytest.raises(SettingsError, match=r"no such published approach \(did you mean third-pl"):
+        reproduce.run("thrid-place", data, tmp_path / "out", _silent)
+    assert not (tmp_path / "out").exists()
+
+
+# Thresholds: published ones are for the sigmoid of the logit, ours for calibrated scores
+
+
+def _member(name, scale, bias, threshold=0.7, prevalence=0.3, folder=None):
+    from stallscan.bundle import BundleSpec
+    from stallscan.clip import ClipSettings
+    from stallscan.outline import OutlineSettings
+    from stallscan.recipe import NetSettings
+
+    spec = BundleSpec(
+        name=name,
+        outline=OutlineSettings(),
+        clip=ClipSettings(),
+        net=NetSettings(),
+        calibration=Calibration(scale=scale, bias=bias),
+        threshold=0.4,
+        prevalence=prevalence,
+        frames=(4, 100),
+        simulated=True,
+    )
+    return Member(name, approaches.Model(name, threshold), folder, spec)
+
+
+@pytest.mark.parametrize(("scale", "bias"), [(1.0, 0.0), (0.3, -2.0), (2.5, 1.0)])
+@pytest.mark.parametrize("raw", [0.5, 0.8, 0.95])
+def test_the_equal_cut_parts_the_same_recordings(scale, bias, raw):
+    logits = np.linspace(-6, 6, 1001) + 1e-4
+    member = _member("a", scale, bias)
+    scores = member.spec.calibration.score(logits)
+    sigmoids = 1 / (1 + np.exp(-logits))
+    assert np.array_equal(scores >= member.cut(raw), sigmoids >= raw)
+
+
+def test_an_uncalibrated_net_keeps_the_published_threshold():
+    assert _member("a", 1.0, 0.0).cut(0.95) == pytest.approx(0.95)
+
+
+def test_a_mean_calls_what_all_folds_call_whatever_their_calibration(tmp_path):
+    # Folds differ in calibration and in prevalence: the mean is read at that of the first.
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0.8, 1.5, (3, 300))
+    members, paths = [], []
+    for index, (scale, bias, prevalence) in enumerate(
+        [(1.0, 0.0, 0.3), (0.5, -1.5, 0.1), (1.7, 0.8, 0.5)]
+    ):
+        member = _member(f"fold-{index}", scale, bias, prevalence=prevalence)
+        scores = member.spec.calibration.score(logits[index])
+        table = pd.DataFrame({"filename": [f"{i}.mp4" for i in range(300)], "status": "ok"})
+        table = table.assign(reason="", frames=9, frames_declared=9, score=scores, call="flowing")
+        folder = tmp_path / member.name
+        folder.mkdir()
+        table.assign(threshold=0.999, bundle="x")[list(tables.PREDICTION_COLUMNS)].to_csv(
+            folder / "predictions.csv", index=False
+        )
+        (folder / "run.json").write_text(json.dumps({"prevalence": prevalence}))
+        members.append(member)
+        paths.append(folder / "predictions.csv")
+    approach = approaches.find("first-place")
+    settings = reproduce._together(approach, members, "published")
+    called = (calls.decide_anew(paths, settings).table["call"] == "stalled").to_numpy()
+    above = 1 / (1 + np.exp(-logits)) >= 0.7
+    assert called[above.all(axis=0)].all()
+    assert not called[~above.any(axis=0)].any()
+    assert 0 < above.all(axis=0).sum() < 300 - (~above.any(axis=0)).sum()
+    # One threshold is as exact as can be: that of the means of what the cut is in each.
+    cuts = [decide.shift(one.cut(0.7), one.spec.prevalence, 0.3) for one in members]
+    odds = np.mean([np.log(cut / (1 - cut)) for cut in cuts])
+    assert settings.thresholds == (pytest.approx(1 / (1 + np.exp(-odds))),)
+
+
+# The whole way
+
+
+def _artefacts(out, name):
+    whole = [writeup.PAGE_NAME, writeup.METRICS_NAME, "submission.csv", "times.json"]
+    whole += [f"plots/{plot}.png" for plot in ("roc", "thresholds", "confusion")]
+    for who in MEMBERS[name]:
+        whole.append(f"calls/{who}/published/predictions.csv")
+        whole.append(f"calls/{who}/chosen/predictions.csv")
+        whole.append(f"plots/confusion-{who}-published.svg")
+    return [path for path in whole if not (out / path).is_file()]
+
+
+def test_the_third_place_leaves_every_artefact(third, data):
+    out, made = third
+    assert _artefacts(out, "third-place") == []
+    for who in MEMBERS["third-place"][:-1]:
+        assert len(pd.read_csv(out / "test" / who / "predictions.csv")) == 6
+        assert (out / "models" / who / "plots" / "history.png").is_file()
+        assert bundle.load(out / "models" / who / "bundle").spec.name == "third-place"
+    form = pd.read_csv(data / "submission_format.csv")
+    sent = pd.read_csv(out / "submission.csv")
+    assert list(sent["filename"]) == list(form["filename"])
+    voted = pd.read_csv(out / "calls" / "vote" / "published" / "predictions.csv")
+    stalled = set(voted["filename"][voted["call"] == "stalled"])
+    assert set(sent["filename"][sent["stalled"] == 1]) == stalled
+    assert made.final == "vote"
+    assert made.final_calls.part == "test"
+
+
+def test_the_vote_is_two_of_three_at_the_published_thresholds_of_the_logits(third):
+    out, _ = third
+    votes = 0
+    for who, raw in (("r2plus1d_18", 0.95), ("mc3_18", 0.9), ("r2plus1d_18-second", 0.8)):
+        table = pd.read_csv(out / "models" / who / "validation.csv").set_index("filename")
+        votes = votes + (1 / (1 + np.exp(-table["logit"])) >= raw).astype(int)
+    told = json.loads((out / writeup.METRICS_NAME).read_text())
+    found = {
+        (one["who"], one["at"], one["part"]): one["metrics"]["confusion"] for one in told["calls"]
+    }
+    cells = found["vote", "published", "validation"]
+    labels = table["stalled"].loc[votes.index]
+    assert cells["true_stalled"] == int(((votes >= 2) & (labels == 1)).sum())
+    assert cells["false_stalled"] == int(((votes >= 2) & (labels == 0)).sum())
+    assert sum(cells.values()) == len(table)
+
+
+def test_nets_share_recordings_and_split_and_differ_in_their_weights(third):
+    out, _ = third
+    folders = [out / "models" / who for who in MEMBERS["third-place"][:-1]]
+    assert len({(folder / "data.sha256").read_text() for folder in folders}) == 1
+    held_out = [pd.read_csv(folder / "validation.csv")["filename"].tolist() for folder in folders]
+    assert all(names == held_out[0] for names in held_out)
+    first, second = (
+        bundle.load(out / "models" / who / "bundle").spec.weights_sha256
+        for who in ("r2plus1d_18", "r2plus1d_18-second")
+    )
+    assert first != second
+
+
+def test_the_figures_have_sample_prevalence_and_interval(third):
+    told = json.loads((third[0] / writeup.METRICS_NAME).read_text())
+    assert told["test"] == {"count": 6, "stalled": 3}
+    assert told["trained_on"] == {"count": 12, "stalled": 6}
+    assert not told["simulated"]
+    parts = {"test": 6, "validation": 4}
+    for one in told["calls"]:
+        assert one["metrics"]["count"] == sum(one["calls"].values()) == parts[one["part"]]
+        low, high = one["intervals_95"]["mcc"]
+        assert -1 <= low <= one["metrics"]["mcc"] <= high <= 1
+    assert {figure["mcc"] for figure in told["published"]} == {
+        *(0.777, 0.810, 0.799, 0.780, 0.769, 0.731)
+    }
+    changed = {change["setting"]: change for change in told["not_as_published"]}
+    assert changed["clip.size"] == {"setting": "clip.size", "published": "112", "here": "24"}
+    assert changed["training.stages.0.epochs"]["here"] == "1"
+    assert changed["pretrained.source"]["published"] == "kinetics"
+    # Each net was to be another one: once for each.
+    assert changed["net.name (mc3_18)"]["here"] == "stallnet"
+    assert "seed" not in changed
+
+
+def test_the_page_stands_by_itself_and_says_what_it_is(third, data):
+    page = (third[0] / writeup.PAGE_NAME).read_text()
+    for words in (
+        *("This run is smaller than the published one", "0.777", "0.810", "stallnet", "kinetics"),
+        *("51 h on a Tesla P100", "final calls, private leaderboard", "these figures flatter"),
+    ):
+        assert words in page
+    assert "is simulated" not in page
+    assert "src=" in page
+    assert page.count('src="data:image/svg+xml;base64,') == page.count("src=")
+    assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize("name", ["first-place", "second-place", "matlab-prize"])
+def test_the_other_approaches_run_through_the_same_code(name, others):
+    out, made = others(name)
+    assert _artefacts(out, name) == []
+    assert list(dict.fromkeys(one.who for one in made.calls)) == MEMBERS[name]
+    assert made.final == MEMBERS[name][-1]
+    count = {"first-place": 12}.get(name, 4)  # with folds each recording is held back once
+    on = made.find(made.final, "published", "validation")
+    assert len(on.scored.labels) == count
+    if name == "second-place":
+        changed = {change.setting: change for change in made.changes}
+        assert changed["snapshots that there are"][1:] == ("5", "2")
+
+
+def test_out_of_fold_calls_are_those_of_each_fold_at_the_published_cut(others):
+    out, made = others("first-place")
+    table = pd.read_csv(out / "models" / "densenet121_3d" / "out_of_fold.csv")
+    stalled = 1 / (1 + np.exp(-table["logit"])) >= 0.7
+    counts = made.find("mean", "published", "validation").counts
+    assert counts.get("stalled", 0) == int(stalled.sum())
+    assert counts.get("flowing", 0) == int((~stalled).sum())
+
+
+# Gone on with
+
+
+def test_a_run_that_stopped_goes_on_and_does_nothing_twice(others, data, tmp_path):
+    net = "quarters_resnet18"
+
+    @contextlib.contextmanager
+    def stops(name):
+        if name == f"scoring with {net}":
+            raise KeyboardInterrupt
+        yield lambda _done, _of: None
+
+    with pytest.raises(KeyboardInterrupt):
+        _run("matlab-prize", data, tmp_path, stops)
+    assert not (tmp_path / writeup.PAGE_NAME).exists()
+    kept = [*tmp_path.glob("store/*"), *tmp_path.glob(f"models/{net}/**/*.*")]
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}
+    assert {"manifest.json", "history.svg", bundle.WEIGHTS_NAME} <= {path.name for path in kept}
+    made = _run("matlab-prize", data, tmp_path)
+    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before}
+    written = {path.name for path in before if before[path] != after[path]}
+    # What a run is known by is written each time, the same.
+    assert written <= {"recipe.yaml", "data.sha256"}
+    sittings = {name: stage.sittings for name, stage, _ in made.costs}
+    assert sittings == {"select and prepare": 1, f"train {net}": 1, f"score with {net}": 2}
+    # What came of it is what an undisturbed run gives.
+    whole = others("matlab-prize")[0]
+    told = [json.loads((one / writeup.METRICS_NAME).read_text()) for one in (tmp_path, whole)]
+    assert told[0]["calls"] == told[1]["calls"]
+    assert (tmp_path / "submission.csv").read_bytes() == (whole / "submission.csv").read_bytes()
+
+
+def test_a_net_that_was_taken_away_is_trained_again(others, data):
+    out, made = others("matlab-prize")
+    weights = out / "models" / "quarters_resnet18" / "bundle" / "weights.safetensors"
+    before = weights.read_bytes()
+    shutil.rmtree(weights.parent)
+    again = _run("matlab-prize", data, out)
+    assert weights.read_bytes() == before
+    took = [{name: stage for name, stage, _ in one.costs} for one in (made, again)]
+    assert took[1]["train quarters_resnet18"].sittings == 2
+    # The weights are the same, so the scores stand.
+    assert took[1]["score with quarters_resnet18"] == took[0]["score with quarters_resnet18"]
+
+
+# What is refused, and what may be missing
+
+
+def test_another_approach_in_the_same_folder_is_refused(third, data):
+    with pytest.raises(InputError, match="holds a reproduction of third-place, not of matlab"):
+        _run("matlab-prize", data, third[0])
+
+
+def test_other_settings_in_the_same_folder_are_refused_and_named(third, data):
+    with pytest.raises(InputError, match=r"other settings \(mc3_18\.training\.stages\.0\.epochs"):
+        _run("third-place", data, third[0], epochs=3)
+
+
+def test_settings_that_cannot_be_read_are_said(data, tmp_path):
+    (tmp_path / reproduce.NOTES_NAME).write_text("[]")
+    with pytest.raises(InputError, match="not readable as the settings of a reproduction"):
+        _run("third-place", data, tmp_path)
+
+
+def test_missing_test_recordings_are_said_before_anything_is_trained(copied, tmp_path):
+    (copied / "test" / "13.mp4").unlink()
+    with pytest.raises(InputError, match=r"1 of the 6 recordings in test_metadata\.csv"):
+        _run("matlab-prize", copied, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_form_with_other_recordings_is_said(copied, trained):
+    form = copied / "submission_format.csv"
+    form.write_text(form.read_text() + "99.mp4,0\n")
+    with pytest.raises(TableError, match=r"submission_format\.csv: 1 of its 7 recordings"):
+        _run("matlab-prize", copied, trained)
+
+
+def test_without_a_test_part_there_is_everything_else(copied, trained):
+    shutil.rmtree(copied / "test")
+    (copied / "test_metadata.csv").unlink()
+    made = _run("matlab-prize", copied, trained)
+    assert made.test is None
+    assert {one.part for one in made.calls} == {"validation"}
+    assert made.final_calls.part == "validation"
+    page = (trained / writeup.PAGE_NAME).read_text()
+    assert "has no test part" in page
+    assert "there is no test part" in page
+    assert not (trained / "submission.csv").exists()
+    assert (trained / "plots" / "roc.png").is_file()
+
+
+def test_without_labels_and_a_form_the_test_part_is_called_all_the_same(copied, trained):
+    (copied / "test_labels.csv").unlink()
+    (copied / "submission_format.csv").unlink()
+    made = _run("matlab-prize", copied, trained)
+    called = made.find("quarters_resnet18", "published", "test")
+    assert called.metrics is None
+    assert sum(called.counts.values()) == 6
+    assert list(pd.read_csv(trained / "submission.csv")["filename"]) == [
+        f"{index}.mp4" for index in range(12, 18)
+    ]
+    page = (trained / writeup.PAGE_NAME).read_text()
+    assert "the test part has no labels" in page
+    assert "6, no labels" in page
+
+
+def test_recordings_without_a_call_are_counted_and_submitted_as_flowing(copied, trained):
+    (copied / "test" / "13.mp4").write_bytes(b"no video")
+    made = _run("matlab-prize", copied, trained)
+    called = made.find("quarters_resnet18", "published", "test")
+    assert called.counts["unscorable"] == 1
+    assert called.metrics.count == 5
+    assert any("1 recordings without a call" in doubt for doubt in made.doubts)
+    sent = pd.read_csv(trained / "submission.csv").set_index("filename")["stalled"]
+    assert sent["13.mp4"] == 0
+
+
+def test_an_approach_of_snapshots_needs_them(data, tmp_path):
+    changes = (*CHANGES["second-place"], "training.snapshots=0")
+    with pytest.raises(InputError, match="averages snapshots of its net, and none was kept"):
+        _run("second-place", data, tmp_path, changes=changes, epochs=1)
+
+
+# How it is said
+
+
+def test_times_are_said_as_people_do():
+    assert [writeup.say_time(s) for s in (0.4, 59, 200, 18420)] == [
+        *("0 s", "59 s", "3 min 20 s", "5 h 7 min")
+    ]
+
+
+def test_nested_settings_are_named_by_their_place():
+    content = {"a": {"b": [1, 2]}, "stages": [{"epochs": 3}], "none": None}
+    assert writeup.flatten(content) == {
+        "a.b": "1, 2",
+        "stages.0.epochs": "3",
+        "none": "None",
+    }
+
+
+# As it is, on simulated recordings
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_third_place_from_the_command_line_killed_and_gone_on_with(tmp_path):
+    data, out = tmp_path / "corpus", tmp_path / "out"
+    stallscan = [sys.executable, "-m", "stallscan.cli"]
+    simulate = [*stallscan, "simulate", str(data), "--count", "12", "--stalled", "0.5"]
+    simulate += ["--test", "6", "--test-stalled", "0.5", "--seed", "3"]
+    subprocess.run(simulate, check=True, timeout=600)
+    command = [*stallscan, "reproduce", "third-place", "--data", str(data), "-o", str(out)]
+    command += ["--epochs", "1", "--size", "32", "--set", "pretrained.source=none"]
+    command += ["--set", "data.rule=all", "--set", "data.validation=0.25"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = out / "models" / "r2plus1d_18" / "bundle" / bundle.WEIGHTS_NAME
+    while process.poll() is None and not first.is_file():
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / writeup.PAGE_NAME).exists()
+    before = first.stat().st_mtime_ns
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=1200)
+    assert first.stat().st_mtime_ns == before
+    assert _artefacts(out, "third-place") == []
+    assert "6 simulated recordings, 50 % stalled" in done.stdout
+    assert str(writeup.PAGE_NAME) in done.stdout
+    page = (out / writeup.PAGE_NAME).read_text()
+    assert "Every recording here is simulated" in page
+    told = json.loads((out / writeup.METRICS_NAME).read_text())
+    changed = {change["setting"]: change["here"] for change in told["not_as_published"]}
+    assert changed == {
+        "data.rule": "all",
+        "data.validation": "0.25",
+        "clip.size": "32",
+        "pretrained.source": "none",
+        "training.stages.0.epochs": "1",
+    }
