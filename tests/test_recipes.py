@@ -10,6 +10,8 @@ from stallscan import bundle, recipe
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
 
+# One after the other: the second place alone takes 5 GB of memory and 2 GB of disk.
+pytestmark = pytest.mark.xdist_group("recipes")
 CORPUS = SimulateSettings(count=12, stalled=0.5, seed=3)
 NAMES = sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml"))
 # What is changed beside the number of clips and epochs, and why: there is nothing to download from;
