@@ -81,7 +81,7 @@ def test_the_mean_is_calibrated_on_what_all_held_back(members, tmp_path):
     assert measured["count"] == COUNT
     calls = spec.calibration.score(mean) >= spec.threshold
     assert measured["accuracy"] == pytest.approx(np.mean(calls == labels))
-    assert spec.frames == (7, 97)
+    assert spec.frames == (5, 99)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "three: model card" in card
     assert "No real recording was used" in card
@@ -95,10 +95,69 @@ def test_a_recording_is_scored_only_by_members_that_held_it_back(tmp_path, bundl
         for fold, names in enumerate(folds)
     ]
     spec = ensemble.join(made, tmp_path / "out", EnsembleSettings())
-    assert spec.metrics["validation"]["count"] == COUNT
-    # Of each recording there is one score, which is calibrated already.
-    assert spec.calibration.scale == pytest.approx(1, abs=0.05)
-    assert spec.calibration.bias == pytest.approx(0, abs=0.05)
+    measured = spec.metrics["validation"]
+    assert measured["count"] == COUNT
+    # Nothing is known of the mean itself: it stays as its members calibrated it.
+    assert spec.calibration.scale == 1
+    tables = pd.concat([_validation(folder) for folder in made])
+    moved = [float(_odds(bundle.load(folder).spec.prevalence)) for folder in made]
+    assert spec.calibration.bias == pytest.approx((moved[0] - moved[1]) / 2, abs=1e-9)
+    right = (tables["score"] >= spec.threshold) == (tables["stalled"] == 1)
+    assert measured["accuracy"] == pytest.approx(right.mean(), abs=0.01)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "the mean of all was not\nmeasured" in card
+
+
+def test_a_member_whose_held_back_recordings_are_unknown_needs_a_given_threshold(members, tmp_path):
+    (members[1].parent / "validation.csv").unlink()
+    with pytest.raises(InputError, match="give one with --threshold"):
+        ensemble.join(members, tmp_path / "out", EnsembleSettings())
+
+
+def test_members_calibrated_at_different_prevalences_are_joined_at_one(tmp_path, bundle_dir):
+    """The same evidence, once calibrated where a third and once where few are stalled."""
+    model = bundle.load(bundle_dir)
+    folders = [_member(tmp_path / str(seed), model, seed=1) for seed in (1, 2)]
+    rare = bundle.load(folders[1])
+    before, now = rare.spec.prevalence, 0.02
+    update = {"calibration": rare.spec.calibration.at(before, now), "prevalence": now}
+    bundle.save(folders[1], rare.spec.model_copy(update=update), rare.weights, "# for tests\n")
+    spec = ensemble.join(folders, tmp_path / "out", EnsembleSettings())
+    table = _validation(folders[0])
+    scores = np.stack([bundle.load(f).score([table["logit"]]) for f in folders])
+    assert bundle.combine(spec, scores).mean() == pytest.approx(table["stalled"].mean(), abs=1e-3)
+    # Two times the same is once: what the first member says is right as it is.
+    assert bundle.combine(spec, scores) == pytest.approx(scores[0], abs=5e-3)
+
+
+def test_a_folder_that_is_no_bundle_is_left_as_it_is(members, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds something that is no bundle"):
+        ensemble.join(members, tmp_path / "out", EnsembleSettings())
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
+    ensemble.join(members, tmp_path / "joined", EnsembleSettings(needed=2))
+    ensemble.join(members, tmp_path / "joined", EnsembleSettings())
+    assert bundle.load_any(tmp_path / "joined").spec.combine == "average"
+
+
+def test_one_simulated_member_is_said(members, tmp_path):
+    real = bundle.load(members[0])
+    bundle.save(members[0], real.spec.model_copy(update={"simulated": False}), real.weights, "#\n")
+    spec = ensemble.join(members, tmp_path / "out", EnsembleSettings())
+    assert spec.simulated
+    assert "Some members learned from simulated" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_the_label_follows_from_all_that_decides(members, tmp_path):
+    ensemble.join(members, tmp_path / "out", EnsembleSettings(needed=2))
+    model = bundle.load_any(tmp_path / "out")
+    assert model.at(0.01).label != model.label
+    path = tmp_path / "out" / "members" / "1-net1" / "bundle.json"
+    content = json.loads(path.read_text())
+    content["calibration"]["bias"] += 5
+    path.write_text(json.dumps(content))
+    assert bundle.load_any(tmp_path / "out").label != model.label
 
 
 def test_fitted_weights_leave_out_a_member_that_knows_nothing(tmp_path, bundle_dir):
@@ -133,16 +192,20 @@ def test_predict_takes_an_ensemble_like_any_bundle(members, recordings, tmp_path
     for number, folder in enumerate(members):
         predict.predict([recordings], tmp_path / f"p{number}", folder, processes=0)
         singles.append(pd.read_csv(tmp_path / f"p{number}" / "predictions.csv"))
-    scores = np.stack([single["score"] for single in singles])
     model = bundle.load_any(tmp_path / "joined")
-    assert table["score"].to_numpy() == pytest.approx(bundle.combine(model.spec, scores), abs=1e-4)
     if settings.needed:
         votes = sum((single["call"] == "stalled").astype(int) for single in singles)
         assert ((table["call"] == "stalled") == (votes >= 2)).all()
+    else:
+        mean = np.mean([_odds(single["score"].to_numpy()) for single in singles], axis=0)
+        odds = model.spec.calibration.scale * mean + model.spec.calibration.bias
+        assert table["score"].to_numpy() == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-4)
     assert set(table["bundle"]) == {model.label}
     assert sum(summary.calls.values()) == 4
     run = json.loads((tmp_path / "all" / "run.json").read_text())
     assert run["threshold"] == pytest.approx(model.spec.threshold)
+    # The score of a vote is calibrated nowhere.
+    assert run["prevalence"] == (None if settings.needed else model.spec.prevalence)
 
 
 def test_members_may_see_different_clips_of_a_recording_that_is_decoded_once(
@@ -168,8 +231,9 @@ def test_members_may_see_different_clips_of_a_recording_that_is_decoded_once(
         scores.append(pd.read_csv(tmp_path / f"p{number}" / "predictions.csv")["score"])
     model = bundle.load_any(tmp_path / "joined")
     table = pd.read_csv(tmp_path / "all" / "predictions.csv")
-    expected = bundle.combine(model.spec, np.stack(scores))
-    assert table["score"].to_numpy() == pytest.approx(expected, abs=1e-4)
+    mean = np.mean([_odds(one.to_numpy()) for one in scores], axis=0)
+    odds = model.spec.calibration.scale * mean + model.spec.calibration.bias
+    assert table["score"].to_numpy() == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-4)
 
 
 def test_another_prevalence_moves_scores_and_keeps_their_order(members, tmp_path):

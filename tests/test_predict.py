@@ -188,6 +188,16 @@ def test_recordings_unlike_the_training_are_named_and_the_run_is_doubted(
     assert drifted["traits"]["grey_middle"]["outside_98"] == 1
 
 
+def test_a_table_whose_head_was_torn_is_begun_anew(folder, tmp_path, bundle_dir):
+    _predict([folder], tmp_path / "whole", bundle_dir)
+    _predict([folder], tmp_path / "torn", bundle_dir)
+    expected = (tmp_path / "whole" / "predictions.csv").read_bytes()
+    for left in (0, 7):
+        (tmp_path / "torn" / "predictions.csv").write_bytes(expected[:left])
+        _predict([folder], tmp_path / "torn", bundle_dir)
+        assert (tmp_path / "torn" / "predictions.csv").read_bytes() == expected
+
+
 def test_traits_of_rows_that_stand_are_kept_and_of_a_torn_row_are_not(folder, tmp_path, bundle_dir):
     known = _with_reference(bundle_dir, tmp_path / "known", folder)
     _predict([folder], tmp_path / "whole", known)
@@ -198,7 +208,8 @@ def test_traits_of_rows_that_stand_are_kept_and_of_a_torn_row_are_not(folder, tm
     # Killed after the traits of the fourth were written, while its row was being written.
     lines = predictions.read_text().splitlines(keepends=True)
     predictions.write_text("".join(lines[:4]) + lines[4][:5])
-    traits.write_text("".join(expected.splitlines(keepends=True)[:5]))
+    # ... and those of the fifth torn inside a character.
+    traits.write_bytes("".join(expected.splitlines(keepends=True)[:5]).encode() + b"4\xc3")
     summary = _predict([folder], tmp_path / "cut", known)
     assert summary.resumed == 3
     assert traits.read_text() == expected

@@ -107,6 +107,15 @@ def test_black_before_and_after_the_vessel_is_no_fault():
     assert traits.judge(_gather(grey)) == ("ok", "")
 
 
+@pytest.mark.parametrize("frame", [0, 5, 29])
+def test_a_flash_beside_a_vessel_is_no_fault(frame):
+    grey = _vessel(slice(12, 20), light=60)
+    grey[frame, 18:24] += np.uint8(190)
+    found = _gather(grey)
+    assert traits.judge(found) == ("ok", "")
+    assert found.frames_in_focus == 9
+
+
 def test_an_outline_that_encloses_nothing_is_taken_whole():
     grey = _vessel(slice(0, 30))
     assert _gather(grey, mask=np.zeros(SIZE, bool)) == _gather(grey)

@@ -46,6 +46,8 @@ DECIDES = {
     "calibration",
     "threshold",
 }
+# What of a bundle's spec its calls do not follow from.
+TELLS = {"reference", "metrics", "provenance"}
 
 Floats = NDArray[np.float64]
 Spec = TypeVar("Spec", bound=Settings)
@@ -71,7 +73,8 @@ class BundleSpec(Settings):
     frames : tuple of int
         Fewest and most frames of the recordings it was trained on.
     simulated : bool
-        Whether all recordings it was trained on are simulated.
+        Whether all recordings it was trained on are simulated; of an ensemble: whether those of
+        any member are.
     reference : Reference or None
         What those recordings were like, and the scores of those held back; None where that is not
         known.
@@ -102,6 +105,11 @@ class BundleSpec(Settings):
     def view(self) -> View:
         """How its net is shown a recording."""
         return View(self.outline, self.clip)
+
+    @property
+    def is_vote(self) -> bool:
+        """Whether its score is no probability: that of one net is."""
+        return False
 
 
 class EnsembleSpec(Settings):
@@ -152,20 +160,25 @@ class EnsembleSpec(Settings):
     metrics: dict[str, Any] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def is_vote(self) -> bool:
+        """Whether its score is no probability."""
+        return self.combine == "vote"
+
     @model_validator(mode="after")
     def _one_for_each(self) -> "EnsembleSpec":
         count = len(self.members)
-        wanted = self.thresholds if self.combine == "vote" else self.weights
+        wanted = self.thresholds if self.is_vote else self.weights
         if len(self.members_sha256) != count or len(wanted) != count:
             raise ValueError(f"{count} members need a hash and a weight or threshold each")
-        if self.combine == "vote" and self.needed > count:
+        if self.is_vote and self.needed > count:
             raise ValueError(f"a vote of {count} members cannot need {self.needed}")
         if self.combine == "average" and (min(self.weights) < 0 or sum(self.weights) <= 0):
             raise ValueError("weights must be 0 or more, and not all 0")
         return self
 
     def __str__(self) -> str:
-        if self.combine == "vote":
+        if self.is_vote:
             cuts = ", ".join(f"{cut:.4f}" for cut in self.thresholds)
             return f"{self.name}: vote of {self.needed} among {len(self.members)} at {cuts}"
         weights = ", ".join(f"{weight:g}" for weight in self.weights)
@@ -234,14 +247,19 @@ class Ensemble:
         Its folder.
     spec : EnsembleSpec
     members : tuple of Bundle
-    label : str
-        Name and beginning of a hash of all that its calls follow from, as predictions give it.
     """
 
     path: Path
     spec: EnsembleSpec
     members: tuple[Bundle, ...]
-    label: str
+
+    @property
+    def label(self) -> str:
+        """Name and beginning of a hash of all that its calls follow from."""
+        parts = [self.spec.model_dump_json(include=DECIDES)]
+        # Their weights are among what the ensemble's own spec names.
+        parts += [member.spec.model_dump_json(exclude=TELLS) for member in self.members]
+        return f"{self.spec.name}@{files.sha256_of(''.join(parts).encode())[:8]}"
 
     def score(self, logits: ArrayLike) -> Floats:
         """Make scores, float64 (N,), of the logits of each of `members`, float (members, N)."""
@@ -257,7 +275,7 @@ class Ensemble:
             If the scores of a validation part are not known.
         """
         before = self.spec.prevalence
-        if self.spec.combine == "vote":
+        if self.spec.is_vote:
             # Each member's score stays at its own prevalence, where its threshold is read, too.
             cuts = [
                 float(decide.shift(each.at(prevalence).spec.threshold, prevalence, own))
@@ -281,10 +299,10 @@ def combine(spec: EnsembleSpec, scores: Floats) -> Floats:
     ndarray
         float64 (N,), 0..1.
     """
-    if spec.combine == "vote":
+    if spec.is_vote:
         return decide.vote_margin(scores, spec.thresholds, spec.needed)
-    mean = decide.average(scores, spec.weights)
-    return spec.calibration.score(np.log(mean) - np.log1p(-mean))
+    mean = np.average(decide.log_odds(scores), axis=0, weights=spec.weights)
+    return spec.calibration.score(mean)
 
 
 def _known_scores(model: Bundle | Ensemble) -> Floats:
@@ -355,17 +373,29 @@ def save_ensemble(folder: Path, spec: EnsembleSpec, members: Sequence[Bundle], c
 def _replacing(folder: Path) -> Iterator[Path]:
     """Give a folder to write into, which takes the place of `folder` once all is written."""
     files.make_folder(folder.parent)
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
+    if folder.exists() and not _is_ours(folder):
+        raise InputError(
+            f"{folder}: holds something that is no bundle, and is left as it is; choose another "
+            "folder with -o"
+        )
+    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
+    for left in (temporary, old):
+        shutil.rmtree(left, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.replace(old)
         temporary.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, shutil.Error, safetensors.SafetensorError) as error:
         raise InputError(f"{folder}: the bundle could not be written ({error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    return (folder / SPEC_NAME).is_file() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def load_any(which: str | Path = DEFAULT) -> Bundle | Ensemble:
@@ -389,8 +419,7 @@ def load_any(which: str | Path = DEFAULT) -> Bundle | Ensemble:
                 f"{member.path}: not the member that the ensemble was made with (the hash of its "
                 f"weights differs from the one in {folder / SPEC_NAME}); copy the ensemble again"
             )
-    given = spec.model_dump_json(include=DECIDES)
-    return Ensemble(folder, spec, members, f"{spec.name}@{files.sha256_of(given.encode())[:8]}")
+    return Ensemble(folder, spec, members)
 
 
 def load(which: str | Path = DEFAULT) -> Bundle:

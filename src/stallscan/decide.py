@@ -460,9 +460,15 @@ def average(scores: ArrayLike, weights: Sequence[float] | None = None) -> Floats
     weights : sequence of float, optional
         Of the models; alike if not given.
     """
-    scores = np.clip(np.asarray(scores, np.float64), CERTAIN, 1 - CERTAIN)
-    odds = np.average(np.log(scores) - np.log1p(-scores), axis=0, weights=weights)
+    odds = np.average(log_odds(scores), axis=0, weights=weights)
     return 1 / (1 + np.exp(-odds))
+
+
+def log_odds(scores: ArrayLike) -> Floats:
+    """Log-odds of scores, those that are too near to 0 or 1 to be meant taken as `CERTAIN`."""
+    scores = np.clip(np.asarray(scores, np.float64), CERTAIN, 1 - CERTAIN)
+    odds: Floats = np.log(scores) - np.log1p(-scores)
+    return odds
 
 
 def call(score: float, threshold: float) -> Call:

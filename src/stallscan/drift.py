@@ -35,6 +35,9 @@ _LOW, _LOWER, _MIDDLE, _HIGHER, _HIGH = (QUANTILES.index(q) for q in (0.01, 0.05
 # Scores of the validation part that are kept, at even steps of their rank.
 SCORES_KEPT = 401
 
+# Digits of scores that are compared.
+DIGITS = 3
+
 # All chosen. A recording is unlike where a trait is farther out than the inner 98 % of those that
 # were trained on and a quarter of their width, and than any of them.
 WIDER = 0.25
@@ -179,6 +182,8 @@ def _score_distance(reference: Reference, prevalence: float, scores: Floats) -> 
     share = decide.estimate_prevalence(scores, prevalence).prevalence
     known = np.asarray(reference.scores)
     weights = known * (share / prevalence) + (1 - known) * ((1 - share) / (1 - prevalence))
+    # Scores are written with six digits, and those read at another prevalence lose some of them.
+    known, scores = known.round(DIGITS), scores.round(DIGITS)
     places = np.unique(np.concatenate([known, scores]))
     expected = (
         np.concatenate([[0.0], np.cumsum(weights)])[np.searchsorted(known, places, side="right")]

@@ -5,8 +5,9 @@ held back in their training. A recording is scored by those members only that di
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,10 @@ class EnsembleSettings(Settings):
             raise ValueError("thresholds must be within 0 to 1")
         if isinstance(self.weights, str) and self.weights != "fit":
             raise ValueError("weights are numbers, one for each member, or fit")
+        if not isinstance(self.weights, str) and (
+            any(weight < 0 for weight in self.weights) or (self.weights and not sum(self.weights))
+        ):
+            raise ValueError("weights must be 0 or more, and not all 0")
         if self.needed and self.weights:
             raise ValueError("a vote has no weights")
         return self
@@ -87,28 +92,23 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
         raise InputError(f"an ensemble needs at least two bundles, {len(members)} given")
     if any(member.path.resolve().is_relative_to(out.resolve()) for member in members):
         raise InputError(f"{out}: holds one of the members; choose another folder with -o")
-    held_out = _read_held_out(members)
+    held_out = HeldOut.read(members)
     base = {
         "name": settings.name,
         "members": tuple(f"{number}-{one.spec.name}" for number, one in enumerate(members, 1)),
         "members_sha256": tuple(one.spec.weights_sha256 for one in members),
-        # What all members have seen.
         "frames": (
-            max(one.spec.frames[0] for one in members),
-            min(one.spec.frames[1] for one in members),
+            min(one.spec.frames[0] for one in members),
+            max(one.spec.frames[1] for one in members),
         ),
-        "simulated": all(one.spec.simulated for one in members),
+        "simulated": any(one.spec.simulated for one in members),
         "prevalence": members[0].spec.prevalence,
         "provenance": {
             **files.provenance(),
             "members": [str(Path(folder).resolve()) for folder in folders],
-            "chosen_on": len(held_out),
         },
     }
-    if settings.needed:
-        spec = _vote(base, members, settings)
-    else:
-        spec = _average(base, members, settings, held_out)
+    spec = (_vote if settings.needed else _average)(base, members, settings, held_out)
     spec = _describe(spec, members, held_out)
     measured = spec.metrics.get("validation")
     card = render("ensemble.md.j2", spec=spec, members=members, measured=measured) + "\n"
@@ -116,157 +116,185 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
     return spec
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What the members held back in their training.
+
+    Attributes
+    ----------
+    odds : ndarray
+        float64 (N, members): log-odds of each member's score, read at the prevalence of the first
+        member; nan where it did not hold the recording back.
+    labels : ndarray
+        int (N,), 0 or 1.
+    moves : tuple of float
+        What was added to the log-odds of each member.
+    """
+
+    odds: Floats
+    labels: NDArray[np.int64]
+    moves: tuple[float, ...]
+
+    @classmethod
+    def read(cls, members: Sequence[Bundle]) -> "HeldOut":
+        """Read the tables beside the bundles.
+
+        Raises
+        ------
+        TableError
+            If one lacks a column, or two do not agree on a label.
+        """
+        first = members[0].spec.prevalence
+        moves = tuple(Calibration().at(one.spec.prevalence, first).bias for one in members)
+        parts = [
+            table.assign(member=number, odds=table["odds"] + moves[number])
+            for number, member in enumerate(members)
+            if (table := _read_table(member)) is not None
+        ]
+        if not parts:
+            return cls(np.empty((0, len(members))), np.empty(0, np.int64), moves)
+        every = pd.concat(parts)
+        labels = every.groupby("filename")["stalled"]
+        if (differing := labels.nunique() > 1).any():
+            raise TableError(
+                f"the members were trained with different labels of {differing.idxmax()}; train "
+                "them on one table"
+            )
+        wide = every.pivot(index="filename", columns="member", values="odds")
+        wide = wide.reindex(columns=range(len(members)))
+        return cls(
+            wide.to_numpy(np.float64), labels.first().loc[wide.index].to_numpy(np.int64), moves
+        )
+
+    @property
+    def has_both(self) -> bool:
+        """Whether stalled and flowing recordings are among them."""
+        return 0 < int(self.labels.sum()) < len(self.labels)
+
+    def of_all(self) -> "HeldOut":
+        """Keep the recordings that every member held back: what the ensemble itself would say."""
+        rows = ~np.isnan(self.odds).any(axis=1)
+        return replace(self, odds=self.odds[rows], labels=self.labels[rows])
+
+    def mean(self, weights: Sequence[float]) -> Floats:
+        """Mean log-odds over the members that held each recording back."""
+        known = ~np.isnan(self.odds) * np.asarray(weights)
+        total = known.sum(axis=1)
+        # Where only members without weight held it back, these are all there is.
+        known = np.where(total[:, np.newaxis] > 0, known, ~np.isnan(self.odds))
+        mean: Floats = (np.nan_to_num(self.odds) * known).sum(axis=1) / known.sum(axis=1)
+        return mean
+
+
 def _vote(
-    base: dict[str, object], members: Sequence[Bundle], settings: EnsembleSettings
+    base: dict[str, Any],
+    members: Sequence[Bundle],
+    settings: EnsembleSettings,
+    _held_out: HeldOut,
 ) -> EnsembleSpec:
     thresholds = settings.thresholds or tuple(one.spec.threshold for one in members)
     if len(thresholds) != len(members):
         raise InputError(f"{len(thresholds)} thresholds are given for {len(members)} members")
-    return EnsembleSpec.parse(
-        {
-            **base,
-            "combine": "vote",
-            "needed": settings.needed,
-            "thresholds": thresholds,
-            "threshold": 0.5,
-        },
-        "ensemble",
+    if settings.needed > len(members):
+        raise InputError(f"a vote of {len(members)} members cannot need {settings.needed}")
+    return EnsembleSpec(
+        **base, combine="vote", needed=settings.needed, thresholds=thresholds, threshold=0.5
     )
 
 
 def _average(
-    base: dict[str, object],
+    base: dict[str, Any],
     members: Sequence[Bundle],
     settings: EnsembleSettings,
-    held_out: pd.DataFrame,
+    held_out: HeldOut,
 ) -> EnsembleSpec:
-    odds = held_out[[str(number) for number in range(len(members))]].to_numpy(np.float64)
-    labels = held_out["stalled"].to_numpy(np.int64)
-    can_choose = 0 < labels.sum() < len(labels)
-    if isinstance(settings.weights, str):
-        weights = _fit_weights(odds, labels)
+    whole = held_out.of_all()
+    if settings.weights == "fit":
+        weights = _fit_weights(whole)
     else:
-        weights = settings.weights or (1.0,) * len(members)
+        weights = tuple(map(float, settings.weights)) or (1.0,) * len(members)
     if len(weights) != len(members):
         raise InputError(f"{len(weights)} weights are given for {len(members)} members")
     if len(settings.thresholds) > 1:
         raise InputError(f"{len(settings.thresholds)} thresholds are given where one is used")
-    if can_choose:
-        mean = _mean(odds, weights)
-        calibration = decide.fit_calibration(mean, labels)
-        base = {**base, "prevalence": float(labels.mean())}
-        chosen = decide.best_mcc_threshold(calibration.score(mean), labels)
-    elif settings.thresholds:
-        # Scores of the members are read at the prevalence of the first.
-        first = members[0].spec.prevalence
-        moves = [Calibration().at(one.spec.prevalence, first).bias for one in members]
-        calibration = Calibration(bias=float(np.average(moves, weights=weights)))
-    else:
+    calibration, threshold = Calibration(), None
+    if whole.has_both:
+        mean = whole.mean(weights)
+        calibration = decide.fit_calibration(mean, whole.labels)
+        threshold = decide.best_mcc_threshold(calibration.score(mean), whole.labels)
+        base["prevalence"] = float(whole.labels.mean())
+    elif held_out.has_both and not np.isnan(held_out.odds).all(axis=0).any():
+        # Folds: of the mean itself nothing is known, so it stays as its members calibrated it.
+        scores = calibration.score(held_out.mean(weights))
+        threshold = decide.best_mcc_threshold(scores, held_out.labels)
+    if settings.thresholds:
+        threshold = settings.thresholds[0]
+    if threshold is None:
         raise InputError(
-            f"no {HELD_OUT_NAME} with both kinds of recordings stands beside the bundles, so no "
-            "threshold can be chosen; give one with --threshold"
+            f"not every bundle has its {HELD_OUT_NAME} beside it, with stalled and flowing "
+            "recordings, so no threshold can be chosen; give one with --threshold"
         )
-    return EnsembleSpec.parse(
-        {
-            **base,
-            "combine": "average",
-            "weights": weights,
-            "calibration": calibration.model_dump(),
-            "threshold": settings.thresholds[0] if settings.thresholds else chosen,
-        },
-        "ensemble",
+    # The members' own scores are averaged: what brings them to one prevalence goes into the bias.
+    move = float(np.average(held_out.moves, weights=weights))
+    moved = Calibration(scale=calibration.scale, bias=calibration.bias + calibration.scale * move)
+    return EnsembleSpec(
+        **base, combine="average", weights=weights, calibration=moved, threshold=threshold
     )
 
 
-def _describe(
-    spec: EnsembleSpec, members: Sequence[Bundle], held_out: pd.DataFrame
-) -> EnsembleSpec:
-    """Add what the ensemble gives for the recordings held back, and what its training was like."""
-    odds = held_out[[str(number) for number in range(len(members))]].to_numpy(np.float64)
-    labels = held_out["stalled"].to_numpy(np.int64)
-    if spec.combine == "average":
-        scores = spec.calibration.score(_mean(odds, spec.weights))
+def _describe(spec: EnsembleSpec, members: Sequence[Bundle], held_out: HeldOut) -> EnsembleSpec:
+    """Add figures on recordings held back, and what the members' training was like."""
+    whole = held_out.of_all()
+    # A vote takes all members: those that learned from a recording must not have one.
+    by_all = whole.has_both or spec.is_vote
+    part = whole if by_all else held_out
+    if not part.has_both:
+        return spec
+    if spec.is_vote:
+        scores = bundles.combine(spec, Calibration().score((part.odds - part.moves).T))
     else:
-        # A vote takes all members: those that learned from a recording must not have one.
-        whole = ~np.isnan(odds).any(axis=1)
-        odds, labels = odds[whole], labels[whole]
-        scores = bundles.combine(spec, Calibration().score(odds.T))
-    update: dict[str, object] = {}
-    if 0 < labels.sum() < len(labels):
-        scored = metrics.Scored.check(labels, scores, scores >= spec.threshold, (spec.threshold,))
-        measured = asdict(metrics.measure(scored))
-        measured["confusion"] = metrics.measure(scored).confusion._asdict()
-        update["metrics"] = {"validation": measured}
+        move = float(np.average(part.moves, weights=spec.weights))
+        scores = spec.calibration.score(part.mean(spec.weights) - move)
+    measured = metrics.measure(
+        metrics.Scored.check(part.labels, scores, scores >= spec.threshold, (spec.threshold,))
+    )
+    said = asdict(measured) | {"confusion": measured.confusion._asdict(), "by_all": by_all}
+    update: dict[str, Any] = {"metrics": {"validation": said}}
     # The members saw the same recordings, or as good as: the first says what they were like. The
-    # scores that a prevalence is chosen with must be the ensemble's own.
-    traits = members[0].spec.reference
-    if traits is not None and len(scores):
+    # scores that a prevalence is chosen with are the ensemble's.
+    if (seen := members[0].spec.reference) is not None:
         own = Reference.of(pd.DataFrame(), scores)
-        update["reference"] = traits.model_copy(
+        update["reference"] = seen.model_copy(
             update={"scores": own.scores, "validated": own.validated}
         )
     return spec.model_copy(update=update)
 
 
-def _read_held_out(members: Sequence[Bundle]) -> pd.DataFrame:
-    """Read what the members held back.
-
-    Returns
-    -------
-    DataFrame
-        filename, stalled, and for each member, by its number as text, the log-odds of its score:
-        nan where it did not hold the recording back.
-    """
-    parts = []
-    for number, member in enumerate(members):
-        path = member.path.parent / HELD_OUT_NAME
-        if not path.is_file():
-            continue
-        table = pd.read_csv(path)
-        if missing := {"filename", "stalled", "logit"} - set(table):
-            raise TableError(
-                f"{path}: column {sorted(missing)[0]} is missing; expected the table that "
-                "'stallscan train' writes beside a bundle"
-            )
-        calibration = member.spec.calibration
-        odds = calibration.scale * table["logit"] + calibration.bias
-        parts.append(table[["filename", "stalled"]].assign(member=str(number), odds=odds))
-    columns = ["filename", "stalled", *(str(number) for number in range(len(members)))]
-    if not parts:
-        return pd.DataFrame(columns=columns).astype({"stalled": int})
-    every = pd.concat(parts)
-    labels = every.groupby("filename")["stalled"]
-    if (differing := labels.nunique() > 1).any():
+def _read_table(member: Bundle) -> pd.DataFrame | None:
+    """Read filename, stalled and the log-odds of its score; None where there is no table."""
+    path = member.path.parent / HELD_OUT_NAME
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path)
+    if missing := {"filename", "stalled", "logit"} - set(table):
         raise TableError(
-            f"the members were trained with different labels of {differing.idxmax()}; train them "
-            "on one table"
+            f"{path}: column {sorted(missing)[0]} is missing; expected the table that 'stallscan "
+            "train' writes beside a bundle"
         )
-    wide = every.pivot(index="filename", columns="member", values="odds").reindex(
-        columns=columns[2:]
-    )
-    return wide.assign(stalled=labels.first()).reset_index()[columns]
+    scores = member.spec.calibration.score(table["logit"])
+    # As prediction averages them.
+    return table[["filename", "stalled"]].assign(odds=decide.log_odds(scores))
 
 
-def _mean(odds: Floats, weights: Sequence[float]) -> Floats:
-    """Mean log-odds over the members that held each recording back."""
-    known = ~np.isnan(odds) * np.asarray(weights)
-    total = known.sum(axis=1)
-    # Where only members without weight held it back, these are all there is.
-    known = np.where(total[:, np.newaxis] > 0, known, ~np.isnan(odds))
-    mean: Floats = (np.nan_to_num(odds) * known).sum(axis=1) / known.sum(axis=1)
-    return mean
-
-
-def _fit_weights(odds: Floats, labels: NDArray[np.int64]) -> tuple[float, ...]:
+def _fit_weights(whole: HeldOut) -> tuple[float, ...]:
     """Choose weights of 0 or more for the highest likelihood; they add up to 1."""
-    whole = ~np.isnan(odds).any(axis=1)
-    odds, labels = odds[whole], labels[whole]
-    if not 0 < labels.sum() < len(labels):
+    if not whole.has_both:
         raise InputError(
             "weights are fitted on recordings that every member held back, stalled and flowing "
             "ones; the members have none in common: train them with the same data.seed, or give "
             "the weights"
         )
+    odds, labels = whole.odds, whole.labels
     signs = 2.0 * labels - 1
 
     def loss(parameters: Floats) -> tuple[float, Floats]:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from stallscan import bundle as bundles
 from stallscan import decide, drift, files, prepare, video
-from stallscan.bundle import Bundle, Ensemble, EnsembleSpec
+from stallscan.bundle import Bundle, Ensemble
 from stallscan.drift import Drift
 from stallscan.engine import TorchEngine
 from stallscan.errors import InputError
@@ -190,10 +190,10 @@ def _drift(model: Bundle | Ensemble, calibrated_at: float, out: Path) -> Drift:
     if spec.reference is None:
         return Drift((), {})
     traits = pd.read_csv(out / TRAITS_NAME, dtype={"filename": str})
+    table = pd.read_csv(out / PREDICTIONS_NAME, usecols=["score", "call"])
+    scores = table.loc[table["call"] != "unscorable", "score"]
     # The score of a vote is no probability: there is no share of stalled to explain it with.
-    is_vote = isinstance(spec, EnsembleSpec) and spec.combine == "vote"
-    scores = pd.read_csv(out / PREDICTIONS_NAME, usecols=["score"])["score"].dropna()
-    known = decide.shift([] if is_vote else scores, spec.prevalence, calibrated_at)
+    known = decide.shift([] if spec.is_vote else scores, spec.prevalence, calibrated_at)
     return drift.compare(spec.reference, calibrated_at, traits, known)
 
 
@@ -206,7 +206,8 @@ def _run(paths: Sequence[str | Path], model: Bundle | Ensemble, count: int) -> d
         "bundle_path": str(model.path.resolve()),
         "simulated_training": model.spec.simulated,
         "threshold": model.spec.threshold,
-        "prevalence": model.spec.prevalence,
+        # The score of a vote is no probability: there is no prevalence at which it is calibrated.
+        "prevalence": None if model.spec.is_vote else model.spec.prevalence,
         "started": _now(),
         "finished": None,
     }
@@ -223,8 +224,9 @@ def _standing_rows(
         If the folder holds a run over other paths or with another bundle.
     """
     table, notes = out / PREDICTIONS_NAME, out / RUN_NAME
-    if not table.is_file():
-        files.write_text(table, _line(PREDICTION_COLUMNS))
+    head = _line(PREDICTION_COLUMNS)
+    if not table.is_file() or head.startswith(table.read_text(encoding="utf-8", errors="replace")):
+        files.write_text(table, head)
         return []
     try:
         before = json.loads(notes.read_text(encoding="utf-8"))
@@ -239,20 +241,23 @@ def _standing_rows(
                 f"{out}: holds predictions with other {key} ({before.get(key)}, now {run[key]}); "
                 "choose another folder with -o, or remove this one"
             )
-    content = table.read_bytes()
-    # Cut before decoding: the torn row may end inside a character.
-    whole = content[: content.rfind(b"\n") + 1]
-    rows = list(csv.DictReader(io.StringIO(whole.decode())))
+    whole = _whole_lines(table)
+    rows = list(csv.DictReader(io.StringIO(whole)))
     names = [row["filename"] for row in rows]
     if names != [source.filename for source in sources[: len(names)]]:
         raise InputError(
             f"{out}: the recordings have changed since {PREDICTIONS_NAME} was begun; choose "
             "another folder with -o, or remove this one"
         )
-    if whole != content:
-        with table.open("r+b") as file:
-            file.truncate(len(whole))
+    with table.open("r+b") as file:
+        file.truncate(len(whole.encode()))
     return rows
+
+
+def _whole_lines(path: Path) -> str:
+    content = path.read_bytes()
+    # Cut before decoding: a torn line may end inside a character.
+    return content[: content.rfind(b"\n") + 1].decode()
 
 
 def _keep_traits(out: Path, standing: Sequence[dict[str, Any]]) -> None:
@@ -263,9 +268,8 @@ def _keep_traits(out: Path, standing: Sequence[dict[str, Any]]) -> None:
     if standing and path.is_file():
         # They are in the order of the rows, and of a row without a clip there are none.
         names = {row["filename"] for row in standing}
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]:
-            values = next(csv.reader([line]))
-            if line.endswith("\n") and values[0] in names:
+        for line in _whole_lines(path).splitlines(keepends=True)[1:]:
+            if next(csv.reader([line]))[0] in names:
                 kept.append(line)
     files.write_text(path, "".join([head, *kept]))
 

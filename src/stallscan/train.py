@@ -356,7 +356,11 @@ def _write_bundle(
     scored = metrics.Scored.check(labels, scores, scores >= threshold, (threshold,))
     measured = asdict(metrics.measure(scored))
     measured["confusion"] = metrics.measure(scored).confusion._asdict()
-    frames = [data.store.frames(name) for name in parts.train["filename"]]
+    traits = data.store.traits(parts.train["filename"])
+    # Clips may be cut or filled to a length of their own.
+    frames = (
+        traits["frames"] if len(traits) else list(map(data.store.frames, parts.train["filename"]))
+    )
     spec = BundleSpec(
         name=recipe.name,
         outline=recipe.outline,
@@ -365,9 +369,9 @@ def _write_bundle(
         calibration=calibration,
         threshold=threshold,
         prevalence=float(labels.mean()),
-        frames=(min(frames), max(frames)),
+        frames=(int(min(frames)), int(max(frames))),
         simulated=data.simulated,
-        reference=Reference.of(data.store.traits(parts.train["filename"]), scores),
+        reference=Reference.of(traits, scores),
         metrics={"validation": measured},
         provenance={
             **files.provenance(),

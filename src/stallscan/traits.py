@@ -126,7 +126,7 @@ class Gatherer:
     def traits(self) -> Traits:
         """Give the traits of all that was added: two frames at least."""
         contrast, black = np.concatenate(self._contrast), np.concatenate(self._black)
-        best = float(median_filter(contrast, 3, mode="nearest").max())
+        best = float(median_filter(contrast, 3, mode="mirror").max())
         focus = np.flatnonzero(contrast >= _FOCUS * best)
         between = black[focus[0] : focus[-1] + 1]
         low, middle, high = _percentiles(self._levels, (5, 50, 95))
