@@ -34,3 +34,12 @@ def write(path: Path, **options: int) -> Path:
     """Encode such a recording as the competition's H.264."""
     video.write(path, frames(**options))
     return path
+
+
+def write_dark(path: Path) -> Path:
+    """Write a recording in which nothing inside the outline is bright enough to be judged."""
+    dark = frames(count=12)
+    inside = dark[:, 28:53, 15:50]
+    inside[~(inside == ORANGE).all(axis=-1)] //= 8
+    video.write(path, dark)
+    return path

@@ -120,11 +120,7 @@ def test_bad_input_becomes_rows_with_a_sentence(bad, tmp_path, bundle_dir):
 
 
 def test_what_cannot_be_judged_has_a_score_but_no_call(tmp_path, bundle_dir):
-    frames = drawing.frames(count=12)
-    inside = frames[:, 28:53, 15:50]
-    drawn = (inside == drawing.ORANGE).all(axis=-1)
-    inside[~drawn] //= 8
-    video.write(tmp_path / "in" / "dark.mp4", frames)
+    drawing.write_dark(tmp_path / "in" / "dark.mp4")
     summary = _predict([tmp_path / "in"], tmp_path / "out", bundle_dir)
     row = _table(tmp_path / "out").loc["dark.mp4"]
     assert row["status"] == "too_dark"

@@ -57,6 +57,25 @@ def test_failures_are_kept_with_their_reason(tmp_path, sources):
     assert (failure.filename, failure.status) == ("x.mp4", "no_outline")
 
 
+def test_a_file_that_was_not_readable_is_tried_again(tmp_path, sources):
+    late = Source("late.mp4", tmp_path / "late.mp4")
+    made = _build(tmp_path / "store", [*sources, late])
+    assert [one.filename for one in made.manifest.failures] == ["x.mp4", "late.mp4"]
+    drawing.write(late.path, count=6)
+    made = _build(tmp_path / "store", [*sources, late])
+    assert "late.mp4" in made
+    assert [one.filename for one in made.manifest.failures] == ["x.mp4"]
+
+
+def test_recordings_that_prediction_would_not_call_are_known(tmp_path):
+    drawing.write_dark(tmp_path / "dark.mp4")
+    drawing.write(tmp_path / "good.mp4", count=12)
+    both = [Source(name, tmp_path / name) for name in ("dark.mp4", "good.mp4")]
+    made = _build(tmp_path / "store", both)
+    assert "dark.mp4" in made
+    assert made.not_ok() == {"dark.mp4": "too_dark"}
+
+
 def test_an_interrupted_build_goes_on(tmp_path, sources, monkeypatch):
     monkeypatch.setattr(store, "CLIPS_PER_SHARD", 2)
 

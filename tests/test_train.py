@@ -168,6 +168,18 @@ def test_two_processes_train_the_same_net_as_one(data, tmp_path):
     pd.testing.assert_series_equal(scores[1], scores[0], rtol=1e-5)
 
 
+def test_what_prediction_would_not_call_is_left_out_and_named(tmp_path, caplog):
+    drawing.write_dark(tmp_path / "dark.mp4")
+    drawing.write(tmp_path / "good.mp4", count=12)
+    sources = [Source(name, tmp_path / name) for name in ("dark.mp4", "good.mp4")]
+    settings = _recipe()
+    made = store.build(tmp_path / "s", sources, settings.outline, settings.clip, processes=0)
+    table = pd.DataFrame({"filename": ["dark.mp4", "good.mp4"], "stalled": [1, 0]})
+    found = train.Data.of(made, table, {"all": {"dark.mp4", "good.mp4"}}, False)
+    assert found.table["filename"].tolist() == ["good.mp4"]
+    assert "would not call them, and are left out: dark.mp4 (too_dark)" in caplog.text
+
+
 def test_another_recipe_in_the_same_folder_is_refused(run, data):
     with pytest.raises(InputError, match="holds a run of another recipe"):
         train.train(_recipe(seed=2), data, run)

@@ -414,7 +414,7 @@ def ensemble(
     name: str = "ensemble",
     vote: int = 0,
     threshold: list[float] | None = None,
-    weight: list[float] | None = None,
+    weights: list[float] | None = None,
     fit_weights: Flag = False,
 ) -> None:
     """Join bundles into one that calls as their mean or by vote, and that predict takes like any.
@@ -432,7 +432,7 @@ def ensemble(
         So many bundles must call a recording stalled (published: 2 of 3); 0 takes their mean.
     threshold
         A threshold that you choose; for a vote given once for each bundle, in their order.
-    weight
+    weights
         Of the bundles in the mean, given once for each.
     fit_weights
         Choose the weights on the recordings that all of them held back.
@@ -440,13 +440,13 @@ def ensemble(
     from stallscan import ensemble as module
     from stallscan.errors import InputError
 
-    if fit_weights and weight:
-        raise InputError("--fit-weights chooses the weights; leave --weight out")
+    if fit_weights and weights:
+        raise InputError("--fit-weights chooses the weights; leave --weights out")
     given = {
         "name": name,
         "needed": vote,
         "thresholds": tuple(threshold or ()),
-        "weights": "fit" if fit_weights else tuple(weight or ()),
+        "weights": "fit" if fit_weights else tuple(weights or ()),
     }
     settings = module.EnsembleSettings.parse(given, "ensemble")
     _print(f"{module.join(bundles, out, settings)} -> {out}")

@@ -50,6 +50,8 @@ class Settings(BaseModel):
             owner = cls._owner(problem["loc"][:-1])
             known = list(owner.model_fields) if owner else []
             return f"unknown setting {where}" + suggest(str(problem["loc"][-1]), known)
+        if not where:  # what is wrong with all of them together
+            return str(problem["msg"].removeprefix("Value error, "))
         return f"{where}: {problem['msg'].lower()} (got {problem['input']!r})"
 
     @classmethod

@@ -29,8 +29,11 @@ from stallscan.video import Source
 MANIFEST_NAME = "manifest.json"
 # About 50 MB a shard at 64 px and 56 frames; what a kill can cost is at most one shard's work.
 CLIPS_PER_SHARD = 128
-# In the header of a shard: traits of each clip, in the order of `Traits`, as JSON.
-TRAITS_KEY = "traits"
+# In the header of a shard, as JSON: by recording its traits, in the order of `Traits`, and, of one
+# that is not ok, its status. One key: safetensors writes several in any order.
+HEADER_KEY = "recordings"
+# What became of a recording that may be mended by copying the file again.
+TRY_AGAIN = "unreadable"
 
 Progress = Callable[[int, int], None]
 
@@ -143,14 +146,30 @@ class Store:
         StoreError
             As `read`.
         """
-        known: dict[str, list[float]] = {}
+        known = self._headers("traits")
+        rows = [known[name] for name in filenames if name in known]
+        return pd.DataFrame(rows, columns=list(Traits._fields))
+
+    def not_ok(self) -> dict[str, str]:
+        """Give the status of each recording that has a clip, but that prediction does not call.
+
+        Raises
+        ------
+        StoreError
+            As `read`.
+        """
+        return self._headers("status")
+
+    def _headers(self, what: Literal["traits", "status"]) -> dict[str, Any]:
+        """Join what the headers of all shards hold."""
+        joined: dict[str, Any] = {}
         for shard in self.manifest.shards:
             path = self.folder / shard.file
             _check_hash(path, shard.sha256)
             with safetensors.safe_open(path, framework="np") as opened:
-                known |= json.loads((opened.metadata() or {}).get(TRAITS_KEY, "{}"))
-        rows = [known[name] for name in filenames if name in known]
-        return pd.DataFrame(rows, columns=list(Traits._fields))
+                header = json.loads((opened.metadata() or {}).get(HEADER_KEY, "{}"))
+            joined |= header.get(what, {})
+        return joined
 
 
 def build(
@@ -224,7 +243,10 @@ def fill(
         manifest = _read_manifest(folder)
         _check_settings(folder, manifest, outline, clip)
     done = {name for shard in manifest.shards for name in shard.frames}
-    done |= {failure.filename for failure in manifest.failures}
+    # The reason of a file that could not be read says to copy it again: perhaps it was.
+    kept = tuple(failure for failure in manifest.failures if failure.status != TRY_AGAIN)
+    manifest = manifest.model_copy(update={"failures": kept})
+    done |= {failure.filename for failure in kept}
     todo = [source for source in sources if source.filename not in done]
     finished = len(sources) - len(todo)
     progress(finished, len(sources))
@@ -243,8 +265,12 @@ def fill(
 
 def _append(folder: Path, manifest: Manifest, batch: Sequence[Prepared]) -> Manifest:
     """Write a shard, then the manifest that names it."""
-    clips = {item.source.filename: item.clip.pixels for item in batch if item.clip is not None}
-    traits = {item.source.filename: item.clip.traits for item in batch if item.clip is not None}
+    made = [(item.source.filename, item.clip, item.status) for item in batch if item.clip]
+    clips = {name: clip.pixels for name, clip, _ in made}
+    header = {
+        "traits": {name: clip.traits for name, clip, _ in made},
+        "status": {name: status for name, _, status in made if status != "ok"},
+    }
     failed = [
         Failure(filename=item.source.filename, status=item.status, reason=item.reason)
         for item in batch
@@ -254,7 +280,7 @@ def _append(folder: Path, manifest: Manifest, batch: Sequence[Prepared]) -> Mani
     if clips:
         path = folder / f"shard-{len(shards):05d}.safetensors"
         with files.atomic_path(path) as temporary:
-            safetensors.numpy.save_file(clips, temporary, {TRAITS_KEY: json.dumps(traits)})
+            safetensors.numpy.save_file(clips, temporary, {HEADER_KEY: json.dumps(header)})
         frames = {name: len(pixels) for name, pixels in clips.items()}
         shards.append(Shard(file=path.name, sha256=files.sha256(path), frames=frames))
     manifest = manifest.model_copy(

@@ -38,7 +38,7 @@ from stallscan.ensemble import EnsembleSettings
 from stallscan.errors import InputError, StoreError
 from stallscan.recipe import Recipe
 from stallscan.store import Store
-from stallscan.tables import read_labels, read_metadata
+from stallscan.tables import listed, read_labels, read_metadata
 from stallscan.templates import render
 from stallscan.video import Source
 
@@ -76,7 +76,7 @@ class Data:
     def of(
         cls, made: Store, wanted: pd.DataFrame, selected: dict[str, set[str]], simulated: bool
     ) -> "Data":
-        """Take the recordings that are `wanted`, but, with a warning, those that gave no clip."""
+        """Take what is `wanted`, but, with a warning, what gave no clip or is not ok."""
         usable = wanted[[name in made for name in wanted["filename"]]].reset_index(drop=True)
         if len(usable) < len(wanted):
             log.warning(
@@ -85,6 +85,17 @@ class Data:
                 len(wanted),
                 made.folder / store.MANIFEST_NAME,
             )
+        not_ok = made.not_ok()
+        judged = usable[~usable["filename"].isin(not_ok)].reset_index(drop=True)
+        if len(judged) < len(usable):
+            names = usable.loc[usable["filename"].isin(not_ok), "filename"]
+            log.warning(
+                "%d recordings are damaged or cannot be judged, so that prediction would not call "
+                "them, and are left out: %s",
+                len(names),
+                listed([f"{name} ({not_ok[name]})" for name in names]),
+            )
+        usable = judged
         content = usable[["filename", "stalled"]].to_csv(index=False).encode()
         return cls(made, usable, selected, files.sha256_of(content), simulated)
 
