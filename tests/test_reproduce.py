@@ -372,6 +372,20 @@ def test_a_run_that_stopped_goes_on_and_does_nothing_twice(others, data, tmp_pat
     assert (tmp_path / "submission.csv").read_bytes() == (whole / "submission.csv").read_bytes()
 
 
+def test_a_killed_training_is_not_charged_for_the_time_until_it_is_gone_on_with(data, trained):
+    # Begun an hour ago, killed 40 s later, when all but its last second was done.
+    opened = time.time() - 3600
+    for path in (trained / "models").rglob("*"):
+        os.utime(path, (opened + 40, opened + 40))
+    times = json.loads((trained / reproduce.TIMES_NAME).read_text())
+    times["train quarters_resnet18"] = {"seconds": 2.0, "sittings": 1, "opened": opened}
+    (trained / reproduce.TIMES_NAME).write_text(json.dumps(times))
+    made = _run("matlab-prize", data, trained)
+    stage = {name: stage for name, stage, _ in made.costs}["train quarters_resnet18"]
+    assert stage.seconds == pytest.approx(42.0, abs=0.01)
+    assert stage.sittings == 1
+
+
 def test_a_net_that_was_taken_away_is_trained_again(others, data):
     out, made = others("matlab-prize")
     weights = out / "models" / "quarters_resnet18" / "bundle" / "weights.safetensors"

@@ -282,9 +282,10 @@ def _train(
 ) -> list[Member]:
     """Train a net, or find it trained, and give the bundles of it that take part."""
     folder = out / "models" / model.name
-    train.claim(folder, recipe)
     with clock.stage(f"train {model.name}", folder) as sitting:
         sitting.stands = _is_trained(recipe, folder)
+        # Writes into the folder, so not before the clock has seen when a killed sitting last did.
+        train.claim(folder, recipe)
         train.train_prepared(recipe, prepared, folder)
     trained = sorted(folder.glob("fold-*")) or [folder]
     for part in trained:
