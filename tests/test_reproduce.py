@@ -284,8 +284,8 @@ def test_nets_share_recordings_and_split_and_differ_in_their_weights(third):
 
 def test_the_figures_have_sample_prevalence_and_interval(third):
     told = json.loads((third[0] / writeup.METRICS_NAME).read_text())
-    assert told["test"] == {"count": 6, "stalled": 3}
-    assert told["trained_on"] == {"count": 12, "stalled": 6}
+    assert told["test"] == {"count": 6, "labelled": 6, "stalled": 3}
+    assert told["trained_on"] == {"count": 12, "labelled": 12, "stalled": 6}
     assert not told["simulated"]
     parts = {"test": 6, "validation": 4}
     for one in told["calls"]:
@@ -461,15 +461,61 @@ def test_without_labels_and_a_form_the_test_part_is_called_all_the_same(copied, 
     assert "6, no labels" in page
 
 
-def test_recordings_without_a_call_are_counted_and_submitted_as_flowing(copied, trained):
-    (copied / "test" / "13.mp4").write_bytes(b"no video")
+def test_recordings_without_a_call_are_submitted_and_measured_as_flowing(copied, trained):
+    (copied / "test" / "13.mp4").write_bytes(b"no video")  # a stalled one
     made = _run("matlab-prize", copied, trained)
     called = made.find("quarters_resnet18", "published", "test")
     assert called.counts["unscorable"] == 1
-    assert called.metrics.count == 5
-    assert any("1 recordings without a call" in doubt for doubt in made.doubts)
     sent = pd.read_csv(trained / "submission.csv").set_index("filename")["stalled"]
     assert sent["13.mp4"] == 0
+    # Measured is what is submitted, all of it.
+    labels = pd.read_csv(copied / "test_labels.csv").set_index("filename")["stalled"]
+    sent = sent.loc[labels.index]
+    assert called.metrics.confusion._asdict() == {
+        "true_stalled": int(((sent == 1) & (labels == 1)).sum()),
+        "false_stalled": int(((sent == 1) & (labels == 0)).sum()),
+        "true_flowing": int(((sent == 0) & (labels == 0)).sum()),
+        "missed_stalled": int(((sent == 0) & (labels == 1)).sum()),
+    }
+    assert called.scored.scores[list(labels.index).index("13.mp4")] == 0
+    page = (trained / writeup.PAGE_NAME).read_text()
+    assert "1 recordings without a call are submitted as flowing" in page
+    assert "no call counts as flowing" in page
+
+
+def test_the_share_of_stalled_is_of_those_that_have_a_label(copied, trained):
+    labels = pd.read_csv(copied / "test_labels.csv")
+    labels[labels["filename"].isin(["12.mp4", "13.mp4", "15.mp4"])].to_csv(
+        copied / "test_labels.csv", index=False
+    )
+    made = _run("matlab-prize", copied, trained)
+    assert str(made.test) == "6; 3 have a label, 66.7 % of these are stalled"
+    assert made.find("quarters_resnet18", "published", "test").metrics.count == 3
+
+
+def test_labels_of_other_recordings_are_said_and_the_page_is_written(copied, trained):
+    (copied / "test_labels.csv").write_text("filename,stalled\n99.mp4,1\n")
+    made = _run("matlab-prize", copied, trained)
+    assert str(made.test) == "6, no labels"
+    assert made.find("quarters_resnet18", "published", "test").scored is None
+    assert made.final_calls.part == "validation"
+    assert (trained / "submission.csv").is_file()
+    page = (trained / writeup.PAGE_NAME).read_text()
+    assert "test_labels.csv has no label of any recording of the test part" in page
+
+
+def test_a_test_part_that_no_net_can_score_is_said_and_the_page_is_written(copied, trained):
+    for path in (copied / "test").iterdir():
+        path.write_bytes(b"no video")
+    made = _run("matlab-prize", copied, trained)
+    assert {one.part for one in made.calls} == {"validation"}
+    assert not (trained / "submission.csv").exists()
+    page = (trained / writeup.PAGE_NAME).read_text()
+    assert "no calls of the test part by quarters_resnet18: none of its recordings" in page
+    assert "There is no submission.csv" in page
+    assert "nothing could be called on the test part" in page
+    assert "has no test part" not in page
+    assert "as the form asks" not in page
 
 
 def test_an_approach_of_snapshots_needs_them(data, tmp_path):

@@ -25,6 +25,7 @@ from stallscan.calls import Calls, CallSettings
 from stallscan.clock import Clock, Sitting, Stage
 from stallscan.errors import InputError
 from stallscan.metrics import Scored
+from stallscan.predictions import read_predictions
 from stallscan.recipe import Recipe
 from stallscan.writeup import Called, Change, Cut, Reproduction, Sample
 
@@ -98,6 +99,13 @@ class TestPart:
     names: tuple[str, ...]
     form: Path | None
     labels: Path | None
+
+    def known(self) -> pd.DataFrame | None:
+        """Read the labels of its recordings; None where there is no table of them."""
+        if self.labels is None:
+            return None
+        table = tables.read_labels(self.labels)
+        return table[table["filename"].isin(self.names)]
 
     @classmethod
     def find(cls, data: Path) -> "TestPart | None":
@@ -213,15 +221,14 @@ def run(
     decisions = _decisions(approach, members)
     made, doubts = _call_test(decisions, test, out) if test else ([], [])
     made += [_call_validation(approach, decision) for decision in decisions]
-    stalled = prepared.table["stalled"]
     result = Reproduction(
         approach=approach,
         data=data,
         out=out,
         simulated=prepared.simulated,
         machine=_machine(),
-        trained_on=Sample(len(stalled), int(stalled.sum())),
-        test=_sample(test) if test else None,
+        trained_on=Sample.of(len(prepared.table), prepared.table),
+        test=Sample.of(len(test.names), test.known()) if test else None,
         changes=_compare(approach, planned, members),
         cuts=tuple(_cut(member) for member in members),
         calls=tuple(made),
@@ -385,18 +392,46 @@ def _together(approach: Approach, members: Sequence[Member], at: At) -> CallSett
 def _call_test(
     decisions: Sequence[Decision], test: TestPart, out: Path
 ) -> tuple[list[Called], list[str]]:
-    """Call the test part in every way, and write the submission; give calls and doubts."""
-    known = None if test.labels is None else tables.read_labels(test.labels)
-    made, doubts = [], []
+    """Call the test part in every way, and write the submission; give calls and doubts.
+
+    Days of training are written up even where nothing can be called or measured here.
+    """
+    known = test.known()
+    made, doubts, silent = [], [], []
+    if test.labels is not None and known is not None and known.empty:
+        doubts.append(
+            f"{test.labels.name} has no label of any recording of the test part: nothing is "
+            "measured on it."
+        )
     for decision in decisions:
         paths = [_scores(out, member) / tables.PREDICTIONS_NAME for member in decision.members]
+        if not _any_scored(paths):
+            silent.append(decision.who)
+            continue
         decided = calls.decide_anew(paths, decision.settings)
         folder = out / "calls" / decision.who / decision.at
         calls.write(decided, folder)
         made.append(_called(decision, "test", decided.table, known))
         if (decision.who, decision.at) == (decisions[-1].who, "published"):
             doubts += _submit(decided, test, out)
+    if silent:
+        doubts.append(
+            f"There are no calls of the test part by {tables.listed(list(dict.fromkeys(silent)))}: "
+            "none of its recordings has a score."
+        )
+    if decisions[-1].who in silent:
+        doubts.append(f"There is no {calls.SUBMISSION_NAME}.")
     return made, doubts
+
+
+def _any_scored(paths: Sequence[Path]) -> bool:
+    """Tell whether there is a recording that can be called by all of these predictions."""
+    named = []
+    for path in paths:
+        table = read_predictions(path)
+        usable = (table["call"] != "unscorable") & table["score"].notna()
+        named.append(set(table["filename"][usable]))
+    return bool(set.intersection(*named))
 
 
 def _submit(decided: Calls, test: TestPart, out: Path) -> list[str]:
@@ -427,24 +462,19 @@ def _call_validation(approach: Approach, decision: Decision) -> Called:
 def _called(
     decision: Decision, part: Part, table: pd.DataFrame, known: pd.DataFrame | None
 ) -> Called:
-    """Put labels beside calls."""
+    """Put labels beside what is submitted, or would be."""
     counts = {str(call): int(count) for call, count in table["call"].value_counts().items()}
     scored = None
     if known is not None:
         rows = table.merge(known, on="filename")
-        rows = rows[rows["call"].isin(["flowing", "stalled"])]
-        scored = Scored.check(
-            rows["stalled"], rows["score"], rows["call"] == "stalled", tuple(rows["threshold"])
-        )
+        # Published figures are of all that was submitted, where what has no call counts as flowing.
+        # On the validation part all have one.
+        rows = rows.fillna({"score": 0.0})
+        if not rows.empty:
+            scored = Scored.check(
+                rows["stalled"], rows["score"], rows["call"] == "stalled", tuple(rows["threshold"])
+            )
     return Called(decision.who, decision.at, part, counts, scored)
-
-
-def _sample(test: TestPart) -> Sample:
-    if test.labels is None:
-        return Sample(len(test.names), None)
-    known = tables.read_labels(test.labels)
-    known = known[known["filename"].isin(test.names)]
-    return Sample(len(test.names), int(known["stalled"].sum()))
 
 
 def _cut(member: Member) -> Cut:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
@@ -76,7 +77,8 @@ class Called:
     counts : dict
         Recordings by call.
     scored : Scored or None
-        Those that were called and have a label; None where there are no labels.
+        Those that have a label, as they are submitted: no call counts as flowing, no score as 0.
+        None where there are no labels.
     """
 
     who: str
@@ -126,15 +128,25 @@ class Called:
 
 @dataclass(frozen=True)
 class Sample:
-    """How many recordings there are, and how many are stalled (None: there are no labels)."""
+    """How many recordings there are, how many have a label, and how many of these are stalled."""
 
     count: int
-    stalled: int | None
+    labelled: int
+    stalled: int
+
+    @classmethod
+    def of(cls, count: int, known: pd.DataFrame | None) -> "Sample":
+        """Count the labels: a row each, 0 or 1 in the column stalled; None where there are none."""
+        if known is None:
+            return cls(count, 0, 0)
+        return cls(count, len(known), int(known["stalled"].sum()))
 
     def __str__(self) -> str:
-        if self.stalled is None:
+        if not self.labelled:
             return f"{self.count:,}, no labels"
-        share = metrics.percent(self.stalled / self.count)
+        share = metrics.percent(self.stalled / self.labelled)
+        if self.labelled < self.count:
+            return f"{self.count:,}; {self.labelled:,} have a label, {share} of these are stalled"
         return f"{self.count:,}, {share} stalled"
 
 
@@ -167,7 +179,7 @@ class Reproduction:
     costs : tuple
         Of each stage its name, what it took here, and what it took those who published it.
     doubts : tuple of str
-        What else is to be known.
+        What else is to be known of the test part.
     """
 
     approach: Approach
@@ -375,6 +387,8 @@ def _published(made: Reproduction) -> _Section:
             # Single nets were called at 0.5, which is the published threshold of some.
             ours = made.find(figure.model, "half", figure.part) or ours
         here, on = ("not known", ""), f"there is no {figure.part} part"
+        if ours is None and made.test is not None:
+            on = f"nothing could be called on the {figure.part} part"
         if ours is not None and ours.scored is None:
             on = f"the {figure.part} part has no labels"
         elif ours is not None:
@@ -426,12 +440,17 @@ def _thresholds(made: Reproduction) -> _Sheet:
 def _calls(made: Reproduction, part: Part) -> _Section:
     title = f"Single and final calls, {part} part"
     rows = [_figures(one) for one in made.calls if one.part == part]
-    if not rows:
-        return _Section(
-            title,
-            [f"{made.data} has no test part (test_metadata.csv and test/): nothing was scored."],
+    words = made.doubts if part == "test" else ()  # there are none of the other
+    if made.test is None and part == "test":
+        words = (
+            f"{made.data} has no test part (test_metadata.csv and test/): nothing was scored.",
         )
-    note = "Recordings that no net was trained on, and that chose nothing."
+    if not rows:
+        return _Section(title, words)
+    note = (
+        "Recordings that no net was trained on, and that chose nothing. Measured is what is "
+        "submitted: no call counts as flowing, no score as 0."
+    )
     if part == "validation":
         note = (
             "This part chose the epoch, the calibration and the threshold 'chosen here': these "
@@ -447,7 +466,7 @@ def _calls(made: Reproduction, part: Part) -> _Section:
         *("calls of", "threshold", "recordings", "called stalled", "no call"),
         *("accuracy", "precision", "recall", "F1", "MCC", "95 %"),
     )
-    return _Section(title, sheets=[_Sheet(head, rows, note, numbers=True)])
+    return _Section(title, words, [_Sheet(head, rows, note, numbers=True)])
 
 
 def _figures(one: Called) -> tuple[str, ...]:
@@ -483,12 +502,16 @@ def _files(made: Reproduction) -> _Sheet:
         ("plots/", "the plots, as PNG and SVG"),
         ("reproduction.json, times.json", "settings of this run, and how long each stage took"),
     ]
+    of_test = []
     if made.test:
-        rows[2:2] = [
-            ("test/NAME/predictions.csv", "scores of the test part"),
-            ("calls/NAME/THRESHOLD/predictions.csv", "calls of the test part"),
-            ("submission.csv", "the final calls at the published threshold, as the form asks"),
-        ]
+        of_test.append(("test/NAME/predictions.csv", "scores of the test part"))
+    if any(one.part == "test" for one in made.calls):
+        of_test.append(("calls/NAME/THRESHOLD/predictions.csv", "calls of the test part"))
+    if made.find(made.final, "published", "test"):
+        of_test.append(
+            ("submission.csv", "the final calls at the published threshold, as the form asks")
+        )
+    rows[2:2] = of_test
     return _Sheet(("file", "holds"), rows)
 
 
