@@ -30,7 +30,7 @@ from stallscan.recipe import Recipe
 from stallscan.writeup import Called, Change, Cut, Reproduction, Sample
 
 NOTES_NAME, TIMES_NAME = "reproduction.json", "times.json"
-# Neither was published, and neither makes a run smaller.
+# None of these was published, and none makes a run another one.
 NO_CHANGE = ("seed", "data.seed", "training.workers")
 
 At = Literal["half", "published", "chosen"]
@@ -209,7 +209,8 @@ def run(
     test = TestPart.find(data)
     _claim(out, approach, planned)
     clock = Clock(out / TIMES_NAME)
-    prepared = _prepare(next(iter(planned.values())), data, out, clock, display)
+    first = next(iter(planned.values()))  # as all, in what concerns the recordings
+    prepared = _prepare(first, data, out, clock, display)
     members = [
         member
         for model in approach.models
@@ -227,6 +228,7 @@ def run(
         out=out,
         simulated=prepared.simulated,
         machine=_machine(),
+        group=first.data.group,
         trained_on=Sample.of(len(prepared.table), prepared.table),
         test=Sample.of(len(test.names), test.known()) if test else None,
         changes=_compare(approach, planned, members),

@@ -1,7 +1,7 @@
 """The write-up of a reproduction: what was done and what came of it, as a page, a file and a table.
 
 A figure of ours is of other recordings than the published one beside it. So each has its sample and
-its prevalence with it, and what was made smaller than published is said before any figure.
+its prevalence with it, and that a run is not as published is said before any figure.
 """
 
 import base64
@@ -164,6 +164,8 @@ class Reproduction:
         Whether the recordings are.
     machine : str
         What the last sitting ran on.
+    group : str
+        Column whose recordings were kept on one side of the split; empty: split by recording.
     trained_on : Sample
         With the validation part.
     test : Sample or None
@@ -187,6 +189,7 @@ class Reproduction:
     out: Path
     simulated: bool
     machine: str
+    group: str
     trained_on: Sample
     test: Sample | None
     changes: tuple[Change, ...]
@@ -213,9 +216,9 @@ class Reproduction:
         return on_validation
 
     @property
-    def is_smaller(self) -> bool:
-        """Whether anything but the recordings themselves is not as published."""
-        return bool(self.changes) or self.trained_on.count < WHOLE * self.approach.count
+    def is_as_published(self) -> bool:
+        """Whether all but the recordings themselves is, and they are as many."""
+        return not self.changes and self.trained_on.count >= WHOLE * self.approach.count
 
     def as_json(self) -> dict[str, Any]:
         """Give all but the recordings, in JSON's types."""
@@ -342,13 +345,18 @@ def as_table(made: Reproduction) -> Table:
 
 def notes(made: Reproduction) -> list[str]:
     """Say in plain words how the figures are to be read, a sentence or two each."""
-    said = [*_loud(made)]
-    said.append(
+    chose = (
         "The validation part chose the epoch, the calibration and the threshold 'chosen here': "
-        "its figures flatter. It is parted by recording, as published, and recordings of one "
-        "project are alike: that flatters, too."
+        "its figures flatter."
     )
-    return [*said, *made.doubts]
+    if made.group:
+        chose += f" None of its recordings shares its {made.group} with one that was trained on."
+    else:
+        chose += (
+            " It is parted by recording, and recordings of one project are alike: that flatters, "
+            "too."
+        )
+    return [*_loud(made), chose, *made.doubts]
 
 
 def _loud(made: Reproduction) -> list[str]:
@@ -358,9 +366,9 @@ def _loud(made: Reproduction) -> list[str]:
             "Every recording here is simulated. No figure of ours says how good the approach is on "
             "real recordings."
         )
-    if made.is_smaller:
+    if not made.is_as_published:
         said.append(
-            "This run is smaller than the published one: see 'What is not as published'. Do not "
+            "This run is not done as published: see 'What is not as published'. Do not "
             "compare its figures with the published ones: they show that every step was done, not "
             "how good the approach is."
         )
