@@ -23,13 +23,15 @@ from stallscan.approaches import Approach, Model, Part
 from stallscan.bundle import BundleSpec
 from stallscan.calls import Calls, CallSettings
 from stallscan.clock import Clock, Sitting, Stage
+from stallscan.ensemble import HELD_OUT_NAME
 from stallscan.errors import InputError
 from stallscan.metrics import Scored
+from stallscan.predictions import read_predictions
 from stallscan.recipe import Recipe
 from stallscan.writeup import Called, Change, Cut, Reproduction, Sample
 
 NOTES_NAME, TIMES_NAME = "reproduction.json", "times.json"
-# Neither was published, and neither makes a run smaller.
+# None of these was published, and none makes a run another one.
 NO_CHANGE = ("seed", "data.seed", "training.workers")
 
 At = Literal["half", "published", "chosen"]
@@ -98,6 +100,13 @@ class TestPart:
     names: tuple[str, ...]
     form: Path | None
     labels: Path | None
+
+    def known(self) -> pd.DataFrame | None:
+        """Read the labels of its recordings; None where there is no table of them."""
+        if self.labels is None:
+            return None
+        table = tables.read_labels(self.labels)
+        return table[table["filename"].isin(self.names)]
 
     @classmethod
     def find(cls, data: Path) -> "TestPart | None":
@@ -201,7 +210,8 @@ def run(
     test = TestPart.find(data)
     _claim(out, approach, planned)
     clock = Clock(out / TIMES_NAME)
-    prepared = _prepare(next(iter(planned.values())), data, out, clock, display)
+    first = next(iter(planned.values()))  # as all, in what concerns the recordings
+    prepared = _prepare(first, data, out, clock, display)
     members = [
         member
         for model in approach.models
@@ -213,15 +223,15 @@ def run(
     decisions = _decisions(approach, members)
     made, doubts = _call_test(decisions, test, out) if test else ([], [])
     made += [_call_validation(approach, decision) for decision in decisions]
-    stalled = prepared.table["stalled"]
     result = Reproduction(
         approach=approach,
         data=data,
         out=out,
         simulated=prepared.simulated,
         machine=_machine(),
-        trained_on=Sample(len(stalled), int(stalled.sum())),
-        test=_sample(test) if test else None,
+        group=first.data.group,
+        trained_on=Sample.of(len(prepared.table), prepared.table),
+        test=Sample.of(len(test.names), test.known()) if test else None,
         changes=_compare(approach, planned, members),
         cuts=tuple(_cut(member) for member in members),
         calls=tuple(made),
@@ -282,9 +292,10 @@ def _train(
 ) -> list[Member]:
     """Train a net, or find it trained, and give the bundles of it that take part."""
     folder = out / "models" / model.name
-    train.claim(folder, recipe)
     with clock.stage(f"train {model.name}", folder) as sitting:
         sitting.stands = _is_trained(recipe, folder)
+        # Writes into the folder, so not before the clock has seen when a killed sitting last did.
+        train.claim(folder, recipe)
         train.train_prepared(recipe, prepared, folder)
     trained = sorted(folder.glob("fold-*")) or [folder]
     for part in trained:
@@ -311,7 +322,7 @@ def _train(
 def _is_trained(recipe: Recipe, folder: Path) -> bool:
     parts = [folder / f"fold-{fold}" for fold in range(recipe.data.folds)] or [folder]
     return all(
-        (part / "bundle" / bundles.SPEC_NAME).is_file() and (part / "validation.csv").is_file()
+        (part / "bundle" / bundles.SPEC_NAME).is_file() and (part / HELD_OUT_NAME).is_file()
         for part in parts
     )
 
@@ -384,18 +395,46 @@ def _together(approach: Approach, members: Sequence[Member], at: At) -> CallSett
 def _call_test(
     decisions: Sequence[Decision], test: TestPart, out: Path
 ) -> tuple[list[Called], list[str]]:
-    """Call the test part in every way, and write the submission; give calls and doubts."""
-    known = None if test.labels is None else tables.read_labels(test.labels)
-    made, doubts = [], []
+    """Call the test part in every way, and write the submission; give calls and doubts.
+
+    Days of training are written up even where nothing can be called or measured here.
+    """
+    known = test.known()
+    made, doubts, silent = [], [], []
+    if test.labels is not None and known is not None and known.empty:
+        doubts.append(
+            f"{test.labels.name} has no label of any recording of the test part: nothing is "
+            "measured on it."
+        )
     for decision in decisions:
         paths = [_scores(out, member) / tables.PREDICTIONS_NAME for member in decision.members]
+        if not _any_scored(paths):
+            silent.append(decision.who)
+            continue
         decided = calls.decide_anew(paths, decision.settings)
         folder = out / "calls" / decision.who / decision.at
         calls.write(decided, folder)
         made.append(_called(decision, "test", decided.table, known))
         if (decision.who, decision.at) == (decisions[-1].who, "published"):
             doubts += _submit(decided, test, out)
+    if silent:
+        doubts.append(
+            f"There are no calls of the test part by {tables.listed(list(dict.fromkeys(silent)))}: "
+            "none of its recordings has a score."
+        )
+    if decisions[-1].who in silent:
+        doubts.append(f"There is no {calls.SUBMISSION_NAME}.")
     return made, doubts
+
+
+def _any_scored(paths: Sequence[Path]) -> bool:
+    """Tell whether there is a recording that can be called by all of these predictions."""
+    named = []
+    for path in paths:
+        table = read_predictions(path)
+        usable = (table["call"] != "unscorable") & table["score"].notna()
+        named.append(set(table["filename"][usable]))
+    return bool(set.intersection(*named))
 
 
 def _submit(decided: Calls, test: TestPart, out: Path) -> list[str]:
@@ -409,7 +448,7 @@ def _submit(decided: Calls, test: TestPart, out: Path) -> list[str]:
 
 def _call_validation(approach: Approach, decision: Decision) -> Called:
     """Call the validation part; with folds each recording by the one that was not trained on it."""
-    paths = [member.folder / "validation.csv" for member in decision.members]
+    paths = [member.folder / HELD_OUT_NAME for member in decision.members]
     known = pd.concat([tables.read_labels(path) for path in paths]).drop_duplicates("filename")
     if approach.parts == "folds":
         alone = [CallSettings(thresholds=one.thresholds(decision.at)) for one in decision.members]
@@ -426,24 +465,19 @@ def _call_validation(approach: Approach, decision: Decision) -> Called:
 def _called(
     decision: Decision, part: Part, table: pd.DataFrame, known: pd.DataFrame | None
 ) -> Called:
-    """Put labels beside calls."""
+    """Put labels beside what is submitted, or would be."""
     counts = {str(call): int(count) for call, count in table["call"].value_counts().items()}
     scored = None
     if known is not None:
         rows = table.merge(known, on="filename")
-        rows = rows[rows["call"].isin(["flowing", "stalled"])]
-        scored = Scored.check(
-            rows["stalled"], rows["score"], rows["call"] == "stalled", tuple(rows["threshold"])
-        )
+        # Published figures are of all that was submitted, where what has no call counts as flowing.
+        # On the validation part all have one.
+        rows = rows.fillna({"score": 0.0})
+        if not rows.empty:
+            scored = Scored.check(
+                rows["stalled"], rows["score"], rows["call"] == "stalled", tuple(rows["threshold"])
+            )
     return Called(decision.who, decision.at, part, counts, scored)
-
-
-def _sample(test: TestPart) -> Sample:
-    if test.labels is None:
-        return Sample(len(test.names), None)
-    known = tables.read_labels(test.labels)
-    known = known[known["filename"].isin(test.names)]
-    return Sample(len(test.names), int(known["stalled"].sum()))
 
 
 def _cut(member: Member) -> Cut:

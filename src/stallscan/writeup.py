@@ -1,7 +1,7 @@
 """The write-up of a reproduction: what was done and what came of it, as a page, a file and a table.
 
 A figure of ours is of other recordings than the published one beside it. So each has its sample and
-its prevalence with it, and what was made smaller than published is said before any figure.
+its prevalence with it, and that a run is not as published is said before any figure.
 """
 
 import base64
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
@@ -76,7 +77,8 @@ class Called:
     counts : dict
         Recordings by call.
     scored : Scored or None
-        Those that were called and have a label; None where there are no labels.
+        Those that have a label, as they are submitted: no call counts as flowing, no score as 0.
+        None where there are no labels.
     """
 
     who: str
@@ -126,15 +128,25 @@ class Called:
 
 @dataclass(frozen=True)
 class Sample:
-    """How many recordings there are, and how many are stalled (None: there are no labels)."""
+    """How many recordings there are, how many have a label, and how many of these are stalled."""
 
     count: int
-    stalled: int | None
+    labelled: int
+    stalled: int
+
+    @classmethod
+    def of(cls, count: int, known: pd.DataFrame | None) -> "Sample":
+        """Count the labels: a row each, 0 or 1 in the column stalled; None where there are none."""
+        if known is None:
+            return cls(count, 0, 0)
+        return cls(count, len(known), int(known["stalled"].sum()))
 
     def __str__(self) -> str:
-        if self.stalled is None:
+        if not self.labelled:
             return f"{self.count:,}, no labels"
-        share = metrics.percent(self.stalled / self.count)
+        share = metrics.percent(self.stalled / self.labelled)
+        if self.labelled < self.count:
+            return f"{self.count:,}; {self.labelled:,} have a label, {share} of these are stalled"
         return f"{self.count:,}, {share} stalled"
 
 
@@ -152,6 +164,8 @@ class Reproduction:
         Whether the recordings are.
     machine : str
         What the last sitting ran on.
+    group : str
+        Column whose recordings were kept on one side of the split; empty: split by recording.
     trained_on : Sample
         With the validation part.
     test : Sample or None
@@ -167,7 +181,7 @@ class Reproduction:
     costs : tuple
         Of each stage its name, what it took here, and what it took those who published it.
     doubts : tuple of str
-        What else is to be known.
+        What else is to be known of the test part.
     """
 
     approach: Approach
@@ -175,6 +189,7 @@ class Reproduction:
     out: Path
     simulated: bool
     machine: str
+    group: str
     trained_on: Sample
     test: Sample | None
     changes: tuple[Change, ...]
@@ -201,9 +216,9 @@ class Reproduction:
         return on_validation
 
     @property
-    def is_smaller(self) -> bool:
-        """Whether anything but the recordings themselves is not as published."""
-        return bool(self.changes) or self.trained_on.count < WHOLE * self.approach.count
+    def is_as_published(self) -> bool:
+        """Whether all but the recordings themselves is, and they are as many."""
+        return not self.changes and self.trained_on.count >= WHOLE * self.approach.count
 
     def as_json(self) -> dict[str, Any]:
         """Give all but the recordings, in JSON's types."""
@@ -330,13 +345,18 @@ def as_table(made: Reproduction) -> Table:
 
 def notes(made: Reproduction) -> list[str]:
     """Say in plain words how the figures are to be read, a sentence or two each."""
-    said = [*_loud(made)]
-    said.append(
+    chose = (
         "The validation part chose the epoch, the calibration and the threshold 'chosen here': "
-        "its figures flatter. It is parted by recording, as published, and recordings of one "
-        "project are alike: that flatters, too."
+        "its figures flatter."
     )
-    return [*said, *made.doubts]
+    if made.group:
+        chose += f" None of its recordings shares its {made.group} with one that was trained on."
+    else:
+        chose += (
+            " It is parted by recording, and recordings of one project are alike: that flatters, "
+            "too."
+        )
+    return [*_loud(made), chose, *made.doubts]
 
 
 def _loud(made: Reproduction) -> list[str]:
@@ -346,9 +366,9 @@ def _loud(made: Reproduction) -> list[str]:
             "Every recording here is simulated. No figure of ours says how good the approach is on "
             "real recordings."
         )
-    if made.is_smaller:
+    if not made.is_as_published:
         said.append(
-            "This run is smaller than the published one: see 'What is not as published'. Do not "
+            "This run is not done as published: see 'What is not as published'. Do not "
             "compare its figures with the published ones: they show that every step was done, not "
             "how good the approach is."
         )
@@ -375,6 +395,8 @@ def _published(made: Reproduction) -> _Section:
             # Single nets were called at 0.5, which is the published threshold of some.
             ours = made.find(figure.model, "half", figure.part) or ours
         here, on = ("not known", ""), f"there is no {figure.part} part"
+        if ours is None and made.test is not None:
+            on = f"nothing could be called on the {figure.part} part"
         if ours is not None and ours.scored is None:
             on = f"the {figure.part} part has no labels"
         elif ours is not None:
@@ -426,12 +448,17 @@ def _thresholds(made: Reproduction) -> _Sheet:
 def _calls(made: Reproduction, part: Part) -> _Section:
     title = f"Single and final calls, {part} part"
     rows = [_figures(one) for one in made.calls if one.part == part]
-    if not rows:
-        return _Section(
-            title,
-            [f"{made.data} has no test part (test_metadata.csv and test/): nothing was scored."],
+    words = made.doubts if part == "test" else ()  # there are none of the other
+    if made.test is None and part == "test":
+        words = (
+            f"{made.data} has no test part (test_metadata.csv and test/): nothing was scored.",
         )
-    note = "Recordings that no net was trained on, and that chose nothing."
+    if not rows:
+        return _Section(title, words)
+    note = (
+        "Recordings that no net was trained on, and that chose nothing. Measured is what is "
+        "submitted: no call counts as flowing, no score as 0."
+    )
     if part == "validation":
         note = (
             "This part chose the epoch, the calibration and the threshold 'chosen here': these "
@@ -447,7 +474,7 @@ def _calls(made: Reproduction, part: Part) -> _Section:
         *("calls of", "threshold", "recordings", "called stalled", "no call"),
         *("accuracy", "precision", "recall", "F1", "MCC", "95 %"),
     )
-    return _Section(title, sheets=[_Sheet(head, rows, note, numbers=True)])
+    return _Section(title, words, [_Sheet(head, rows, note, numbers=True)])
 
 
 def _figures(one: Called) -> tuple[str, ...]:
@@ -483,12 +510,16 @@ def _files(made: Reproduction) -> _Sheet:
         ("plots/", "the plots, as PNG and SVG"),
         ("reproduction.json, times.json", "settings of this run, and how long each stage took"),
     ]
+    of_test = []
     if made.test:
-        rows[2:2] = [
-            ("test/NAME/predictions.csv", "scores of the test part"),
-            ("calls/NAME/THRESHOLD/predictions.csv", "calls of the test part"),
-            ("submission.csv", "the final calls at the published threshold, as the form asks"),
-        ]
+        of_test.append(("test/NAME/predictions.csv", "scores of the test part"))
+    if any(one.part == "test" for one in made.calls):
+        of_test.append(("calls/NAME/THRESHOLD/predictions.csv", "calls of the test part"))
+    if made.find(made.final, "published", "test"):
+        of_test.append(
+            ("submission.csv", "the final calls at the published threshold, as the form asks")
+        )
+    rows[2:2] = of_test
     return _Sheet(("file", "holds"), rows)
 
 
