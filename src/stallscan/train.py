@@ -34,7 +34,7 @@ from stallscan import (
 )
 from stallscan.bundle import BundleSpec
 from stallscan.drift import Reference
-from stallscan.ensemble import EnsembleSettings
+from stallscan.ensemble import HELD_OUT_NAME, EnsembleSettings
 from stallscan.errors import InputError, StoreError
 from stallscan.recipe import Recipe
 from stallscan.store import Store
@@ -193,13 +193,13 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
         _claim_data(run, prepared)
     if not recipe.data.folds:
         spec = _train_part(recipe, prepared, splits[0][1], run)
-        held_out = pd.read_csv(run / "validation.csv")
+        held_out = pd.read_csv(run / HELD_OUT_NAME)
         return _summary(run, [spec], held_out)
     specs, parts = [], []
     for fold, (_, validation) in enumerate(splits):
         folder = files.make_folder(run / f"fold-{fold}")
         specs.append(_train_part(recipe, prepared, validation, folder))
-        parts.append(pd.read_csv(folder / "validation.csv").assign(fold=fold))
+        parts.append(pd.read_csv(folder / HELD_OUT_NAME).assign(fold=fold))
     held_out = pd.concat(parts).sort_values("filename", kind="stable")
     if ranks.rank() == 0:
         files.write_text(run / "out_of_fold.csv", held_out.to_csv(index=False))
@@ -313,7 +313,7 @@ def _not_held_out(recipe: Recipe, data: Data, validation: pd.DataFrame) -> pd.Da
 
 def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path) -> BundleSpec:
     """Train on all that is not held back, stage by stage, and write the bundle."""
-    if (run / "bundle" / bundles.SPEC_NAME).is_file() and (run / "validation.csv").is_file():
+    if (run / "bundle" / bundles.SPEC_NAME).is_file() and (run / HELD_OUT_NAME).is_file():
         return bundles.load(run / "bundle").spec  # a fold that an earlier call finished
     rest = _not_held_out(recipe, data, validation)
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
@@ -401,7 +401,7 @@ def _write_bundle(
         threshold=threshold,
     )
     files.make_folder(run)
-    files.write_text(run / "validation.csv", table.to_csv(index=False))
+    files.write_text(run / HELD_OUT_NAME, table.to_csv(index=False))
     bundles.save(run / "bundle", spec, net.state_dict(), _card(spec))
 
 
