@@ -466,7 +466,7 @@ def _lines(
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.grid(True)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if len(lines) > 1:
         axes.legend()
 
