@@ -256,6 +256,8 @@ def test_a_vote_at_another_prevalence_moves_the_thresholds_of_its_members(member
         for now, before in zip(rare.spec.thresholds, model.spec.thresholds, strict=True)
     )
     assert rare.spec.prevalence == 0.005
+    # Margins of a vote are no scores to choose a threshold with.
+    assert model.spec.reference.scores == ()
     assert rare.spec.threshold == 0.5
 
 

@@ -6,6 +6,7 @@ the bundles that it joins in ``members/`` instead of weights.
 """
 
 import contextlib
+import functools
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -253,7 +254,7 @@ class Ensemble:
     spec: EnsembleSpec
     members: tuple[Bundle, ...]
 
-    @property
+    @functools.cached_property  # every row of a prediction has it
     def label(self) -> str:
         """Name and beginning of a hash of all that its calls follow from."""
         parts = [self.spec.model_dump_json(include=DECIDES)]
@@ -306,7 +307,7 @@ def combine(spec: EnsembleSpec, scores: Floats) -> Floats:
 
 
 def _known_scores(model: Bundle | Ensemble) -> Floats:
-    if model.spec.reference is None:
+    if model.spec.reference is None or not model.spec.reference.scores:
         raise BundleError(
             f"{model.path}: does not know the scores of its validation part, so no threshold for "
             "another prevalence can be chosen; predict without, and choose it on labels with "

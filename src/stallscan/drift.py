@@ -60,7 +60,7 @@ class Reference(Settings):
         `QUANTILES` of each of `WORDS` over the recordings trained on; empty if not measured.
     scores : tuple of float
         Quantiles, at even steps from the lowest to the highest, of the scores of the recordings
-        held back: calibrated, 0..1, ascending.
+        held back: calibrated, 0..1, ascending; empty if there are none.
     """
 
     trained: int
@@ -77,14 +77,16 @@ class Reference(Settings):
         traits : DataFrame
             Of the recordings trained on, columns as in `Traits`; may be empty.
         scores : array-like
-            float (N,), 0..1, of the recordings held back.
+            float (N,), 0..1, of the recordings held back; may be empty.
         """
         kept = {
             name: tuple(round(float(value), 4) for value in np.quantile(traits[name], QUANTILES))
             for name in (WORDS if len(traits) else ())
         }
         scores = np.asarray(scores, np.float64)
-        steps = np.quantile(scores, np.linspace(0, 1, min(len(scores), SCORES_KEPT)))
+        steps = scores[:0]
+        if len(scores):
+            steps = np.quantile(scores, np.linspace(0, 1, min(len(scores), SCORES_KEPT)))
         return cls(
             trained=len(traits),
             validated=len(scores),

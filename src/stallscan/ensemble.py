@@ -5,7 +5,7 @@ held back in their training. A recording is scored by those members only that di
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,8 @@ from stallscan.decide import Calibration
 from stallscan.drift import Reference
 from stallscan.errors import InputError, TableError
 from stallscan.settings import Settings
+from stallscan.tables import HELD_OUT_NAME
 from stallscan.templates import render
-
-# What train writes beside a bundle: the recordings held back, with their scores.
-HELD_OUT_NAME = "validation.csv"
 
 Floats = NDArray[np.float64]
 
@@ -108,7 +106,10 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
             "members": [str(Path(folder).resolve()) for folder in folders],
         },
     }
-    spec = (_vote if settings.needed else _average)(base, members, settings, held_out)
+    if settings.needed:
+        spec = _vote(base, members, settings)
+    else:
+        spec = _average(base, members, settings, held_out)
     spec = _describe(spec, members, held_out)
     measured = spec.metrics.get("validation")
     card = render("ensemble.md.j2", spec=spec, members=members, measured=measured) + "\n"
@@ -187,10 +188,7 @@ class HeldOut:
 
 
 def _vote(
-    base: dict[str, Any],
-    members: Sequence[Bundle],
-    settings: EnsembleSettings,
-    _held_out: HeldOut,
+    base: dict[str, Any], members: Sequence[Bundle], settings: EnsembleSettings
 ) -> EnsembleSpec:
     thresholds = settings.thresholds or tuple(one.spec.threshold for one in members)
     if len(thresholds) != len(members):
@@ -248,22 +246,22 @@ def _describe(spec: EnsembleSpec, members: Sequence[Bundle], held_out: HeldOut) 
     # A vote takes all members: those that learned from a recording must not have one.
     by_all = whole.has_both or spec.is_vote
     part = whole if by_all else held_out
-    if not part.has_both:
-        return spec
-    if spec.is_vote:
-        scores = bundles.combine(spec, Calibration().score((part.odds - part.moves).T))
-    else:
-        move = float(np.average(part.moves, weights=spec.weights))
-        scores = spec.calibration.score(part.mean(spec.weights) - move)
-    measured = metrics.measure(
-        metrics.Scored.check(part.labels, scores, scores >= spec.threshold, (spec.threshold,))
-    )
-    said = asdict(measured) | {"confusion": measured.confusion._asdict(), "by_all": by_all}
-    update: dict[str, Any] = {"metrics": {"validation": said}}
-    # The members saw the same recordings, or as good as: the first says what they were like. The
-    # scores that a prevalence is chosen with are the ensemble's.
+    update: dict[str, Any] = {}
+    scores = np.empty(0)
+    if part.has_both:
+        if spec.is_vote:
+            scores = bundles.combine(spec, Calibration().score((part.odds - part.moves).T))
+        else:
+            move = float(np.average(part.moves, weights=spec.weights))
+            scores = spec.calibration.score(part.mean(spec.weights) - move)
+        cut = spec.threshold
+        scored = metrics.Scored.check(part.labels, scores, scores >= cut, (cut,))
+        figures = metrics.measure(scored).as_json() | {"by_all": by_all}
+        update["metrics"] = {"validation": figures}
     if (seen := members[0].spec.reference) is not None:
-        own = Reference.of(pd.DataFrame(), scores)
+        # The members saw the same recordings, or as good as: the first says what they were like.
+        # The scores must be the ensemble's own; those of a vote are no probabilities.
+        own = Reference.of(pd.DataFrame(), np.empty(0) if spec.is_vote else scores)
         update["reference"] = seen.model_copy(
             update={"scores": own.scores, "validated": own.validated}
         )

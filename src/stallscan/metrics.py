@@ -9,7 +9,7 @@ how common stalls are. How far chance may have moved it says `bootstrap`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -186,6 +186,10 @@ class Metrics:
     pr_auc: float | None
     brier: float
     log_loss: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the figures by name, in JSON's types."""
+        return asdict(self) | {"confusion": self.confusion._asdict()}
 
 
 class SensitivityAt(NamedTuple):

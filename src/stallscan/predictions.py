@@ -9,7 +9,16 @@ import pandas as pd
 
 from stallscan import metrics
 from stallscan.errors import InputError, TableError
-from stallscan.tables import CHOSEN_NAME, LABEL_COLUMNS, PREDICTION_COLUMNS, RUN_NAME, read_labels
+from stallscan.tables import (
+    CHOSEN_NAME,
+    HELD_OUT_NAME,
+    LABEL_COLUMNS,
+    OUT_OF_FOLD_NAME,
+    PREDICTION_COLUMNS,
+    PREDICTIONS_NAME,
+    RUN_NAME,
+    read_labels,
+)
 
 NUMBERS = ("frames", "frames_declared", "score", "threshold")
 # The calls that can be right or wrong, and those that leave it open.
@@ -20,7 +29,7 @@ OPEN = ("review", "unscorable")
 LISTED = 5
 
 # The tables that a folder is looked through for: of predict, and of train with folds and without.
-TABLES = ("predictions.csv", "out_of_fold.csv", "validation.csv")
+TABLES = (PREDICTIONS_NAME, OUT_OF_FOLD_NAME, HELD_OUT_NAME)
 # What is read of the latter two, which bring their labels with them.
 HELD_OUT_COLUMNS = ("filename", "stalled", "score", "call", "threshold")
 

@@ -115,11 +115,7 @@ def as_json(evaluation: Evaluation, comparison: Comparison | None = None) -> dic
         "bundles": list(evaluation.bundles),
         "thresholds": list(evaluation.scored.thresholds),
         "rows": asdict(evaluation.rows) | {"coverage": evaluation.rows.coverage},
-        "metrics": asdict(evaluation.metrics)
-        | {
-            "confusion": evaluation.metrics.confusion._asdict(),
-            "mcc_interval_95": evaluation.mcc_interval,
-        },
+        "metrics": evaluation.metrics.as_json() | {"mcc_interval_95": evaluation.mcc_interval},
         "mcc_at": [
             {"prevalence": at.prevalence, "mcc": at.mcc, "mcc_interval_95": at.interval}
             for at in evaluation.mcc_at

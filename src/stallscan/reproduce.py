@@ -23,7 +23,6 @@ from stallscan.approaches import Approach, Model, Part
 from stallscan.bundle import BundleSpec
 from stallscan.calls import Calls, CallSettings
 from stallscan.clock import Clock, Sitting, Stage
-from stallscan.ensemble import HELD_OUT_NAME
 from stallscan.errors import InputError
 from stallscan.metrics import Scored
 from stallscan.predictions import read_predictions
@@ -322,7 +321,7 @@ def _train(
 def _is_trained(recipe: Recipe, folder: Path) -> bool:
     parts = [folder / f"fold-{fold}" for fold in range(recipe.data.folds)] or [folder]
     return all(
-        (part / "bundle" / bundles.SPEC_NAME).is_file() and (part / HELD_OUT_NAME).is_file()
+        (part / "bundle" / bundles.SPEC_NAME).is_file() and (part / tables.HELD_OUT_NAME).is_file()
         for part in parts
     )
 
@@ -448,7 +447,7 @@ def _submit(decided: Calls, test: TestPart, out: Path) -> list[str]:
 
 def _call_validation(approach: Approach, decision: Decision) -> Called:
     """Call the validation part; with folds each recording by the one that was not trained on it."""
-    paths = [member.folder / HELD_OUT_NAME for member in decision.members]
+    paths = [member.folder / tables.HELD_OUT_NAME for member in decision.members]
     known = pd.concat([tables.read_labels(path) for path in paths]).drop_duplicates("filename")
     if approach.parts == "folds":
         alone = [CallSettings(thresholds=one.thresholds(decision.at)) for one in decision.members]

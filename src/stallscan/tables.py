@@ -51,6 +51,8 @@ PREDICTIONS_NAME = "predictions.csv"
 RUN_NAME = "run.json"
 TRAITS_NAME = "traits.csv"
 CHOSEN_NAME = "chosen_on.csv"
+# What train leaves: the recordings held back, with their scores, of one training and of all folds.
+HELD_OUT_NAME, OUT_OF_FOLD_NAME = "validation.csv", "out_of_fold.csv"
 # What a column is called that says which mouse a recording is of, the best name first: recordings
 # of one mouse are alike, and those of one project, too.
 MOUSE_COLUMNS = ("mouse", "animal", "project_id", "project")

@@ -6,7 +6,7 @@ Folds give a bundle each, and the mean of them as an ensemble.
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,11 @@ from stallscan import (
 )
 from stallscan.bundle import BundleSpec
 from stallscan.drift import Reference
-from stallscan.ensemble import HELD_OUT_NAME, EnsembleSettings
+from stallscan.ensemble import EnsembleSettings
 from stallscan.errors import InputError, StoreError
 from stallscan.recipe import Recipe
 from stallscan.store import Store
-from stallscan.tables import listed, read_labels, read_metadata
+from stallscan.tables import HELD_OUT_NAME, OUT_OF_FOLD_NAME, listed, read_labels, read_metadata
 from stallscan.templates import render
 from stallscan.video import Source
 
@@ -202,7 +202,7 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
         parts.append(pd.read_csv(folder / HELD_OUT_NAME).assign(fold=fold))
     held_out = pd.concat(parts).sort_values("filename", kind="stable")
     if ranks.rank() == 0:
-        files.write_text(run / "out_of_fold.csv", held_out.to_csv(index=False))
+        files.write_text(run / OUT_OF_FOLD_NAME, held_out.to_csv(index=False))
         folders = [run / f"fold-{fold}" / "bundle" for fold in range(len(specs))]
         ensemble.join(folders, run / "bundle", EnsembleSettings(name=recipe.name))
     ranks.wait()
@@ -365,8 +365,7 @@ def _write_bundle(
     scores = calibration.score(logits)
     threshold = decide.best_mcc_threshold(scores, labels)
     scored = metrics.Scored.check(labels, scores, scores >= threshold, (threshold,))
-    measured = asdict(metrics.measure(scored))
-    measured["confusion"] = metrics.measure(scored).confusion._asdict()
+    measured = metrics.measure(scored).as_json()
     traits = data.store.traits(parts.train["filename"])
     # Clips may be cut or filled to a length of their own.
     frames = (

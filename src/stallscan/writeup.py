@@ -118,7 +118,7 @@ class Called:
         if self.scored is not None and (measured := self.metrics) is not None:
             said |= {
                 "thresholds": list(self.scored.thresholds),
-                "metrics": asdict(measured) | {"confusion": measured.confusion._asdict()},
+                "metrics": measured.as_json(),
                 "intervals_95": {
                     name: list(found) if found else None for name, found in self.intervals.items()
                 },
