@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader
 from stallscan import bootstrap, decide, metrics, nets, recipe, workers
 from stallscan import clip as clips
 from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler
-from stallscan.outline import Box
 from stallscan.recipe import AugmentSettings, Recipe
+from stallscan.recording import Box
 from stallscan.simulate import SimulateSettings, make_plan
 from stallscan.simulate.corpus import simulate_clips
 from stallscan.store import Store

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from stallscan import clip, outline, video
 from stallscan.clip import ClipSettings
 from stallscan.errors import SettingsError
-from stallscan.outline import Box, OutlineSettings
-from stallscan.recording import from_array
+from stallscan.outline import OutlineSettings
+from stallscan.recording import Box, from_array
 from tests import drawing, published
 
 

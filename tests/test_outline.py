@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from stallscan import outline, video
-from stallscan.errors import NoOutlineError, SeveralOutlinesError
+from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesError
 from stallscan.outline import OutlineSettings
 from stallscan.recording import from_array
 from tests import drawing, published
@@ -146,3 +146,32 @@ def test_the_same_region_at_two_sizes(real_dir):
     small = outline.find(video.read(real_dir / "clips" / "105668_2.gif")).box
     large = outline.find(video.read(real_dir / "clips" / "105668_stalled_from320.mp4")).box
     assert np.array(small) * 1.6 == pytest.approx(np.array(large), abs=3)
+
+
+def test_where_a_contour_lies_in_a_large_frame_makes_no_difference(tmp_path):
+    """Only what is near the contour is looked at; the same pixels in full must give the same."""
+    random = np.random.default_rng(4)
+    for number in range(30):
+        recording = drawing.frames(count=5, contours=0, height=192, width=256, seed=number)
+        centre = [int(random.integers(0, side)) for side in (256, 192)]
+        axes = [int(each) for each in random.integers(14, 60, 2)]
+        turn, end = int(random.integers(0, 180)), int(random.choice([360, 360, 345, 250]))
+        for frame in recording:
+            cv2.ellipse(frame, centre, axes, turn, 0, end, drawing.ORANGE, 3)
+            if number % 5 == 0:
+                cv2.circle(frame, (8 * number, 20), 3, drawing.ORANGE, -1)
+        path = tmp_path / f"{number}.mp4"
+        video.write(path, recording)
+        planes = video.read(path)
+        for rule in ("contour", "third-place", "first-place"):
+            settings = OutlineSettings(rule=rule)
+            found = [_what_is_found(each, settings) for each in (planes, from_array(planes.frames))]
+            assert found[0] == found[1], (number, rule)
+
+
+def _what_is_found(recording, settings):
+    try:
+        found = outline.find(recording, settings)
+    except RecordingError as error:
+        return error.status
+    return (found.box, found.contour.tobytes(), found.mask.tobytes(), found.is_closed)

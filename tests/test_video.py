@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import math
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -13,9 +14,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from stallscan import video
+from stallscan import recording, video
 from stallscan.errors import InputError, UnreadableError
-from stallscan.recording import Frames, from_array
+from stallscan.recording import Box, Frames, from_array
 from tests import memory
 
 COUNT, HEIGHT, WIDTH = 24, 48, 64
@@ -388,7 +389,7 @@ def test_an_archive_of_arrays_is_no_array(tmp_path: Path, grey: Frames) -> None:
 
 def test_frames_in_memory_become_a_recording(rgb: Frames) -> None:
     recording = from_array(rgb)
-    assert recording.frames is rgb
+    np.testing.assert_array_equal(recording.frames, rgb)
     assert recording.frames_declared is None
     assert not recording.is_damaged
     with pytest.raises(UnreadableError, match="frames are float64, expected uint8"):
@@ -583,11 +584,85 @@ def test_pages_of_different_size_are_refused(tmp_path: Path, grey: Frames) -> No
         video.read(tmp_path / "a.tif")
 
 
+# Parts of frames
+
+
+def encode_as(path: Path, frames: Frames, pixels: str, matrix: int) -> list[Frames]:
+    """Write H.264 with a given layout and colour matrix; give back each whole frame as RGB."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=15)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.codec_context.colorspace = pixels, matrix
+        for index, array in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format=pixels)
+            picture.pts, picture.colorspace = index, matrix
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "matrix"),
+    [("yuv420p", 2), ("yuv420p", 1), ("yuv420p", 5), ("yuvj420p", 5), ("yuv444p", 1)],
+)
+def test_a_part_of_a_frame_is_that_of_the_whole_converted(
+    tmp_path: Path, rgb: Frames, pixels: str, matrix: int
+) -> None:
+    expected = np.stack(encode_as(tmp_path / "a.mp4", rgb, pixels, matrix))
+    read = video.read(tmp_path / "a.mp4")
+    np.testing.assert_array_equal(read.frames, expected)
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        rows = np.sort(random.choice(HEIGHT + 1, 2, replace=False))
+        cols = np.sort(random.choice(WIDTH + 1, 2, replace=False))
+        box = Box(*map(int, (*rows, *cols)))
+        # Anew each time: what was asked for before would be cut from what is known.
+        part = np.concatenate(list(video.read(tmp_path / "a.mp4").chunks(box)))
+        np.testing.assert_array_equal(part, expected[:, *box.slices])
+        np.testing.assert_array_equal(np.concatenate(list(read.chunks(box))), part)
+
+
+@pytest.mark.parametrize(("pixels", "matrix"), [("yuv420p", 2), ("yuv420p", 1), ("yuvj420p", 5)])
+@pytest.mark.parametrize("every", [1, 4])
+def test_outside_of_the_coloured_part_there_is_no_colour(
+    tmp_path: Path, rgb: Frames, pixels: str, matrix: int, every: int
+) -> None:
+    frames = np.repeat(rgb[..., :1], 3, axis=-1)
+    frames[4, 30:34, 50:56] = (255, 102, 0)
+    frames[8, 12:15, 21:24] = (200, 120, 100)
+    frames[9, 40:42, 2:4] = (255, 102, 0)
+    expected = np.stack(encode_as(tmp_path / "a.mp4", frames, pixels, matrix)).astype(int)
+    over = (expected[::every, ..., 0] - expected[::every, ..., 2]).max(axis=0)
+    read = video.read(tmp_path / "a.mp4")
+    areas = []
+    for least in (6, 30, 60, 100):
+        part = read.coloured(least, every)
+        assert part is not None
+        inside = np.zeros(over.shape, bool)
+        inside[part.slices] = True
+        assert over[~inside].max(initial=0) < least
+        assert (over[inside] >= least).any()
+        areas.append(int(inside.sum()))
+    assert areas == sorted(areas, reverse=True)
+    assert areas[-1] < 0.6 * over.size
+    assert read.coloured(300) is None
+
+
+def test_without_chroma_planes_all_may_be_coloured(tmp_path: Path, rgb: Frames) -> None:
+    write_tiff(tmp_path / "a.tif", rgb)
+    write_mkv(tmp_path / "a.mkv", rgb)
+    for name in ("a.tif", "a.mkv"):
+        assert video.read(tmp_path / name).coloured(60) == Box(0, HEIGHT, 0, WIDTH)
+
+
 # Recordings too large to be held
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.gif", "a.tif", "16 bits.tif", "16 bits.npy"])
-def test_frames_that_are_not_held_are_the_same(tmp_path: Path, rgb: Frames, name: str) -> None:
+def test_frames_that_are_not_held_are_the_same(
+    tmp_path: Path, rgb: Frames, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / name
     many = np.concatenate([rgb, rgb[::-1], rgb])
     if name == "16 bits.tif":
@@ -597,7 +672,8 @@ def test_frames_that_are_not_held_are_the_same(tmp_path: Path, rgb: Frames, name
     else:
         WRITERS[name](path, many)
     held = video.read(path)
-    assert [len(chunk) for chunk in held.chunks()] == [72]
+    monkeypatch.setattr(recording, "CHUNK_BYTES", 32 * math.prod(held.shape[1:]) + 1)
+    assert [len(chunk) for chunk in held.chunks()] == [32, 32, 8]
     streamed = video.read(path, hold_bytes=10_000)
     assert streamed.shape == held.shape
     assert streamed.frames_declared == held.frames_declared
@@ -611,7 +687,7 @@ def test_frames_that_are_not_held_are_the_same(tmp_path: Path, rgb: Frames, name
 
 READ_TWICE = """
 import sys
-from stallscan import video
+from stallscan import recording, video
 recording = video.read(sys.argv[1])
 assert len(recording) == sum(len(chunk) for chunk in recording.chunks()) == 3000
 """

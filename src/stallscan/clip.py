@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from stallscan import video
-from stallscan.outline import Box, Mask, Outline
-from stallscan.recording import Frames, Recording
+from stallscan.outline import Mask, Outline
+from stallscan.recording import Box, Frames, Recording
 from stallscan.settings import Settings
 from stallscan.traits import Gatherer, Traits
 
@@ -89,17 +89,17 @@ def make(recording: Recording, outline: Outline, settings: ClipSettings) -> Clip
         uint8 (T, S, S, C).
     """
     box = crop_box(outline.box, settings.margin, (recording.shape[1], recording.shape[2]))
-    rows, cols = slice(box.row0, box.row1), slice(box.col0, box.col1)
+    rows, cols = box.slices
     place = _place(box, settings)
     pixels = np.zeros((len(recording), settings.size, settings.size, settings.channel_count), "u1")
     seen = outline.box
     gatherer = Gatherer(outline.mask[rows, cols], (seen.row1 - seen.row0, seen.col1 - seen.col0))
     start = 0
-    for chunk in recording.chunks():
-        crop = chunk[:, rows, cols]
+    for crop in recording.chunks(box):
+        count = len(crop)
         grey = video.to_grey(np.ascontiguousarray(crop))
         gatherer.add(grey)
-        target = pixels[start : start + len(chunk)]
+        target = pixels[start : start + count]
         if settings.channels in ("grey", "grey+mask"):
             crop = grey
             target = target[..., 0]
@@ -111,7 +111,7 @@ def make(recording: Recording, outline: Outline, settings: ClipSettings) -> Clip
             crop = crop.copy()
             crop[:, ~outline.mask[rows, cols]] = 0
         _resize_into(target, crop, place)
-        start += len(chunk)
+        start += count
     if settings.channels == "grey+mask":
         mask = outline.mask[rows, cols].astype(np.uint8) * np.uint8(255)
         square = np.zeros((1, settings.size, settings.size), np.uint8)
@@ -180,10 +180,9 @@ def paint_out(grey: Frames, contour: Mask) -> Frames:
         if reach > max(hidden.shape):
             return grey  # a crop that is all contour: there is nothing to paint with
         reach += 4
+    around = [cv2.blur(frame * weight, (reach, reach))[hidden] for frame in grey]
     painted = grey.copy()
-    for frame in painted:
-        around = cv2.blur(frame * weight, (reach, reach))
-        frame[hidden] = np.rint(around[hidden] / blurred[hidden])
+    painted[:, hidden] = np.rint(np.stack(around) / blurred[hidden])
     return painted
 
 

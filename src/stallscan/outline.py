@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stallscan.errors import NoOutlineError, SeveralOutlinesError, UnreadableError
-from stallscan.recording import Frames, Recording
+from stallscan.recording import Box, Frames, Recording, whole
 from stallscan.settings import Settings
 
 Mask = NDArray[np.bool_]
@@ -27,6 +27,9 @@ MIN_CONTOUR_PX = 40
 # The smallest enclosed area, in pixels, that counts as outlined (real ones enclose more than
 # 1,150; a 320 x 240 copy of one more than 400).
 MIN_ENCLOSED_PX = 100
+# Pixels around the contour that are looked at with it: more than the widest gap that is closed
+# reaches, and than most clips show beyond it.
+AROUND_PX = 12
 
 
 class ColourRule(NamedTuple):
@@ -57,15 +60,6 @@ class OutlineSettings(Settings):
     rule: Literal["contour", "third-place", "first-place"] = "contour"
 
 
-class Box(NamedTuple):
-    """A rectangle of pixels, half-open, rows before columns."""
-
-    row0: int
-    row1: int
-    col0: int
-    col1: int
-
-
 @dataclass(frozen=True)
 class Outline:
     """Where a segment is outlined.
@@ -82,7 +76,7 @@ class Outline:
         Whether contour (and image border) enclose the segment. If not, the mask is the convex
         hull of what was drawn.
     frames_outlined : int
-        Frames in which the contour was seen.
+        Frames in which the contour was seen, there or near it.
     """
 
     box: Box
@@ -110,43 +104,107 @@ def find(recording: Recording, settings: OutlineSettings | None = None) -> Outli
             "draw a closed orange contour, RGB (255, 102, 0), around the segment to be judged"
         )
     rule = RULES["third-place" if settings.rule == "contour" else settings.rule]
-    seen = _look(recording, rule)
+    # Outside of this part the mean of the frames is no contour, or no frame follows the rule.
+    if settings.rule == "contour":
+        part = recording.coloured(MEAN_RED_OVER_BLUE, MEAN_STRIDE)
+    else:
+        part = recording.coloured(rule.low[0] - rule.high[2])
+    if part is None:
+        raise _nothing_drawn(recording)
+    seen = _look(recording, rule, part)
     if settings.rule == "contour":
         return _contour_outline(recording, seen)
-    pixels = seen.first if rule.frames == "first" else seen.hits > 0
+    pixels = seen.first if rule.frames == "first" else seen.hit
     if not pixels.any():
         raise _nothing_drawn(recording)
-    mask, is_closed = _enclosed(pixels)
-    return Outline(_box(pixels), pixels, mask, is_closed, seen.frames_outlined)
+    mask, is_closed = _enclosed(pixels, seen.beyond)
+    return seen.outline(_box(pixels), pixels, mask, is_closed)
 
 
-class _Seen(NamedTuple):
-    hits: NDArray[np.uint32]  # (H, W): frames in which the pixel follows the colour rule
-    first: Mask  # (H, W): pixels that follow it in the first frame
-    mean: NDArray[np.float32]  # (H, W, 3): mean picture
-    frames_outlined: int
+@dataclass
+class _Seen:
+    """What all frames show where there may be an outline.
+
+    Attributes
+    ----------
+    frame : tuple of int
+        (H, W) of the recording.
+    where : Box
+        What was looked at: all that may be outline with room around it, which may reach beyond the
+        frame; or, where the outline may reach its border, the whole frame. All arrays have its
+        shape (h, w).
+    hit : ndarray
+        bool (h, w): pixels that follow the colour rule in any frame.
+    first : ndarray
+        bool (h, w): pixels that follow it in the first frame.
+    mean : ndarray
+        float32 (h, w, 3): mean picture.
+    frames_outlined : int
+        Frames with enough pixels that follow it.
+    """
+
+    frame: tuple[int, int]
+    where: Box
+    hit: Mask
+    first: Mask
+    mean: NDArray[np.float32]
+    frames_outlined: int = 0
+
+    @property
+    def beyond(self) -> int:
+        """Pixels by which the frame is larger than `where`."""
+        return self.frame[0] * self.frame[1] - self.hit.size
+
+    def outline(self, box: Box, contour: Mask, mask: Mask, is_closed: bool) -> Outline:
+        """Say of what was found in `where` what it is in the frame."""
+        row, col = self.where.row0, self.where.col0
+        in_frame = Box(box.row0 + row, box.row1 + row, box.col0 + col, box.col1 + col)
+        contour, mask = self._in_frame(contour), self._in_frame(mask)
+        return Outline(in_frame, contour, mask, is_closed, self.frames_outlined)
+
+    def _in_frame(self, pixels: Mask) -> Mask:
+        shown = self.where.grown(0, self.frame)
+        made = np.zeros(self.frame, bool)
+        made[shown.slices] = pixels[shown.seen_from(self.where).slices]
+        return made
 
 
-def _look(recording: Recording, rule: ColourRule) -> _Seen:
-    """Go through all frames once."""
-    _, height, width, _ = recording.shape
-    hits = np.zeros((height, width), np.uint32)
-    total = np.zeros((height, width, 3), np.uint32)
-    first: Mask | None = None
-    summed = position = frames_outlined = 0
-    for chunk in recording.chunks():
+def _look(recording: Recording, rule: ColourRule, part: Box) -> _Seen:
+    """Go through all frames once; nothing is outlined outside of `part`."""
+    height, width = recording.shape[1:3]
+    around = part.grown(AROUND_PX, (height, width))
+    where = part.grown(AROUND_PX)
+    # How regions lie to the border of the image counts where the contour may reach it.
+    if part.grown(1, (height, width)) != part.grown(1):
+        where = whole((height, width))
+    seen = _Seen(
+        (height, width),
+        where,
+        np.zeros(where.shape, bool),
+        np.zeros(where.shape, bool),
+        np.zeros((*where.shape, 3), np.float32),
+    )
+    inside = around.seen_from(where)
+    hit = seen.hit[inside.slices]
+    total = np.zeros((*around.shape, 3))
+    summed = position = 0
+    for chunk in recording.chunks(around):
         follows = _in_range(chunk, rule)
-        if first is None:
-            first = follows[0]
-        hits += follows.sum(axis=0, dtype=np.uint32)
-        frames_outlined += int((follows.sum(axis=(1, 2)) >= MIN_CONTOUR_PX).sum())
+        if position == 0:
+            seen.first[inside.slices] = follows[0]
+        hit |= follows.any(axis=0)
+        count = (cv2.countNonZero(each) for each in follows.view(np.uint8))
+        seen.frames_outlined += sum(pixels >= MIN_CONTOUR_PX for pixels in count)
         sample = chunk[-position % MEAN_STRIDE :: MEAN_STRIDE]
-        total += sample.sum(axis=0, dtype=np.uint32)
+        if len(sample):
+            flat = sample.reshape(len(sample), -1)
+            total += cv2.reduce(flat, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).reshape(total.shape)
         summed += len(sample)
         position += len(chunk)
-    if first is None:
+    if not summed:
         raise UnreadableError(f"{recording.path}: the file changed while it was read; try again")
-    return _Seen(hits, first, (total / summed).astype(np.float32), frames_outlined)
+    seen.mean[inside.slices] = total / summed
+    return seen
 
 
 def _in_range(frames: Frames, rule: ColourRule) -> Mask:
@@ -161,7 +219,7 @@ def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
     drawn = _without_specks(drawn)
     if not drawn.any():
         raise _nothing_drawn(recording)
-    mask, is_closed = _enclosed(drawn)
+    mask, is_closed = _enclosed(drawn, seen.beyond)
     outlines = _count_enclosures(drawn, mask) if is_closed else 1
     if outlines > 1:
         raise SeveralOutlinesError(
@@ -171,9 +229,9 @@ def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
     # The published colour where it is seen in any frame, so that boxes agree with the published
     # ones; the blurred colour where resizing has left nothing else.
     near = cv2.dilate(drawn.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    strong = near & (seen.hits > 0)
+    strong = near & (seen.hit)
     box = _box(strong if strong.sum() >= MIN_CONTOUR_PX else drawn)
-    return Outline(box, drawn, mask, is_closed, seen.frames_outlined)
+    return seen.outline(box, drawn, mask, is_closed)
 
 
 def _nothing_drawn(recording: Recording) -> NoOutlineError:
@@ -187,20 +245,28 @@ def _without_specks(drawn: Mask) -> Mask:
     """Drop connected pieces that are too small to be part of a contour."""
     # Pieces of a contour with small gaps belong together: connect them before counting.
     bridged = cv2.dilate(drawn.astype(np.uint8), np.ones((5, 5), np.uint8))
-    _, labels, _, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
+    _, labels = cv2.connectedComponents(bridged, connectivity=8)
     sizes = np.bincount(labels[drawn], minlength=int(labels.max()) + 1)
     keep = sizes >= MIN_CONTOUR_PX
     keep[0] = False
     return np.asarray(drawn & keep[labels])
 
 
-def _enclosed(drawn: Mask) -> tuple[Mask, bool]:
+def _enclosed(drawn: Mask, beyond: int) -> tuple[Mask, bool]:
     """Fill the contour, with the image border closing it where it leaves the image.
+
+    Parameters
+    ----------
+    drawn : ndarray
+        bool (h, w): the contour.
+    beyond : int
+        Pixels by which the image is larger than this part; 0 for the whole image. The border of a
+        part is not that of the image: the contour does not reach either.
 
     Returns
     -------
     mask, is_closed
-        bool (H, W) without the contour itself, and whether anything was enclosed; if not, even
+        bool (h, w) without the contour itself, and whether anything was enclosed; if not, even
         over gaps of a few pixels, the mask is the convex hull.
     """
     hull = _hull(drawn)
@@ -209,18 +275,19 @@ def _enclosed(drawn: Mask) -> tuple[Mask, bool]:
         # Pad by repetition so that closing works at the image border, too.
         padded = np.pad(drawn, gap, mode="edge").astype(np.uint8)
         closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[gap:-gap, gap:-gap] > 0
-        mask = _holes(closed, hull) & ~drawn
+        mask = _holes(closed, hull, beyond) & ~drawn
         if mask.any():
             return mask, True
     return hull & ~drawn, False
 
 
-def _holes(contour: Mask, hull: Mask) -> Mask:
+def _holes(contour: Mask, hull: Mask, beyond: int) -> Mask:
     """Regions that the contour, together with the image border, cuts off from the rest."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
         (~contour).astype(np.uint8), connectivity=4
     )
-    areas = stats[:, cv2.CC_STAT_AREA]
+    areas = stats[:, cv2.CC_STAT_AREA].copy()
+    areas[labels[0, 0]] += beyond
     inside_hull = np.bincount(labels[hull], minlength=len(areas))
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     at_border = np.bincount(border, minlength=len(areas)) > 0

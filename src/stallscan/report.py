@@ -24,9 +24,8 @@ from stallscan import __version__, evaluate, outline, plots, present, templates,
 from stallscan.errors import InputError, NoOutlineError, RecordingError, SeveralOutlinesError
 from stallscan.evaluate import Evaluation
 from stallscan.files import write_text
-from stallscan.outline import Box
 from stallscan.predictions import DECIDED, match, read_predictions, read_run
-from stallscan.recording import Frames, Recording
+from stallscan.recording import Box, Frames, Recording
 from stallscan.settings import Settings
 from stallscan.video import Source
 
@@ -236,12 +235,7 @@ def _region(recording: Recording, margin_px: int) -> tuple[Box, str]:
         box = outline.find(recording).box
     except (NoOutlineError, SeveralOutlinesError):
         return Box(0, height, 0, width), "The whole field is shown."
-    return Box(
-        max(box.row0 - margin_px, 0),
-        min(box.row1 + margin_px, height),
-        max(box.col0 - margin_px, 0),
-        min(box.col1 + margin_px, width),
-    ), ""
+    return box.grown(margin_px, (height, width)), ""
 
 
 def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
@@ -250,8 +244,8 @@ def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
     scale = min(1.0, CLIP_SIDE_PX / max(height, width))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     position = 0
-    for chunk in recording.chunks():
-        for frame in chunk[-position % step :: step, box.row0 : box.row1, box.col0 : box.col1]:
+    for chunk in recording.chunks(box):
+        for frame in chunk[-position % step :: step]:
             small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
             odd = [(0, side % 2) for side in small.shape[:2]] + [(0, 0)] * (small.ndim - 2)
             yield np.asarray(np.pad(small, odd, mode="edge"), dtype=np.uint8)

@@ -10,7 +10,14 @@ import tifffile
 from numpy.typing import NDArray
 
 from stallscan.errors import UnreadableError
-from stallscan.recording import Frames, Recording, check_shape, collect
+from stallscan.recording import (
+    ArrayDecoder,
+    Frames,
+    Recording,
+    check_shape,
+    collect,
+    of_frames,
+)
 
 # What it would log about a damaged file is raised, or noted as corrupt.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -44,7 +51,8 @@ def read_tiff(path: Path, hold_bytes: int) -> Recording:
             yield frame
 
     scale = _scale_to_8_bits(dtype, frames, is_colour)
-    return collect(path, lambda: map(scale, frames()), hold_bytes, lambda: declared, corrupt)
+    decoder = ArrayDecoder(lambda: map(scale, frames()))
+    return collect(path, decoder, hold_bytes, lambda: declared, corrupt)
 
 
 def _frames_in_tiff(tiff: tifffile.TiffFile) -> int:
@@ -163,5 +171,6 @@ def read_npy(path: Path, hold_bytes: int) -> Recording:
     if array.dtype != np.uint8:
         is_colour = array.ndim == 4
         scale = _scale_to_8_bits(array.dtype, lambda: iter(array), is_colour)
-        return collect(path, lambda: map(scale, array), hold_bytes, lambda: len(array), [])
-    return Recording(path, array.shape, len(array), (), array, lambda: iter(array))
+        decoder = ArrayDecoder(lambda: map(scale, array))
+        return collect(path, decoder, hold_bytes, lambda: len(array), [])
+    return of_frames(path, array, len(array))

@@ -119,7 +119,7 @@ class Gatherer:
         run = inside if self._last is None else np.concatenate([self._last[np.newaxis], inside])
         self._last = inside[-1]
         if len(run) > 1:
-            changes = np.where(run[1:] > run[:-1], run[1:] - run[:-1], run[:-1] - run[1:])
+            changes = cv2.absdiff(run[1:], run[:-1])
             self._changes += np.bincount(changes.ravel(), minlength=256)
             self._likeness += _correlations(run).tolist()
 

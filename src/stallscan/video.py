@@ -4,6 +4,7 @@ Video is decoded by PyAV with one thread; frames are counted by decoding them, b
 miscount (FACTS: by one frame in the competition's files).
 """
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,10 +16,11 @@ import av
 import av.error
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from stallscan.errors import InputError, UnreadableError
 from stallscan.files import atomic_path
-from stallscan.recording import Frames, Recording, collect
+from stallscan.recording import Box, Frames, Picture, Recording, collect, whole
 from stallscan.stack import read_npy, read_tiff
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".gif"})
@@ -26,6 +28,9 @@ STACK_SUFFIXES = frozenset({".tif", ".tiff"})
 ARRAY_SUFFIXES = frozenset({".npy"})
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif"
 SUFFIXES = VIDEO_SUFFIXES | STACK_SUFFIXES | ARRAY_SUFFIXES
+
+# Layouts of 8 bits with a chroma pixel for two rows and columns, limited and full range.
+PLANAR = frozenset({"yuv420p", "yuvj420p"})
 
 # 455 frames of 512 x 384 RGB: the longest recording of the competition (434) fits.
 HOLD_BYTES = 256 * 2**20
@@ -193,10 +198,79 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _read_video(path: Path, hold_bytes: int) -> Recording:
-    header: dict[str, int | None] = {}
-    corrupt: list[int] = []
+    decoder = _VideoDecoder(path)
+    return collect(path, decoder, hold_bytes, lambda: decoder.frames_declared, decoder.corrupt)
 
-    def decode() -> Iterator[Frames]:
+
+class _Planes(NamedTuple):
+    """A frame as the codec leaves it: full luma, and a chroma pixel for two rows and columns.
+
+    Attributes
+    ----------
+    parts : tuple of ndarray
+        Luma, blue and red difference, uint8, as they lie in the decoder's memory.
+    layout : tuple
+        What the conversion to RGB follows from.
+    """
+
+    parts: tuple[Frames, ...]
+    layout: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> "_Planes":
+        """Look into a frame, whose memory stays as long as this does."""
+        layout = (frame.format.name, frame.colorspace, frame.color_range)
+        return cls(tuple(map(_pixels, frame.planes)), layout)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return *self.parts[0].shape, 3
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.size for part in self.parts)
+
+
+def _pixels(plane: Any) -> Frames:
+    """Look at a plane without its padding: uint8 (H, W)."""
+    size = (plane.height, plane.width)
+    return np.ndarray(size, np.uint8, buffer=plane, strides=(plane.line_size, 1))
+
+
+class _VideoDecoder:
+    """Gets at the frames of a video file.
+
+    Frames of the usual layout stay as the codec leaves them, half the size of RGB, until a part of
+    them is asked for: to convert the colours of a whole frame costs a fifth of its decoding, and
+    a clip shows a tenth of it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Attributes
+    ----------
+    frames_declared : int or None
+        Frames by the header, once decoding has begun.
+    corrupt : list of int
+        Packets that gave no frame, as far as was decoded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.frames_declared: int | None = None
+        self.corrupt: list[int] = []
+
+    def pictures(self) -> Iterator[Picture]:
+        """Decode from the beginning, with one thread.
+
+        Raises
+        ------
+        UnreadableError
+            If the file cannot be read as a video.
+        """
+        path = self.path
         try:
             # FFmpeg takes a name with a colon for an address, and a text that lists other files
             # (ffconcat, HLS) for a video.
@@ -206,10 +280,12 @@ def _read_video(path: Path, hold_bytes: int) -> Recording:
                 # Without a codec context PyAV crashes the process on decoding (PyAV issue 2344).
                 if not streams or getattr(streams[0], "codec_context", None) is None:
                     raise UnreadableError(f"{path}: holds no video that can be decoded")
-                header["frames"] = streams[0].frames or _frames_by_duration(container, streams[0])
-                yield from _decode_stream(container, streams[0], corrupt)
+                declared = streams[0].frames or _frames_by_duration(container, streams[0])
+                self.frames_declared = declared
+                for frame in _decode_stream(container, streams[0], self.corrupt):
+                    yield _picture(frame)
                 if container.format.name == "gif" and not _ends_as_gif(path):
-                    corrupt.append(header["frames"] or 0)
+                    self.corrupt.append(declared or 0)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UnreadableError(
@@ -217,7 +293,79 @@ def _read_video(path: Path, hold_bytes: int) -> Recording:
                 "copy or download it again"
             ) from None
 
-    return collect(path, decode, hold_bytes, lambda: header["frames"], corrupt)
+    def cut(self, pictures: Sequence[Any], box: Box) -> Frames:
+        """Give the pixels in a box as RGB, uint8 (n, h, w, 3).
+
+        They equal those of the whole frames converted: each pixel depends on its own luma and on
+        the one chroma pixel that it shares with its neighbours.
+        """
+        parts = [
+            _to_rgb(list(alike), box)
+            if layout
+            else np.stack([picture[box.slices] for picture in alike])
+            for layout, alike in itertools.groupby(
+                pictures, lambda picture: getattr(picture, "layout", None)
+            )
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def coloured(self, pictures: Sequence[Any], least: float) -> Box | None:
+        """Look at the chroma of all these frames at once; see `Recording.coloured`."""
+        if not all(isinstance(picture, _Planes) for picture in pictures):
+            return whole(pictures[0].shape)
+        # Of each chroma pixel the lowest blue and the highest red difference in any frame.
+        _, blue, red = (part.copy() for part in pictures[0].parts)
+        for picture in pictures[1:]:
+            cv2.min(picture.parts[1], blue, dst=blue)
+            cv2.max(picture.parts[2], red, dst=red)
+        # Rounding may add a level or two.
+        found = _RED_AT_MOST[red] - _BLUE_AT_LEAST[blue] >= least - 2
+        rows, cols = (np.flatnonzero(found.any(axis=axis)) for axis in (1, 0))
+        if not rows.size:
+            return None
+        top, left = int(rows[0]), int(cols[0])
+        return Box(2 * top, 2 * int(rows[-1]) + 2, 2 * left, 2 * int(cols[-1]) + 2)
+
+
+def _picture(frame: av.VideoFrame) -> Picture:
+    even = frame.width % 2 == 0 and frame.height % 2 == 0
+    return _Planes.of(frame) if even and frame.format.name in PLANAR else _as_rgb(frame)
+
+
+def _to_rgb(pictures: Sequence[_Planes], box: Box) -> Frames:
+    """Convert the box of frames of one layout, all at once, as one tall frame."""
+    # From even to even, so that chroma pixels are not divided.
+    top, left = box.row0 // 2 * 2, box.col0 // 2 * 2
+    height, width = -(-(box.row1 - top) // 2) * 2, -(-(box.col1 - left) // 2) * 2
+    name, colorspace, color_range = pictures[0].layout
+    tall = av.VideoFrame(width, height * len(pictures), name)
+    tall.colorspace, tall.color_range = colorspace, color_range
+    for index, step in enumerate((1, 2, 2)):
+        rows = slice(top // step, (top + height) // step)
+        cols = slice(left // step, (left + width) // step)
+        pieces = [picture.parts[index][rows, cols] for picture in pictures]
+        np.concatenate(pieces, out=_pixels(tall.planes[index]))
+    rgb = _as_rgb(tall).reshape(-1, height, width, 3)
+    row, col = box.row0 - top, box.col0 - left
+    return rgb[:, row : row + box.row1 - box.row0, col : col + box.col1 - box.col0]
+
+
+def _as_rgb(frame: av.VideoFrame) -> Frames:
+    """Convert all of a frame: uint8 (H, W, 3)."""
+    return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+
+
+def _bounds(up: float, down: float) -> NDArray[np.float32]:
+    """Multiply the 256 levels of a chroma plane, which are 128 where there is no colour."""
+    levels = np.arange(256, dtype=np.float32) - 128
+    return np.where(levels > 0, up * levels, down * levels).astype(np.float32)
+
+
+# R - B = a (V - 128) - b (U - 128), with a from 1.402 to 1.794 and b from 1.772 to 2.142 in all of
+# ITU-R BT.601, 709, 2020 and SMPTE 240M, full range and limited. Cutting both off to 0..255 brings
+# them nearer together.
+_RED_AT_MOST = _bounds(1.8, 1.4)
+_BLUE_AT_LEAST = _bounds(1.77, 2.15)
 
 
 def _frames_by_duration(container: Any, stream: Any) -> int | None:
@@ -235,8 +383,8 @@ def _ends_as_gif(path: Path) -> bool:
         return file.read() == b";"
 
 
-def _decode_stream(container: Any, stream: Any, corrupt: list[int]) -> Iterator[Frames]:
-    """Yield RGB frames; packets with errors are noted in `corrupt` and give no frame."""
+def _decode_stream(container: Any, stream: Any, corrupt: list[int]) -> Iterator[av.VideoFrame]:
+    """Yield frames; packets with errors are noted in `corrupt` and give no frame."""
     stream.codec_context.thread_count = 1
     stream.codec_context.thread_type = "NONE"
     # Without this the decoder hides broken slices behind pixels of its own invention.
@@ -261,5 +409,5 @@ def _decode_stream(container: Any, stream: Any, corrupt: list[int]) -> Iterator[
             if frame.is_corrupt:
                 corrupt.append(index)
             else:
-                yield frame.to_ndarray(format="rgb24")
+                yield frame
         index += 1
