@@ -25,6 +25,9 @@ from stallscan.video import Source
 
 # Whether something moves takes two frames to see.
 MIN_FRAMES = 2
+# Recordings under way or waiting to be taken, for each process: enough to go on with while a shard
+# of a store is written.
+AHEAD = 4
 
 
 class View(NamedTuple):
@@ -120,7 +123,7 @@ def many(
 ) -> Iterator[Prepared]:
     """Make clips in several processes, one thread each, and yield them in order.
 
-    At most two recordings a process are under way or waiting at any time, so memory stays
+    At most four recordings a process are under way or waiting at any time, so memory stays
     bounded. A file that crashes the decoder's process is a row like any other.
 
     Parameters
@@ -143,7 +146,7 @@ def many(
         # its own, so that the one that crashes is known and takes nothing with it.
         finished = yield from _in_pool(todo, views, processes)
         if not finished:
-            for _ in range(min(len(todo), 2 * processes)):
+            for _ in range(min(len(todo), AHEAD * processes)):
                 yield _alone(todo.popleft(), views)
 
 
@@ -159,7 +162,7 @@ def _in_pool(
         submitted = 0
         with contextlib.suppress(BrokenProcessPool):
             while todo:
-                while submitted < len(todo) and len(waiting) < 2 * processes:
+                while submitted < len(todo) and len(waiting) < AHEAD * processes:
                     waiting.append(pool.submit(one, todo[submitted], views))
                     submitted += 1
                 prepared = waiting.popleft().result()
