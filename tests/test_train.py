@@ -221,7 +221,8 @@ def test_a_folder_that_brings_its_clips_needs_no_recordings(clips_only, data, ru
 def test_clips_of_another_recipe_are_refused(clips_only, tmp_path):
     clip = RECIPE["clip"] | {"size": 32}
     with pytest.raises(
-        StoreError, match=r"recipe tiny \(clip\.size is 24, not 32\).* --clips --recipe tiny"
+        StoreError,
+        match=r"recipe tiny \(clip\.size is 24, not 32\).*simulate --clips' with --recipe tiny",
     ):
         train.train(_recipe(clip=clip), clips_only, tmp_path / "other")
 
