@@ -154,10 +154,11 @@ def write(path: Path, batch: Sequence[Prepared], view: View) -> str:
     clips = {
         item.source.filename: np.ascontiguousarray(item.clip.pixels) for item in batch if item.clip
     }
-    # Not save_file: nobody but the owner may read what that writes.
-    content = safetensors.numpy.save(clips, {HEADER_KEY: json.dumps(about)})
-    files.write_bytes(path, content)
-    return files.sha256_of(content[: _header_end(content)])
+    with files.atomic_path(path) as temporary:
+        safetensors.numpy.save_file(clips, temporary, {HEADER_KEY: json.dumps(about)})
+        files.share(temporary)
+    with _opened(path) as file:
+        return files.sha256_of(_read_raw_header(file))
 
 
 def read_header(path: Path, sha256: str) -> Header:
@@ -178,8 +179,7 @@ def read_header(path: Path, sha256: str) -> Header:
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
-        raw = file.read(PREFIX_BYTES)
-        raw += file.read(max(min(_header_end(raw), size) - PREFIX_BYTES, 0))
+        raw = _read_raw_header(file)
     if files.sha256_of(raw) != sha256:
         raise refusal(path, "is damaged: its header is not the one that was written")
     # From here on all is as it was written.
@@ -259,8 +259,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise refusal(path, f"cannot be read ({error.strerror or error})") from None
 
 
-def _header_end(content: bytes) -> int:
-    return PREFIX_BYTES + int.from_bytes(content[:PREFIX_BYTES], "little")
+def _read_raw_header(file: BinaryIO) -> bytes:
+    """Read the header with the length before it, as far as the file goes."""
+    prefix = file.read(PREFIX_BYTES)
+    length = int.from_bytes(prefix, "little")
+    # A length that is damaged may be more than there can be in memory.
+    return prefix + file.read(min(length, os.fstat(file.fileno()).st_size))
 
 
 def _digest(pixels: Frames) -> bytes:
