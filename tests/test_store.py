@@ -16,7 +16,7 @@ from stallscan.outline import OutlineSettings
 from stallscan.prepare import View
 from stallscan.store import Store
 from stallscan.video import Source
-from tests import drawing
+from tests import drawing, memory
 
 CLIP = ClipSettings(size=24, channels="grey+mask")
 
@@ -414,3 +414,35 @@ def test_a_broken_manifest_is_said(tmp_path):
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(StoreError, match="not readable as the manifest"):
         Store(tmp_path)
+
+
+@pytest.mark.slow
+@memory.needs_proc
+def test_memory_does_not_grow_with_the_store(tmp_path):
+    script = """
+import sys
+from pathlib import Path
+import numpy as np
+from stallscan import store
+from stallscan.clip import Clip, ClipSettings
+from stallscan.outline import Box, OutlineSettings
+from stallscan.prepare import Prepared
+from stallscan.traits import Traits
+from stallscan.video import Source
+
+def make(todo):
+    random = np.random.default_rng(0)
+    for source in todo:
+        pixels = random.integers(0, 256, (60, 64, 64, 2), dtype=np.uint8)
+        clip = Clip(pixels, Box(0, 9, 0, 9), Traits(*range(13)))
+        yield Prepared(source, "ok", "", 60, 60, (clip,))
+
+sources = [Source(f"{index}.mp4", Path(f"{index}.mp4")) for index in range(int(sys.argv[2]))]
+settings = ClipSettings(size=64, channels="grey+mask")
+made = store.fill(Path(sys.argv[1]), sources, make, OutlineSettings(), settings)
+assert sum(1 for _ in made.stream()) == len(sources)
+"""
+    few = memory.peak_bytes(script, tmp_path / "few", 256)
+    many = memory.peak_bytes(script, tmp_path / "many", 1536)
+    assert many < few + 50e6  # their pixels take 630 MB more
+    assert many < 600e6
