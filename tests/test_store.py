@@ -86,6 +86,8 @@ def test_a_shard_is_a_safetensors_file_that_others_may_read(tmp_path, sources):
     with safetensors.safe_open(path, framework="np") as opened:
         assert sorted(opened.keys()) == [f"{i}.mp4" for i in range(5)]
         assert np.array_equal(opened.get_tensor("3.mp4"), made.read("3.mp4"))
+    content = path.read_bytes()
+    assert int.from_bytes(content[:8], "little") % 8 == 0
     assert path.stat().st_mode == (tmp_path / "manifest.json").stat().st_mode
 
 
@@ -236,6 +238,23 @@ def test_other_settings_are_refused_and_both_shown(tmp_path, sources):
     other = CLIP.model_copy(update={"size": 48})
     with pytest.raises(StoreError, match=r'"size": 24.*"size": 48'):
         store.build(tmp_path, sources, OutlineSettings(), other, processes=0)
+
+
+def test_a_full_disk_is_said_and_costs_no_shard_that_stands(tmp_path, sources, monkeypatch):
+    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"shard-00002\.safetensors: .*too large.* make room"):
+            _build(tmp_path / "a", sources)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    names = ["manifest.json", "shard-00000.safetensors", "shard-00001.safetensors"]
+    assert sorted(_content(tmp_path / "a")) == names
+    _build(tmp_path / "a", sources)
+    _build(tmp_path / "b", sources)
+    assert _content(tmp_path / "a") == _content(tmp_path / "b")
 
 
 # Damage

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -56,13 +55,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def share(path: Path) -> None:
-    """Give a file the permissions of any new file: safetensors lets nobody but the owner read."""
-    umask = os.umask(0)  # there is no way to ask but to set it
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
 
 
 def write_text(path: str | Path, text: str) -> None:

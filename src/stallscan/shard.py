@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import safetensors.numpy
 
 from stallscan import files
 from stallscan.clip import ClipSettings
-from stallscan.errors import SettingsError, StoreError
+from stallscan.errors import InputError, SettingsError, StoreError
 from stallscan.outline import Box, OutlineSettings
 from stallscan.prepare import Prepared, View
 from stallscan.recording import Frames
 from stallscan.traits import Traits
 from stallscan.video import Source
 
-# All of it under one key: safetensors writes several in any order.
+# Of what safetensors lets a file say about itself: text by name.
 HEADER_KEY = "stallscan"
-# A safetensors file begins with the length of its header, which is JSON: 8 bytes, little-endian.
-PREFIX_BYTES = 8
+# A safetensors file begins with the length of its header, 8 bytes, little-endian. The header is
+# JSON, filled up with spaces, so that the tensors begin at a multiple of 8.
+PREFIX_BYTES, ALIGN_BYTES = 8, 8
 
 
 class Row(NamedTuple):
@@ -145,20 +145,43 @@ def write(path: Path, batch: Sequence[Prepared], view: View) -> str:
     -------
     str
         Hash of the header, which `read_header` wants to see again.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
     """
     about = {
         "outline": view.outline.model_dump(mode="json"),
         "clip": view.clip.model_dump(mode="json"),
         "recordings": [Row.of(prepared)._asdict() for prepared in batch],
     }
-    clips = {
-        item.source.filename: np.ascontiguousarray(item.clip.pixels) for item in batch if item.clip
-    }
-    with files.atomic_path(path) as temporary:
-        safetensors.numpy.save_file(clips, temporary, {HEADER_KEY: json.dumps(about)})
-        files.share(temporary)
-    with _opened(path) as file:
-        return files.sha256_of(_read_raw_header(file))
+    clips = [
+        (item.source.filename, np.ascontiguousarray(item.clip.pixels))
+        for item in batch
+        if item.clip
+    ]
+    tensors: dict[str, Any] = {"__metadata__": {HEADER_KEY: json.dumps(about)}}
+    end = 0
+    for filename, pixels in clips:
+        start, end = end, end + pixels.nbytes
+        tensors[filename] = {"dtype": "U8", "shape": pixels.shape, "data_offsets": (start, end)}
+    content = json.dumps(tensors).encode()
+    content += b" " * (-len(content) % ALIGN_BYTES)
+    raw = len(content).to_bytes(PREFIX_BYTES, "little") + content
+    # By hand: what safetensors writes nobody but the owner may read, and if it is killed it leaves
+    # a file behind that nothing removes.
+    try:
+        with files.atomic_path(path) as temporary, temporary.open("wb") as file:
+            file.write(raw)
+            for _, pixels in clips:
+                file.write(pixels.data)
+    except OSError as error:
+        raise InputError(
+            f"{path}: the shard could not be written ({error}); make room and start the same "
+            "command again"
+        ) from error
+    return files.sha256_of(raw)
 
 
 def read_header(path: Path, sha256: str) -> Header:
@@ -179,7 +202,10 @@ def read_header(path: Path, sha256: str) -> Header:
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
-        raw = _read_raw_header(file)
+        prefix = file.read(PREFIX_BYTES)
+        length = int.from_bytes(prefix, "little")
+        # A length that is damaged may be more than there can be in memory.
+        raw = prefix + file.read(min(length, size))
     if files.sha256_of(raw) != sha256:
         raise refusal(path, "is damaged: its header is not the one that was written")
     # From here on all is as it was written.
@@ -257,14 +283,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         ) from None
     except OSError as error:
         raise refusal(path, f"cannot be read ({error.strerror or error})") from None
-
-
-def _read_raw_header(file: BinaryIO) -> bytes:
-    """Read the header with the length before it, as far as the file goes."""
-    prefix = file.read(PREFIX_BYTES)
-    length = int.from_bytes(prefix, "little")
-    # A length that is damaged may be more than there can be in memory.
-    return prefix + file.read(min(length, os.fstat(file.fileno()).st_size))
 
 
 def _digest(pixels: Frames) -> bytes:
