@@ -275,6 +275,14 @@ def test_prepare_says_what_is_missing(run, tmp_path, monkeypatch, words, sentenc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [("train", "default"), ("reproduce", "third-place")])
+def test_training_looks_for_clips_where_it_is_told(run, corpus, tmp_path, words):
+    nowhere = tmp_path / "nowhere"
+    code, _, err = run(*words, "--data", corpus, "--store", nowhere, "-o", tmp_path / "out")
+    assert code == 2
+    assert f"{nowhere / 'manifest.json'}: not readable as the manifest of a store" in err
+
+
 def test_doctor_finds_everything(run):
     code, out, _ = run("doctor")
     assert code == 0

@@ -133,9 +133,9 @@ def test_a_file_that_was_not_readable_is_tried_again(tmp_path, sources):
     late = Source("late.mp4", tmp_path / "late.mp4")
     made = _build(tmp_path / "store", [*sources, late])
     assert [one.filename for one in made.failures()] == ["x.mp4", "late.mp4"]
-    before = _content(tmp_path / "store")
-    _build(tmp_path / "store", [*sources, late])
-    assert _content(tmp_path / "store") == before  # in vain: nothing is written twice
+    before = _content(tmp_path / "store"), _times(tmp_path / "store")
+    _build(tmp_path / "store", [*sources, late])  # in vain: nothing is written twice
+    assert (_content(tmp_path / "store"), _times(tmp_path / "store")) == before
     late.path.touch()
     made = _build(tmp_path / "store", [*sources, late])
     assert made.failures()[1].reason.endswith("the file is empty; copy or download it again")
@@ -149,6 +149,10 @@ def test_a_file_that_was_not_readable_is_tried_again(tmp_path, sources):
     (tmp_path / "store" / "shard-00000.safetensors").unlink()
     made = _build(tmp_path / "store", [*sources, late, last])
     assert {row.filename: row.status for row in made.rows()}["late.mp4"] == "ok"
+
+
+def _times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
 def _content(folder):

@@ -281,6 +281,8 @@ class Store:
     def write_table(self) -> None:
         """Write ``recordings.csv``: what became of each recording, and which shard has it.
 
+        One that says so already is left alone.
+
         Raises
         ------
         StoreError
@@ -292,7 +294,9 @@ class Store:
         for row, place in self._walk():
             counted = (row.frames, row.frames_declared)
             writer.writerow([row.filename, row.status, row.reason, *counted, place.path.name])
-        files.write_text(self.folder / TABLE_NAME, table.getvalue())
+        path, text = self.folder / TABLE_NAME, table.getvalue()
+        if not path.is_file() or path.read_bytes() != text.encode():
+            files.write_text(path, text)
 
     def _walk(self, start: int = 0) -> Iterator[tuple[Row, Place]]:
         header = functools.lru_cache(HEADERS_KEPT)(self._header)
@@ -398,12 +402,12 @@ def fill(
     """
     files.make_folder(folder)
     view = View(outline, clip)
-    manifest = Manifest(outline=outline, clip=clip)
+    manifest, on_disk = Manifest(outline=outline, clip=clip), None
     standing: dict[str, Row | None] = {}
     if (folder / MANIFEST_NAME).exists():
-        manifest = _read_manifest(folder)
-        _check_settings(folder, manifest, view)
-        manifest, standing = _take_stock(folder, manifest, sources)
+        on_disk = _read_manifest(folder)
+        _check_settings(folder, on_disk, view)
+        manifest, standing = _take_stock(folder, on_disk, sources)
     # The reason of a file that could not be read says to copy it again: perhaps it was.
     todo = [
         source
@@ -422,11 +426,12 @@ def fill(
         finished += 1
         progress(finished, len(sources))
         if len(batch) == RECORDINGS_PER_SHARD or size >= BYTES_PER_SHARD:
-            manifest = _append(folder, manifest, batch)
+            manifest = on_disk = _append(folder, manifest, batch)
             batch, size = [], 0
     if batch:
-        manifest = _append(folder, manifest, batch)
-    files.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
+        manifest = on_disk = _append(folder, manifest, batch)
+    if manifest != on_disk:
+        _write_manifest(folder, manifest)
     made = Store(folder)
     made.write_table()
     return made
@@ -539,8 +544,12 @@ def _append(folder: Path, manifest: Manifest, batch: Sequence[Prepared]) -> Mani
     entries = [*manifest.shards, Shard(file=file, sha256=sha256, recordings=len(batch))]
     entries.sort(key=lambda entry: (len(entry.file), entry.file))
     manifest = manifest.model_copy(update={"shards": tuple(entries)})
-    files.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
+    _write_manifest(folder, manifest)
     return manifest
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    files.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
 
 
 def _check_settings(folder: Path, manifest: Manifest, view: View) -> None:
