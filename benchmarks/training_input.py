@@ -5,6 +5,7 @@ steps with 0 and with 1 worker, and the time that it waits for its next batch is
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="to measure, after the first two")
     args = parser.parse_args()
     recipe = read_recipe(args.recipe)
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         settings = SimulateSettings(count=args.count, stalled=0.3, seed=77)
@@ -53,7 +55,8 @@ def main() -> None:
         "What the training's input costs",
         f"{version()}, recipe {recipe.name}: clips of {recipe.clip.size} px and {frames:.0f} "
         f"frames on average, simulated, in batches of {recipe.training.batch_size}; {machine()}, "
-        f"{torch.get_num_threads()} threads for the net.",
+        f"{torch.get_num_threads()} threads for the net. The load average was {load:.1f} when it "
+        "began: the second table is that of a machine as busy.",
         [
             markdown(
                 ["part", "ms of CPU a clip"],
