@@ -40,7 +40,7 @@ def test_help_lists_every_command():
     command = [sys.executable, "-m", "stallscan.cli", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     commands = ("simulate", "select", "train", "reproduce", "predict", "evaluate", "report")
-    commands += ("demo", "doctor")
+    commands += ("demo", "doctor", "prepare")
     assert all(re.search(rf"^\W+{command} ", shown.stdout, re.M) for command in commands)
 
 
@@ -223,6 +223,64 @@ def test_simulate_says_what_is_missing(run, tmp_path, monkeypatch, words, senten
     assert sentence in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_prepare_makes_a_store_and_looks_after_it(run, corpus, bundle_dir, tmp_path):
+    made, out = tmp_path / "clips", tmp_path / "out"
+    (tmp_path / "bad.mp4").touch()
+    words = ("prepare", corpus / "train", tmp_path / "bad.mp4", "-o", made, "--processes", 0)
+    code, said, _ = run(*words, "--bundle", bundle_dir)
+    assert code == 0
+    assert f"4 ok, 1 unreadable -> {made}" in said
+    assert f"1 recordings have no clip; {made / 'recordings.csv'} says why" in said
+    code, said, _ = run("predict", made, "-o", out, "--bundle", bundle_dir)
+    assert code == 0
+    assert list(pd.read_csv(out / "predictions.csv")["status"]) == ["ok"] * 4 + ["unreadable"]
+    code, said, _ = run("prepare", "--verify", made)
+    assert code == 0
+    assert "every shard is as it was written" in said
+    path = made / "shard-00000.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    code, _, said = run("prepare", "--verify", made)
+    assert code == 2
+    assert f"{path}: this shard of the store is damaged" in said.replace("\n", " ")
+    assert "shard-00000.safetensors: 1 recordings are lost: 100003.mp4" in said
+    path.unlink()
+    code, said, _ = run(*words, "--bundle", bundle_dir)
+    assert code == 0
+    assert path.read_bytes() == content
+    code, _, said = run(*words, "--recipe", "third-place")
+    assert code == 2
+    assert '"size": 32' in said
+    assert '"size": 112' in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "nothing to prepare"),
+        (["."], "nothing to prepare"),
+        ([".", "-o", "made", "--bundle", "a", "--recipe", "b"], "give one of them"),
+        ([".", "--verify", "made"], "--verify only looks at a store"),
+        (["--verify", "made"], "not readable as the manifest of a store"),
+        ([".", "-o", "made"], "no recordings found"),
+    ],
+)
+def test_prepare_says_what_is_missing(run, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("prepare", *words)
+    assert code == 2
+    assert sentence in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("train", "default"), ("reproduce", "third-place")])
+def test_training_looks_for_clips_where_it_is_told(run, corpus, tmp_path, words):
+    nowhere = tmp_path / "nowhere"
+    code, _, err = run(*words, "--data", corpus, "--store", nowhere, "-o", tmp_path / "out")
+    assert code == 2
+    assert f"{nowhere / 'manifest.json'}: not readable as the manifest of a store" in err
 
 
 def test_doctor_finds_everything(run):

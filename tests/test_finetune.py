@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from stallscan import bundle, finetune
+from stallscan import bundle, finetune, inputs, store, video
 from stallscan.errors import InputError
 from tests import drawing
 
@@ -71,6 +71,17 @@ def test_a_bundle_that_learned_from_real_recordings_says_so(
     (made.parent / "simulation.json").touch()
     finetune.fine_tune(bundle_dir, [made], made / "labels.csv", tmp_path / "run", epochs=1)
     assert bundle.load(tmp_path / "run" / "bundle").spec.simulated
+
+
+def test_a_store_does_for_the_recordings(tuned, recordings, bundle_dir, tmp_path):
+    clips, run = tmp_path / "clips", tmp_path / "run"
+    sources = video.list_recordings([recordings])
+    store.build(clips, sources, *inputs.view_of(bundle_dir), processes=0)
+    finetune.fine_tune(bundle_dir, [clips], recordings / "labels.csv", run, epochs=1)
+    ours, theirs = (pd.read_csv(folder / "held_out.csv") for folder in (run, tuned[0]))
+    columns = ["filename", "stalled", "mouse", "score_before"]
+    assert ours[columns].equals(theirs[columns])
+    assert not (run / "store").exists()
 
 
 def test_labels_without_a_mouse_are_parted_by_recording_and_it_is_said(

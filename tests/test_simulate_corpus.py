@@ -314,7 +314,7 @@ def test_clips_come_with_the_tables_of_the_videos(videos, clips):
 
 def test_clips_show_what_the_videos_show(videos, clips):
     made = Store(clips[0] / "store")
-    assert made.manifest.failures == ()
+    assert made.failures() == []
     for row in range(4):
         name = f"{100000 + row}.mp4"
         source = Source(name, videos[0] / "train" / name)
@@ -346,7 +346,7 @@ def test_any_number_of_processes_gives_the_same_clips(clips, tmp_path, monkeypat
 
 
 def test_killed_clips_go_on_after_the_last_shard(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     _clips(whole, processes=1)
 
@@ -426,5 +426,4 @@ def test_a_label_stack_is_known_by_its_content(tmp_path):
 def test_the_published_rules_find_the_outline_of_clips_that_were_never_encoded(tmp_path, rule):
     clip = ClipSettings(size=32, channels="rgb")
     simulate_clips(tmp_path, SMALL, OutlineSettings(rule=rule), clip, processes=1)
-    manifest = Store(tmp_path / "store").manifest
-    assert not manifest.failures
+    assert not Store(tmp_path / "store").failures()

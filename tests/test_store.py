@@ -1,14 +1,22 @@
+import contextlib
+import csv
+import json
+import pickle
+import random
+import shutil
+
 import numpy as np
 import pytest
+import safetensors
 
-from stallscan import prepare, store
+from stallscan import files, prepare, store
 from stallscan.clip import ClipSettings
-from stallscan.errors import StoreError
+from stallscan.errors import InputError, StoreError
 from stallscan.outline import OutlineSettings
 from stallscan.prepare import View
 from stallscan.store import Store
 from stallscan.video import Source
-from tests import drawing
+from tests import drawing, memory
 
 CLIP = ClipSettings(size=24, channels="grey+mask")
 
@@ -39,7 +47,7 @@ def test_clips_come_back_as_prediction_makes_them(tmp_path, sources):
 
 
 def test_traits_are_kept_with_the_clips(tmp_path, sources, monkeypatch):
-    monkeypatch.setattr(store, "CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
     made = _build(tmp_path, sources)
     table = made.traits(["3.mp4", "0.mp4", "x.mp4"])
     for row, number in ((0, 3), (1, 0)):
@@ -47,24 +55,108 @@ def test_traits_are_kept_with_the_clips(tmp_path, sources, monkeypatch):
         assert tuple(table.iloc[row]) == pytest.approx(tuple(whole.clip.traits))
     assert len(table) == 2
     (tmp_path / made.manifest.shards[0].file).write_bytes(b"other")
-    store._check_hash.cache_clear()
     with pytest.raises(StoreError, match="damaged"):
         made.traits(["0.mp4"])
 
 
+def test_all_that_preparation_gave_comes_back_in_order(tmp_path, sources, monkeypatch):
+    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    made = _build(tmp_path, sources)
+    assert len(made) == 6
+    for start in (0, 3, 6):
+        found = list(made.stream(start))
+        assert len(found) == 6 - start
+        for ours, source in zip(found, sources[start:], strict=True):
+            _same(ours, prepare.one(source, [View(OutlineSettings(), CLIP)]))
+
+
+def _same(ours, theirs):
+    for name in ("source", "status", "reason", "frames", "frames_declared"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert len(ours.clips) == len(theirs.clips)
+    for one, other in zip(ours.clips, theirs.clips, strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+        assert one.pixels.flags.writeable
+        assert (one.box, one.traits) == (other.box, other.traits)
+
+
+def test_a_shard_is_a_safetensors_file_that_others_may_read(tmp_path, sources):
+    made = _build(tmp_path, sources)
+    (path,) = tmp_path.glob(store.SHARDS)
+    with safetensors.safe_open(path, framework="np") as opened:
+        assert sorted(opened.keys()) == [f"{i}.mp4" for i in range(5)]
+        assert np.array_equal(opened.get_tensor("3.mp4"), made.read("3.mp4"))
+    content = path.read_bytes()
+    assert int.from_bytes(content[:8], "little") % 8 == 0
+    assert path.stat().st_mode == (tmp_path / "manifest.json").stat().st_mode
+
+
+def test_a_store_goes_to_other_processes(tmp_path, sources):
+    made = _build(tmp_path, sources)
+    theirs = pickle.loads(pickle.dumps(made))
+    assert np.array_equal(theirs.read("1.mp4"), made.read("1.mp4"))
+
+
 def test_failures_are_kept_with_their_reason(tmp_path, sources):
-    (failure,) = _build(tmp_path, sources).manifest.failures
+    made = _build(tmp_path, sources)
+    (failure,) = made.failures()
     assert (failure.filename, failure.status) == ("x.mp4", "no_outline")
+    assert "no outline found" in failure.reason
+    assert made.count() == {"ok": 5, "no_outline": 1}
+
+
+def test_recordings_without_any_clip_make_a_store(tmp_path, sources):
+    made = _build(tmp_path, sources[2:3])
+    assert "x.mp4" not in made
+    assert [item.status for item in made.stream()] == ["no_outline"]
+    assert store.verify(tmp_path) == []
+
+
+def test_the_table_has_a_row_for_every_recording(tmp_path, sources):
+    _build(tmp_path, sources)
+    with (tmp_path / "recordings.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == store.TABLE_COLUMNS
+    assert [row["filename"] for row in rows] == [source.filename for source in sources]
+    assert [row["status"] for row in rows] == ["ok", "ok", "no_outline", "ok", "ok", "ok"]
+    assert rows[0] | {"filename": "", "reason": ""} == {
+        "filename": "",
+        "status": "ok",
+        "reason": "",
+        "frames": "4",
+        "frames_declared": "4",
+        "shard": "shard-00000.safetensors",
+    }
 
 
 def test_a_file_that_was_not_readable_is_tried_again(tmp_path, sources):
     late = Source("late.mp4", tmp_path / "late.mp4")
     made = _build(tmp_path / "store", [*sources, late])
-    assert [one.filename for one in made.manifest.failures] == ["x.mp4", "late.mp4"]
-    drawing.write(late.path, count=6)
+    assert [one.filename for one in made.failures()] == ["x.mp4", "late.mp4"]
+    before = _content(tmp_path / "store"), _times(tmp_path / "store")
+    _build(tmp_path / "store", [*sources, late])  # in vain: nothing is written twice
+    assert (_content(tmp_path / "store"), _times(tmp_path / "store")) == before
+    late.path.touch()
     made = _build(tmp_path / "store", [*sources, late])
+    assert made.failures()[1].reason.endswith("the file is empty; copy or download it again")
+    drawing.write(late.path, count=6)
+    last = Source("last.mp4", drawing.write(tmp_path / "last.mp4", count=5))
+    made = _build(tmp_path / "store", [*sources, late, last])
     assert "late.mp4" in made
-    assert [one.filename for one in made.manifest.failures] == ["x.mp4"]
+    assert [one.filename for one in made.failures()] == ["x.mp4"]
+    names = [source.filename for source in (*sources, late, last)]
+    assert [row.filename for row in made.rows()] == names
+    (tmp_path / "store" / "shard-00000.safetensors").unlink()
+    made = _build(tmp_path / "store", [*sources, late, last])
+    assert {row.filename: row.status for row in made.rows()}["late.mp4"] == "ok"
+
+
+def _times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def _content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_recordings_that_prediction_would_not_call_are_known(tmp_path):
@@ -77,7 +169,7 @@ def test_recordings_that_prediction_would_not_call_are_known(tmp_path):
 
 
 def test_an_interrupted_build_goes_on(tmp_path, sources, monkeypatch):
-    monkeypatch.setattr(store, "CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
 
     def stop(done, _of):
         if done == 5:
@@ -89,10 +181,30 @@ def test_an_interrupted_build_goes_on(tmp_path, sources, monkeypatch):
     resumed = _build(tmp_path / "a", sources, progress=lambda done, of: seen.append((done, of)))
     assert seen == [(4, 6), (5, 6), (6, 6)]
     assert resumed.manifest == _build(tmp_path / "b", sources).manifest
+    assert _content(tmp_path / "a") == _content(tmp_path / "b")
+
+
+def test_large_clips_fill_a_shard_sooner(tmp_path, sources, monkeypatch):
+    one = 4 * CLIP.size**2 * 2
+    monkeypatch.setattr(store, "BYTES_PER_SHARD", 2 * one)
+    made = _build(tmp_path, sources)
+    assert [entry.recordings for entry in made.manifest.shards] == [2, 3, 1]
+
+
+def test_another_recording_of_the_same_name_is_refused(tmp_path, sources):
+    moved = tmp_path / "moved"
+    shutil.copytree(sources[0].path.parent, moved / "a")
+    ours = [Source(source.filename, moved / "a" / source.filename) for source in sources[:2]]
+    _build(tmp_path / "store", ours)
+    with pytest.raises(StoreError, match=r"store: holds 0\.mp4 from .*moved/a/0\.mp4, now "):
+        _build(tmp_path / "store", sources)
+    (moved / "a").rename(moved / "b")
+    there = [Source(source.filename, moved / "b" / source.filename) for source in sources]
+    assert len(_build(tmp_path / "store", there)) == 6
 
 
 def test_a_store_is_filled_from_anywhere(tmp_path, sources, monkeypatch):
-    monkeypatch.setattr(store, "CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
     asked = []
 
     def make(todo):
@@ -108,14 +220,21 @@ def test_a_store_is_filled_from_anywhere(tmp_path, sources, monkeypatch):
 
 
 def test_differences_name_each_setting(tmp_path, sources):
-    manifest = _build(tmp_path, sources[:1]).manifest
-    assert manifest.differences(OutlineSettings(), CLIP) == []
-    other = CLIP.model_copy(update={"size": 48, "margin": 9})
-    assert manifest.differences(OutlineSettings(rule="third-place"), other) == [
+    made = _build(tmp_path, sources[:1])
+    assert made.manifest.differences(View(OutlineSettings(), CLIP)) == []
+    made.require(View(OutlineSettings(), CLIP), "us", "--ours")
+    other = View(
+        OutlineSettings(rule="third-place"), CLIP.model_copy(update={"size": 48, "margin": 9})
+    )
+    assert made.manifest.differences(other) == [
         "outline.rule is contour, not third-place",
         "clip.size is 24, not 48",
         "clip.margin is 5, not 9",
     ]
+    with pytest.raises(
+        StoreError, match=r"not those of them \(.*clip\.size is 24, not 48.* --theirs"
+    ):
+        made.require(other, "them", "--theirs")
 
 
 def test_other_settings_are_refused_and_both_shown(tmp_path, sources):
@@ -125,20 +244,228 @@ def test_other_settings_are_refused_and_both_shown(tmp_path, sources):
         store.build(tmp_path, sources, OutlineSettings(), other, processes=0)
 
 
-def test_a_flipped_byte_and_a_missing_shard_are_found(tmp_path, sources):
-    _build(tmp_path, sources)
-    (shard,) = tmp_path.glob("*.safetensors")
-    content = bytearray(shard.read_bytes())
-    content[-1] ^= 1
-    shard.write_bytes(content)
-    with pytest.raises(StoreError, match=r"shard-00000\.safetensors: .*damaged"):
-        Store(tmp_path).read("0.mp4")
-    shard.unlink()
+def test_a_full_disk_is_said_and_costs_no_shard_that_stands(tmp_path, sources, monkeypatch):
+    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"shard-00002\.safetensors: .*too large.* make room"):
+            _build(tmp_path / "a", sources)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    names = ["manifest.json", "shard-00000.safetensors", "shard-00001.safetensors"]
+    assert sorted(_content(tmp_path / "a")) == names
+    _build(tmp_path / "a", sources)
+    _build(tmp_path / "b", sources)
+    assert _content(tmp_path / "a") == _content(tmp_path / "b")
+
+
+# Damage
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, sources):
+    """A store of three shards, and what it holds."""
+    folder = tmp_path_factory.mktemp("whole") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+        made = _build(folder, sources)
+    return folder, {item.source.filename: item for item in made.stream()}
+
+
+def _read_all(folder, expected):
+    """Whether all that was written comes back; what comes back is never anything else."""
+    made = store.Store(folder)
+    assert [row.filename for row in made.rows()] == list(expected)
+    whole = True
+    for filename, item in expected.items():
+        assert (filename in made) == (item.clip is not None)
+        if item.clip is None:
+            continue
+        try:
+            pixels = made.read(filename)
+        except StoreError:
+            whole = False
+        else:
+            assert np.array_equal(pixels, item.clip.pixels)
+    return whole
+
+
+def _damage(path, rng):
+    """Flip one bit of a file, or cut it short, or make it longer."""
+    content = bytearray(path.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    kind = rng.choice(["header", "anywhere", "anywhere", "cut", "longer"])
+    if kind == "cut":
+        del content[rng.randrange(len(content)) :]
+    elif kind == "longer":
+        content += rng.randbytes(rng.randrange(1, 100))
+    else:
+        place = rng.randrange(header if kind == "header" else len(content))
+        content[place] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+    return f"{kind}, {len(content)} bytes"
+
+
+def test_what_is_read_of_a_damaged_store_is_right_or_refused(whole, tmp_path):
+    folder, expected = whole
+    rng = random.Random(7)
+    assert _read_all(folder, expected)
+    shards = sorted(path.name for path in folder.glob(store.SHARDS))
+    assert len(shards) == 3
+    for trial in range(150):
+        copy = tmp_path / str(trial)
+        shutil.copytree(folder, copy)
+        name = rng.choice(shards)
+        done = _damage(copy / name, rng)
+        (damage,) = store.verify(copy)
+        assert damage.file == name, done
+        assert f"{copy / name}: this shard of the store" in damage.what
+        with contextlib.suppress(StoreError):  # of what cannot even be opened
+            assert not _read_all(copy, expected), done
+        shutil.rmtree(copy)
+
+
+def test_a_damaged_manifest_is_refused_or_as_it_was(whole, tmp_path):
+    folder, expected = whole
+    rng = random.Random(8)
+    content = (folder / "manifest.json").read_bytes()
+    shutil.copytree(folder, tmp_path / "store")
+    for _ in range(150):
+        changed = bytearray(content)
+        changed[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        (tmp_path / "store" / "manifest.json").write_bytes(changed)
+        with contextlib.suppress(StoreError):
+            assert _read_all(tmp_path / "store", expected)
+
+
+@pytest.mark.parametrize("by", ["missing", "exchanged", "other store"])
+def test_files_that_are_not_where_they_were_are_named(whole, sources, tmp_path, by):
+    folder, expected = whole
+    copy = tmp_path / "store"
+    shutil.copytree(folder, copy)
+    first, second, _ = sorted(copy.glob(store.SHARDS))
+    if by == "missing":
+        second.unlink()
+        bad = [second]
+    elif by == "exchanged":
+        first.rename(tmp_path / "other")
+        second.rename(first)
+        (tmp_path / "other").rename(second)
+        bad = [first, second]
+    else:
+        _build(tmp_path / "other", sources[:2])
+        shutil.copy(tmp_path / "other" / first.name, second)
+        bad = [second]
+    damaged = store.verify(copy)
+    assert [damage.file for damage in damaged] == [path.name for path in bad]
+    lost = {"shard-00000.safetensors": ("0.mp4", "1.mp4")}
+    for damage in damaged:
+        assert damage.lost == 2
+        assert damage.recordings == lost.get(damage.file, ("x.mp4", "2.mp4"))
+    with pytest.raises(StoreError, match=bad[0].name):
+        _read_all(copy, expected)
+
+
+def test_pixels_that_go_bad_while_the_store_is_open_are_refused(whole, tmp_path):
+    folder, _ = whole
+    shutil.copytree(folder, tmp_path / "store")
+    made = store.Store(tmp_path / "store")
+    path = tmp_path / "store" / "shard-00000.safetensors"
+    content = path.read_bytes()
+    for damaged in (content[:-1], content[:-1] + bytes([content[-1] ^ 1]), b""):
+        path.write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"shard-00000\.safetensors: .*damaged"):
+            made.read("1.mp4")
+    path.unlink()
     with pytest.raises(StoreError, match=r"shard-00000\.safetensors: .*missing"):
-        Store(tmp_path).read("0.mp4")
+        made.read("1.mp4")
+
+
+def test_a_lost_shard_is_made_anew_in_its_place(whole, sources, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    folder, _ = whole
+    shutil.copytree(folder, tmp_path / "store")
+    path = tmp_path / "store" / "shard-00001.safetensors"
+    for content in (None, path.read_bytes()[:-1], b"", bytes(8) + path.read_bytes()[8:]):
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        asked = []
+        _build(tmp_path / "store", sources, progress=lambda *done, asked=asked: asked.append(done))
+        assert asked[0] == (4, 6)
+        assert _content(tmp_path / "store") == _content(folder)
+    assert len(caplog.messages) == 4
+    assert all("shard-00001.safetensors: this shard" in said for said in caplog.messages)
+
+
+def test_a_shard_of_another_version_is_refused(tmp_path, sources):
+    _build(tmp_path, sources[:1])
+    (path,) = tmp_path.glob(store.SHARDS)
+    content = path.read_bytes()
+    changed = content.replace(b"frames_declared", b"frames_announce")
+    path.write_bytes(changed)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    end = 8 + int.from_bytes(changed[:8], "little")
+    manifest["shards"][0]["sha256"] = files.sha256_of(changed[:end])
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match="another version of stallscan"):
+        store.Store(tmp_path)
+
+
+def test_a_store_of_the_first_format_is_refused(tmp_path, sources):
+    _build(tmp_path, sources[:1])
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    with pytest.raises(StoreError, match=r"manifest\.json: a store of format 1, .* format 2; rem"):
+        store.Store(tmp_path)
+
+
+def test_a_store_is_taken_by_itself(whole, sources, tmp_path):
+    folder, _ = whole
+    assert store.among([source.path for source in sources]) is None
+    assert len(store.among([folder])) == 6
+    with pytest.raises(InputError, match="is taken by itself"):
+        store.among([sources[0].path, folder])
+    # a list of downloads is no store
+    (tmp_path / "manifest.json").write_text("{}")
+    assert store.among([tmp_path]) is None
 
 
 def test_a_broken_manifest_is_said(tmp_path):
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(StoreError, match="not readable as the manifest"):
         Store(tmp_path)
+
+
+@pytest.mark.slow
+@memory.needs_proc
+def test_memory_does_not_grow_with_the_store(tmp_path):
+    script = """
+import sys
+from pathlib import Path
+import numpy as np
+from stallscan import store
+from stallscan.clip import Clip, ClipSettings
+from stallscan.outline import Box, OutlineSettings
+from stallscan.prepare import Prepared
+from stallscan.traits import Traits
+from stallscan.video import Source
+
+def make(todo):
+    random = np.random.default_rng(0)
+    for source in todo:
+        pixels = random.integers(0, 256, (60, 64, 64, 2), dtype=np.uint8)
+        clip = Clip(pixels, Box(0, 9, 0, 9), Traits(*range(13)))
+        yield Prepared(source, "ok", "", 60, 60, (clip,))
+
+sources = [Source(f"{index}.mp4", Path(f"{index}.mp4")) for index in range(int(sys.argv[2]))]
+settings = ClipSettings(size=64, channels="grey+mask")
+made = store.fill(Path(sys.argv[1]), sources, make, OutlineSettings(), settings)
+assert sum(1 for _ in made.stream()) == len(sources)
+"""
+    few = memory.peak_bytes(script, tmp_path / "few", 256)
+    many = memory.peak_bytes(script, tmp_path / "many", 1536)
+    assert many < few + 50e6  # their pixels take 630 MB more
+    assert many < 600e6

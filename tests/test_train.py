@@ -218,10 +218,23 @@ def test_a_folder_that_brings_its_clips_needs_no_recordings(clips_only, data, ru
     assert not (tmp_path / "made").exists()
 
 
+def test_clips_may_lie_elsewhere(clips_only, data, run, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (clips_only / "store").rename(elsewhere)
+    ours = train.prepare_data(
+        _recipe(), clips_only, tmp_path / "made", lambda _done, _of: None, elsewhere
+    )
+    theirs = train.prepare_data(_recipe(), data, run / "store", lambda _done, _of: None)
+    assert ours.sha256 == theirs.sha256
+    assert ours.store.folder == elsewhere
+    assert not (tmp_path / "made").exists()
+
+
 def test_clips_of_another_recipe_are_refused(clips_only, tmp_path):
     clip = RECIPE["clip"] | {"size": 32}
     with pytest.raises(
-        StoreError, match=r"recipe tiny \(clip\.size is 24, not 32\).* --clips --recipe tiny"
+        StoreError,
+        match=r"recipe tiny \(clip\.size is 24, not 32\).*simulate --clips' with --recipe tiny",
     ):
         train.train(_recipe(clip=clip), clips_only, tmp_path / "other")
 

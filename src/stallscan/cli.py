@@ -157,6 +157,88 @@ def select(
     _print(f"{selection} -> {out}")
 
 
+@app.command
+def prepare(
+    *paths: Path,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    bundle: str | None = None,
+    recipe: str | None = None,
+    verify: Path | None = None,
+    processes: int | None = None,
+) -> None:
+    """Cut the clips of recordings once, into a store that train and predict take in their place.
+
+    An interrupted run goes on where it was; recordings that stand in the store are not done again.
+
+    Parameters
+    ----------
+    paths
+        Recordings and folders of them: mp4, avi, mov, mkv, gif, tif, npy.
+    out
+        Folder for the store: shards of clips, manifest.json, and recordings.csv with what became of
+        each recording.
+    bundle
+        The bundle whose clips these are, a shipped one by name or a folder; default if neither
+        this nor --recipe is given.
+    recipe
+        Instead of it: a recipe file, or the name of a shipped one.
+    verify
+        A store: read every byte of it and name each shard that is not as it was written. Exits
+        with 2 if there is one.
+    processes
+        Decoding processes; one a core if not given.
+    """
+    from stallscan.errors import InputError
+
+    if verify is not None:
+        if paths or out or bundle or recipe:
+            raise InputError("--verify only looks at a store: stallscan prepare --verify STORE")
+        _verify(verify)
+        return
+    if not paths or out is None:
+        raise InputError(
+            "nothing to prepare; name recordings and a store: stallscan prepare PATH... -o STORE"
+        )
+    if bundle is not None and recipe is not None:
+        raise InputError("--bundle and --recipe both say how clips are made; give one of them")
+
+    from stallscan import store, video
+    from stallscan.prepare import View
+
+    if recipe is not None:
+        from stallscan import recipe as recipes
+
+        settings = recipes.read_recipe(recipe)
+        view = View(settings.outline, settings.clip)
+    else:
+        from stallscan import inputs
+
+        view = inputs.view_of(bundle or "default")
+    sources = video.list_recordings(paths)
+    with _progress("preparing clips") as progress:
+        made = store.build(out, sources, *view, processes, progress)
+    counts = ", ".join(f"{number} {status}" for status, number in sorted(made.count().items()))
+    _print(f"{counts} -> {out}")
+    if failures := len(made.failures()):
+        _print(f"{failures} recordings have no clip; {out / store.TABLE_NAME} says why")
+
+
+def _verify(folder: Path) -> None:
+    from stallscan import store
+    from stallscan.errors import StoreError
+    from stallscan.tables import listed
+
+    with _progress("verifying") as progress:
+        damaged = store.verify(folder, progress)
+    for one in damaged:
+        _say(f"error: {one.what}")
+        names = f": {listed(one.recordings)}" if one.recordings else ""
+        _say(f"{one.file}: {one.lost} recordings are lost{names}")
+    if damaged:
+        sys.exit(StoreError.exit_code)
+    _print(f"{folder}: every shard is as it was written")
+
+
 train_app = App(name="train", help_format="plaintext")
 app.command(train_app)
 
@@ -167,6 +249,7 @@ def train(
     *,
     data: Path,
     out: Out,
+    store: Path | None = None,
     epochs: int | None = None,
     limit: int | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
@@ -182,6 +265,8 @@ def train(
         Folder with train_metadata.csv, train_labels.csv, and train/ or store/ (clips).
     out
         The run folder: recipe, history, plots, bundle, and checkpoints until it is done.
+    store
+        The clips, where 'stallscan prepare' put them; --data then needs the tables only.
     epochs
         Epochs of each stage, instead of those of the recipe.
     limit
@@ -201,7 +286,7 @@ def train(
         settings = recipes.shorten(settings, epochs)
     with ranks.joined():
         with _progress("preparing clips") as progress:
-            summary = module.train(settings, data, out, progress=progress)
+            summary = module.train(settings, data, out, progress, store)
         if ranks.rank() == 0:
             for history in sorted(out.glob("fold-*/history.csv")) or [out / "history.csv"]:
                 plots.history(history, history.parent / "plots")
@@ -228,7 +313,7 @@ def fine_tune(
     Parameters
     ----------
     recordings
-        Files and folders.
+        Files and folders, or a store of their clips.
     from_
         The bundle to begin with: name of a shipped one, or a folder.
     labels
@@ -272,6 +357,7 @@ def reproduce(
     *,
     data: Path,
     out: Out,
+    store: Path | None = None,
     epochs: int | None = None,
     limit: int | None = None,
     size: int | None = None,
@@ -291,6 +377,8 @@ def reproduce(
     out
         Folder for all that is made: nets, calls, submission.csv, plots, metrics.json,
         reproduction.html.
+    store
+        The clips to train on, where 'stallscan prepare' put them; --data then needs no train/.
     epochs
         Epochs of each stage, instead of those of the approach.
     limit
@@ -309,7 +397,13 @@ def reproduce(
     changes = [] if limit is None else [f"data.limit={limit}"]
     changes += [] if size is None else [f"clip.size={size}"]
     made = module.run(
-        approach, data, out, _progress, changes=[*changes, *(set_ or [])], epochs=epochs
+        approach,
+        data,
+        out,
+        _progress,
+        changes=[*changes, *(set_ or [])],
+        epochs=epochs,
+        clips=store,
     )
     Console().print(writeup.as_table(made))
     for note in writeup.notes(made):
@@ -367,7 +461,7 @@ def predict(
     Parameters
     ----------
     paths
-        Recordings and folders of them: mp4, avi, mov, mkv, gif, tif, npy.
+        Recordings and folders of them: mp4, avi, mov, mkv, gif, tif, npy; or one store of clips.
     out
         Folder for predictions.csv, run.json and traits.csv.
     bundle

@@ -80,7 +80,7 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_of(content: bytes) -> str:
+def sha256_of(content: bytes | memoryview) -> str:
     """Hash of bytes, as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 

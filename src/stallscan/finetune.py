@@ -15,6 +15,7 @@ from stallscan.bundle import Bundle
 from stallscan.engine import TorchEngine
 from stallscan.errors import InputError
 from stallscan.metrics import Interval, Metrics, Scored
+from stallscan.prepare import View
 from stallscan.recipe import Recipe
 from stallscan.store import Store
 from stallscan.tables import MOUSE_COLUMNS, listed, read_labels
@@ -138,7 +139,7 @@ def fine_tune(
     start : str or Path
         The bundle to begin with: name of a shipped one, or a folder.
     recordings : sequence of str or Path
-        Files and folders, as `video.list_recordings` takes them.
+        Files and folders, as `video.list_recordings` takes them, or one store of their clips.
     labels : Path
         CSV with filename, stalled (0 or 1) and, better, a column that names the mouse.
     run : Path
@@ -264,13 +265,22 @@ def _prepare(
     folder: Path,
     progress: train.Progress,
 ) -> Store:
-    found = {source.filename: source for source in video.list_recordings(recordings)}
+    made = store.among(recordings)
+    if made is None:
+        found = {source.filename: source for source in video.list_recordings(recordings)}
+    else:
+        start = recipe.pretrained.file
+        made.require(View(recipe.outline, recipe.clip), f"the bundle {start}", f"--bundle {start}")
+        found = {row.filename: row.source for row in made.rows()}
     missing = sorted(set(table["filename"]) - found.keys())
     if missing:
         raise InputError(
             f"{len(missing)} of {len(table)} labelled recordings were not found: "
             f"{listed(missing)}; labels name recordings as they lie below the folder that is given"
         )
+    if made is not None:
+        progress(len(table), len(table))
+        return made
     sources = [found[name] for name in table["filename"]]
     return store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
 

@@ -487,7 +487,7 @@ def _training_loader(recipe: Recipe, parts: Parts, sampler: LengthSampler) -> An
         batch_sampler=sampler,
         collate_fn=Collate(recipe.net, pad=settings.lengths == "pad"),
         num_workers=settings.workers,
-        # A worker checks each shard of the store once: a new one in every epoch would do it again.
+        # A worker that is not forked takes seconds to start: once, and not in every epoch.
         persistent_workers=settings.workers > 0,
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from stallscan import bundle as bundles
-from stallscan import decide, drift, files, prepare, video
+from stallscan import decide, drift, files, inputs
 from stallscan.bundle import Bundle, Ensemble
 from stallscan.drift import Drift
 from stallscan.engine import TorchEngine
@@ -66,12 +66,12 @@ def predict(
     prevalence: float | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Summary:
-    """Score and call every recording in files and folders.
+    """Score and call every recording in files and folders, or in a store.
 
     Parameters
     ----------
     paths : sequence of str or Path
-        Files and folders, as `video.list_recordings` takes them.
+        Files and folders, as `video.list_recordings` takes them, or one store of their clips.
     out : Path
         Folder for ``predictions.csv``, ``run.json`` and ``traits.csv``, what was measured of each
         recording (`traits.Traits`).
@@ -89,11 +89,14 @@ def predict(
     ------
     InputError
         If there are no recordings, `out` cannot be written, or it holds another run.
+    StoreError
+        If a store is damaged, or its clips are not those of the bundle.
     BundleError
         If the bundle cannot be used.
     """
-    sources = video.list_recordings(paths)
     model = bundles.load_any(bundle)
+    given = inputs.find(paths, model.members, processes)
+    sources = given.sources
     calibrated_at = model.spec.prevalence
     if prevalence is not None:
         if not 0 < prevalence < 1:
@@ -105,8 +108,7 @@ def predict(
     _keep_traits(out, standing)
     files.write_json(out / RUN_NAME, run)
     engines = [TorchEngine(member) for member in model.members]
-    views = [member.spec.view for member in model.members]
-    todo = prepare.many(sources[len(standing) :], views, processes)
+    todo = given.stream(len(standing))
     calls: dict[str, int] = {}
     statuses: dict[str, int] = {}
 

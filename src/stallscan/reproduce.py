@@ -178,6 +178,7 @@ def run(
     *,
     changes: Sequence[str] = (),
     epochs: int | None = None,
+    clips: Path | None = None,
 ) -> Reproduction:
     """Do a published approach again: select, prepare, train, score, call, measure, write it up.
 
@@ -198,6 +199,8 @@ def run(
         Opens the display of a long stage.
     changes, epochs
         As in `plan`.
+    clips : Path, optional
+        A store of the clips to train on, where the data folder has no recordings.
 
     Raises
     ------
@@ -210,7 +213,7 @@ def run(
     _claim(out, approach, planned)
     clock = Clock(out / TIMES_NAME)
     first = next(iter(planned.values()))  # as all, in what concerns the recordings
-    prepared = _prepare(first, data, out, clock, display)
+    prepared = _prepare(first, data, clips, out, clock, display)
     members = [
         member
         for model in approach.models
@@ -274,11 +277,13 @@ def _claim(out: Path, approach: Approach, planned: dict[str, Recipe]) -> None:
     files.write_json(path, wanted)
 
 
-def _prepare(recipe: Recipe, data: Path, out: Path, clock: Clock, display: Display) -> train.Data:
+def _prepare(
+    recipe: Recipe, data: Path, clips: Path | None, out: Path, clock: Clock, display: Display
+) -> train.Data:
     """Select the recordings and make their clips, once for all nets."""
     name, folder = "select and prepare", out / "store"
     with clock.stage(name, folder) as sitting, display("preparing clips") as show:
-        return train.prepare_data(recipe, data, folder, _watched(show, sitting))
+        return train.prepare_data(recipe, data, folder, _watched(show, sitting), clips)
 
 
 def _train(

@@ -1,40 +1,50 @@
-"""The clip store: prepared clips on disk, in safetensors shards with a manifest.
+"""The clip store: a folder of prepared clips, in shards that a manifest names.
 
-A shard holds clips by their recording's name, and, in its header, their traits. The manifest names
-the shards with a hash of each, the settings the clips were made with, and the recordings that gave
-no clip, with the reason.
+What is known of a recording stands in the header of its shard (`shard`), also of one that gave no
+clip. The manifest has the settings that all clips were made with, and of each shard the hash of its
+header, which has the hash of each clip: no byte of a store can change unseen. To open a store only
+the headers are read; a clip is checked whenever it is read.
 """
 
+import collections
+import csv
 import functools
+import io
+import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
-import safetensors
-import safetensors.numpy
-from pydantic import Field
 
-from stallscan import files, prepare
-from stallscan.clip import ClipSettings
-from stallscan.errors import SettingsError, StoreError
+from stallscan import files, prepare, shard
+from stallscan.clip import Clip, ClipSettings
+from stallscan.errors import InputError, SettingsError, StoreError
 from stallscan.outline import OutlineSettings
 from stallscan.prepare import Prepared, View
 from stallscan.recording import Frames
 from stallscan.settings import Settings
+from stallscan.shard import Header, Place, Row
 from stallscan.traits import Traits
 from stallscan.video import Source
 
 MANIFEST_NAME = "manifest.json"
-# About 50 MB a shard at 64 px and 56 frames; what a kill can cost is at most one shard's work.
-CLIPS_PER_SHARD = 128
-# In the header of a shard, as JSON: by recording its traits, in the order of `Traits`, and, of one
-# that is not ok, its status. One key: safetensors writes several in any order.
-HEADER_KEY = "recordings"
+TABLE_NAME = "recordings.csv"
+TABLE_COLUMNS = ("filename", "status", "reason", "frames", "frames_declared", "shard")
+SHARD_NAME = "shard-{:05d}.safetensors"
+SHARDS = "shard-*.safetensors"
+# About 60 MB a shard at 64 px and 56 frames; what a kill can cost is at most one shard's work.
+RECORDINGS_PER_SHARD = 128
+# Large clips fill a shard sooner: it is in memory three times while it is written.
+BYTES_PER_SHARD = 128 * 2**20
+# Clips are read in the order of their shards more often than not.
+HEADERS_KEPT = 8
 # What became of a recording that may be mended by copying the file again.
 TRY_AGAIN = "unreadable"
 
+log = logging.getLogger("stallscan")
 Progress = Callable[[int, int], None]
 
 
@@ -46,49 +56,64 @@ class Shard(Settings):
     file : str
         Name inside the store.
     sha256 : str
-        Hash of the file.
-    frames : dict
-        Frames of each clip, by the recording's name.
+        Hash of its header.
+    recordings : int
+        How many have a row there.
     """
 
     file: str
     sha256: str
-    frames: dict[str, int]
-
-
-class Failure(Settings):
-    """A recording without a clip."""
-
-    filename: str
-    status: str
-    reason: str
+    recordings: int
 
 
 class Manifest(Settings):
     """What ``manifest.json`` holds."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     outline: OutlineSettings
     clip: ClipSettings
     shards: tuple[Shard, ...] = ()
-    failures: tuple[Failure, ...] = Field(default=())
 
-    def differences(self, outline: OutlineSettings, clip: ClipSettings) -> list[str]:
+    @property
+    def view(self) -> View:
+        """How the recordings are seen."""
+        return View(self.outline, self.clip)
+
+    def differences(self, view: View) -> list[str]:
         """Name each setting that these clips were made with and that is another one now."""
-        pairs: list[tuple[str, Settings, Settings]] = [
-            ("outline", self.outline, outline),
-            ("clip", self.clip, clip),
-        ]
         return [
             f"{group}.{name} is {was}, not {getattr(wanted, name)}"
-            for group, stands, wanted in pairs
+            for group, stands, wanted in zip(View._fields, self.view, view, strict=True)
             for name, was in stands
             if was != getattr(wanted, name)
         ]
 
 
+class Damage(NamedTuple):
+    """What is wrong with a shard.
+
+    Attributes
+    ----------
+    file : str
+        The shard.
+    what : str
+        One sentence: what is wrong with it, and what to do.
+    lost : int
+        Recordings that are lost with it.
+    recordings : tuple of str
+        Their names, as far as they are known.
+    """
+
+    file: str
+    what: str
+    lost: int
+    recordings: tuple[str, ...]
+
+
 class Store:
     """Clips on disk, read one at a time.
+
+    No file is kept open, so a store may be handed to other processes.
 
     Parameters
     ----------
@@ -98,20 +123,37 @@ class Store:
     Raises
     ------
     StoreError
-        If there is no readable manifest.
+        If there is no readable manifest, or a shard is missing or not the one that was written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = _read_manifest(folder)
-        self._shard = {name: shard for shard in self.manifest.shards for name in shard.frames}
+        self._shards = {folder / entry.file: entry for entry in self.manifest.shards}
+        self._places: dict[str, Place] = {}  # in the order in which they were first given
+        settled: set[str] = set()
+        for entry in self.manifest.shards:
+            header = _read_header(folder, self.manifest, entry)
+            for row, place in zip(header.rows, header.places, strict=True):
+                # The last row counts. One that was tried again in vain may yet come after the one
+                # of the success: a shard that is made anew has the place of the one that was lost.
+                if row.status != TRY_AGAIN:
+                    settled.add(row.filename)
+                elif row.filename in settled:
+                    continue
+                self._places[row.filename] = place
 
     def __contains__(self, filename: str) -> bool:
-        return filename in self._shard
+        place = self._places.get(filename)
+        return place is not None and bool(place.sha256)
+
+    def __len__(self) -> int:
+        """Count the recordings, with and without a clip."""
+        return len(self._places)
 
     def frames(self, filename: str) -> int:
         """Count the frames of a clip without reading it."""
-        return self._shard[filename].frames[filename]
+        return self._places[filename].frames
 
     def read(self, filename: str) -> Frames:
         """Read one clip.
@@ -124,13 +166,44 @@ class Store:
         Raises
         ------
         StoreError
-            If its shard is missing or is not the one that was written.
+            If its shard is missing, or its pixels are not those that were written.
         """
-        path = self.folder / self._shard[filename].file
-        _check_hash(path, self._shard[filename].sha256)
-        with safetensors.safe_open(path, framework="np") as shard:
-            clip: Frames = shard.get_tensor(filename)
-        return clip
+        return shard.read_clip(self._places[filename], self.manifest.clip)
+
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Give what is known of each recording, in the order in which they were first given.
+
+        Parameters
+        ----------
+        start : int
+            So many are left out at the beginning.
+
+        Raises
+        ------
+        StoreError
+            If a shard is missing or not the one that was written.
+        """
+        return (row for row, _ in self._walk(start))
+
+    def stream(self, start: int = 0) -> Iterator[Prepared]:
+        """Give back what `prepare.one` gave, in the order of `rows`; one recording is in memory.
+
+        Parameters
+        ----------
+        start : int
+            So many are left out at the beginning.
+
+        Raises
+        ------
+        StoreError
+            As `rows` and `read`.
+        """
+        for row in self.rows(start):
+            clips: tuple[Clip, ...] = ()
+            if row.box is not None and row.traits is not None:
+                clips = (Clip(self.read(row.filename), row.box, row.traits),)
+            counted = (row.frames, row.frames_declared)
+            yield Prepared(row.source, row.status, row.reason, *counted, clips)
 
     def traits(self, filenames: Iterable[str]) -> pd.DataFrame:
         """Give what was measured of recordings when their clips were made.
@@ -138,15 +211,14 @@ class Store:
         Returns
         -------
         DataFrame
-            A row for each name, columns as in `Traits`; empty if the store was made by a stallscan
-            that did not measure them.
+            A row for each name that has a clip, columns as in `Traits`.
 
         Raises
         ------
         StoreError
-            As `read`.
+            As `rows`.
         """
-        known = self._headers("traits")
+        known = {row.filename: row.traits for row in self.rows() if row.traits is not None}
         rows = [known[name] for name in filenames if name in known]
         return pd.DataFrame(rows, columns=list(Traits._fields))
 
@@ -156,20 +228,108 @@ class Store:
         Raises
         ------
         StoreError
-            As `read`.
+            As `rows`.
         """
-        return self._headers("status")
+        return {
+            row.filename: row.status for row in self.rows() if row.has_clip and row.status != "ok"
+        }
 
-    def _headers(self, what: Literal["traits", "status"]) -> dict[str, Any]:
-        """Join what the headers of all shards hold."""
-        joined: dict[str, Any] = {}
-        for shard in self.manifest.shards:
-            path = self.folder / shard.file
-            _check_hash(path, shard.sha256)
-            with safetensors.safe_open(path, framework="np") as opened:
-                header = json.loads((opened.metadata() or {}).get(HEADER_KEY, "{}"))
-            joined |= header.get(what, {})
-        return joined
+    def failures(self) -> list[Row]:
+        """Give the rows of the recordings without a clip.
+
+        Raises
+        ------
+        StoreError
+            As `rows`.
+        """
+        return [row for row in self.rows() if not row.has_clip]
+
+    def count(self) -> dict[str, int]:
+        """Count the recordings by status.
+
+        Raises
+        ------
+        StoreError
+            As `rows`.
+        """
+        return dict(collections.Counter(row.status for row in self.rows()))
+
+    def require(self, view: View, whose: str, option: str) -> None:
+        """Refuse clips that were made with other settings.
+
+        Parameters
+        ----------
+        view : View
+            The settings that are asked for.
+        whose : str
+            Who asks: ``the recipe default``.
+        option : str
+            What `stallscan prepare` is to be given for such clips: ``--recipe default``.
+
+        Raises
+        ------
+        StoreError
+            If they differ; each setting that does is shown as it is and as it should be.
+        """
+        if differences := self.manifest.differences(view):
+            raise StoreError(
+                f"{self.folder}: its clips are not those of {whose} ({'; '.join(differences)}); "
+                f"'stallscan prepare' or 'stallscan simulate --clips' with {option} makes them "
+                "anew in another folder"
+            )
+
+    def write_table(self) -> None:
+        """Write ``recordings.csv``: what became of each recording, and which shard has it.
+
+        One that says so already is left alone.
+
+        Raises
+        ------
+        StoreError
+            As `rows`.
+        """
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(TABLE_COLUMNS)
+        for row, place in self._walk():
+            counted = (row.frames, row.frames_declared)
+            writer.writerow([row.filename, row.status, row.reason, *counted, place.path.name])
+        path, text = self.folder / TABLE_NAME, table.getvalue()
+        if not path.is_file() or path.read_bytes() != text.encode():
+            files.write_text(path, text)
+
+    def _walk(self, start: int = 0) -> Iterator[tuple[Row, Place]]:
+        header = functools.lru_cache(HEADERS_KEPT)(self._header)
+        for place in itertools.islice(self._places.values(), start, None):
+            yield header(place.path).rows[place.row], place
+
+    def _header(self, path: Path) -> Header:
+        return _read_header(self.folder, self.manifest, self._shards[path])
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a folder is a store: it has a manifest and a shard."""
+    path = Path(path)
+    return (path / MANIFEST_NAME).is_file() and any(path.glob(SHARDS))
+
+
+def among(paths: Sequence[str | Path]) -> Store | None:
+    """Open the store that is given in place of recordings; None if none of the paths is one.
+
+    Raises
+    ------
+    InputError
+        If it is given together with something else.
+    StoreError
+        As `Store`.
+    """
+    found = [Path(path) for path in paths if is_store(path)]
+    if found and len(paths) > 1:
+        raise InputError(
+            f"{found[0]}: a store of clips is taken by itself; run the command once for it and "
+            "once for the rest"
+        )
+    return Store(found[0]) if found else None
 
 
 def build(
@@ -187,7 +347,7 @@ def build(
     folder : Path
         Of the store; made if missing.
     sources : sequence of Source
-        The recordings; failures become lines of the manifest.
+        The recordings, each name once; those that give no clip become rows, too.
     outline, clip
         Settings; those of a store that exists must be the same.
     processes : int, optional
@@ -198,7 +358,7 @@ def build(
     Raises
     ------
     StoreError
-        If the folder holds a store that was made with other settings.
+        If the folder holds a store that was made with other settings or of other recordings.
     InputError
         If the folder cannot be written.
     """
@@ -216,12 +376,15 @@ def fill(
 ) -> Store:
     """Fill a store with clips, wherever they come from; those that stand there are not made again.
 
+    A shard that is missing or whose header is damaged is made anew, as far as `sources` has its
+    recordings; pixels are not looked at (`verify` does that).
+
     Parameters
     ----------
     folder : Path
         Of the store; made if missing.
     sources : sequence of Source
-        All recordings that the store is to hold.
+        All recordings that the store is to hold, each name once.
     make : callable
         Given the recordings that are not in the store yet, yields what becomes of them, in their
         order.
@@ -233,92 +396,202 @@ def fill(
     Raises
     ------
     StoreError
-        If the folder holds a store that was made with other settings.
+        If the folder holds a store that was made with other settings or of other recordings.
     InputError
         If the folder cannot be written.
     """
     files.make_folder(folder)
-    manifest = Manifest(outline=outline, clip=clip)
+    view = View(outline, clip)
+    manifest, on_disk = Manifest(outline=outline, clip=clip), None
+    standing: dict[str, Row | None] = {}
     if (folder / MANIFEST_NAME).exists():
-        manifest = _read_manifest(folder)
-        _check_settings(folder, manifest, outline, clip)
-    done = {name for shard in manifest.shards for name in shard.frames}
+        on_disk = _read_manifest(folder)
+        _check_settings(folder, on_disk, view)
+        manifest, standing = _take_stock(folder, on_disk, sources)
     # The reason of a file that could not be read says to copy it again: perhaps it was.
-    kept = tuple(failure for failure in manifest.failures if failure.status != TRY_AGAIN)
-    manifest = manifest.model_copy(update={"failures": kept})
-    done |= {failure.filename for failure in kept}
-    todo = [source for source in sources if source.filename not in done]
+    todo = [
+        source
+        for source in sources
+        if source.filename not in standing or standing[source.filename] is not None
+    ]
     finished = len(sources) - len(todo)
     progress(finished, len(sources))
     batch: list[Prepared] = []
+    size = 0
     for prepared in make(todo):
-        batch.append(prepared)
+        before = standing.get(prepared.source.filename)
+        if before is None or Row.of(prepared) != before:
+            batch.append(prepared)
+            size += prepared.clip.pixels.nbytes if prepared.clip else 0
         finished += 1
         progress(finished, len(sources))
-        if len(batch) == CLIPS_PER_SHARD:
-            manifest = _append(folder, manifest, batch)
-            batch = []
-    if batch or not (folder / MANIFEST_NAME).exists():
-        _append(folder, manifest, batch)
-    return Store(folder)
+        if len(batch) == RECORDINGS_PER_SHARD or size >= BYTES_PER_SHARD:
+            manifest = on_disk = _append(folder, manifest, batch)
+            batch, size = [], 0
+    if batch:
+        manifest = on_disk = _append(folder, manifest, batch)
+    if manifest != on_disk:
+        _write_manifest(folder, manifest)
+    made = Store(folder)
+    made.write_table()
+    return made
+
+
+def verify(folder: Path, progress: Progress = lambda _done, _of: None) -> list[Damage]:
+    """Read every byte of a store, and say which shards are not as they were written.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the store.
+    progress : callable
+        Called with how many recordings are looked at, of how many.
+
+    Returns
+    -------
+    list of Damage
+        Empty if all is well.
+
+    Raises
+    ------
+    StoreError
+        If there is no readable manifest.
+    """
+    manifest = _read_manifest(folder)
+    total = sum(entry.recordings for entry in manifest.shards)
+    done = 0
+    found = []
+    for entry in manifest.shards:
+        progress(done, total)
+        try:
+            header = _read_header(folder, manifest, entry)
+        except StoreError as error:
+            names = _listed_in_table(folder, entry.file)
+            found.append(Damage(entry.file, str(error), entry.recordings, names))
+            done += entry.recordings
+            continue
+        what, lost = "", []
+        for row, place in zip(header.rows, header.places, strict=True):
+            try:
+                if row.has_clip:
+                    shard.read_clip(place, manifest.clip)
+            except StoreError as error:
+                what = str(error)
+                lost.append(row.filename)
+            done += 1
+            progress(done, total)
+        if lost:
+            found.append(Damage(entry.file, what, len(lost), tuple(lost)))
+    progress(total, total)
+    return found
+
+
+def _take_stock(
+    folder: Path, manifest: Manifest, sources: Sequence[Source]
+) -> tuple[Manifest, dict[str, Row | None]]:
+    """Find what a store holds already.
+
+    Returns
+    -------
+    manifest : Manifest
+        Without the shards that must be made anew.
+    standing : dict
+        By the recording's name its row, if it is to be tried again, and else None.
+    """
+    given = {source.filename: source.path for source in sources}
+    kept: list[Shard] = []
+    standing: dict[str, Row | None] = {}
+    for entry in manifest.shards:
+        try:
+            header = _read_header(folder, manifest, entry)
+        except StoreError:
+            log.warning(
+                "%s: this shard of the store is missing or damaged; of its %d recordings those "
+                "that are given are made anew",
+                folder / entry.file,
+                entry.recordings,
+            )
+            continue
+        kept.append(entry)
+        for row in header.rows:
+            _check_path(folder, row, given.get(row.filename))
+            if row.status != TRY_AGAIN:
+                standing[row.filename] = None
+            elif row.filename not in standing or standing[row.filename] is not None:
+                standing[row.filename] = row
+    return manifest.model_copy(update={"shards": tuple(kept)}), standing
+
+
+def _check_path(folder: Path, row: Row, given: Path | None) -> None:
+    """Refuse another recording of the same name; one that was moved is the same."""
+    if given is None or str(given) == row.path:
+        return
+    before = Path(row.path)
+    if before.exists() and given.exists() and not before.samefile(given):
+        raise StoreError(
+            f"{folder}: holds {row.filename} from {before}, now {given} is given; choose another "
+            "folder for the store, or give the folder above both"
+        )
 
 
 def _append(folder: Path, manifest: Manifest, batch: Sequence[Prepared]) -> Manifest:
     """Write a shard, then the manifest that names it."""
-    made = [(item.source.filename, item.clip, item.status) for item in batch if item.clip]
-    clips = {name: clip.pixels for name, clip, _ in made}
-    header = {
-        "traits": {name: clip.traits for name, clip, _ in made},
-        "status": {name: status for name, _, status in made if status != "ok"},
-    }
-    failed = [
-        Failure(filename=item.source.filename, status=item.status, reason=item.reason)
-        for item in batch
-        if item.clip is None
-    ]
-    shards = list(manifest.shards)
-    if clips:
-        path = folder / f"shard-{len(shards):05d}.safetensors"
-        with files.atomic_path(path) as temporary:
-            safetensors.numpy.save_file(clips, temporary, {HEADER_KEY: json.dumps(header)})
-        frames = {name: len(pixels) for name, pixels in clips.items()}
-        shards.append(Shard(file=path.name, sha256=files.sha256(path), frames=frames))
-    manifest = manifest.model_copy(
-        update={"shards": tuple(shards), "failures": (*manifest.failures, *failed)}
-    )
-    files.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
+    # The first that is free: a shard that is made anew takes the place of the one that was lost.
+    taken = {entry.file for entry in manifest.shards}
+    names = map(SHARD_NAME.format, itertools.count())
+    file = next(name for name in names if name not in taken)
+    sha256 = shard.write(folder / file, batch, manifest.view)
+    entries = [*manifest.shards, Shard(file=file, sha256=sha256, recordings=len(batch))]
+    entries.sort(key=lambda entry: (len(entry.file), entry.file))
+    manifest = manifest.model_copy(update={"shards": tuple(entries)})
+    _write_manifest(folder, manifest)
     return manifest
 
 
-def _check_settings(
-    folder: Path, manifest: Manifest, outline: OutlineSettings, clip: ClipSettings
-) -> None:
-    stands: list[Settings] = [manifest.outline, manifest.clip]
-    wanted: list[Settings] = [outline, clip]
-    if stands != wanted:
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    files.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
+
+
+def _check_settings(folder: Path, manifest: Manifest, view: View) -> None:
+    if manifest.view != view:
         raise StoreError(
-            f"{folder}: the clips were made with {_show(stands)}, now {_show(wanted)} are asked "
-            "for; remove the folder or choose another"
+            f"{folder}: the clips were made with {_show(manifest.view)}, now {_show(view)} are "
+            "asked for; remove the folder or choose another"
         )
 
 
-def _show(settings: Sequence[Settings]) -> str:
-    return json.dumps([one.model_dump(mode="json") for one in settings])
+def _show(view: View) -> str:
+    return json.dumps([settings.model_dump(mode="json") for settings in view])
 
 
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("format") == 1:
+            raise StoreError(
+                f"{path}: a store of format 1, this stallscan reads format 2; remove the folder "
+                "and make the store again"
+            )
         return Manifest.parse(content, str(path))
     except (OSError, ValueError, TypeError, SettingsError) as error:
         raise StoreError(f"{path}: not readable as the manifest of a store ({error})") from None
 
 
-@functools.cache
-def _check_hash(path: Path, sha256: str) -> None:
-    """Hash a shard once a process; reading never returns pixels that were not written."""
-    if not path.is_file():
-        raise StoreError(f"{path}: this shard of the store is missing; make the store again")
-    if files.sha256(path) != sha256:
-        raise StoreError(f"{path}: this shard of the store is damaged; make the store again")
+def _read_header(folder: Path, manifest: Manifest, entry: Shard) -> Header:
+    """Read the header of a shard, and make sure that it is of this store."""
+    path = folder / entry.file
+    header = shard.read_header(path, entry.sha256)
+    if header.view != manifest.view or len(header.rows) != entry.recordings:
+        raise shard.refusal(path, f"is not as {MANIFEST_NAME} describes it")
+    return header
+
+
+def _listed_in_table(folder: Path, file: str) -> tuple[str, ...]:
+    """Names of the recordings of a shard by the store's table; none where that does not know."""
+    path = folder / TABLE_NAME
+    try:
+        with path.open(encoding="utf-8", newline="") as table:
+            return tuple(row["filename"] for row in csv.DictReader(table) if row["shard"] == file)
+    except (OSError, ValueError, KeyError, csv.Error):
+        return ()

@@ -35,7 +35,8 @@ from stallscan import (
 from stallscan.bundle import BundleSpec
 from stallscan.drift import Reference
 from stallscan.ensemble import EnsembleSettings
-from stallscan.errors import InputError, StoreError
+from stallscan.errors import InputError
+from stallscan.prepare import View
 from stallscan.recipe import Recipe
 from stallscan.store import Store
 from stallscan.tables import HELD_OUT_NAME, OUT_OF_FOLD_NAME, listed, read_labels, read_metadata
@@ -83,7 +84,7 @@ class Data:
                 "%d of %d recordings gave no clip and are left out; %s says why",
                 len(wanted) - len(usable),
                 len(wanted),
-                made.folder / store.MANIFEST_NAME,
+                made.folder / store.TABLE_NAME,
             )
         not_ok = made.not_ok()
         judged = usable[~usable["filename"].isin(not_ok)].reset_index(drop=True)
@@ -135,7 +136,11 @@ class Summary:
 
 
 def train(
-    recipe: Recipe, data: Path, run: Path, progress: Progress = lambda _done, _of: None
+    recipe: Recipe,
+    data: Path,
+    run: Path,
+    progress: Progress = lambda _done, _of: None,
+    clips: Path | None = None,
 ) -> Summary:
     """Train a net as the recipe says and write its bundle into the run folder.
 
@@ -153,6 +158,8 @@ def train(
         The run folder.
     progress : callable
         Called with how many recordings are prepared, of how many.
+    clips : Path, optional
+        A store of the recordings' clips, where the data folder has neither.
 
     Raises
     ------
@@ -161,7 +168,7 @@ def train(
     """
     with ranks.first_process_first():
         claim(run, recipe)
-        prepared = prepare_data(recipe, data, run / "store", progress)
+        prepared = prepare_data(recipe, data, run / "store", progress, clips)
     return train_prepared(recipe, prepared, run)
 
 
@@ -209,17 +216,30 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
     return _summary(run, specs, held_out)
 
 
-def prepare_data(recipe: Recipe, data: Path, folder: Path, progress: Progress) -> Data:
+def prepare_data(
+    recipe: Recipe, data: Path, folder: Path, progress: Progress, clips: Path | None = None
+) -> Data:
     """Select and prepare the recordings of a data folder.
 
-    A data folder that brings its clips in ``store/`` needs no recordings.
+    Parameters
+    ----------
+    recipe : Recipe
+        The experiment.
+    data : Path
+        As in `train`. One that brings its clips in ``store/`` needs no recordings.
+    folder : Path
+        For the store of the clips that are made.
+    progress : callable
+        Called with how many recordings are prepared, of how many.
+    clips : Path, optional
+        A store that has the clips already.
 
     Raises
     ------
     InputError
         If tables are missing or wrong, or too few recordings are left.
     StoreError
-        If the clips that the data folder brings were made with other settings.
+        If the clips that are there already were made with other settings.
     """
     table = catalogs.join_labels(
         read_metadata(_table(data, "train_metadata.csv")),
@@ -234,24 +254,17 @@ def prepare_data(recipe: Recipe, data: Path, folder: Path, progress: Progress) -
     if recipe.data.limit:
         wanted = catalogs.limit(wanted, recipe.data.limit, recipe.data_seed)
     simulated = (data / "simulation.json").is_file()
-    if (data / "store" / store.MANIFEST_NAME).is_file():
-        made = _open_store(data / "store", recipe)
+    if clips is None and (data / "store" / store.MANIFEST_NAME).is_file():
+        clips = data / "store"
+    if clips is not None:
+        made = Store(clips)
+        view = View(recipe.outline, recipe.clip)
+        made.require(view, f"the recipe {recipe.name}", f"--recipe {recipe.name}")
         progress(len(wanted), len(wanted))
     else:
         sources = [Source(name, data / "train" / name) for name in wanted["filename"]]
         made = store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
     return Data.of(made, wanted, selected, simulated)
-
-
-def _open_store(folder: Path, recipe: Recipe) -> Store:
-    made = Store(folder)
-    if differences := made.manifest.differences(recipe.outline, recipe.clip):
-        raise StoreError(
-            f"{folder}: its clips are not those of the recipe {recipe.name} "
-            f"({'; '.join(differences)}); 'stallscan simulate FOLDER --clips --recipe "
-            f"{recipe.name}' makes them anew in another folder"
-        )
-    return made
 
 
 def _table(data: Path, name: str) -> Path:
@@ -260,7 +273,7 @@ def _table(data: Path, name: str) -> Path:
             return path
     raise InputError(
         f"{data}: {name} is missing; a data folder holds train_metadata.csv, train_labels.csv "
-        "and the recordings in train/, or their clips in store/"
+        "and the recordings in train/, or their clips in store/ (a store elsewhere: --store)"
     )
 
 

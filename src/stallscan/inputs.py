@@ -1,0 +1,96 @@
+"""What a command is given to look at: recordings, or a store of their clips."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stallscan import bundle as bundles
+from stallscan import prepare, store, video
+from stallscan.bundle import Bundle
+from stallscan.errors import InputError
+from stallscan.prepare import Prepared, View
+from stallscan.store import Store
+from stallscan.video import Source
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Recordings, and the way to their clips.
+
+    Attributes
+    ----------
+    sources : sequence of Source
+        In order.
+    stream : callable
+        Given how many to leave out at the beginning, yields what becomes of the others, in order.
+    """
+
+    sources: Sequence[Source]
+    stream: Callable[[int], Iterator[Prepared]]
+
+
+def find(
+    paths: Sequence[str | Path], members: Sequence[Bundle], processes: int | None = None
+) -> Inputs:
+    """Find recordings and how each of some bundles is shown them.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        Files and folders, as `video.list_recordings` takes them, or one store.
+    members : sequence of Bundle
+        A clip is made for each.
+    processes : int, optional
+        That decode, as in `prepare.many`.
+
+    Raises
+    ------
+    InputError
+        If there are no recordings, or a store and something else.
+    StoreError
+        If the store is damaged, or its clips are not those of every bundle.
+    """
+    made = store.among(paths)
+    if made is None:
+        sources = video.list_recordings(paths)
+        views = [member.spec.view for member in members]
+        return Inputs(sources, lambda start: prepare.many(sources[start:], views, processes))
+    for member in members:
+        made.require(member.spec.view, f"the bundle {member.label}", f"--bundle {member.path}")
+    return Inputs(
+        [row.source for row in made.rows()], functools.partial(_stream, made, len(members))
+    )
+
+
+def view_of(which: str | Path) -> View:
+    """Say how a bundle is shown recordings, or all members of an ensemble alike.
+
+    Parameters
+    ----------
+    which : str or Path
+        Name of a shipped bundle, or the folder of a bundle or ensemble.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be used.
+    InputError
+        If members see recordings differently.
+    """
+    members = bundles.load_any(which).members
+    seeing: dict[View, list[str]] = {}
+    for member in members:
+        seeing.setdefault(member.spec.view, []).append(str(member.path))
+    if len(seeing) > 1:
+        raise InputError(
+            f"{which}: the members of this ensemble see recordings differently, and a store has "
+            f"clips of one kind; make one for each: --bundle "
+            f"{', or --bundle '.join(paths[0] for paths in seeing.values())}"
+        )
+    return members[0].spec.view
+
+
+def _stream(made: Store, views: int, start: int) -> Iterator[Prepared]:
+    """Give what is in a store from `start` on, with its clip once for each of so many views."""
+    return (replace(prepared, clips=views * prepared.clips) for prepared in made.stream(start))
