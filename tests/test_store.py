@@ -194,9 +194,11 @@ def test_large_clips_fill_a_shard_sooner(tmp_path, sources, monkeypatch):
 def test_another_recording_of_the_same_name_is_refused(tmp_path, sources):
     moved = tmp_path / "moved"
     shutil.copytree(sources[0].path.parent, moved / "a")
-    ours = [Source(source.filename, moved / "a" / source.filename) for source in sources[:2]]
-    _build(tmp_path / "store", ours)
-    with pytest.raises(StoreError, match=r"store: holds 0\.mp4 from .*moved/a/0\.mp4, now "):
+    ours = [Source(source.filename, moved / "a" / source.filename) for source in sources]
+    _build(tmp_path / "store", ours[:2])
+    assert len(_build(tmp_path / "store", sources[:3])) == 3  # a copy is the same recording
+    drawing.write(ours[0].path, seed=9)
+    with pytest.raises(StoreError, match=r"store: holds 0\.mp4 from .*moved/a/0\.mp4, and "):
         _build(tmp_path / "store", sources)
     (moved / "a").rename(moved / "b")
     there = [Source(source.filename, moved / "b" / source.filename) for source in sources]

@@ -8,6 +8,7 @@ the headers are read; a clip is checked whenever it is read.
 
 import collections
 import csv
+import filecmp
 import functools
 import io
 import itertools
@@ -523,14 +524,14 @@ def _take_stock(
 
 
 def _check_path(folder: Path, row: Row, given: Path | None) -> None:
-    """Refuse another recording of the same name; one that was moved is the same."""
+    """Refuse another recording of the same name; one that was moved or copied is the same."""
     if given is None or str(given) == row.path:
         return
     before = Path(row.path)
-    if before.exists() and given.exists() and not before.samefile(given):
+    if before.is_file() and given.is_file() and not filecmp.cmp(before, given, shallow=False):
         raise StoreError(
-            f"{folder}: holds {row.filename} from {before}, now {given} is given; choose another "
-            "folder for the store, or give the folder above both"
+            f"{folder}: holds {row.filename} from {before}, and {given} is another recording; "
+            "choose another folder for the store, or give the folder above both"
         )
 
 
