@@ -67,6 +67,11 @@ class _Wider(NamedTuple):
     types: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
 
+    def words(self) -> tuple[str, ...]:
+        """Say it for the record: the kinds in one, because there are dozens."""
+        rest = f"all but {', '.join(_PRODUCTS)}"
+        return ((rest,) if self.types else ()) + self.names
+
 
 def export(
     which: str | Path,
@@ -180,7 +185,7 @@ def _export_int8(bundle: Bundle, labelled: _Labelled, limit: float) -> Export:
             made = _describe(bundle, xml, wanted, logits, limit, change, wider)
             if not made.exceeds:
                 break
-            log.info("int8, with %s at f32: %s", ", ".join(made.wider) or "nothing", made.exceeds)
+            log.info("int8, with %s at f32: %s", "; ".join(made.wider) or "nothing", made.exceeds)
         _refuse_if_exceeds(made, bundle, "int8")
         _place(bundle, made, xml, "int8")
     return made
@@ -242,9 +247,16 @@ def _convert(net: torch.nn.Module, spec: BundleSpec) -> Any:
         warnings.simplefilter("ignore", TracerWarning)
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        return openvino.convert_model(
-            net, example_input=example, input=[openvino.PartialShape(shape)]
-        )
+        try:
+            return openvino.convert_model(
+                net, example_input=example, input=[openvino.PartialShape(shape)]
+            )
+        except (RuntimeError, openvino.frontend.OpConversionFailure) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"the net {spec.net.name} cannot be brought into OpenVINO's form ({reason}); "
+                "predict with --engine torch"
+            ) from error
 
 
 def _save(model: Any, xml: Path) -> Path:
@@ -347,21 +359,17 @@ def _describe(
         clips=len(wanted),
         limit=limit,
         change=change,
-        wider=() if wider is None else (*wider.types, *wider.names),
+        wider=() if wider is None else wider.words(),
     )
 
 
 def _refuse_if_exceeds(made: Export, bundle: Bundle, precision: Precision) -> None:
     if made.exceeds:
-        kept = f", although {len(made.wider)} layers or kinds of them stay at f32" * bool(
-            made.wider
-        )
+        kept = f", although this stays at f32: {'; '.join(made.wider)}" if made.wider else ""
+        advice = ", or raise the limit with --limit" if made.change else ""
         raise InputError(
             f"{bundle.path}: the {precision} export is refused{kept}: {made.exceeds}; predict with "
-            "another engine, or raise the limit with --limit"
-            if made.change
-            else f"{bundle.path}: the {precision} export is refused: {made.exceeds}; predict with "
-            "--engine torch"
+            f"--engine {'openvino' if made.change else 'torch'}{advice}"
         )
 
 
@@ -414,5 +422,5 @@ def _say(made: Export, bundle: Bundle, precision: Precision) -> str:
             f"{made.change.roc_auc_change:+.4f}"
         )
     if made.wider:
-        text += f"; at f32 stay {', '.join(made.wider)}"
+        text += f"; at f32 stays: {'; '.join(made.wider)}"
     return text

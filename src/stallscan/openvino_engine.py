@@ -53,6 +53,8 @@ class OpenVinoEngine:
     ----------
     name : str
         ``openvino``, ``openvino-bf16`` or ``openvino-int8``.
+    count : int
+        Clips that are scored at a time.
 
     Raises
     ------
@@ -92,9 +94,9 @@ class OpenVinoEngine:
                 f"{xml}: OpenVINO {openvino.__version__} cannot use it ({reason}); export the "
                 "bundle again with this version"
             ) from None
-        self._count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self.count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(self._count):
+        for _ in range(self.count):
             self._idle.put(compiled.create_infer_request())
 
     @classmethod
@@ -144,11 +146,11 @@ class OpenVinoEngine:
             The logit of each clip; None for None.
         """
         waiting: collections.deque[Future[float] | None] = collections.deque()
-        pool = ThreadPoolExecutor(self._count)
+        pool = ThreadPoolExecutor(self.count)
         try:
             for pixels in clips:
                 waiting.append(None if pixels is None else pool.submit(self.logit, pixels))
-                while waiting and (len(waiting) >= 2 * self._count or _is_done(waiting[0])):
+                while waiting and (len(waiting) >= 2 * self.count or _is_done(waiting[0])):
                     yield _result(waiting.popleft())
             while waiting:
                 yield _result(waiting.popleft())
