@@ -441,8 +441,11 @@ def export(
     """
     from stallscan import export as module
 
-    with _progress("preparing clips") as progress:
-        made = module.export(bundle, precision, data, limit, seed, progress)
+    if data is None:
+        made = module.export(bundle, precision, None, limit, seed)
+    else:
+        with _progress("preparing clips") as progress:
+            made = module.export(bundle, precision, data, limit, seed, progress)
     for line in made:
         _print(line)
 

@@ -216,7 +216,7 @@ class Halve(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool (N, C, T, H, W) to (N, C, max(T // 2, 1), H // 2, W // 2)."""
-        if torch.jit.is_tracing():
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return _halved_by_constants(input)
         frames = input.shape[2]
         output = F.avg_pool3d(fill(input), (min(frames, 2), 2, 2))
