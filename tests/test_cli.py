@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -156,6 +157,25 @@ def test_a_folder_without_recordings_exits_with_2(run, tmp_path):
     code, _, err = run("predict", tmp_path / "nothing", "-o", tmp_path / "o")
     assert code == 2
     assert "no recordings found" in err
+
+
+def test_an_exported_bundle_calls_a_recording_and_prints_the_call(run, tmp_path, bundle_dir):
+    mine = shutil.copytree(bundle_dir, tmp_path / "mine")
+    code, out, _ = run("export", mine)
+    assert code == 0
+    assert "f32, on 3 clips the logits are within" in out
+    code, _, err = run("export", mine, "--precision", "int8")
+    assert code == 2
+    assert "give their folder with --data" in err
+    drawing.write(tmp_path / "a.mp4")
+    words = ("predict", tmp_path / "a.mp4", "-o", tmp_path / "o", "--bundle", mine)
+    code, out, _ = run(*words, "--engine", "openvino")
+    assert code == 0
+    row = pd.read_csv(tmp_path / "o" / "predictions.csv").iloc[0]
+    assert f"a.mp4: {row['call']} (score {row['score']:.6f})\n" in out
+    code, _, err = run(*words, "--engine", "openvino-bf16")
+    assert code == 3
+    assert "has no bf16 export" in err
 
 
 def test_a_bad_bundle_exits_with_3(run, tmp_path):

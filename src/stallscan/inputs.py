@@ -13,6 +13,9 @@ from stallscan.prepare import Prepared, View
 from stallscan.store import Store
 from stallscan.video import Source
 
+# Fewer recordings are decoded in this process: they are done before a second one has started.
+FEW = 3
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -42,7 +45,7 @@ def find(
     members : sequence of Bundle
         A clip is made for each.
     processes : int, optional
-        That decode, as in `prepare.many`.
+        That decode, as in `prepare.many`; by default none for one or two recordings.
 
     Raises
     ------
@@ -55,7 +58,7 @@ def find(
     if made is None:
         sources = video.list_recordings(paths)
         views = [member.spec.view for member in members]
-        return Inputs(sources, lambda start: prepare.many(sources[start:], views, processes))
+        return Inputs(sources, lambda start: _many(sources[start:], views, processes))
     for member in members:
         made.require(member.spec.view, f"the bundle {member.label}", f"--bundle {member.path}")
     return Inputs(
@@ -89,6 +92,14 @@ def view_of(which: str | Path) -> View:
             f"{', or --bundle '.join(paths[0] for paths in seeing.values())}"
         )
     return members[0].spec.view
+
+
+def _many(
+    sources: Sequence[Source], views: Sequence[View], processes: int | None
+) -> Iterator[Prepared]:
+    if processes is None and len(sources) < FEW:
+        processes = 0
+    return prepare.many(sources, views, processes)
 
 
 def _stream(made: Store, views: int, start: int) -> Iterator[Prepared]:

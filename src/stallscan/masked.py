@@ -216,6 +216,8 @@ class Halve(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool (N, C, T, H, W) to (N, C, max(T // 2, 1), H // 2, W // 2)."""
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return _halved_by_constants(input)
         frames = input.shape[2]
         output = F.avg_pool3d(fill(input), (min(frames, 2), 2, 2))
         lengths = _LENGTHS.get()
@@ -225,6 +227,16 @@ class Halve(nn.Module):
         # A clip's only frame was averaged with a zero.
         share = [2.0 if count == 1 else 1.0 for count in lengths.at(frames)]
         return output * output.new_tensor(share)[:, None, None, None, None]
+
+
+def _halved_by_constants(maps: Tensor) -> Tensor:
+    """Do as `Halve` where nothing is padded, for converters that take constant kernels only."""
+    flat = F.avg_pool3d(maps, (1, 2, 2))
+    # A frame more, so that a single one finds a second; an odd number then gives one too many.
+    pooled = F.avg_pool3d(torch.cat([flat, flat[:, :, -1:]], dim=2), (2, 1, 1))
+    half = maps.shape[2] // 2
+    # max(half, 1) in arithmetic, which a tracer can follow.
+    return pooled[:, :, : (half + 1 + abs(half - 1)) // 2]
 
 
 class MaskedBatchNorm3d(nn.BatchNorm3d):

@@ -3,6 +3,7 @@
 `NETS` names them. All take float32 (N, C, T, S, S) and give float32 (N,).
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -273,7 +274,11 @@ def _quarters(clips: Tensor) -> Tensor:
             f"the net quarters_resnet18 needs 4 frames, and a clip has {clips.shape[2]}; leave out "
             "such short recordings"
         )
-    a, b, c, d = (quarter.mean(dim=2) for quarter in clips.tensor_split(4, dim=2))
+    # As tensor_split does it, but in arithmetic that a tracer can follow: the last term is
+    # min(q, rest) without a comparison.
+    each, rest = clips.shape[2] // 4, clips.shape[2] % 4
+    bounds = [q * each + (q + rest - abs(q - rest)) // 2 for q in range(5)]
+    a, b, c, d = (clips[:, :, i:j].mean(dim=2) for i, j in itertools.pairwise(bounds))
     return torch.cat([torch.cat([a, b], dim=3), torch.cat([c, d], dim=3)], dim=2)
 
 

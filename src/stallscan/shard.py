@@ -18,9 +18,9 @@ import numpy as np
 from stallscan import files
 from stallscan.clip import ClipSettings
 from stallscan.errors import InputError, SettingsError, StoreError
-from stallscan.outline import Box, OutlineSettings
+from stallscan.outline import OutlineSettings
 from stallscan.prepare import Prepared, View
-from stallscan.recording import Frames
+from stallscan.recording import Box, Frames
 from stallscan.traits import Traits
 from stallscan.video import Source
 

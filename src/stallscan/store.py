@@ -16,9 +16,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stallscan import files, prepare, shard
 from stallscan.clip import Clip, ClipSettings
@@ -44,6 +42,9 @@ BYTES_PER_SHARD = 128 * 2**20
 HEADERS_KEPT = 8
 # What became of a recording that may be mended by copying the file again.
 TRY_AGAIN = "unreadable"
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("stallscan")
 Progress = Callable[[int, int], None]
@@ -206,7 +207,7 @@ class Store:
             counted = (row.frames, row.frames_declared)
             yield Prepared(row.source, row.status, row.reason, *counted, clips)
 
-    def traits(self, filenames: Iterable[str]) -> pd.DataFrame:
+    def traits(self, filenames: Iterable[str]) -> "pd.DataFrame":
         """Give what was measured of recordings when their clips were made.
 
         Returns
@@ -219,6 +220,9 @@ class Store:
         StoreError
             As `rows`.
         """
+        # It takes longer to import than a recording to predict, which needs nothing of it.
+        import pandas as pd
+
         known = {row.filename: row.traits for row in self.rows() if row.traits is not None}
         rows = [known[name] for name in filenames if name in known]
         return pd.DataFrame(rows, columns=list(Traits._fields))

@@ -1,0 +1,241 @@
+"""Engines: which one is chosen, that they agree, and that prediction does without torch."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stallscan import bundle, engine, ensemble, export, exported
+from stallscan import predict as module
+from stallscan.ensemble import EnsembleSettings
+from stallscan.errors import BundleError, InputError
+from stallscan.openvino_engine import OpenVinoEngine
+from stallscan.torch_engine import TorchEngine
+from tests import drawing
+
+
+def _clips(count=6, size=32, seed=0):
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        pixels = rng.integers(0, 256, (7 + 5 * index, size, size, 2), np.uint8)
+        pixels[..., 1] = 0
+        pixels[:, 8:-8, 8:-8, 1] = 255
+        yield pixels
+
+
+@pytest.fixture(scope="module")
+def exported_dir(bundle_dir, tmp_path_factory):
+    folder = shutil.copytree(bundle_dir, tmp_path_factory.mktemp("exported") / "random")
+    export.export(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("recordings")
+    for index in range(6):
+        drawing.write(made / f"{index}.mp4", seed=index, count=6 + index)
+    return made
+
+
+@pytest.fixture
+def copy(exported_dir, tmp_path):
+    return shutil.copytree(exported_dir, tmp_path / "copy")
+
+
+def _edit(folder, **changes):
+    """Change what the record says of the f32 export."""
+    path = folder / "openvino" / "exports.json"
+    content = json.loads(path.read_text())
+    content["f32"] |= changes
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("views", ["one", "flips"])
+def test_openvino_gives_the_logits_of_torch_for_clips_of_any_length(exported_dir, views):
+    model = bundle.load(exported_dir)
+    net = model.spec.net.model_copy(update={"views": views})
+    spec = model.spec.model_copy(update={"net": net})
+    reference = TorchEngine(bundle.Bundle(model.path, spec), "cpu")
+    found = OpenVinoEngine.of(bundle.Bundle(model.path, spec))
+    for pixels in _clips():
+        assert found.logit(pixels) == pytest.approx(reference.logit(pixels), abs=1e-5)
+
+
+def test_the_shipped_export_is_of_the_shipped_weights_and_agrees_with_torch():
+    model = bundle.load()
+    reference, found = TorchEngine(model, "cpu"), OpenVinoEngine.of(model)
+    for pixels in _clips(4, model.spec.clip.size):
+        wanted = reference.logit(pixels)
+        assert abs(found.logit(pixels) - wanted) <= 1e-4 * max(1, abs(wanted))
+
+
+@pytest.mark.parametrize("kind", [TorchEngine, OpenVinoEngine.of])
+def test_a_stream_keeps_the_order_and_the_gaps(exported_dir, kind):
+    runs = kind(bundle.load(exported_dir))
+    clips = [None, *_clips(), None, None]
+    logits = list(runs.stream(iter(clips)))
+    expected = [None if pixels is None else runs.logit(pixels) for pixels in clips]
+    assert logits == expected
+    assert len(set(logits)) == 7
+
+
+def test_a_stream_looks_a_bounded_number_of_clips_ahead(exported_dir):
+    runs = OpenVinoEngine.of(bundle.load(exported_dir))
+    taken = []
+    clip = next(_clips())
+
+    def clips():
+        for index in range(500):
+            taken.append(index)
+            yield clip
+
+    stream = runs.stream(clips())
+    next(stream)
+    assert len(taken) <= 2 * runs.count
+    before = threading.active_count()
+    stream.close()
+    assert threading.active_count() < before
+
+
+def test_an_error_in_a_stream_is_raised(exported_dir):
+    runs = OpenVinoEngine.of(bundle.load(exported_dir))
+    with pytest.raises(RuntimeError):
+        list(runs.stream([np.zeros((8, 7, 9, 2), np.uint8)]))
+
+
+def _without_gpu(monkeypatch):
+    monkeypatch.setattr(engine, "_may_have_gpu", lambda: False)
+
+
+def test_auto_takes_openvino_where_the_bundle_carries_an_export(exported_dir, monkeypatch):
+    _without_gpu(monkeypatch)
+    chosen = engine.choose(bundle.load(exported_dir))
+    assert chosen.name == "openvino"
+    assert [each.name for each in chosen.engines] == ["openvino"]
+
+
+def test_auto_takes_torch_on_a_gpu(exported_dir, monkeypatch):
+    monkeypatch.setattr(engine, "_may_have_gpu", lambda: True)
+    monkeypatch.setattr("stallscan.torch_engine.has_gpu", lambda: True)
+    on_gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"))
+    monkeypatch.setattr("stallscan.torch_engine.TorchEngine", lambda _bundle: on_gpu)
+    model = bundle.load(exported_dir)
+    chosen = engine.choose(model)
+    assert chosen == ("torch", "there is a GPU; runs on cuda", (on_gpu,))
+    monkeypatch.setattr("stallscan.torch_engine.has_gpu", lambda: False)
+    assert engine.choose(model).name == "openvino"
+
+
+def test_auto_takes_torch_and_says_why_where_openvino_cannot_be_used(
+    bundle_dir, exported_dir, monkeypatch
+):
+    _without_gpu(monkeypatch)
+    chosen = engine.choose(bundle.load(bundle_dir))
+    assert chosen.name == "torch"
+    assert "has no f32 export; make it with 'stallscan export" in chosen.reason
+    monkeypatch.setattr(engine, "is_installed", lambda: False)
+    chosen = engine.choose(bundle.load(exported_dir))
+    assert chosen.name == "torch"
+    assert "pip install 'stallscan[cpu]'" in chosen.reason
+    with pytest.raises(InputError, match="needs OpenVINO, which is not installed; run: pip"):
+        engine.choose(bundle.load(exported_dir), "openvino")
+
+
+def test_an_ensemble_runs_on_one_engine(bundle_dir, exported_dir, tmp_path, monkeypatch):
+    _without_gpu(monkeypatch)
+    settings = EnsembleSettings(needed=1)
+    for name, members in (
+        ("both", [exported_dir, exported_dir]),
+        ("one", [exported_dir, bundle_dir]),
+    ):
+        ensemble.join(members, tmp_path / name, settings)
+    assert engine.choose(bundle.load_any(tmp_path / "both")).name == "openvino"
+    chosen = engine.choose(bundle.load_any(tmp_path / "one"))
+    assert [each.name for each in chosen.engines] == ["torch", "torch"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"weights_sha256": "0" * 64}, "of other weights"),
+        ({"bin_sha256": "0" * 64}, r"f32\.bin: missing or damaged"),
+        ({"logit_difference": 0.1}, "differ from those of torch by up to 0.1"),
+        ({"nonsense": 1}, "not readable as a record of exports"),
+    ],
+)
+def test_an_export_that_may_not_be_used_is_refused(copy, changes, sentence, monkeypatch):
+    _without_gpu(monkeypatch)
+    _edit(copy, **changes)
+    model = bundle.load(copy)
+    with pytest.raises(BundleError, match=sentence):
+        engine.choose(model, "openvino")
+    assert engine.choose(model).name == "torch"
+
+
+def test_an_export_that_changes_calls_by_more_than_its_limit_is_refused(copy):
+    change = {
+        **{"recordings": 100, "stalled": 30, "simulated": True, "threshold": 0.5},
+        **{"mcc": 0.7, "roc_auc": 0.9, "mcc_change": 0.0, "roc_auc_change": -0.02},
+    }
+    _edit(copy, change=change, limit=0.005)
+    with pytest.raises(BundleError, match=r"on 100 recordings MCC changes by \+0\.0000 and ROC"):
+        exported.find(bundle.load(copy), "f32")
+    _edit(copy, limit=0.02)
+    assert exported.find(bundle.load(copy), "f32").name == "f32.xml"
+
+
+def test_a_bundle_saved_anew_has_no_exports(copy):
+    model = bundle.load(copy)
+    bundle.save(copy, model.spec, model.weights, "card")
+    with pytest.raises(BundleError, match="has no f32 export"):
+        exported.find(bundle.load(copy), "f32")
+
+
+def test_engines_give_the_same_table_and_a_run_stays_with_its_own(
+    folder, exported_dir, tmp_path, monkeypatch
+):
+    _without_gpu(monkeypatch)
+    for name in ("torch", "openvino"):
+        module.predict([folder], tmp_path / name, exported_dir, processes=0, engine=name)
+    tables = [pd.read_csv(tmp_path / name / "predictions.csv") for name in ("torch", "openvino")]
+    scores = [table.pop("score") for table in tables]
+    assert scores[0].to_numpy() == pytest.approx(scores[1].to_numpy(), abs=3e-6)
+    pd.testing.assert_frame_equal(*tables)
+    out = tmp_path / "torch"
+    whole = (out / "predictions.csv").read_text()
+    (out / "predictions.csv").write_text("".join(whole.splitlines(keepends=True)[:3]))
+    with pytest.raises(InputError, match=r"with other engine \(torch, now openvino\)"):
+        module.predict([folder], out, exported_dir, processes=0, engine="openvino")
+    assert module.predict([folder], out, exported_dir, processes=0).resumed == 2
+    assert (out / "predictions.csv").read_text() == whole
+    assert json.loads((out / "run.json").read_text())["engine"] == "torch"
+
+
+def test_an_ensemble_predicts_with_openvino(folder, exported_dir, tmp_path):
+    made = tmp_path / "two"
+    ensemble.join([exported_dir, exported_dir], made, EnsembleSettings(needed=2))
+    for name in ("torch", "openvino"):
+        module.predict([folder], tmp_path / name, made, processes=0, engine=name)
+    tables = [pd.read_csv(tmp_path / name / "predictions.csv") for name in ("torch", "openvino")]
+    assert (tables[0]["call"] == tables[1]["call"]).all()
+    assert tables[0]["score"].to_numpy() == pytest.approx(tables[1]["score"].to_numpy(), abs=3e-6)
+
+
+def test_prediction_with_openvino_imports_nothing_heavy(folder, exported_dir, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from stallscan import predict;"
+        "done = predict.predict([sys.argv[1]], Path(sys.argv[2]), sys.argv[3], engine='openvino');"
+        "heavy = {'torch', 'torchvision', 'pytorch_lightning', 'monai', 'sklearn', 'pandas'};"
+        "print(done.calls, sorted(heavy & set(sys.modules)), sys.modules['openvino_telemetry'])"
+    )
+    command = [sys.executable, "-c", code, folder / "0.mp4", tmp_path, exported_dir]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.strip().endswith("[] None")
+    assert "1" in said
