@@ -282,7 +282,7 @@ def _quantise(model: Any, spec: BundleSpec, labelled: _Labelled, wider: _Wider) 
         pixels = labelled.store.read(name)
         return clip.to_input(pixels, spec.net.mean, spec.net.std)[np.newaxis]
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
         return nncf.quantize(
             model.clone(),
