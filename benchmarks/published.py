@@ -14,6 +14,7 @@ A recording without orange has no crop: here the first step says so and it is sk
 published run stopped.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +128,14 @@ def build(name: str) -> nn.Module:
 
 
 @torch.inference_mode()
+def logit(net: nn.Module, clip: Tensor) -> float:
+    """Give what a net says of a clip from `load`, before the sigmoid."""
+    return float(net(clip))
+
+
 def score(net: nn.Module, clip: Tensor) -> float:
     """Step 3: the probability of stalled, 0..1, of a clip from `load`."""
-    return float(torch.sigmoid(net(clip)))
+    return 1.0 / (1.0 + math.exp(-logit(net, clip)))
 
 
 def vote(nets: list[nn.Module], clip: Tensor) -> bool:

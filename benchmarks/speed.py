@@ -133,7 +133,7 @@ def _measure(every: Path, some: Path, out: Path, repeats: int) -> list[str]:
         for row in ROWS:
             run = measured.run(row.job, some if row in SLOW else every, out, row.cores)
             runs[row].append(run)
-            say(f"{repeat} of {repeats}: {row.name}, {row.cores} cores: {run.rate:.2f} a second")
+            say(f"{repeat} of {repeats}: {row.name} on {row.cores}: {run.rate:.2f} a second")
     took = [
         [
             row.name,
