@@ -23,13 +23,13 @@ from torch.nn import functional as F
 from stallscan import bootstrap, decide, features, files, metrics, nets, recipe, train
 from stallscan import bundle as bundles
 from stallscan import clip as clips
-from stallscan.engine import TorchEngine
 from stallscan.metrics import Interval, Scored
 from stallscan.recipe import Recipe
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
 from stallscan.store import Store
 from stallscan.tables import read_labels
+from stallscan.torch_engine import TorchEngine
 
 NAMES = tuple(sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml")))
 # What makes the comparison one of clip, net, augmentation and schedule.

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from stallscan import bundle
-from stallscan.engine import TorchEngine
 from stallscan.errors import BundleError
+from stallscan.torch_engine import TorchEngine
 
 
 @pytest.fixture

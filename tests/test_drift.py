@@ -19,6 +19,10 @@ def _traits(count, seed, **moved):
     return table
 
 
+def _compare(reference, traits, scores):
+    return drift.compare(reference, PREVALENCE, traits.to_numpy(), scores)
+
+
 def _scores(count, seed, prevalence=PREVALENCE):
     """Scores calibrated at `PREVALENCE`, of recordings of which another share is stalled."""
     random = np.random.default_rng(seed)
@@ -58,13 +62,13 @@ def test_a_recording_far_from_all_is_named_with_its_value_and_range(reference):
 def test_like_recordings_raise_no_doubt_whatever_share_of_them_is_stalled(reference, prevalence):
     for seed in range(10, 20):
         scores = _scores(400, seed, prevalence)
-        found = drift.compare(reference, PREVALENCE, _traits(400, seed), scores)
+        found = _compare(reference, _traits(400, seed), scores)
         assert found.doubts == ()
         assert found.figures["scores"]["at_prevalence"] == pytest.approx(prevalence, abs=0.1)
 
 
 def test_darker_recordings_raise_a_doubt_that_says_what_and_how_far(reference):
-    found = drift.compare(reference, PREVALENCE, _traits(100, 3, grey_high=-12), _scores(100, 3))
+    found = _compare(reference, _traits(100, 3, grey_high=-12), _scores(100, 3))
     assert len(found.doubts) == 1
     assert found.doubts[0].startswith("bright grey level (95 %): ")
     assert found.figures["traits"]["grey_high"]["outside_98"] > 0.3
@@ -73,22 +77,20 @@ def test_darker_recordings_raise_a_doubt_that_says_what_and_how_far(reference):
 
 def test_scores_that_no_share_of_stalled_ones_explains_raise_a_doubt(reference):
     undecided = np.random.default_rng(4).uniform(0.2, 0.6, 300)
-    found = drift.compare(reference, PREVALENCE, _traits(300, 4), undecided)
+    found = _compare(reference, _traits(300, 4), undecided)
     assert len(found.doubts) == 1
     assert found.doubts[0].startswith("scores: ")
 
 
 def test_few_recordings_are_measured_but_not_judged(reference):
-    found = drift.compare(reference, PREVALENCE, _traits(5, 5, light=100), [0.4] * 5)
+    found = _compare(reference, _traits(5, 5, light=100), [0.4] * 5)
     assert found.doubts == ()
     assert found.figures["traits"]["light"]["outside_98"] == 1
 
 
 def test_nothing_measured_is_nothing_said(reference):
-    nothing = drift.compare(reference, PREVALENCE, _traits(0, 0), [])
+    nothing = _compare(reference, _traits(0, 0), [])
     assert nothing.doubts == ()
     without = Reference.of(pd.DataFrame(), _scores(50, 0))
     assert without.traits == {}
-    assert (
-        drift.compare(without, PREVALENCE, _traits(50, 0, light=100), _scores(50, 6)).doubts == ()
-    )
+    assert _compare(without, _traits(50, 0, light=100), _scores(50, 6)).doubts == ()

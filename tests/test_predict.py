@@ -13,8 +13,8 @@ import tifffile
 from stallscan import bundle, decide, prepare, tables, video
 from stallscan import predict as module
 from stallscan.drift import Reference
-from stallscan.engine import TorchEngine
 from stallscan.errors import BundleError, InputError
+from stallscan.torch_engine import TorchEngine
 from stallscan.traits import Traits
 from stallscan.video import Source
 from tests import crashing, drawing, memory

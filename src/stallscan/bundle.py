@@ -2,7 +2,10 @@
 
 ``bundle.json`` (settings of outline, clip and net, calibration, threshold, provenance),
 ``weights.safetensors``, and ``README.md``, the model card. No pickle is ever read. An ensemble has
-the bundles that it joins in ``members/`` instead of weights.
+the bundles that it joins in ``members/`` instead of weights. Forms for other engines than torch lie
+in ``openvino/`` (`exported`).
+
+Nothing here imports torch before the weights themselves are asked for.
 """
 
 import contextlib
@@ -12,14 +15,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import safetensors
-import safetensors.torch
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from stallscan import decide, files
 from stallscan.clip import ClipSettings
@@ -30,6 +31,9 @@ from stallscan.outline import OutlineSettings
 from stallscan.prepare import View
 from stallscan.recipe import NetSettings
 from stallscan.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SPEC_NAME = "bundle.json"
 WEIGHTS_NAME = "weights.safetensors"
@@ -191,20 +195,34 @@ class EnsembleSpec(Settings):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory.
+    """A bundle, checked; its weights stay on disk until they are asked for.
 
     Attributes
     ----------
     path : Path
         Its folder.
     spec : BundleSpec
-    weights : dict
-        Tensor by its name in the net's state dict.
     """
 
     path: Path
     spec: BundleSpec
-    weights: dict[str, Tensor]
+
+    @functools.cached_property
+    def weights(self) -> "dict[str, Tensor]":
+        """Tensor by its name in the net's state dict, on the CPU.
+
+        Raises
+        ------
+        BundleError
+            If the file is no longer there or readable.
+        """
+        import safetensors.torch
+
+        path = self.path / WEIGHTS_NAME
+        try:
+            return safetensors.torch.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise BundleError(f"{path}: not readable ({error}); copy the bundle again") from None
 
     @property
     def label(self) -> str:
@@ -316,8 +334,10 @@ def _known_scores(model: Bundle | Ensemble) -> Floats:
     return np.asarray(model.spec.reference.scores)
 
 
-def save(folder: Path, spec: BundleSpec, weights: dict[str, Tensor], card: str) -> BundleSpec:
+def save(folder: Path, spec: BundleSpec, weights: "dict[str, Tensor]", card: str) -> BundleSpec:
     """Write a bundle; one that stands at `folder` is replaced only when all is written.
+
+    The new one has no exports: those of the old one were made from other weights.
 
     Parameters
     ----------
@@ -335,6 +355,8 @@ def save(folder: Path, spec: BundleSpec, weights: dict[str, Tensor], card: str) 
     InputError
         If it cannot be written.
     """
+    import safetensors.torch
+
     with _replacing(folder) as temporary:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         safetensors.torch.save_file(tensors, temporary / WEIGHTS_NAME)
@@ -446,11 +468,7 @@ def load(which: str | Path = DEFAULT) -> Bundle:
             f"{folder / WEIGHTS_NAME}: damaged or not of this bundle (its hash differs from the "
             f"one in {SPEC_NAME}); copy the bundle again"
         )
-    try:
-        weights = safetensors.torch.load_file(folder / WEIGHTS_NAME)
-    except safetensors.SafetensorError as error:
-        raise BundleError(f"{folder / WEIGHTS_NAME}: not readable ({error})") from None
-    return Bundle(folder, spec, weights)
+    return Bundle(folder, spec)
 
 
 def _folder(which: str | Path) -> Path:

@@ -8,10 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
-from scipy.stats import beta, chi2
-from sklearn.linear_model import LogisticRegression
 
-from stallscan import metrics
+from stallscan import metrics, shares
 from stallscan.errors import InputError
 from stallscan.metrics import Interval
 from stallscan.settings import Settings
@@ -64,6 +62,9 @@ def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> C
     labels : ndarray
         int (N,), 0 flowing, 1 stalled; both present.
     """
+    # Half a second, which prediction does without.
+    from sklearn.linear_model import LogisticRegression
+
     # Nearly no penalty: it only keeps perfectly separated logits from an infinite scale.
     model = LogisticRegression(C=1e3).fit(logits.reshape(-1, 1), labels)
     scale, bias = float(model.coef_[0, 0]), float(model.intercept_[0])
@@ -144,7 +145,8 @@ def estimate_prevalence(scores: Floats, before: float) -> Estimate:
         return bool(((likelier - 1) / (1 + share * (likelier - 1))).sum() > 0)
 
     share = _halve(rises, 0.0, 1.0)
-    lowest = fit(share) - chi2.ppf(0.95, 1) / 2
+    # The 95 % quantile of chi-squared with one degree of freedom is the square of Z.
+    lowest = fit(share) - shares.Z**2 / 2
     interval = Interval(
         _halve(lambda at: fit(at) < lowest, 0.0, share),
         _halve(lambda at: fit(at) >= lowest, share, 1.0),
@@ -389,10 +391,12 @@ class Limits:
 
 def _tolerance_limit(scores: Floats, share: float, confidence: float, kind: str) -> float:
     """Give the highest of the scores below which at most a share of new ones lies."""
+    from scipy.special import betainc
+
     count = len(scores)
     ranks = np.arange(1, count + 1)
     # The share below the k-th lowest is at most `share` with this probability.
-    certain = beta.cdf(share, ranks, count + 1 - ranks) if count else ranks
+    certain = betainc(ranks, count + 1 - ranks, share) if count else ranks
     enough = np.flatnonzero(certain >= confidence)
     if len(enough) == 0:
         needed = int(np.ceil(np.log(1 - confidence) / np.log(1 - share)))

@@ -1,5 +1,6 @@
 """What is installed, what works here, and what is missing with the way to get it."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -11,6 +12,7 @@ from typing import Literal
 
 import stallscan
 from stallscan import bundle as bundles
+from stallscan import engine, exported
 from stallscan.errors import BundleError
 
 LIBRARIES = (
@@ -55,6 +57,7 @@ def examine() -> list[Finding]:
         *map(_library, LIBRARIES),
         *(_codec(name, mode) for name, mode in CODECS),
         _gpu(),
+        _openvino(),
         _compressed_tiff(),
         _bundle(),
         _disk(),
@@ -90,6 +93,14 @@ def _gpu() -> Finding:
     return Finding("GPU", "none; prediction does not need one, training is slower", "optional")
 
 
+def _openvino() -> Finding:
+    if not engine.is_installed():
+        return Finding(
+            "OpenVINO", f"torch predicts, slower; get it with: {engine.INSTALL}", "optional"
+        )
+    return Finding("OpenVINO", importlib.metadata.version("openvino"))
+
+
 def _compressed_tiff() -> Finding:
     if importlib.util.find_spec("imagecodecs"):
         return Finding("compressed TIFF", "works")
@@ -102,7 +113,12 @@ def _bundle() -> Finding:
     except BundleError as error:
         return Finding("default bundle", str(error), "missing")
     origin = "trained on simulated recordings only" if model.spec.simulated else "trained"
-    return Finding("default bundle", f"{model.label}, {origin}")
+    engines = ["torch"]
+    for name, precision in engine.PRECISIONS.items():
+        with contextlib.suppress(BundleError):
+            exported.find(model, precision)
+            engines.append(name)
+    return Finding("default bundle", f"{model.label}, {origin}; engines: {', '.join(engines)}")
 
 
 def _disk() -> Finding:

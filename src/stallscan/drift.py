@@ -3,15 +3,17 @@
 A net says nothing certain of recordings unlike all that it has seen, and its scores do not show it.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from stallscan import decide
 from stallscan.settings import Settings
 from stallscan.traits import Traits
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 
@@ -69,7 +71,7 @@ class Reference(Settings):
     scores: tuple[float, ...]
 
     @classmethod
-    def of(cls, traits: pd.DataFrame, scores: ArrayLike) -> "Reference":
+    def of(cls, traits: "pd.DataFrame", scores: ArrayLike) -> "Reference":
         """Keep what is needed of a training.
 
         Parameters
@@ -121,9 +123,7 @@ class Drift(NamedTuple):
     figures: dict[str, Any]
 
 
-def compare(
-    reference: Reference, prevalence: float, traits: pd.DataFrame, scores: ArrayLike
-) -> Drift:
+def compare(reference: Reference, prevalence: float, traits: Floats, scores: ArrayLike) -> Drift:
     """Compare the recordings of a run with those of the training.
 
     Parameters
@@ -133,15 +133,15 @@ def compare(
     prevalence : float
         Share of stalled that scores are calibrated at, above 0 and below 1: those of the reference
         and those given.
-    traits : DataFrame
-        Of the run, columns as in `Traits`.
+    traits : ndarray
+        float (N, len(Traits._fields)): of the run, columns in the order of `Traits`.
     scores : array-like
         float (N,), 0..1.
     """
     doubts: list[str] = []
     outside: dict[str, Any] = {}
     for name, known in reference.traits.items():
-        values = traits[name].to_numpy(np.float64)
+        values = traits[:, Traits._fields.index(name)]
         if not len(values):
             continue
         share = float(np.mean((values < known[_LOW]) | (values > known[_HIGH])))

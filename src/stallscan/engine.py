@@ -1,47 +1,128 @@
-"""The engine: clips in, logits out, by the net of a bundle."""
+"""Engines: clips in, logits out, and which one a bundle is run with.
 
-import torch
+Nothing here imports torch or OpenVINO before it has been chosen: torch alone takes seconds.
+"""
 
-from stallscan import clip, nets
-from stallscan.bundle import Bundle
-from stallscan.errors import BundleError
+import importlib.util
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+from stallscan import exported
+from stallscan.bundle import Bundle, Ensemble
+from stallscan.errors import BundleError, InputError
+from stallscan.exported import Precision
 from stallscan.recording import Frames
 
+Which = Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"]
+PRECISIONS: dict[str, Precision] = {
+    "openvino": "f32",
+    "openvino-bf16": "bf16",
+    "openvino-int8": "int8",
+}
+INSTALL = "pip install 'stallscan[cpu]'"
+# What stands for a GPU that torch may be able to use: NVIDIA's and AMD's drivers, and WSL's.
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
-class TorchEngine:
-    """A bundle's net in eager torch, float32, on the CPU or on a GPU where there is one.
+
+class Engine(Protocol):
+    """What every engine can do."""
+
+    @property
+    def name(self) -> str:
+        """As `choose` takes it."""
+
+    def logit(self, pixels: Frames) -> float:
+        """Score one clip, uint8 (T, S, S, C), as the bundle's clip settings make it."""
+
+    def stream(self, clips: Iterable[Frames | None]) -> Iterator[float | None]:
+        """Score clips in order, a bounded number ahead of what is yielded; None for None."""
+
+
+class Chosen(NamedTuple):
+    """The engines of a bundle.
+
+    Attributes
+    ----------
+    name : str
+        Of all of them: the same for every member.
+    reason : str
+        Why this one, in a sentence.
+    engines : tuple of Engine
+        One for each of the bundle's `members`.
+    """
+
+    name: str
+    reason: str
+    engines: tuple[Engine, ...]
+
+
+def choose(model: Bundle | Ensemble, which: Which = "auto") -> Chosen:
+    """Open the engines that a bundle or the members of an ensemble are run with.
 
     Parameters
     ----------
-    bundle : Bundle
-        Its weights are loaded strictly.
+    model : Bundle or Ensemble
+        What is run.
+    which : str
+        ``auto`` takes torch where there is a GPU, else OpenVINO in f32 where it is installed and
+        every member carries an export that may be used, else torch on the processor.
 
     Raises
     ------
+    InputError
+        If an engine that is asked for by name is not installed or the processor cannot run it.
     BundleError
-        If the weights do not fit the net.
+        If a bundle carries no usable export for it, or its weights do not fit its net.
     """
+    if which == "auto":
+        return _automatic(model)
+    if which == "torch":
+        return _torch(model, "asked for")
+    if not is_installed():
+        raise InputError(
+            f"the engine {which} needs OpenVINO, which is not installed; run: {INSTALL}, or take "
+            "--engine torch"
+        )
+    return _openvino(model, which, "asked for")
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.settings = bundle.spec.net
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        net = nets.build(self.settings)
-        try:
-            net.load_state_dict(bundle.weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise BundleError(f"{bundle.path}: the weights do not fit the net: {reason}") from None
-        self.net = net.eval().to(self.device)
 
-    @torch.inference_mode()
-    def logit(self, pixels: Frames) -> float:
-        """Score one clip.
+def is_installed() -> bool:
+    """Whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
 
-        Parameters
-        ----------
-        pixels : ndarray
-            uint8 (T, S, S, C), as the bundle's clip settings make it.
-        """
-        array = clip.to_input(pixels, self.settings.mean, self.settings.std)
-        inputs = torch.from_numpy(array)[None].to(self.device)
-        return float(nets.score(self.net, inputs, self.settings)[0])
+
+def _automatic(model: Bundle | Ensemble) -> Chosen:
+    if _may_have_gpu():
+        from stallscan import torch_engine
+
+        if torch_engine.has_gpu():
+            return _torch(model, "there is a GPU")
+    if not is_installed():
+        return _torch(model, f"OpenVINO, which is faster, is not installed ({INSTALL})")
+    try:
+        for member in model.members:
+            exported.find(member, "f32")
+    except BundleError as error:
+        return _torch(model, str(error))
+    return _openvino(model, "openvino", "no GPU, and an export that fits the weights")
+
+
+def _may_have_gpu() -> bool:
+    """Whether it is worth the seconds to ask torch for a GPU."""
+    return any(Path(name).exists() for name in _GPU_DEVICES) or bool(shutil.which("nvidia-smi"))
+
+
+def _torch(model: Bundle | Ensemble, reason: str) -> Chosen:
+    from stallscan.torch_engine import TorchEngine
+
+    engines = tuple(TorchEngine(member) for member in model.members)
+    return Chosen("torch", f"{reason}; runs on {engines[0].device.type}", engines)
+
+
+def _openvino(model: Bundle | Ensemble, which: Which, reason: str) -> Chosen:
+    from stallscan.openvino_engine import OpenVinoEngine
+
+    engines = tuple(OpenVinoEngine.of(member, PRECISIONS[which]) for member in model.members)
+    return Chosen(which, reason, engines)

@@ -12,12 +12,12 @@ from stallscan import bootstrap, decide, files, metrics, store, train, video
 from stallscan import bundle as bundles
 from stallscan import catalog as catalogs
 from stallscan.bundle import Bundle
-from stallscan.engine import TorchEngine
 from stallscan.errors import InputError
 from stallscan.metrics import Interval, Metrics, Scored
 from stallscan.recipe import Recipe
 from stallscan.store import Store
 from stallscan.tables import MOUSE_COLUMNS, listed, read_labels
+from stallscan.torch_engine import TorchEngine
 
 # What laboratories and the competition call what recordings must not be torn apart by.
 # chosen: fewer groups cannot be parted three ways (training, validation, held out)

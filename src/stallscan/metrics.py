@@ -6,6 +6,9 @@ None: never a warning, never a made-up 0. The one exception is MCC, which by the
 
 Every figure is a function of what happens among the stalled, what happens among the flowing, and
 how common stalls are. How far chance may have moved it says `bootstrap`.
+
+scikit-learn takes half a second to import and is imported where it is needed: prediction, which
+imports this module, does without.
 """
 
 from collections.abc import Sequence
@@ -14,15 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import (
-    average_precision_score,
-    brier_score_loss,
-    confusion_matrix,
-    log_loss,
-    precision_recall_curve,
-    roc_auc_score,
-    roc_curve,
-)
 
 from stallscan import shares
 from stallscan.errors import InputError
@@ -246,6 +240,13 @@ class Bin:
 
 def measure(scored: Scored) -> Metrics:
     """Compute the metrics of `scored`."""
+    from sklearn.metrics import (
+        average_precision_score,
+        brier_score_loss,
+        log_loss,
+        roc_auc_score,
+    )
+
     cells = count(scored)
     whole = len(scored.labels)
     both = 0 < cells.stalled < whole
@@ -271,6 +272,8 @@ def measure(scored: Scored) -> Metrics:
 
 def count(scored: Scored) -> Confusion:
     """Count calls against labels."""
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(scored.labels, scored.calls, labels=[False, True])
     true_flowing, false_stalled, missed_stalled, true_stalled = map(int, counts.ravel())
     return Confusion(true_stalled, false_stalled, true_flowing, missed_stalled)
@@ -397,6 +400,8 @@ def by_threshold(scored: Scored) -> dict[str, Floats]:
 
 def roc(scored: Scored) -> tuple[Floats, Floats] | None:
     """ROC curve: false-positive rate and sensitivity, float64 (M,) each; None with one class."""
+    from sklearn.metrics import roc_curve
+
     if scored.labels.all() or not scored.labels.any():
         return None
     false_rate, recall, _ = roc_curve(scored.labels, scored.scores)
@@ -405,6 +410,8 @@ def roc(scored: Scored) -> tuple[Floats, Floats] | None:
 
 def precision_recall(scored: Scored) -> tuple[Floats, Floats] | None:
     """Recall (descending) and precision, float64 (M,) each; None with one class."""
+    from sklearn.metrics import precision_recall_curve
+
     if scored.labels.all() or not scored.labels.any():
         return None
     precision, recall, _ = precision_recall_curve(

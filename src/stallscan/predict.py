@@ -7,25 +7,33 @@ ends up the same as that of an undisturbed run.
 import csv
 import datetime
 import io
+import itertools
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import pandas as pd
 
 from stallscan import bundle as bundles
 from stallscan import decide, drift, files, prepare, video
+from stallscan import engine as engines
 from stallscan.bundle import Bundle, Ensemble
 from stallscan.drift import Drift
-from stallscan.engine import TorchEngine
+from stallscan.engine import Engine, Which
 from stallscan.errors import InputError
-from stallscan.prepare import Prepared
+from stallscan.prepare import Prepared, View
+from stallscan.recording import Frames
 from stallscan.tables import PREDICTION_COLUMNS, PREDICTIONS_NAME, RUN_NAME, TRAITS_NAME
 from stallscan.traits import Traits
 from stallscan.video import Source
+
+log = logging.getLogger("stallscan")
+
+# Fewer recordings are decoded in this process: they are done before a second one has started.
+FEW = 3
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ def predict(
     processes: int | None = None,
     prevalence: float | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
+    engine: Which = "auto",
 ) -> Summary:
     """Score and call every recording in files and folders.
 
@@ -78,19 +87,24 @@ def predict(
     bundle : str or Path
         Name of a shipped bundle, or the folder of a bundle or ensemble.
     processes : int, optional
-        That decode; default one a core, 0 does it in this process.
+        That decode; default one a core, or none for one or two recordings; 0 does it in this
+        process.
     prevalence : float, optional
         Share of stalled among these recordings, above 0 and below 1: what scores are read and the
         threshold is chosen for. That of the bundle's validation part if not given.
     progress : callable
         Called with how many recordings are done, of how many.
+    engine : str
+        What runs the nets, as `engine.choose` takes it; ``auto`` goes on with that of a run that
+        was interrupted.
 
     Raises
     ------
     InputError
-        If there are no recordings, `out` cannot be written, or it holds another run.
+        If there are no recordings, `out` cannot be written, it holds another run, or the engine
+        is not installed.
     BundleError
-        If the bundle cannot be used.
+        If the bundle cannot be used, or carries nothing for the engine.
     """
     sources = video.list_recordings(paths)
     model = bundles.load_any(bundle)
@@ -100,13 +114,18 @@ def predict(
             raise InputError(f"a prevalence of {prevalence:g}: give a share above 0 and below 1")
         model = model.at(prevalence)
     files.make_folder(out)
-    run = _run(paths, model, len(sources))
-    standing = _standing_rows(out, run, sources)
+    before = _interrupted(out)
+    if before and engine == "auto":
+        # Runs that do not name theirs are of a time when there was no other.
+        engine = before.get("engine", "torch")
+    chosen = engines.choose(model, engine)
+    log.info("engine %s: %s", chosen.name, chosen.reason)
+    run = _run(paths, model, chosen.name, len(sources))
+    standing = _standing_rows(out, before, run, sources)
     _keep_traits(out, standing)
     files.write_json(out / RUN_NAME, run)
-    engines = [TorchEngine(member) for member in model.members]
     views = [member.spec.view for member in model.members]
-    todo = prepare.many(sources[len(standing) :], views, processes)
+    todo = _prepare(sources[len(standing) :], views, processes)
     calls: dict[str, int] = {}
     statuses: dict[str, int] = {}
 
@@ -119,8 +138,8 @@ def predict(
     done = len(standing)
     progress(done, len(sources))
     with _appending(out / PREDICTIONS_NAME) as table, _appending(out / TRAITS_NAME) as traits:
-        for prepared in todo:
-            row = _row(prepared, engines, model)
+        for prepared, logits in _score(todo, chosen.engines):
+            row = _row(prepared, logits, model)
             if prepared.clip is not None:
                 # Before the row itself: a row that stands has its traits.
                 values = (f"{value:g}" for value in prepared.clip.traits)
@@ -135,15 +154,38 @@ def predict(
     return Summary(out / PREDICTIONS_NAME, calls, statuses, len(standing), found.doubts)
 
 
+def _prepare(
+    sources: Sequence[Source], views: Sequence[View], processes: int | None
+) -> Iterator[Prepared]:
+    if processes is None and len(sources) < FEW:
+        processes = 0
+    return prepare.many(sources, views, processes)
+
+
+def _score(
+    todo: Iterable[Prepared], engines: Sequence[Engine]
+) -> Iterator[tuple[Prepared, tuple[float | None, ...]]]:
+    """Give every recording the logits of all engines, which look a bounded number ahead."""
+    ours, *theirs = itertools.tee(todo, 1 + len(engines))
+    logits = [
+        engine.stream(_pixels(prepared, place) for prepared in each)
+        for place, (engine, each) in enumerate(zip(engines, theirs, strict=True))
+    ]
+    yield from zip(ours, zip(*logits, strict=True), strict=True)
+
+
+def _pixels(prepared: Prepared, place: int) -> Frames | None:
+    return prepared.clips[place].pixels if prepared.clips else None
+
+
 def _row(
-    prepared: Prepared, engines: Sequence[TorchEngine], model: Bundle | Ensemble
+    prepared: Prepared, given: Sequence[float | None], model: Bundle | Ensemble
 ) -> dict[str, Any]:
-    """Score one prepared recording."""
+    """Make a row of a recording and the logits of the bundle's members, None without a clip."""
     spec = model.spec
     status, reason, call, score = prepared.status, prepared.reason, "unscorable", ""
     if prepared.clips:
-        pairs = zip(engines, prepared.clips, strict=True)
-        logits = np.array([[engine.logit(clip.pixels)] for engine, clip in pairs])
+        logits = np.array(given, np.float64)[:, np.newaxis]
         if not np.isfinite(logits).all():
             status = "failed"
             reason = f"{prepared.source.path}: the net gave no finite number for this recording"
@@ -189,15 +231,22 @@ def _drift(model: Bundle | Ensemble, calibrated_at: float, out: Path) -> Drift:
     spec = model.spec
     if spec.reference is None:
         return Drift((), {})
-    traits = pd.read_csv(out / TRAITS_NAME, dtype={"filename": str})
-    table = pd.read_csv(out / PREDICTIONS_NAME, usecols=["score", "call"])
-    scores = table.loc[table["call"] != "unscorable", "score"]
+    # By hand: pandas takes longer to import than a recording to predict.
+    with (out / TRAITS_NAME).open(encoding="utf-8", newline="") as file:
+        rows = itertools.islice(csv.reader(file), 1, None)
+        values = np.fromiter((float(value) for row in rows for value in row[1:]), np.float64)
+    with (out / PREDICTIONS_NAME).open(encoding="utf-8", newline="") as file:
+        called = (row for row in csv.DictReader(file) if row["call"] != "unscorable")
+        scores = np.fromiter((float(row["score"]) for row in called), np.float64)
     # The score of a vote is no probability: there is no share of stalled to explain it with.
     known = decide.shift([] if spec.is_vote else scores, spec.prevalence, calibrated_at)
+    traits = values.reshape(-1, len(Traits._fields))
     return drift.compare(spec.reference, calibrated_at, traits, known)
 
 
-def _run(paths: Sequence[str | Path], model: Bundle | Ensemble, count: int) -> dict[str, Any]:
+def _run(
+    paths: Sequence[str | Path], model: Bundle | Ensemble, engine: str, count: int
+) -> dict[str, Any]:
     return {
         **files.provenance(),
         "paths": [str(Path(path).resolve()) for path in paths],
@@ -208,34 +257,49 @@ def _run(paths: Sequence[str | Path], model: Bundle | Ensemble, count: int) -> d
         "threshold": model.spec.threshold,
         # The score of a vote is no probability: there is no prevalence at which it is calibrated.
         "prevalence": None if model.spec.is_vote else model.spec.prevalence,
+        "engine": engine,
         "started": _now(),
         "finished": None,
     }
 
 
+def _interrupted(out: Path) -> dict[str, Any] | None:
+    """Read what an interrupted run noted of itself; None where there is none to go on with.
+
+    Raises
+    ------
+    InputError
+        If rows stand there, and nothing says of which run.
+    """
+    table, notes = out / PREDICTIONS_NAME, out / RUN_NAME
+    head = _line(PREDICTION_COLUMNS)
+    if not table.is_file() or head.startswith(table.read_text(encoding="utf-8", errors="replace")):
+        return None
+    try:
+        before: dict[str, Any] = json.loads(notes.read_text(encoding="utf-8"))
+        return before
+    except (OSError, ValueError):
+        raise InputError(
+            f"{out}: holds a {PREDICTIONS_NAME} but no readable {RUN_NAME}, so it cannot be gone "
+            "on with; choose another folder with -o, or remove the table"
+        ) from None
+
+
 def _standing_rows(
-    out: Path, run: dict[str, Any], sources: Sequence[Source]
+    out: Path, before: dict[str, Any] | None, run: dict[str, Any], sources: Sequence[Source]
 ) -> list[dict[str, Any]]:
     """Rows of an interrupted run, with a torn last line cut off the file.
 
     Raises
     ------
     InputError
-        If the folder holds a run over other paths or with another bundle.
+        If the folder holds a run over other paths or with another bundle or engine.
     """
-    table, notes = out / PREDICTIONS_NAME, out / RUN_NAME
-    head = _line(PREDICTION_COLUMNS)
-    if not table.is_file() or head.startswith(table.read_text(encoding="utf-8", errors="replace")):
-        files.write_text(table, head)
+    table = out / PREDICTIONS_NAME
+    if before is None:
+        files.write_text(table, _line(PREDICTION_COLUMNS))
         return []
-    try:
-        before = json.loads(notes.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(
-            f"{out}: holds a {PREDICTIONS_NAME} but no readable {RUN_NAME}, so it cannot be gone "
-            "on with; choose another folder with -o, or remove the table"
-        ) from None
-    for key in ("paths", "bundle", "threshold", "prevalence"):
+    for key in ("paths", "bundle", "threshold", "prevalence", "engine"):
         if before.get(key) != run[key]:
             raise InputError(
                 f"{out}: holds predictions with other {key} ({before.get(key)}, now {run[key]}); "

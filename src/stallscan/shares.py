@@ -2,22 +2,23 @@
 
 Every function takes numbers or arrays of one shape, so that the benchmark that counts how often an
 interval holds the truth (benchmarks/rates_coverage.py) runs the very code that makes the tables.
+
+scipy is imported where it is needed: prediction, which imports this module, does without.
 """
 
 from math import comb
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-from scipy.special import betaincinv, stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 
 # Both tails of a 95 % interval.
 TAILS = (0.025, 0.975)
 # Normal quantile of the upper one: 1.96.
-Z = float(stats.norm.ppf(TAILS[1]))
+Z = NormalDist().inv_cdf(TAILS[1])
 # Every way to part the mice is tried up to so many (9 against 9 mice); chosen.
 MOST_SPLITS = 50_000
 PERMUTATION_SEED = 0
@@ -68,6 +69,8 @@ def jeffreys(part: ArrayLike, whole: ArrayLike) -> Share:
     part, whole : float or ndarray
         Counts, or effective ones; whole above 0.
     """
+    from scipy.special import betaincinv
+
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     rest = np.maximum(whole - part, 0.0)
     low, high = (betaincinv(part + 0.5, rest + 0.5, tail) for tail in TAILS)
@@ -94,6 +97,8 @@ def mean_of_mice(shares: ArrayLike, scored: ArrayLike) -> Share:
     scored : ndarray
         (..., M): recordings of each, at least 1.
     """
+    from scipy.special import stdtrit
+
     shares, scored = np.asarray(shares, np.float64), np.asarray(scored, np.float64)
     mice = shares.shape[-1]
     mean = shares.mean(axis=-1)
@@ -263,6 +268,8 @@ def welch_of_moments(
     means: "list[Any]", variances: "list[Any]", mice: tuple[Any, Any]
 ) -> tuple[Share, Any]:
     """Do as `welch` with the mean of each group, the variance of that mean, and its mice."""
+    from scipy.special import stdtr, stdtrit
+
     total = variances[0] + variances[1]
     known = np.asarray(total) > 1e-15
     safe = np.where(known, total, 1.0)
@@ -286,6 +293,8 @@ def permutation_p(first: ArrayLike, second: ArrayLike) -> float:
     first, second : ndarray
         (M,) each: one value a mouse.
     """
+    from scipy import stats
+
     result = stats.permutation_test(
         (np.asarray(first, np.float64), np.asarray(second, np.float64)),
         lambda one, two, axis: two.mean(axis=axis) - one.mean(axis=axis),

@@ -12,15 +12,17 @@ import zlib
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from stallscan.errors import TableError
 from stallscan.files import write_bytes
 from stallscan.settings import suggest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRAIN_COLUMNS = (
     "filename",
@@ -71,7 +73,7 @@ HISTORY_COLUMNS = (
 MAX_NAMED = 10
 
 
-def read_metadata(path: str | Path) -> pd.DataFrame:
+def read_metadata(path: str | Path) -> "pd.DataFrame":
     """Read the competition's metadata, of the training or of the test set.
 
     The columns must be exactly `TRAIN_COLUMNS` or `TEST_COLUMNS`, in any order.
@@ -96,7 +98,7 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
     return _read(Path(path), [TRAIN_COLUMNS, TEST_COLUMNS], extra_allowed=False)
 
 
-def read_labels(path: str | Path) -> pd.DataFrame:
+def read_labels(path: str | Path) -> "pd.DataFrame":
     """Read labels: the competition's table, its submission form, or a laboratory's own.
 
     Columns other than filename and stalled are passed over, because laboratories keep notes there
@@ -120,7 +122,7 @@ def read_labels(path: str | Path) -> pd.DataFrame:
     return _read(Path(path), [LABEL_COLUMNS], extra_allowed=True)
 
 
-def read_catalog(path: str | Path) -> pd.DataFrame:
+def read_catalog(path: str | Path) -> "pd.DataFrame":
     """Read a catalog: metadata and labels in one table, as `catalog.select_to_file` writes it.
 
     Returns
@@ -137,7 +139,7 @@ def read_catalog(path: str | Path) -> pd.DataFrame:
     return _read(Path(path), forms, extra_allowed=False)
 
 
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
+def write_table(table: "pd.DataFrame", path: str | Path) -> None:
     """Write metadata, labels or a catalog in the competition's form, in one atomic step.
 
     Booleans become ``True`` and ``False``, numbers keep every digit, lines end in a line feed;
@@ -224,7 +226,7 @@ class _Wrong(NamedTuple):
         return f"line {self.line} ({self.filename or 'no filename'}): {self.what}"
 
 
-def _read(path: Path, forms: Sequence[tuple[str, ...]], extra_allowed: bool) -> pd.DataFrame:
+def _read(path: Path, forms: Sequence[tuple[str, ...]], extra_allowed: bool) -> "pd.DataFrame":
     """Read a table that has one of the `forms`; name everything that is wrong in it."""
     lines, rows = _parse_csv(path, _read_text(path))
     if not rows:
@@ -246,6 +248,8 @@ def _read(path: Path, forms: Sequence[tuple[str, ...]], extra_allowed: bool) -> 
         ]
     if wrong:
         raise TableError(f"{path}: {listed([str(problem) for problem in sorted(wrong)], '; ')}")
+    import pandas as pd  # here: prediction, which imports this module, does without
+
     return pd.DataFrame(values)
 
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 
 from stallscan.recording import Frames
 
@@ -126,7 +125,8 @@ class Gatherer:
     def traits(self) -> Traits:
         """Give the traits of all that was added: two frames at least."""
         contrast, black = np.concatenate(self._contrast), np.concatenate(self._black)
-        best = float(median_filter(contrast, 3, mode="mirror").max())
+        threes = np.lib.stride_tricks.sliding_window_view(np.pad(contrast, 1, mode="reflect"), 3)
+        best = float(np.median(threes, axis=1).max())
         focus = np.flatnonzero(contrast >= _FOCUS * best)
         between = black[focus[0] : focus[-1] + 1]
         low, middle, high = _percentiles(self._levels, (5, 50, 95))

@@ -1,0 +1,418 @@
+"""Exports: a bundle's net in OpenVINO's form, and how far it is from the bundle.
+
+What is written is what was measured, and what was measured is written beside it (`exported`). An
+export that exceeds its limit is not written.
+"""
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
+
+from stallscan import bundle as bundles
+from stallscan import clip, engine, exported, files, metrics, train
+from stallscan.bundle import Bundle, BundleSpec
+from stallscan.errors import BundleError, InputError
+from stallscan.exported import Change, Export, Precision
+from stallscan.metrics import Scored
+from stallscan.recipe import DataSettings, Recipe
+from stallscan.recording import Frames
+from stallscan.store import Store
+from stallscan.torch_engine import TorchEngine
+
+log = logging.getLogger("stallscan")
+
+# Of f32, as a share of max(1, |logit|): what is asked of an engine that stands in for torch.
+LIMIT_F32 = 1e-4
+# Of the labelled recordings int8 is calibrated on at most so many, and at most this share. Chosen:
+# NNCF itself takes 300 pictures, and a clip is dozens.
+CALIBRATED_ON = 100
+CALIBRATED_SHARE = 1 / 3
+
+# What has weights, and what only moves values.
+_PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
+_NO_ARITHMETIC = ("Constant", "Convert", "Gather", "Parameter", "Result", "ShapeOf")
+
+Floats = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Labelled clips that exports of one bundle are calibrated and measured on."""
+
+    store: Store
+    calibration: tuple[str, ...]
+    measured: tuple[str, ...]
+    labels: NDArray[np.bool_]
+    simulated: bool
+
+    def clips(self) -> Iterator[Frames]:
+        return map(self.store.read, self.measured)
+
+
+class _Wider(NamedTuple):
+    """What of a net is not quantised: kinds of operations, and some by name."""
+
+    types: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+def export(
+    which: str | Path,
+    precision: Precision = "f32",
+    data: Path | None = None,
+    limit: float = 0.005,
+    seed: int = 0,
+    progress: Progress = lambda _done, _of: None,
+) -> list[str]:
+    """Write an export of a bundle, or of each member of an ensemble, into its folder.
+
+    Parameters
+    ----------
+    which : str or Path
+        A shipped bundle by name, or the folder of a bundle or ensemble.
+    precision : str
+        ``f32``; ``bf16``, which is measured only and uses the f32 export (made if there is none);
+        ``int8``, quantised after training.
+    data : Path, optional
+        Labelled recordings, a folder as `train.train` takes it. ``bf16`` and ``int8`` need it.
+    limit : float
+        ``bf16`` and ``int8`` are refused if MCC or ROC AUC changes by more.
+    seed : int
+        Draws the recordings that int8 is calibrated on; it is measured on the others.
+    progress : callable
+        Called with how many recordings are prepared, of how many.
+
+    Returns
+    -------
+    list of str
+        A sentence for each bundle.
+
+    Raises
+    ------
+    BundleError
+        If the bundle cannot be used, or its net has no other form.
+    InputError
+        If OpenVINO (for int8 also NNCF) or the data are missing or unfit, the folder cannot be
+        written, or the export exceeds its limit: then nothing is written.
+    """
+    if not engine.is_installed():
+        raise InputError(
+            f"exports are made with OpenVINO, which is not installed; {engine.INSTALL}"
+        )
+    if precision != "f32" and data is None:
+        raise InputError(
+            f"what {precision} changes is measured on labelled recordings; give their folder with "
+            "--data"
+        )
+    if limit <= 0:
+        raise InputError(f"a limit of {limit:g}: give a change of MCC and ROC AUC above 0")
+    said = []
+    for member in bundles.load_any(which).members:
+        exported.refuse_unexportable(member)
+        if precision == "f32" or data is None:
+            made = _export_f32(member)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                labelled = _read_labelled(member, data, Path(folder), precision, seed, progress)
+                measure = _export_bf16 if precision == "bf16" else _export_int8
+                made = measure(member, labelled, limit)
+        said.append(f"{_say(made, member, precision)} -> {exported.folder(member)}")
+    return said
+
+
+def _export_f32(bundle: Bundle) -> Export:
+    from stallscan.openvino_engine import OpenVinoEngine
+
+    reference = TorchEngine(bundle, "cpu")
+    clips = list(_made_up_clips(bundle.spec))
+    wanted = np.array([reference.logit(pixels) for pixels in clips])
+    with _writing(bundle) as folder:
+        xml = _save(_convert(reference.net, bundle.spec), folder / "f32.xml")
+        found = OpenVinoEngine(xml, bundle.spec.net)
+        logits = np.array([found.logit(pixels) for pixels in clips])
+        made = _describe(bundle, xml, wanted, logits, LIMIT_F32)
+        _refuse_if_exceeds(made, bundle, "f32")
+        _place(bundle, made, xml, "f32")
+    return made
+
+
+def _export_bf16(bundle: Bundle, labelled: _Labelled, limit: float) -> Export:
+    from stallscan.openvino_engine import OpenVinoEngine
+
+    try:
+        xml = exported.find(bundle, "f32")
+    except BundleError:
+        _export_f32(bundle)
+        xml = exported.find(bundle, "f32")
+    wanted = _logits(TorchEngine(bundle, "cpu"), labelled)
+    logits = _logits(OpenVinoEngine(xml, bundle.spec.net, "bf16"), labelled)
+    change = _change(bundle, labelled, wanted, logits)
+    made = _describe(bundle, xml, wanted, logits, limit, change)
+    _refuse_if_exceeds(made, bundle, "bf16")
+    _note(bundle, made, "bf16")
+    return made
+
+
+def _export_int8(bundle: Bundle, labelled: _Labelled, limit: float) -> Export:
+    """Quantise, and keep more and more layers wider until the limit is kept."""
+    from stallscan.openvino_engine import OpenVinoEngine
+
+    reference = TorchEngine(bundle, "cpu")
+    wanted = _logits(reference, labelled)
+    plain = _convert(reference.net, bundle.spec)
+    with _writing(bundle) as folder:
+        for wider in _ladder(plain):
+            xml = _save(_quantise(plain, bundle.spec, labelled, wider), folder / "int8.xml")
+            logits = _logits(OpenVinoEngine(xml, bundle.spec.net, "int8"), labelled)
+            change = _change(bundle, labelled, wanted, logits)
+            made = _describe(bundle, xml, wanted, logits, limit, change, wider)
+            if not made.exceeds:
+                break
+            log.info("int8, with %s at f32: %s", ", ".join(made.wider) or "nothing", made.exceeds)
+        _refuse_if_exceeds(made, bundle, "int8")
+        _place(bundle, made, xml, "int8")
+    return made
+
+
+def _read_labelled(
+    bundle: Bundle, data: Path, folder: Path, precision: Precision, seed: int, progress: Progress
+) -> _Labelled:
+    """Prepare the recordings of a data folder as the bundle sees them, and part them."""
+    recipe = Recipe(
+        name=bundle.spec.name,
+        data=DataSettings(rule="all"),
+        outline=bundle.spec.outline,
+        clip=bundle.spec.clip,
+        net=bundle.spec.net,
+    )
+    prepared = train.prepare_data(recipe, data, folder, progress)
+    table = prepared.table.iloc[np.random.default_rng(seed).permutation(len(prepared.table))]
+    count = 0
+    if precision == "int8":
+        count = min(CALIBRATED_ON, round(CALIBRATED_SHARE * len(table)))
+    names, labels = table["filename"].tolist(), table["stalled"].to_numpy(dtype=bool)
+    calibration, measured = names[:count], names[count:]
+    if not 0 < labels[count:].sum() < len(measured) or (precision == "int8" and not calibration):
+        raise InputError(
+            f"{data}: {len(measured)} recordings are left to measure on, "
+            f"{labels[count:].sum()} of them stalled; stalled and flowing ones are needed"
+        )
+    return _Labelled(
+        prepared.store, tuple(calibration), tuple(measured), labels[count:], prepared.simulated
+    )
+
+
+def _made_up_clips(spec: BundleSpec) -> Iterator[Frames]:
+    """Three clips of noise, of the lengths that the bundle knows; a mask is a square."""
+    fewest, most = spec.frames
+    lengths = (spec.clip.frames,) * 3 if spec.clip.frames else (fewest, 2 * (most // 3) + 1, most)
+    rng = np.random.default_rng(0)
+    size = spec.clip.size
+    for count in lengths:
+        pixels = rng.integers(0, 256, (count, size, size, spec.clip.channel_count), np.uint8)
+        if spec.clip.channels == "grey+mask":
+            inner = slice(size // 4, -(size // 4))
+            pixels[..., 1] = 0
+            pixels[:, inner, inner, 1] = 255
+        yield pixels
+
+
+def _convert(net: torch.nn.Module, spec: BundleSpec) -> Any:
+    """Convert a net for clips of any length, one at a time."""
+    from stallscan.openvino_engine import openvino
+
+    shape = [1, len(spec.net.mean), spec.clip.frames or -1, spec.clip.size, spec.clip.size]
+    # Of a length that no layer's size equals by chance.
+    example = torch.zeros([1, shape[1], spec.clip.frames or 41, *shape[3:]])
+    with warnings.catch_warnings(), torch.inference_mode():
+        # The tracer warns where a shape decides, which it does not for clips alone (None padded),
+        # and that it will be replaced. Whether the result is right is measured.
+        warnings.simplefilter("ignore", TracerWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return openvino.convert_model(
+            net, example_input=example, input=[openvino.PartialShape(shape)]
+        )
+
+
+def _save(model: Any, xml: Path) -> Path:
+    from stallscan.openvino_engine import openvino
+
+    openvino.save_model(model, xml, compress_to_fp16=False)
+    return xml
+
+
+def _quantise(model: Any, spec: BundleSpec, labelled: _Labelled, wider: _Wider) -> Any:
+    """Quantise a copy of a model, with the ranges that its values have on the calibration part."""
+    # OpenVINO's engine first: it sees to it that NNCF reports nothing to anybody.
+    from stallscan import openvino_engine  # noqa: F401
+
+    try:
+        import nncf
+    except ImportError:
+        raise InputError(
+            f"int8 needs NNCF, which is not installed; run: {engine.INSTALL}"
+        ) from None
+
+    def as_input(name: str) -> NDArray[np.float32]:
+        pixels = labelled.store.read(name)
+        return clip.to_input(pixels, spec.net.mean, spec.net.std)[np.newaxis]
+
+    nncf.set_log_level(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        return nncf.quantize(
+            model.clone(),
+            nncf.Dataset(labelled.calibration, as_input),
+            subset_size=len(labelled.calibration),
+            ignored_scope=nncf.IgnoredScope(
+                types=list(wider.types), names=list(wider.names), validate=False
+            ),
+        )
+
+
+def _ladder(model: Any) -> Iterator[_Wider]:
+    """Keep ever more wider: nothing; all but products; the outer ones, too; half of them."""
+    operations = model.get_ordered_ops()
+    types = {operation.get_type_name() for operation in operations}
+    products = [
+        operation.get_friendly_name()
+        for operation in operations
+        if operation.get_type_name() in _PRODUCTS
+    ]
+    others = tuple(sorted(types - {*_PRODUCTS, *_NO_ARITHMETIC}))
+    yield _Wider()
+    yield _Wider(others)
+    yield _Wider(others, (products[0], products[-1]))
+    yield _Wider(others, (*products[: (len(products) + 1) // 2], products[-1]))
+
+
+def _logits(runs: engine.Engine, labelled: _Labelled) -> Floats:
+    return np.array(list(runs.stream(labelled.clips())), np.float64)
+
+
+def _change(bundle: Bundle, labelled: _Labelled, wanted: Floats, logits: Floats) -> Change:
+    """Compare calls and order of the recordings."""
+    threshold = bundle.spec.threshold
+
+    def measure(logits: Floats) -> metrics.Metrics:
+        scores = bundle.spec.calibration.score(logits)
+        return metrics.measure(
+            Scored.check(labelled.labels, scores, scores >= threshold, (threshold,))
+        )
+
+    before, now = measure(wanted), measure(logits)
+    if before.roc_auc is None or now.roc_auc is None:
+        raise AssertionError("both classes are among the recordings, which was checked")
+    return Change(
+        recordings=len(labelled.labels),
+        stalled=int(labelled.labels.sum()),
+        simulated=labelled.simulated,
+        threshold=threshold,
+        mcc=round(before.mcc, 6),
+        roc_auc=round(before.roc_auc, 6),
+        mcc_change=round(now.mcc - before.mcc, 6),
+        roc_auc_change=round(now.roc_auc - before.roc_auc, 6),
+    )
+
+
+def _describe(
+    bundle: Bundle,
+    xml: Path,
+    wanted: Floats,
+    logits: Floats,
+    limit: float,
+    change: Change | None = None,
+    wider: _Wider | None = None,
+) -> Export:
+    from stallscan.openvino_engine import openvino
+
+    return Export(
+        weights_sha256=bundle.spec.weights_sha256,
+        xml_sha256=files.sha256(xml),
+        bin_sha256=files.sha256(xml.with_suffix(".bin")),
+        openvino=openvino.__version__,
+        logit_difference=float((np.abs(logits - wanted) / np.maximum(1, np.abs(wanted))).max()),
+        clips=len(wanted),
+        limit=limit,
+        change=change,
+        wider=() if wider is None else (*wider.types, *wider.names),
+    )
+
+
+def _refuse_if_exceeds(made: Export, bundle: Bundle, precision: Precision) -> None:
+    if made.exceeds:
+        kept = f", although {len(made.wider)} layers or kinds of them stay at f32" * bool(
+            made.wider
+        )
+        raise InputError(
+            f"{bundle.path}: the {precision} export is refused{kept}: {made.exceeds}; predict with "
+            "another engine, or raise the limit with --limit"
+            if made.change
+            else f"{bundle.path}: the {precision} export is refused: {made.exceeds}; predict with "
+            "--engine torch"
+        )
+
+
+@contextlib.contextmanager
+def _writing(bundle: Bundle) -> Iterator[Path]:
+    """Give a folder on the disk of the bundle to write into, from which exports are moved."""
+    where = exported.folder(bundle)
+    there = where.exists()
+    try:
+        files.make_folder(where)
+    except InputError as error:
+        raise InputError(
+            f"{where}: cannot be written ({error.__cause__}); copy the bundle to a folder of yours "
+            "and export the copy"
+        ) from None
+    try:
+        with tempfile.TemporaryDirectory(dir=where) as folder:
+            yield Path(folder)
+    finally:
+        if not there and not any(where.iterdir()):
+            where.rmdir()
+
+
+def _place(bundle: Bundle, made: Export, xml: Path, precision: Precision) -> None:
+    """Move an export to its place; killed in between, it is found to be damaged."""
+    for path in (xml.with_suffix(".bin"), xml):
+        path.replace(exported.folder(bundle) / path.name)
+    _note(bundle, made, precision)
+
+
+def _note(bundle: Bundle, made: Export, precision: Precision) -> None:
+    record = exported.read(bundle)
+    update: dict[str, Export | None] = {precision: made}
+    if precision == "f32" and record.bf16 and record.bf16.xml_sha256 != made.xml_sha256:
+        update["bf16"] = None  # measured with another file
+    record = record.model_copy(update=update)
+    files.write_json(exported.folder(bundle) / exported.RECORD_NAME, record.model_dump(mode="json"))
+
+
+def _say(made: Export, bundle: Bundle, precision: Precision) -> str:
+    text = (
+        f"{bundle.label}: {precision}, on {made.clips} clips the logits are within "
+        f"{made.logit_difference:.2g} of max(1, |logit|) of torch's"
+    )
+    if made.change is not None:
+        what = "simulated recordings" if made.change.simulated else "recordings"
+        text += (
+            f"; on {made.change.recordings} {what} MCC {made.change.mcc:.4f} changes by "
+            f"{made.change.mcc_change:+.4f}, ROC AUC {made.change.roc_auc:.4f} by "
+            f"{made.change.roc_auc_change:+.4f}"
+        )
+    if made.wider:
+        text += f"; at f32 stay {', '.join(made.wider)}"
+    return text
