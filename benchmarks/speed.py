@@ -18,7 +18,8 @@ import torch
 from common import HERE, machine, markdown, publish, say, version
 from measured import Run
 
-from stallscan import files
+from stallscan import bundle as bundles
+from stallscan import engine, files
 
 
 class Row(NamedTuple):
@@ -119,7 +120,8 @@ def main(
         "pipeline, starting, imports and loading the nets are left out. *First after* is when the "
         "first recording was done. Memory is that of all processes together, what they share "
         "counted once. The decoder alone is PyAV with one thread a process and frames thrown "
-        f"away. {version()}, OpenCV {cv2.__version__}, torch {torch.__version__}, {machine()}."
+        f"away; `predict` took the engine {engine.choose(bundles.load()).name}. "
+        f"{version()}, OpenCV {cv2.__version__}, torch {torch.__version__}, {machine()}."
     )
     publish(page, "Speed", lead, tables)
 

@@ -8,8 +8,8 @@ from benchmarks import published
 from stallscan import bundle, nets, prepare, recipe
 from stallscan.bundle import BundleSpec
 from stallscan.decide import Calibration
-from stallscan.engine import TorchEngine
 from stallscan.prepare import View
+from stallscan.torch_engine import TorchEngine
 from stallscan.video import Source
 from tests import drawing
 
