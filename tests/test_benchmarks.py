@@ -1,0 +1,70 @@
+"""What our speed is compared with does what we do: the published crop and the published nets."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import published
+from stallscan import bundle, nets, prepare, recipe
+from stallscan.bundle import BundleSpec
+from stallscan.decide import Calibration
+from stallscan.prepare import View
+from stallscan.torch_engine import TorchEngine
+from stallscan.video import Source
+from tests import drawing
+
+THIRD_PLACE = recipe.read_recipe("third-place")
+
+
+def _pixels(path):
+    view = View(THIRD_PLACE.outline, THIRD_PLACE.clip)
+    return prepare.one(Source(path.name, path), [view]).clips[0].pixels
+
+
+def test_published_crop_is_our_third_place_clip(tmp_path):
+    path = drawing.write(tmp_path / "a.mp4")
+    ours, theirs = _pixels(path), np.stack(published.crop(path))
+    # OpenCV and PyAV turn the decoder's YUV into colours with roundings of their own.
+    assert theirs.shape == ours.shape
+    assert np.abs(theirs.astype(int) - ours).max() <= 3
+
+
+def test_published_small_video_is_near_the_crop(tmp_path):
+    path = drawing.write(tmp_path / "a.mp4")
+    assert published.preprocess(path, tmp_path / "small.mp4")
+    again = published.load(tmp_path / "small.mp4")
+    exact = published.normalise(np.stack(published.crop(path)))
+    assert again.shape == exact.shape == (1, 3, len(_pixels(path)), 112, 112)
+    # Lossy, by some grey levels on average (FACTS 2); a grey level is about 0.017.
+    assert 0 < float((again - exact).abs().mean()) < 10 * 0.0175
+
+
+def test_published_preprocessing_skips_what_has_no_orange(tmp_path):
+    path = drawing.write(tmp_path / "a.mp4", contours=0)
+    assert not published.preprocess(path, tmp_path / "small.mp4")
+    assert not (tmp_path / "small.mp4").exists()
+
+
+@pytest.mark.parametrize("name", ["mc3_18", "r2plus1d_18"])
+def test_published_nets_give_our_logits(tmp_path, name):
+    torch.manual_seed(0)
+    net = published.build(name)
+    settings = THIRD_PLACE.net.model_copy(update={"name": name})
+    spec = BundleSpec(
+        name="published",
+        outline=THIRD_PLACE.outline,
+        clip=THIRD_PLACE.clip,
+        net=settings,
+        calibration=Calibration(),
+        threshold=0.5,
+        prevalence=0.089,
+        frames=(2, 500),
+        simulated=True,
+    )
+    weights = nets.build(settings).state_dict() | net.state_dict()
+    bundle.save(tmp_path / "bundle", spec, weights, "# random weights, for tests only\n")
+    engine = TorchEngine(bundle.load(tmp_path / "bundle"))
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 112, 112, 3), dtype=np.uint8)
+    theirs = published.score(net, published.normalise(pixels))
+    ours = 1 / (1 + np.exp(-engine.logit(pixels)))
+    assert theirs == pytest.approx(ours, abs=1e-5)
