@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ from stallscan.traits import Traits
 from stallscan.video import Source
 
 log = logging.getLogger("stallscan")
+
+# Rows reach the disk so many seconds after they are known at the latest: to write each by itself
+# takes as long as to find its outline.
+WRITE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -136,14 +141,10 @@ def predict(
         count(row)
     done = len(standing)
     progress(done, len(sources))
-    with _appending(out / PREDICTIONS_NAME) as table, _appending(out / TRAITS_NAME) as traits:
+    with _Tables(out) as tables:
         for prepared, logits in _score(todo, chosen.engines):
             row = _row(prepared, logits, model)
-            if prepared.clip is not None:
-                # Before the row itself: a row that stands has its traits.
-                values = (f"{value:g}" for value in prepared.clip.traits)
-                _write(traits, [row["filename"], *values])
-            _write(table, [row[name] for name in PREDICTION_COLUMNS])
+            tables.append(row, prepared.clip.traits if prepared.clip is not None else None)
             count(row)
             done += 1
             progress(done, len(sources))
@@ -329,13 +330,41 @@ def _keep_traits(out: Path, standing: Sequence[dict[str, Any]]) -> None:
     files.write_text(path, "".join([head, *kept]))
 
 
-def _appending(path: Path) -> TextIO:
-    return path.open("a", encoding="utf-8", newline="")
+class _Tables:
+    """Appends to the tables of a run, some rows at a time: a row that stands has its traits."""
 
+    def __init__(self, out: Path) -> None:
+        self._rows: list[str] = []
+        self._traits: list[str] = []
+        self._files: list[tuple[list[str], TextIO]] = [
+            (self._traits, (out / TRAITS_NAME).open("a", encoding="utf-8", newline="")),
+            (self._rows, (out / PREDICTIONS_NAME).open("a", encoding="utf-8", newline="")),
+        ]
+        self._written = time.monotonic()
 
-def _write(file: TextIO, values: Sequence[Any]) -> None:
-    file.write(_line(values))
-    file.flush()
+    def __enter__(self) -> "_Tables":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+        for _, file in self._files:
+            file.close()
+
+    def append(self, row: dict[str, Any], traits: Traits | None) -> None:
+        """Add a recording's row, and its traits if it has a clip."""
+        if traits is not None:
+            self._traits.append(_line([row["filename"], *(f"{value:g}" for value in traits)]))
+        self._rows.append(_line([row[name] for name in PREDICTION_COLUMNS]))
+        if time.monotonic() - self._written >= WRITE_S:
+            self._write()
+
+    def _write(self) -> None:
+        # Traits before rows.
+        for lines, file in self._files:
+            file.write("".join(lines))
+            file.flush()
+            lines.clear()
+        self._written = time.monotonic()
 
 
 def _line(values: Sequence[Any]) -> str:
