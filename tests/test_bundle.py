@@ -94,3 +94,11 @@ def test_weights_of_another_net_are_refused(copy):
 def test_an_unknown_bundle_names_the_shipped_ones():
     with pytest.raises(BundleError, match=r"no such bundle.*default"):
         bundle.load("defalt")
+
+
+def test_weights_that_were_replaced_after_loading_are_not_taken(copy):
+    model = bundle.load(copy)
+    other = {name: torch.zeros_like(tensor) for name, tensor in bundle.load(copy).weights.items()}
+    bundle.save(copy, model.spec, other, "card")
+    with pytest.raises(BundleError, match="has changed since the bundle was opened"):
+        _ = model.weights

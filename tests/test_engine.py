@@ -239,3 +239,17 @@ def test_prediction_with_openvino_imports_nothing_heavy(folder, exported_dir, tm
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said.strip().endswith("[] None")
     assert "1" in said
+
+
+def test_auto_takes_torch_where_openvino_cannot_use_the_export(exported_dir, monkeypatch):
+    def fails(*_args):
+        raise BundleError("OpenVINO 1 cannot use it")
+
+    model = bundle.load(exported_dir)
+    assert engine.choose(model).name == "openvino"
+    monkeypatch.setattr(OpenVinoEngine, "of", fails)
+    chosen = engine.choose(model)
+    assert chosen.name == "torch"
+    assert "OpenVINO 1 cannot use it" in chosen.reason
+    with pytest.raises(BundleError, match="OpenVINO 1"):
+        engine.choose(model, "openvino")

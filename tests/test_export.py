@@ -219,3 +219,19 @@ def test_what_is_missing_is_said(copy, data, tmp_path, monkeypatch):
     monkeypatch.setattr("stallscan.engine.is_installed", lambda: False)
     with pytest.raises(InputError, match=r"not installed; .*stallscan\[cpu\]"):
         export.export(copy)
+
+
+def test_a_damaged_record_is_begun_anew(copy):
+    export.export(copy)
+    (copy / "openvino" / "exports.json").write_text("{")
+    with pytest.raises(BundleError, match="not readable as a record"):
+        exported.find(bundle.load(copy), "f32")
+    export.export(copy)
+    assert exported.find(bundle.load(copy), "f32").name == "f32.xml"
+
+
+def test_an_export_that_gives_no_number_is_refused(copy, monkeypatch):
+    monkeypatch.setattr(OpenVinoEngine, "logit", lambda *_: float("nan"))
+    with pytest.raises(InputError, match="f32 export is refused: for some clip it gives no finite"):
+        export.export(copy)
+    assert not (copy / "openvino").exists()

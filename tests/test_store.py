@@ -471,3 +471,37 @@ assert sum(1 for _ in made.stream()) == len(sources)
     many = memory.peak_bytes(script, tmp_path / "many", 1536)
     assert many < few + 50e6  # their pixels take 630 MB more
     assert many < 600e6
+
+
+def test_a_store_that_is_not_finished_is_refused(tmp_path, sources, monkeypatch):
+    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    view = View(OutlineSettings(), CLIP)
+
+    def stops(todo):
+        yield from prepare.many(todo[:3], [view], 0)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.fill(tmp_path, sources, stops, *view)
+    with pytest.raises(StoreError, match="is not finished, it has 2 recordings so far; start"):
+        Store(tmp_path).require(view, "the bundle x", "--bundle x")
+    _build(tmp_path, sources).require(view, "the bundle x", "--bundle x")
+    more = [Source(f"more {each.filename}", each.path) for each in sources]
+    with pytest.raises(KeyboardInterrupt):
+        store.fill(tmp_path, [*sources, *more], stops, *view)
+    with pytest.raises(StoreError, match="is not finished, it has 8"):
+        Store(tmp_path).require(view, "the bundle x", "--bundle x")
+
+
+def test_a_shard_that_cannot_be_read_just_now_is_not_made_anew(tmp_path, sources, monkeypatch):
+    made = _build(tmp_path, sources)
+    before = (tmp_path / made.manifest.shards[0].file).read_bytes()
+
+    def fails(self, *_args, **_options):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.open", fails)
+    with pytest.raises(StoreError, match="cannot be read"):
+        store._take_stock(tmp_path, made.manifest, sources)
+    monkeypatch.undo()
+    assert (tmp_path / made.manifest.shards[0].file).read_bytes() == before

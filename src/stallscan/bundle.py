@@ -214,13 +214,17 @@ class Bundle:
         Raises
         ------
         BundleError
-            If the file is no longer there or readable.
+            If the file is no longer there or readable, or is another one.
         """
         import safetensors.torch
 
         path = self.path / WEIGHTS_NAME
         try:
-            return safetensors.torch.load_file(path)
+            content = path.read_bytes()
+            # Perhaps a training has put another bundle there since this one was loaded.
+            if files.sha256_of(content) != self.spec.weights_sha256:
+                raise BundleError(f"{path}: has changed since the bundle was opened; start again")
+            return safetensors.torch.load(content)
         except (OSError, safetensors.SafetensorError) as error:
             raise BundleError(f"{path}: not readable ({error}); copy the bundle again") from None
 

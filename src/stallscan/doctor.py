@@ -98,7 +98,11 @@ def _openvino() -> Finding:
         return Finding(
             "OpenVINO", f"torch predicts, slower; get it with: {engine.INSTALL}", "optional"
         )
-    return Finding("OpenVINO", importlib.metadata.version("openvino"))
+    try:
+        version = importlib.metadata.version("openvino")
+    except importlib.metadata.PackageNotFoundError:
+        version = "of a version that does not tell"
+    return Finding("OpenVINO", version)
 
 
 def _compressed_tiff() -> Finding:
@@ -114,7 +118,7 @@ def _bundle() -> Finding:
         return Finding("default bundle", str(error), "missing")
     origin = "trained on simulated recordings only" if model.spec.simulated else "trained"
     engines = ["torch"]
-    for name, precision in engine.PRECISIONS.items():
+    for name, precision in engine.PRECISIONS.items() if engine.is_installed() else ():
         with contextlib.suppress(BundleError):
             exported.find(model, precision)
             engines.append(name)

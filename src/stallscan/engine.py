@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from stallscan import exported
 from stallscan.bundle import Bundle, Ensemble
 from stallscan.errors import BundleError, InputError
 from stallscan.exported import Precision
@@ -102,11 +101,9 @@ def _automatic(model: Bundle | Ensemble) -> Chosen:
     if not is_installed():
         return _torch(model, f"OpenVINO, which is faster, is not installed ({INSTALL})")
     try:
-        for member in model.members:
-            exported.find(member, "f32")
-    except BundleError as error:
+        return _openvino(model, "openvino", "no GPU, and an export that fits the weights")
+    except (BundleError, InputError, ImportError) as error:
         return _torch(model, str(error))
-    return _openvino(model, "openvino", "no GPU, and an export that fits the weights")
 
 
 def _may_have_gpu() -> bool:

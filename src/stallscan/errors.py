@@ -41,6 +41,10 @@ class StoreError(InputError):
     """A clip store is incomplete, damaged, or was made with other settings."""
 
 
+class LostShardError(StoreError):
+    """A shard of a clip store is missing, or not as it was written: it can be made anew."""
+
+
 class RecordingError(StallscanError):
     """One recording cannot be used; over a corpus it becomes a row, never the end of the run.
 

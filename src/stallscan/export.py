@@ -23,7 +23,7 @@ from stallscan import bundle as bundles
 from stallscan import clip, engine, exported, files, metrics, train
 from stallscan.bundle import Bundle, BundleSpec
 from stallscan.errors import BundleError, InputError
-from stallscan.exported import Change, Export, Precision
+from stallscan.exported import Change, Export, Exports, Precision
 from stallscan.metrics import Scored
 from stallscan.recipe import DataSettings, Recipe
 from stallscan.recording import Frames
@@ -147,6 +147,7 @@ def _export_f32(bundle: Bundle) -> Export:
         xml = _save(_convert(reference.net, bundle.spec), folder / "f32.xml")
         found = OpenVinoEngine(xml, bundle.spec.net)
         logits = np.array([found.logit(pixels) for pixels in clips])
+        _refuse_unless_finite(logits, bundle, "f32")
         made = _describe(bundle, xml, wanted, logits, LIMIT_F32)
         _refuse_if_exceeds(made, bundle, "f32")
         _place(bundle, made, xml, "f32")
@@ -163,6 +164,7 @@ def _export_bf16(bundle: Bundle, labelled: _Labelled, limit: float) -> Export:
         xml = exported.find(bundle, "f32")
     wanted = _logits(TorchEngine(bundle, "cpu"), labelled)
     logits = _logits(OpenVinoEngine(xml, bundle.spec.net, "bf16"), labelled)
+    _refuse_unless_finite(logits, bundle, "bf16")
     change = _change(bundle, labelled, wanted, logits)
     made = _describe(bundle, xml, wanted, logits, limit, change)
     _refuse_if_exceeds(made, bundle, "bf16")
@@ -177,15 +179,21 @@ def _export_int8(bundle: Bundle, labelled: _Labelled, limit: float) -> Export:
     reference = TorchEngine(bundle, "cpu")
     wanted = _logits(reference, labelled)
     plain = _convert(reference.net, bundle.spec)
+    made: Export | None = None
     with _writing(bundle) as folder:
         for wider in _ladder(plain):
             xml = _save(_quantise(plain, bundle.spec, labelled, wider), folder / "int8.xml")
             logits = _logits(OpenVinoEngine(xml, bundle.spec.net, "int8"), labelled)
+            if not np.isfinite(logits).all():
+                log.info("int8, with %s at f32: no number", "; ".join(wider.words()) or "nothing")
+                continue
             change = _change(bundle, labelled, wanted, logits)
             made = _describe(bundle, xml, wanted, logits, limit, change, wider)
             if not made.exceeds:
                 break
             log.info("int8, with %s at f32: %s", "; ".join(made.wider) or "nothing", made.exceeds)
+        if made is None:
+            raise _no_number(bundle, "int8")
         _refuse_if_exceeds(made, bundle, "int8")
         _place(bundle, made, xml, "int8")
     return made
@@ -373,6 +381,18 @@ def _refuse_if_exceeds(made: Export, bundle: Bundle, precision: Precision) -> No
         )
 
 
+def _refuse_unless_finite(logits: Floats, bundle: Bundle, precision: Precision) -> None:
+    if not np.isfinite(logits).all():
+        raise _no_number(bundle, precision)
+
+
+def _no_number(bundle: Bundle, precision: Precision) -> InputError:
+    return InputError(
+        f"{bundle.path}: the {precision} export is refused: for some clip it gives no finite "
+        "number; predict with another engine"
+    )
+
+
 @contextlib.contextmanager
 def _writing(bundle: Bundle) -> Iterator[Path]:
     """Give a folder on the disk of the bundle to write into, from which exports are moved."""
@@ -401,7 +421,11 @@ def _place(bundle: Bundle, made: Export, xml: Path, precision: Precision) -> Non
 
 
 def _note(bundle: Bundle, made: Export, precision: Precision) -> None:
-    record = exported.read(bundle)
+    try:
+        record = exported.read(bundle)
+    except BundleError as error:
+        log.warning("%s; it is begun anew", error)
+        record = Exports()
     update: dict[str, Export | None] = {precision: made}
     if precision == "f32" and record.bf16 and record.bf16.xml_sha256 != made.xml_sha256:
         update["bf16"] = None  # measured with another file

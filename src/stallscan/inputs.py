@@ -58,7 +58,10 @@ def find(
     if made is None:
         sources = video.list_recordings(paths)
         views = [member.spec.view for member in members]
-        return Inputs(sources, lambda start: _many(sources[start:], views, processes))
+        # By all of them, not by those that are left: of those one may have crashed a decoder.
+        if processes is None and len(sources) < FEW:
+            processes = 0
+        return Inputs(sources, lambda start: prepare.many(sources[start:], views, processes))
     for member in members:
         made.require(member.spec.view, f"the bundle {member.label}", f"--bundle {member.path}")
     return Inputs(
@@ -92,14 +95,6 @@ def view_of(which: str | Path) -> View:
             f"{', or --bundle '.join(paths[0] for paths in seeing.values())}"
         )
     return members[0].spec.view
-
-
-def _many(
-    sources: Sequence[Source], views: Sequence[View], processes: int | None
-) -> Iterator[Prepared]:
-    if processes is None and len(sources) < FEW:
-        processes = 0
-    return prepare.many(sources, views, processes)
 
 
 def _stream(made: Store, views: int, start: int) -> Iterator[Prepared]:

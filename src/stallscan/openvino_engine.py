@@ -1,7 +1,6 @@
 """The engine that runs an exported net with OpenVINO, on the processor; torch is not needed."""
 
 import collections
-import os
 import queue
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stallscan import clip, exported
+from stallscan import clip, exported, workers
 from stallscan.bundle import Bundle
 from stallscan.errors import BundleError, InputError
 from stallscan.exported import Precision
@@ -76,7 +75,7 @@ class OpenVinoEngine:
             raise InputError(
                 "this processor cannot compute in bf16; take another engine: --engine openvino"
             )
-        cores = os.cpu_count() or 1
+        cores = workers.cores()
         # Said by hand: by itself OpenVINO takes bf16 where the processor has it. One thread a clip
         # wastes nothing on waiting; not pinned, because the decoders share the cores.
         options = {

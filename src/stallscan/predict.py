@@ -23,8 +23,8 @@ from stallscan import decide, drift, files, inputs
 from stallscan import engine as engines
 from stallscan.bundle import Bundle, Ensemble
 from stallscan.drift import Drift
-from stallscan.engine import Engine, Which
-from stallscan.errors import InputError
+from stallscan.engine import Chosen, Engine, Which
+from stallscan.errors import BundleError, InputError
 from stallscan.prepare import Prepared
 from stallscan.recording import Frames
 from stallscan.tables import PREDICTION_COLUMNS, PREDICTIONS_NAME, RUN_NAME, TRAITS_NAME
@@ -122,8 +122,9 @@ def predict(
     before = _interrupted(out)
     if before and engine == "auto":
         # Runs that do not name theirs are of a time when there was no other.
-        engine = before.get("engine", "torch")
-    chosen = engines.choose(model, engine)
+        chosen = _as_before(model, before.get("engine", "torch"), out)
+    else:
+        chosen = engines.choose(model, engine)
     log.info("engine %s: %s", chosen.name, chosen.reason)
     run = _run(paths, model, chosen.name, len(sources))
     standing = _standing_rows(out, before, run, sources)
@@ -152,6 +153,17 @@ def predict(
     run |= {"finished": _now(), "calls": calls, "statuses": statuses, "drift": found.figures}
     files.write_json(out / RUN_NAME, run)
     return Summary(out / PREDICTIONS_NAME, calls, statuses, len(standing), found.doubts)
+
+
+def _as_before(model: Bundle | Ensemble, engine: Which, out: Path) -> Chosen:
+    """Open the engine of an interrupted run again."""
+    try:
+        return engines.choose(model, engine)
+    except (BundleError, InputError) as error:
+        raise InputError(
+            f"{out}: holds a run that was begun with the engine {engine}, and that cannot be used "
+            f"any more ({error}); choose another folder with -o, or remove this one"
+        ) from None
 
 
 def _score(
@@ -345,7 +357,7 @@ class _Tables:
     def __enter__(self) -> "_Tables":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self._write()
         for _, file in self._files:
             file.close()

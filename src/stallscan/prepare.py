@@ -7,7 +7,6 @@ its status and reason, never an exception.
 
 import collections
 import contextlib
-import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -139,7 +138,7 @@ def many(
         for source in sources:
             yield one(source, views)
         return
-    processes = processes or os.cpu_count() or 1
+    processes = processes or workers.cores()
     todo = collections.deque(sources)
     while todo:
         # After a crash the pool is gone: what was under way is done again, each in a process of

@@ -17,7 +17,7 @@ import numpy as np
 
 from stallscan import files
 from stallscan.clip import ClipSettings
-from stallscan.errors import InputError, SettingsError, StoreError
+from stallscan.errors import InputError, LostShardError, SettingsError, StoreError
 from stallscan.outline import OutlineSettings
 from stallscan.prepare import Prepared, View
 from stallscan.recording import Box, Frames
@@ -197,8 +197,8 @@ def read_header(path: Path, sha256: str) -> Header:
     Raises
     ------
     StoreError
-        If the file is missing, cut short or too long, or its header is not the one that was
-        written.
+        If it cannot be read or was written by another version; `LostShardError` if the file is
+        missing, cut short or too long, or its header is not the one that was written.
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -221,7 +221,10 @@ def read_header(path: Path, sha256: str) -> Header:
         )
         rows = tuple(map(Row.parse, about["recordings"]))
     except (KeyError, TypeError, SettingsError):
-        raise refusal(path, "was written by another version of stallscan") from None
+        raise StoreError(
+            f"{path}: was written by another version of stallscan; use that one, or make the store "
+            "anew in another folder"
+        ) from None
     places = []
     for number, row in enumerate(rows):
         place = Place(path, number)
@@ -263,9 +266,9 @@ def read_clip(place: Place, settings: ClipSettings) -> Frames:
     return pixels.reshape(shape)
 
 
-def refusal(path: Path, what: str) -> StoreError:
+def refusal(path: Path, what: str) -> LostShardError:
     """Say what is wrong with a shard, and what to do."""
-    return StoreError(
+    return LostShardError(
         f"{path}: this shard of the store {what}; remove the file and start the command that made "
         "the store again, which makes its recordings anew"
     )
@@ -277,12 +280,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except FileNotFoundError:
-        raise StoreError(
+        raise LostShardError(
             f"{path}: this shard of the store is missing; start the command that made the store "
             "again, which makes its recordings anew"
         ) from None
     except OSError as error:
-        raise refusal(path, f"cannot be read ({error.strerror or error})") from None
+        raise StoreError(
+            f"{path}: this shard of the store cannot be read ({error.strerror or error}); see that "
+            "it can, and start again"
+        ) from None
 
 
 def _digest(pixels: Frames) -> bytes:

@@ -8,19 +8,19 @@ the headers are read; a clip is checked whenever it is read.
 
 import collections
 import csv
-import filecmp
 import functools
 import io
 import itertools
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stallscan import files, prepare, shard
 from stallscan.clip import Clip, ClipSettings
-from stallscan.errors import InputError, SettingsError, StoreError
+from stallscan.errors import InputError, LostShardError, SettingsError, StoreError
 from stallscan.outline import OutlineSettings
 from stallscan.prepare import Prepared, View
 from stallscan.recording import Frames
@@ -36,10 +36,12 @@ SHARD_NAME = "shard-{:05d}.safetensors"
 SHARDS = "shard-*.safetensors"
 # About 60 MB a shard at 64 px and 56 frames; what a kill can cost is at most one shard's work.
 RECORDINGS_PER_SHARD = 128
-# Large clips fill a shard sooner: it is in memory three times while it is written.
+# Large clips fill a shard sooner: it is in memory until it is written.
 BYTES_PER_SHARD = 128 * 2**20
 # Clips are read in the order of their shards more often than not.
 HEADERS_KEPT = 8
+# Of a file's beginning and end, to tell it from another one of the same name.
+GLANCE_BYTES = 2**16
 # What became of a recording that may be mended by copying the file again.
 TRY_AGAIN = "unreadable"
 
@@ -69,11 +71,23 @@ class Shard(Settings):
 
 
 class Manifest(Settings):
-    """What ``manifest.json`` holds."""
+    """What ``manifest.json`` holds.
+
+    Attributes
+    ----------
+    format : int
+        Number of this format.
+    outline, clip
+        Settings that all clips were made with.
+    complete : bool
+        Whether all recordings that were given are in it: not while it is being made.
+    shards : tuple of Shard
+    """
 
     format: Literal[2] = 2
     outline: OutlineSettings
     clip: ClipSettings
+    complete: bool = False
     shards: tuple[Shard, ...] = ()
 
     @property
@@ -260,7 +274,7 @@ class Store:
         return dict(collections.Counter(row.status for row in self.rows()))
 
     def require(self, view: View, whose: str, option: str) -> None:
-        """Refuse clips that were made with other settings.
+        """Refuse clips that were made with other settings, or that are not all there yet.
 
         Parameters
         ----------
@@ -274,13 +288,19 @@ class Store:
         Raises
         ------
         StoreError
-            If they differ; each setting that does is shown as it is and as it should be.
+            If they differ; each setting that does is shown as it is and as it should be. If the
+            store is not finished.
         """
         if differences := self.manifest.differences(view):
+            simulate = " or 'stallscan simulate --clips'" if option.startswith("--recipe") else ""
             raise StoreError(
                 f"{self.folder}: its clips are not those of {whose} ({'; '.join(differences)}); "
-                f"'stallscan prepare' or 'stallscan simulate --clips' with {option} makes them "
-                "anew in another folder"
+                f"'stallscan prepare'{simulate} with {option} makes them anew in another folder"
+            )
+        if not self.manifest.complete:
+            raise StoreError(
+                f"{self.folder}: is not finished, it has {len(self._places)} recordings so far; "
+                "start the command that makes it again, which goes on where it was"
             )
 
     def write_table(self) -> None:
@@ -419,6 +439,7 @@ def fill(
         for source in sources
         if source.filename not in standing or standing[source.filename] is not None
     ]
+    manifest = manifest.model_copy(update={"complete": False})
     finished = len(sources) - len(todo)
     progress(finished, len(sources))
     batch: list[Prepared] = []
@@ -435,6 +456,7 @@ def fill(
             batch, size = [], 0
     if batch:
         manifest = on_disk = _append(folder, manifest, batch)
+    manifest = manifest.model_copy(update={"complete": True})
     if manifest != on_disk:
         _write_manifest(folder, manifest)
     made = Store(folder)
@@ -509,7 +531,7 @@ def _take_stock(
     for entry in manifest.shards:
         try:
             header = _read_header(folder, manifest, entry)
-        except StoreError:
+        except LostShardError:
             log.warning(
                 "%s: this shard of the store is missing or damaged; of its %d recordings those "
                 "that are given are made anew",
@@ -532,11 +554,20 @@ def _check_path(folder: Path, row: Row, given: Path | None) -> None:
     if given is None or str(given) == row.path:
         return
     before = Path(row.path)
-    if before.is_file() and given.is_file() and not filecmp.cmp(before, given, shallow=False):
+    if before.is_file() and given.is_file() and _glance(before) != _glance(given):
         raise StoreError(
             f"{folder}: holds {row.filename} from {before}, and {given} is another recording; "
             "choose another folder for the store, or give the folder above both"
         )
+
+
+def _glance(path: Path) -> tuple[int, bytes, bytes]:
+    """Give the size, the beginning and the end of a file: to read it all would take too long."""
+    with path.open("rb") as file:
+        head = file.read(GLANCE_BYTES)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - GLANCE_BYTES, 0))
+        return size, head, file.read()
 
 
 def _append(folder: Path, manifest: Manifest, batch: Sequence[Prepared]) -> Manifest:

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 
@@ -11,7 +12,14 @@ import cv2
 
 # Parameters of glibc's mallopt, from malloc.h; the threshold is the highest that it takes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MMAP_BYTES, _TRIM_BYTES = 32 * 2**20, 512 * 2**20
+_MMAP_BYTES, _TRIM_BYTES = 32 * 2**20, 128 * 2**20
+
+
+def cores() -> int:
+    """Count the cores that this process may use: a job on a cluster has fewer than its machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def pool(processes: int) -> ProcessPoolExecutor:
@@ -42,6 +50,8 @@ def _keep_memory() -> None:
     The frames of a recording are freed when the next one comes. To get as many pages from the
     system again, zeroed, takes a tenth of the time that decoding does.
     """
+    if sys.platform != "linux":
+        return
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)

@@ -4,7 +4,6 @@ A run that was killed goes on where it was, and any number of processes gives th
 """
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -303,7 +302,7 @@ def _in_order(
     bounded.
     """
     parts = [items[start : start + together] for start in range(0, len(items), together)]
-    processes = min(processes or os.cpu_count() or 1, len(parts))
+    processes = min(processes or workers.cores(), len(parts))
     if processes <= 1:
         yield from map(task, items)
         return
