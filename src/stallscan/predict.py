@@ -35,7 +35,7 @@ log = logging.getLogger("stallscan")
 
 # Rows reach the disk so many seconds after they are known at the latest: to write each by itself
 # takes as long as to find its outline.
-WRITE_S = 0.5
+WRITE_S = 0.25
 
 
 @dataclass(frozen=True)
