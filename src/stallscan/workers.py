@@ -48,7 +48,7 @@ def _keep_memory() -> None:
     """Have memory that was freed used again instead of given back to the system, where glibc is.
 
     The frames of a recording are freed when the next one comes. To get as many pages from the
-    system again, zeroed, takes a tenth of the time that decoding does.
+    system again, zeroed, takes a fourteenth of the time that decoding does.
     """
     if sys.platform != "linux":
         return
