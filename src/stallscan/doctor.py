@@ -3,7 +3,6 @@
 import contextlib
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Literal
 
 import stallscan
 from stallscan import bundle as bundles
-from stallscan import engine, exported
+from stallscan import engine, exported, workers
 from stallscan.errors import BundleError
 
 LIBRARIES = (
@@ -53,7 +52,7 @@ def examine() -> list[Finding]:
     return [
         Finding("stallscan", stallscan.__version__),
         Finding("Python", f"{platform.python_version()} on {platform.platform()}"),
-        Finding("processor", f"{os.cpu_count()} cores"),
+        Finding("processor", f"{workers.cores()} cores"),
         *map(_library, LIBRARIES),
         *(_codec(name, mode) for name, mode in CODECS),
         _gpu(),

@@ -7,6 +7,7 @@ export that exceeds its limit is not written.
 import contextlib
 import io
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -210,7 +211,8 @@ def _read_labelled(
         clip=bundle.spec.clip,
         net=bundle.spec.net,
     )
-    prepared = train.prepare_data(recipe, data, folder, progress)
+    asks = (f"the bundle {bundle.label}", f"--bundle {bundle.path}")
+    prepared = train.prepare_data(recipe, data, folder, progress, asks=asks)
     table = prepared.table.iloc[np.random.default_rng(seed).permutation(len(prepared.table))]
     count = 0
     if precision == "int8":
@@ -405,10 +407,13 @@ def _writing(bundle: Bundle) -> Iterator[Path]:
             f"{where}: cannot be written ({error.__cause__}); copy the bundle to a folder of yours "
             "and export the copy"
         ) from None
+    folder = where / ".partial"
     try:
-        with tempfile.TemporaryDirectory(dir=where) as folder:
-            yield Path(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # a kill leaves it behind
+        folder.mkdir()
+        yield folder
     finally:
+        shutil.rmtree(folder, ignore_errors=True)
         if not there and not any(where.iterdir()):
             where.rmdir()
 

@@ -229,7 +229,7 @@ def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
     # The published colour where it is seen in any frame, so that boxes agree with the published
     # ones; the blurred colour where resizing has left nothing else.
     near = cv2.dilate(drawn.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    strong = near & (seen.hit)
+    strong = near & seen.hit
     box = _box(strong if strong.sum() >= MIN_CONTOUR_PX else drawn)
     return seen.outline(box, drawn, mask, is_closed)
 

@@ -7,7 +7,6 @@ its looping clip. Nothing in it is loaded from elsewhere, so it can be mailed an
 import base64
 import datetime
 import math
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -20,7 +19,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from stallscan import __version__, evaluate, outline, plots, present, templates, video
+from stallscan import __version__, evaluate, outline, plots, present, templates, video, workers
 from stallscan.errors import InputError, NoOutlineError, RecordingError, SeveralOutlinesError
 from stallscan.evaluate import Evaluation
 from stallscan.files import write_text
@@ -285,7 +284,7 @@ def _make_clips(
     known = [index for index, path in enumerate(paths) if path is not None]
     progress(0, len(known))
     # Threads suffice: decoding and encoding leave the interpreter free.
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
+    with ThreadPoolExecutor(min(workers.cores(), MOST_THREADS)) as pool:
         jobs: dict[Future[Clip], int] = {
             pool.submit(make_clip, path, settings.margin_px): index
             for index in known

@@ -5,7 +5,6 @@ figures and the page take seconds, and are made anew each time.
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +15,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stallscan import approaches, calls, decide, files, plots, predict, tables, train, writeup
+from stallscan import (
+    approaches,
+    calls,
+    decide,
+    files,
+    plots,
+    predict,
+    tables,
+    train,
+    workers,
+    writeup,
+)
 from stallscan import bundle as bundles
 from stallscan import recipe as recipes
 from stallscan.approaches import Approach, Model, Part
@@ -534,7 +544,7 @@ def _costs(
 def _machine() -> str:
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
-    return f"{os.cpu_count()} processor cores, no GPU"
+    return f"{workers.cores()} processor cores, no GPU"
 
 
 def _optional(data: Path, name: str) -> Path | None:

@@ -43,6 +43,7 @@ from stallscan.tables import HELD_OUT_NAME, OUT_OF_FOLD_NAME, listed, read_label
 from stallscan.templates import render
 from stallscan.video import Source
 
+RECIPE_NAME = "recipe.yaml"  # in the run folder: the recipe, resolved
 CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
 log = logging.getLogger("stallscan")
 Progress = Callable[[int, int], None]
@@ -81,10 +82,12 @@ class Data:
         usable = wanted[[name in made for name in wanted["filename"]]].reset_index(drop=True)
         if len(usable) < len(wanted):
             log.warning(
-                "%d of %d recordings gave no clip and are left out; %s says why",
+                "%d of %d recordings have no clip in %s and are left out; its %s says why of those "
+                "that it knows",
                 len(wanted) - len(usable),
                 len(wanted),
-                made.folder / store.TABLE_NAME,
+                made.folder,
+                store.TABLE_NAME,
             )
         not_ok = made.not_ok()
         judged = usable[~usable["filename"].isin(not_ok)].reset_index(drop=True)
@@ -168,7 +171,9 @@ def train(
     """
     with ranks.first_process_first():
         claim(run, recipe)
-        prepared = prepare_data(recipe, data, run / "store", progress, clips)
+        # By the file, which has what was set on the command line, too.
+        asks = (f"the recipe {recipe.name}", f"--recipe {run / RECIPE_NAME}")
+        prepared = prepare_data(recipe, data, run / "store", progress, clips, asks)
     return train_prepared(recipe, prepared, run)
 
 
@@ -217,7 +222,12 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
 
 
 def prepare_data(
-    recipe: Recipe, data: Path, folder: Path, progress: Progress, clips: Path | None = None
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    progress: Progress,
+    clips: Path | None = None,
+    asks: tuple[str, str] | None = None,
 ) -> Data:
     """Select and prepare the recordings of a data folder.
 
@@ -233,6 +243,9 @@ def prepare_data(
         Called with how many recordings are prepared, of how many.
     clips : Path, optional
         A store that has the clips already.
+    asks : tuple of str, optional
+        Who asks for these clips, and how `stallscan prepare` is told so, as `Store.require` takes
+        it; the recipe by its name if not given.
 
     Raises
     ------
@@ -258,8 +271,8 @@ def prepare_data(
         clips = data / "store"
     if clips is not None:
         made = Store(clips)
-        view = View(recipe.outline, recipe.clip)
-        made.require(view, f"the recipe {recipe.name}", f"--recipe {recipe.name}")
+        asks = asks or (f"the recipe {recipe.name}", f"--recipe {recipe.name}")
+        made.require(View(recipe.outline, recipe.clip), *asks)
         progress(len(wanted), len(wanted))
     else:
         sources = [Source(name, data / "train" / name) for name in wanted["filename"]]
@@ -280,7 +293,7 @@ def _table(data: Path, name: str) -> Path:
 def claim(run: Path, recipe: Recipe) -> None:
     """Write the resolved recipe into the run folder; refuse a folder of another run."""
     files.make_folder(run)
-    path = run / "recipe.yaml"
+    path = run / RECIPE_NAME
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise InputError(
