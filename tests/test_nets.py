@@ -233,3 +233,17 @@ def test_flips_are_averaged_over_all_eight():
         for axes in ([2], [3], [4], [2, 4], [2, 3, 4]):
             torch.testing.assert_close(nets.score(net, clips.flip(axes), settings), one)
         assert not torch.allclose(nets.score(net, clips, _settings("stallnet")), one)
+
+
+@pytest.mark.parametrize("name", ["stallnet", "quarters_resnet18", "r3d_18"])
+def test_sums_in_steps_normalise_alike(name):
+    """The copy for other runtimes has the logits of the net, which stays as it is."""
+    torch.manual_seed(0)
+    net = nets.build(_settings(name)).eval().double()
+    clip = _clips(name, count=1).double()
+    stepped = nets.with_stepped_norm(net)
+    norms = (nets.VideoNorm2d, nets.VideoNorm3d)
+    assert all(type(module) not in norms for module in stepped.modules())
+    assert any(type(module) in norms for module in net.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(stepped(clip), net(clip), atol=1e-9, rtol=0)

@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from stallscan import bundle as bundles
-from stallscan import clip, engine, exported, files, metrics, train
+from stallscan import clip, engine, exported, files, metrics, nets, train
 from stallscan.bundle import Bundle, BundleSpec
 from stallscan.errors import BundleError, InputError
 from stallscan.exported import Change, Export, Exports, Precision
 from stallscan.metrics import Scored
 from stallscan.recipe import DataSettings, Recipe
 from stallscan.recording import Frames
+from stallscan.simulate import SimulateSettings
+from stallscan.simulate.corpus import simulate_clips
 from stallscan.store import Store
 from stallscan.torch_engine import TorchEngine
 
@@ -35,6 +37,8 @@ log = logging.getLogger("stallscan")
 
 # Of f32, as a share of max(1, |logit|): what is asked of an engine that stands in for torch.
 LIMIT_F32 = 1e-4
+# Chosen: a few seconds' work to simulate.
+CHECKED_ON = 8
 # Of the labelled recordings int8 is calibrated on at most so many, and at most this share. Chosen:
 # NNCF itself takes 300 pictures, and a clip is dozens.
 CALIBRATED_ON = 100
@@ -142,10 +146,12 @@ def _export_f32(bundle: Bundle) -> Export:
     from stallscan.openvino_engine import OpenVinoEngine
 
     reference = TorchEngine(bundle, "cpu")
-    clips = list(_made_up_clips(bundle.spec))
+    clips = _simulated_clips(bundle)
     wanted = np.array([reference.logit(pixels) for pixels in clips])
     with _writing(bundle) as folder:
-        xml = _save(_convert(reference.net, bundle.spec), folder / "f32.xml")
+        xml = _save(
+            _convert(nets.with_stepped_norm(reference.net), bundle.spec), folder / "f32.xml"
+        )
         found = OpenVinoEngine(xml, bundle.spec.net)
         logits = np.array([found.logit(pixels) for pixels in clips])
         _refuse_unless_finite(logits, bundle, "f32")
@@ -229,19 +235,13 @@ def _read_labelled(
     )
 
 
-def _made_up_clips(spec: BundleSpec) -> Iterator[Frames]:
-    """Three clips of noise, of the lengths that the bundle knows; a mask is a square."""
-    fewest, most = spec.frames
-    lengths = (spec.clip.frames,) * 3 if spec.clip.frames else (fewest, 2 * (most // 3) + 1, most)
-    rng = np.random.default_rng(0)
-    size = spec.clip.size
-    for count in lengths:
-        pixels = rng.integers(0, 256, (count, size, size, spec.clip.channel_count), np.uint8)
-        if spec.clip.channels == "grey+mask":
-            inner = slice(size // 4, -(size // 4))
-            pixels[..., 1] = 0
-            pixels[:, inner, inner, 1] = 255
-        yield pixels
+def _simulated_clips(bundle: Bundle) -> list[Frames]:
+    """Draw clips as the bundle sees them. Noise would not do: its sums are easy to get right."""
+    settings = SimulateSettings(count=CHECKED_ON, stalled=0.5)
+    with tempfile.TemporaryDirectory() as folder:
+        simulate_clips(folder, settings, bundle.spec.outline, bundle.spec.clip, processes=1)
+        store = Store(Path(folder) / "store")
+        return [store.read(row.filename) for row in store.rows() if row.status == "ok"]
 
 
 def _convert(net: torch.nn.Module, spec: BundleSpec) -> Any:
