@@ -35,6 +35,12 @@ def test_saving_replaces_a_bundle_and_leaves_nothing_else(copy):
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
+def test_who_may_read_one_file_of_a_bundle_may_read_them_all(copy):
+    model = bundle.load(copy)
+    bundle.save(copy, model.spec, model.weights, "card")
+    assert len({path.stat().st_mode for path in copy.iterdir()}) == 1
+
+
 def test_the_shipped_default_is_complete_and_says_that_it_is_simulated():
     model = bundle.load()
     assert model.spec.name == "default"

@@ -363,8 +363,10 @@ def save(folder: Path, spec: BundleSpec, weights: "dict[str, Tensor]", card: str
 
     with _replacing(folder) as temporary:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        safetensors.torch.save_file(tensors, temporary / WEIGHTS_NAME)
-        spec = spec.model_copy(update={"weights_sha256": files.sha256(temporary / WEIGHTS_NAME)})
+        # Not save_file: what that writes nobody but the owner may read.
+        content = safetensors.torch.save(tensors)
+        files.write_bytes(temporary / WEIGHTS_NAME, content)
+        spec = spec.model_copy(update={"weights_sha256": files.sha256_of(content)})
         files.write_json(temporary / SPEC_NAME, spec.model_dump(mode="json"))
         files.write_text(temporary / CARD_NAME, card)
     return spec
