@@ -1,5 +1,6 @@
 """What the benchmarks share: progress on stderr, tables in Markdown, what they were made with."""
 
+import json
 import os
 import platform
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import stallscan
 from stallscan import files
+from stallscan.metrics import Interval
 
 HERE = Path(__file__).parent
 EVERY_S = 5.0  # chosen: a line of progress at most this often
@@ -36,6 +38,19 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Write a table: the first column on the left, the others on the right."""
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows]) + "\n"
+
+
+def show_interval(interval: Interval | None, sign: str = "") -> str:
+    """Write an interval for a table; with "+" as `sign`, that of a difference."""
+    return f"{interval.low:{sign}.3f} to {interval.high:{sign}.3f}" if interval else "-"
+
+
+def once(path: Path, measure: Callable[[], float]) -> float:
+    """Measure once; a call that comes later reads what was measured."""
+    if not path.is_file():
+        files.make_folder(path.parent)
+        files.write_json(path, measure())
+    return float(json.loads(path.read_text(encoding="utf-8")))
 
 
 def publish(path: Path, title: str, lead: str, tables: Sequence[str]) -> None:

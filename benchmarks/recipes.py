@@ -7,9 +7,7 @@ Recipes whose training would take longer than --hours are timed, but not trained
 clips are made smaller, so that every recipe can be.
 """
 
-import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,19 +15,26 @@ from pathlib import Path
 import cyclopts
 import numpy as np
 import torch
-from common import HERE, machine, markdown, publish, say, show_progress, version
+from common import (
+    HERE,
+    machine,
+    markdown,
+    once,
+    publish,
+    say,
+    show_interval,
+    show_progress,
+    version,
+)
 from torch.nn import functional as F
+from trained import score
 
-from stallscan import bootstrap, decide, features, files, metrics, nets, recipe, train
-from stallscan import bundle as bundles
+from stallscan import bootstrap, features, files, metrics, nets, recipe, train
 from stallscan import clip as clips
-from stallscan.metrics import Interval, Scored
+from stallscan.metrics import Scored
 from stallscan.recipe import Recipe
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
-from stallscan.store import Store
-from stallscan.tables import read_labels
-from stallscan.torch_engine import TorchEngine
 
 NAMES = tuple(sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml")))
 # What makes the comparison one of clip, net, augmentation and schedule.
@@ -108,7 +113,7 @@ def main(
     """
     wanted = [prepare(name, epochs, seed, size) for name in names or NAMES]
     # Before anything heats the machine up or shares it.
-    timed = [note(out / f"seconds-{one.name}.json", partial(time_step, one)) for one in wanted]
+    timed = [once(out / f"seconds-{one.name}.json", partial(time_step, one)) for one in wanted]
     results = [
         run(settings, seconds, out, count, held_out, epochs, seed, hours * 3600)
         for settings, seconds in zip(wanted, timed, strict=True)
@@ -127,14 +132,6 @@ def main(
         "is better. A budget this small says how fast a recipe learns, not how far it gets.\n"
     )
     publish(page or HERE / "recipes.md", "Recipes", lead, [_table(results), tail])
-
-
-def note(path: Path, measure: Callable[[], float]) -> float:
-    """Measure once, in s; a call that comes later reads what was measured."""
-    if not path.is_file():
-        files.make_folder(path.parent)
-        files.write_json(path, measure())
-    return float(json.loads(path.read_text(encoding="utf-8")))
 
 
 def run(
@@ -174,8 +171,8 @@ def run(
         train.train(settings, corpora[0], folder)
         return time.process_time() - start
 
-    taken = note(folder / "seconds.json", train_it)
-    scored = score(folder / "bundle", corpora[1])
+    taken = once(folder / "seconds.json", train_it)
+    scored = score(folder / "bundle", corpora[1], corpora[1] / "store")
     return Result(settings, parameters, clip_seconds, taken, scored)
 
 
@@ -208,8 +205,7 @@ def time_step(settings: Recipe, repeats: int = 2) -> float:
     shape = (frames, size, size, len(settings.net.mean))
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     array = clips.to_input(pixels, settings.net.mean, settings.net.std)
-    inputs = torch.from_numpy(array)[None].to(memory_format=torch.channels_last_3d)
-    net = net.to(memory_format=torch.channels_last_3d)
+    inputs = torch.from_numpy(array)[None]
     taken = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -222,19 +218,6 @@ def time_step(settings: Recipe, repeats: int = 2) -> float:
             F.softplus(logits.float()).sum().backward()  # type: ignore[no-untyped-call]
         taken.append(time.perf_counter() - start)
     return min(taken)
-
-
-def score(folder: Path, corpus: Path) -> Scored:
-    """Score all clips of a corpus with a bundle, and call them at its threshold."""
-    model = bundles.load(folder)
-    engine = TorchEngine(model)
-    store = Store(corpus / "store")
-    table = read_labels(corpus / "train_labels.csv")
-    table = table[[name in store for name in table["filename"]]]
-    logits = [engine.logit(store.read(name)) for name in table["filename"]]
-    scores = model.spec.calibration.score(np.array(logits))
-    calls = np.array([decide.call(each, model.spec.threshold) for each in scores]) == "stalled"
-    return Scored.check(table["stalled"].to_numpy(), scores, calls, (model.spec.threshold,))
 
 
 def _table(results: list[Result]) -> str:
@@ -259,18 +242,14 @@ def _table(results: list[Result]) -> str:
                 *row,
                 f"{result.training_seconds:,.0f}",
                 f"{measured.mcc:.3f}",
-                _show(interval),
-                "the first" if result.scored is best else _show(against, sign="+"),
+                show_interval(interval),
+                "the first" if result.scored is best else show_interval(against, sign="+"),
                 f"{measured.roc_auc or 0:.3f}",
                 f"{measured.pr_auc or 0:.3f}",
             ]
         )
     head = ["recipe", "net", "parameters", "s a clip", "training, CPU s", "MCC", "95 %"]
     return markdown([*head, "against the first", "ROC AUC", "PR AUC"], rows)
-
-
-def _show(interval: Interval | None, sign: str = "") -> str:
-    return f"{interval.low:{sign}.3f} to {interval.high:{sign}.3f}" if interval else "-"
 
 
 if __name__ == "__main__":
