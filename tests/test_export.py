@@ -160,14 +160,12 @@ def test_bf16_is_measured_and_then_can_be_chosen(copy, data):
     assert made.change.recordings == COUNT
     assert made.change.stalled == COUNT // 2
     assert 0 < made.logit_difference < 0.1
-    assert exported.find(model, "bf16") == exported.find(model, "f32")
-    # ... and no longer where the form it was measured with is another one.
-    path = copy / "openvino" / "exports.json"
-    record = json.loads(path.read_text())
-    record["bf16"]["xml_sha256"] = "0" * 64
-    path.write_text(json.dumps(record))
+    assert exported.find(model, "bf16").name == "bf16.xml"
+    # It stands by itself: f32 was not asked for, and once made leaves it as it is.
+    with pytest.raises(BundleError, match="no f32 export"):
+        exported.find(model, "f32")
     export.export(copy)
-    assert exported.read(model).bf16 is None
+    assert exported.read(model).bf16 == made
 
 
 def test_int8_is_measured_on_recordings_that_it_was_not_calibrated_on(copy, data):

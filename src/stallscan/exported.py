@@ -22,8 +22,6 @@ RECORD_NAME = "exports.json"
 Precision = Literal["f32", "bf16", "int8"]
 # The features of the baseline are no net that could be converted.
 NOT_EXPORTABLE = ("features",)
-# bf16 is the f32 form, which the engine is told to run in bf16.
-STEMS: dict[Precision, str] = {"f32": "f32", "bf16": "f32", "int8": "int8"}
 
 
 class Change(Settings):
@@ -177,7 +175,7 @@ def find(bundle: Bundle, precision: Precision) -> Path:
             f"{where}: the {precision} export is not like the bundle ({export.exceeds}); use "
             "another engine"
         )
-    xml = where / f"{STEMS[precision]}.xml"
+    xml = where / f"{precision}.xml"
     hashes = {xml: export.xml_sha256, xml.with_suffix(".bin"): export.bin_sha256}
     for path, sha256 in hashes.items():
         if not path.is_file() or files.sha256(path) != sha256:

@@ -176,7 +176,7 @@ class StallNet(nn.Module):
 
     # (width, spatial kernel, spatial stride). Rows and columns are halved at once, before the
     # many channels: at full size the memory traffic costs more than all the arithmetic.
-    BLOCKS = ((16, 5, 2), (32, 3, 2), (48, 3, 1), (64, 3, 2))
+    BLOCKS: tuple[tuple[int, int, int], ...] = ((16, 5, 2), (32, 3, 2), (48, 3, 1), (64, 3, 2))
 
     def __init__(self, channels: int) -> None:
         super().__init__()
