@@ -1,13 +1,12 @@
 """The default net, others that were tried in its place, and R(2+1)D-18, on one simulated corpus.
 
-The corpus is small and easy enough for a net of 31 million parameters to level off on two cores:
+The corpus is small and easy enough for a net of 31 million parameters to learn on two cores:
 clips of 32 frames of 48 px, of segments that are easy by ``truth.csv`` and in focus within those
 frames. All nets see the same clips with the same augmentation, have the same validation part, start
 from random weights, and run their whole schedule, which ends at a learning rate of zero. What is
 said of them is measured on clips of another seed.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from common import (
     HERE,
     machine,
     markdown,
-    once,
     publish,
     say,
     show_interval,
@@ -30,9 +28,9 @@ from common import (
 )
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from trained import score
+from trained import score, train_once
 
-from stallscan import bootstrap, files, masked, metrics, nets, recipe, train
+from stallscan import bootstrap, files, masked, metrics, nets, recipe
 from stallscan.metrics import Scored
 from stallscan.nets import StallNet
 from stallscan.recipe import Recipe, StageSettings
@@ -254,13 +252,8 @@ def run(name: str, out: Path) -> Result:
     say(f"{name}: {candidate.what}")
     made = candidate.make
     with patch.dict(nets.NETS, {"stallnet": lambda c: masked.prepare(made(c))} if made else {}):
-
-        def train_it() -> float:
-            start = time.process_time()  # of all threads; others may use the machine, too
-            train.train(settings, out / "train", folder, clips=out / "simulated-train" / "store")
-            return time.process_time() - start
-
-        seconds = once(folder / "seconds.json", train_it)
+        clips = out / "simulated-train" / "store"
+        seconds = train_once(settings, out / "train", clips, folder)
         net = nets.build(settings.net)
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             nets.forward(net, torch.zeros(1, len(settings.net.mean), FRAMES, SIZE, SIZE))

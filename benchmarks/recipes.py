@@ -27,9 +27,9 @@ from common import (
     version,
 )
 from torch.nn import functional as F
-from trained import score
+from trained import score, train_once
 
-from stallscan import bootstrap, features, files, metrics, nets, recipe, train
+from stallscan import bootstrap, features, files, metrics, nets, recipe
 from stallscan import clip as clips
 from stallscan.metrics import Scored
 from stallscan.recipe import Recipe
@@ -165,13 +165,7 @@ def run(
         )
         corpora.append(folder)
     folder = out / f"run-{settings.name}"
-
-    def train_it() -> float:
-        start = time.process_time()  # of all threads; others may use the machine, too
-        train.train(settings, corpora[0], folder)
-        return time.process_time() - start
-
-    taken = once(folder / "seconds.json", train_it)
+    taken = train_once(settings, corpora[0], corpora[0] / "store", folder)
     scored = score(folder / "bundle", corpora[1], corpora[1] / "store")
     return Result(settings, parameters, clip_seconds, taken, scored)
 

@@ -1,15 +1,43 @@
-"""Trained bundles on clips that were held out, for the scripts that compare recipes or nets."""
+"""Training, and scoring clips that were held out, for the scripts that compare recipes or nets."""
 
+import time
 from pathlib import Path
 
 import numpy as np
+from common import once
 
 from stallscan import bundle as bundles
-from stallscan import decide
+from stallscan import decide, train
 from stallscan.metrics import Scored
+from stallscan.recipe import Recipe
 from stallscan.store import Store
 from stallscan.tables import read_labels
 from stallscan.torch_engine import TorchEngine
+
+
+def train_once(settings: Recipe, data: Path, clips: Path, run: Path) -> float:
+    """Train into a run folder, or find it trained; the processor time that this took, in s.
+
+    Of a run that was interrupted only the last sitting counts.
+
+    Parameters
+    ----------
+    settings : Recipe
+        What to train.
+    data : Path
+        Folder with the tables.
+    clips : Path
+        The store.
+    run : Path
+        The run folder.
+    """
+
+    def measure() -> float:
+        start = time.process_time()  # of all threads; others may use the machine, too
+        train.train(settings, data, run, clips=clips)
+        return time.process_time() - start
+
+    return once(run / "seconds.json", measure)
 
 
 def score(folder: Path, labels: Path, clips: Path) -> Scored:

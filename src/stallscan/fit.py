@@ -160,7 +160,7 @@ class _Module(lightning.LightningModule):
 
     def _layout(self) -> torch.memory_format:
         # On a GPU convolutions are fastest with the channels last. On a processor the statistics of
-        # each video, which need them first, cost more than is gained: a step takes 10 to 25 %
+        # each video, which need them first, cost more than is gained: a step takes 10 to 26 %
         # longer (all NETS, torch 2.15).
         is_gpu = self.device.type == "cuda"
         return torch.channels_last_3d if is_gpu else torch.contiguous_format
