@@ -609,15 +609,6 @@ def test_times_are_said_as_people_do():
     ]
 
 
-def test_nested_settings_are_named_by_their_place():
-    content = {"a": {"b": [1, 2]}, "stages": [{"epochs": 3}], "none": None}
-    assert writeup.flatten(content) == {
-        "a.b": "1, 2",
-        "stages.0.epochs": "3",
-        "none": "None",
-    }
-
-
 # As it is, on simulated recordings
 
 

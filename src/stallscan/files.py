@@ -1,16 +1,59 @@
 """Writing files so that a reader never sees half of one, and telling files apart by content."""
 
 import contextlib
+import errno
+import functools
+import gzip
 import hashlib
 import json
+import os
+import re
+import secrets
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import stallscan
 from stallscan.errors import InputError
+
+# Longer suffixes are not those of a format, and leave no room for a temporary name.
+LONGEST_SUFFIX = 16
+# A file that is being written is touched more often than this; an older one was left by a kill.
+LEFTOVER_S = 3600
+# Of an existing file, to tell who wrote it.
+MARK_BYTES = 4096
+
+_PARTIAL = re.compile(r"\.[0-9a-f]{8}-\d+\.partial(\..*)?")
+_REASONS = {
+    errno.ENOSPC: "the disk is full. Make room, and run the same command again",
+    errno.EDQUOT: "the disk quota is used up. Make room, and run the same command again",
+    errno.EFBIG: "the file is larger than this disk allows. Choose another place with -o",
+    errno.ENAMETOOLONG: "the name is too long. Choose a shorter one with -o",
+    errno.EISDIR: "this is a folder, expected the name of a file. Choose another with -o",
+    errno.ENOTDIR: "a part of this path is a file, not a folder. Choose another with -o",
+    errno.EEXIST: "this is a file, expected a folder. Choose another with -o",
+    errno.EROFS: "the disk is read-only. Choose another place with -o",
+}
+
+
+def unwritable(path: str | Path, error: OSError) -> InputError:
+    """Say in one sentence why a file or folder cannot be written, and what to do."""
+    reason = _REASONS.get(error.errno or 0)
+    if reason is None:
+        reason = f"{error.strerror or error}. Choose another place with -o, or mend its permissions"
+    return InputError(f"{path}: cannot be written: {reason}")
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn the OSError of what is done inside into an InputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def make_folder(path: str | Path) -> Path:
@@ -22,15 +65,10 @@ def make_folder(path: str | Path) -> Path:
         If something other than a folder stands there, or nothing can be written into it.
     """
     path = Path(path)
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot write into this output folder ({error.strerror}); "
-            "choose another with -o or mend its permissions"
-        ) from error
     return path
 
 
@@ -38,29 +76,84 @@ def make_folder(path: str | Path) -> Path:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; what was written there replaces `path` at the end.
 
-    The temporary name keeps the suffix, because encoders choose the format by it. On an error
-    nothing is left behind and an older file at `path` stays as it was; what a killed process left
-    behind is overwritten by the next one that writes to `path`.
+    The temporary name is of this call only, and keeps the suffix, because encoders choose the
+    format by it. On an error nothing is left behind and an older file at `path` stays as it was.
+    What a killed process left behind is removed an hour later, by whoever writes into the folder.
 
     Raises
     ------
     InputError
-        If the parent folder cannot be made or written.
+        If the file or its folder cannot be written, also for what is done inside: a full disk.
     """
     path = Path(path)
-    make_folder(path.parent)
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    folder = make_folder(path.parent)
+    _sweep(str(folder.absolute()))
+    suffix = path.suffix if len(path.suffix) <= LONGEST_SUFFIX else ""
+    temporary = folder / f".{secrets.token_hex(4)}-{os.getpid()}.partial{suffix}"
+    with writing(path):
+        refuse_no_file(path)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def refuse_no_file(path: str | Path) -> None:
+    """Refuse an output file in whose place something else stands: a folder, a device.
+
+    Raises
+    ------
+    InputError
+        If there is one, or the name is no name of a file.
+    """
+    path = Path(path)
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # To replace a device (/dev/null) would take it from everybody.
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is not a regular file. Choose another with -o")
+
+
+def refuse_foreign(path: str | Path, marks: Sequence[str], what: str) -> None:
+    """Refuse to replace a file that another command or a person wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to be written, gzipped if its name ends in ``.gz``.
+    marks : sequence of str
+        One of them is among the first `MARK_BYTES` of each file that may be replaced.
+    what : str
+        What may be replaced, in the words of a message: ``a report``.
+
+    Raises
+    ------
+    InputError
+        If another file stands there, or something else than a file.
+    """
+    path = Path(path)
+    refuse_no_file(path)
+    with writing(path):
+        if not path.exists() or not path.stat().st_size:
+            return
+        try:
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+                head = file.read(MARK_BYTES)
+        except (EOFError, gzip.BadGzipFile):
+            head = b""
+    if not any(mark.encode() in head for mark in marks):
+        raise InputError(
+            f"{path}: exists and is not {what}, so it is left as it is. Choose another name with -o"
+        )
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8 in one atomic step."""
+    r"""Write `text` as UTF-8 in one atomic step; what is no text (a name's ``\udcfc``) is spelt."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -114,3 +207,14 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return described.stdout.strip()
+
+
+@functools.cache
+def _sweep(folder: str) -> None:
+    """Remove what killed processes left in a folder, once in the life of this one."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _PARTIAL.fullmatch(entry.name):
+                with contextlib.suppress(OSError):
+                    if time.time() - entry.stat().st_mtime > LEFTOVER_S:
+                        os.unlink(entry.path)  # noqa: PTH108

@@ -176,15 +176,28 @@ def fine_tune(
         )
     table, group = _read_table(labels, group)
     recipe = make_recipe(before, group, epochs, learning_rate, seed)
-    train.claim(run, recipe)
+    with train.claim(run, recipe):
+        return _fine_tune(before, recordings, table, run, recipe, group, hold_out, progress)
+
+
+def _fine_tune(
+    before: Bundle,
+    recordings: Sequence[str | Path],
+    table: pd.DataFrame,
+    run: Path,
+    recipe: Recipe,
+    group: str,
+    hold_out: float,
+    progress: train.Progress,
+) -> Comparison:
     made = _prepare(recordings, table, recipe, run / "store", progress)
     selected = {"all": set(table["filename"])}
     simulated = before.spec.simulated and _are_simulated(recordings)
     data = train.Data.of(made, table, selected, simulated)
     rest, held_out = (
-        catalogs.split_grouped(data.table, hold_out, seed, group)
+        catalogs.split_grouped(data.table, hold_out, recipe.seed, group)
         if group
-        else catalogs.split_stratified(data.table, hold_out, seed)
+        else catalogs.split_stratified(data.table, hold_out, recipe.seed)
     )
     train.train_prepared(recipe, train.Data.of(made, rest, selected, simulated), run)
     after = bundles.load(run / "bundle")
@@ -271,6 +284,7 @@ def _prepare(
     else:
         start = recipe.pretrained.file
         made.require(View(recipe.outline, recipe.clip), f"the bundle {start}", f"--bundle {start}")
+        made.warn_of_replaced()
         found = {row.filename: row.source for row in made.rows()}
     missing = sorted(set(table["filename"]) - found.keys())
     if missing:

@@ -10,6 +10,7 @@ from stallscan import prepare, store, video
 from stallscan.bundle import Bundle
 from stallscan.errors import InputError
 from stallscan.prepare import Prepared, View
+from stallscan.stamps import Stamp
 from stallscan.store import Store
 from stallscan.video import Source
 
@@ -25,12 +26,18 @@ class Inputs:
     ----------
     sources : sequence of Source
         In order.
+    stamps : sequence of Stamp or None
+        What each was like when it was found: a file, or what a store holds of it.
     stream : callable
-        Given how many to leave out at the beginning, yields what becomes of the others, in order.
+        Given some of the sources in this order, yields what becomes of them.
+    from_store : bool
+        Whether their clips come from a store.
     """
 
     sources: Sequence[Source]
-    stream: Callable[[int], Iterator[Prepared]]
+    stamps: Sequence[Stamp | None]
+    stream: Callable[[Sequence[Source]], Iterator[Prepared]]
+    from_store: bool = False
 
 
 def find(
@@ -61,11 +68,17 @@ def find(
         # By all of them, not by those that are left: of those one may have crashed a decoder.
         if processes is None and len(sources) < FEW:
             processes = 0
-        return Inputs(sources, lambda start: prepare.many(sources[start:], views, processes))
+        stamps = [Stamp.of(source.path) for source in sources]
+        return Inputs(sources, stamps, lambda todo: prepare.many(todo, views, processes))
     for member in members:
         made.require(member.spec.view, f"the bundle {member.label}", f"--bundle {member.path}")
+    made.warn_of_replaced()
+    rows = [(row.source, row.as_stamp()) for row in made.rows()]
     return Inputs(
-        [row.source for row in made.rows()], functools.partial(_stream, made, len(members))
+        [source for source, _ in rows],
+        [stamp for _, stamp in rows],
+        functools.partial(_stream, made, len(members)),
+        from_store=True,
     )
 
 
@@ -97,6 +110,7 @@ def view_of(which: str | Path) -> View:
     return members[0].spec.view
 
 
-def _stream(made: Store, views: int, start: int) -> Iterator[Prepared]:
-    """Give what is in a store from `start` on, with its clip once for each of so many views."""
-    return (replace(prepared, clips=views * prepared.clips) for prepared in made.stream(start))
+def _stream(made: Store, views: int, todo: Sequence[Source]) -> Iterator[Prepared]:
+    """Give what a store holds of recordings, with the clip once for each of so many views."""
+    names = [source.filename for source in todo]
+    return (replace(prepared, clips=views * prepared.clips) for prepared in made.stream(names))

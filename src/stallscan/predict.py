@@ -6,36 +6,38 @@ ends up the same as that of an undisturbed run.
 
 import csv
 import datetime
-import io
 import itertools
-import json
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from stallscan import bundle as bundles
-from stallscan import decide, drift, files, inputs
+from stallscan import decide, drift, files, inputs, resume, runs
 from stallscan import engine as engines
 from stallscan.bundle import Bundle, Ensemble
 from stallscan.drift import Drift
 from stallscan.engine import Chosen, Engine, Which
 from stallscan.errors import BundleError, InputError
+from stallscan.inputs import Inputs
 from stallscan.prepare import Prepared
 from stallscan.recording import Frames
-from stallscan.tables import PREDICTION_COLUMNS, PREDICTIONS_NAME, RUN_NAME, TRAITS_NAME
+from stallscan.resume import Appender, Standing
+from stallscan.tables import (
+    PREDICTION_COLUMNS,
+    PREDICTIONS_NAME,
+    RUN_NAME,
+    TRAITS_NAME,
+)
 from stallscan.traits import Traits
-from stallscan.video import Source
 
 log = logging.getLogger("stallscan")
 
-# Rows reach the disk so many seconds after they are known at the latest: to write each by itself
-# takes as long as to find its outline.
-WRITE_S = 0.25
+# What must be the same for a run to be resumed.
+SAME = ("paths", "bundle", "threshold", "prevalence", "engine")
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,18 @@ class Summary:
     statuses : dict
         Recordings by status.
     resumed : int
-        Rows that stood there already.
+        Rows that stood there already and still hold.
     doubts : tuple of str
         In what these recordings are unlike those that the bundle was trained on.
+    changed : int
+        Recordings that were done again because they were replaced.
+    again : int
+        Those that were tried again because they could not be read before.
+    unknown : int
+        Rows of an older version among `resumed`, of which it is not known whether the recording
+        was replaced.
+    removed : int
+        Rows that were removed because their recording is gone.
     """
 
     table: Path
@@ -61,6 +72,10 @@ class Summary:
     statuses: dict[str, int]
     resumed: int
     doubts: tuple[str, ...] = ()
+    changed: int = 0
+    again: int = 0
+    unknown: int = 0
+    removed: int = 0
 
     @property
     def failed(self) -> int:
@@ -84,8 +99,9 @@ def predict(
     paths : sequence of str or Path
         Files and folders, as `video.list_recordings` takes them, or one store of their clips.
     out : Path
-        Folder for ``predictions.csv``, ``run.json`` and ``traits.csv``, what was measured of each
-        recording (`traits.Traits`).
+        Folder for ``predictions.csv``, ``run.json``, ``traits.csv``, what was measured of each
+        recording (`traits.Traits`), and ``sources.csv``, by which one that was replaced is known
+        (`stamps.Stamp`).
     bundle : str or Path
         Name of a shipped bundle, or the folder of a bundle or ensemble.
     processes : int, optional
@@ -103,8 +119,8 @@ def predict(
     Raises
     ------
     InputError
-        If there are no recordings, `out` cannot be written, it holds another run, or the engine
-        is not installed.
+        If there are no recordings, `out` cannot be written, it holds another run or another
+        process writes into it, or the engine is not installed.
     StoreError
         If a store is damaged, or its clips are not those of the bundle.
     BundleError
@@ -112,14 +128,27 @@ def predict(
     """
     model = bundles.load_any(bundle)
     given = inputs.find(paths, model.members, processes)
-    sources = given.sources
     calibrated_at = model.spec.prevalence
     if prevalence is not None:
         if not 0 < prevalence < 1:
             raise InputError(f"a prevalence of {prevalence:g}: give a share above 0 and below 1")
         model = model.at(prevalence)
-    files.make_folder(out)
-    before = _interrupted(out)
+    with runs.hold(out):
+        return _predict(paths, out, model, given, calibrated_at, progress, engine)
+
+
+def _predict(
+    paths: Sequence[str | Path],
+    out: Path,
+    model: Bundle | Ensemble,
+    given: Inputs,
+    calibrated_at: float,
+    progress: Callable[[int, int], None],
+    engine: Which,
+) -> Summary:
+    sources = given.sources
+    rows = resume.read_table(out / PREDICTIONS_NAME, PREDICTION_COLUMNS)
+    before = _run_of(out) if rows is not None else None
     if before and engine == "auto":
         # Runs that do not name theirs are of a time when there was no other.
         chosen = _as_before(model, before.get("engine", "torch"), out)
@@ -127,10 +156,22 @@ def predict(
         chosen = engines.choose(model, engine)
     log.info("engine %s: %s", chosen.name, chosen.reason)
     run = _run(paths, model, chosen.name, len(sources))
-    standing = _standing_rows(out, before, run, sources)
-    _keep_traits(out, standing)
-    files.write_json(out / RUN_NAME, run)
-    todo = given.stream(len(standing))
+    if before is not None:
+        runs.refuse_other(
+            out,
+            {key: before.get(key) for key in SAME},
+            {key: run[key] for key in SAME},
+            "predictions",
+        )
+        _say_versions(out, before, run)
+    standing = Standing.of(out, given, rows or [])
+    if before is not None:
+        log.info("%s: %s", out, runs.say_resumed(standing.counts, standing.removed))
+    # A run that is finished and has nothing to do leaves all files as they are.
+    idle = bool(before and before.get("finished")) and standing.is_whole
+    if not idle:
+        files.write_json(out / RUN_NAME, run)
+        standing.write(out)
     calls: dict[str, int] = {}
     statuses: dict[str, int] = {}
 
@@ -138,21 +179,40 @@ def predict(
         calls[row["call"]] = calls.get(row["call"], 0) + 1
         statuses[row["status"]] = statuses.get(row["status"], 0) + 1
 
-    for row in standing:
-        count(row)
-    done = len(standing)
+    for cells in standing.rows.values():
+        count(dict(zip(PREDICTION_COLUMNS, cells, strict=True)))
+    done = len(standing.rows)
     progress(done, len(sources))
-    with _Tables(out) as tables:
-        for prepared, logits in _score(todo, chosen.engines):
-            row = _row(prepared, logits, model)
-            tables.append(row, prepared.clip.traits if prepared.clip is not None else None)
-            count(row)
-            done += 1
-            progress(done, len(sources))
+    if standing.todo:
+        with Appender(out) as appender:
+            for prepared, logits in _score(given.stream(standing.todo), chosen.engines):
+                row = _row(prepared, logits, model)
+                stamp = standing.stamps.get(row["filename"])
+                appender.append(
+                    row,
+                    prepared.clip.traits if prepared.clip is not None else None,
+                    stamp and stamp.sealed(prepared.source.path),
+                )
+                count(row)
+                done += 1
+                progress(done, len(sources))
+    if not standing.is_prefix:
+        resume.sort(out, sources)
     found = _drift(model, calibrated_at, out)
     run |= {"finished": _now(), "calls": calls, "statuses": statuses, "drift": found.figures}
-    files.write_json(out / RUN_NAME, run)
-    return Summary(out / PREDICTIONS_NAME, calls, statuses, len(standing), found.doubts)
+    if not idle:
+        files.write_json(out / RUN_NAME, run)
+    return Summary(
+        out / PREDICTIONS_NAME,
+        calls,
+        statuses,
+        len(standing.rows),
+        found.doubts,
+        changed=standing.counts["changed"],
+        again=standing.counts["again"],
+        unknown=standing.counts["unknown"],
+        removed=standing.removed,
+    )
 
 
 def _as_before(model: Bundle | Ensemble, engine: Which, out: Path) -> Chosen:
@@ -203,7 +263,7 @@ def _row(
     return {
         "filename": prepared.source.filename,
         "status": status,
-        "reason": reason,
+        "reason": reason.replace("\n", " ").replace("\r", " "),
         "frames": prepared.frames if prepared.frames is not None else "",
         "frames_declared": (
             prepared.frames_declared if prepared.frames_declared is not None else ""
@@ -267,124 +327,38 @@ def _run(
     }
 
 
-def _interrupted(out: Path) -> dict[str, Any] | None:
-    """Read what an interrupted run noted of itself; None where there is none to go on with.
+def _run_of(out: Path) -> dict[str, Any]:
+    """Read what the run whose rows stand in a folder noted of itself.
 
     Raises
     ------
     InputError
-        If rows stand there, and nothing says of which run.
+        If nothing says of which run the rows are, or `decide` made them.
     """
-    table, notes = out / PREDICTIONS_NAME, out / RUN_NAME
-    head = _line(PREDICTION_COLUMNS)
-    if not table.is_file() or head.startswith(table.read_text(encoding="utf-8", errors="replace")):
-        return None
-    try:
-        before: dict[str, Any] = json.loads(notes.read_text(encoding="utf-8"))
-        return before
-    except (OSError, ValueError):
-        raise InputError(
-            f"{out}: holds a {PREDICTIONS_NAME} but no readable {RUN_NAME}, so it cannot be gone "
-            "on with; choose another folder with -o, or remove the table"
-        ) from None
-
-
-def _standing_rows(
-    out: Path, before: dict[str, Any] | None, run: dict[str, Any], sources: Sequence[Source]
-) -> list[dict[str, Any]]:
-    """Rows of an interrupted run, with a torn last line cut off the file.
-
-    Raises
-    ------
-    InputError
-        If the folder holds a run over other paths or with another bundle or engine.
-    """
-    table = out / PREDICTIONS_NAME
+    before = runs.read_note(out / RUN_NAME, "predictions")
     if before is None:
-        files.write_text(table, _line(PREDICTION_COLUMNS))
-        return []
-    for key in ("paths", "bundle", "threshold", "prevalence", "engine"):
-        if before.get(key) != run[key]:
-            raise InputError(
-                f"{out}: holds predictions with other {key} ({before.get(key)}, now {run[key]}); "
-                "choose another folder with -o, or remove this one"
-            )
-    whole = _whole_lines(table)
-    rows = list(csv.DictReader(io.StringIO(whole)))
-    names = [row["filename"] for row in rows]
-    if names != [source.filename for source in sources[: len(names)]]:
         raise InputError(
-            f"{out}: the recordings have changed since {PREDICTIONS_NAME} was begun; choose "
-            "another folder with -o, or remove this one"
+            f"{out}: holds a {PREDICTIONS_NAME} but no {RUN_NAME}, so the run cannot be resumed. "
+            "Choose another folder with -o, or remove the table"
         )
-    with table.open("r+b") as file:
-        file.truncate(len(whole.encode()))
-    return rows
+    if "decision" in before:
+        raise InputError(
+            f"{out}: holds calls that 'stallscan decide' made. Choose another folder with -o"
+        )
+    return before
 
 
-def _whole_lines(path: Path) -> str:
-    content = path.read_bytes()
-    # Cut before decoding: a torn line may end inside a character.
-    return content[: content.rfind(b"\n") + 1].decode()
-
-
-def _keep_traits(out: Path, standing: Sequence[dict[str, Any]]) -> None:
-    """Keep the traits of rows that stand, and cut off those of a row that was not finished."""
-    path = out / TRAITS_NAME
-    head = _line(["filename", *Traits._fields])
-    kept: list[str] = []
-    if standing and path.is_file():
-        # They are in the order of the rows, and of a row without a clip there are none.
-        names = {row["filename"] for row in standing}
-        for line in _whole_lines(path).splitlines(keepends=True)[1:]:
-            if next(csv.reader([line]))[0] in names:
-                kept.append(line)
-    files.write_text(path, "".join([head, *kept]))
-
-
-class _Tables:
-    """Appends to the tables of a run, some rows at a time: a row that stands has its traits."""
-
-    def __init__(self, out: Path) -> None:
-        self._rows: list[str] = []
-        self._traits: list[str] = []
-        self._files: list[tuple[list[str], TextIO]] = [
-            (self._traits, (out / TRAITS_NAME).open("a", encoding="utf-8", newline="")),
-            (self._rows, (out / PREDICTIONS_NAME).open("a", encoding="utf-8", newline="")),
-        ]
-        self._written = time.monotonic()
-
-    def __enter__(self) -> "_Tables":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._write()
-        for _, file in self._files:
-            file.close()
-
-    def append(self, row: dict[str, Any], traits: Traits | None) -> None:
-        """Add a recording's row, and its traits if it has a clip."""
-        if traits is not None:
-            self._traits.append(_line([row["filename"], *(f"{value:g}" for value in traits)]))
-        self._rows.append(_line([row[name] for name in PREDICTION_COLUMNS]))
-        if time.monotonic() - self._written >= WRITE_S:
-            self._write()
-
-    def _write(self) -> None:
-        # Traits before rows.
-        for lines, file in self._files:
-            file.write("".join(lines))
-            file.flush()
-            lines.clear()
-        self._written = time.monotonic()
-
-
-def _line(values: Sequence[Any]) -> str:
-    """One line of CSV; quoted line breaks are replaced, so that a line is always one row."""
-    buffer = io.StringIO()
-    cleaned = [str(value).replace("\n", " ").replace("\r", " ") for value in values]
-    csv.writer(buffer, lineterminator="\n").writerow(cleaned)
-    return buffer.getvalue()
+def _say_versions(out: Path, before: dict[str, Any], run: dict[str, Any]) -> None:
+    """Note all versions that rows are of, and say if they differ."""
+    versions = before.get("versions") or [str(before.get("stallscan", "an unknown version"))]
+    run["versions"] = list(dict.fromkeys([*versions, run["stallscan"]]))
+    if len(run["versions"]) > 1:
+        log.warning(
+            "%s: its rows are of several versions of stallscan (%s); in another folder all are "
+            "made by this one",
+            out,
+            ", ".join(run["versions"]),
+        )
 
 
 def _now() -> str:

@@ -4,7 +4,6 @@ Every stage goes on where it was: clips, trainings and predictions that stand ar
 figures and the page take seconds, and are made anew each time.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ from stallscan import (
     approaches,
     calls,
     decide,
-    files,
     plots,
     predict,
+    runs,
     tables,
     train,
     workers,
@@ -220,7 +219,20 @@ def run(
     approach = approaches.find(name)
     planned = plan(approach, changes, epochs)
     test = TestPart.find(data)
-    _claim(out, approach, planned)
+    with runs.hold(out):
+        _claim(out, approach, planned)
+        return _reproduce(approach, planned, data, test, out, display, clips)
+
+
+def _reproduce(
+    approach: Approach,
+    planned: dict[str, Recipe],
+    data: Path,
+    test: TestPart | None,
+    out: Path,
+    display: Display,
+    clips: Path | None,
+) -> Reproduction:
     clock = Clock(out / TIMES_NAME)
     first = next(iter(planned.values()))  # as all, in what concerns the recordings
     prepared = _prepare(first, data, clips, out, clock, display)
@@ -257,34 +269,12 @@ def run(
 
 def _claim(out: Path, approach: Approach, planned: dict[str, Recipe]) -> None:
     """Note approach and settings in the folder; refuse a folder of others."""
-    files.make_folder(out)
-    path = out / NOTES_NAME
-    wanted = {
+    now = {
         "approach": approach.name,
         "recipes": {name: one.model_dump(mode="json") for name, one in planned.items()},
     }
-    if path.is_file():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            name, stand = found["approach"], found["recipes"]
-        except (OSError, ValueError, TypeError, KeyError):
-            raise InputError(
-                f"{path}: not readable as the settings of a reproduction; choose another folder "
-                "with -o, or remove this one"
-            ) from None
-        if name != approach.name:
-            raise InputError(
-                f"{out}: holds a reproduction of {name}, not of {approach.name}; choose another "
-                "folder with -o, or remove this one"
-            )
-        if stand != wanted["recipes"]:
-            before, now = writeup.flatten(stand), writeup.flatten(wanted["recipes"])
-            differ = sorted(key for key in before | now if before.get(key) != now.get(key))
-            raise InputError(
-                f"{out}: holds a reproduction with other settings ({tables.listed(differ)}); "
-                "choose another folder with -o, or remove this one"
-            )
-    files.write_json(path, wanted)
+    outputs = ("models", writeup.METRICS_NAME, writeup.PAGE_NAME)
+    runs.claim(out / NOTES_NAME, now, "a reproduction", outputs)
 
 
 def _prepare(
@@ -309,8 +299,8 @@ def _train(
     with clock.stage(f"train {model.name}", folder) as sitting:
         sitting.stands = _is_trained(recipe, folder)
         # Writes into the folder, so not before the clock has seen when a killed sitting last did.
-        train.claim(folder, recipe)
-        train.train_prepared(recipe, prepared, folder)
+        with train.claim(folder, recipe):
+            train.train_prepared(recipe, prepared, folder)
     trained = sorted(folder.glob("fold-*")) or [folder]
     for part in trained:
         if not (sitting.stands and (part / "plots" / "history.svg").is_file()):
@@ -508,7 +498,7 @@ def _compare(
     published = plan(approach)
     for name, recipe in planned.items():
         before, now = (
-            writeup.flatten(one.model_dump(mode="json")) for one in (published[name], recipe)
+            runs.flatten(one.model_dump(mode="json")) for one in (published[name], recipe)
         )
         for setting in before | now:
             pair = (before.get(setting, "none"), now.get(setting, "none"))

@@ -17,10 +17,11 @@ import numpy as np
 
 from stallscan import files
 from stallscan.clip import ClipSettings
-from stallscan.errors import InputError, LostShardError, SettingsError, StoreError
+from stallscan.errors import LostShardError, SettingsError, StoreError
 from stallscan.outline import OutlineSettings
 from stallscan.prepare import Prepared, View
 from stallscan.recording import Box, Frames
+from stallscan.stamps import Stamp
 from stallscan.traits import Traits
 from stallscan.video import Source
 
@@ -44,6 +45,10 @@ class Row(NamedTuple):
         As in `clip.Clip`; None where there is no clip.
     sha256 : str
         Hash of the clip's pixels; empty where there is none.
+    stamp : Stamp or None
+        What the recording's file was like; None where there was none, or it was not noted.
+    made : int
+        How often the recording was done before: of several rows the one with the most counts.
     """
 
     filename: str
@@ -55,6 +60,8 @@ class Row(NamedTuple):
     box: Box | None = None
     traits: Traits | None = None
     sha256: str = ""
+    stamp: Stamp | None = None
+    made: int = 0
 
     @classmethod
     def of(cls, prepared: Prepared) -> "Row":
@@ -73,8 +80,18 @@ class Row(NamedTuple):
     @classmethod
     def parse(cls, values: dict[str, Any]) -> "Row":
         """Take the row as it stands in a header."""
-        box, traits = values["box"], values["traits"]
-        return cls(**values | {"box": box and Box(*box), "traits": traits and Traits(*traits)})
+        kinds = {"box": Box, "traits": Traits, "stamp": Stamp}
+        given = {name: kind(*values[name]) for name, kind in kinds.items() if values.get(name)}
+        return cls(**values | given)
+
+    def as_stamp(self) -> Stamp:
+        """Stand for all that the row says of a recording, its clip included."""
+        said = self._replace(stamp=None, made=0)
+        return Stamp(0, 0, 0, files.sha256_of(json.dumps(said).encode()))
+
+    def is_like(self, other: "Row") -> bool:
+        """Tell whether both say the same of a recording, whenever they were made."""
+        return self._replace(stamp=None, made=0) == other._replace(stamp=None, made=0)
 
     @property
     def source(self) -> Source:
@@ -129,15 +146,15 @@ class Header(NamedTuple):
     places: tuple[Place, ...]
 
 
-def write(path: Path, batch: Sequence[Prepared], view: View) -> str:
+def write(path: Path, batch: Sequence[tuple[Row, Prepared]], view: View) -> str:
     """Write a shard in one atomic step.
 
     Parameters
     ----------
     path : Path
         Where.
-    batch : sequence of Prepared
-        What became of the recordings; no name stands there twice.
+    batch : sequence of Row and Prepared
+        What became of the recordings, with its row; no name stands there twice.
     view : View
         The settings that their clips were made with.
 
@@ -154,12 +171,10 @@ def write(path: Path, batch: Sequence[Prepared], view: View) -> str:
     about = {
         "outline": view.outline.model_dump(mode="json"),
         "clip": view.clip.model_dump(mode="json"),
-        "recordings": [Row.of(prepared)._asdict() for prepared in batch],
+        "recordings": [row._asdict() for row, _ in batch],
     }
     clips = [
-        (item.source.filename, np.ascontiguousarray(item.clip.pixels))
-        for item in batch
-        if item.clip
+        (row.filename, np.ascontiguousarray(item.clip.pixels)) for row, item in batch if item.clip
     ]
     tensors: dict[str, Any] = {"__metadata__": {HEADER_KEY: json.dumps(about)}}
     end = 0
@@ -171,16 +186,10 @@ def write(path: Path, batch: Sequence[Prepared], view: View) -> str:
     raw = len(content).to_bytes(PREFIX_BYTES, "little") + content
     # By hand: what safetensors writes nobody but the owner may read, and if it is killed it leaves
     # a file behind that nothing removes.
-    try:
-        with files.atomic_path(path) as temporary, temporary.open("wb") as file:
-            file.write(raw)
-            for _, pixels in clips:
-                file.write(pixels.data)
-    except OSError as error:
-        raise InputError(
-            f"{path}: the shard could not be written ({error}); make room and start the same "
-            "command again"
-        ) from error
+    with files.atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(raw)
+        for _, pixels in clips:
+            file.write(pixels.data)
     return files.sha256_of(raw)
 
 

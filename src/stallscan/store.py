@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stallscan import files, prepare, shard
+from stallscan import files, prepare, runs, shard
 from stallscan.clip import Clip, ClipSettings
 from stallscan.errors import InputError, LostShardError, SettingsError, StoreError
 from stallscan.outline import OutlineSettings
@@ -26,6 +26,8 @@ from stallscan.prepare import Prepared, View
 from stallscan.recording import Frames
 from stallscan.settings import Settings
 from stallscan.shard import Header, Place, Row
+from stallscan.stamps import Stamp
+from stallscan.tables import listed
 from stallscan.traits import Traits
 from stallscan.video import Source
 
@@ -147,17 +149,12 @@ class Store:
         self.manifest = _read_manifest(folder)
         self._shards = {folder / entry.file: entry for entry in self.manifest.shards}
         self._places: dict[str, Place] = {}  # in the order in which they were first given
-        settled: set[str] = set()
+        ranks: dict[str, tuple[int, bool]] = {}
         for entry in self.manifest.shards:
             header = _read_header(folder, self.manifest, entry)
             for row, place in zip(header.rows, header.places, strict=True):
-                # The last row counts. One that was tried again in vain may yet come after the one
-                # of the success: a shard that is made anew has the place of the one that was lost.
-                if row.status != TRY_AGAIN:
-                    settled.add(row.filename)
-                elif row.filename in settled:
-                    continue
-                self._places[row.filename] = place
+                if (rank := _rank(row)) >= ranks.get(row.filename, rank):
+                    ranks[row.filename], self._places[row.filename] = rank, place
 
     def __contains__(self, filename: str) -> bool:
         place = self._places.get(filename)
@@ -186,35 +183,35 @@ class Store:
         """
         return shard.read_clip(self._places[filename], self.manifest.clip)
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
+    def rows(self, filenames: Iterable[str] | None = None) -> Iterator[Row]:
         """Give what is known of each recording, in the order in which they were first given.
 
         Parameters
         ----------
-        start : int
-            So many are left out at the beginning.
+        filenames : iterable of str, optional
+            Only of these.
 
         Raises
         ------
         StoreError
             If a shard is missing or not the one that was written.
         """
-        return (row for row, _ in self._walk(start))
+        return (row for row, _ in self._walk(filenames))
 
-    def stream(self, start: int = 0) -> Iterator[Prepared]:
+    def stream(self, filenames: Iterable[str] | None = None) -> Iterator[Prepared]:
         """Give back what `prepare.one` gave, in the order of `rows`; one recording is in memory.
 
         Parameters
         ----------
-        start : int
-            So many are left out at the beginning.
+        filenames : iterable of str, optional
+            Only of these.
 
         Raises
         ------
         StoreError
             As `rows` and `read`.
         """
-        for row in self.rows(start):
+        for row in self.rows(filenames):
             clips: tuple[Clip, ...] = ()
             if row.box is not None and row.traits is not None:
                 clips = (Clip(self.read(row.filename), row.box, row.traits),)
@@ -252,6 +249,28 @@ class Store:
         return {
             row.filename: row.status for row in self.rows() if row.has_clip and row.status != "ok"
         }
+
+    def warn_of_replaced(self) -> None:
+        """Say if recordings are not as they were when their clips were made; those gone are not.
+
+        Size and time are looked at only: the store is there so that recordings are not read again.
+
+        Raises
+        ------
+        StoreError
+            As `rows`.
+        """
+        replaced = [
+            row.filename
+            for row in self.rows()
+            if row.stamp and (now := Stamp.of(row.path)) and now[:2] != row.stamp[:2]
+        ]
+        if replaced:
+            log.warning(
+                "%s: %d of its %d recordings have another size or time than when their clips were "
+                "made (%s). 'stallscan prepare' with the same recordings brings it up to date",
+                *(self.folder, len(replaced), len(self), listed(replaced)),
+            )
 
     def failures(self) -> list[Row]:
         """Give the rows of the recordings without a clip.
@@ -320,13 +339,15 @@ class Store:
             counted = (row.frames, row.frames_declared)
             writer.writerow([row.filename, row.status, row.reason, *counted, place.path.name])
         path, text = self.folder / TABLE_NAME, table.getvalue()
-        if not path.is_file() or path.read_bytes() != text.encode():
+        if not path.is_file() or path.read_bytes() != text.encode(errors="backslashreplace"):
             files.write_text(path, text)
 
-    def _walk(self, start: int = 0) -> Iterator[tuple[Row, Place]]:
+    def _walk(self, filenames: Iterable[str] | None = None) -> Iterator[tuple[Row, Place]]:
         header = functools.lru_cache(HEADERS_KEPT)(self._header)
-        for place in itertools.islice(self._places.values(), start, None):
-            yield header(place.path).rows[place.row], place
+        wanted = self._places.keys() if filenames is None else set(filenames)
+        for filename, place in self._places.items():
+            if filename in wanted:
+                yield header(place.path).rows[place.row], place
 
     def _header(self, path: Path) -> Header:
         return _read_header(self.folder, self.manifest, self._shards[path])
@@ -401,7 +422,8 @@ def fill(
 ) -> Store:
     """Fill a store with clips, wherever they come from; those that stand there are not made again.
 
-    A shard that is missing or whose header is damaged is made anew, as far as `sources` has its
+    Made again are those of a recording that was replaced since, those that could not be read, and
+    those of a shard that is missing or whose header is damaged, as far as `sources` has its
     recordings; pixels are not looked at (`verify` does that).
 
     Parameters
@@ -411,8 +433,7 @@ def fill(
     sources : sequence of Source
         All recordings that the store is to hold, each name once.
     make : callable
-        Given the recordings that are not in the store yet, yields what becomes of them, in their
-        order.
+        Given the recordings that are to be done, yields what becomes of them, in their order.
     outline, clip
         Settings that `make` uses; those of a store that exists must be the same.
     progress : callable
@@ -423,31 +444,41 @@ def fill(
     StoreError
         If the folder holds a store that was made with other settings or of other recordings.
     InputError
-        If the folder cannot be written.
+        If the folder cannot be written, or another process writes into it.
     """
-    files.make_folder(folder)
-    view = View(outline, clip)
-    manifest, on_disk = Manifest(outline=outline, clip=clip), None
-    standing: dict[str, Row | None] = {}
+    with runs.hold(folder):
+        return _fill(folder, sources, make, View(outline, clip), progress)
+
+
+def _fill(
+    folder: Path,
+    sources: Sequence[Source],
+    make: Callable[[Sequence[Source]], Iterable[Prepared]],
+    view: View,
+    progress: Progress,
+) -> Store:
+    manifest, on_disk = Manifest(outline=view.outline, clip=view.clip), None
+    standing: dict[str, _Standing] = {}
     if (folder / MANIFEST_NAME).exists():
         on_disk = _read_manifest(folder)
         _check_settings(folder, on_disk, view)
-        manifest, standing = _take_stock(folder, on_disk, sources)
-    # The reason of a file that could not be read says to copy it again: perhaps it was.
-    todo = [
-        source
-        for source in sources
-        if source.filename not in standing or standing[source.filename] is not None
-    ]
+        manifest, standing = _take_stock(folder, on_disk)
+    todo = _to_do(folder, sources, standing)
+    stamps = {source.filename: Stamp.of(source.path) for source in todo}
     manifest = manifest.model_copy(update={"complete": False})
     finished = len(sources) - len(todo)
     progress(finished, len(sources))
-    batch: list[Prepared] = []
+    batch: list[tuple[Row, Prepared]] = []
     size = 0
     for prepared in make(todo):
-        before = standing.get(prepared.source.filename)
-        if before is None or Row.of(prepared) != before:
-            batch.append(prepared)
+        stamp = stamps[prepared.source.filename]
+        row = Row.of(prepared)._replace(stamp=stamp and stamp.sealed(prepared.source.path))
+        before = standing.get(row.filename)
+        if before is not None:
+            row = row._replace(made=before.made + 1)
+        # One that was tried again in vain stands there already.
+        if before is None or before.again is None or not row.is_like(before.again):
+            batch.append((row, prepared))
             size += prepared.clip.pixels.nbytes if prepared.clip else 0
         finished += 1
         progress(finished, len(sources))
@@ -513,9 +544,33 @@ def verify(folder: Path, progress: Progress = lambda _done, _of: None) -> list[D
     return found
 
 
-def _take_stock(
-    folder: Path, manifest: Manifest, sources: Sequence[Source]
-) -> tuple[Manifest, dict[str, Row | None]]:
+class _Standing(NamedTuple):
+    """What a store holds of a recording: the best of its rows.
+
+    Attributes
+    ----------
+    made, path, stamp
+        As in `Row`.
+    again : Row or None
+        The row, if the recording is to be tried again.
+    """
+
+    made: int
+    path: str
+    stamp: Stamp | None
+    again: Row | None
+
+
+def _rank(row: Row) -> tuple[int, bool]:
+    """Order the rows of one recording: the last one that has the highest rank counts.
+
+    Of two by an older version, which counts nothing, the one of the success may come first: a
+    shard that is made anew has the place of the one that was lost.
+    """
+    return row.made, row.status != TRY_AGAIN
+
+
+def _take_stock(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str, _Standing]]:
     """Find what a store holds already.
 
     Returns
@@ -523,11 +578,10 @@ def _take_stock(
     manifest : Manifest
         Without the shards that must be made anew.
     standing : dict
-        By the recording's name its row, if it is to be tried again, and else None.
+        By the recording's name.
     """
-    given = {source.filename: source.path for source in sources}
     kept: list[Shard] = []
-    standing: dict[str, Row | None] = {}
+    standing: dict[str, _Standing] = {}
     for entry in manifest.shards:
         try:
             header = _read_header(folder, manifest, entry)
@@ -541,23 +595,55 @@ def _take_stock(
             continue
         kept.append(entry)
         for row in header.rows:
-            _check_path(folder, row, given.get(row.filename))
-            if row.status != TRY_AGAIN:
-                standing[row.filename] = None
-            elif row.filename not in standing or standing[row.filename] is not None:
-                standing[row.filename] = row
+            before = standing.get(row.filename)
+            if before is None or _rank(row) >= (before.made, before.again is None):
+                again = row if row.status == TRY_AGAIN else None
+                standing[row.filename] = _Standing(row.made, row.path, row.stamp, again)
     return manifest.model_copy(update={"shards": tuple(kept)}), standing
 
 
-def _check_path(folder: Path, row: Row, given: Path | None) -> None:
+def _to_do(folder: Path, sources: Sequence[Source], standing: dict[str, _Standing]) -> list[Source]:
+    """Choose the recordings that are to be done, and say why."""
+    todo = []
+    counts: collections.Counter[runs.Why] = collections.Counter()
+    for source in sources:
+        why = _why(folder, source, standing.get(source.filename))
+        counts[why] += 1
+        if why not in ("kept", "unknown"):
+            todo.append(source)
+    if standing:
+        log.info("%s: %s", folder, runs.say_resumed(counts))
+        names = {source.filename for source in sources}
+        if others := sum(name not in names for name in standing):
+            log.info("%s: %d recordings that were not given stay in it", folder, others)
+    return todo
+
+
+def _why(folder: Path, source: Source, before: _Standing | None) -> runs.Why:
+    if before is None:
+        return "new"
+    # The reason of a file that could not be read says to copy it again: perhaps it was.
+    if before.again is not None:
+        return "again"
+    now = Stamp.of(source.path)
+    if before.stamp is None:
+        _check_path(folder, source, before)
+        return "kept" if now is None else "unknown"
+    if now is None or before.stamp.is_of(source.path, now):
+        return "kept"
+    _check_path(folder, source, before)
+    return "changed"
+
+
+def _check_path(folder: Path, source: Source, before: _Standing) -> None:
     """Refuse another recording of the same name; one that was moved or copied is the same."""
-    if given is None or str(given) == row.path:
+    path, given = Path(before.path), source.path
+    if path == given or not path.is_file() or not given.is_file():
         return
-    before = Path(row.path)
-    if before.is_file() and given.is_file() and _glance(before) != _glance(given):
+    if _glance(path) != _glance(given):
         raise StoreError(
-            f"{folder}: holds {row.filename} from {before}, and {given} is another recording; "
-            "choose another folder for the store, or give the folder above both"
+            f"{folder}: holds {source.filename} from {path}, and {given} is another recording. "
+            "Choose another folder for the store, or give the folder above both"
         )
 
 
@@ -570,7 +656,7 @@ def _glance(path: Path) -> tuple[int, bytes, bytes]:
         return size, head, file.read()
 
 
-def _append(folder: Path, manifest: Manifest, batch: Sequence[Prepared]) -> Manifest:
+def _append(folder: Path, manifest: Manifest, batch: Sequence[tuple[Row, Prepared]]) -> Manifest:
     """Write a shard, then the manifest that names it."""
     # The first that is free: a shard that is made anew takes the place of the one that was lost.
     taken = {entry.file for entry in manifest.shards}
@@ -589,15 +675,11 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _check_settings(folder: Path, manifest: Manifest, view: View) -> None:
-    if manifest.view != view:
+    if differences := manifest.differences(view):
         raise StoreError(
-            f"{folder}: the clips were made with {_show(manifest.view)}, now {_show(view)} are "
-            "asked for; remove the folder or choose another"
+            f"{folder}: its clips were made with other settings ({'; '.join(differences)}). Choose "
+            "another folder with -o, or remove this one"
         )
-
-
-def _show(view: View) -> str:
-    return json.dumps([settings.model_dump(mode="json") for settings in view])
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -52,6 +52,7 @@ PREDICTION_COLUMNS = (
 PREDICTIONS_NAME = "predictions.csv"
 RUN_NAME = "run.json"
 TRAITS_NAME = "traits.csv"
+SOURCES_NAME = "sources.csv"
 CHOSEN_NAME = "chosen_on.csv"
 # What train leaves: the recordings held back, with their scores, of one training and of all folds.
 HELD_OUT_NAME, OUT_OF_FOLD_NAME = "validation.csv", "out_of_fold.csv"

@@ -3,9 +3,10 @@
 Folds give a bundle each, and the mean of them as an ensemble.
 """
 
+import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import pandas as pd
 import pytorch_lightning as lightning
 import safetensors.torch
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import nn
 
@@ -30,6 +30,7 @@ from stallscan import (
     nets,
     pretrained,
     ranks,
+    runs,
     store,
 )
 from stallscan.bundle import BundleSpec
@@ -45,6 +46,8 @@ from stallscan.video import Source
 
 RECIPE_NAME = "recipe.yaml"  # in the run folder: the recipe, resolved
 CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
+# Without a recipe beside them these are not of a training.
+OUTPUTS = ("bundle", "history.csv", CHECKPOINTS, HELD_OUT_NAME, OUT_OF_FOLD_NAME)
 log = logging.getLogger("stallscan")
 Progress = Callable[[int, int], None]
 Logits = NDArray[np.float64]
@@ -169,16 +172,16 @@ def train(
     StallscanError
         If recipe, tables or recordings cannot be used, or the run folder holds another run.
     """
-    with ranks.first_process_first():
-        claim(run, recipe)
-        # By the file, which has what was set on the command line, too.
-        asks = (f"the recipe {recipe.name}", f"--recipe {run / RECIPE_NAME}")
-        prepared = prepare_data(recipe, data, run / "store", progress, clips, asks)
-    return train_prepared(recipe, prepared, run)
+    with claim(run, recipe):
+        with ranks.first_process_first():
+            # By the file, which has what was set on the command line, too.
+            asks = (f"the recipe {recipe.name}", f"--recipe {run / RECIPE_NAME}")
+            prepared = prepare_data(recipe, data, run / "store", progress, clips, asks)
+        return train_prepared(recipe, prepared, run)
 
 
 def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
-    """Train on recordings that are prepared, in a run folder that `claim` holds for the recipe.
+    """Train on recordings that are prepared, inside a `claim` of the run folder for the recipe.
 
     Parameters
     ----------
@@ -273,7 +276,10 @@ def prepare_data(
         made = Store(clips)
         asks = asks or (f"the recipe {recipe.name}", f"--recipe {recipe.name}")
         made.require(View(recipe.outline, recipe.clip), *asks)
+        made.warn_of_replaced()
         progress(len(wanted), len(wanted))
+    elif ranks.rank() > 0:
+        made = Store(folder)  # the first process has made it
     else:
         sources = [Source(name, data / "train" / name) for name in wanted["filename"]]
         made = store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
@@ -290,17 +296,20 @@ def _table(data: Path, name: str) -> Path:
     )
 
 
-def claim(run: Path, recipe: Recipe) -> None:
-    """Write the resolved recipe into the run folder; refuse a folder of another run."""
-    files.make_folder(run)
-    path = run / RECIPE_NAME
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise InputError(
-            f"{run}: holds a run of another recipe ({path}); choose another folder with -o, or "
-            "remove this one"
-        )
-    files.write_text(path, text)
+@contextlib.contextmanager
+def claim(run: Path, recipe: Recipe) -> Iterator[None]:
+    """Be the only writer of a run folder, with the resolved recipe in it.
+
+    Raises
+    ------
+    InputError
+        If another process writes into the folder, or it holds another run.
+    """
+    with runs.hold(run) if ranks.rank() == 0 else contextlib.nullcontext():
+        with ranks.first_process_first():
+            now = recipe.model_dump(mode="json")
+            runs.claim(run / RECIPE_NAME, now, "a training", OUTPUTS)
+        yield
 
 
 def _claim_data(run: Path, data: Data) -> None:

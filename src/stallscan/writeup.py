@@ -6,7 +6,7 @@ its prevalence with it, and that a run is not as published is said before any fi
 
 import base64
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -592,20 +592,3 @@ def say_time(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def flatten(content: Any, above: str = "") -> dict[str, str]:
-    """Name each setting of nested mappings and lists by its dotted name, its value in words."""
-    pairs = content.items() if isinstance(content, Mapping) else enumerate(content)
-    flat: dict[str, str] = {}
-    for name, value in pairs:
-        inside = isinstance(value, Mapping) or (
-            isinstance(value, list) and value and isinstance(value[0], Mapping)
-        )
-        if inside:
-            flat |= flatten(value, f"{above}{name}.")
-        else:
-            flat[f"{above}{name}"] = (
-                ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            )
-    return flat

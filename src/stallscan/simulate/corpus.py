@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from stallscan import clip as clips
 from stallscan import outline as outlines
 from stallscan import recording as recordings
-from stallscan import store, video, workers
+from stallscan import runs, store, video, workers
 from stallscan.clip import ClipSettings
 from stallscan.errors import InputError, RecordingError
-from stallscan.files import make_folder, sha256, write_json, write_text
+from stallscan.files import make_folder, sha256, write_text
 from stallscan.outline import OutlineSettings
 from stallscan.prepare import Prepared
 from stallscan.simulate import crowd
@@ -35,6 +35,8 @@ FORMAT = 4
 FIRST_NAME = 100000  # FACTS 4
 # Not known before a test part was asked for: folders without one are gone on with as they are.
 TEST_SETTINGS = {"test", "test_stalled"}
+# Without simulation.json beside them these are not of a simulation.
+OUTPUTS = ("train_metadata.csv", "train_labels.csv", "truth.csv", "train", "test", "store")
 # chosen: results of one task travel together; more would only lengthen the wait for the first
 CLIPS_A_TASK, PLANS_A_TASK = 4, 16
 # chosen: pixels beyond the clip's own margin, in which the outline ends as it does in the field
@@ -148,7 +150,13 @@ def simulate(
     InputError
         If `out` cannot be written or holds a simulation with other settings.
     """
-    out = make_folder(out)
+    with runs.hold(out) as folder:
+        return _simulate(folder, settings, processes, progress)
+
+
+def _simulate(
+    out: Path, settings: SimulateSettings, processes: int | None, progress: Progress
+) -> Summary:
     _claim(out, _name_origin(settings))
     parts = [_Part("train", settings)]
     if settings.test:
@@ -212,7 +220,18 @@ def simulate_clips(
             "clips are for training, and a test part is videos: simulate it without clips into "
             "another folder"
         )
-    out = make_folder(out)
+    with runs.hold(out) as folder:
+        return _simulate_clips(folder, settings, outline, clip, processes, progress)
+
+
+def _simulate_clips(
+    out: Path,
+    settings: SimulateSettings,
+    outline: OutlineSettings,
+    clip: ClipSettings,
+    processes: int | None,
+    progress: Progress,
+) -> Summary:
     part = _Part("train", settings)
     made_with = {
         **_name_origin(settings),
@@ -273,24 +292,8 @@ def _name_origin(settings: SimulateSettings) -> dict[str, Any]:
 
 def _claim(out: Path, made_with: dict[str, Any]) -> None:
     """Keep the settings in the folder; refuse a folder that was made with other ones."""
-    path = out / "simulation.json"
     wanted = {"format": FORMAT, **made_with}
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            found = None
-        if found != wanted:
-            raise InputError(
-                f"{out}: holds a simulation with other settings (see simulation.json); "
-                "choose another folder, or remove this one to start anew"
-            )
-    elif any((out / name).exists() for name in ("train_metadata.csv", "train", "test", "store")):
-        raise InputError(
-            f"{out}: holds recordings that were not simulated here; choose another folder"
-        )
-    else:
-        write_json(path, wanted)
+    runs.claim(out / "simulation.json", wanted, "a simulation", OUTPUTS)
 
 
 def _in_order(
