@@ -155,7 +155,7 @@ def test_a_prevalence_moves_scores_and_threshold(folder, tmp_path, bundle_dir):
     expected = decide.threshold_at(np.array(bundle.load(known).spec.reference.scores), 0.3, 0.02)
     assert now["threshold"].iloc[0] == pytest.approx(expected, abs=1e-6)
     assert json.loads((tmp_path / "b" / "run.json").read_text())["prevalence"] == 0.02
-    with pytest.raises(InputError, match="other threshold"):
+    with pytest.raises(InputError, match="threshold was"):
         _predict([folder], tmp_path / "b", known, prevalence=0.03)
 
 
@@ -232,16 +232,16 @@ def test_nothing_to_predict_is_refused(given, tmp_path, bundle_dir):
 
 def test_a_folder_that_cannot_be_written_is_said(folder, tmp_path, bundle_dir):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write into this output folder"):
+    with pytest.raises(InputError, match="cannot be written"):
         _predict([folder], tmp_path / "file" / "out", bundle_dir)
 
 
 def test_another_run_is_not_mixed_in(folder, tmp_path, bundle_dir):
     _predict([folder / "0.mp4"], tmp_path, bundle_dir)
-    with pytest.raises(InputError, match="holds predictions with other paths"):
+    with pytest.raises(InputError, match="paths was"):
         _predict([folder / "1.mp4"], tmp_path, bundle_dir)
     (tmp_path / "run.json").unlink()
-    with pytest.raises(InputError, match=r"no readable run\.json"):
+    with pytest.raises(InputError, match=r"no run\.json"):
         _predict([folder / "0.mp4"], tmp_path, bundle_dir)
 
 

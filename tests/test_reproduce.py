@@ -479,7 +479,7 @@ def test_a_net_that_was_taken_away_is_trained_again(others, data):
 
 
 def test_another_approach_in_the_same_folder_is_refused(third, data):
-    with pytest.raises(InputError, match="holds a reproduction of third-place, not of matlab"):
+    with pytest.raises(InputError, match="approach was third-place, now matlab"):
         _run("matlab-prize", data, third[0])
 
 

@@ -218,7 +218,7 @@ def test_refuses_a_folder_of_other_settings(videos):
 
 def test_refuses_a_folder_of_real_recordings(tmp_path):
     (tmp_path / "train_metadata.csv").write_text("filename\n")
-    with pytest.raises(InputError, match="not simulated here"):
+    with pytest.raises(InputError, match=r"holds train_metadata\.csv"):
         simulate(tmp_path, SMALL)
 
 

@@ -64,7 +64,7 @@ def test_all_that_preparation_gave_comes_back_in_order(tmp_path, sources, monkey
     made = _build(tmp_path, sources)
     assert len(made) == 6
     for start in (0, 3, 6):
-        found = list(made.stream(start))
+        found = list(made.stream(source.filename for source in sources[start:]))
         assert len(found) == 6 - start
         for ours, source in zip(found, sources[start:], strict=True):
             _same(ours, prepare.one(source, [View(OutlineSettings(), CLIP)]))
@@ -152,11 +152,11 @@ def test_a_file_that_was_not_readable_is_tried_again(tmp_path, sources):
 
 
 def _times(folder):
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*")}
 
 
 def _content(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
 
 
 def test_recordings_that_prediction_would_not_call_are_known(tmp_path):
@@ -197,9 +197,9 @@ def test_another_recording_of_the_same_name_is_refused(tmp_path, sources):
     ours = [Source(source.filename, moved / "a" / source.filename) for source in sources]
     _build(tmp_path / "store", ours[:2])
     assert len(_build(tmp_path / "store", sources[:3])) == 3  # a copy is the same recording
-    drawing.write(ours[0].path, seed=9)
+    other = Source("0.mp4", drawing.write(tmp_path / "other" / "0.mp4", seed=9))
     with pytest.raises(StoreError, match=r"store: holds 0\.mp4 from .*moved/a/0\.mp4, and "):
-        _build(tmp_path / "store", sources)
+        _build(tmp_path / "store", [other, *sources[1:]])
     (moved / "a").rename(moved / "b")
     there = [Source(source.filename, moved / "b" / source.filename) for source in sources]
     assert len(_build(tmp_path / "store", there)) == 6
@@ -242,7 +242,7 @@ def test_differences_name_each_setting(tmp_path, sources):
 def test_other_settings_are_refused_and_both_shown(tmp_path, sources):
     _build(tmp_path, sources)
     other = CLIP.model_copy(update={"size": 48})
-    with pytest.raises(StoreError, match=r'"size": 24.*"size": 48'):
+    with pytest.raises(StoreError, match=r"clip\.size is 24, not 48"):
         store.build(tmp_path, sources, OutlineSettings(), other, processes=0)
 
 
@@ -252,7 +252,7 @@ def test_a_full_disk_is_said_and_costs_no_shard_that_stands(tmp_path, sources, m
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, limits[1]))
     try:
-        with pytest.raises(InputError, match=r"shard-00002\.safetensors: .*too large.* make room"):
+        with pytest.raises(InputError, match=r"shard-00002\.safetensors: .*-o$"):
             _build(tmp_path / "a", sources)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -502,6 +502,6 @@ def test_a_shard_that_cannot_be_read_just_now_is_not_made_anew(tmp_path, sources
 
     monkeypatch.setattr("pathlib.Path.open", fails)
     with pytest.raises(StoreError, match="cannot be read"):
-        store._take_stock(tmp_path, made.manifest, sources)
+        store._take_stock(tmp_path, made.manifest)
     monkeypatch.undo()
     assert (tmp_path / made.manifest.shards[0].file).read_bytes() == before

@@ -181,7 +181,7 @@ def test_what_prediction_would_not_call_is_left_out_and_named(tmp_path, caplog):
 
 
 def test_another_recipe_in_the_same_folder_is_refused(run, data):
-    with pytest.raises(InputError, match="holds a run of another recipe"):
+    with pytest.raises(InputError, match="holds a training with other settings"):
         train.train(_recipe(seed=2), data, run)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from stallscan import decide, files, tables
+from stallscan import decide, files, runs, tables
 from stallscan.errors import InputError, TableError
 from stallscan.predictions import match, read_chosen, read_predictions, read_run
 from stallscan.settings import Settings
@@ -250,22 +250,40 @@ def write(calls: Calls, out: Path) -> Path:
     InputError
         If the folder cannot be written, or holds one of the tables that were decided on.
     """
-    files.make_folder(out)
     table = out / tables.PREDICTIONS_NAME
     if str(table.resolve()) in calls.run["decision"]["tables"]:
         raise InputError(f"{out}: holds the predictions themselves; choose another folder with -o")
+    with runs.hold(out):
+        _refuse_other(out)
+        _write(calls, out)
+    return table
+
+
+def _refuse_other(out: Path) -> None:
+    """Refuse a folder in which something that `decide` did not write would be replaced."""
+    before = runs.read_note(out / tables.RUN_NAME, "calls") or {}
+    names = (tables.PREDICTIONS_NAME, tables.RUN_NAME, tables.CHOSEN_NAME, SUBMISSION_NAME)
+    found = [name for name in names if (out / name).exists()]
+    if found and "decision" not in before:
+        raise InputError(
+            f"{out}: holds {', '.join(found)} that 'stallscan decide' did not write, so nothing is "
+            "replaced. Choose another folder with -o"
+        )
+
+
+def _write(calls: Calls, out: Path) -> None:
     written = calls.table.copy()
     for name in ("score", "threshold"):
         written[name] = [f"{value:.6f}" if value == value else "" for value in written[name]]
     for name in ("frames", "frames_declared"):
         written[name] = [f"{value:.0f}" if value == value else "" for value in written[name]]
+    # First, because it says whose the other files are.
+    files.write_json(out / tables.RUN_NAME, calls.run)
     if len(calls.chosen_on):
         tables.write_table(calls.chosen_on, out / tables.CHOSEN_NAME)
     else:
         (out / tables.CHOSEN_NAME).unlink(missing_ok=True)
-    files.write_json(out / tables.RUN_NAME, calls.run)
-    tables.write_table(written, table)
-    return table
+    tables.write_table(written, out / tables.PREDICTIONS_NAME)
 
 
 def submit(calls: Calls, form: str | Path, out: Path) -> tuple[Path, str]:

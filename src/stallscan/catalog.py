@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stallscan.errors import InputError, SettingsError, TableError
+from stallscan.files import refuse_foreign
 from stallscan.settings import suggest
 from stallscan.tables import listed, read_labels, read_metadata, write_table
 
@@ -255,12 +256,14 @@ def select_to_file(
     ------
     SettingsError, TableError, InputError
         As `tables.read_metadata`, `join_labels`, `select` and `tables.write_table`; InputError also
-        if the selection could not be trained on because it lacks a class. Nothing is written then.
+        if the selection could not be trained on because it lacks a class, or another file stands at
+        `out`. Nothing is written then.
     """
     catalog = join_labels(read_metadata(metadata), read_labels(labels))
     selected = select(catalog, rule, seed)
     selection = Selection.of(selected)
     _ = selection.class_weight  # a selection without it is refused before it is written
+    refuse_foreign(out, [",".join(selected.columns) + "\n"], "a table of 'stallscan select'")
     write_table(selected, out)
     return selection
 

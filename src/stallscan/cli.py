@@ -466,7 +466,7 @@ def predict(
     paths
         Recordings and folders of them: mp4, avi, mov, mkv, gif, tif, npy; or one store of clips.
     out
-        Folder for predictions.csv, run.json and traits.csv.
+        Folder for predictions.csv, run.json, traits.csv and sources.csv.
     bundle
         A shipped bundle by name, or the folder of a bundle or ensemble.
     prevalence
@@ -739,7 +739,7 @@ def evaluate(
 
     from stallscan import comparison as comparisons
     from stallscan import evaluate as module
-    from stallscan import plots, present
+    from stallscan import plots, present, runs
     from stallscan.predictions import find_table
 
     def measure(path: Path, by: list[str] | None) -> module.Evaluation:
@@ -750,9 +750,10 @@ def evaluate(
     evaluation = measure(predictions, by)
     comparison = comparisons.compare(evaluation, measure(against, [])) if against else None
     drawn = plots.evaluation_figures(evaluation.scored, evaluation.curve)
-    plots.save(drawn, out)
-    page = present.write_page(evaluation, plots.as_images(drawn), out, comparison)
-    present.write(evaluation, out, comparison)
+    with runs.hold(out):
+        present.write(evaluation, out, comparison)
+        page = present.write_page(evaluation, plots.as_images(drawn), out, comparison)
+        plots.save(drawn, out)
     for table in present.tables(evaluation, comparison):
         Console().print(table)
     for note in present.notes(evaluation):

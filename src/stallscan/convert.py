@@ -46,6 +46,8 @@ def import_weights(
     SettingsError
         If threshold or prevalence is out of range.
     """
+    spec_path = out / bundles.SPEC_NAME
+    files.refuse_foreign(spec_path, ['"imported_from": '], "that of imported weights")
     weights = pretrained.read_state(state)
     if weights and all(name.startswith(PREFIX) for name in weights):
         weights = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}

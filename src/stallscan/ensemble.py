@@ -90,6 +90,8 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
         raise InputError(f"an ensemble needs at least two bundles, {len(members)} given")
     if any(member.path.resolve().is_relative_to(out.resolve()) for member in members):
         raise InputError(f"{out}: holds one of the members; choose another folder with -o")
+    spec_path = out / bundles.SPEC_NAME
+    files.refuse_foreign(spec_path, ['"kind": "ensemble"'], "that of an ensemble")
     held_out = HeldOut.read(members)
     base = {
         "name": settings.name,

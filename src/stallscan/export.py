@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from stallscan import bundle as bundles
-from stallscan import clip, engine, exported, files, metrics, nets, train
+from stallscan import clip, engine, exported, files, metrics, nets, runs, train
 from stallscan.bundle import Bundle, BundleSpec
 from stallscan.errors import BundleError, InputError
 from stallscan.exported import Change, Export, Exports, Precision
@@ -408,13 +408,14 @@ def _writing(bundle: Bundle) -> Iterator[Path]:
         ) from None
     folder = where / ".partial"
     try:
-        shutil.rmtree(folder, ignore_errors=True)  # a kill leaves it behind
-        folder.mkdir()
-        yield folder
+        with runs.hold(where):
+            shutil.rmtree(folder, ignore_errors=True)  # a kill leaves it behind
+            folder.mkdir()
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if not there and not any(where.iterdir()):
-            where.rmdir()
+        if not there and not any(where.glob("[!.]*")):
+            shutil.rmtree(where, ignore_errors=True)
 
 
 def _place(bundle: Bundle, made: Export, xml: Path, precision: Precision) -> None:

@@ -24,7 +24,7 @@ LONGEST_SUFFIX = 16
 # A file that is being written is touched more often than this; an older one was left by a kill.
 LEFTOVER_S = 3600
 # Of an existing file, to tell who wrote it.
-MARK_BYTES = 4096
+MARK_BYTES = 2**16
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{8}-\d+\.partial(\..*)?")
 _REASONS = {
@@ -117,14 +117,14 @@ def refuse_no_file(path: str | Path) -> None:
             raise InputError(f"{path}: is not a regular file. Choose another with -o")
 
 
-def refuse_foreign(path: str | Path, marks: Sequence[str], what: str) -> None:
+def refuse_foreign(path: str | Path, marks: Sequence[str | bytes], what: str) -> None:
     """Refuse to replace a file that another command or a person wrote.
 
     Parameters
     ----------
     path : str or Path
         The file to be written, gzipped if its name ends in ``.gz``.
-    marks : sequence of str
+    marks : sequence of str or bytes
         One of them is among the first `MARK_BYTES` of each file that may be replaced.
     what : str
         What may be replaced, in the words of a message: ``a report``.
@@ -144,9 +144,9 @@ def refuse_foreign(path: str | Path, marks: Sequence[str], what: str) -> None:
                 head = file.read(MARK_BYTES)
         except (EOFError, gzip.BadGzipFile):
             head = b""
-    if not any(mark.encode() in head for mark in marks):
+    if not any((mark.encode() if isinstance(mark, str) else mark) in head for mark in marks):
         raise InputError(
-            f"{path}: exists and is not {what}, so it is left as it is. Choose another name with -o"
+            f"{path}: exists and is not {what}, so it is not replaced. Choose another place with -o"
         )
 
 

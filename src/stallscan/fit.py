@@ -299,11 +299,8 @@ class _Checkpoints(TorchCheckpointIO):
 def _write(path: Path, content: bytes) -> None:
     try:
         files.write_bytes(path, content)
-    except OSError as error:
-        raise InputError(
-            f"{path}: the checkpoint could not be written ({error}); the last good one is kept: "
-            "make room and start the same command again"
-        ) from error
+    except InputError as error:
+        raise InputError(f"{error}. The last good checkpoint is kept") from error
 
 
 def fit_stage(

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from stallscan import bootstrap, metrics
 from stallscan.bootstrap import Curve
 from stallscan.errors import InputError, TableError
-from stallscan.files import atomic_path, make_folder
+from stallscan.files import atomic_path, make_folder, refuse_foreign
 from stallscan.metrics import Floats, Metrics, Scored
 from stallscan.tables import HISTORY_COLUMNS
 
@@ -112,14 +112,17 @@ def save(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
         If the folder cannot be made or written.
     """
     folder = make_folder(out)
-    paths = []
-    for name, figure in figures.items():
-        for suffix in ("png", "svg"):
-            path = folder / f"{name}.{suffix}"
-            with atomic_path(path) as temporary:
-                _save(figure, temporary, suffix)
-            paths.append(path)
-    return paths
+    paths = {
+        folder / f"{name}.{suffix}": figure
+        for name, figure in figures.items()
+        for suffix in ("png", "svg")
+    }
+    for path in paths:
+        refuse_foreign(path, ["Matplotlib"], "a plot of stallscan")
+    for path, figure in paths.items():
+        with atomic_path(path) as temporary:
+            _save(figure, temporary, path.suffix[1:])
+    return list(paths)
 
 
 def evaluation_figures(scored: Scored, curve: Curve | None = None) -> dict[str, Figure]:

@@ -12,7 +12,14 @@ from stallscan import bootstrap, metrics, templates
 from stallscan.breakdown import Breakdown, Group
 from stallscan.comparison import Comparison
 from stallscan.evaluate import FIGURES, Evaluation
-from stallscan.files import make_folder, provenance, sha256, write_json, write_text
+from stallscan.files import (
+    make_folder,
+    provenance,
+    refuse_foreign,
+    sha256,
+    write_json,
+    write_text,
+)
 from stallscan.metrics import Interval
 
 METRICS_NAME, PAGE_NAME = "metrics.json", "evaluation.html"
@@ -57,6 +64,7 @@ def write(evaluation: Evaluation, out: str | Path, comparison: Comparison | None
         If the folder cannot be made or written.
     """
     path = make_folder(out) / METRICS_NAME
+    refuse_foreign(path, ['{\n  "sources": {\n    "predictions": '], "of 'stallscan evaluate'")
     write_json(path, as_json(evaluation, comparison))
     return path
 
@@ -98,6 +106,7 @@ def write_page(
         version=provenance()["stallscan"],
     )
     path = make_folder(out) / PAGE_NAME
+    refuse_foreign(path, ["<title>stallscan evaluation: "], "of 'stallscan evaluate'")
     write_text(path, page)
     return path
 

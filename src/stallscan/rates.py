@@ -14,6 +14,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from stallscan import runs
 from stallscan.correction import (
     Comparison,
     Errors,
@@ -25,7 +26,7 @@ from stallscan.correction import (
     say_measured,
 )
 from stallscan.errors import InputError, TableError
-from stallscan.files import make_folder, write_text
+from stallscan.files import refuse_foreign, write_text
 from stallscan.metrics import Interval, percent
 from stallscan.predictions import DECIDED, OPEN, Left, match, read_predictions, read_text
 from stallscan.tables import MOUSE_COLUMNS, listed
@@ -282,12 +283,13 @@ def write(rates: Rates, out: str | Path) -> list[Path]:
     InputError
         If the folder cannot be made or written.
     """
-    folder = make_folder(out)
-    paths = []
-    for name, table in rates.tables().items():
-        paths.append(folder / name)
-        write_text(paths[-1], table.to_csv(index=False, lineterminator="\n"))
-    return paths
+    with runs.hold(out) as folder:
+        written = {folder / name: table for name, table in rates.tables().items()}
+        for path, table in written.items():
+            refuse_foreign(path, [",".join(table.columns) + "\n"], "a table of 'stallscan rate'")
+        for path, table in written.items():
+            write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    return list(written)
 
 
 def as_tables(rates: Rates) -> list[Table]:

@@ -40,6 +40,7 @@ def write(path: Path, settings: SimulateSettings, sheet: SheetSettings | None = 
     InputError
         If the file cannot be written.
     """
+    files.refuse_foreign(path, [b"\x89PNG"], "a PNG file")
     sheet = sheet or SheetSettings()
     labels = draw_labels(settings)
     chosen = [
