@@ -151,6 +151,77 @@ def test_a_file_that_was_not_readable_is_tried_again(tmp_path, sources):
     assert {row.filename: row.status for row in made.rows()}["late.mp4"] == "ok"
 
 
+def _recording(path, **drawn):
+    return Source(path.name, drawing.write(path, **drawn))
+
+
+def _content_of(made, name):
+    return made.read(name).tobytes()
+
+
+def test_a_recording_that_was_replaced_is_done_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 1)
+    given = [_recording(tmp_path / f"{i}.mp4", seed=i, count=5) for i in range(3)]
+    made = _build(tmp_path / "store", given)
+    before = {source.filename: _content_of(made, source.filename) for source in given}
+    drawing.write(given[1].path, seed=9, count=6)
+    made = _build(tmp_path / "store", given)
+    assert [row.filename for row in made.rows()] == ["0.mp4", "1.mp4", "2.mp4"]
+    assert made.frames("1.mp4") == 6
+    assert _content_of(made, "1.mp4") != before["1.mp4"]
+    assert _content_of(made, "0.mp4") == before["0.mp4"]
+    # Whatever shard is lost, the newest row counts: shard 1 has the first, shard 3 the second.
+    for lost in ("shard-00001.safetensors", "shard-00003.safetensors"):
+        (tmp_path / "store" / lost).unlink()
+        drawing.write(given[1].path, seed=10, count=7)
+        assert _build(tmp_path / "store", given).frames("1.mp4") == 7
+    # One that cannot be read any more has no clip any more.
+    given[1].path.write_bytes(b"")
+    made = _build(tmp_path / "store", given)
+    assert "1.mp4" not in made
+    assert made.count() == {"ok": 2, "unreadable": 1}
+
+
+def test_a_finished_store_says_that_it_did_nothing(tmp_path, sources, caplog):
+    _build(tmp_path, sources)
+    before = _content(tmp_path), _times(tmp_path)
+    with caplog.at_level("INFO", "stallscan"):
+        _build(tmp_path, sources)
+    assert "nothing to do, all 6" in caplog.text
+    assert (_content(tmp_path), _times(tmp_path)) == before
+
+
+def test_a_store_of_an_older_version_is_resumed_and_says_what_is_not_known(
+    tmp_path, sources, caplog, monkeypatch
+):
+    with monkeypatch.context() as older:
+        older.setattr(store.Stamp, "of", lambda _path: None)
+        made = _build(tmp_path, sources[:3])
+    assert all(row.stamp is None for row in made.rows())
+    with caplog.at_level("INFO", "stallscan"):
+        assert len(_build(tmp_path, sources)) == 6
+    assert "3 of 6" in caplog.text
+    assert "whether 3 were replaced since is not known" in caplog.text
+
+
+def test_recordings_that_changed_since_are_said_when_the_store_is_read(tmp_path, caplog):
+    given = [_recording(tmp_path / f"{i}.mp4", seed=i, count=5) for i in range(2)]
+    made = _build(tmp_path / "store", given)
+    given[0].path.unlink()
+    made.warn_of_replaced()
+    assert caplog.text == ""
+    drawing.write(given[1].path, seed=9, count=6)
+    made.warn_of_replaced()
+    assert "1 of its 2 recordings" in caplog.text
+    assert "1.mp4" in caplog.text
+
+
+def test_a_store_has_one_writer(tmp_path, sources):
+    with store.runs.hold(tmp_path / "a"), pytest.raises(InputError, match="writes into"):
+        _build(tmp_path / "a", sources)
+    assert not list((tmp_path / "a").glob("[!.]*"))
+
+
 def _times(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*")}
 

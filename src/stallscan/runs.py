@@ -42,8 +42,7 @@ def hold(folder: str | Path) -> Iterator[Path]:
         written. Nothing in it was touched then.
     """
     folder = files.make_folder(folder)
-    # Whoever may write into the folder may lock it, as far as the umask allows.
-    lock = FileLock(folder / LOCK_NAME, timeout=0, mode=0o666)
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
     try:
         lock.acquire()
     except Timeout:
