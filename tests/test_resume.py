@@ -9,6 +9,7 @@ import pytest
 
 from stallscan import inputs as given_inputs
 from stallscan import predict, prepare, resume, runs, store, video
+from stallscan.engine import Chosen
 from stallscan.errors import InputError
 from tests import crashing, drawing
 
@@ -21,6 +22,20 @@ def pristine(tmp_path_factory):
     for index in range(5):
         drawing.write(folder / f"{index}.mp4", seed=index, count=5 + index)
     return folder
+
+
+class _Engine:
+    """Gives each clip a number of its own, at once."""
+
+    def stream(self, clips):
+        return (None if clip is None else float(clip.mean()) / 50 - 1 for clip in clips)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No net: what it says does not matter here, and takes longer than all the rest."""
+    chosen = Chosen("quick", "for tests", (_Engine(),))
+    monkeypatch.setattr(predict.engines, "choose", lambda _model, _which: chosen)
 
 
 @pytest.fixture
