@@ -253,9 +253,9 @@ def test_a_torn_row_is_done_again_and_no_other(folder, tmp_path, bundle_dir, mon
     table.write_text("".join(lines[:4]) + lines[4][:20])
     asked = []
 
-    def one(source, *settings):
+    def one(source, views):
         asked.append(source.filename)
-        return crashing.whole(source, *settings)
+        return crashing.whole(source, views)
 
     monkeypatch.setattr(prepare, "one", one)
     summary = _predict([folder], tmp_path, bundle_dir)

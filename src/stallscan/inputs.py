@@ -1,12 +1,12 @@
 """What a command is given to look at: recordings, or a store of their clips."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stallscan import bundle as bundles
-from stallscan import prepare, store, video
+from stallscan import prepare, store, video, workers
 from stallscan.bundle import Bundle
 from stallscan.errors import InputError
 from stallscan.prepare import Prepared, View
@@ -30,7 +30,7 @@ class Inputs:
     """
 
     sources: Sequence[Source]
-    stream: Callable[[int], Iterator[Prepared]]
+    stream: Callable[[int], Generator[Prepared, None, None]]
 
 
 def find(
@@ -50,10 +50,12 @@ def find(
     Raises
     ------
     InputError
-        If there are no recordings, or a store and something else.
+        If there are no recordings, a store and something else, or a number of processes that makes
+        no sense.
     StoreError
         If the store is damaged, or its clips are not those of every bundle.
     """
+    workers.count(processes)
     made = store.among(paths)
     if made is None:
         sources = video.list_recordings(paths)
@@ -97,6 +99,6 @@ def view_of(which: str | Path) -> View:
     return members[0].spec.view
 
 
-def _stream(made: Store, views: int, start: int) -> Iterator[Prepared]:
+def _stream(made: Store, views: int, start: int) -> Generator[Prepared, None, None]:
     """Give what is in a store from `start` on, with its clip once for each of so many views."""
     return (replace(prepared, clips=views * prepared.clips) for prepared in made.stream(start))

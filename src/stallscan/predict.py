@@ -4,6 +4,7 @@ A run that was killed goes on where it was: the rows that stand are kept, in ord
 ends up the same as that of an undisturbed run.
 """
 
+import contextlib
 import csv
 import datetime
 import io
@@ -130,7 +131,6 @@ def predict(
     standing = _standing_rows(out, before, run, sources)
     _keep_traits(out, standing)
     files.write_json(out / RUN_NAME, run)
-    todo = given.stream(len(standing))
     calls: dict[str, int] = {}
     statuses: dict[str, int] = {}
 
@@ -142,7 +142,8 @@ def predict(
         count(row)
     done = len(standing)
     progress(done, len(sources))
-    with _Tables(out) as tables:
+    # Closed, so that after an error no process goes on decoding.
+    with _Tables(out) as tables, contextlib.closing(given.stream(len(standing))) as todo:
         for prepared, logits in _score(todo, chosen.engines):
             row = _row(prepared, logits, model)
             tables.append(row, prepared.clip.traits if prepared.clip is not None else None)
