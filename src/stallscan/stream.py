@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterable
 from typing import Literal
 
-from stallscan import workers
+from stallscan import watchdog, workers
 from stallscan.errors import EngineError
 from stallscan.recording import Frames
 
@@ -51,6 +51,7 @@ def stream(
         frames = CLIP_FRAMES if pixels is None else max(len(pixels), CLIP_FRAMES)
         return CLIP_S * (8 if views == "flips" else 1) * frames / CLIP_FRAMES
 
+    watchdog.start()
     try:
         yield from workers.in_threads(score, clips, threads, limit_s)
     except workers.LateError as error:

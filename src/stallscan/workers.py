@@ -335,7 +335,6 @@ class _Pool(Generic[Item, Result]):
         """Keep a process busy."""
         pending: collections.deque[_Job[Item, Result | _Lost]] = collections.deque()
         try:
-            _hold_interrupts()
             worker: _Worker | None = None
             while True:
                 # One more than it works on, so that it need not wait for the next.
@@ -416,7 +415,13 @@ class _Worker:
         self._process = _CONTEXT.Process(target=_work_for, args=(theirs, pickled), daemon=True)
         is_of_main = getattr(task, "func", task).__module__ == "__main__"
         try:
-            with contextlib.nullcontext() if is_of_main else _hidden_main():
+            if hasattr(signal, "pthread_sigmask"):
+                # Started by `start`, it would unblock the signal that is held below.
+                resource_tracker.ensure_running()
+            with (
+                held_interrupts(),
+                contextlib.nullcontext() if is_of_main else _hidden_main(),
+            ):
                 self._process.start()
         except OSError as error:
             raise _cannot_start(error.strerror or str(error)) from error
@@ -506,15 +511,20 @@ def _hidden_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _hold_interrupts() -> None:
-    """Block SIGINT in this thread, and so in processes that it starts, until they ignore it.
+@contextlib.contextmanager
+def held_interrupts() -> Iterator[None]:
+    """Block SIGINT in this thread, and for good in processes that it starts meanwhile.
 
     A terminal sends Ctrl-C to them, too.
     """
-    if hasattr(signal, "pthread_sigmask"):
-        # It unblocks the signal, but when it is running already.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work_for(connection: "Connection[Any, Any]", pickled: bytes) -> None:
