@@ -143,7 +143,7 @@ def many(
 
 def _lost(source: Source, reason: str) -> Prepared:
     sentence = f"{source.path}: the decoder crashed or hung on this file ({reason})"
-    return Prepared(source, "unreadable", f"{sentence}; export the recording again")
+    return Prepared(source, "unreadable", f"{sentence}. Export the recording again")
 
 
 def _limit_s(source: Source) -> float:

@@ -484,15 +484,15 @@ def _cannot_start(reason: str) -> WorkerError:
 
 def _how_ended(code: int | None) -> str:
     if code is None:
-        return "it ended for an unknown reason"
+        return "ended for an unknown reason"
     if code >= 0:
-        return f"it ended with exit code {code}"
+        return f"ended with exit code {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
     # The kernel kills so when memory runs out.
-    return f"it was killed by {name}" + (", perhaps for lack of memory" if code == -9 else "")
+    return f"killed by {name}" + (", perhaps for lack of memory" if code == -9 else "")
 
 
 def duration(seconds: float) -> str:
