@@ -65,9 +65,8 @@ def decode(folder: Path, _out: Path, processes: int) -> Took:
     from stallscan import workers
 
     paths = sorted(folder.iterdir())
-    with workers.pool(processes) as pool:
-        for done, _ in enumerate(pool.map(_decode_one, paths), start=1):
-            clock.update(done)
+    for done, _ in enumerate(workers.in_order(_decode_one, paths, processes), start=1):
+        clock.update(done)
     return clock.took(len(paths), _cpu_s())
 
 

@@ -5,7 +5,6 @@ a user of the files sees. Of the real recordings only numbers are written, no pi
 """
 
 import math
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -223,10 +222,9 @@ def _measure_corpus(corpus: Path, processes: int | None) -> pd.DataFrame:
 def _measure_all(paths: Sequence[Path], processes: int | None) -> list[Measured]:
     update = show_progress("measured")
     measured: list[Measured] = []
-    with workers.pool(processes or os.cpu_count() or 1) as pool:
-        for one in pool.map(measure, paths):
-            measured.append(one)
-            update(len(measured), len(paths))
+    for one in workers.in_order(measure, paths, processes):
+        measured.append(one)
+        update(len(measured), len(paths))
     return measured
 
 

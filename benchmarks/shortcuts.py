@@ -415,10 +415,9 @@ def _crop_sizes(
     items = list(zip(corpus.truth["row"], corpus.truth["stalled"] == 1, strict=True))
     update = show_progress("crops measured")
     sizes = []
-    with workers.pool(processes or torch.get_num_threads()) as pool:
-        for size in pool.map(partial(_crop_size, settings, margin), items, chunksize=16):
-            sizes.append(size)
-            update(len(sizes), len(items))
+    for size in workers.in_order(partial(_crop_size, settings, margin), items, processes):
+        sizes.append(size)
+        update(len(sizes), len(items))
     return np.column_stack([sizes, corpus.truth["frames"]]).astype(np.float64)
 
 

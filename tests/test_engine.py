@@ -1,7 +1,9 @@
 """Engines: which one is chosen, that they agree, and that prediction does without torch."""
 
+import ctypes
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -11,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan import bundle, engine, ensemble, export, exported
+from stallscan import bundle, engine, ensemble, export, exported, stream, workers
 from stallscan import predict as module
 from stallscan.ensemble import EnsembleSettings
-from stallscan.errors import BundleError, InputError
+from stallscan.errors import BundleError, EngineError, InputError
 from stallscan.openvino_engine import OpenVinoEngine
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
@@ -110,6 +112,84 @@ def test_a_stream_looks_a_bounded_number_of_clips_ahead(exported_dir):
     before = threading.active_count()
     stream.close()
     assert threading.active_count() < before
+
+
+def _hang(self, pixels):
+    """In native code, as a deadlock does."""
+    if len(pixels) > 20:
+        ctypes.CDLL(None).sleep(5)
+    return float(len(pixels))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such function of the C library")
+@pytest.mark.parametrize("kind", [TorchEngine, OpenVinoEngine])
+def test_an_engine_that_gives_nothing_ends_the_run_and_keeps_its_rows(
+    kind, exported_dir, tmp_path, monkeypatch
+):
+    drawing.write(tmp_path / "in" / "0.mp4")
+    drawing.write(tmp_path / "in" / "1.mp4", count=21)
+    monkeypatch.setattr(kind, "logit", _hang)
+    monkeypatch.setattr(stream, "CLIP_S", 0.3)
+    name = "torch" if kind is TorchEngine else "openvino"
+    with pytest.raises(EngineError, match=f"{name} gave no result for 0.3 s.*resume"):
+        module.predict([tmp_path / "in"], tmp_path, exported_dir, processes=0, engine=name)
+    assert list(pd.read_csv(tmp_path / "predictions.csv")["filename"]) == ["0.mp4"]
+
+
+def test_a_longer_clip_and_more_views_get_more_time(monkeypatch):
+    given = []
+    monkeypatch.setattr(workers, "in_threads", lambda *args: given.append(args[3]) or iter(()))
+    list(stream.stream("torch", float, [], 1, "one"))
+    list(stream.stream("torch", float, [], 1, "flips"))
+    assert [given[0](np.zeros((count, 1))) for count in (1, 100, 300)] == [600, 600, 1800]
+    assert given[1](np.zeros((1, 1))) == 4800
+
+
+THREADS = """
+import sys, threading
+from stallscan.openvino_engine import openvino
+
+def use():
+    barrier.wait()
+    openvino.Type.f32.to_dtype()
+
+sys.setswitchinterval(1e-6)
+barrier = threading.Barrier(8)
+threads = [threading.Thread(target=use) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_openvino_may_be_used_first_by_several_threads():
+    """Without care two in three such processes never end: its table of numpy's types is filled."""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", THREADS], check=True, timeout=60)
+
+
+FROZEN = """
+import ctypes, time
+from stallscan import watchdog
+watchdog.FROZEN_S = 2
+watchdog.start()
+time.sleep(4)
+print("alive", flush=True)
+ctypes.PyDLL(None).sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no such function of the C library")
+def test_a_frozen_interpreter_is_ended_with_a_sentence():
+    done = subprocess.run(
+        [sys.executable, "-c", FROZEN], capture_output=True, text=True, check=False, timeout=50
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout == "alive\n"
+    assert done.stderr.count("\n") == 1
+    assert "run the same command again" in done.stderr
 
 
 def test_an_error_in_a_stream_is_raised(exported_dir):

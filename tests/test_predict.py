@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import signal
 import subprocess
@@ -223,6 +224,54 @@ def test_a_crash_of_the_decoder_is_a_row(folder, tmp_path, bundle_dir, monkeypat
     assert "the decoder crashed" in rows[3].reason
 
 
+def test_a_recording_gets_time_by_its_size(tmp_path):
+    (tmp_path / "a.tif").touch()
+    os.truncate(tmp_path / "a.tif", 10**9)
+    times = [prepare._limit_s(Source(name, tmp_path / name)) for name in ("a.tif", "missing")]
+    assert times == [2600, 600]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
+@pytest.mark.parametrize(
+    "options", [[], pytest.param(["--processes", "0", "--engine", "torch"], marks=pytest.mark.slow)]
+)
+def test_an_interrupted_run_says_at_once_how_to_resume(folder, tmp_path, options):
+    """Ctrl-C goes to the workers as well, and what is queued is not waited for."""
+    (tmp_path / "in").mkdir()
+    for index in range(100):
+        os.link(folder / "5.mp4", tmp_path / "in" / f"{index}.mp4")
+    command = [sys.executable, "-m", "stallscan.cli", "predict", tmp_path / "in"]
+    process = subprocess.Popen(
+        [*command, "-o", tmp_path / "out", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    table = tmp_path / "out" / "predictions.csv"
+    deadline = time.monotonic() + 60
+    while _rows(table) == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    started = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=30)[0]
+    assert time.monotonic() - started < 5
+    assert process.returncode == 130
+    assert "run the same command again to resume" in said
+    assert "Traceback" not in said
+    assert 0 < _rows(table) < 100
+    assert set(pd.read_csv(table)["status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("processes", [-1, 1_000_000])
+def test_an_absurd_number_of_processes_is_refused_before_anything_is_written(
+    folder, tmp_path, bundle_dir, processes
+):
+    with pytest.raises(InputError, match=f"{processes} processes"):
+        module.predict([folder], tmp_path / "out", bundle_dir, processes=processes)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("given", [[], ["nothing"]])
 def test_nothing_to_predict_is_refused(given, tmp_path, bundle_dir):
     (tmp_path / "nothing").mkdir()
@@ -253,9 +302,9 @@ def test_a_torn_row_is_done_again_and_no_other(folder, tmp_path, bundle_dir, mon
     table.write_text("".join(lines[:4]) + lines[4][:20])
     asked = []
 
-    def one(source, *settings):
+    def one(source, views):
         asked.append(source.filename)
-        return crashing.whole(source, *settings)
+        return crashing.whole(source, views)
 
     monkeypatch.setattr(prepare, "one", one)
     summary = _predict([folder], tmp_path, bundle_dir)

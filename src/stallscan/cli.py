@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands, so that help answers at once.
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from stallscan import __version__
-from stallscan.errors import StallscanError
+from stallscan.errors import EngineError, StallscanError
 
 if TYPE_CHECKING:
     from stallscan.simulate import SimulateSettings
@@ -23,6 +24,7 @@ app = App(
     version=__version__,
     help="Tells which brain capillaries have stopped flowing in two-photon recordings.",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 
 # 0 done, 1 done but some rows failed (with --strict), 2 bad input or settings, 3 bad bundle.
@@ -914,12 +916,24 @@ def main() -> None:
     except CycloptsError:
         # Cyclopts has said what is wrong; its own exit code would be 1.
         sys.exit(StallscanError.exit_code)
+    except EngineError as error:
+        _say(f"error: {error}")
+        _end_now(error.exit_code)
     except StallscanError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _say("stopped; the same command goes on where this one was")
-        sys.exit(EXIT_INTERRUPTED)
+        _say("interrupted; run the same command again to resume")
+        _end_now(EXIT_INTERRUPTED)
+
+
+def _end_now(code: int) -> None:
+    """Exit without waiting for threads, of which some may hang in native code."""
+    # A console that is gone must not keep this process from ending.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _print_calls(table: Path) -> None:

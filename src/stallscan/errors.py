@@ -45,6 +45,14 @@ class LostShardError(StoreError):
     """A shard of a clip store is missing, or not as it was written: it can be made anew."""
 
 
+class WorkerError(StallscanError):
+    """Worker processes cannot be started, or lost something that no row can stand for."""
+
+
+class EngineError(StallscanError):
+    """An engine gave no result for minutes; its threads may hang in native code from now on."""
+
+
 class RecordingError(StallscanError):
     """One recording cannot be used; over a corpus it becomes a row, never the end of the run.
 

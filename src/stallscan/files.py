@@ -6,6 +6,7 @@ import functools
 import gzip
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 import secrets
@@ -62,9 +63,16 @@ def make_folder(path: str | Path) -> Path:
     Raises
     ------
     InputError
-        If something other than a folder stands there, or nothing can be written into it.
+        If something other than a folder stands there, nothing can be written into it, or this
+        process was started by a script and runs that script again.
     """
     path = Path(path)
+    # A script without a guard that starts processes is run again by each of them.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError(
+            f"{path}: a process that is still starting runs this script again. Put what the script "
+            'does below the line: if __name__ == "__main__":'
+        )
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -1,12 +1,12 @@
 """What a command is given to look at: recordings, or a store of their clips."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stallscan import bundle as bundles
-from stallscan import prepare, store, video
+from stallscan import prepare, store, video, workers
 from stallscan.bundle import Bundle
 from stallscan.errors import InputError
 from stallscan.prepare import Prepared, View
@@ -36,7 +36,7 @@ class Inputs:
 
     sources: Sequence[Source]
     stamps: Sequence[Stamp | None]
-    stream: Callable[[Sequence[Source]], Iterator[Prepared]]
+    stream: Callable[[Sequence[Source]], Generator[Prepared, None, None]]
     from_store: bool = False
 
 
@@ -57,10 +57,12 @@ def find(
     Raises
     ------
     InputError
-        If there are no recordings, or a store and something else.
+        If there are no recordings, a store and something else, or a number of processes that makes
+        no sense.
     StoreError
         If the store is damaged, or its clips are not those of every bundle.
     """
+    workers.count(processes)
     made = store.among(paths)
     if made is None:
         sources = video.list_recordings(paths)
@@ -110,7 +112,7 @@ def view_of(which: str | Path) -> View:
     return members[0].spec.view
 
 
-def _stream(made: Store, views: int, todo: Sequence[Source]) -> Iterator[Prepared]:
+def _stream(made: Store, views: int, todo: Sequence[Source]) -> Generator[Prepared, None, None]:
     """Give what a store holds of recordings, with the clip once for each of so many views."""
     names = [source.filename for source in todo]
     return (replace(prepared, clips=views * prepared.clips) for prepared in made.stream(names))

@@ -1,10 +1,8 @@
 """The engine that runs an exported net with OpenVINO, on the processor; torch is not needed."""
 
-import collections
 import queue
 import sys
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,18 @@ from stallscan.errors import BundleError, InputError
 from stallscan.exported import Precision
 from stallscan.recipe import NetSettings
 from stallscan.recording import Frames
+from stallscan.stream import stream
 
 # Importing OpenVINO (or NNCF) reports that to its makers, unless this package is missing: then both
 # take a stub. What a user's recordings are opened with is nobody's business, and it saves 0.1 s.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino as openvino  # noqa: E402  (for `export`, too)
+
+# OpenVINO's tables of numpy's types are filled when they are first used. Two threads that do so at
+# once wait for each other forever, holding the interpreter; a module is imported by one thread.
+openvino.Tensor(np.zeros(1, np.float32), shared_memory=True).data  # noqa: B018
+openvino.Type(np.float32).to_dtype()
 
 NAMES: dict[Precision, str] = {
     "f32": "openvino",
@@ -143,26 +147,13 @@ class OpenVinoEngine:
         ------
         float or None
             The logit of each clip; None for None.
+
+        Raises
+        ------
+        EngineError
+            If there is no result for minutes.
         """
-        waiting: collections.deque[Future[float] | None] = collections.deque()
-        pool = ThreadPoolExecutor(self.count)
-        try:
-            for pixels in clips:
-                waiting.append(None if pixels is None else pool.submit(self.logit, pixels))
-                while waiting and (len(waiting) >= 2 * self.count or _is_done(waiting[0])):
-                    yield _result(waiting.popleft())
-            while waiting:
-                yield _result(waiting.popleft())
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _is_done(future: Future[float] | None) -> bool:
-    return future is None or future.done()
-
-
-def _result(future: Future[float] | None) -> float | None:
-    return None if future is None else future.result()
+        return stream(self.name, self.logit, clips, self.count, self._settings.views)
 
 
 def _views(array: NDArray[np.float32], settings: NetSettings) -> Iterator[NDArray[np.float32]]:

@@ -4,6 +4,7 @@ A run that was killed goes on where it was: the rows that stand are kept, in ord
 ends up the same as that of an undisturbed run.
 """
 
+import contextlib
 import csv
 import datetime
 import itertools
@@ -184,8 +185,9 @@ def _predict(
     done = len(standing.rows)
     progress(done, len(sources))
     if standing.todo:
-        with Appender(out) as appender:
-            for prepared, logits in _score(given.stream(standing.todo), chosen.engines):
+        # Closed, so that after an error no process goes on decoding.
+        with Appender(out) as appender, contextlib.closing(given.stream(standing.todo)) as todo:
+            for prepared, logits in _score(todo, chosen.engines):
                 row = _row(prepared, logits, model)
                 stamp = standing.stamps.get(row["filename"])
                 appender.append(

@@ -5,11 +5,8 @@ decoded once, however many clips are cut from it. One that cannot be used become
 its status and reason, never an exception.
 """
 
-import collections
-import contextlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+import functools
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,9 +21,8 @@ from stallscan.video import Source
 
 # Whether something moves takes two frames to see.
 MIN_FRAMES = 2
-# Recordings under way or waiting to be taken, for each process: enough to go on with while a shard
-# of a store is written.
-AHEAD = 4
+# Chosen: hundreds of times what a recording takes, and what the slowest network drive gives.
+RECORDING_S, SLOWEST_BYTES_S = 600.0, 500_000
 
 
 class View(NamedTuple):
@@ -119,11 +115,11 @@ def many(
     sources: Iterable[Source],
     views: Sequence[View],
     processes: int | None = None,
-) -> Iterator[Prepared]:
+) -> Generator[Prepared, None, None]:
     """Make clips in several processes, one thread each, and yield them in order.
 
     At most four recordings a process are under way or waiting at any time, so memory stays
-    bounded. A file that crashes the decoder's process is a row like any other.
+    bounded. A file on which the decoder's process crashes or hangs is a row like any other.
 
     Parameters
     ----------
@@ -133,52 +129,29 @@ def many(
         As in `one`.
     processes : int, optional
         Default: one a core. With 0 the work is done in this process.
+
+    Raises
+    ------
+    InputError
+        If the number of processes makes no sense.
+    WorkerError
+        If a process cannot be started.
     """
-    if processes == 0:
-        for source in sources:
-            yield one(source, views)
-        return
-    processes = processes or workers.cores()
-    todo = collections.deque(sources)
-    while todo:
-        # After a crash the pool is gone: what was under way is done again, each in a process of
-        # its own, so that the one that crashes is known and takes nothing with it.
-        finished = yield from _in_pool(todo, views, processes)
-        if not finished:
-            for _ in range(min(len(todo), AHEAD * processes)):
-                yield _alone(todo.popleft(), views)
+    task = functools.partial(one, views=views)
+    return workers.in_order(task, tuple(sources), processes, _lost, _limit_s)
 
 
-def _in_pool(
-    todo: collections.deque[Source], views: Sequence[View], processes: int
-) -> Generator[Prepared, None, bool]:
-    """Work through `todo` from the left; what was yielded is taken from it.
-
-    The generator returns whether all is done; if not, a process has died.
-    """
-    with workers.pool(processes) as pool:
-        waiting: collections.deque[Future[Prepared]] = collections.deque()
-        submitted = 0
-        with contextlib.suppress(BrokenProcessPool):
-            while todo:
-                while submitted < len(todo) and len(waiting) < AHEAD * processes:
-                    waiting.append(pool.submit(one, todo[submitted], views))
-                    submitted += 1
-                prepared = waiting.popleft().result()
-                todo.popleft()
-                submitted -= 1
-                yield prepared
-            return True
-    return False
+def _lost(source: Source, reason: str) -> Prepared:
+    sentence = f"{source.path}: the decoder crashed or hung on this file ({reason})"
+    return Prepared(source, "unreadable", f"{sentence}. Export the recording again")
 
 
-def _alone(source: Source, views: Sequence[View]) -> Prepared:
-    with workers.pool(1) as pool:
-        try:
-            return pool.submit(one, source, views).result()
-        except BrokenProcessPool:
-            reason = f"{source.path}: the decoder crashed on this file; export the recording again"
-            return Prepared(source, "unreadable", reason)
+def _limit_s(source: Source) -> float:
+    """Give a file time by its size."""
+    try:
+        return RECORDING_S + source.path.stat().st_size / SLOWEST_BYTES_S
+    except OSError:
+        return RECORDING_S
 
 
 def _damage(recording: Recording) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stallscan import files, prepare, runs, shard
+from stallscan import files, prepare, runs, shard, workers
 from stallscan.clip import Clip, ClipSettings
 from stallscan.errors import InputError, LostShardError, SettingsError, StoreError
 from stallscan.outline import OutlineSettings
@@ -408,6 +408,7 @@ def build(
     InputError
         If the folder cannot be written.
     """
+    workers.count(processes)
     make = functools.partial(prepare.many, views=[View(outline, clip)], processes=processes)
     return fill(folder, sources, make, outline, clip, progress)
 

@@ -8,6 +8,7 @@ from stallscan import clip, nets
 from stallscan.bundle import Bundle
 from stallscan.errors import BundleError
 from stallscan.recording import Frames
+from stallscan.stream import stream
 
 
 class TorchEngine:
@@ -45,6 +46,8 @@ class TorchEngine:
             reason = " ".join(str(error).split())
             raise BundleError(f"{bundle.path}: the weights do not fit the net: {reason}") from None
         self.net = net.eval().to(self.device)
+        # With its number: another thread may have another current GPU.
+        self.device = next(self.net.parameters()).device
 
     @torch.inference_mode()
     def logit(self, pixels: Frames) -> float:
@@ -66,9 +69,18 @@ class TorchEngine:
         ------
         float or None
             The logit of each clip; None for None.
+
+        Raises
+        ------
+        EngineError
+            If there is no result for minutes.
         """
-        for pixels in clips:
-            yield None if pixels is None else self.logit(pixels)
+        return stream(self.name, self._logit_in_thread, clips, 1, self.settings.views)
+
+    def _logit_in_thread(self, pixels: Frames) -> float:
+        # Asking for it sets it: a thread begins with OpenMP's number of threads, not torch's.
+        torch.get_num_threads()
+        return self.logit(pixels)
 
 
 def has_gpu() -> bool:

@@ -1,47 +1,561 @@
-"""Pools of worker processes that end when the process that started them does."""
+"""Work through items in order, in processes or threads, however many of them crash or hang.
 
+A process that crashes or hangs costs the item it worked on, never the run. The workers end when the
+process that started them does, however it ends.
+"""
+
+import collections
 import contextlib
 import ctypes
+import math
 import multiprocessing
 import os
+import pickle
+import queue
+import signal
 import sys
 import threading
-from concurrent.futures import ProcessPoolExecutor
+import traceback
+import types
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Generic, NoReturn, TypeVar
 
-import cv2
+from stallscan.errors import InputError, WorkerError
+
+# Items under way or waiting to be taken, for each process: enough to go on with while a shard of a
+# store is written.
+AHEAD = 4
+# Chosen: far longer than any item takes, for each item unless the caller knows better.
+LIMIT_S = 600.0
+# Chosen: a process imports for a second, and for a minute from a slow network drive.
+START_S = 300.0
+# Chosen: more than any machine has cores. Each process takes some 100 MB.
+MOST_PROCESSES = 1000
+# A crash may be due to the machine, such as lack of memory, and not to the item.
+TRIES = 2
+# Waits are made of such steps, so that time during which this process was suspended does not count.
+_STEP_S = 1.0
+# A thread in native code cannot be ended: it is not waited for any longer than this.
+_JOIN_S = 10.0
 
 # Parameters of glibc's mallopt, from malloc.h; the threshold is the highest that it takes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MMAP_BYTES, _TRIM_BYTES = 32 * 2**20, 128 * 2**20
 
+# Not forked: a fork of a process in which threads of OpenCV or torch run may hang.
+_CONTEXT = multiprocessing.get_context("spawn")
+# Held while a process starts, because `__main__` is hidden meanwhile.
+_STARTING = threading.Lock()
 
-def cores() -> int:
-    """Count the cores that this process may use: a job on a cluster has fewer than its machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def pool(processes: int) -> ProcessPoolExecutor:
-    """Make a pool of spawned processes, one thread each.
+class LateError(Exception):
+    """An item took longer than it may; its thread is left behind."""
 
-    Unlike the workers of a plain pool, these also end when this process is killed: a worker holds
-    both ends of the queue it waits on, so it would otherwise wait forever.
+
+def cores(root: Path = Path("/")) -> int:
+    """Count the cores that this process may use: a job or container has fewer than its machine.
+
+    Affinity and the CPU quotas of control groups are respected; a quota of 1.5 cores counts as 2,
+    because a single thread would leave a third of it unused.
 
     Parameters
     ----------
-    processes : int
-        How many, at least 1.
+    root : Path
+        Folder that holds ``proc`` and ``sys``.
     """
-    # Not forked: a fork of a process in which threads of OpenCV or torch run may hang.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, mp_context=context, initializer=_begin)
+    if hasattr(os, "process_cpu_count"):
+        count = os.process_cpu_count()  # since Python 3.13; takes PYTHON_CPU_COUNT into account
+    elif hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count()
+    return max(1, math.ceil(min([count or 1, *_quotas(root)])))
 
 
-def _begin() -> None:
-    cv2.setNumThreads(1)
-    _keep_memory()
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield the CPU quotas of this process's control groups and of all groups above, in cores."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return
+    mounted = root / "sys/fs/cgroup"
+    for line in lines:
+        # 0::/user.slice in version 2, 4:cpu,cpuacct:/docker/1f0a in version 1
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounts = (mounted / controllers, mounted / "cpu")
+        if not controllers:
+            mounts = (mounted, mounted / "unified")
+        # Inside a container the path may be that of the host, of which only the root is mounted.
+        groups = [Path(path.lstrip("/")), *Path(path.lstrip("/")).parents]
+        for folder in {mount / group for mount in mounts for group in groups}:
+            yield from _quota(folder)
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    with contextlib.suppress(OSError, ValueError):
+        if (folder / "cpu.max").is_file():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
+        # Without a quota version 2 says "max", and version 1 says -1.
+        if float(quota) > 0 and float(period) > 0:
+            yield float(quota) / float(period)
+
+
+def count(processes: int | None) -> int:
+    """Return how many processes are meant: one a core for None, none in a process that may not.
+
+    Raises
+    ------
+    InputError
+        If the number is below 0 or above `MOST_PROCESSES`.
+    """
+    if processes is not None and not 0 <= processes <= MOST_PROCESSES:
+        raise InputError(
+            f"{processes} processes cannot be started. Give 0 to {MOST_PROCESSES}; there are "
+            f"{cores()} cores"
+        )
+    # Workers of multiprocessing.Pool may not have children.
+    if multiprocessing.current_process().daemon:
+        return 0
+    return cores() if processes is None else processes
+
+
+def _raise_lost(item: object, reason: str) -> NoReturn:
+    raise WorkerError(f"{item}: the process that worked on it crashed or hung ({reason})")
+
+
+def in_order(
+    task: Callable[[Item], Result],
+    items: Sequence[Item],
+    processes: int | None,
+    lost: Callable[[Item, str], Result] = _raise_lost,
+    limit_s: Callable[[Item], float] = lambda _: LIMIT_S,
+) -> Generator[Result, None, None]:
+    """Work through items in processes, one thread each, and yield the results in order.
+
+    At most `AHEAD` items a process are under way or waiting, so memory stays bounded. A process
+    that crashes or hangs is replaced. The item of a crash is tried once more.
+
+    Parameters
+    ----------
+    task : callable
+        A function of a module, or a partial of one; works on one item. What it raises is raised
+        here.
+    items : sequence
+        What is worked on.
+    processes : int or None
+        As `count` takes it; at most one an item. With 0 the work is done in this process.
+    lost : callable
+        Given an item whose process crashed or hung and the reason, returns its result or raises;
+        by default raises a `WorkerError`.
+    limit_s : callable
+        Given an item, returns for how long a process may work on it, in seconds.
+
+    Raises
+    ------
+    InputError
+        If the number of processes makes no sense.
+    WorkerError
+        If a process cannot be started; the results before are yielded first.
+    """
+    started = min(count(processes), len(items))
+    if started == 0:
+        return (task(item) for item in items)
+    return _in_processes(task, items, started, lost, limit_s)
+
+
+def in_threads(
+    task: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    limit_s: Callable[[Item], float],
+) -> Generator[Result, None, None]:
+    """Work through items in threads and yield the results in order.
+
+    Items are taken a few ahead of what is yielded, two a thread at most.
+
+    Parameters
+    ----------
+    task : callable
+        Works on one item. What it raises is raised here.
+    items : iterable
+        What is worked on; taken in the calling thread.
+    threads : int
+        How many, at least 1.
+    limit_s : callable
+        Given an item, returns for how long its result is waited for, in seconds.
+
+    Raises
+    ------
+    LateError
+        If an item takes longer. Its thread is left behind, and does not keep Python from exiting.
+    """
+    jobs: queue.SimpleQueue[_Job[Item, Result] | None] = queue.SimpleQueue()
+    # Daemons: Python waits at its exit for the threads of a ThreadPoolExecutor, be they hung.
+    started = [
+        threading.Thread(target=_work, args=(task, jobs), daemon=True) for _ in range(threads)
+    ]
+    for thread in started:
+        thread.start()
+    is_waiting = True
+    try:
+        for job in _in_turn(jobs.put, items, 2 * threads):
+            limit = limit_s(job.item)
+            if not job.wait(limit):
+                raise LateError(duration(limit))
+            yield job.future.result()
+    except (LateError, KeyboardInterrupt):
+        is_waiting = False
+        raise
+    finally:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                jobs.get_nowait()
+        jobs.put(None)
+        for thread in started if is_waiting else ():
+            thread.join(_JOIN_S)
+
+
+@dataclass
+class _Job(Generic[Item, Result]):
+    item: Item
+    future: "Future[Result]" = field(default_factory=Future)
+    crashes: int = 0
+
+    def wait(self, limit_s: float = math.inf) -> bool:
+        """Wait for the result; return whether it came in time."""
+        return self.future.done() or any(bool(wait([self.future], s).done) for s in _steps(limit_s))
+
+
+def _steps(limit_s: float) -> Iterator[float]:
+    """Yield the parts of a wait."""
+    left = limit_s
+    while left > 0:
+        yield min(_STEP_S, left)
+        left -= _STEP_S
+
+
+def _in_turn(
+    submit: Callable[["_Job[Item, Result]"], None], items: Iterable[Item], ahead: int
+) -> Iterator["_Job[Item, Result]"]:
+    """Submit items, at most `ahead` of them, and yield the jobs in order."""
+    waiting: collections.deque[_Job[Item, Result]] = collections.deque()
+    for item in items:
+        waiting.append(_Job(item))
+        submit(waiting[-1])
+        while waiting and (len(waiting) >= ahead or waiting[0].future.done()):
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
+
+
+def _work(
+    task: Callable[[Item], Result], jobs: "queue.SimpleQueue[_Job[Item, Result] | None]"
+) -> None:
+    while (job := jobs.get()) is not None:
+        try:
+            job.future.set_result(task(job.item))
+        except BaseException as error:  # noqa: BLE001 - raised where the result is taken
+            job.future.set_exception(error)
+        del job  # its item is large, and the next one may take long to come
+    jobs.put(None)  # for the other threads
+
+
+def _in_processes(
+    task: Callable[[Item], Result],
+    items: Sequence[Item],
+    processes: int,
+    lost: Callable[[Item, str], Result],
+    limit_s: Callable[[Item], float],
+) -> Generator[Result, None, None]:
+    pool: _Pool[Item, Result] = _Pool(task, processes, limit_s)
+    try:
+        for job in _in_turn(pool.submit, items, AHEAD * processes):
+            job.wait()
+            result = job.future.result()
+            yield lost(job.item, result.reason) if isinstance(result, _Lost) else result
+    finally:
+        pool.end()
+
+
+@dataclass(frozen=True)
+class _Lost:
+    reason: str
+
+
+class _Pool(Generic[Item, Result]):
+    """Processes, each served by a thread of this process that knows what its process works on."""
+
+    def __init__(
+        self,
+        task: Callable[[Item], Result],
+        processes: int,
+        limit_s: Callable[[Item], float],
+    ) -> None:
+        self._task = task
+        self._processes = processes
+        self._limit_s = limit_s
+        self._jobs: queue.SimpleQueue[_Job[Item, Result | _Lost] | None] = queue.SimpleQueue()
+        self._workers: list[_Worker] = []
+        self._failure: BaseException | None = None
+        self._has_ended = False
+        for _ in range(processes):
+            threading.Thread(target=self._serve, daemon=True).start()
+
+    def submit(self, job: "_Job[Item, Result | _Lost]") -> None:
+        """Have a job done."""
+        self._jobs.put(job)
+        if self._failure is not None:
+            self._fail(self._failure)
+
+    def end(self) -> None:
+        """End all processes at once."""
+        self._has_ended = True
+        self._jobs.put(None)
+        with _STARTING:
+            workers = tuple(self._workers)
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.join()
+
+    def _serve(self) -> None:
+        """Keep a process busy."""
+        pending: collections.deque[_Job[Item, Result | _Lost]] = collections.deque()
+        try:
+            worker: _Worker | None = None
+            while True:
+                # One more than it works on, so that it need not wait for the next.
+                while len(pending) < 2 and (job := self._take(bool(pending))) is not None:
+                    pending.append(job)
+                    if worker is not None:
+                        worker.send(job.item)
+                if not pending:
+                    return
+                if worker is None:
+                    worker = self._start()
+                    for job in pending:
+                        worker.send(job.item)
+                job = pending[0]
+                try:
+                    is_result, value = worker.receive(self._limit_s(job.item))
+                except _EndedError as ended:
+                    worker = None
+                    job.crashes += 1
+                    if ended.is_late or job.crashes == TRIES:
+                        pending.popleft()
+                        job.future.set_result(_Lost(str(ended)))
+                    continue
+                pending.popleft()
+                if is_result:
+                    job.future.set_result(value)
+                else:
+                    job.future.set_exception(value)
+        except BaseException as error:  # noqa: BLE001 - raised where a result is taken
+            for job in pending:
+                job.future.set_exception(error)
+            self._fail(error)
+
+    def _take(self, is_busy: bool) -> "_Job[Item, Result | _Lost] | None":
+        """Take a job; None at the end, and where an idle process will take what is left."""
+        if is_busy and self._jobs.qsize() <= self._processes:
+            return None
+        try:
+            job = self._jobs.get(block=not is_busy)
+        except queue.Empty:
+            return None
+        if job is None:
+            self._jobs.put(None)  # for the other threads
+        return job
+
+    def _start(self) -> "_Worker":
+        with _STARTING:
+            if self._has_ended:
+                raise WorkerError("the workers have been ended")
+            worker = _Worker(self._task)
+            self._workers.append(worker)
+        worker.wait_until_ready()
+        return worker
+
+    def _fail(self, error: BaseException) -> None:
+        """Have all jobs that nobody has taken fail, now and later."""
+        self._failure = error
+        with contextlib.suppress(queue.Empty):
+            while (job := self._jobs.get_nowait()) is not None:
+                job.future.set_exception(error)
+            self._jobs.put(None)
+
+
+class _EndedError(Exception):
+    """A process crashed or was killed because it was late."""
+
+    def __init__(self, reason: str, is_late: bool = False) -> None:
+        super().__init__(reason)
+        self.is_late = is_late
+
+
+class _Worker:
+    """A process that does a task with one item after another."""
+
+    def __init__(self, task: Callable[..., object]) -> None:
+        self._connection, theirs = _CONTEXT.Pipe()
+        pickled = pickle.dumps(task)
+        self._process = _CONTEXT.Process(target=_work_for, args=(theirs, pickled), daemon=True)
+        is_of_main = getattr(task, "func", task).__module__ == "__main__"
+        try:
+            if hasattr(signal, "pthread_sigmask"):
+                # Started by `start`, it would unblock the signal that is held below.
+                resource_tracker.ensure_running()
+            with (
+                held_interrupts(),
+                contextlib.nullcontext() if is_of_main else _hidden_main(),
+            ):
+                self._process.start()
+        except OSError as error:
+            raise _cannot_start(error.strerror or str(error)) from error
+        finally:
+            theirs.close()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the process has imported what the task needs.
+
+        Raises
+        ------
+        WorkerError
+            If it cannot.
+        """
+        try:
+            failure = self.receive(START_S)
+        except _EndedError as ended:
+            raise _cannot_start(str(ended)) from None
+        if failure:
+            raise _cannot_start(failure)
+
+    def send(self, item: object) -> None:
+        """Send an item. Of a process that has crashed `receive` reports it."""
+        with contextlib.suppress(OSError):
+            self._connection.send(item)
+
+    def receive(self, limit_s: float) -> Any:
+        """Wait for the next answer.
+
+        Raises
+        ------
+        _EndedError
+            If the process ends, or is late and therefore killed.
+        """
+        try:
+            if any(self._connection.poll(step_s) for step_s in _steps(limit_s)):
+                return self._connection.recv()
+        except (EOFError, OSError):
+            self.join()
+            raise _EndedError(_how_ended(self._process.exitcode)) from None
+        self.kill()
+        self.join()
+        raise _EndedError(f"no answer for {duration(limit_s)}", is_late=True)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+
+    def join(self) -> None:
+        """Wait until it has ended; one that waits for a dead network drive may not."""
+        self._process.join(_JOIN_S)
+
+
+def _cannot_start(reason: str) -> WorkerError:
+    return WorkerError(
+        f"a worker process cannot start: {reason}. Results so far are kept; run the same command "
+        "with fewer --processes, or with --processes 0"
+    )
+
+
+def _how_ended(code: int | None) -> str:
+    if code is None:
+        return "ended for an unknown reason"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    # The kernel kills so when memory runs out.
+    return f"killed by {name}" + (", perhaps for lack of memory" if code == -9 else "")
+
+
+def duration(seconds: float) -> str:
+    """Say how long a limit is."""
+    return f"{seconds:g} s" if seconds < 60 else f"{seconds / 60:.0f} min"
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Hide `__main__` from a process that starts: spawned, it would run the user's script again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def held_interrupts() -> Iterator[None]:
+    """Block SIGINT in this thread, and for good in processes that it starts meanwhile.
+
+    A terminal sends Ctrl-C to them, too.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work_for(connection: "Connection[Any, Any]", pickled: bytes) -> None:
+    """Do a task with items that come, in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        # Imported here: a failure can then be reported.
+        import cv2
+
+        cv2.setNumThreads(1)
+        _keep_memory()
+        task = pickle.loads(pickled)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent names it
+        connection.send(f"{type(error).__name__}: {error}")
+        return
+    connection.send("")
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            connection.send_bytes(_answer(task, connection.recv_bytes()))
+
+
+def _answer(task: Callable[[Any], object], pickled: bytes) -> bytes:
+    """Return whether it is a result, and the result or what was raised."""
+    try:
+        return pickle.dumps((True, task(pickle.loads(pickled))), pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # noqa: BLE001 - raised in the parent
+        error.add_note("".join(traceback.format_exception(error)))
+        return pickle.dumps((False, error))
 
 
 def _keep_memory() -> None:
@@ -62,5 +576,5 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        # Not sys.exit: the main thread may be waiting for a queue that nobody serves any more.
+        # Not sys.exit: the main thread may be in native code.
         os._exit(1)

@@ -4,13 +4,11 @@ A run that was killed goes on where it was, and any number of processes gives th
 """
 
 import json
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,7 +19,7 @@ from stallscan import outline as outlines
 from stallscan import recording as recordings
 from stallscan import runs, store, video, workers
 from stallscan.clip import ClipSettings
-from stallscan.errors import InputError, RecordingError
+from stallscan.errors import InputError, RecordingError, WorkerError
 from stallscan.files import make_folder, sha256, write_text
 from stallscan.outline import OutlineSettings
 from stallscan.prepare import Prepared
@@ -37,15 +35,12 @@ FIRST_NAME = 100000  # FACTS 4
 TEST_SETTINGS = {"test", "test_stalled"}
 # Without simulation.json beside them these are not of a simulation.
 OUTPUTS = ("train_metadata.csv", "train_labels.csv", "truth.csv", "train", "test", "store")
-# chosen: results of one task travel together; more would only lengthen the wait for the first
-CLIPS_A_TASK, PLANS_A_TASK = 4, 16
 # chosen: pixels beyond the clip's own margin, in which the outline ends as it does in the field
 SPARE_PX = 3
 # chosen: about as far apart as the centre line bends at all
 LINE_STEP_UM = 5.0
 
-Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 Row = dict[str, Any]
 Recording = tuple["_Part", int, bool]  # which part, which row of it, and whether it is stalled
 Progress = Callable[[int, int], None]
@@ -136,7 +131,7 @@ def simulate(
     settings : SimulateSettings
         What to simulate.
     processes : int, optional
-        Processes to render with; all processors by default, 1 renders in this process.
+        Processes to render with; one a core by default, 0 and 1 render in this process.
     progress : callable
         Called with (recordings done, recordings in all) after each.
 
@@ -150,6 +145,7 @@ def simulate(
     InputError
         If `out` cannot be written or holds a simulation with other settings.
     """
+    workers.count(processes)
     with runs.hold(out) as folder:
         return _simulate(folder, settings, processes, progress)
 
@@ -220,6 +216,7 @@ def simulate_clips(
             "clips are for training, and a test part is videos: simulate it without clips into "
             "another folder"
         )
+    workers.count(processes)
     with runs.hold(out) as folder:
         return _simulate_clips(folder, settings, outline, clip, processes, progress)
 
@@ -246,7 +243,7 @@ def _simulate_clips(
     def prepare(todo: Sequence[Source]) -> Iterator[Prepared]:
         task = partial(_make_clip, outline, clip)
         wanted = [items[source.filename] for source in todo]
-        for prepared, row in _in_order(task, wanted, processes, CLIPS_A_TASK):
+        for prepared, row in _in_order(task, wanted, processes):
             rows[row["filename"]] = row
             yield prepared
 
@@ -254,7 +251,7 @@ def _simulate_clips(
     store.fill(out / "store", sources, prepare, outline, clip, progress)
     rendered = len(rows)
     kept = [item for name, item in items.items() if name not in rows]
-    for row in _in_order(_plan_row, kept, processes, PLANS_A_TASK):
+    for row in _in_order(_plan_row, kept, processes):
         rows[row["filename"]] = row
     every = pd.DataFrame([rows[name] for name in items])
     _write_tables(out, every, every, settings)
@@ -297,30 +294,19 @@ def _claim(out: Path, made_with: dict[str, Any]) -> None:
 
 
 def _in_order(
-    task: Callable[[Item], Made], items: Sequence[Item], processes: int | None, together: int = 1
-) -> Iterator[Made]:
-    """Work through items in processes and yield what was made in the order of the items.
-
-    At most three times `together` items a process are under way or waiting, so memory stays
-    bounded.
-    """
-    parts = [items[start : start + together] for start in range(0, len(items), together)]
-    processes = min(processes or workers.cores(), len(parts))
-    if processes <= 1:
-        yield from map(task, items)
-        return
-    with workers.pool(processes) as pool:
-        waiting: deque[Future[list[Made]]] = deque()
-        for part in parts:
-            if len(waiting) == 3 * processes:
-                yield from waiting.popleft().result()
-            waiting.append(pool.submit(_work, task, part))
-        while waiting:
-            yield from waiting.popleft().result()
+    task: Callable[[Recording], Result], items: Sequence[Recording], processes: int | None
+) -> Iterator[Result]:
+    """Work through recordings in processes, or for 0 or 1 in this one, in their order."""
+    started = min(workers.count(processes), len(items))
+    return workers.in_order(task, items, started if started > 1 else 0, _lost)
 
 
-def _work(task: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
-    return [task(item) for item in items]
+def _lost(item: Recording, reason: str) -> NoReturn:
+    part, row, _ = item
+    raise WorkerError(
+        f"{part.filename(row)}: the process that simulated this recording failed ({reason}). Run "
+        "the same command again to resume, with fewer --processes if memory is short"
+    )
 
 
 def _render_file(out: Path, item: Recording) -> tuple[Row, bool]:
