@@ -68,7 +68,9 @@ def check(
         case, blanks or leading zeros, so that nobody knows whether they are two.
     """
     names = [" ".join(unicodedata.normalize("NFC", cell).split()) for cell in cells]
-    distinct = dict(zip(reversed(names), reversed(rows), strict=True))
+    distinct: dict[str, str] = {}
+    for name, row in zip(names, rows, strict=True):
+        distinct.setdefault(name, row)
     if "" in distinct:
         empty = [row for name, row in zip(names, rows, strict=True) if not name]
         raise TableError(
