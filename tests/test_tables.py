@@ -193,8 +193,9 @@ def test_all_wrong_rows_are_named_in_the_order_of_the_file(save: Save) -> None:
     with pytest.raises(TableError) as caught:
         tables.read_labels(path)
     assert str(caught.value) == (
-        f"{path}: line 2 (a): stalled is '2', expected 0 or 1 (or flowing or stalled; empty without a "
-        "label); line 3 (a): the same filename stands on line 2 already, with another label; "
+        f"{path}: line 2 (a): stalled is '2', expected 0 or 1 (or flowing or stalled; empty "
+        "without a label); "
+        "line 3 (a): the same filename stands on line 2 already, with another label; "
         "line 4 (no filename): filename is empty, expected the name of a recording; "
         "line 5 (b): has 1 cells, expected 2"
     )

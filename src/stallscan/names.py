@@ -18,6 +18,9 @@ SUFFIXES = re.compile(
 )
 SHOWN = 3
 
+# Pairs of places, and places that fit several.
+_Fit = tuple[list[tuple[int, int]], list[int]]
+
 _NONE, _SEVERAL = -1, -2
 
 
@@ -57,35 +60,30 @@ def pair(first: Sequence[str], second: Sequence[str]) -> Pairs:
         Names as anybody gives them: with ``/`` or a backslash.
     """
     places = {name: place for place, name in enumerate(second)}
-    partners = [places.get(name, _NONE) for name in first]
-    mine = [place for place, partner in enumerate(partners) if partner == _NONE]
+    partners = [places.get(name, -1) for name in first]
     made = Pairs(partners)
-    if not mine:
+    if -1 not in partners:
         return made
     taken = set(partners)
-    theirs = [place for place in range(len(second)) if place not in taken]
-    ours = dict(zip(mine, forms([first[place] for place in mine], ours=True), strict=True))
-    others = dict(zip(theirs, forms([second[place] for place in theirs]), strict=True))
-    found: dict[int, int] = {}
-    for words, simplify, ends in _STEPS:
-        mine_now, theirs_now = (
-            {place: simplify(key) for place, key in side.items()} for side in (ours, others)
-        )
-        found, back = _fitting(mine_now, theirs_now, ends), _fitting(theirs_now, mine_now, ends)
-        for place, partner in found.items():
-            if partner < 0 or back[partner] != place:
-                continue
+    ours = {place: _form(first[place], True) for place, one in enumerate(partners) if one == -1}
+    theirs = {place: _form(name) for place, name in enumerate(second) if place not in taken}
+    for words, simplify, fit in _STEPS:
+        keys = [
+            side if simplify is None else {place: simplify(key) for place, key in side.items()}
+            for side in (ours, theirs)
+        ]
+        pairs, ambiguous = fit(*keys)
+        made.ambiguous[:] = ambiguous
+        for place, partner in pairs:
             partners[place] = partner
-            if words or ours[place] != others[partner]:
-                lone = "/" not in ours[place] or "/" not in others[partner]
-                same = mine_now[place] == theirs_now[partner]
+            same = keys[0][place] == keys[1][partner]
+            mine, other = ours.pop(place), theirs.pop(partner)
+            if words or not same:
+                lone = "/" not in mine or "/" not in other
                 where = "" if same else _BY_NAME if lone else _BY_END
-                how = ", ".join(filter(None, [where, words]))
-                made.loose.setdefault(how, []).append(place)
-            del ours[place], others[partner]
-        if not ours or not others:
+                made.loose.setdefault(", ".join(filter(None, [where, words])), []).append(place)
+        if not ours or not theirs:
             break
-    made.ambiguous.extend(place for place in ours if found.get(place, _NONE) != _NONE)
     return made
 
 
@@ -148,33 +146,84 @@ def _without_suffix(form: str) -> str:
     return _ignoring_case(SUFFIXES.sub("", form) or form)
 
 
-_BY_NAME = "by file name alone"
-_BY_END = "by the end of their paths"
-# What is said of it, what names are simplified to, and whether one may be the end of the other. A
-# pair that fits at one step fits at all later ones, so what is ambiguous once remains so.
-_STEPS: tuple[tuple[str, Callable[[str], str], bool], ...] = (
-    ("", str, False),
-    ("", str, True),
-    ("without regard to case", _ignoring_case, True),
-    ("without regard to case and the file's ending", _without_suffix, True),
-)
+def _fit_equal(ours: dict[int, str], theirs: dict[int, str]) -> _Fit:
+    """Pair names that are equal to each other and to no other."""
+    single, others = _single(ours), _single(theirs)
+    return [
+        (place, others[key])
+        for key, place in single.items()
+        if place >= 0 and key and others.get(key, -1) >= 0
+    ], []
 
 
-def _fitting(keys: dict[int, str], others: dict[int, str], ends: bool) -> dict[int, int]:
-    """Find for each key the one other that is equal, or is its end or has it as its end."""
-    whole: dict[str, int] = {}
-    longer: dict[str, int] = {}
-    for place, key in others.items():
-        whole[key] = _SEVERAL if key in whole else place
-        if ends:
-            for end in _ends(key):
-                longer[end] = _SEVERAL if end in longer else place
+def _fit_ends(ours: dict[int, str], theirs: dict[int, str]) -> _Fit:
+    """Pair names of which one is the end of the other, and both of no other."""
+    pairs, ambiguous = [], []
+    others = _by_base(theirs)
+    for base, mine in _by_base(ours).items():
+        if base not in others or not base:
+            continue
+        candidates = others[base]
+        if isinstance(mine, int) and isinstance(candidates, int):
+            if _is_end(ours[mine], theirs[candidates]):
+                pairs.append((mine, candidates))
+            continue
+        mine, candidates = (
+            [places] if isinstance(places, int) else places for places in (mine, candidates)
+        )
+        fit = _fitting(mine, ours, candidates, theirs)
+        back = _fitting(candidates, theirs, mine, ours)
+        for place, partner in fit.items():
+            if partner >= 0 and back[partner] == place:
+                pairs.append((place, partner))
+            elif partner != _NONE:
+                ambiguous.append(place)
+    return pairs, ambiguous
+
+
+def _fitting(
+    mine: list[int], ours: dict[int, str], candidates: list[int], theirs: dict[int, str]
+) -> dict[int, int]:
+    """Find for each of mine the one candidate that is its end, or has it as its end."""
+    whole, longer = _single({place: theirs[place] for place in candidates}), dict[str, int]()
+    for place in candidates:
+        for end in _ends(theirs[place]):
+            longer[end] = _SEVERAL if end in longer else place
     found = {}
-    for place, key in keys.items():
-        fit = {whole[end] for end in _ends(key) if end in whole} if ends else set()
-        fit |= {side[key] for side in (whole, longer) if key in side}
-        found[place] = _NONE if not fit or not key else fit.pop() if len(fit) == 1 else _SEVERAL
+    for place in mine:
+        fit = {whole[end] for end in _ends(ours[place]) if end in whole}
+        if ours[place] in longer:
+            fit.add(longer[ours[place]])
+        found[place] = _NONE if not fit else fit.pop() if len(fit) == 1 else _SEVERAL
     return found
+
+
+def _single(keys: dict[int, str]) -> dict[str, int]:
+    """Return the place of each key; `_SEVERAL` where it has more than one."""
+    places: dict[str, int] = {}
+    for place, key in keys.items():
+        places[key] = _SEVERAL if key in places else place
+    return places
+
+
+def _by_base(keys: dict[int, str]) -> dict[str, int | list[int]]:
+    """Gather places by the last part of their path: without it in common no names fit.
+
+    A place by itself is no list: half a million lists keep the garbage collector busy.
+    """
+    places: dict[str, int | list[int]] = {}
+    for place, key in keys.items():
+        base = key.rpartition("/")[2]
+        before = places.setdefault(base, place)
+        if isinstance(before, list):
+            before.append(place)
+        elif before != place:
+            places[base] = [before, place]
+    return places
+
+
+def _is_end(one: str, other: str) -> bool:
+    return one == other or one.endswith(f"/{other}") or other.endswith(f"/{one}")
 
 
 def _ends(key: str) -> Iterator[str]:
@@ -182,3 +231,15 @@ def _ends(key: str) -> Iterator[str]:
     while key:
         yield key
         key = key.partition("/")[2]
+
+
+_BY_NAME = "by file name alone"
+_BY_END = "by the end of their paths"
+# What is said of it, what names are simplified to, and how they are to fit. A pair that fits at one
+# step fits at all later ones, so what is ambiguous once remains so.
+_STEPS: tuple[tuple[str, Callable[[str], str] | None, Callable[..., _Fit]], ...] = (
+    ("", None, _fit_equal),
+    ("", None, _fit_ends),
+    ("without regard to case", _ignoring_case, _fit_ends),
+    ("without regard to case and the file's ending", _without_suffix, _fit_ends),
+)
