@@ -76,7 +76,7 @@ def test_recordings_that_cannot_be_compared_are_refused(study):
     with pytest.raises(InputError, match=r"label 600 recordings differently: 0\.mp4, 1\.mp4"):
         comparisons.compare(old, flipped)
     for table in (path, study / "flipped.csv"):
-        table.write_text(table.read_text().replace(".mp4", ".avi"))
+        table.write_text(table.read_text().replace(".mp4", "b.mp4"))
     others = evaluate.evaluate(path, study / "flipped.csv")
     with pytest.raises(InputError, match="no recording in common"):
         comparisons.compare(old, others)

@@ -41,7 +41,7 @@ def test_join_by_name_then_by_unique_base_name():
     labels = pd.DataFrame(
         {"filename": ["1.mp4", "2.mp4", "3.mp4", "w/4.mp4"], "stalled": [1, 0, 1, 1]}
     )
-    joined = evaluate.join(predictions, labels)
+    joined = evaluate.join(predictions, labels, "labels.csv")
     # y/2.mp4 must not take the label of 2.mp4; which 3.mp4 is meant nobody knows.
     assert joined["label_filename"].tolist() == ["1.mp4", "2.mp4", "", "", ""]
     assert joined["stalled"].tolist()[:2] == [1.0, 0.0]

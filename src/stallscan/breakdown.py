@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stallscan import bootstrap, metrics
+from stallscan import bootstrap, groups, metrics, names
 from stallscan.errors import InputError, TableError
 from stallscan.metrics import Interval, Scored
-from stallscan.predictions import Left, match, read_text, refuse_twice
-from stallscan.tables import MOUSE_COLUMNS
+from stallscan.predictions import match, read_text, refuse, refuse_twice
+from stallscan.tables import LABELS
 
 # Columns that are broken down by if no other is named; `FRAMES` is binned.
 FRAMES = "frames"
@@ -110,8 +110,10 @@ class Known:
     ) -> None:
         self.table, self.about = table, about
         # Each with the name that every recording has in it.
-        self._sources = [(raw, table["filename"])]
-        self._sources.append((read_text(labels), table["label_filename"]))
+        self._sources: list[tuple[Path, pd.DataFrame, pd.Series[str]]] = [
+            (labels, raw, table["filename"])
+        ]
+        self._sources.append((labels, read_text(labels, LABELS), table["label_filename"]))
         for path in about:
             more = read_text(path, "a table about the recordings")
             if "filename" not in more:
@@ -120,28 +122,38 @@ class Known:
                     "other columns are about"
                 )
             refuse_twice(path, more)
-            partner = match(table["filename"], more["filename"])
+            partner = match(table["filename"], more["filename"], path)
             if partner.isna().all():
+                differ = names.contrast(table["filename"].tolist(), more["filename"].tolist())
                 raise InputError(
-                    f"{path}: has no filename in common with the predictions (the first are "
-                    f"{_first(more)} and {_first(table)}); give a table of these recordings"
+                    f"{path}: has no filename in common with the predictions ({differ}); give a "
+                    "table of these recordings"
                 )
-            self._sources.append((more, partner))
+            self._sources.append((path, more, partner))
 
     @property
     def columns(self) -> list[str]:
         """Names of all columns there are."""
-        named = [str(column) for source, _ in self._sources for column in source]
+        named = [str(column) for _, source, _ in self._sources for column in source]
         return sorted({FRAMES, *named} - {"filename", "stalled"})
 
     def column(self, name: str) -> "pd.Series[str] | None":
         """Look a column up: a text for each row of the table, empty where nothing is said."""
-        for source, names in reversed(self._sources):
+        name = name.lower()  # as all headers are read
+        for path, source, partner in reversed(self._sources):
             if name in source:
-                values = pd.Series(source[name].to_numpy(), index=source["filename"])
-                found: pd.Series[str] = names.map(values).fillna("").rename(name)
+                said = source if name == "filename" else source[["filename", name]]
+                said = said.drop_duplicates()
+                if (twice := said["filename"].duplicated(keep=False)).any():
+                    refuse(path, said, twice, name, "one value for each filename")
+                values = pd.Series(said[name].to_numpy(), index=said["filename"])
+                found: pd.Series[str] = partner.map(values).fillna("").rename(name)
                 return found
         return None
+
+    def path_of(self, name: str) -> Path:
+        """Return the table that a column is of."""
+        return next((path for path, source, _ in reversed(self._sources) if name in source))
 
     def frames(self) -> "pd.Series[str] | None":
         """Bin the frames that decoded, or else those that a table of recordings says."""
@@ -174,33 +186,35 @@ def find_groups(known: Known, decided: pd.DataFrame, wanted: str | None) -> "pd.
     decided : DataFrame
         The evaluated recordings.
     wanted : str or None
-        The column; None takes the first of `tables.MOUSE_COLUMNS` that is filled in for all and
-        has two values, empty takes none.
+        The column; None takes the first of `tables.MOUSE_COLUMNS` that has two values, empty takes
+        none.
 
     Raises
     ------
     InputError
-        If there is no such column, or it is empty for an evaluated recording.
+        If there is no such column.
+    TableError
+        If it is empty for an evaluated recording, or names one mouse in two ways.
     """
-    if wanted == "":
-        return None
-    for name in MOUSE_COLUMNS if wanted is None else (wanted,):
+
+    def cells(name: str) -> list[str] | None:
         column = known.column(name)
-        if column is None:
-            continue
-        column = column.loc[decided.index]
-        unsaid = decided["filename"][column == ""]
-        if wanted is None and (len(unsaid) or column.nunique() < 2):
-            continue
-        if len(unsaid):
-            raise InputError(
-                f"column {name} is empty for {len(unsaid):,} evaluated recordings: "
-                f"{Left.of(unsaid)}; fill it in, or give another with --group"
-            )
-        return column
-    if wanted is None:
+        return None if column is None else column.loc[decided.index].tolist()
+
+    name = groups.find(cells, fewest=2) if wanted is None else wanted.lower()
+    if not name:
         return None
-    raise InputError(_no_column(known, wanted, "--group"))
+    found = cells(name)
+    if found is None:
+        raise InputError(_no_column(known, name, "--group"))
+    checked = groups.check(
+        known.path_of(name),
+        name,
+        found,
+        decided["filename"].tolist(),
+        "fill it in, give another column with --group, or none with --group ''",
+    )
+    return pd.Series(checked, decided.index, name=name)
 
 
 def break_down(
@@ -311,7 +325,3 @@ def _no_column(known: Known, name: str, option: str) -> str:
         f"there is no column {name} in the predictions, the labels or what was given with --about; "
         f"the columns are {', '.join(known.columns)}: name one of them with {option}"
     )
-
-
-def _first(table: pd.DataFrame) -> str:
-    return str(table["filename"].iloc[0]) if len(table) else "none"

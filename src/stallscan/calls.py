@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from stallscan import decide, files, runs, tables
+from stallscan import decide, files, names, runs, tables
 from stallscan.errors import InputError, TableError
 from stallscan.predictions import match, read_chosen, read_predictions, read_run
 from stallscan.settings import Settings
@@ -218,12 +218,12 @@ def decide_anew(
     if share is not None:
         models = [model.at(share) for model in models]
     work = _vote(models, settings) if _is_vote(models, settings) else _average(models, settings)
-    names = first["filename"][usable]
-    known = None if labels is None else _labelled(labels, names)
+    filenames = first["filename"][usable]
+    known = None if labels is None else _labelled(labels, filenames)
     if settings.rule != "keep" and not settings.thresholds:
         _choose(work, settings, known, share)
         if known is not None and settings.rule != "load":
-            chose = pd.DataFrame({"filename": names[known >= 0], "stalled": known[known >= 0]})
+            chose = pd.DataFrame({"filename": filenames[known >= 0], "stalled": known[known >= 0]})
             work.chosen_on.append(chose)
     # What chose a threshold before, or the threshold of one of the models, has been seen for good.
     work.chosen_on += [read_chosen(path) for path in paths]
@@ -481,12 +481,17 @@ def _as_table(
     return table
 
 
-def _labelled(labels: str | Path, names: "pd.Series[str]") -> NDArray[np.int64]:
+def _labelled(labels: str | Path, filenames: "pd.Series[str]") -> NDArray[np.int64]:
     """Give the label of each recording, -1 where there is none."""
     table = tables.read_labels(labels)
-    known = match(names, table["filename"]).map(table.set_index("filename")["stalled"])
+    stalled = table.set_index("filename")["stalled"]
+    known = match(filenames, table["filename"], labels).map(stalled)
     if known.notna().sum() == 0:
-        raise InputError(f"{labels}: none of its recordings has a score among the predictions")
+        raise InputError(
+            f"{labels}: none of its recordings has a score among the predictions "
+            f"({names.contrast(filenames.tolist(), table['filename'].tolist())}); give the labels "
+            "of these recordings"
+        )
     return np.asarray(known.fillna(-1), np.int64)
 
 

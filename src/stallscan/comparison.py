@@ -96,7 +96,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
         If there is no such recording, or the labels of one differ.
     """
     old, new = first.evaluated, second.evaluated
-    partner = match(new["filename"], old["filename"]).dropna()
+    partner = match(new["filename"], old["filename"], first.predictions).dropna()
     if partner.empty:
         raise InputError(
             f"{first.predictions} and {second.predictions} have no recording in common that both "

@@ -16,13 +16,13 @@ from pydantic import Field, model_validator
 from scipy.optimize import minimize
 
 from stallscan import bundle as bundles
-from stallscan import decide, files, metrics
+from stallscan import decide, files, metrics, text
 from stallscan.bundle import Bundle, EnsembleSpec
 from stallscan.decide import Calibration
 from stallscan.drift import Reference
 from stallscan.errors import InputError, TableError
 from stallscan.settings import Settings
-from stallscan.tables import HELD_OUT_NAME
+from stallscan.tables import HELD_OUT_NAME, labels_of
 from stallscan.templates import render
 
 Floats = NDArray[np.float64]
@@ -275,15 +275,21 @@ def _read_table(member: Bundle) -> pd.DataFrame | None:
     path = member.path.parent / HELD_OUT_NAME
     if not path.is_file():
         return None
-    table = pd.read_csv(path)
-    if missing := {"filename", "stalled", "logit"} - set(table):
+    table = text.read(path)
+    if missing := {"filename", "stalled", "logit"} - set(table.header):
         raise TableError(
             f"{path}: column {sorted(missing)[0]} is missing; expected the table that 'stallscan "
             "train' writes beside a bundle"
         )
-    scores = member.spec.calibration.score(table["logit"])
+    labels = labels_of(table)
+    logits = pd.to_numeric(pd.Series(table.column("logit")), errors="coerce").loc[labels.index]
+    if not np.isfinite(logits).all():
+        raise TableError(
+            f"{path}: line {table.lines[int(np.argmin(np.isfinite(logits)))]}: logit is no number"
+        )
+    scores = member.spec.calibration.score(logits)
     # As prediction averages them.
-    return table[["filename", "stalled"]].assign(odds=decide.log_odds(scores))
+    return labels.assign(odds=decide.log_odds(scores))
 
 
 def _fit_weights(whole: HeldOut) -> tuple[float, ...]:

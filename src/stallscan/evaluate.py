@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stallscan import bootstrap, metrics
+from stallscan import bootstrap, metrics, names
 from stallscan.bootstrap import Curve, Rates
 from stallscan.breakdown import Breakdown, Group, Known, break_down, find_groups
 from stallscan.errors import InputError
@@ -46,9 +46,9 @@ class Rows:
     predictions, labels : int
         Rows of each table.
     labelled : int
-        Predictions with a label: joined by filename, or else by unique base name of the path.
+        Predictions with a label, joined as `names.pair` does.
     joined_by_base_name : int
-        How many of those were joined by base name.
+        How many of those were joined by file name alone, because one of the names has no folder.
     evaluated : int
         Labelled predictions called flowing or stalled: those that the metrics are made of.
     without_call : Left
@@ -176,8 +176,8 @@ def evaluate(
         ``predictions.csv`` as `stallscan predict` writes it, or a table of held-out recordings as
         `stallscan train` does.
     labels : str or Path, optional
-        A table with columns filename and stalled (0 or 1), gzipped or not. May be left out where
-        the predictions have a column stalled.
+        As `tables.read_labels` takes them. May be left out where the predictions have a column
+        stalled.
     about : sequence of str or Path
         Tables with a column filename and others to group or break down by; so may be the labels
         and the predictions. What stands in a later table goes before what stands in an earlier.
@@ -206,13 +206,13 @@ def evaluate(
         )
     labels = predictions if labels is None else Path(labels)
     label_table = read_labels(labels)
-    table = join(check_predictions(predictions, raw), label_table)
+    table = join(check_predictions(predictions, raw), label_table, labels)
     table["chose"] = table["filename"].isin(read_chosen(predictions)["filename"])
     labelled = table[table["stalled"].notna()]
     if labelled.empty:
         raise InputError(
-            f"{predictions} and {labels} have no filename in common (the first are "
-            f"{table['filename'].iloc[0]} and {label_table['filename'].iloc[0]}); "
+            f"{predictions} and {labels} have no filename in common "
+            f"({names.contrast(table['filename'].tolist(), label_table['filename'].tolist())}); "
             "give the labels of these recordings"
         )
     rows = _count_rows(table, label_table)
@@ -239,10 +239,11 @@ def evaluate(
     column = str(groups.name) if groups is not None else ""
     if groups is not None:
         table["group"] = known.column(column)
-    names = None if groups is None else groups.to_numpy(str)
+        table.loc[groups.index, "group"] = groups
+    units = None if groups is None else groups.to_numpy(str)
     measured = metrics.measure(scored)
-    drawn = bootstrap.draw(scored, names)
-    rates = bootstrap.marginal_rates(drawn, measured.confusion, names is not None)
+    drawn = bootstrap.draw(scored, units)
+    rates = bootstrap.marginal_rates(drawn, measured.confusion, units is not None)
     intervals = {name: bootstrap.interval(values) for name, values in drawn.figures(rates).items()}
     return Evaluation(
         predictions=predictions,
@@ -257,14 +258,14 @@ def evaluate(
         bundles=tuple(sorted(set(decided["bundle"]))),
         sensitivity_at=tuple(metrics.sensitivity_at(scored, at) for at in metrics.SPECIFICITIES),
         intervals={name: intervals[name] for name in FIGURES},
-        group=Group(column, len(decided) if names is None else len(set(names))),
+        group=Group(column, len(decided) if units is None else len(set(units))),
         curve=bootstrap.mcc_curve(rates, measured),
-        breakdowns=break_down(known, decided, scored, names, by),
+        breakdowns=break_down(known, decided, scored, units, by),
         held_out=is_held_out(raw),
     )
 
 
-def join(predictions: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+def join(predictions: pd.DataFrame, labels: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """Put each recording's label beside its prediction, as `predictions.match` pairs them.
 
     Parameters
@@ -273,6 +274,8 @@ def join(predictions: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
         As `predictions.read_predictions` gives it.
     labels : DataFrame
         Columns filename and stalled (0 or 1), each filename once.
+    path : str or Path
+        The table of labels, for the log.
 
     Returns
     -------
@@ -280,7 +283,7 @@ def join(predictions: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
         The predictions and stalled (float: 0, 1, or NaN without a label), label_filename (str, as
         it stands among the labels, empty without one).
     """
-    partner = match(predictions["filename"], labels["filename"])
+    partner = match(predictions["filename"], labels["filename"], path)
     stalled = partner.map(pd.Series(labels["stalled"].to_numpy(float), index=labels["filename"]))
     return predictions.assign(stalled=stalled.astype(float), label_filename=partner.fillna(""))
 
@@ -331,7 +334,10 @@ def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
         predictions=len(table),
         labels=len(labels),
         labelled=len(labelled),
-        joined_by_base_name=int((labelled["filename"] != labelled["label_filename"]).sum()),
+        joined_by_base_name=sum(
+            names.is_bare(name) != names.is_bare(label)
+            for name, label in zip(labelled["filename"], labelled["label_filename"], strict=True)
+        ),
         evaluated=len(labelled) - chose - len(open_),
         without_call=Left.of(open_["filename"]),
         without_call_by_status={str(name): int(n) for name, n in why.value_counts().items()},

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stallscan import bootstrap, decide, files, metrics, store, train, video
+from stallscan import bootstrap, decide, files, groups, metrics, names, store, text, train, video
 from stallscan import bundle as bundles
 from stallscan import catalog as catalogs
 from stallscan.bundle import Bundle
 from stallscan.errors import InputError
 from stallscan.metrics import Interval, Metrics, Scored
+from stallscan.predictions import match
 from stallscan.prepare import View
 from stallscan.recipe import Recipe
 from stallscan.store import Store
-from stallscan.tables import MOUSE_COLUMNS, listed, read_labels
+from stallscan.tables import LABELS, MOUSE_COLUMNS, labels_of, listed
 from stallscan.torch_engine import TorchEngine
 
 # What laboratories and the competition call what recordings must not be torn apart by.
@@ -141,12 +142,12 @@ def fine_tune(
     recordings : sequence of str or Path
         Files and folders, as `video.list_recordings` takes them, or one store of their clips.
     labels : Path
-        CSV with filename, stalled (0 or 1) and, better, a column that names the mouse.
+        As `tables.read_labels` takes them; better with a column that names the mouse.
     run : Path
         The run folder.
     group : str, optional
         That column; default: the first of `MOUSE_COLUMNS` with at least `FEWEST_GROUPS` different
-        values. Empty parts by recording.
+        values. Empty splits by recording.
     hold_out : float
         Share held out, above 0 and below 1.
     epochs : int
@@ -177,20 +178,21 @@ def fine_tune(
     table, group = _read_table(labels, group)
     recipe = make_recipe(before, group, epochs, learning_rate, seed)
     with train.claim(run, recipe):
-        return _fine_tune(before, recordings, table, run, recipe, group, hold_out, progress)
+        return _fine_tune(before, recordings, table, labels, run, recipe, group, hold_out, progress)
 
 
 def _fine_tune(
     before: Bundle,
     recordings: Sequence[str | Path],
     table: pd.DataFrame,
+    labels: Path,
     run: Path,
     recipe: Recipe,
     group: str,
     hold_out: float,
     progress: train.Progress,
 ) -> Comparison:
-    made = _prepare(recordings, table, recipe, run / "store", progress)
+    made, table = _prepare(recordings, table, recipe, labels, run / "store", progress)
     selected = {"all": set(table["filename"])}
     simulated = before.spec.simulated and _are_simulated(recordings)
     data = train.Data.of(made, table, selected, simulated)
@@ -204,15 +206,15 @@ def _fine_tune(
     scored = [_score(model, made, held_out) for model in (before, after)]
     held_out = held_out.assign(score_before=scored[0].scores, score_after=scored[1].scores)
     files.write_text(run / "held_out.csv", held_out.to_csv(index=False))
-    groups = held_out[group].to_numpy() if group else np.arange(len(held_out))
-    gain = bootstrap.mcc_gain(scored[0], scored[1], groups if group else None)
+    mice = held_out[group].to_numpy() if group else np.arange(len(held_out))
+    gain = bootstrap.mcc_gain(scored[0], scored[1], mice if group else None)
     comparison = Comparison(
         folder=run,
         before=_measure(before, scored[0]),
         after=_measure(after, scored[1]),
         gain=gain,
         group=group,
-        groups=len(set(groups.tolist())),
+        groups=len(set(mice.tolist())),
     )
     rows = pd.DataFrame(comparison.as_rows(), columns=["figure", "before", "after"])
     files.write_text(run / "comparison.csv", rows.to_csv(index=False))
@@ -244,18 +246,16 @@ def make_recipe(start: Bundle, group: str, epochs: int, learning_rate: float, se
 
 def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
     """Read filename and label, and the group's column as text; say which column that is."""
-    table = read_labels(labels)
-    # The file has just been read without complaint, so its rows are those of the table.
-    columns = pd.read_csv(labels, dtype=str, keep_default_na=False)
+    cells = text.read(labels, LABELS)
+    table = labels_of(cells)
+
+    def column(name: str) -> list[str] | None:
+        if cells.header.count(name) > 1:
+            raise InputError(f"{labels}: column {name} stands twice; remove or rename one of them")
+        return cells.column(name) if name in cells.header else None
+
     if group is None:
-        group = next(
-            (
-                name
-                for name in MOUSE_COLUMNS
-                if name in columns and columns[name].nunique() >= FEWEST_GROUPS
-            ),
-            "",
-        )
+        group = groups.find(column, FEWEST_GROUPS)
         if not group:
             log.warning(
                 "%s: no column names the mouse (%s) for at least %d of them: recordings of one "
@@ -264,20 +264,41 @@ def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
                 ", ".join(MOUSE_COLUMNS),
                 FEWEST_GROUPS,
             )
-    elif group and group not in columns:
-        raise InputError(f"{labels}: there is no column {group} to group recordings by")
+    group = group.lower()  # as all headers are read
     if group:
-        table = table.assign(**{group: columns[group].to_numpy()})
-    return table, group
+        found = column(group)
+        if found is None:
+            raise InputError(f"{labels}: there is no column {group} to group recordings by")
+        kept = table.index
+        lines = [f"line {cells.lines[row]} ({cells.filenames[row]})" for row in kept]
+        remedy = "fill it in, or split by recording with --group ''"
+        checked = groups.check(labels, group, [found[row] for row in kept], lines, remedy)
+        _refuse_two_groups(cells, group, found)
+        table = table.assign(**{group: checked})
+    return table.reset_index(drop=True), group
+
+
+def _refuse_two_groups(cells: text.Text, group: str, found: Sequence[str]) -> None:
+    """Raise InputError if rows of one recording name different mice."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(names.forms(cells.filenames)):
+        before = first.setdefault(name, row)
+        if found[before] != found[row]:
+            raise InputError(
+                f"{cells.path}: {name} stands on lines {cells.lines[before]} and "
+                f"{cells.lines[row]}, with different {group}; keep one of the rows"
+            )
 
 
 def _prepare(
     recordings: Sequence[str | Path],
     table: pd.DataFrame,
     recipe: Recipe,
+    labels: Path,
     folder: Path,
     progress: train.Progress,
-) -> Store:
+) -> tuple[Store, pd.DataFrame]:
+    """Make the clips of labelled recordings; return them, and the table with the clips' names."""
     made = store.among(recordings)
     if made is None:
         found = {source.filename: source for source in video.list_recordings(recordings)}
@@ -286,17 +307,24 @@ def _prepare(
         made.require(View(recipe.outline, recipe.clip), f"the bundle {start}", f"--bundle {start}")
         made.warn_of_replaced()
         found = {row.filename: row.source for row in made.rows()}
-    missing = sorted(set(table["filename"]) - found.keys())
+    there = pd.Series(list(found), dtype=table["filename"].dtype)
+    partner = match(there, table["filename"], labels)
+    known = dict(zip(partner, there, strict=True))
+    missing = [name for name in table["filename"] if name not in known]
     if missing:
+        hint = names.contrast(list(found), table["filename"].tolist()) if len(known) < 2 else ""
         raise InputError(
-            f"{len(missing)} of {len(table)} labelled recordings were not found: "
-            f"{listed(missing)}; labels name recordings as they lie below the folder that is given"
+            f"{labels}: {len(missing):,} of {len(table):,} labelled recordings were not found: "
+            f"{listed(missing)}{f' ({hint})' if hint else ''}; labels name recordings as they lie "
+            "below the folder that is given"
         )
+    table = table.assign(filename=[known[name] for name in table["filename"]])
     if made is not None:
         progress(len(table), len(table))
-        return made
+        return made, table
     sources = [found[name] for name in table["filename"]]
-    return store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
+    made = store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
+    return made, table
 
 
 def _are_simulated(recordings: Sequence[str | Path]) -> bool:

@@ -1,23 +1,29 @@
 """Tables of predictions, read and checked, and what stands beside them."""
 
 import json
+import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from stallscan import metrics
+from stallscan import metrics, names, text
 from stallscan.errors import InputError, TableError
 from stallscan.tables import (
     CHOSEN_NAME,
     HELD_OUT_NAME,
     LABEL_COLUMNS,
+    MOUSE_COLUMNS,
     OUT_OF_FOLD_NAME,
     PREDICTION_COLUMNS,
     PREDICTIONS_NAME,
     RUN_NAME,
+    TRAIN_COLUMNS,
     read_labels,
+    refuse_rows,
 )
 
 NUMBERS = ("frames", "frames_declared", "score", "threshold")
@@ -35,6 +41,10 @@ HELD_OUT_COLUMNS = ("filename", "stalled", "score", "call", "threshold")
 
 PREDICTIONS = "the file predictions.csv that stallscan predict writes"
 ONCE = "to stand in one row only"
+# Of columns of these names there must not be two: which of them is meant nobody knows.
+_ONCE_ONLY = {*PREDICTION_COLUMNS, *TRAIN_COLUMNS, *LABEL_COLUMNS, *MOUSE_COLUMNS, "field", "group"}
+
+log = logging.getLogger("stallscan")
 
 
 @dataclass(frozen=True)
@@ -79,10 +89,10 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If the file is missing or has no rows.
+        If the file has no rows.
     TableError
-        If a column is missing, a filename stands there twice, a value is wrong, or a recording
-        is called flowing or stalled without a score; rows are named.
+        If the file is missing or no table, a column is missing, a filename stands there twice, a
+        value is wrong, or a recording is called flowing or stalled without a score; rows are named.
     """
     path = Path(path)
     return check_predictions(path, read_text(path))
@@ -107,7 +117,7 @@ def check_predictions(path: Path, table: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"{path}: holds no predictions")
     refuse_twice(path, table)
     refuse(path, table, ~table["call"].isin(DECIDED + OPEN), "call", _either(DECIDED + OPEN))
-    return _with_numbers(path, table[list(PREDICTION_COLUMNS)])
+    return _with_numbers(path, table[list(PREDICTION_COLUMNS)]).reset_index(drop=True)
 
 
 def is_held_out(table: pd.DataFrame) -> bool:
@@ -122,37 +132,50 @@ def is_held_out(table: pd.DataFrame) -> bool:
 
 
 def read_text(path: Path, expected: str = PREDICTIONS) -> pd.DataFrame:
-    """Read a CSV table as it stands: every cell str, empty where nothing is said.
+    """Read a table as it stands: every cell str, empty where nothing is said.
 
     Parameters
     ----------
     path : Path
-        A file in UTF-8, gzipped if its name ends in ``.gz``.
+        As `text.read` takes it.
     expected : str
         What it should be, in the words of a message.
 
+    Returns
+    -------
+    DataFrame
+        The index is the line of the file that each row begins on.
+
     Raises
     ------
-    InputError
-        If the file cannot be opened.
     TableError
-        If it is no table.
+        If the file cannot be opened or is no table, rows are longer or shorter than the header, or
+        the last one is cut off.
     """
-    try:
-        # Everything as text first, so that 007.mp4 stays itself and a wrong value can be quoted.
-        # Spreadsheet programs put a byte order mark in front.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected here is {expected}") from None
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be opened ({error.strerror or error}); give {expected}"
-        ) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise TableError(f"{path}: not readable as a CSV table in UTF-8 ({reason})") from None
-    # Short rows, such as the last one of a copy that was cut off, come out as missing.
-    return table.fillna("")
+    cells = text.read(path, expected)
+    refuse_rows(path, cells.wrong)
+    count = Counter(cells.header)
+    if twice := [name for name in cells.header if count[name] > 1 and name in _ONCE_ONLY]:
+        raise TableError(f"{path}: column {twice[0]} stands twice; remove or rename one of them")
+    if cells.is_torn and cells.header[-1:] == ("bundle",) and cells.rows:
+        _refuse_torn(path, cells)
+    # Of others neither is found by its name.
+    columns = {
+        name if count[name] == 1 else f"{name}.{place}": text.stripped(
+            row[place] for row in cells.rows
+        )
+        for name, place in zip(cells.header, cells.places, strict=True)
+    }
+    return pd.DataFrame(columns, index=pd.Index(cells.lines, name="line"), dtype=str)
+
+
+def _refuse_torn(path: Path, cells: text.Text) -> None:
+    """Raise TableError if the last cell of the table is the beginning of those above it."""
+    *above, last = cells.column("bundle")
+    if any(name != last and name.startswith(last) for name in above[-1:]):
+        raise TableError(
+            f"{path}: line {cells.lines[-1]} is cut off; copy the table again, or predict again"
+        )
 
 
 def read_run(predictions: Path) -> dict[str, Any]:
@@ -195,25 +218,44 @@ def read_chosen(predictions: Path) -> pd.DataFrame:
     return read_labels(path)
 
 
-def match(filenames: "pd.Series[str]", known: "pd.Series[str]") -> "pd.Series[str]":
-    """Find for each filename its partner among `known` (no name twice in either).
+def match(
+    filenames: "pd.Series[str]", known: "pd.Series[str]", table: str | Path
+) -> "pd.Series[str]":
+    """Find for each filename its partner among `known`, as `names.pair` does.
 
-    Partners are equal; or else they have the same base name of the path, which no other filename
-    on either side has.
+    What was paired otherwise than by equal names, and what fits several, is logged.
+
+    Parameters
+    ----------
+    filenames : Series
+        Of predictions or recordings, none twice.
+    known : Series
+        Of another table, none twice.
+    table : str or Path
+        That other table, for the log.
 
     Returns
     -------
     Series
         str with the index of `filenames`: the partner's name, NaN where there is none.
     """
-    exact = filenames.where(filenames.isin(known))
-    if exact.notna().all():
-        return exact
-    base, known_base = _base_names(filenames), _base_names(known)
-    single = ~known_base.duplicated(keep=False)
-    partner = pd.Series(known[single].to_numpy(), index=known_base[single])
-    near = base.where(~base.duplicated(keep=False)).map(partner)
-    return exact.fillna(near)
+    mine, theirs = filenames.tolist(), known.tolist()
+    pairs = names.pair(mine, theirs)
+    for how, places in pairs.loose.items():
+        first = places[0]
+        log.warning(
+            "%s: %s of %s recordings were matched %s, such as %r with %r",
+            *(table, f"{len(places):,}", f"{len(mine):,}", how),
+            *(mine[first], theirs[pairs.partners[first]]),
+        )
+    if pairs.ambiguous:
+        log.warning(
+            "%s: %s recordings fit several names, or several fit one, and are not matched: %s",
+            *(table, f"{len(pairs.ambiguous):,}"),
+            Left.of(filenames.iloc[pairs.ambiguous]),
+        )
+    partners = [theirs[place] if place >= 0 else np.nan for place in pairs.partners]
+    return pd.Series(partners, filenames.index, dtype=filenames.dtype)
 
 
 def refuse_twice(path: Path, table: pd.DataFrame) -> None:
@@ -224,7 +266,7 @@ def refuse_twice(path: Path, table: pd.DataFrame) -> None:
 def refuse(
     path: Path, table: pd.DataFrame, wrong: "pd.Series[bool]", column: str, expected: str
 ) -> None:
-    """Raise TableError, naming rows by their line (the header is line 1), if any is wrong.
+    """Raise TableError, naming rows by their line, if any is wrong.
 
     Parameters
     ----------
@@ -241,9 +283,9 @@ def refuse(
         return
     rows = table.loc[wrong, ["filename", column]].itertuples(name=None)
     named = [
-        f"line {index + 2} ({filename}: {value!r})"
+        f"line {index} ({filename}: {value!r})"
         if column != "filename"
-        else f"line {index + 2} ({filename})"
+        else f"line {index} ({filename})"
         for index, filename, value in rows
     ]
     raise TableError(f"{path}: {column}: expected {expected}, but see {metrics.name_rows(named)}")
@@ -254,6 +296,9 @@ def _with_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     for column in NUMBERS:
         garbled = numbers[column].isna() & (table[column] != "")
         refuse(path, table, garbled, column, "a number or nothing")
+    for column in ("frames", "frames_declared"):
+        odd = numbers[column].notna() & ~numbers[column].between(0, 1e9)
+        refuse(path, table, odd, column, "a count or nothing")
     for column in ("score", "threshold"):
         given = numbers[column].notna().to_numpy()
         wrong = given & metrics.bad_scores(numbers[column].to_numpy(float))
@@ -265,9 +310,3 @@ def _with_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 def _either(words: tuple[str, ...]) -> str:
     return ", ".join(words[:-1]) + f" or {words[-1]}"
-
-
-def _base_names(filenames: "pd.Series[str]") -> "pd.Series[str]":
-    # Ten times as fast as pandas' own splitting.
-    names = [name.rpartition("/")[2] for name in filenames]
-    return pd.Series(names, filenames.index, dtype=filenames.dtype)

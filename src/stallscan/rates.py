@@ -14,6 +14,8 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from stallscan import groups as grouping
+from stallscan import names as naming
 from stallscan import runs
 from stallscan.correction import (
     Comparison,
@@ -188,16 +190,16 @@ def rate(
     """
     calls, groups = Path(calls), Path(groups)
     predictions, units = read_predictions(calls), read_groups(groups)
-    partner = match(predictions["filename"], units["filename"])
+    partner = match(predictions["filename"], units["filename"], groups)
     known = predictions.assign(partner=partner).dropna(subset="partner")
     table = known.merge(
         units.rename(columns={"filename": "partner"}), on="partner", validate="one_to_one"
     )
     if table.empty:
         raise InputError(
-            f"{calls} and {groups} have no filename in common (the first are "
-            f"{predictions['filename'].iloc[0]} and {units['filename'].iloc[0]}); give the groups "
-            "of these recordings"
+            f"{calls} and {groups} have no filename in common "
+            f"({naming.contrast(predictions['filename'].tolist(), units['filename'].tolist())}); "
+            "give the groups of these recordings"
         )
     if not table["call"].isin(DECIDED).any():
         raise InputError(
@@ -232,8 +234,8 @@ def read_groups(path: str | Path) -> pd.DataFrame:
     Parameters
     ----------
     path : str or Path
-        A CSV file in UTF-8, gzipped if its name ends in ``.gz``: filename and at least one of the
-        columns in `COLUMNS`. Other columns are passed over.
+        As `text.read` takes it: filename and at least one of the columns in `COLUMNS`. Other
+        columns are passed over.
 
     Returns
     -------
@@ -243,16 +245,22 @@ def read_groups(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If the file is missing or has no rows.
+        If the file has no rows.
     TableError
-        If a column is missing, a filename stands there twice, a cell is empty, or a field is in
-        two mice or a mouse in two groups; rows are named.
+        If the file is missing or no table, a column is missing, a filename stands there twice, a
+        cell is empty, one mouse or group is written in two ways, or a field is in two mice or a
+        mouse in two groups; rows are named.
     """
     path = Path(path)
     raw = read_text(path, GROUPS)
     found = {
         what: next((name for name in names if name in raw), None) for what, names in COLUMNS.items()
     }
+    # A column of mice that nobody filled in does not hide the next one.
+    found["mouse"] = (
+        grouping.find(lambda name: raw[name].tolist() if name in raw else None, fewest=1)
+        or found["mouse"]
+    )
     names = {name: what for what, name in found.items() if name}
     if "filename" not in raw or not names:
         raise TableError(
@@ -265,14 +273,19 @@ def read_groups(path: str | Path) -> pd.DataFrame:
     table = raw[["filename", *names]].rename(columns=names)
     twice = table["filename"].duplicated(keep=False)
     if twice.any():
-        raise TableError(f"{path}: a filename may stand there once, but see {_lines(table, twice)}")
-    for column in table:
-        empty = table[column] == ""
-        if empty.any():
-            raise TableError(f"{path}: {column} is empty in {_lines(table, empty)}; fill it in")
+        named = listed(_rows(table[twice]))
+        raise TableError(f"{path}: a filename may stand there once, but see {named}")
+    unnamed = table["filename"] == ""
+    if unnamed.any():
+        raise TableError(
+            f"{path}: filename is empty in {listed(_rows(table[unnamed]))}; fill it in"
+        )
+    rows = _rows(table)
+    for name, what in names.items():
+        table[what] = grouping.check(path, name, table[what].tolist(), rows)
     for part, whole in (("field", "mouse"), ("mouse", "group"), ("field", "group")):
         _refuse_two(path, table, part, whole)
-    return table
+    return table.reset_index(drop=True)
 
 
 def write(rates: Rates, out: str | Path) -> list[Path]:
@@ -449,10 +462,9 @@ def _refuse_two(path: Path, table: pd.DataFrame, part: str, whole: str) -> None:
         )
 
 
-def _lines(table: pd.DataFrame, wrong: "pd.Series[bool]") -> str:
-    """Name rows by their line in the file (the header is line 1)."""
-    rows = table.loc[wrong, "filename"].items()
-    return listed([f"line {int(str(index)) + 2} ({name or 'no filename'})" for index, name in rows])
+def _rows(table: pd.DataFrame) -> list[str]:
+    """Name rows by their line in the file, as `predictions.read_text` gives it."""
+    return [f"line {line} ({name or 'no filename'})" for line, name in table["filename"].items()]
 
 
 def _unit_table(units: Sequence[Unit], columns: tuple[str, ...]) -> pd.DataFrame:

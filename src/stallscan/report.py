@@ -155,7 +155,7 @@ def write(
     table = evaluation.table if evaluation else read_predictions(predictions)
     run = read_run(predictions)
     chosen = choose(table, settings.max_cards)
-    found = _find_recordings(table["filename"], run, recordings)
+    found = _find_recordings(table["filename"], run, recordings, predictions)
     paths = [found.get(filename) for filename in chosen["filename"]]
     clips = _make_clips(paths, settings, progress)
     cards = [_card(row, clip) for row, clip in zip(chosen.to_dict("records"), clips, strict=True)]
@@ -298,14 +298,17 @@ def _make_clips(
 
 
 def _find_recordings(
-    filenames: "pd.Series[str]", run: dict[str, Any], recordings: Sequence[str | Path] | None
+    filenames: "pd.Series[str]",
+    run: dict[str, Any],
+    recordings: Sequence[str | Path] | None,
+    predictions: Path,
 ) -> dict[str, Path]:
     """Find where the recordings are now, by their filename in the table."""
     sources = _list_of_run(run) if recordings is None else video.list_recordings(recordings)
     if not sources:
         return {}
     paths = {source.filename: source.path for source in sources}
-    partners = match(filenames, pd.Series(list(paths), dtype=filenames.dtype))
+    partners = match(filenames, pd.Series(list(paths), dtype=filenames.dtype), predictions)
     pairs = zip(filenames, partners, strict=True)
     return {filename: paths[partner] for filename, partner in pairs if partner in paths}
 

@@ -3,23 +3,22 @@
 Everything that is wrong in a table is named in one message, each row by its line in the file.
 """
 
-import csv
 import gzip
-import io
+import logging
 import re
 import reprlib
-import zlib
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stallscan import names, text
 from stallscan.errors import TableError
 from stallscan.files import write_bytes
 from stallscan.settings import suggest
+from stallscan.text import Text, Wrong
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +71,9 @@ HISTORY_COLUMNS = (
 
 # A message names this many wrong rows or recordings and counts the others.
 MAX_NAMED = 10
+LABELS = "a table of labels, with the columns filename and stalled"
+
+log = logging.getLogger("stallscan")
 
 
 def read_metadata(path: str | Path) -> "pd.DataFrame":
@@ -82,7 +84,7 @@ def read_metadata(path: str | Path) -> "pd.DataFrame":
     Parameters
     ----------
     path : str or Path
-        A CSV file in UTF-8, gzipped if its name ends in ``.gz``.
+        As `text.read` takes it.
 
     Returns
     -------
@@ -96,31 +98,87 @@ def read_metadata(path: str | Path) -> "pd.DataFrame":
         If the file cannot be read, a column is missing or unknown, or rows are wrong: each wrong
         row is named by its line in the file and its filename.
     """
-    return _read(Path(path), [TRAIN_COLUMNS, TEST_COLUMNS], extra_allowed=False)
+    return _read(text.read(path), [TRAIN_COLUMNS, TEST_COLUMNS])
 
 
 def read_labels(path: str | Path) -> "pd.DataFrame":
     """Read labels: the competition's table, its submission form, or a laboratory's own.
 
+    A label is one of `STALLED` or `FLOWING`, in upper or lower case. A recording without a label
+    (an empty cell) is left out, and a recording labelled twice alike counts once; both are logged.
     Columns other than filename and stalled are passed over, because laboratories keep notes there
     (and because the table written by `catalog.select_to_file` is a table of labels too).
 
     Parameters
     ----------
     path : str or Path
-        A CSV file in UTF-8, gzipped if its name ends in ``.gz``.
+        As `text.read` takes it.
 
     Returns
     -------
     DataFrame
-        One row a recording, in the order of the file: filename (str), stalled (int, 0 or 1).
+        One row a labelled recording, in the order of the file: filename (str), stalled (int, 0 or
+        1).
 
     Raises
     ------
     TableError
-        As `read_metadata`.
+        As `read_metadata`; also if no recording has a label.
     """
-    return _read(Path(path), [LABEL_COLUMNS], extra_allowed=True)
+    return labels_of(text.read(path, LABELS)).reset_index(drop=True)
+
+
+def labels_of(table: Text) -> "pd.DataFrame":
+    """Take the labels from a table; results and errors as `read_labels`.
+
+    For those who need its other columns, too: the index says which row of the table a label is of.
+    """
+    _match_form(table, [LABEL_COLUMNS], extra_allowed=True)
+    _refuse_without_rows(table)
+    filenames, labels = table.filenames, table.column("stalled")
+    values, wrong = _convert(table, ["filename"])
+    # A few texts are repeated, so parse each once.
+    parsed = {label: _parse_label(label) for label in set(labels)}
+    if None in parsed.values():
+        wrong += [
+            Wrong(line, name, _refusal("stalled", label))
+            for line, name, label in zip(table.lines, filenames, labels, strict=True)
+            if parsed[label] is None
+        ]
+    kept = range(len(labels))
+    if "" in parsed:
+        kept = [row for row in kept if labels[row]]  # type: ignore[assignment]
+    repeated, again = _repeated_labels(table, labels, parsed, kept)
+    refuse_rows(table.path, table.wrong + wrong + repeated)
+    if not kept:
+        raise TableError(
+            f"{table.path}: no recording has a label; write 1 (stalled) or 0 (flowing) into the "
+            "column stalled"
+        )
+    if "" in parsed:
+        count = len(labels) - len(kept)
+        log.warning(
+            "%s: %s of %s recordings %s no label and %s left out",
+            *(table.path, f"{count:,}", f"{len(labels):,}"),
+            *(("has", "is") if count == 1 else ("have", "are")),
+        )
+    if again:
+        log.warning(
+            "%s: %s recordings stand here more than once, with the same label, and count once: %s",
+            table.path,
+            f"{len(again):,}",
+            listed([filenames[row] for row in again]),
+        )
+        kept = [row for row in kept if row not in again]  # type: ignore[assignment]
+    import pandas as pd  # here: prediction, which imports this module, does without
+
+    stalled = np.array([parsed[labels[row]] for row in kept], dtype=np.int64)
+    return pd.DataFrame(
+        {"filename": values["filename"], "stalled": stalled}
+        if len(kept) == len(labels)
+        else {"filename": [filenames[row] for row in kept], "stalled": stalled},
+        index=kept,
+    )
 
 
 def read_catalog(path: str | Path) -> "pd.DataFrame":
@@ -137,7 +195,7 @@ def read_catalog(path: str | Path) -> "pd.DataFrame":
         As `read_metadata`.
     """
     forms = [(*TRAIN_COLUMNS, "stalled"), (*TEST_COLUMNS, "stalled")]
-    return _read(Path(path), forms, extra_allowed=False)
+    return _read(text.read(path), forms)
 
 
 def write_table(table: "pd.DataFrame", path: str | Path) -> None:
@@ -198,6 +256,10 @@ def _parse_score(text: str) -> float | None:
     return score if 0 <= score <= 1 else None
 
 
+# What people and programs write for a label.
+STALLED = frozenset({"1", "1.0", "true", "yes", "stalled"})
+FLOWING = frozenset({"0", "0.0", "false", "no", "flowing"})
+
 _FLAG = _Kind({"True": True, "False": False}.get, bool, "True or False")
 _KINDS = {
     "num_frames": _Kind(
@@ -210,109 +272,42 @@ _KINDS = {
     "tier1": _FLAG,
     "micro": _FLAG,
     "nano": _FLAG,
-    "stalled": _Kind({"0": 0, "1": 1}.get, np.int64, "0 or 1"),
+    "stalled": _Kind(
+        {"0": 0, "1": 1}.get, np.int64, "0 or 1 (or flowing or stalled; empty without a label)"
+    ),
 }
 # The columns of text that must not be empty; a url may be.
 _NAMES = {"filename": "the name of a recording", "project_id": "the name of a project"}
 
 
-class _Wrong(NamedTuple):
-    """One wrong cell or row, as a message names it."""
-
-    line: int
-    filename: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"line {self.line} ({self.filename or 'no filename'}): {self.what}"
-
-
-def _read(path: Path, forms: Sequence[tuple[str, ...]], extra_allowed: bool) -> "pd.DataFrame":
-    """Read a table that has one of the `forms`; name everything that is wrong in it."""
-    lines, rows = _parse_csv(path, _read_text(path))
-    if not rows:
-        raise TableError(f"{path}: the table is empty")
-    header = rows[0]
-    form = _match_form(path, header, forms, extra_allowed)
-    if len(rows) == 1:
-        raise TableError(f"{path}: the table has a header but no rows")
-    lines, rows, wrong = _part_ragged(lines[1:], rows[1:], header)
-    places = {column: header.index(column) for column in form}
-    texts = {column: [row[place] for row in rows] for column, place in places.items()}
-    wrong += _repeated(texts["filename"], lines)
-    values = {}
-    for column in form:
-        values[column], refused = _convert(column, texts[column])
-        wrong += [
-            _Wrong(lines[row], texts["filename"][row], _refusal(column, texts[column][row]))
-            for row in refused
-        ]
+def refuse_rows(path: Path, wrong: Sequence[Wrong]) -> None:
+    """Raise TableError if any row is wrong; the first are named in the order of the file."""
     if wrong:
         raise TableError(f"{path}: {listed([str(problem) for problem in sorted(wrong)], '; ')}")
+
+
+def _read(table: Text, forms: Sequence[tuple[str, ...]]) -> "pd.DataFrame":
+    """Convert a table that has one of the `forms`; name everything that is wrong in it."""
+    form = _match_form(table, forms, extra_allowed=False)
+    _refuse_without_rows(table)
+    values, wrong = _convert(table, form)
+    wrong += _repeated(table)
+    refuse_rows(table.path, table.wrong + wrong)
     import pandas as pd  # here: prediction, which imports this module, does without
 
     return pd.DataFrame(values)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        if _is_gzip(path):
-            content = gzip.decompress(content)
-        # Spreadsheet programs put a byte order mark in front.
-        return content.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise TableError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise TableError(
-            f"{path}: byte {error.start} is not UTF-8; save the table as CSV in UTF-8"
-        ) from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise TableError(
-            f"{path}: not readable as gzip ({error}); copy or download it again"
-        ) from None
-    except OSError as error:
-        raise TableError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _parse_csv(path: Path, text: str) -> tuple[list[int], list[tuple[str, ...]]]:
-    """Part the text into rows of cells, each with the line of the file that it begins on."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    lines, rows = [], []
-    line = 1
-    try:
-        for cells in reader:
-            if cells:  # an empty line is no row
-                lines.append(line)
-                # The garbage collector skips tuples of text; over lists it takes longer than all
-                # else here.
-                rows.append(tuple(cells))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise TableError(f"{path}: not readable as CSV from line {line} on ({error})") from None
-    return lines, rows
-
-
-def _part_ragged(
-    lines: list[int], rows: list[tuple[str, ...]], header: tuple[str, ...]
-) -> tuple[list[int], list[tuple[str, ...]], list[_Wrong]]:
-    """Part off the rows that have not as many cells as the header."""
-    width, place = len(header), header.index("filename")
-    if set(map(len, rows)) == {width}:
-        return lines, rows, []
-    sound = [index for index, row in enumerate(rows) if len(row) == width]
-    wrong = [
-        _Wrong(line, "".join(row[place : place + 1]), f"has {len(row)} cells, expected {width}")
-        for line, row in zip(lines, rows, strict=True)
-        if len(row) != width
-    ]
-    return [lines[index] for index in sound], [rows[index] for index in sound], wrong
+def _refuse_without_rows(table: Text) -> None:
+    if not table.rows and not table.wrong:
+        raise TableError(f"{table.path}: the table has a header but no rows")
 
 
 def _match_form(
-    path: Path, header: tuple[str, ...], forms: Sequence[tuple[str, ...]], extra_allowed: bool
+    table: Text, forms: Sequence[tuple[str, ...]], extra_allowed: bool
 ) -> tuple[str, ...]:
     """Return the form whose columns the header has; say what the nearest one would need."""
+    header = table.header
     form = min(forms, key=lambda form: len(set(form) ^ set(header)))
     unknown = [column for column in header if column not in form]
     problems = [f"column {column} stands twice" for column in form if header.count(column) > 1]
@@ -325,40 +320,81 @@ def _match_form(
         problems += [f"column {column!r} is unknown{suggest(column, form)}" for column in unknown]
     if problems:
         raise TableError(
-            f"{path}: {'; '.join(problems)}; expected columns parted by commas: {', '.join(form)}"
+            f"{table.path}: {'; '.join(problems)}; expected columns separated by commas: "
+            f"{', '.join(form)}"
         )
     return form
 
 
-def _convert(column: str, texts: list[str]) -> tuple[Sequence[Any] | NDArray[Any], list[int]]:
-    """Turn a column's texts into values; give the rows that cannot be."""
-    if column not in _KINDS:
-        must = column in _NAMES
-        return texts, [row for row, text in enumerate(texts) if must and not text]
-    kind = _KINDS[column]
-    # These columns repeat a few texts, so parse each text once.
-    parsed = {text: kind.parse(text) for text in set(texts)}
-    refused = {text for text, value in parsed.items() if value is None}
-    if refused:
-        return texts, [row for row, text in enumerate(texts) if text in refused]
-    return np.array([parsed[text] for text in texts], dtype=kind.dtype), []
+def _convert(table: Text, form: Sequence[str]) -> tuple[dict[str, Any], list[Wrong]]:
+    """Turn the texts of columns into values; find the rows that cannot be."""
+    values: dict[str, Any] = {}
+    wrong: list[Wrong] = []
+    for column in form:
+        texts = table.filenames if column == "filename" else table.column(column)
+        refused: set[str] = {""} if column in _NAMES else set()
+        values[column] = texts
+        if column in _KINDS:
+            kind = _KINDS[column]
+            # These columns repeat a few texts, so parse each text once.
+            parsed = {cell: kind.parse(cell) for cell in set(texts)}
+            refused = {cell for cell, value in parsed.items() if value is None}
+            if not refused:
+                values[column] = np.array([parsed[cell] for cell in texts], dtype=kind.dtype)
+        if refused:
+            wrong += [
+                Wrong(line, name, _refusal(column, cell))
+                for line, name, cell in zip(table.lines, table.filenames, texts, strict=True)
+                if cell in refused
+            ]
+    return values, wrong
 
 
-def _refusal(column: str, text: str) -> str:
+def _refusal(column: str, cell: str) -> str:
     expected = _KINDS[column].expected if column in _KINDS else _NAMES[column]
     # A cell may hold anything: show only its beginning and end.
-    return f"{column} is {reprlib.repr(text) if text else 'empty'}, expected {expected}"
+    return f"{column} is {reprlib.repr(cell) if cell else 'empty'}, expected {expected}"
 
 
-def _repeated(filenames: Sequence[str], lines: list[int]) -> list[_Wrong]:
-    if len(set(filenames)) == len(filenames):
+def _parse_label(cell: str) -> int | None:
+    """Return 1, 0, or None; -1 where there is no label."""
+    cell = cell.lower()
+    return 1 if cell in STALLED else 0 if cell in FLOWING else None if cell else -1
+
+
+def _repeated(table: Text) -> list[Wrong]:
+    """Find rows of a recording that has one already."""
+    if len(set(table.filenames)) == len(table.filenames):
         return []
     first: dict[str, int] = {}
     return [
-        _Wrong(line, name, f"the same filename stands on line {first[name]} already")
-        for name, line in zip(filenames, lines, strict=True)
+        Wrong(line, name, f"the same filename stands on line {first[name]} already")
+        for name, line in zip(table.filenames, table.lines, strict=True)
         if name and first.setdefault(name, line) != line
     ]
+
+
+def _repeated_labels(
+    table: Text, labels: Sequence[str], parsed: dict[str, int | None], kept: Sequence[int]
+) -> tuple[list[Wrong], set[int]]:
+    """Find the rows that label a recording differently than another row, and alike."""
+    keys = names.forms(table.filenames)
+    if len(set(keys)) == len(keys):
+        return [], set()
+    first: dict[str, int] = {}
+    wrong, again = [], set()
+    for row in kept:
+        before = first.setdefault(keys[row], row)
+        if before == row or not keys[row]:
+            continue
+        if parsed[labels[before]] == parsed[labels[row]]:
+            again.add(row)
+        else:
+            what = f"the same filename stands on line {table.lines[before]} already"
+            wrong.append(
+                Wrong(table.lines[row], table.filenames[row], f"{what}, with another label")
+            )
+    return wrong, again
 
 
 def _is_gzip(path: Path) -> bool:

@@ -208,13 +208,13 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
         _claim_data(run, prepared)
     if not recipe.data.folds:
         spec = _train_part(recipe, prepared, splits[0][1], run)
-        held_out = pd.read_csv(run / HELD_OUT_NAME)
+        held_out = _read_held_out(run)
         return _summary(run, [spec], held_out)
     specs, parts = [], []
     for fold, (_, validation) in enumerate(splits):
         folder = files.make_folder(run / f"fold-{fold}")
         specs.append(_train_part(recipe, prepared, validation, folder))
-        parts.append(pd.read_csv(folder / HELD_OUT_NAME).assign(fold=fold))
+        parts.append(_read_held_out(folder).assign(fold=fold))
     held_out = pd.concat(parts).sort_values("filename", kind="stable")
     if ranks.rank() == 0:
         files.write_text(run / OUT_OF_FOLD_NAME, held_out.to_csv(index=False))
@@ -450,6 +450,11 @@ def _score_validation(net: nn.Module, recipe: Recipe, parts: fit.Parts) -> Logit
     ]
     net.cpu()
     return np.array(logits)
+
+
+def _read_held_out(run: Path) -> pd.DataFrame:
+    # A recording may be called NA, or by a number.
+    return pd.read_csv(run / HELD_OUT_NAME, dtype={"filename": str}, keep_default_na=False)
 
 
 def _summary(run: Path, specs: Sequence[BundleSpec], held_out: pd.DataFrame) -> Summary:

@@ -1,0 +1,327 @@
+"""The text of a table: a file in, its header and rows out, whichever program saved it.
+
+What cannot be understood for certain is refused, never guessed.
+"""
+
+import contextlib
+import csv
+import gzip
+import io
+import logging
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from stallscan.errors import TableError
+
+SEPARATORS = ",;\t"
+# Every table names its recordings in this column; by it the separator is recognised.
+KEY = "filename"
+SAVE_AS = "save the table as CSV in UTF-8 ('CSV UTF-8' in Excel)"
+
+# How files begin that are no text.
+_FORMATS = {
+    b"PK\x03\x04": "a spreadsheet (xlsx, ods) or zip archive",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet (xls)",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"%PDF": "a PDF file",
+}
+_BYTE_ORDER_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+# Two bytes that belong together in UTF-8: where they stand in a file that is not UTF-8, two
+# encodings are mixed.
+_UTF8_PAIR = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")
+# The line that tells Excel what the separator is.
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t ]*', re.IGNORECASE)
+# Characters without width, which come along when names are copied from dialogs and web pages.
+_INVISIBLE = "\u200b\u200e\u200f\u202a\u202c\u2060\ufeff"
+# More than any header; separators are looked for in it without a copy of the whole text.
+_HEAD = 65536
+
+log = logging.getLogger("stallscan")
+
+
+class Wrong(NamedTuple):
+    """One wrong cell or row, as a message names it."""
+
+    line: int
+    filename: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"line {self.line} ({self.filename or 'no filename'}): {self.what}"
+
+
+@dataclass(frozen=True)
+class Text:
+    """The cells of a table.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    separator : str
+        What its cells are separated by.
+    header : tuple of str
+        Names of the columns in lower case; columns without a name are left out.
+    places : tuple of int
+        Where in a row each of them stands.
+    lines : list of int
+        The line of the file on which each row begins, as a text editor counts.
+    rows : list of tuple of str
+        The cells as they stand, all rows of one length. Rows of empty cells are left out.
+    wrong : list of Wrong
+        Rows that have another number of cells than the header; they are not among `rows`.
+    is_torn : bool
+        Whether the last line is not ended.
+    """
+
+    path: Path
+    separator: str
+    header: tuple[str, ...]
+    places: tuple[int, ...]
+    lines: list[int]
+    rows: list[tuple[str, ...]]
+    wrong: list[Wrong] = field(default_factory=list)
+    is_torn: bool = False
+
+    def column(self, name: str) -> list[str]:
+        """Return a column without the blanks around its cells."""
+        return stripped(map(itemgetter(self.places[self.header.index(name)]), self.rows))
+
+    @cached_property
+    def filenames(self) -> list[str]:
+        """The column that names the recordings; empty texts where there is none."""
+        return self.column(KEY) if KEY in self.header else [""] * len(self.rows)
+
+    def records(self) -> Iterator[dict[str, str]]:
+        """Yield each row by column, the cells as they stand."""
+        for row in self.rows:
+            yield {name: row[place] for name, place in zip(self.header, self.places, strict=True)}
+
+
+def read(path: str | Path, expected: str = "a table in CSV") -> Text:
+    """Read a table: separated by commas, semicolons or tabs, gzipped or not.
+
+    UTF-8 with or without a byte order mark and UTF-16 with one are read. Another encoding is read
+    as Windows-1252, with a warning, but refused where a recording's name depends on it. Columns
+    without a name must be empty, except for the first: pandas writes its index there.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    expected : str
+        What it should be, in the words of a message.
+
+    Raises
+    ------
+    TableError
+        If the file cannot be opened, or is no such table.
+    """
+    path = Path(path)
+    content = _read_bytes(path, expected)
+    text, is_guessed = _decode(path, content)
+    separator, skipped = _find_separator(text)
+    lines, rows = _split(path, text, separator)
+    if skipped:
+        lines, rows = lines[1:], rows[1:]
+    if not rows:
+        raise TableError(f"{path}: the table is empty. Expected here is {expected}")
+    names = [name.lower() for name in stripped(rows[0])]
+    while not names[-1]:
+        names.pop()
+    places = tuple(place for place, name in enumerate(names) if name)
+    header = tuple(names[place] for place in places)
+    key = names.index(KEY) if KEY in names else None
+    lines, rows, wrong = _even(lines[1:], rows[1:], len(names), key)
+    for place in range(1, len(names)):
+        if not names[place]:
+            wrong += _beside(lines, rows, place, key)
+    made = Text(
+        *(path, separator, header, places, lines, rows, wrong),
+        is_torn=not text.endswith(("\n", "\r")),
+    )
+    if is_guessed:
+        _refuse_guessed_names(made)
+    return made
+
+
+def stripped(cells: Iterable[str]) -> list[str]:
+    """Return cells without the blanks around them: spaces of any kind, characters without width."""
+    bare = list(map(str.strip, cells))
+    if "".join(bare).isascii():
+        return bare
+    return [cell.strip(_INVISIBLE).strip() for cell in bare]
+
+
+def _read_bytes(path: Path, expected: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise TableError(f"{path}: no such file; expected here is {expected}") from None
+    except IsADirectoryError:
+        raise TableError(f"{path}: is a folder; give {expected}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        what = "is a folder" if path.is_dir() else f"cannot be opened ({reason})"
+        raise TableError(f"{path}: {what}; give {expected}") from None
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise TableError(
+            f"{path}: not readable as gzip ({error}); copy or download it again"
+        ) from None
+
+
+def _decode(path: Path, content: bytes) -> tuple[str, bool]:
+    """Return the text, and whether its encoding is a guess."""
+    for beginning, what in _FORMATS.items():
+        if content.startswith(beginning):
+            raise TableError(f"{path}: is {what}, not a table in CSV; {SAVE_AS}")
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            with contextlib.suppress(UnicodeDecodeError):
+                text = content.decode(encoding)
+                if "\0" not in text:
+                    return text, False
+            raise TableError(f"{path}: is no text, or damaged; {SAVE_AS}")
+    if b"\0" in content:
+        raise TableError(
+            f"{path}: holds zero bytes, so it is no text, or text in UTF-16 without a byte order "
+            f"mark, or damaged; {SAVE_AS}"
+        )
+    try:
+        return content.decode("utf-8"), False
+    except UnicodeDecodeError as error:
+        before = content[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        line = before.count(b"\n") + 1
+    where = f"{path}: line {line} is not UTF-8"
+    if _UTF8_PAIR.search(content):
+        raise TableError(f"{where}, but other lines are; {SAVE_AS}")
+    try:
+        return content.decode("cp1252"), True
+    except UnicodeDecodeError:
+        raise TableError(f"{where}; {SAVE_AS}") from None
+
+
+def _find_separator(text: str) -> tuple[str, bool]:
+    """Return what cells are separated by, and whether the first line says so and is no row."""
+    head = text[:_HEAD]
+    first = head.lstrip().splitlines()[:1]
+    said = _SEPARATOR_LINE.fullmatch(first[0]) if first else None
+    if said and said[1] in SEPARATORS:
+        return said[1], True
+    cells = {separator: _header(head, separator) for separator in SEPARATORS}
+    # Certain where one of them gives the column that every table has.
+    fit = [separator for separator in SEPARATORS if KEY in cells[separator]]
+    several = [separator for separator in SEPARATORS if len(cells[separator]) > 1]
+    if len(fit) != 1:
+        fit = [separator for separator in fit if separator in several] or several
+    return (fit[0] if len(fit) == 1 else SEPARATORS[0]), False
+
+
+def _header(head: str, separator: str) -> list[str]:
+    """Split the first line that is not empty."""
+    reader = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
+    with contextlib.suppress(csv.Error):
+        for row in reader:
+            if "".join(row).strip(f"{SEPARATORS} "):
+                return [name.lower() for name in stripped(row)]
+    return []
+
+
+def _split(path: Path, text: str, separator: str) -> tuple[list[int], list[tuple[str, ...]]]:
+    """Split the text into rows of cells, each with the line of the file that it begins on."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    lines, rows = [], []
+    line = 1
+    try:
+        for cells in reader:
+            # A row of empty cells is no row; spreadsheets write them where something was deleted.
+            if cells and ((cells[0] and not cells[0].isspace()) or "".join(cells).strip()):
+                lines.append(line)
+                # The garbage collector skips tuples of text; over lists it takes longer than all
+                # else here.
+                rows.append(tuple(cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise TableError(f"{path}: not readable as CSV from line {line} on ({error})") from None
+    return lines, rows
+
+
+def _even(
+    lines: list[int], rows: list[tuple[str, ...]], width: int, key: int | None
+) -> tuple[list[int], list[tuple[str, ...]], list[Wrong]]:
+    """Cut off empty cells beyond the header; separate the rows that are longer or shorter."""
+    if set(map(len, rows)) <= {width}:
+        return lines, rows, []
+    even, wrong = [], []
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) > width and not "".join(row[width:]).strip():
+            row = row[:width]
+        if len(row) == width:
+            even.append((line, row))
+            continue
+        what = f"has {len(row)} cells, expected {width}"
+        if len(row) > width:
+            beyond = next(cell for cell in reversed(row) if cell.strip())
+            what += (
+                f" ({_shown(beyond)} stands beyond the last column; a note needs a column with a "
+                "name in the first line)"
+            )
+        wrong.append(Wrong(line, _name(row, key), what))
+    return [line for line, _ in even], [row for _, row in even], wrong
+
+
+def _beside(
+    lines: list[int], rows: list[tuple[str, ...]], place: int, key: int | None
+) -> list[Wrong]:
+    """Find cells of a column that has no name."""
+    return [
+        Wrong(
+            line,
+            _name(row, key),
+            f"{_shown(row[place])} stands in a column without a name; name it in the first line, "
+            "or empty the cell",
+        )
+        for line, row in zip(lines, rows, strict=True)
+        if row[place] and row[place].strip()
+    ]
+
+
+def _refuse_guessed_names(text: Text) -> None:
+    """Raise TableError if a recording's name would be another one in another encoding."""
+    for line, name in zip(text.lines, text.filenames, strict=True):
+        if not name.isascii():
+            raise TableError(
+                f"{text.path}: line {line} is not UTF-8, and its filename has letters beyond "
+                f"ASCII; {SAVE_AS}"
+            )
+    log.warning(
+        "%s: not UTF-8, so letters such as umlauts are read as in Windows-1252; if they come out "
+        "wrong, %s",
+        text.path,
+        SAVE_AS,
+    )
+
+
+def _name(row: tuple[str, ...], key: int | None) -> str:
+    return row[key].strip() if key is not None and key < len(row) else ""
+
+
+def _shown(cell: str) -> str:
+    cell = " ".join(cell.split())
+    return repr(cell if len(cell) <= 30 else f"{cell[:27]}...")

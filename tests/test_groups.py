@@ -1,0 +1,49 @@
+"""Mice and groups, as tables name them."""
+
+import pytest
+
+from stallscan import groups
+from stallscan.errors import TableError
+
+
+def check(*cells):
+    rows = [f"line {row}" for row in range(2, 2 + len(cells))]
+    return groups.check("mice.csv", "mouse", cells, rows, "fill it in, or use --group ''")
+
+
+def test_names_are_brought_to_one_form():
+    assert check("M\u00e4rz", "Ma\u0308rz", "m 1", "m  1") == ["M\u00e4rz"] * 2 + ["m 1"] * 2
+
+
+@pytest.mark.parametrize(
+    ("cells", "lines"),
+    [
+        (["m1", ""], "line 3"),
+        (["m1", "nan", "nan"], "line 3"),
+        (["m1", "#N/A"], "line 3"),
+        (["WT", "AD", "wt"], "line 2 and .* line 4"),
+        (["m 1", "m1"], "line 2 and .* line 3"),
+        (["1", "2", "1.0"], "line 2 and .* line 4"),
+        (["7", "007"], "line 2 and .* line 3"),
+    ],
+)
+def test_what_may_be_no_name_or_one_in_two_forms_is_refused(cells, lines):
+    with pytest.raises(TableError, match=rf"mice\.csv: mouse .*{lines}"):
+        check(*cells)
+
+
+def test_an_empty_cell_says_what_to_do():
+    with pytest.raises(TableError, match=r"--group ''.*merged cells"):
+        check("m1", "", "m2")
+
+
+def test_words_that_may_be_names_are_names_and_it_is_said(caplog):
+    assert check("NA", "None", "m1") == ["NA", "None", "m1"]
+    assert "'NA' and 'None'" in caplog.text
+
+
+def test_the_column_that_names_the_mouse():
+    columns = {"mouse": ["", ""], "animal": ["a", "a"], "project": ["p", "q"]}
+    assert groups.find(columns.get, fewest=1) == "animal"
+    assert groups.find(columns.get, fewest=2) == "project"
+    assert groups.find(columns.get, fewest=3) == ""

@@ -1,0 +1,131 @@
+"""The text of tables, as spreadsheets, editors and programs leave it."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from stallscan import text
+from stallscan.errors import TableError
+
+PLAIN = "filename,mouse,note\nm1/a.mp4,m1,x\nm1/b.mp4,m1,\nm2/c.mp4,m2,y\n"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "table.csv"
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def cells(path):
+    """Return each column's cells; that nothing was refused is part of it."""
+    table = text.read(path)
+    assert table.wrong == []
+    return {name: table.column(name) for name in table.header}
+
+
+def swapped(separator):
+    return PLAIN.replace(",", separator)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN.encode("utf-8-sig"),
+        PLAIN.encode("utf-16"),
+        b"\xfe\xff" + PLAIN.encode("utf-16-be"),
+        PLAIN.replace("\n", "\r\n"),
+        PLAIN.replace("\n", "\r"),
+        PLAIN.rstrip("\n"),
+        swapped(";"),
+        swapped("\t"),
+        swapped(";") + "\n;;\n",
+        "sep=;\r\n" + swapped(";").replace("\n", "\r\n"),
+        '"sep=,"\n' + PLAIN,
+        "SEP=\t\n" + swapped("\t"),
+        gzip.compress(PLAIN.encode()),
+        gzip.compress(swapped(";").encode("utf-16")),
+        "\n\n" + PLAIN.replace("\n", "\n\n") + " , ,\u00a0\n,,\n",
+        PLAIN.replace("\n", ",,\n"),
+        PLAIN.replace("note\n", "note,,\n"),
+        PLAIN.replace("x\n", "x,, \n"),
+        "".join(",".join(f'"{cell}"' for cell in row.split(",")) + "\n" for row in PLAIN.split()),
+        PLAIN.replace("filename", " FileName\u00a0").replace("m1,", "\u200bm1\u3000, "),
+        PLAIN.replace("mouse", "Mouse").replace("m2/c.mp4", "\tm2/c.mp4 "),
+        "\n".join(f"{number or ''},{row}" for number, row in enumerate(PLAIN.splitlines())),
+    ],
+)
+def test_one_table_in_many_forms(path, content):
+    assert cells(write(path, content)) == {
+        "filename": ["m1/a.mp4", "m1/b.mp4", "m2/c.mp4"],
+        "mouse": ["m1", "m1", "m2"],
+        "note": ["x", "", "y"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (PLAIN.replace("m1,x", "m1,x,look"), (2, "m1/a.mp4", "look")),
+        (PLAIN.replace("note\n", "note,\n").replace("x\n", "x,look\n"), (2, "m1/a.mp4", "look")),
+        (PLAIN.replace("m2,y", "m2"), (4, "m2/c.mp4", "2 cells, expected 3")),
+        (PLAIN.replace("mouse,", ",").replace("m2,y", "m2,"), (2, "m1/a.mp4", "'m1'")),
+        # As R writes it without a name for its row names.
+        ("filename,mouse,note\n1,m1/a.mp4,m1,x\n", (2, "1", "'x'")),
+        ('filename,note\na,"two\r\nlines"\r\nb\n', (4, "b", "1 cells")),
+    ],
+)
+def test_cells_that_belong_to_no_column_are_named(path, content, named):
+    line, filename, what = named
+    wrong = text.read(write(path, content)).wrong[0]
+    assert (wrong.line, wrong.filename) == (line, filename)
+    assert what in str(wrong)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PK\x03\x04" + bytes(range(256)),
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512),
+        PLAIN.encode("utf-16-le"),
+        PLAIN.encode("utf-32"),
+        PLAIN.encode("utf-16")[:-1],
+        PLAIN.encode() + bytes(4096),
+        b"",
+        b"\n \n,,\n",
+        gzip.compress(PLAIN.encode())[:-9],
+        PLAIN.replace("m1/a", "mäuse/a").encode("latin-1"),
+        PLAIN.replace("m1/a", "マウス/a").encode("shift-jis"),
+        PLAIN.replace("m1,x", "mä1,x").encode() + "d,mä2,\n".encode("latin-1"),
+        b"filename,mouse\na,\x81\n",
+        b'filename,mouse\n"a,m1\nb,m2\n',
+        b'filename,mouse\n"a"b,m1\n',
+    ],
+)
+def test_what_is_no_table_is_refused(path, content):
+    with pytest.raises(TableError, match=r"table\.csv: "):
+        text.read(write(path, content))
+
+
+def test_letters_of_windows_are_read_where_no_name_depends_on_them(path, caplog):
+    written = PLAIN.replace("m1,", "Mäuse,").encode("cp1252")
+    assert cells(write(path, written))["mouse"] == ["Mäuse", "Mäuse", "m2"]
+    assert "not UTF-8" in caplog.text
+
+
+def test_a_separator_inside_cells_is_none(path):
+    content = "filename;a,b\nx;1,5\n"
+    assert cells(write(path, content)) == {"filename": ["x"], "a,b": ["1,5"]}
+    # Which separates is not to be told from the header: no row is split at a guess.
+    assert "filename" not in text.read(write(path, "name;a,b\nx;1,5\n")).header
+
+
+def test_rows_for_those_who_do_without_pandas(path):
+    table = text.read(write(path, swapped(";")[:-1]))
+    assert table.separator == ";"
+    assert table.is_torn
+    assert list(table.records())[2] == {"filename": "m2/c.mp4", "mouse": "m2", "note": "y"}
