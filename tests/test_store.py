@@ -204,6 +204,24 @@ def test_a_store_of_an_older_version_is_resumed_and_says_what_is_not_known(
     assert "whether 3 were replaced since is not known" in caplog.text
 
 
+def test_a_damaged_recording_is_tried_again_where_nothing_says_that_it_is_the_same(
+    tmp_path, monkeypatch
+):
+    given = [_recording(tmp_path / "0.mp4", count=30)]
+    monkeypatch.setattr(prepare.Recording, "is_damaged", True)
+    with monkeypatch.context() as older:
+        older.setattr(store.Stamp, "of", lambda _path: None)
+        assert _build(tmp_path / "store", given).count() == {"damaged": 1}
+    _build(tmp_path / "store", given)
+    before = _content(tmp_path / "store")
+    assert len(before) == 4  # manifest, table and two shards
+    _build(tmp_path / "store", given)  # as it was: not again
+    assert _content(tmp_path / "store") == before
+    monkeypatch.setattr(prepare.Recording, "is_damaged", False)
+    drawing.write(given[0].path, count=31)
+    assert _build(tmp_path / "store", given).count() == {"ok": 1}
+
+
 def test_recordings_that_changed_since_are_said_when_the_store_is_read(tmp_path, caplog):
     given = [_recording(tmp_path / f"{i}.mp4", seed=i, count=5) for i in range(2)]
     made = _build(tmp_path / "store", given)

@@ -476,9 +476,10 @@ def _fill(
         row = Row.of(prepared)._replace(stamp=stamp and stamp.sealed(prepared.source.path))
         before = standing.get(row.filename)
         if before is not None:
-            row = row._replace(made=before.made + 1)
+            row = row._replace(made=before.rank[0] + 1)
         # One that was tried again in vain stands there already.
-        if before is None or before.again is None or not row.is_like(before.again):
+        in_vain = before is not None and before.again is not None and row.is_like(before.again)
+        if not in_vain or (before and before.stamp is None and row.stamp is not None):
             batch.append((row, prepared))
             size += prepared.clip.pixels.nbytes if prepared.clip else 0
         finished += 1
@@ -550,13 +551,16 @@ class _Standing(NamedTuple):
 
     Attributes
     ----------
-    made, path, stamp
+    rank : tuple
+        Of `_rank`.
+    path, stamp
         As in `Row`.
     again : Row or None
-        The row, if the recording is to be tried again.
+        The row, if the recording is to be tried again: its file could not be read, or frames of it
+        were missing and nothing says whether it was replaced.
     """
 
-    made: int
+    rank: tuple[int, bool]
     path: str
     stamp: Stamp | None
     again: Row | None
@@ -597,9 +601,10 @@ def _take_stock(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str, _
         kept.append(entry)
         for row in header.rows:
             before = standing.get(row.filename)
-            if before is None or _rank(row) >= (before.made, before.again is None):
-                again = row if row.status == TRY_AGAIN else None
-                standing[row.filename] = _Standing(row.made, row.path, row.stamp, again)
+            if before is None or _rank(row) >= before.rank:
+                lacking = row.status == "damaged" and row.stamp is None
+                again = row if row.status == TRY_AGAIN or lacking else None
+                standing[row.filename] = _Standing(_rank(row), row.path, row.stamp, again)
     return manifest.model_copy(update={"shards": tuple(kept)}), standing
 
 
