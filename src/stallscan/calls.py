@@ -350,10 +350,10 @@ def _average(models: Sequence[_Model], settings: CallSettings) -> _Work:
     if weights and len(weights) != len(models):
         raise InputError(f"{len(weights)} weights are given for {len(models)} tables")
     if len(models) == 1:
-        work = _Work(models[0].scores, np.nan)
+        work = _Work(decide.rounded(models[0].scores), np.nan)
     else:
         scores = decide.average([model.scores for model in models], weights or None)
-        work = _Work(scores, np.nan, how=[f"mean log-odds of {len(models)} models"])
+        work = _Work(decide.rounded(scores), np.nan, how=[f"mean log-odds of {len(models)} models"])
     if given:
         work.threshold = given[0]
     elif settings.rule == "keep":
@@ -364,6 +364,7 @@ def _average(models: Sequence[_Model], settings: CallSettings) -> _Work:
         elif models[0].is_three_way:
             work.calls = models[0].calls
     if given or settings.rule == "keep":
+        work.threshold = decide.on_grid(work.threshold)
         work.how.append(f"threshold {work.threshold:.4f}")
     return work
 
@@ -381,8 +382,9 @@ def _vote(models: Sequence[_Model], settings: CallSettings) -> _Work:
             "a vote has a threshold for each model; choose them for each table by itself and give "
             "them, or average"
         )
-    cuts = list(given or [model.threshold for model in models])
-    score = decide.vote_margin(np.stack([model.scores for model in models]), cuts, settings.needed)
+    cuts = [decide.on_grid(cut) for cut in given or [model.threshold for model in models]]
+    scores = decide.rounded(np.stack([model.scores for model in models]))
+    score = decide.rounded(decide.vote_margin(scores, cuts, settings.needed))
     named = ", ".join(
         f"{cut:.4f} ({model.path.parent.name})" for cut, model in zip(cuts, models, strict=True)
     )

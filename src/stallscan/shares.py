@@ -6,6 +6,7 @@ interval holds the truth (benchmarks/rates_coverage.py) runs the very code that 
 scipy is imported where it is needed: prediction, which imports this module, does without.
 """
 
+from fractions import Fraction
 from math import comb
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -39,6 +40,14 @@ class Share(NamedTuple):
     value: Any
     low: Any
     high: Any
+
+
+def portion(share: float, count: int) -> Fraction:
+    """Compute a share of a count exactly, the share taken as it is written: 0.29 of 100 is 29.
+
+    In binary 0.29 * 100 is 28.999999999999996, and its whole part 28.
+    """
+    return Fraction(repr(float(share))) * count
 
 
 def exactly(value: float) -> Share:
