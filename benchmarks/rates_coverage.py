@@ -42,7 +42,7 @@ NOMINAL = (0.93, 0.97)
 LEAST = 0.94
 # How many ways to make the interval of a group, and of a difference, were compared before these
 # were taken, the former ones among them.
-CANDIDATES = (30, 8)
+CANDIDATES = (30, 9)
 
 
 class Truth(NamedTuple):

@@ -48,7 +48,7 @@ class CallSettings(Settings):
     """
 
     combine: Literal["vote", "average"] = "average"
-    needed: int = Field(default=2, ge=1)
+    needed: int = 2
     weights: tuple[float, ...] = ()
     thresholds: tuple[float, ...] = ()
     prevalence: float | Literal["estimate"] | None = None
@@ -210,6 +210,10 @@ def decide_anew(
     )
     if not usable.any():
         raise InputError(f"{paths[0]}: no recording has a score in every table, nothing to call")
+    if settings.combine == "vote":
+        decide.check_vote(settings.needed, len(paths))
+        if settings.weights:
+            raise InputError("weights are for an average; a vote has none, leave out --weights")
     models = [
         _Model.of(path, table[usable], run, calibrated_at)
         for path, table, run in zip(paths, aligned, runs, strict=True)
@@ -219,7 +223,12 @@ def decide_anew(
         models = [model.at(share) for model in models]
     work = _vote(models, settings) if _is_vote(models, settings) else _average(models, settings)
     names = first["filename"][usable]
-    known = None if labels is None else _labelled(labels, names)
+    known = None if labels is None else _labelled(labels, first["filename"])[usable]
+    if known is not None and not (known >= 0).any():
+        raise InputError(
+            f"{labels}: none of its recordings has a score in {paths[0]}, so they choose nothing; "
+            "label some that have one"
+        )
     if settings.rule != "keep" and not settings.thresholds:
         _choose(work, settings, known, share)
         if known is not None and settings.rule != "load":
@@ -469,8 +478,11 @@ def _labelled(labels: str | Path, names: "pd.Series[str]") -> NDArray[np.int64]:
     """Give the label of each recording, -1 where there is none."""
     table = tables.read_labels(labels)
     known = match(names, table["filename"]).map(table.set_index("filename")["stalled"])
-    if known.notna().sum() == 0:
-        raise InputError(f"{labels}: none of its recordings has a score among the predictions")
+    if known.isna().all():
+        raise InputError(
+            f"{labels}: has no filename in common with the predictions (the first are "
+            f"{table['filename'].iloc[0]} and {names.iloc[0]}); give the labels of these recordings"
+        )
     return np.asarray(known.fillna(-1), np.int64)
 
 

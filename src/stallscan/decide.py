@@ -54,8 +54,7 @@ class Calibration(Settings):
 
 def rounded(scores: ArrayLike) -> Floats:
     """Round scores to the digits that they are written with."""
-    values: Floats = np.round(np.asarray(scores, np.float64), DIGITS)
-    return values
+    return np.asarray(np.round(np.asarray(scores, np.float64), DIGITS), np.float64)
 
 
 def on_grid(threshold: float) -> float:
@@ -94,9 +93,16 @@ def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> C
     # Half a second, which prediction does without.
     from sklearn.linear_model import LogisticRegression
 
+    # Standardised, so that the same logits in another unit get the same penalty and the same scores.
+    middle, spread = float(logits.mean()), float(logits.std())
+    if not spread > 0:
+        return Calibration()
+    standardised = (logits - middle) / spread
     # Nearly no penalty: it only keeps perfectly separated logits from an infinite scale.
-    model = LogisticRegression(C=1e3).fit(logits.reshape(-1, 1), labels)
-    scale, bias = float(model.coef_[0, 0]), float(model.intercept_[0])
+    model = LogisticRegression(C=1e3, tol=1e-8, max_iter=1000)
+    model.fit(standardised.reshape(-1, 1), labels)
+    scale = float(model.coef_[0, 0]) / spread
+    bias = float(model.intercept_[0]) - scale * middle
     return Calibration(scale=scale, bias=bias) if scale > 0 else Calibration()
 
 
@@ -472,6 +478,15 @@ def _tolerance_limit(scores: Floats, share: float, confidence: float, kind: str)
     return float(np.sort(scores)[enough[-1]])
 
 
+def check_vote(needed: int, models: int) -> None:
+    """Raise InputError if a vote of so many models cannot need so many."""
+    if not 1 <= needed <= models:
+        raise InputError(
+            f"a vote of {models} models needs between 1 and {models} of them, not {needed}; change "
+            "--vote"
+        )
+
+
 def vote(calls: NDArray[np.bool_], needed: int) -> NDArray[np.bool_]:
     """Call stalled what at least so many models call stalled.
 
@@ -482,10 +497,7 @@ def vote(calls: NDArray[np.bool_], needed: int) -> NDArray[np.bool_]:
     needed : int
         1 to the number of models; published: 2 of 3 (FACTS 2).
     """
-    if not 1 <= needed <= len(calls):
-        raise InputError(
-            f"a vote needs between 1 and {len(calls)} of {len(calls)} models, not {needed}"
-        )
+    check_vote(needed, len(calls))
     return np.asarray(np.count_nonzero(calls, axis=0) >= needed)
 
 
