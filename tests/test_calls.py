@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import matthews_corrcoef
 
 from stallscan import calls, decide
@@ -78,6 +80,63 @@ def test_an_average_is_that_of_the_log_odds(models):
     expected = decide.average([SCORES["first"], SCORES["second"]])
     assert made.table["score"].to_numpy() == pytest.approx(expected)
     assert made.table["threshold"].unique() == pytest.approx([0.5])
+
+
+SETTINGS = st.one_of(
+    st.just({"rule": "keep"}),
+    st.floats(0, 1).map(lambda cut: {"thresholds": (cut,)}),
+    st.sampled_from(
+        [{"rule": "mcc"}, {"rule": "load", "load": 0.29}, {"rule": "specificity"}]
+        + [{"rule": "limits", "missed": 0.3, "false": 0.3, "confidence": 0.5}]
+    ),
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from([0.0, 1e-6, 0.25, 0.5, 0.5 + 1e-6, 0.9, 1 - 1e-6, 1.0]), min_size=8),
+    SETTINGS,
+    st.sampled_from([None, 0.001, 0.0457, 0.9]),
+    st.booleans(),
+)
+def test_memory_table_and_what_is_decided_again_agree(tmp_path, scores, how, prevalence, two):
+    names = [f"{index}.mp4" for index in range(len(scores))]
+    paths = [_write(tmp_path / "one", scores, names)]
+    if two:
+        paths.append(_write(tmp_path / "two", scores[::-1], names, threshold=0.1234567))
+    labels = tmp_path / "labels.csv"
+    known = np.arange(len(scores)) % 2
+    pd.DataFrame({"filename": names, "stalled": known}).to_csv(labels, index=False)
+    wanted = CallSettings(prevalence=prevalence, **how)
+    try:
+        made = calls.decide_anew(paths, wanted, labels)
+    except InputError as error:
+        assert "a score of 1" in str(error)
+        return
+    written = read_predictions(calls.write(made, tmp_path / "out"))
+    for name in ("score", "threshold", "call"):
+        assert written[name].tolist() == made.table[name].tolist()
+    again = calls.decide_anew([tmp_path / "out" / "predictions.csv"], CallSettings())
+    assert again.table["call"].tolist() == made.table["call"].tolist()
+    decided = written[written["call"] != "review"]
+    derived = np.where(decided["score"] >= decided["threshold"], "stalled", "flowing")
+    assert derived.tolist() == decided["call"].tolist()
+
+
+def test_a_load_that_ties_do_not_allow_calls_none_again(tmp_path):
+    path = _write(tmp_path / "run", [0.9999] * 3 + [0.2] * 17, [f"{n}.mp4" for n in range(20)])
+    made = calls.decide_anew([path], CallSettings(rule="load", load=0.05))
+    assert "stalled" not in set(made.table["call"])
+    again = calls.decide_anew([calls.write(made, tmp_path / "out")], CallSettings())
+    assert "stalled" not in set(again.table["call"])
+
+
+@pytest.mark.parametrize(("needed", "count"), [(0, 3), (-1, 3), (4, 3), (0, 1), (2, 1)])
+def test_a_vote_that_cannot_be_is_refused(models, needed, count):
+    with pytest.raises(InputError, match="--vote"):
+        calls.decide_anew(models[:count], CallSettings(combine="vote", needed=needed))
+    with pytest.raises(InputError, match="--weights"):
+        calls.decide_anew(models, CallSettings(combine="vote", weights=(1, 1, 1)))
 
 
 def test_another_threshold_changes_nothing_else(models):

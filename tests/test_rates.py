@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -529,6 +530,7 @@ def test_errors_of_other_calls_are_refused(tmp_path, changes, message):
         (lambda: correction.corrected(3, 2, PERFECT), "gives no rate"),
         (lambda: power.mice_needed(PERFECT, low=0), "expected shares above 0"),
         (lambda: power.mice_needed(PERFECT, vessels=0), "are no study"),
+        (lambda: power.mice_needed(PERFECT, spread=math.nan), "are no study"),
         (lambda: power.mice_needed(PERFECT, spread=20), "a spread of 20 is too wide"),
     ],
 )
@@ -585,6 +587,11 @@ def test_power_can_be_read():
     console = Console(width=120, file=io.StringIO())
     console.print(power.as_table([mine, perfect, published, hopeless]))
     assert "more than 100" in console.file.getvalue()
+
+
+@given(st.integers(0, 1000), st.integers(0, 5000))
+def test_a_portion_is_exact(permille, count):
+    assert shares.portion(permille / 1000, count) == Fraction(permille * count, 1000)
 
 
 def test_drawn_mice_have_the_spread():

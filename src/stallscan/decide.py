@@ -93,7 +93,7 @@ def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> C
     # Half a second, which prediction does without.
     from sklearn.linear_model import LogisticRegression
 
-    # Standardised, so that the same logits in another unit get the same penalty and the same scores.
+    # Standardised, so that the same logits in another unit get the same penalty and scores.
     middle, spread = float(logits.mean()), float(logits.std())
     if not spread > 0:
         return Calibration()
