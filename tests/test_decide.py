@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import norm
@@ -32,6 +32,7 @@ def test_separated_logits_give_a_finite_calibration():
     assert 0 < fitted.scale < 100
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.floats(1e-3, 1e3), st.floats(-5, 5), st.integers(0, 5))
 def test_the_calibration_does_not_depend_on_the_unit_of_the_logits(unit, shift, seed):
     rng = np.random.default_rng(seed)
@@ -146,6 +147,7 @@ def test_the_threshold_for_a_specificity():
 SCORES = st.lists(st.integers(0, 10**6).map(lambda step: step / 10**6), min_size=4, max_size=30)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1), st.floats(0, 1))
 def test_a_threshold_on_the_grid_keeps_the_calls_of_rounded_scores(scores, threshold):
     scores, cut = decide.rounded(scores), decide.on_grid(threshold)
@@ -154,6 +156,7 @@ def test_a_threshold_on_the_grid_keeps_the_calls_of_rounded_scores(scores, thres
     assert scores.tolist() == [float(f"{score:.6f}") for score in scores]
 
 
+@settings(deadline=None)
 @given(SCORES, st.integers(1, 99))
 def test_a_load_is_never_exceeded_and_used_as_far_as_ties_allow(scores, percent):
     scores = np.array(scores)
@@ -169,6 +172,7 @@ def test_a_load_is_never_exceeded_and_used_as_far_as_ties_allow(scores, percent)
     assert not below.size or np.count_nonzero(scores >= below.max()) > allowed
 
 
+@settings(deadline=None)
 @given(SCORES, st.integers(1, 999))
 def test_a_specificity_is_kept_and_not_exceeded_without_need(scores, permille):
     scores = np.array(scores)

@@ -254,6 +254,7 @@ def test_mice_that_agree_do_not_make_their_mean_certain():
     assert made.interval.high - made.interval.low == pytest.approx(0.0074, abs=3e-4)
 
 
+@settings(max_examples=50, deadline=None)
 @given(MICE_COUNTS, ERRORS)
 def test_a_group_is_never_narrower_than_independent_vessels(mice, errors):
     stalled, scored = zip(*mice, strict=True)
@@ -265,7 +266,7 @@ def test_a_group_is_never_narrower_than_independent_vessels(mice, errors):
     assert made.resolvable == (made.interval.low > 0)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(MICE_COUNTS, MICE_COUNTS, ERRORS)
 def test_a_difference_is_never_narrower_than_that_of_independent_vessels(first, second, errors):
     stalled, scored = zip(*(zip(*mice, strict=True) for mice in (first, second)), strict=True)

@@ -301,7 +301,7 @@ def _nothing_left(predictions: Path, rows: Rows) -> str:
     """Say why none of the labelled recordings can be measured on, with the count of each reason."""
     reasons = [f"{rows.chose:,} chose the threshold ({CHOSEN_NAME})"] if rows.chose else []
     reasons += [
-        f"{count:,} have no call ({status})"
+        f"{count:,} without a call ({status})"
         for status, count in rows.without_call_by_status.items()
     ]
     advice = (
