@@ -387,6 +387,20 @@ def test_the_last_stage_of_the_first_place_is_within_its_first():
     assert last["tier1"].all()
 
 
+@pytest.mark.parametrize("stalled", [2, 5, 7, 50])
+def test_a_limit_is_kept_exactly(stalled):
+    table = pd.DataFrame(
+        {
+            "filename": [f"{index:03}.mp4" for index in range(100)],
+            "stalled": np.arange(100) < stalled,
+        }
+    ).astype({"stalled": int})
+    for count in range(2, 101):
+        limited = catalog.limit(table, count, seed=0)
+        assert len(limited) == count
+        assert abs(limited["stalled"].sum() - count * stalled / 100) <= 1
+
+
 def test_a_limit_keeps_both_classes():
     limited = catalog.limit(_tiers(), 20, seed=0)
     assert len(limited) == 20

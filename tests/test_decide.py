@@ -1,5 +1,8 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit
 from scipy.stats import norm
 from sklearn.metrics import log_loss, matthews_corrcoef
 
@@ -27,6 +30,28 @@ def test_calibration_is_found_again():
 def test_separated_logits_give_a_finite_calibration():
     fitted = decide.fit_calibration(np.array([-3.0, -2.0, 2.0, 3.0]), np.array([0, 0, 1, 1]))
     assert 0 < fitted.scale < 100
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(1e-3, 1e3), st.floats(-5, 5), st.integers(0, 5))
+def test_the_calibration_does_not_depend_on_the_unit_of_the_logits(unit, shift, seed):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(60) % 3 == 0
+    logits = rng.normal(2.0 * labels, 1.0)
+    plain = decide.fit_calibration(logits, labels.astype(np.int64))
+    scaled = decide.fit_calibration(unit * (logits + shift), labels.astype(np.int64))
+    assert scaled.scale * unit == pytest.approx(plain.scale, rel=1e-4)
+    assert scaled.score(unit * (logits + shift)) == pytest.approx(plain.score(logits), abs=1e-4)
+
+
+def test_small_logits_are_calibrated():
+    # The maximum of the likelihood is known: the logits are log-odds in another unit.
+    rng = np.random.default_rng(0)
+    odds = rng.normal(-1, 2, 20_000)
+    labels = (rng.random(20_000) < expit(odds)).astype(np.int64)
+    fitted = decide.fit_calibration(odds / 1000, labels)
+    assert fitted.scale == pytest.approx(1000, rel=0.05)
+    assert decide.fit_calibration(np.zeros(4), np.array([0, 0, 1, 1])) == Calibration()
 
 
 def test_logits_that_order_the_wrong_way_are_left_alone():
@@ -117,6 +142,62 @@ def test_the_threshold_for_a_specificity():
     assert "label at least 1,000" in doubt
     with pytest.raises(InputError, match="of 2 labelled ones 2 are stalled"):
         decide.specificity_threshold(scores[:2], np.array([1, 1]), 0.9)
+
+
+SCORES = st.lists(st.integers(0, 10**6).map(lambda step: step / 10**6), min_size=4, max_size=30)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1), st.floats(0, 1))
+def test_a_threshold_on_the_grid_keeps_the_calls_of_rounded_scores(scores, threshold):
+    scores, cut = decide.rounded(scores), decide.on_grid(threshold)
+    assert ((scores >= threshold) == (scores >= cut)).all()
+    assert cut == float(f"{cut:.6f}") <= 1
+    assert scores.tolist() == [float(f"{score:.6f}") for score in scores]
+
+
+@settings(deadline=None)
+@given(SCORES, st.integers(1, 99))
+def test_a_load_is_never_exceeded_and_used_as_far_as_ties_allow(scores, percent):
+    scores = np.array(scores)
+    allowed = percent * len(scores) // 100
+    try:
+        threshold = decide.load_threshold(scores, percent / 100)
+    except InputError:
+        assert np.count_nonzero(scores == 1) > allowed
+        return
+    assert threshold == float(f"{threshold:.6f}") <= 1
+    assert np.count_nonzero(scores >= threshold) <= allowed
+    below = scores[scores < threshold]
+    assert not below.size or np.count_nonzero(scores >= below.max()) > allowed
+
+
+@settings(deadline=None)
+@given(SCORES, st.integers(1, 999))
+def test_a_specificity_is_kept_and_not_exceeded_without_need(scores, permille):
+    scores = np.array(scores)
+    labels = np.arange(len(scores)) % 2
+    flowing = scores[labels == 0]
+    allowed = len(flowing) - -(-permille * len(flowing) // 1000)
+    try:
+        threshold, _ = decide.specificity_threshold(scores, labels, permille / 1000)
+    except InputError:
+        assert np.count_nonzero(flowing == 1) > allowed
+        return
+    assert np.count_nonzero(flowing >= threshold) <= allowed
+    below = flowing[flowing < threshold]
+    assert not below.size or np.count_nonzero(flowing >= below.max()) > allowed
+
+
+def test_no_threshold_is_above_a_score_of_1():
+    sure = np.array([0.1, 1.0, 1.0, 1.0])
+    with pytest.raises(InputError, match="a score of 1"):
+        decide.load_threshold(sure, 0.5)
+    with pytest.raises(InputError, match="--specificity"):
+        decide.specificity_threshold(sure, np.array([1, 0, 0, 1]), 0.9)
+    assert decide.best_mcc_threshold(sure, np.array([1, 0, 0, 0])) <= 1
+    with pytest.raises(InputError, match="a score of 1"):
+        Limits.of(np.repeat([0.5, 1.0], 400), np.repeat([1, 0], 400), missed=0.05, false=0.01)
 
 
 def test_the_threshold_for_a_load():

@@ -62,7 +62,7 @@ def test_nothing_to_measure(tmp_path):
         evaluate.evaluate(*tables)
     failed = prediction("1.mp4", status="unreadable", score="", call="unscorable")
     tables = write_tables(tmp_path, [failed], [("1.mp4", 1)])
-    with pytest.raises(InputError, match="none of the 1 labelled recordings"):
+    with pytest.raises(InputError, match=r"1 without a call \(unreadable\)"):
         evaluate.evaluate(*tables)
 
 
@@ -196,5 +196,23 @@ def test_recordings_that_chose_the_threshold_are_left_out(tmp_path):
     assert (evaluation.rows.labelled, evaluation.rows.coverage) == (6, 1.0)
     assert any("2 recordings are left out" in note for note in present.notes(evaluation))
     labels.to_csv(tmp_path / "chosen_on.csv", index=False)
-    with pytest.raises(InputError, match="all of its labelled recordings chose the threshold"):
+    with pytest.raises(InputError, match="6 chose the threshold"):
         evaluate.evaluate(predictions, tmp_path / "labels.csv")
+    # Others have no call: each reason with its count, and none that is false.
+    table = pd.read_csv(predictions)
+    table.loc[0, ["call", "status"]] = "unscorable", "damaged"
+    table.loc[1, "call"] = "review"
+    table.to_csv(predictions, index=False)
+    labels.tail(4).to_csv(tmp_path / "chosen_on.csv", index=False)
+    reasons = r"4 chose the threshold.*1 without a call \(damaged\), 1 without a call \(review\)"
+    with pytest.raises(InputError, match=reasons):
+        evaluate.evaluate(predictions, tmp_path / "labels.csv")
+
+
+def test_a_breakdown_by_frames_needs_frames(tmp_path):
+    rows = [prediction(f"{index}.mp4") for index in range(4)]
+    known = [{"filename": f"{index}.mp4", "stalled": index % 2} for index in range(4)]
+    predictions = write_tables(tmp_path, rows, known)[0]
+    pd.read_csv(predictions).assign(frames="").to_csv(predictions, index=False)
+    with pytest.raises(InputError, match=r"how many frames.*--about"):
+        evaluate.evaluate(predictions, tmp_path / "labels.csv", by=["frames"])

@@ -2,11 +2,13 @@ import logging
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from stallscan import bundle, finetune, inputs, store, video
 from stallscan.errors import InputError
+from stallscan.metrics import Scored
 from tests import drawing
 
 
@@ -123,6 +125,28 @@ def test_another_share_held_out_is_refused_in_the_same_folder(tuned, recordings,
             learning_rate=1e-3,
             hold_out=0.5,
         )
+
+
+def test_both_sides_are_drawn_by_mouse(tuned, bundle_dir):
+    # In half of eight mice every call is right, in the others every one is wrong: by mouse the MCC
+    # may be anything, by recording it looks well known.
+    mice = np.repeat(np.arange(8), 20)
+    labels = np.tile([0, 0, 0, 0, 1], 32)
+    calls = np.where(mice % 2, labels, 1 - labels)
+    scored = Scored.check(labels, np.full(160, 0.5), calls)
+    model = bundle.load(bundle_dir)
+    by_mouse = finetune.measure(model, scored, mice).mcc_interval
+    by_recording = finetune.measure(model, scored).mcc_interval
+    assert by_mouse.high - by_mouse.low > 2 * (by_recording.high - by_recording.low)
+    run, comparison = tuned
+    held_out = pd.read_csv(run / "held_out.csv")
+    scored = Scored.check(
+        held_out["stalled"],
+        held_out["score_after"],
+        held_out["score_after"] >= bundle.load(run / "bundle").spec.threshold,
+    )
+    expected = finetune.measure(model, scored, held_out["mouse"].to_numpy()).mcc_interval
+    assert comparison.after.mcc_interval == expected
 
 
 def test_few_mice_say_nothing_about_a_gain(tuned):

@@ -173,6 +173,24 @@ def test_percent(share, text):
     assert metrics.percent(share) == text
 
 
+@settings(deadline=None)
+@given(st.integers(0, 1000))
+def test_a_score_at_the_edge_of_a_bin_is_in_the_upper_one(step):
+    score = step / 1000
+    (found,) = metrics.reliability(Scored.check([1], [score], [1]))
+    place = min(step // 100, 9)
+    assert (found.low, found.high) == (place / 10, (place + 1) / 10)
+    assert metrics.by_threshold(Scored.check([1, 0], [score, 0], [1, 0]))["recall"][step] == 1
+
+
+@settings(deadline=None)
+@given(st.integers(1, 999), st.integers(1, 3000))
+def test_false_alarms_are_counted_exactly(permille, flowing):
+    scored = Scored.check([1] + [0] * flowing, [0.5] * (flowing + 1), [1] * (flowing + 1))
+    found = metrics.sensitivity_at(scored, permille / 1000)
+    assert found.false_alarms == (1000 - permille) * flowing // 1000
+
+
 def test_hand_worked_reliability():
     labels = [0, 1, 0, 0, 1, 1]
     scores = [0.0, 0.05, 0.1, 0.12, 0.95, 1.0]

@@ -3,11 +3,12 @@
 import io
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
@@ -17,6 +18,7 @@ from stallscan.correction import PERFECT, PUBLISHED, Errors
 from stallscan.errors import InputError, TableError
 from stallscan.metrics import Confusion
 from stallscan.predictions import Left, read_predictions
+from stallscan.shares import Share
 from stallscan.tables import PREDICTION_COLUMNS
 
 COUNTED = Errors.counted(425, 500, 1986, 2000)  # 85 % and 99.3 %
@@ -194,14 +196,15 @@ def test_a_group_is_the_mean_of_its_mice():
     made = correction.corrected_mean([1, 50], [100, 1000], PERFECT)
     assert (made.naive, made.stalled, made.scored) == (pytest.approx(0.03), 51, 1100)
     assert made.interval.high > correction.corrected(51, 1100, PERFECT).interval.high
-    # Mice without a stall: the interval is that of all their recordings.
+    # Mice without a stall: exponential rates of this mean show none in 2.5 % of trials.
     none = correction.corrected_mean([0, 0, 0], [100, 100, 100], PERFECT)
-    assert none.interval == pytest.approx(shares.jeffreys(0, 300)[1:])
+    assert none.interval.low == 0
+    assert (1 + 100 * none.interval.high) ** -3 == pytest.approx(0.025)
     # With many mice with many stalls, it is the t interval.
     values = np.random.default_rng(0).normal(0.3, 0.02, 60)
     mean = shares.mean_of_mice(values, np.full(60, 10**6))
     expected = stats.t.interval(0.95, 59, values.mean(), stats.sem(values))
-    assert mean[1:] == pytest.approx(expected, abs=2e-5)
+    assert mean[1:] == pytest.approx(expected, abs=5e-5)
 
 
 def test_welch_and_permutation_are_those_of_scipy():
@@ -231,15 +234,85 @@ def test_the_errors_fall_out_of_the_test_but_not_of_the_effect():
         assert (one.interval.low > 0) == (one.welch_p < 0.05)
 
 
-@given(st.lists(st.integers(0, 20), min_size=6, max_size=6))
-def test_the_interval_leaves_0_out_where_p_is_below_5_percent(stalled):
-    groups = (stalled[:3], stalled[3:])
-    made = correction.compare(("a", "b"), groups, ([50] * 3, [60] * 3), COUNTED)
-    if made.interval is None:
-        assert "do not differ at all" in made.note
-    else:
-        excluded = made.interval.low > 0 or made.interval.high < 0
-        assert excluded == (made.welch_p < 0.05)
+MICE_COUNTS = st.lists(
+    st.integers(1, 2000).flatmap(lambda whole: st.tuples(st.integers(0, whole), st.just(whole))),
+    min_size=2,
+    max_size=9,
+)
+ERRORS = st.sampled_from([PERFECT, PUBLISHED, COUNTED, Errors.counted(6, 10, 18, 20)])
+
+
+def contains(outer, inner):
+    return outer.low <= inner.low + 1e-12 and inner.high <= outer.high + 1e-12
+
+
+def test_mice_that_agree_do_not_make_their_mean_certain():
+    made = correction.corrected_mean([10, 10, 11], [1000] * 3, PERFECT)
+    pooled = correction.corrected(31, 3000, PERFECT)
+    assert contains(made.interval, pooled.interval)
+    assert contains(made.naive_interval, pooled.naive_interval)
+    assert made.interval.high - made.interval.low == pytest.approx(0.0074, abs=3e-4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(MICE_COUNTS, ERRORS)
+def test_a_group_is_never_narrower_than_independent_vessels(mice, errors):
+    stalled, scored = zip(*mice, strict=True)
+    made = correction.corrected_mean(stalled, scored, errors)
+    pooled = correction.corrected(sum(stalled), sum(scored), errors)
+    assert contains(made.interval, pooled.interval)
+    assert contains(made.naive_interval, pooled.naive_interval)
+    assert made.interval.low <= made.estimate <= made.interval.high
+    assert made.resolvable == (made.interval.low > 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(MICE_COUNTS, MICE_COUNTS, ERRORS)
+def test_a_difference_is_never_narrower_than_that_of_independent_vessels(first, second, errors):
+    stalled, scored = zip(*(zip(*mice, strict=True) for mice in (first, second)), strict=True)
+    seen = tuple(np.divide(*counts) for counts in zip(stalled, scored, strict=True))
+    made, p_value = shares.corrected_difference_of_mice(
+        seen, scored, errors.found, errors.false_stalled
+    )
+    one, two = (
+        shares.jeffreys(sum(part), sum(all_)) for part, all_ in zip(stalled, scored, strict=True)
+    )
+    difference = two.value - one.value
+    ends = Share(
+        difference,
+        difference - np.hypot(two.value - two.low, one.high - one.value),
+        difference + np.hypot(two.high - two.value, one.value - one.low),
+    )
+    assert contains(made, shares.correct_difference(ends, errors.found, errors.false_stalled))
+    assert made.low <= made.value <= made.high
+    assert (made.low > 0 or made.high < 0) == (p_value < 0.05) or errors.stalled == 10
+    of_welch = shares.welch(*seen)
+    if np.isfinite(of_welch[0].low):
+        assert p_value >= of_welch[1]
+
+
+@pytest.mark.parametrize("mice", [2, 3, 5, 8])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_group_intervals_hold_the_truth(mice, spread):
+    # The whole grid is in benchmarks/rates_coverage.md: 94 % at least.
+    rng, trials, true = np.random.default_rng(0), 2000, 0.02
+    called = 0.007 + 0.843 * power.draw_mice(rng, true, spread, (trials, mice))
+    scored = np.resize([1000, 300, 700], mice)
+    seen = rng.binomial(scored, called) / scored
+    found = shares.jeffreys(rng.binomial(71, 0.85, trials), 71)
+    false = shares.jeffreys(rng.binomial(2000, 0.007, trials), 2000)
+    made = shares.corrected_mean_of_mice(seen, scored, found, false)
+    assert np.mean((made.low <= true) & (true <= made.high)) > 0.93
+
+
+def test_mice_that_do_not_differ_are_tested_as_vessels():
+    alike = correction.compare(("a", "b"), ([10] * 3, [20] * 3), ([1000] * 3,) * 2, PERFECT)
+    assert "do not differ" in alike.note
+    assert 0.001 < alike.welch_p < 0.02
+    assert alike.interval.low > 0
+    none = correction.compare(("a", "b"), ([0] * 3, [0] * 3), ([1000] * 3,) * 2, PERFECT)
+    assert none.welch_p == none.permutation_p == 1
+    assert none.interval.low < 0 < none.interval.high
 
 
 def test_swapped_groups_give_the_mirror_image():
@@ -458,6 +531,7 @@ def test_errors_of_other_calls_are_refused(tmp_path, changes, message):
         (lambda: correction.corrected(3, 2, PERFECT), "gives no rate"),
         (lambda: power.mice_needed(PERFECT, low=0), "expected shares above 0"),
         (lambda: power.mice_needed(PERFECT, vessels=0), "are no study"),
+        (lambda: power.mice_needed(PERFECT, spread=math.nan), "are no study"),
         (lambda: power.mice_needed(PERFECT, spread=20), "a spread of 20 is too wide"),
     ],
 )
@@ -514,6 +588,11 @@ def test_power_can_be_read():
     console = Console(width=120, file=io.StringIO())
     console.print(power.as_table([mine, perfect, published, hopeless]))
     assert "more than 100" in console.file.getvalue()
+
+
+@given(st.integers(0, 1000), st.integers(0, 5000))
+def test_a_portion_is_exact(permille, count):
+    assert shares.portion(permille / 1000, count) == Fraction(permille * count, 1000)
 
 
 def test_drawn_mice_have_the_spread():

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from stallscan import shares
 from stallscan.recipe import AugmentSettings
 
 # `drop` leaves so many frames: about as long as a segment in the plane is in focus (FACTS 5).
@@ -155,7 +156,7 @@ def _draw_offsets(frames: int, most_px: float, draws: _Draws) -> Tensor:
 def _drop(clip: Tensor, most_share: float, draws: _Draws) -> Tensor:
     """Leave out at least one frame, if the share and the fewest frames allow one."""
     frames = len(clip)
-    most = min(int(most_share * frames), frames - FEWEST_FRAMES)
+    most = min(math.floor(shares.portion(most_share, frames)), frames - FEWEST_FRAMES)
     if most < 1:
         return clip
     kept = frames - 1 - draws.choose(most)

@@ -248,6 +248,12 @@ def break_down(
         if column is None:
             if wanted is None:
                 continue
+            if name == FRAMES:
+                raise InputError(
+                    "no table says how many frames the recordings have (columns frames and "
+                    "num_frames are missing or empty); give one that does with --about, or leave "
+                    f"out --by {FRAMES}"
+                )
             raise InputError(_no_column(known, name, "--by"))
         values = column.loc[decided.index].replace("", NOT_SAID)
         count = values.nunique()

@@ -301,7 +301,9 @@ class Ensemble:
         if self.spec.is_vote:
             # Each member's score stays at its own prevalence, where its threshold is read, too.
             cuts = [
-                float(decide.shift(each.at(prevalence).spec.threshold, prevalence, own))
+                decide.on_grid(
+                    float(decide.shift(each.at(prevalence).spec.threshold, prevalence, own))
+                )
                 for each, own in ((each, each.spec.prevalence) for each in self.members)
             ]
             update: dict[str, Any] = {"thresholds": tuple(cuts)}

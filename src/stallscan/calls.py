@@ -48,7 +48,7 @@ class CallSettings(Settings):
     """
 
     combine: Literal["vote", "average"] = "average"
-    needed: int = Field(default=2, ge=1)
+    needed: int = 2
     weights: tuple[float, ...] = ()
     thresholds: tuple[float, ...] = ()
     prevalence: float | Literal["estimate"] | None = None
@@ -210,6 +210,10 @@ def decide_anew(
     )
     if not usable.any():
         raise InputError(f"{paths[0]}: no recording has a score in every table, nothing to call")
+    if settings.combine == "vote":
+        decide.check_vote(settings.needed, len(paths))
+        if settings.weights:
+            raise InputError("weights are for an average; a vote has none, leave out --weights")
     models = [
         _Model.of(path, table[usable], run, calibrated_at)
         for path, table, run in zip(paths, aligned, runs, strict=True)
@@ -219,7 +223,12 @@ def decide_anew(
         models = [model.at(share) for model in models]
     work = _vote(models, settings) if _is_vote(models, settings) else _average(models, settings)
     filenames = first["filename"][usable]
-    known = None if labels is None else _labelled(labels, filenames)
+    known = None if labels is None else _labelled(labels, first["filename"])[usable]
+    if known is not None and not (known >= 0).any():
+        raise InputError(
+            f"{labels}: none of its recordings has a score in {paths[0]}, so they choose nothing. "
+            "Label some that have one"
+        )
     if settings.rule != "keep" and not settings.thresholds:
         _choose(work, settings, known, share)
         if known is not None and settings.rule != "load":
@@ -368,10 +377,10 @@ def _average(models: Sequence[_Model], settings: CallSettings) -> _Work:
     if weights and len(weights) != len(models):
         raise InputError(f"{len(weights)} weights are given for {len(models)} tables")
     if len(models) == 1:
-        work = _Work(models[0].scores, np.nan)
+        work = _Work(decide.rounded(models[0].scores), np.nan)
     else:
         scores = decide.average([model.scores for model in models], weights or None)
-        work = _Work(scores, np.nan, how=[f"mean log-odds of {len(models)} models"])
+        work = _Work(decide.rounded(scores), np.nan, how=[f"mean log-odds of {len(models)} models"])
     if given:
         work.threshold = given[0]
     elif settings.rule == "keep":
@@ -382,6 +391,7 @@ def _average(models: Sequence[_Model], settings: CallSettings) -> _Work:
         elif models[0].is_three_way:
             work.calls = models[0].calls
     if given or settings.rule == "keep":
+        work.threshold = decide.on_grid(work.threshold)
         work.how.append(f"threshold {work.threshold:.4f}")
     return work
 
@@ -399,8 +409,9 @@ def _vote(models: Sequence[_Model], settings: CallSettings) -> _Work:
             "a vote has a threshold for each model; choose them for each table by itself and give "
             "them, or average"
         )
-    cuts = list(given or [model.threshold for model in models])
-    score = decide.vote_margin(np.stack([model.scores for model in models]), cuts, settings.needed)
+    cuts = [decide.on_grid(cut) for cut in given or [model.threshold for model in models]]
+    scores = decide.rounded(np.stack([model.scores for model in models]))
+    score = decide.rounded(decide.vote_margin(scores, cuts, settings.needed))
     named = ", ".join(
         f"{cut:.4f} ({model.path.parent.name})" for cut, model in zip(cuts, models, strict=True)
     )
@@ -488,7 +499,7 @@ def _labelled(labels: str | Path, filenames: "pd.Series[str]") -> NDArray[np.int
     known = match(filenames, table["filename"], labels).map(stalled)
     if known.notna().sum() == 0:
         raise InputError(
-            f"{labels}: none of its recordings has a score among the predictions "
+            f"{labels}: has no recording in common with the predictions "
             f"({names.contrast(filenames.tolist(), table['filename'].tolist())}); give the labels "
             "of these recordings"
         )

@@ -7,6 +7,7 @@ and draws only after sorting, so the order of rows in a file never changes a res
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -287,7 +288,13 @@ def limit(catalog: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """
     if len(catalog) <= count:
         return _sorted(catalog)
-    return split_stratified(catalog, count / len(catalog), seed)[1]
+    catalog = _sorted(catalog)
+    _check_classes(catalog, 2, "a split into two parts")
+    stalled = int((catalog["stalled"] == 1).sum())
+    # In whole numbers: rounding both classes by themselves may give one too many.
+    of_stalled = min(max(round(Fraction(count * stalled, len(catalog))), 1), stalled - 1)
+    wanted = {0: max(count - of_stalled, 1), 1: of_stalled}
+    return _draw(catalog, wanted, _generator(seed))[1]
 
 
 def split_stratified(catalog: pd.DataFrame, fraction: float, seed: int) -> Split:
@@ -323,10 +330,18 @@ def split_stratified(catalog: pd.DataFrame, fraction: float, seed: int) -> Split
     catalog = _sorted(catalog)
     _check_classes(catalog, 2, "a split into two parts")
     # By hand, because scikit-learn rounds so that a rare class may be left without a recording.
+    wanted = {
+        label: min(max(round(fraction * size), 1), size - 1)
+        for label, size in catalog["stalled"].value_counts().items()
+    }
+    return _draw(catalog, wanted, rng)
+
+
+def _draw(catalog: pd.DataFrame, wanted: dict[Any, int], rng: np.random.Generator) -> Split:
+    """Hold back so many recordings of each class."""
     held_out = np.zeros(len(catalog), dtype=bool)
-    for rows in catalog.groupby("stalled").indices.values():
-        count = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
-        held_out[rng.choice(rows, count, replace=False)] = True
+    for label, rows in catalog.groupby("stalled").indices.items():
+        held_out[rng.choice(rows, wanted[label], replace=False)] = True
     return _parts(catalog, held_out)
 
 

@@ -674,11 +674,11 @@ def decide(
     default = "mcc" if labels is not None or prevalence is not None else "keep"
     given = {
         "combine": "average" if vote is None else "vote",
-        "needed": vote or 1,
+        "needed": 1 if vote is None else vote,
         "weights": tuple(weights or ()),
         "thresholds": tuple(threshold or ()),
         "prevalence": prevalence,
-        "rule": rule or ("keep" if threshold or vote else default),
+        "rule": rule or ("keep" if threshold or vote is not None else default),
         "specificity": specificity,
         "load": load,
         "missed": missed,
@@ -797,7 +797,7 @@ def rate(
     vessels
         For the mice that a next study needs: recordings a mouse; as many as here if not given.
     spread
-        For the same: standard deviation of the log of the rate between mice.
+        For the same: standard deviation of the mice's true rates over their mean.
     """
     import statistics
 

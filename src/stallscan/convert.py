@@ -8,7 +8,7 @@ from torch import nn
 from stallscan import bundle as bundles
 from stallscan import files, nets, pretrained
 from stallscan.bundle import BundleSpec
-from stallscan.decide import Calibration
+from stallscan.decide import Calibration, on_grid
 from stallscan.errors import InputError
 from stallscan.recipe import Recipe
 from stallscan.templates import render
@@ -67,7 +67,7 @@ def import_weights(
         "net": recipe.net,
         # A sigmoid of the logit as it is: nothing is known that it could be calibrated with.
         "calibration": Calibration(),
-        "threshold": threshold,
+        "threshold": on_grid(threshold),
         "prevalence": prevalence,
         "frames": FRAMES,
         "simulated": False,

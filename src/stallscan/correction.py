@@ -171,13 +171,15 @@ class Rate:
     naive : float
         Share called stalled; for a group the mean over its mice.
     naive_interval : Interval or None
-        95 %, of Wilson; for a group as `shares.mean_of_mice`, None with a single mouse.
+        95 %, of Wilson; for a group as `shares.mean_of_mice`, None with a single mouse. That of
+        a group contains that of all its recordings at once, here and in `interval`.
     estimate : float
         Share truly stalled, clipped to 0..1.
     unclipped : float
         The same before it was clipped; of these, means are unbiased.
     interval : Interval or None
-        95 %, with the sampling error of sensitivity and specificity, as `shares.correct`.
+        95 %, with the sampling error of sensitivity and specificity, as `shares.correct`; for a
+        group as `shares.corrected_mean_of_mice`.
     lang_reiczigel : Interval or None
         95 % after Lang & Reiczigel (2014), for comparison; None for a group.
     resolvable : bool
@@ -208,10 +210,11 @@ class Comparison:
     difference : float
         Corrected rate of the second less that of the first, -1 to 1.
     interval : Interval or None
-        95 %: Welch's t interval over mice, with the sampling error of sensitivity and specificity.
-        It leaves 0 out exactly where `welch_p` is below 0.05.
+        95 %, as `shares.corrected_difference_of_mice`. It leaves 0 out exactly where `welch_p` is
+        below 0.05.
     welch_p, permutation_p : float or None
         Two-sided, one value a mouse. Sensitivity and specificity, shared by all mice, fall out.
+        The first is that of Welch's test, or of independent recordings where that is larger.
     note : str
         A sentence on what cannot be told; often empty.
     """
@@ -252,7 +255,9 @@ def corrected(stalled: int, scored: int, errors: Errors) -> Rate:
         errors.specificity,
         math.inf if errors.flowing is None else errors.flowing,
     )
-    made = _correct(shares.jeffreys(stalled, scored), stalled, scored, errors)
+    called = shares.jeffreys(stalled, scored)
+    result = shares.correct(called, errors.found, errors.false_stalled)
+    made = _rate(called, result, stalled, scored)
     return replace(made, naive_interval=_interval(naive), lang_reiczigel=_interval(published))
 
 
@@ -273,10 +278,12 @@ def corrected_mean(stalled: Sequence[int], scored: Sequence[int], errors: Errors
     """
     called = np.asarray(stalled, np.float64) / np.asarray(scored, np.float64)
     total, all_ = int(np.sum(stalled)), int(np.sum(scored))
-    if len(called) > 1:
-        return _correct(shares.mean_of_mice(called, scored), total, all_, errors)
-    one = corrected(total, all_, errors)
-    return replace(one, naive_interval=None, interval=None, lang_reiczigel=None)
+    pooled = corrected(total, all_, errors)
+    if len(called) == 1:
+        return replace(pooled, naive_interval=None, interval=None, lang_reiczigel=None)
+    naive = shares.mean_of_mice(called, scored, errors.false_stalled.value)
+    made = shares.corrected_mean_of_mice(called, scored, errors.found, errors.false_stalled)
+    return _rate(shares.around(naive, shares.wilson(total, all_)), made, total, all_)
 
 
 def resolves_from(scored: int, errors: Errors) -> float | None:
@@ -327,7 +334,8 @@ def compare(
     )
     mice = (len(first), len(second))
     gain = errors.sensitivity + errors.specificity - 1.0
-    made = Comparison(*names, mice, float((second.mean() - first.mean()) / gain))
+    difference = float(np.clip((second.mean() - first.mean()) / gain, -1.0, 1.0))
+    made = Comparison(*names, mice, difference)
     few = [name for name, count in zip(names, mice, strict=True) if count < 2]
     if few:
         who = f"group {few[0]} has" if len(few) == 1 else f"groups {few[0]} and {few[1]} have"
@@ -336,24 +344,27 @@ def compare(
             note=f"{names[1]} against {names[0]} is not tested: {who} one mouse, which cannot say "
             "how mice differ",
         )
-    difference, p = shares.welch(first, second)
-    if not np.isfinite(difference.low):
-        return replace(
-            made,
-            note=f"{names[1]} against {names[0]} is not tested: the mice within the groups do not "
-            "differ at all (no stalls?)",
+    effect, p = shares.corrected_difference_of_mice(
+        (first, second), scored, errors.found, errors.false_stalled
+    )
+    notes = []
+    if not (np.ptp(first) or np.ptp(second)):
+        notes.append(
+            f"the mice within {names[0]} and within {names[1]} do not differ at all, so interval "
+            "and p are those of independent vessels"
         )
-    effect = shares.correct_difference(difference, errors.found, errors.false_stalled)
     smallest = shares.smallest_permutation_p(*mice)
+    if smallest > 0.05:
+        notes.append(
+            f"with {mice[0]} and {mice[1]} mice the permutation test cannot give less than "
+            f"p = {smallest:.2g}"
+        )
     return replace(
         made,
         interval=_interval(effect, lowest=-1.0),
         welch_p=float(p),
         permutation_p=shares.permutation_p(first, second),
-        note=f"with {mice[0]} and {mice[1]} mice the permutation test cannot give less than "
-        f"p = {smallest:.2g}"
-        if smallest > 0.05
-        else "",
+        note="; ".join(notes),
     )
 
 
@@ -362,8 +373,7 @@ def say_measured(count: int | None, what: str) -> str:
     return "stated" if count is None else f"measured on {count:,} {what} recordings"
 
 
-def _correct(called: Share, stalled: int, scored: int, errors: Errors) -> Rate:
-    result = shares.correct(called, errors.found, errors.false_stalled)
+def _rate(called: Share, result: Share, stalled: int, scored: int) -> Rate:
     return Rate(
         stalled=stalled,
         scored=scored,

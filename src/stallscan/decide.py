@@ -17,6 +17,9 @@ from stallscan.settings import Settings
 Call = Literal["flowing", "stalled", "unscorable"]
 Floats = NDArray[np.float64]
 
+# Digits of scores and thresholds in tables. Calls are made with scores of so many, and thresholds
+# are chosen among them, so that a table gives the same calls as the memory it was written from.
+DIGITS = 6
 # A score nearer to 0 or 1 was rounded, or says more than any calibration can know.
 CERTAIN = 1e-6
 # chosen: an estimate of fewer stalled recordings, or with bounds further apart, is doubted
@@ -49,6 +52,31 @@ class Calibration(Settings):
         return Calibration(scale=self.scale, bias=self.bias + change)
 
 
+def rounded(scores: ArrayLike) -> Floats:
+    """Round scores to the digits that they are written with."""
+    return np.asarray(np.round(np.asarray(scores, np.float64), DIGITS), np.float64)
+
+
+def on_grid(threshold: float) -> float:
+    """Round a threshold up to the digits it is written with: no rounded score changes sides."""
+    steps = 10.0**DIGITS
+    nearest = float(np.rint(threshold * steps))
+    return (nearest + (nearest / steps < threshold)) / steps
+
+
+def _above(score: float, what: str) -> float:
+    """Give the lowest threshold above a rounded score; `what` says who has that score, if it is 1.
+
+    Raises
+    ------
+    InputError
+        If the score is 1: no threshold is above it.
+    """
+    if score >= 1:
+        raise InputError(f"{what} a score of 1, and no threshold is above it")
+    return round(score + 10.0**-DIGITS, DIGITS)
+
+
 def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Calibration:
     """Fit scale and bias by maximum likelihood on recordings that were not trained on.
 
@@ -65,9 +93,16 @@ def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> C
     # Half a second, which prediction does without.
     from sklearn.linear_model import LogisticRegression
 
+    # Standardised, so that the same logits in another unit get the same penalty and scores.
+    middle, spread = float(logits.mean()), float(logits.std())
+    if not spread > 0:
+        return Calibration()
+    standardised = (logits - middle) / spread
     # Nearly no penalty: it only keeps perfectly separated logits from an infinite scale.
-    model = LogisticRegression(C=1e3).fit(logits.reshape(-1, 1), labels)
-    scale, bias = float(model.coef_[0, 0]), float(model.intercept_[0])
+    model = LogisticRegression(C=1e3, tol=1e-8, max_iter=1000)
+    model.fit(standardised.reshape(-1, 1), labels)
+    scale = float(model.coef_[0, 0]) / spread
+    bias = float(model.intercept_[0]) - scale * middle
     return Calibration(scale=scale, bias=bias) if scale > 0 else Calibration()
 
 
@@ -177,7 +212,8 @@ class Cuts:
     Attributes
     ----------
     thresholds : ndarray
-        float (M,), ascending, from 0 (all are called stalled) to above the highest score.
+        float (M,), ascending, from 0 (all are called stalled) to above the highest score, unless
+        that is 1; with `DIGITS` digits.
     sensitivity, specificity : ndarray
         float (M,), of calling stalled what is at or above each.
     """
@@ -188,7 +224,7 @@ class Cuts:
 
     @classmethod
     def of(cls, scores: Floats, labels: NDArray[np.int64]) -> "Cuts":
-        """Cut in the middle between neighbouring scores.
+        """Cut in the middle between neighbouring scores, which are rounded first.
 
         Raises
         ------
@@ -201,14 +237,19 @@ class Cuts:
                 f"a threshold is chosen on stalled and on flowing recordings; of {len(labels)} "
                 f"labelled ones {int(stalled.sum())} are stalled: label some of the other kind"
             )
-        values, place = np.unique(scores, return_inverse=True)
-        above = (values[-1] + 1) / 2 if values[-1] < 1 else np.nextafter(1.0, 2.0)
-        thresholds = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2, [above]])
+        values, place = np.unique(rounded(scores), return_inverse=True)
+        middles = [0.0, *(values[1:] + values[:-1]) / 2, (values[-1] + 1) / 2]
+        thresholds = np.array([on_grid(middle) for middle in middles])
         below = [
             np.concatenate([[0.0], np.cumsum(np.bincount(place[part], minlength=len(values)))])
             for part in (stalled, ~stalled)
         ]
-        return cls(thresholds, 1 - below[0] / below[0][-1], below[1] / below[1][-1])
+        possible = slice(len(values) + (values[-1] < 1))
+        return cls(
+            thresholds[possible],
+            (1 - below[0] / below[0][-1])[possible],
+            (below[1] / below[1][-1])[possible],
+        )
 
 
 def best_mcc_threshold(
@@ -242,6 +283,11 @@ def specificity_threshold(
 ) -> tuple[float, str]:
     """Choose the lowest threshold at which so many of the flowing recordings are called so.
 
+    Raises
+    ------
+    InputError
+        If a class is missing, or so many flowing recordings have a score of 1 that there is none.
+
     Returns
     -------
     threshold : float
@@ -249,10 +295,17 @@ def specificity_threshold(
         Says so if the flowing recordings are too few to tell; otherwise empty.
     """
     cuts = Cuts.of(scores, labels)
-    first = int(np.argmax(cuts.specificity >= specificity - 1e-12))
     flowing = int(np.count_nonzero(labels == 0))
+    enough = np.rint(cuts.specificity * flowing) >= float(shares.portion(specificity, flowing))
+    if not enough.any():
+        raise InputError(
+            f"no threshold leaves a specificity of {specificity:.2%}: "
+            f"{np.count_nonzero(rounded(scores)[labels == 0] >= 1):,} of {flowing:,} flowing "
+            "recordings have a score of 1; check their labels, or ask for less with --specificity"
+        )
+    first = int(np.argmax(enough))
     doubt = ""
-    needed = math.ceil(round(1 / (1 - specificity), 6))
+    needed = math.ceil(1 / (1 - shares.portion(specificity, 1)))
     if flowing < needed:
         doubt = (
             f"{flowing:,} flowing recordings cannot show a specificity of {specificity:.2%}: one "
@@ -267,11 +320,23 @@ def load_threshold(scores: Floats, share: float) -> float:
 
     It needs no labels: it is for those who look at all that is called stalled, and have time for so
     many.
+
+    Raises
+    ------
+    InputError
+        If more than that share have a score of 1, which is at or above any threshold.
     """
+    scores = rounded(scores)
     values = np.unique(scores)
-    called = 1 - np.searchsorted(np.sort(scores), values) / len(scores)
-    within = values[called <= share]
-    return float(within[0]) if len(within) else float(np.nextafter(values[-1], 2.0))
+    called = len(scores) - np.searchsorted(np.sort(scores), values)
+    within = values[called <= math.floor(shares.portion(share, len(scores)))]
+    if len(within):
+        return float(within[0])
+    return _above(
+        float(values[-1]),
+        f"at most {share:.1%} of {len(scores):,} recordings are to be called stalled, but "
+        f"{called[-1]:,} have",
+    )
 
 
 def expected_mcc_threshold(scores: Floats, weights: Floats | None = None) -> float:
@@ -286,7 +351,7 @@ def expected_mcc_threshold(scores: Floats, weights: Floats | None = None) -> flo
     weights : ndarray, optional
         float (N,), how many recordings each stands for; one if not given.
     """
-    values, place = np.unique(scores, return_inverse=True)
+    values, place = np.unique(rounded(scores), return_inverse=True)
     counts = np.bincount(place, weights, minlength=len(values))
     stalled, flowing = values * counts, (1 - values) * counts
     found = np.cumsum(stalled[::-1])[::-1]
@@ -294,7 +359,7 @@ def expected_mcc_threshold(scores: Floats, weights: Floats | None = None) -> flo
     # The sums run from above: their first is the whole, and no rounding makes a rest negative.
     mcc = metrics.mcc_of_counts(found, false, false[0] - false, found[0] - found)
     best = int(np.argmax(mcc))
-    return float(values[best] if best == 0 else (values[best - 1] + values[best]) / 2)
+    return on_grid(float(values[best] if best == 0 else (values[best - 1] + values[best]) / 2))
 
 
 def threshold_at(scores: Floats, before: float, now: float) -> float:
@@ -370,14 +435,18 @@ class Limits:
         Raises
         ------
         InputError
-            If there are too few of a class to guarantee anything.
+            If there are too few of a class to guarantee anything, or the upper limit would be
+            above 1.
         """
+        scores = rounded(scores)
         low = _tolerance_limit(scores[labels == 1], missed, confidence, "stalled")
         high = -_tolerance_limit(-scores[labels == 0], false, confidence, "flowing")
         # A flowing recording at the limit itself is one of those that must not be called stalled.
-        high = float(np.nextafter(high, 2.0))
+        high = _above(
+            high, f"to call at most {false:.1%} of the flowing recordings stalled, too many have"
+        )
         # Where the classes are well apart the limits pass each other, and nothing is left between.
-        middle = (low + high) / 2
+        middle = on_grid((low + high) / 2)
         low, high = (low, high) if low < high else (middle, middle)
         return cls(low, high, missed, false, confidence)
 
@@ -397,15 +466,25 @@ def _tolerance_limit(scores: Floats, share: float, confidence: float, kind: str)
     ranks = np.arange(1, count + 1)
     # The share below the k-th lowest is at most `share` with this probability.
     certain = betainc(ranks, count + 1 - ranks, share) if count else ranks
-    enough = np.flatnonzero(certain >= confidence)
+    # What is exact on paper may be a hair less in binary.
+    enough = np.flatnonzero(certain >= confidence - 1e-12)
     if len(enough) == 0:
-        needed = int(np.ceil(np.log(1 - confidence) / np.log(1 - share)))
+        needed = math.ceil(math.log1p(-confidence) / math.log1p(-share) - 1e-9)
         raise InputError(
             f"{count} {kind} recordings are too few to guarantee, with {confidence:.0%} "
             f"confidence, that no more than {share:.1%} of them are called wrongly; label at least "
             f"{needed:,}, or allow more errors"
         )
     return float(np.sort(scores)[enough[-1]])
+
+
+def check_vote(needed: int, models: int) -> None:
+    """Raise InputError if a vote of so many models cannot need so many."""
+    if not 1 <= needed <= models:
+        raise InputError(
+            f"a vote of {models} models needs between 1 and {models} of them, not {needed}; change "
+            "--vote"
+        )
 
 
 def vote(calls: NDArray[np.bool_], needed: int) -> NDArray[np.bool_]:
@@ -418,10 +497,7 @@ def vote(calls: NDArray[np.bool_], needed: int) -> NDArray[np.bool_]:
     needed : int
         1 to the number of models; published: 2 of 3 (FACTS 2).
     """
-    if not 1 <= needed <= len(calls):
-        raise InputError(
-            f"a vote needs between 1 and {len(calls)} of {len(calls)} models, not {needed}"
-        )
+    check_vote(needed, len(calls))
     return np.asarray(np.count_nonzero(calls, axis=0) >= needed)
 
 

@@ -192,7 +192,9 @@ class HeldOut:
 def _vote(
     base: dict[str, Any], members: Sequence[Bundle], settings: EnsembleSettings
 ) -> EnsembleSpec:
-    thresholds = settings.thresholds or tuple(one.spec.threshold for one in members)
+    thresholds = tuple(
+        map(decide.on_grid, settings.thresholds or (one.spec.threshold for one in members))
+    )
     if len(thresholds) != len(members):
         raise InputError(f"{len(thresholds)} thresholds are given for {len(members)} members")
     if settings.needed > len(members):
@@ -228,7 +230,7 @@ def _average(
         scores = calibration.score(held_out.mean(weights))
         threshold = decide.best_mcc_threshold(scores, held_out.labels)
     if settings.thresholds:
-        threshold = settings.thresholds[0]
+        threshold = decide.on_grid(settings.thresholds[0])
     if threshold is None:
         raise InputError(
             f"not every bundle has its {HELD_OUT_NAME} beside it, with stalled and flowing "
@@ -257,6 +259,7 @@ def _describe(spec: EnsembleSpec, members: Sequence[Bundle], held_out: HeldOut) 
             move = float(np.average(part.moves, weights=spec.weights))
             scores = spec.calibration.score(part.mean(spec.weights) - move)
         cut = spec.threshold
+        scores = decide.rounded(scores)
         scored = metrics.Scored.check(part.labels, scores, scores >= cut, (cut,))
         figures = metrics.measure(scored).as_json() | {"by_all": by_all}
         update["metrics"] = {"validation": figures}

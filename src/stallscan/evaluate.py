@@ -216,22 +216,14 @@ def evaluate(
             "give the labels of these recordings"
         )
     rows = _count_rows(table, label_table)
+    decided = _decided(table)
+    if decided.empty:
+        raise InputError(_nothing_left(predictions, rows))
     if rows.without_label.count and not partial:
         raise InputError(
             f"{labels}: {rows.without_label.count:,} of {rows.predictions:,} recordings in "
             f"{predictions} have no label here: {rows.without_label}; add their labels, "
             "or measure the others only, with --partial"
-        )
-    decided = _decided(table)
-    if rows.chose == len(labelled):
-        raise InputError(
-            f"{predictions}: all of its labelled recordings chose the threshold "
-            f"({CHOSEN_NAME} beside it), so there is none to measure it on; label more of them"
-        )
-    if decided.empty:
-        raise InputError(
-            f"{predictions}: none of the {len(labelled):,} labelled recordings is called flowing "
-            "or stalled, so there is nothing to measure; see the column reason"
         )
     scored = scored_of(decided)
     known = Known(table, raw, labels, [Path(path) for path in about])
@@ -306,6 +298,24 @@ def values_of(scored: Scored) -> dict[str, float | None]:
 
 def _decided(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["stalled"].notna() & table["call"].isin(DECIDED) & ~table["chose"]]
+
+
+def _nothing_left(predictions: Path, rows: Rows) -> str:
+    """Say why none of the labelled recordings can be measured on, with the count of each reason."""
+    reasons = [f"{rows.chose:,} chose the threshold ({CHOSEN_NAME})"] if rows.chose else []
+    reasons += [
+        f"{count:,} without a call ({status})"
+        for status, count in rows.without_call_by_status.items()
+    ]
+    advice = (
+        "label recordings that did not choose the threshold"
+        if rows.chose
+        else "see the column reason"
+    )
+    return (
+        f"{predictions}: of its {rows.labelled:,} labelled recordings none is left to measure on: "
+        f"{', '.join(reasons)}; {advice}"
+    )
 
 
 def _values(measured: Metrics, found: Sequence[SensitivityAt]) -> dict[str, float | None]:

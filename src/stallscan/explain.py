@@ -68,7 +68,7 @@ def explain(
             array = clip.to_input(prepared.clip.pixels, spec.net.mean, spec.net.std)
             with torch.inference_mode():
                 row = features.compute(torch.from_numpy(array)[None])
-                score = float(spec.calibration.score(float(net.score(row)[0])))
+                score = float(decide.rounded(spec.calibration.score(float(net.score(row)[0]))))
             stalled = decide.call(score, spec.threshold) == "stalled"
             words = features.explain(net, row[0].numpy(), stalled)
         yield Explanation(prepared.source.filename, words)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from stallscan import bundle as bundles
-from stallscan import clip, engine, exported, files, metrics, nets, runs, train
+from stallscan import clip, decide, engine, exported, files, metrics, nets, runs, train
 from stallscan.bundle import Bundle, BundleSpec
 from stallscan.errors import BundleError, InputError
 from stallscan.exported import Change, Export, Exports, Precision
@@ -330,7 +330,7 @@ def _change(bundle: Bundle, labelled: _Labelled, wanted: Floats, logits: Floats)
     def measure(logits: Floats) -> metrics.Metrics:
         scores = bundle.spec.calibration.score(logits)
         return metrics.measure(
-            Scored.check(labelled.labels, scores, scores >= threshold, (threshold,))
+            Scored.check(labelled.labels, scores, decide.rounded(scores) >= threshold, (threshold,))
         )
 
     before, now = measure(wanted), measure(logits)

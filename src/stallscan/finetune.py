@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from stallscan import bootstrap, decide, files, groups, metrics, names, store, text, train, video
 from stallscan import bundle as bundles
@@ -46,7 +47,7 @@ class Side:
     measured : Metrics
         At its own threshold.
     mcc_interval : Interval or None
-        95 %; None where a class is missing.
+        95 %, drawn by group where there is one; None where too many draws lack a class.
     """
 
     bundle: str
@@ -207,11 +208,12 @@ def _fine_tune(
     held_out = held_out.assign(score_before=scored[0].scores, score_after=scored[1].scores)
     files.write_text(run / "held_out.csv", held_out.to_csv(index=False))
     mice = held_out[group].to_numpy() if group else np.arange(len(held_out))
-    gain = bootstrap.mcc_gain(scored[0], scored[1], mice if group else None)
+    drawn_by = mice if group else None
+    gain = bootstrap.mcc_gain(scored[0], scored[1], drawn_by)
     comparison = Comparison(
         folder=run,
-        before=_measure(before, scored[0]),
-        after=_measure(after, scored[1]),
+        before=measure(before, scored[0], drawn_by),
+        after=measure(after, scored[1], drawn_by),
         gain=gain,
         group=group,
         groups=len(set(mice.tolist())),
@@ -242,6 +244,28 @@ def make_recipe(start: Bundle, group: str, epochs: int, learning_rate: float, se
         "seed": seed,
     }
     return Recipe.parse(content, "fine-tuning")
+
+
+def measure(model: Bundle, scored: Scored, groups: NDArray[np.generic] | None = None) -> Side:
+    """Measure one side of the comparison.
+
+    Parameters
+    ----------
+    model : Bundle
+        Whose calls they are.
+    scored : Scored
+        (N,), the recordings held out.
+    groups : ndarray, optional
+        (N,): recordings with the same value are drawn together for the interval.
+    """
+    measured = metrics.measure(scored)
+    rates = (
+        bootstrap.smoothed_rates(measured.confusion)
+        if groups is None
+        else bootstrap.group_rates(scored, groups)
+    )
+    draws = bootstrap.of_rates(rates, measured.prevalence)["mcc"]
+    return Side(model.label, measured, bootstrap.interval(draws))
 
 
 def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
@@ -338,16 +362,10 @@ def _are_simulated(recordings: Sequence[str | Path]) -> bool:
 def _score(model: Bundle, clips: Store, rows: pd.DataFrame) -> Scored:
     engine = TorchEngine(model)
     logits = [engine.logit(clips.read(name)) for name in rows["filename"]]
-    scores = model.spec.calibration.score(logits)
+    scores = decide.rounded(model.spec.calibration.score(logits))
     threshold = model.spec.threshold
     calls = [decide.call(score, threshold) == "stalled" for score in scores]
     return Scored.check(rows["stalled"].to_numpy(), scores, calls, (threshold,))
-
-
-def _measure(model: Bundle, scored: Scored) -> Side:
-    measured = metrics.measure(scored)
-    interval = bootstrap.mcc_interval(measured.confusion, measured.prevalence)
-    return Side(model.label, measured, interval)
 
 
 def _say(value: float | None) -> str:

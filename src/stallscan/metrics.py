@@ -11,6 +11,7 @@ scikit-learn takes half a second to import and is imported where it is needed: p
 imports this module, does without.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -30,10 +31,11 @@ PREVALENCES = (0.09, 0.046, 0.02, 0.01, 0.003)
 SPECIFICITIES = (0.993, 0.999)
 
 # Ten bins of equal width: enough to see a bend, few enough to hold recordings.
-RELIABILITY_EDGES = np.linspace(0.0, 1.0, 11)
+# Divided, because linspace gives 0.30000000000000004 for 0.3, which then lies below its own bin.
+RELIABILITY_EDGES = np.arange(11) / 10
 
 # Thresholds 0, 0.001, ... 1: finer than a plot can show.
-GRID = np.linspace(0.0, 1.0, 1001)
+GRID = np.arange(1001) / 1000
 
 # How many wrong rows a message names before it says "and N more".
 ROWS_NAMED = 5
@@ -290,8 +292,7 @@ def sensitivity_at(scored: Scored, specificity: float) -> SensitivityAt:
         Above 0, at most 1.
     """
     stalled, flowing = scored.scores[scored.labels], scored.scores[~scored.labels]
-    # 1 - 0.999 times 1,000 is a hair below 1 in binary.
-    allowed = int(np.floor((1.0 - specificity) * len(flowing) + 1e-9))
+    allowed = len(flowing) - math.ceil(shares.portion(specificity, len(flowing)))
     if not len(stalled) or not len(flowing):
         return SensitivityAt(specificity, None, None, allowed)
     highest_not_allowed = np.sort(flowing)[-(allowed + 1)]

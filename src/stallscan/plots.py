@@ -57,7 +57,7 @@ STYLE: dict[Any, Any] = {
 SIZE_INCHES = (5.2, 4.0)
 DPI = 200
 
-BINS = np.linspace(0.0, 1.0, 41)
+BINS = np.arange(41) / 40
 # Counts are drawn on a logarithmic scale where the fullest bin would make the others invisible.
 LOG_RATIO = 200
 # A curve of more points than this is thinned: no eye and no screen resolves them.

@@ -102,7 +102,8 @@ def mice_needed(
     """
     if not (0 < low < 1 and 0 < high < 1):
         raise InputError(f"rates of {low:g} and {high:g}: expected shares above 0 and below 1")
-    if vessels < 1 or spread < 0:
+    # NaN fails every comparison, so it must be this way round.
+    if vessels < 1 or not 0 <= spread < np.inf:
         raise InputError(f"{vessels} vessels a mouse with a spread of {spread:g} are no study")
     gain = errors.sensitivity + errors.specificity - 1.0
     rng = np.random.default_rng(POWER_SEED)

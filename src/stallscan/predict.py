@@ -272,7 +272,7 @@ def _row(
         ),
         "score": score,
         "call": call,
-        "threshold": f"{spec.threshold:.6f}",
+        "threshold": f"{decide.on_grid(spec.threshold):.{decide.DIGITS}f}",
         "bundle": model.label,
     }
 

@@ -202,9 +202,11 @@ def rate(
             "give the groups of these recordings"
         )
     if not table["call"].isin(DECIDED).any():
+        counts = table["call"].value_counts()
         raise InputError(
             f"{calls}: none of the {len(table):,} recordings in {groups} is called flowing or "
-            "stalled, so there is no rate; see the column reason"
+            f"stalled ({', '.join(f'{count:,} {call}' for call, count in counts.items())}), so "
+            "there is no rate; see the column reason"
         )
     _refuse_other_calls(calls, table[table["call"].isin(DECIDED)], errors)
     if "group" not in table:

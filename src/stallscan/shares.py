@@ -6,6 +6,7 @@ interval holds the truth (benchmarks/rates_coverage.py) runs the very code that 
 scipy is imported where it is needed: prediction, which imports this module, does without.
 """
 
+from fractions import Fraction
 from math import comb
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ Z = NormalDist().inv_cdf(TAILS[1])
 # Every way to part the mice is tried up to so many (9 against 9 mice); chosen.
 MOST_SPLITS = 50_000
 PERMUTATION_SEED = 0
+# By how much the variance between mice is enlarged at most. Chosen among 30 intervals, see
+# benchmarks/rates_coverage.md; without a bound a single mouse with stalls would tell nothing.
+MOST_SPREAD_GAIN = 3.0
 
 
 class Share(NamedTuple):
@@ -36,6 +40,14 @@ class Share(NamedTuple):
     value: Any
     low: Any
     high: Any
+
+
+def portion(share: float, count: int) -> Fraction:
+    """Compute a share of a count exactly, the share taken as it is written: 0.29 of 100 is 29.
+
+    In binary 0.29 * 100 is 28.999999999999996, and its whole part 28.
+    """
+    return Fraction(repr(float(share))) * count
 
 
 def exactly(value: float) -> Share:
@@ -81,14 +93,42 @@ def jeffreys(part: ArrayLike, whole: ArrayLike) -> Share:
     )
 
 
-def mean_of_mice(shares: ArrayLike, scored: ArrayLike) -> Share:
+def clopper_pearson(part: ArrayLike, whole: ArrayLike) -> Share:
+    """Share with the interval of Clopper & Pearson (1934).
+
+    Parameters
+    ----------
+    part, whole : float or ndarray
+        Counts, or effective ones; whole above 0.
+    """
+    from scipy.special import betaincinv
+
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    rest = np.maximum(whole - part, 0.0)
+    none, all_ = part <= 0, rest <= 0
+    low = betaincinv(np.where(none, 1.0, part), rest + 1.0, TAILS[0])
+    high = betaincinv(part + 1.0, np.where(all_, 1.0, rest), TAILS[1])
+    return Share(part / whole, np.where(none, 0.0, low)[()], np.where(all_, 1.0, high)[()])
+
+
+def around(share: Share, other: Share) -> Share:
+    """Widen the interval of a share until it contains the interval of another."""
+    return Share(share.value, np.minimum(share.low, other.low), np.maximum(share.high, other.high))
+
+
+def mean_of_mice(shares: ArrayLike, scored: ArrayLike, false_stalled: Any = 0.0) -> Share:
     """Mean over mice, every mouse counting the same, with an interval for the mice to come.
 
-    The spread between mice (of which the chance of counting is a part) is turned into the number
-    of independent recordings that would leave the same spread, made smaller for the few mice it is
-    estimated from, and that number goes into the interval of Jeffreys: Korn & Graubard (1998), with
-    Jeffreys for Clopper & Pearson. A plain t interval is symmetric, and lies too low where a mouse
-    has a stall or two.
+    The variance of the mean, estimated from the spread between mice (which contains the chance of
+    counting), is turned into an effective number of independent recordings, reduced for the few
+    mice that it is estimated from, and used in the interval of Clopper & Pearson: Korn & Graubard
+    (1998). Two things are added. That number is never above what independent recordings give, so
+    mice that happen to agree do not make the mean certain. And where mice differ as much as their
+    mean, the variance is multiplied by up to `MOST_SPREAD_GAIN`, because then few mice show too
+    small a spread about too small a mean.
+
+    If no mouse has a stall, the upper limit is the mean at which mice with exponentially
+    distributed rates (standard deviation equal to the mean) show none in 2.5 % of trials.
 
     Parameters
     ----------
@@ -96,6 +136,9 @@ def mean_of_mice(shares: ArrayLike, scored: ArrayLike) -> Share:
         (..., M): share of each mouse, 0 to 1; at least two mice.
     scored : ndarray
         (..., M): recordings of each, at least 1.
+    false_stalled : float or ndarray
+        (...): share of the flowing called stalled. It is the same in all mice, so the spread is
+        compared with what is above it.
     """
     from scipy.special import stdtrit
 
@@ -103,14 +146,50 @@ def mean_of_mice(shares: ArrayLike, scored: ArrayLike) -> Share:
     mice = shares.shape[-1]
     mean = shares.mean(axis=-1)
     variance = shares.var(axis=-1, ddof=1) / mice
+    # Independent recordings that would leave the variance which counting alone does.
+    alike = mice / np.broadcast_to(1.0 / scored, shares.shape).mean(axis=-1)
+    between = np.maximum(variance - mean * (1.0 - mean) / alike, 0.0)
+    spread = np.minimum(between / np.maximum(mean - false_stalled, 1e-9) ** 2, 1.0 - 1e-9)
+    gain = np.minimum((1.0 - spread) ** -2, MOST_SPREAD_GAIN)
     few = (Z / stdtrit(mice - 1, TAILS[1])) ** 2
-    # Mice that are all alike (none has a stall, say) do not make the mean certain.
-    alike = np.broadcast_to(scored, shares.shape).sum(axis=-1)
-    independent = np.divide(
-        mean * (1.0 - mean) * few, variance, out=np.array(alike), where=variance > 1e-15
+    independent = np.minimum(
+        np.divide(
+            *(mean * (1.0 - mean) * few, variance * gain),
+            out=np.array(alike),
+            where=variance > 1e-15,
+        ),
+        alike,
     )
-    interval = jeffreys(mean * independent, independent)
-    return Share(mean, interval.low, interval.high)
+    interval = clopper_pearson(mean * independent, independent)
+    none = np.minimum((TAILS[0] ** (-1.0 / mice) - 1.0) * mice / alike, 1.0)
+    return Share(
+        mean,
+        np.where(mean >= 1, np.minimum(interval.low, 1.0 - none), interval.low)[()],
+        np.where(mean <= 0, np.maximum(interval.high, none), interval.high)[()],
+    )
+
+
+def corrected_mean_of_mice(
+    shares: ArrayLike, scored: ArrayLike, sensitivity: Share, false_stalled: Share
+) -> Share:
+    """Correct the mean over mice; the interval contains that of all recordings at once.
+
+    Parameters
+    ----------
+    shares, scored : ndarray
+        (..., M) each, as for `mean_of_mice`.
+    sensitivity, false_stalled : Share
+        As for `correct`.
+    """
+    called = mean_of_mice(shares, scored, false_stalled.value)
+    pooled = correct(pool(shares, scored), sensitivity, false_stalled)
+    return around(correct(called, sensitivity, false_stalled), pooled)
+
+
+def pool(shares: ArrayLike, scored: ArrayLike) -> Share:
+    """Share of the recordings of all mice as if they were independent: (..., M) to (...)."""
+    scored = np.asarray(scored, np.float64)
+    return jeffreys((np.asarray(shares, np.float64) * scored).sum(axis=-1), scored.sum(axis=-1))
 
 
 def correct(called: Share, sensitivity: Share, false_stalled: Share) -> Share:
@@ -280,6 +359,72 @@ def welch_of_moments(
     half = stdtrit(freedom, TAILS[1]) * error
     p = 2.0 * stdtr(freedom, -np.abs(difference) / error)
     return Share(difference, difference - half, difference + half), p
+
+
+def corrected_difference_of_mice(
+    shares: tuple[ArrayLike, ArrayLike],
+    scored: tuple[ArrayLike, ArrayLike],
+    sensitivity: Share,
+    false_stalled: Share,
+) -> tuple[Share, Any]:
+    """Corrected difference of the means of two groups of mice, and its two-sided p.
+
+    A limit between 0 and the difference is Welch's. The others are as far out as the intervals of
+    the two means, joined by MOVER, allow, because Welch's symmetric interval is too short on the
+    side of the long tail that rates have. The whole contains the interval of independent
+    recordings, and p is the larger of Welch's and theirs. p is below 0.05 exactly where 0 is
+    outside.
+
+    Parameters
+    ----------
+    shares, scored : tuple of ndarray
+        (..., M) for each group, as for `mean_of_mice`.
+    sensitivity, false_stalled : Share
+        As for `correct`; the same for both groups.
+
+    Returns
+    -------
+    Share
+        Second less first.
+    float or ndarray
+        p.
+    """
+    from scipy.special import ndtr
+
+    tested, p = welch(*shares)
+    # Without any spread the interval of Welch is infinite: then only the recordings tell.
+    told = np.isfinite(tested.low)
+    low, high = (np.where(told, limit, tested.value) for limit in tested[1:])
+    means = subtract(
+        *(
+            mean_of_mice(group, count, false_stalled.value)
+            for group, count in zip(shares, scored, strict=True)
+        )
+    )
+    pooled = subtract(*map(pool, shares, scored))
+    mice = Share(
+        tested.value,
+        np.where(low > 0, low, np.minimum(low, means.low))[()],
+        np.where(high < 0, high, np.maximum(high, means.high))[()],
+    )
+    difference, vessels = (
+        correct_difference(called, sensitivity, false_stalled) for called in (mice, pooled)
+    )
+    # The limit on the side of 0 lies Z standard errors from the difference.
+    side = np.where(tested.value < 0, -1.0, 1.0)
+    room = np.where(side < 0, pooled.high - pooled.value, pooled.value - pooled.low)
+    of_vessels = np.minimum(2.0 * ndtr(-Z * side * pooled.value / room), 1.0)
+    return around(difference, vessels), np.maximum(np.where(told, p, 0.0), of_vessels)[()]
+
+
+def subtract(first: Share, second: Share) -> Share:
+    """Second less first, the intervals joined by MOVER (Zou & Donner 2008)."""
+    value = second.value - first.value
+    return Share(
+        value,
+        value - np.hypot(second.value - second.low, first.high - first.value),
+        value + np.hypot(second.high - second.value, first.value - first.low),
+    )
 
 
 def permutation_p(first: ArrayLike, second: ArrayLike) -> float:

@@ -397,7 +397,7 @@ def _write_bundle(
     logits = _score_validation(net, recipe, parts)
     labels = parts.validation["stalled"].to_numpy(dtype=np.int64)
     calibration = decide.fit_calibration(logits, labels)
-    scores = calibration.score(logits)
+    scores = decide.rounded(calibration.score(logits))
     threshold = decide.best_mcc_threshold(scores, labels)
     scored = metrics.Scored.check(labels, scores, scores >= threshold, (threshold,))
     measured = metrics.measure(scored).as_json()
