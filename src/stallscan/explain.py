@@ -62,13 +62,15 @@ def explain(
     net.load_state_dict(model.weights)
     spec = model.spec
     for prepared in prepare.many(video.list_recordings(paths), [spec.view], processes):
-        if prepared.clip is None:
+        # As in prediction: some recordings have a clip, and are not called all the same.
+        if prepared.clip is None or prepared.status != "ok":
             words = f"no call: {prepared.reason or prepared.status}"
         else:
             array = clip.to_input(prepared.clip.pixels, spec.net.mean, spec.net.std)
             with torch.inference_mode():
                 row = features.compute(torch.from_numpy(array)[None])
                 score = float(spec.calibration.score(float(net.score(row)[0])))
-            stalled = decide.call(score, spec.threshold) == "stalled"
+            # Rounded as prediction does, or the calls could differ.
+            stalled = decide.call(round(score, 6), spec.threshold) == "stalled"
             words = features.explain(net, row[0].numpy(), stalled)
         yield Explanation(prepared.source.filename, words)
