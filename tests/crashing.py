@@ -3,9 +3,10 @@
 import os
 import signal
 
-from stallscan import prepare
+from stallscan import cards, prepare
 
 whole = prepare.one
+whole_clip = cards.make_clip
 
 
 def one(source, views):
@@ -13,3 +14,10 @@ def one(source, views):
     if source.filename == "3.mp4":
         os.kill(os.getpid(), signal.SIGKILL)
     return whole(source, views)
+
+
+def make_clip(path, margin_px):
+    """What `cards.make_clip` does, but 3.mp4 kills the process."""
+    if path.name == "3.mp4":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole_clip(path, margin_px)

@@ -29,7 +29,9 @@ def _member(where, model, *, seed, names=None, calibration=None, threshold=0.5, 
     stalled = np.array([int(name.split(".")[0]) % 3 == 0 for name in names], int)
     logits = quality * (4 * stalled - 2) + random.normal(0, 2, len(names))
     calibration = calibration or decide.fit_calibration(logits, stalled)
-    weights = {name: tensor + 0.01 * seed for name, tensor in model.weights.items()}
+    # No two members have the same weights: their folders are called differently.
+    more = 0.01 * seed + 0.001 * int(where.name)
+    weights = {name: tensor + more for name, tensor in model.weights.items()}
     scores = calibration.score(logits)
     spec = model.spec.model_copy(
         update={
@@ -287,7 +289,8 @@ def test_members_of_different_prevalence_are_read_at_that_of_the_first(tmp_path,
     folders = []
     for number, prevalence in enumerate((0.3, 0.05)):
         spec = model.spec.model_copy(update={"prevalence": prevalence})
-        bundle.save(tmp_path / str(number), spec, model.weights, "# for tests\n")
+        weights = {name: tensor + number for name, tensor in model.weights.items()}
+        bundle.save(tmp_path / str(number), spec, weights, "# for tests\n")
         folders.append(tmp_path / str(number))
     spec = ensemble.join(folders, tmp_path / "out", EnsembleSettings(thresholds=(0.5,)))
     both = bundle.combine(spec, np.array([[0.3], [0.05]]))
@@ -334,8 +337,53 @@ def test_settings_that_do_not_go_together_are_refused(members, tmp_path, given, 
 def test_one_bundle_is_no_ensemble_and_a_member_is_not_overwritten(members, tmp_path):
     with pytest.raises(InputError, match="at least two bundles"):
         ensemble.join(members[:1], tmp_path / "out", EnsembleSettings())
-    with pytest.raises(InputError, match="holds one of the members"):
-        ensemble.join(members, members[0].parent, EnsembleSettings())
+    for out in (members[0].parent, members[0], members[1] / "joined"):
+        with pytest.raises(InputError, match="another folder with -o"):
+            ensemble.join(members, out, EnsembleSettings())
+    assert not (members[1] / "joined").exists()
+
+
+def test_a_net_that_is_given_twice_is_refused(members, tmp_path):
+    again = shutil.copytree(members[0], tmp_path / "again")
+    for twice in (again, members[0]):
+        with pytest.raises(InputError, match="same weights"):
+            ensemble.join([*members, twice], tmp_path / "out", EnsembleSettings())
+
+
+@pytest.mark.parametrize("name", ["x/../../../ESCAPED", "/tmp/ESCAPED", "..", "a\nb"])
+def test_a_name_never_leaves_the_folder(members, tmp_path, name):
+    """Neither the name of a member, nor that of the ensemble, nor those that it lists."""
+    with pytest.raises(SettingsError, match="name"):
+        EnsembleSettings.parse({"name": name}, "ensemble")
+    ensemble.join(members, tmp_path / "out", EnsembleSettings())
+    spec = json.loads((tmp_path / "out" / "bundle.json").read_text())
+    for changed in ({"name": name}, {"members": [name, *spec["members"][1:]]}):
+        (tmp_path / "out" / "bundle.json").write_text(json.dumps(spec | changed))
+        with pytest.raises(BundleError, match="name"):
+            bundle.load_any(tmp_path / "out")
+    spec = json.loads((members[0] / "bundle.json").read_text())
+    (members[0] / "bundle.json").write_text(json.dumps(spec | {"name": name}))
+    with pytest.raises(BundleError, match="name"):
+        ensemble.join(members, tmp_path / "new", EnsembleSettings())
+    assert not (tmp_path / "new").exists()
+
+
+def test_only_the_files_of_a_bundle_are_copied(members, tmp_path):
+    (members[0] / "notes.txt").write_text("private")
+    (members[0] / "openvino").mkdir()
+    (members[0] / "openvino" / "f32.xml").write_text("<net/>")
+    (members[0] / "openvino" / "run.sh").write_text("rm")
+    ensemble.join(members, tmp_path / "out", EnsembleSettings())
+    first = tmp_path / "out" / "members" / "1-net1"
+    assert {path.relative_to(first).as_posix() for path in first.rglob("*")} == {
+        *("README.md", "bundle.json", "weights.safetensors", "openvino", "openvino/f32.xml")
+    }
+    (tmp_path / "secret").write_text("key")
+    (members[0] / "README.md").unlink()
+    (members[0] / "README.md").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match="is a link"):
+        ensemble.join(members, tmp_path / "linked", EnsembleSettings())
+    assert not (tmp_path / "linked").exists()
 
 
 def test_labels_that_differ_between_members_are_an_error(members, tmp_path):

@@ -63,3 +63,11 @@ def test_a_net_that_sees_pixels_cannot_be_put_in_words(bundle_dir, tmp_path):
     drawing.write(tmp_path / "a.mp4", seed=0)
     with pytest.raises(BundleError, match="its net is stallnet"):
         next(explain.explain([tmp_path / "a.mp4"], bundle_dir))
+
+
+def test_what_prediction_does_not_call_is_not_explained(baseline, tmp_path):
+    """It has a clip and a score, but nobody could judge it."""
+    drawing.write_dark(tmp_path / "dark.mp4")
+    (said,) = explain.explain([tmp_path / "dark.mp4"], baseline, processes=0)
+    assert said.words.startswith("no call: ")
+    assert "called" not in said.words

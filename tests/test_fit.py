@@ -21,7 +21,7 @@ from stallscan.errors import InputError
 from stallscan.outline import OutlineSettings
 from stallscan.recipe import NetSettings
 from stallscan.video import Source
-from tests import drawing
+from tests import bomb, drawing
 
 STEPS = 20
 
@@ -404,3 +404,42 @@ def test_a_person_who_stops_it_is_told_so_and_can_go_on(clips, tmp_path, monkeyp
         patched.setattr(fit._Module, "training_step", interrupt)
         with pytest.raises(KeyboardInterrupt):
             fit.fit_stage(SmallNet(), settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
+
+
+@pytest.mark.parametrize("form", ["pickle", "torch, in a state dict"])
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_a_checkpoint_is_not_executed(clips, tmp_path, name, form):
+    stage = recipe.StageSettings(epochs=2, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), batch_size=8)
+    parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
+    bomb.write(tmp_path / "run" / name, form, tmp_path / "mark")
+    if name == "best.ckpt":
+        (tmp_path / "run" / "done").touch()
+    with pytest.raises(InputError, match=f"{name}: not readable as a checkpoint"):
+        fit.fit_stage(SmallNet(), settings, stage, parts, tmp_path / "h.csv", tmp_path / "run", 0)
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    "training",
+    [{}, {"schedule": "plateau"}, {"schedule": "cosine", "ema": 0.9}, {"patience": 2}],
+)
+def test_a_checkpoint_has_nothing_to_execute(clips, tmp_path, monkeypatch, training):
+    stage = recipe.StageSettings(epochs=3, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), batch_size=8, **training)
+    parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
+    step = fit._Module.training_step
+
+    def stop_at_last(module, batch, index):
+        if module.current_epoch == 1:
+            raise KeyboardInterrupt
+        return step(module, batch, index)
+
+    arguments = (settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(fit._Module, "training_step", stop_at_last)
+        with pytest.raises(KeyboardInterrupt):
+            fit.fit_stage(SmallNet(), *arguments)
+    assert torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "last.ckpt") == []
+    fit.fit_stage(SmallNet(), *arguments)
+    assert len(pd.read_csv(tmp_path / "h.csv")) == 3

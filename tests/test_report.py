@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 
 import cv2
@@ -11,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan import report, video
+from stallscan import bundle, cards, outline, predict, report, store, video
 from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.report import ReportSettings
 from stallscan.tables import PREDICTION_COLUMNS
+from tests import crashing
 
 THRESHOLD = 0.6
 # filename, status, score, call, label
@@ -28,6 +30,11 @@ ROWS = (
     ("bare.mp4", "no_outline", "", "unscorable", 0),
     ("sub/<b>&\"'.mp4", "unreadable", "", "unscorable", None),
 )
+
+
+def write(*words, **named):
+    """Write a report without other processes, which take a second to start."""
+    return report.write(*words, **{"processes": 0, **named})
 
 
 def draw_recording(outlined=True, frames=6, size=(96, 128)):
@@ -116,13 +123,13 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def plain(run):
-    written = report.write(run / "predictions.csv", run / "plain.html")
+    written = write(run / "predictions.csv", run / "plain.html")
     return written, Page(written.path)
 
 
 @pytest.fixture(scope="module")
 def labelled(run):
-    written = report.write(
+    written = write(
         run / "predictions.csv",
         run / "labelled.html",
         labels=run / "labels.csv",
@@ -133,7 +140,7 @@ def labelled(run):
 
 def test_cards_come_most_worth_a_look_first(plain):
     written, page = plain
-    assert written == (written.path, 8, 8, 1)
+    assert written == (written.path, 8, 8, 1, 0)
     assert page.names == [
         "stalled_high.mp4",
         "alarm.mp4",
@@ -201,7 +208,7 @@ def test_failed_recordings_say_why(plain):
 
 
 def test_most_cards(run, tmp_path):
-    written = report.write(
+    written = write(
         run / "predictions.csv", tmp_path / "few.html", settings=ReportSettings(max_cards=2)
     )
     page = Page(written.path)
@@ -215,17 +222,17 @@ def test_moved_recordings(run, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"paths": [str(tmp_path / "gone")]}))
     predictions = tmp_path / "predictions.csv"
     predictions.write_bytes((run / "predictions.csv").read_bytes())
-    written = report.write(predictions, tmp_path / "moved.html")
+    written = write(predictions, tmp_path / "moved.html")
     assert written.without_clip == 8
     assert "8 of these recordings were not found" in Page(written.path).text
 
-    found = report.write(predictions, tmp_path / "found.html", recordings=[run / "films"])
+    found = write(predictions, tmp_path / "found.html", recordings=[run / "films"])
     assert found.without_clip == 1
     # Named from another folder they are called films/...: found by base name.
-    found = report.write(predictions, tmp_path / "found.html", recordings=[run])
+    found = write(predictions, tmp_path / "found.html", recordings=[run])
     assert found.without_clip == 1
     with pytest.raises(InputError, match="no such file or folder"):
-        report.write(predictions, tmp_path / "x.html", recordings=[tmp_path / "gone"])
+        write(predictions, tmp_path / "x.html", recordings=[tmp_path / "gone"])
 
 
 @pytest.mark.parametrize("notes", [None, '{"paths": 3, "recordings": "x"}'])
@@ -233,33 +240,33 @@ def test_report_does_without_run_notes(run, tmp_path, notes):
     (tmp_path / "predictions.csv").write_bytes((run / "predictions.csv").read_bytes())
     if notes is not None:
         (tmp_path / "run.json").write_text(notes)
-    assert report.write(tmp_path / "predictions.csv", tmp_path / "x.html").without_clip == 8
+    assert write(tmp_path / "predictions.csv", tmp_path / "x.html").without_clip == 8
 
 
 def test_broken_run_notes_are_refused(run, tmp_path):
     (tmp_path / "predictions.csv").write_bytes((run / "predictions.csv").read_bytes())
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(InputError, match=r"run\.json: not readable .*; remove or restore it"):
-        report.write(tmp_path / "predictions.csv", tmp_path / "x.html")
+        write(tmp_path / "predictions.csv", tmp_path / "x.html")
 
 
 def test_unfinished_run_is_called_so(tmp_path):
     write_predictions(tmp_path / "predictions.csv", ROWS)
     (tmp_path / "run.json").write_text(json.dumps({"recordings": 1200, "finished": None}))
-    written = report.write(tmp_path / "predictions.csv", tmp_path / "x.html")
+    written = write(tmp_path / "predictions.csv", tmp_path / "x.html")
     assert "8 of 1,200 recordings have been scored so far" in Page(written.path).text
 
 
 def test_nothing_scored(tmp_path):
     write_predictions(tmp_path / "predictions.csv", ROWS[6:])
-    page = Page(report.write(tmp_path / "predictions.csv", tmp_path / "x.html").path)
+    page = Page(write(tmp_path / "predictions.csv", tmp_path / "x.html").path)
     assert not page.addresses
     assert "0 stalled (0 %)" in page.text
 
 
 def test_progress_counts_the_clips(run, tmp_path):
     seen = []
-    report.write(
+    write(
         run / "predictions.csv", tmp_path / "x.html", progress=lambda *counts: seen.append(counts)
     )
     assert seen == [(done, 8) for done in range(9)]
@@ -267,15 +274,15 @@ def test_progress_counts_the_clips(run, tmp_path):
 
 def test_bad_input(run, tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        report.write(tmp_path / "predictions.csv", tmp_path / "x.html")
+        write(tmp_path / "predictions.csv", tmp_path / "x.html")
     (tmp_path / "predictions.csv").write_text("filename,call\n1.mp4,flowing\n")
     with pytest.raises(TableError, match="is missing"):
-        report.write(tmp_path / "predictions.csv", tmp_path / "x.html")
+        write(tmp_path / "predictions.csv", tmp_path / "x.html")
     with pytest.raises(SettingsError, match="max_cards"):
         ReportSettings.parse({"max_cards": -1}, "command line")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
-        report.write(run / "predictions.csv", tmp_path / "file" / "x.html")
+        write(run / "predictions.csv", tmp_path / "file" / "x.html")
 
 
 def decode(clip, tmp_path):
@@ -287,8 +294,8 @@ def decode(clip, tmp_path):
 def test_clip_shows_the_outlined_region_with_its_margin(tmp_path):
     path = tmp_path / "film.mp4"
     video.write(path, draw_recording())
-    box = report.outline.find(video.read(path)).box
-    clip = report.make_clip(path, margin_px=5)
+    box = outline.find(video.read(path)).box
+    clip = cards.make_clip(path, margin_px=5)
     height = box.row1 - box.row0 + 10
     width = box.col1 - box.col0 + 10
     shape = decode(clip, tmp_path).shape
@@ -308,7 +315,7 @@ def test_clip_shows_the_outlined_region_with_its_margin(tmp_path):
 def test_clip_of_unusual_recordings(tmp_path, frames, size, expected):
     path = tmp_path / "film.npy"
     np.save(path, np.zeros((frames, *size), np.uint8))
-    clip = report.make_clip(path, margin_px=20)
+    clip = cards.make_clip(path, margin_px=20)
     assert decode(clip, tmp_path).shape == expected
     assert ("One frame in 3 is shown." in clip.note) == (frames == 900)
 
@@ -317,11 +324,11 @@ def test_frames_are_thinned_alike_when_they_are_not_held(tmp_path, monkeypatch):
     path = tmp_path / "film.mp4"
     video.write(path, draw_recording(frames=100))
     shown = []
-    monkeypatch.setattr(report, "CLIP_FRAMES", 15)
-    monkeypatch.setattr(report, "_as_video", lambda frames: shown.append(frames) or "data:")
-    held = report.make_clip(path, 20)
-    monkeypatch.setattr(report, "HOLD_BYTES", 1)
-    assert report.make_clip(path, 20) == held
+    monkeypatch.setattr(cards, "CLIP_FRAMES", 15)
+    monkeypatch.setattr(cards, "_as_video", lambda frames: shown.append(frames) or "data:")
+    held = cards.make_clip(path, 20)
+    monkeypatch.setattr(cards, "HOLD_BYTES", 1)
+    assert cards.make_clip(path, 20) == held
     assert len(shown[0]) == math.ceil(100 / 7)
     assert np.array_equal(*shown)
 
@@ -332,7 +339,83 @@ def test_real_recordings(real_dir, tmp_path):
         for source in video.list_recordings([real_dir / "clips"])
     ]
     predictions = write_predictions(tmp_path / "predictions.csv", rows)
-    written = report.write(predictions, tmp_path / "x.html", recordings=[real_dir / "clips"])
+    written = write(predictions, tmp_path / "x.html", recordings=[real_dir / "clips"])
     assert written.without_clip == 0
     assert "The whole field" not in Page(written.path).text
     assert written.path.stat().st_size < 2_000_000
+
+
+def test_a_file_that_crashes_the_decoder_is_a_card_without_a_clip(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "make_clip", crashing.make_clip)
+    rows = [(f"{number}.mp4", "ok", 0.5, "flowing", None) for number in range(6)]
+    predictions = write_predictions(tmp_path / "predictions.csv", rows)
+    for name, *_ in rows:
+        shutil.copy(run / "films" / "flowing_far.mp4", tmp_path / name)
+    written = write(predictions, tmp_path / "x.html", recordings=[tmp_path], processes=2)
+    page = Page(written.path)
+    assert page.names == [f"{number}.mp4" for number in range(6)]
+    assert (written.without_clip, written.moved, page.videos) == (1, 0, 5)
+    assert page.text.count("The decoder crashed on this file") == 1
+
+
+def test_a_store_shows_the_recordings_that_its_clips_are_of(run, bundle_dir, tmp_path):
+    films = tmp_path / "films"
+    films.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(run / "films" / "flowing_far.mp4", films / name)
+    view = bundle.load(bundle_dir).spec.view
+    store.build(tmp_path / "store", video.list_recordings([films]), *view, processes=0)
+    predict.predict([tmp_path / "store"], tmp_path / "out", bundle_dir, processes=0)
+    predictions = tmp_path / "out" / "predictions.csv"
+    assert write(predictions, tmp_path / "x.html").without_clip == 0
+    (films / "b.mp4").rename(tmp_path / "b.mp4")
+    written = write(predictions, tmp_path / "x.html")
+    assert (written.without_clip, written.moved) == (1, 1)
+    assert "1 not found" in str(written)
+    found = write(predictions, tmp_path / "x.html", recordings=[tmp_path / "b.mp4", films])
+    assert found.without_clip == 0
+
+
+def test_names_in_a_table_are_not_opened(run, tmp_path):
+    """A table may come from a stranger: only what the user names is looked at."""
+    shutil.copy(run / "films" / "flowing_far.mp4", tmp_path / "private.mp4")
+    (tmp_path / "films").mkdir()
+    shutil.copy(run / "films" / "flowing_far.mp4", tmp_path / "films" / "mine.mp4")
+    names = ["../private.mp4", str(tmp_path / "private.mp4"), "mine.mp4"]
+    rows = [(name, "ok", 0.5, "flowing", None) for name in names]
+    predictions = write_predictions(tmp_path / "predictions.csv", rows)
+    written = write(predictions, tmp_path / "x.html", recordings=[tmp_path / "films"])
+    assert (written.cards, written.moved) == (3, 2)
+
+
+def test_a_folder_is_no_name_for_a_page(run, tmp_path):
+    with pytest.raises(InputError, match=r"report\.html"):
+        write(run / "predictions.csv", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["</script><script>alert(1)</script>.mp4", "a: b%20 \u2028.mp4", "-x.mp4", "a\nb.mp4"]
+)
+def test_names_and_reasons_are_text(tmp_path, name):
+    rows = [(name, "unreadable", "", "unscorable", None)]
+    predictions = write_predictions(tmp_path / "predictions.csv", rows)
+    page = write(predictions, tmp_path / "x.html").path.read_text(encoding="utf-8")
+    assert page.count("<script>") == 1
+    assert "alert" not in page or "&lt;script&gt;alert" in page
+    assert "/data/" not in page
+
+
+@pytest.mark.parametrize(
+    ("reason", "name", "said"),
+    [
+        ("/a/b.mp4: no outline", "b.mp4", "No outline"),
+        ("/a: b/c.mp4: too short", "b/c.mp4", "Too short"),
+        ("b.mp4: bad", "x/b.mp4", "Bad"),
+        ("/a/xb.mp4: bad", "b.mp4", "/a/xb.mp4: bad"),
+        ("bad: worse", "b.mp4", "bad: worse"),
+        ("", "b.mp4", ""),
+    ],
+)
+def test_a_reason_begins_without_the_path(reason, name, said):
+    assert cards.without_path(reason, name) == said

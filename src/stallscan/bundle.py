@@ -30,7 +30,7 @@ from stallscan.errors import BundleError, InputError, SettingsError
 from stallscan.outline import OutlineSettings
 from stallscan.prepare import View
 from stallscan.recipe import NetSettings
-from stallscan.settings import Settings
+from stallscan.settings import Name, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,17 @@ CARD_NAME = "README.md"
 SHIPPED = Path(__file__).with_name("bundles")
 DEFAULT = "default"
 MEMBERS = "members"
+# Where `exported` keeps what is made for other engines.
+EXPORTS = "openvino"
+EXPORTS_NAME = "exports.json"
+# All files of a bundle that is no ensemble. What else lies in its folder is nobody's business.
+KNOWN_FILES = (
+    SPEC_NAME,
+    WEIGHTS_NAME,
+    CARD_NAME,
+    f"{EXPORTS}/{EXPORTS_NAME}",
+    *(f"{EXPORTS}/{name}.{end}" for name in ("f32", "bf16", "int8") for end in ("xml", "bin")),
+)
 # What of an ensemble's spec its calls follow from.
 DECIDES = {
     "members_sha256",
@@ -92,7 +103,7 @@ class BundleSpec(Settings):
     """
 
     format: Literal[1] = 1
-    name: str
+    name: Name
     outline: OutlineSettings
     clip: ClipSettings
     net: NetSettings
@@ -149,8 +160,8 @@ class EnsembleSpec(Settings):
 
     format: Literal[1] = 1
     kind: Literal["ensemble"] = "ensemble"
-    name: str
-    members: tuple[str, ...] = Field(min_length=1)
+    name: Name
+    members: tuple[Name, ...] = Field(min_length=1)
     members_sha256: tuple[str, ...]
     combine: Literal["average", "vote"] = "average"
     needed: int = Field(default=1, ge=1)
@@ -176,6 +187,8 @@ class EnsembleSpec(Settings):
         wanted = self.thresholds if self.is_vote else self.weights
         if len(self.members_sha256) != count or len(wanted) != count:
             raise ValueError(f"{count} members need a hash and a weight or threshold each")
+        if len({name.casefold() for name in self.members}) < count:
+            raise ValueError("two members have the same name")
         if self.is_vote and self.needed > count:
             raise ValueError(f"a vote of {count} members cannot need {self.needed}")
         if self.combine == "average" and (min(self.weights) < 0 or sum(self.weights) <= 0):
@@ -395,9 +408,24 @@ def save_ensemble(folder: Path, spec: EnsembleSpec, members: Sequence[Bundle], c
     """
     with _replacing(folder) as temporary:
         for name, member in zip(spec.members, members, strict=True):
-            shutil.copytree(member.path, temporary / MEMBERS / name)
+            _copy(member.path, temporary / MEMBERS / name)
         files.write_json(temporary / SPEC_NAME, spec.model_dump(mode="json"))
         files.write_text(temporary / CARD_NAME, card)
+
+
+def _copy(bundle: Path, folder: Path) -> None:
+    """Copy the files of a bundle; a link would bring in whatever it points to, and is refused."""
+    (folder / EXPORTS).mkdir(parents=True)
+    for path in (bundle / EXPORTS, *(bundle / name for name in KNOWN_FILES)):
+        if path.is_symlink():
+            raise InputError(
+                f"{path}: is a link, and links are not copied. Copy the bundle with the files "
+                "themselves (cp -rL) and give the copy"
+            )
+        if path.is_file():
+            shutil.copyfile(path, folder / path.relative_to(bundle))
+    with contextlib.suppress(OSError):
+        (folder / EXPORTS).rmdir()  # nothing has been exported
 
 
 @contextlib.contextmanager

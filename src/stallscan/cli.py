@@ -4,6 +4,8 @@ Heavy modules are imported inside the commands, so that help answers at once.
 """
 
 import contextlib
+import errno
+import io
 import logging
 import os
 import sys
@@ -17,6 +19,9 @@ from stallscan import __version__
 from stallscan.errors import EngineError, StallscanError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from stallscan.simulate import SimulateSettings
 
 app = App(
@@ -30,6 +35,25 @@ app = App(
 # 0 done, 1 done but some rows failed (with --strict), 2 bad input or settings, 3 bad bundle.
 EXIT_FAILED_ROWS = 1
 EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141
+# Commands that go on where an interrupted run was.
+RESUMABLE = ("simulate", "prepare", "train", "reproduce", "predict", "demo")
+# What to do about an error of the system that nothing else has put into words.
+ADVICE = {
+    errno.ENOSPC: "Make room and start the same command again",
+    errno.EDQUOT: "Make room and start the same command again",
+    errno.EACCES: "Change its permissions, or choose another one",
+    errno.EPERM: "Change its permissions, or choose another one",
+    errno.EROFS: "Choose a folder that can be written, with -o",
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.EISDIR: "Name a file, not a folder",
+    errno.ENOTDIR: "Name a folder, not a file",
+    errno.ENOENT: "See that it exists",
+    errno.EMFILE: "Allow more open files (ulimit -n), or use fewer --processes",
+}
+# A name may have characters that a terminal obeys: they are shown by their codes.
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != ord("\n")}
+ADVICE_ELSE = "See that the file and its folder can be read and written"
 # The calls of so many recordings are printed, too.
 FEW_SHOWN = 10
 
@@ -393,8 +417,6 @@ def reproduce(
         Another setting of every net's recipe, name=value (pretrained.source=none, where nothing
         can be downloaded); may be given several times.
     """
-    from rich.console import Console
-
     from stallscan import reproduce as module
     from stallscan import writeup
 
@@ -409,7 +431,7 @@ def reproduce(
         epochs=epochs,
         clips=store,
     )
-    Console().print(writeup.as_table(made))
+    _show(writeup.as_table(made))
     for note in writeup.notes(made):
         _print(note)
     _print(f"page, figures and plots -> {out / writeup.PAGE_NAME}")
@@ -737,8 +759,6 @@ def evaluate(
     partial
         Leave recordings without a label out of the figures; else they are an error.
     """
-    from rich.console import Console
-
     from stallscan import comparison as comparisons
     from stallscan import evaluate as module
     from stallscan import plots, present, runs
@@ -756,8 +776,7 @@ def evaluate(
         present.write(evaluation, out, comparison)
         page = present.write_page(evaluation, plots.as_images(drawn), out, comparison)
         plots.save(drawn, out)
-    for table in present.tables(evaluation, comparison):
-        Console().print(table)
+    _show(*present.tables(evaluation, comparison))
     for note in present.notes(evaluation):
         _print(note)
     _print(f"metrics, plots and {page.name} -> {page.parent}")
@@ -801,8 +820,6 @@ def rate(
     """
     import statistics
 
-    from rich.console import Console
-
     from stallscan import power, rates
     from stallscan.correction import Errors
     from stallscan.errors import InputError
@@ -822,8 +839,7 @@ def rate(
         scored = [mouse.rate.scored for mouse in result.mice if mouse.rate is not None]
         vessels = int(statistics.median(scored)) if scored else power.VESSELS
     needed = power.compare_scorings(made_of, vessels=vessels, spread=spread)
-    for table in (*rates.as_tables(result), power.as_table(needed)):
-        Console().print(table)
+    _show(*rates.as_tables(result), power.as_table(needed))
     for sentence in result.sentences():
         _print(sentence)
     _print(f"tables -> {out}")
@@ -865,7 +881,7 @@ def report(
             settings=settings,
             progress=progress,
         )
-    _print(f"{written.cards} of {written.recordings} recordings shown -> {out}")
+    _print(f"{written} -> {out}")
 
 
 @app.command
@@ -877,22 +893,20 @@ def demo(*, out: Out = Path("stallscan-demo")) -> None:
     out
         Folder for all that is made.
     """
-    from rich.console import Console
-
     from stallscan import demo as module
     from stallscan import present
 
     with contextlib.ExitStack() as stack:
         made = module.run(out, lambda name: stack.enter_context(_progress(name)))
-    Console().print(present.as_table(made.evaluation))
+    _show(present.as_table(made.evaluation))
     _print(f"All recordings are simulated. Open the report: {made.report.resolve()}")
 
 
 @app.command
 def doctor() -> None:
     """Say what is installed, what works, and what is missing with the way to get it."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from stallscan import doctor as module
 
@@ -900,15 +914,19 @@ def doctor() -> None:
     colours = {"ok": "green", "optional": "yellow", "missing": "red"}
     table = Table("what", "state", "found")
     for finding in findings:
-        colour = colours[finding.state]
-        table.add_row(finding.what, f"[{colour}]{finding.state}[/{colour}]", finding.found)
-    Console().print(table)
+        state = Text(finding.state, colours[finding.state])
+        table.add_row(finding.what, state, finding.found)
+    _show(table)
     if any(finding.state == "missing" for finding in findings):
         sys.exit(EXIT_FAILED_ROWS)
 
 
 def main() -> None:
     """Run the command line; errors that are raised on purpose end in one sentence, no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console that has no character for a name shows its code; the run goes on.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="stallscan: %(message)s", stream=sys.stderr)
     logging.getLogger("stallscan").setLevel(logging.INFO)
     try:
@@ -922,8 +940,16 @@ def main() -> None:
     except StallscanError as error:
         _say(f"error: {error}")
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever reads the output wants no more of it. Python flushes again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_CLOSED_PIPE)
+    except OSError as error:
+        _say(f"error: {_sentence(error)}")
+        sys.exit(StallscanError.exit_code)
     except KeyboardInterrupt:
-        _say("interrupted; run the same command again to resume")
+        resumes = sys.argv[1:2] and sys.argv[1] in RESUMABLE
+        _say(f"interrupted{'; run the same command again to resume' if resumes else ''}")
         _end_now(EXIT_INTERRUPTED)
 
 
@@ -934,6 +960,13 @@ def _end_now(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)
+
+
+def _sentence(error: OSError) -> str:
+    """Say which file, what is wrong with it and what to do."""
+    name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{name}{reason}. {ADVICE.get(error.errno or 0, ADVICE_ELSE)}"
 
 
 def _print_calls(table: Path) -> None:
@@ -950,17 +983,34 @@ def _table(given: Path) -> Path:
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    # At once: a pipe that is closed is noticed here, where `main` knows what to do.
+    sys.stdout.write(text.translate(CONTROLS) + "\n")
+    sys.stdout.flush()
+
+
+def _show(*tables: "Table") -> None:
+    for table in tables:
+        _console().print(table)
+
+
+def _console(stderr: bool = False) -> "Console":
+    """Make a console that prints names as they are: ``[red]`` and ``:cat:`` are no markup."""
+    from rich.console import Console
+
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Plain(stderr=stderr, markup=False, emoji=False)
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"stallscan: {text}\n")
+    sys.stderr.write(f"stallscan: {text.translate(CONTROLS)}\n")
 
 
 @contextlib.contextmanager
 def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
     """Show how far a stage is, with the time left, on stderr."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -971,14 +1021,14 @@ def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=_console(stderr=True)) as bar:
         task = bar.add_task(name, total=None)
 
         def update(done: int, of: int) -> None:

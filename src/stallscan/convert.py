@@ -11,6 +11,7 @@ from stallscan.bundle import BundleSpec
 from stallscan.decide import Calibration, on_grid
 from stallscan.errors import InputError
 from stallscan.recipe import Recipe
+from stallscan.settings import as_name
 from stallscan.templates import render
 
 # The published nets stand in their state dicts behind this name.
@@ -61,7 +62,7 @@ def import_weights(
         "torch": torch.__version__,
     }
     known = {
-        "name": state.stem,
+        "name": as_name(state.stem),
         "outline": recipe.outline,
         "clip": recipe.clip,
         "net": recipe.net,

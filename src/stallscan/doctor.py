@@ -2,12 +2,14 @@
 
 import contextlib
 import importlib.metadata
-import importlib.util
+import io
 import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 import stallscan
 from stallscan import bundle as bundles
@@ -25,6 +27,8 @@ LIBRARIES = (
     "torch",
     "torchvision",
 )
+# That microscopes' programs write; none of them, some, or all need imagecodecs.
+COMPRESSIONS = ("deflate", "lzw", "zstd", "jpeg", "jpeg2000")
 CODECS: tuple[tuple[str, Literal["r", "w"]], ...] = (("h264", "r"), ("libx264", "w"), ("gif", "r"))
 
 
@@ -105,9 +109,24 @@ def _openvino() -> Finding:
 
 
 def _compressed_tiff() -> Finding:
-    if importlib.util.find_spec("imagecodecs"):
-        return Finding("compressed TIFF", "works")
-    return Finding("compressed TIFF", "only with: pip install 'stallscan[lab]'", "optional")
+    """Write and read a picture in each compression: an installed package may lack some of them."""
+    import tifffile
+
+    picture = np.zeros((8, 8), np.uint8)
+    missing = []
+    for compression in COMPRESSIONS:
+        buffer = io.BytesIO()
+        try:
+            tifffile.imwrite(buffer, picture, compression=compression)
+            buffer.seek(0)
+            tifffile.imread(buffer)
+        # Each compression and each version of the package says in its own way that it is missing.
+        except Exception:  # noqa: BLE001
+            missing.append(compression)
+    if not missing:
+        return Finding("compressed TIFF", f"{', '.join(COMPRESSIONS)}: works")
+    found = f"{', '.join(missing)}: only with: pip install 'stallscan[lab]'"
+    return Finding("compressed TIFF", found, "optional")
 
 
 def _bundle() -> Finding:

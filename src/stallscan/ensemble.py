@@ -21,7 +21,7 @@ from stallscan.bundle import Bundle, EnsembleSpec
 from stallscan.decide import Calibration
 from stallscan.drift import Reference
 from stallscan.errors import InputError, TableError
-from stallscan.settings import Settings
+from stallscan.settings import LONGEST_NAME, Name, Settings
 from stallscan.tables import HELD_OUT_NAME, labels_of
 from stallscan.templates import render
 
@@ -44,7 +44,7 @@ class EnsembleSettings(Settings):
         Of the members in a mean: alike if empty; ``fit`` chooses them for the highest likelihood.
     """
 
-    name: str = "ensemble"
+    name: Name = "ensemble"
     needed: int = Field(default=0, ge=0)
     thresholds: tuple[float, ...] = ()
     weights: tuple[float, ...] | str = ()
@@ -88,14 +88,21 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
     members = [bundles.load(folder) for folder in folders]
     if len(members) < 2:
         raise InputError(f"an ensemble needs at least two bundles, {len(members)} given")
-    if any(member.path.resolve().is_relative_to(out.resolve()) for member in members):
-        raise InputError(f"{out}: holds one of the members; choose another folder with -o")
+    _refuse_copies(members)
+    for member in members:
+        folder, target = member.path.resolve(), out.resolve()
+        if folder.is_relative_to(target) or target.is_relative_to(folder):
+            raise InputError(
+                f"{out}: holds one of the members, or lies in it. Choose another folder with -o"
+            )
     spec_path = out / bundles.SPEC_NAME
     files.refuse_foreign(spec_path, ['"kind": "ensemble"'], "that of an ensemble")
     held_out = HeldOut.read(members)
     base = {
         "name": settings.name,
-        "members": tuple(f"{number}-{one.spec.name}" for number, one in enumerate(members, 1)),
+        "members": tuple(
+            f"{number}-{one.spec.name}"[:LONGEST_NAME] for number, one in enumerate(members, 1)
+        ),
         "members_sha256": tuple(one.spec.weights_sha256 for one in members),
         "frames": (
             min(one.spec.frames[0] for one in members),
@@ -117,6 +124,18 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
     card = render("ensemble.md.j2", spec=spec, members=members, measured=measured) + "\n"
     bundles.save_ensemble(out, spec, members, card)
     return spec
+
+
+def _refuse_copies(members: Sequence[Bundle]) -> None:
+    """Refuse a net that is given twice: it would count twice."""
+    first: dict[str, Bundle] = {}
+    for member in members:
+        other = first.setdefault(member.spec.weights_sha256, member)
+        if other is not member:
+            raise InputError(
+                f"{member.path}: has the same weights as {other.path}, so this net would count "
+                "twice. Give each net once"
+            )
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ def explain(
     net.load_state_dict(model.weights)
     spec = model.spec
     for prepared in prepare.many(video.list_recordings(paths), [spec.view], processes):
-        if prepared.clip is None:
+        # As in prediction: some recordings have a clip, and are not called all the same.
+        if prepared.clip is None or prepared.status != "ok":
             words = f"no call: {prepared.reason or prepared.status}"
         else:
             array = clip.to_input(prepared.clip.pixels, spec.net.mean, spec.net.std)

@@ -11,13 +11,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from stallscan import bundle as bundles
 from stallscan import files
 from stallscan.bundle import Bundle
 from stallscan.errors import BundleError, SettingsError
 from stallscan.settings import Settings
 
-FOLDER = "openvino"
-RECORD_NAME = "exports.json"
+FOLDER, RECORD_NAME = bundles.EXPORTS, bundles.EXPORTS_NAME
 
 Precision = Literal["f32", "bf16", "int8"]
 # The features of the baseline are no net that could be converted.

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from stallscan import catalog as catalogs
-from stallscan import features, files, metrics, nets, ranks
+from stallscan import features, files, metrics, nets, pretrained, ranks
 from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler
 from stallscan.errors import InputError
 from stallscan.recipe import Recipe, StageSettings
@@ -295,6 +295,30 @@ class _Checkpoints(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         _write(Path(path), buffer.getvalue())
 
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return _read(Path(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without executing anything in it.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or holds more than tensors and plain values.
+    """
+    try:
+        checkpoint: dict[str, Any] = pretrained.read_plain(path)
+        if checkpoint["state_dict"] and checkpoint["epoch"] >= 0:
+            return checkpoint
+        reason = "it holds no weights"
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error)
+    raise InputError(
+        f"{path}: not readable as a checkpoint ({reason}). Remove the folder {path.parent} and "
+        "start the same command again, which trains this stage again"
+    )
+
 
 def _write(path: Path, content: bytes) -> None:
     try:
@@ -376,7 +400,7 @@ def fit_stage(
                 _training_loader(recipe, parts, sampler),
                 scoring_loader(recipe, parts.store, parts.validation, ranks.rank(), ranks.world()),
                 ckpt_path=str(last) if last.is_file() else None,
-                weights_only=False,
+                weights_only=True,
             )
         except SystemExit:
             if interruption.happened:
@@ -424,7 +448,7 @@ def fit_features(net: features.FeatureNet, recipe: Recipe, parts: Parts, history
 
 
 def _take_best(module: _Module, folder: Path) -> int:
-    best: dict[str, Any] = torch.load(folder / BEST_NAME, map_location="cpu", weights_only=False)
+    best = _read(folder / BEST_NAME)
     module.load_state_dict(best["state_dict"])
     return int(best["epoch"])
 

@@ -1,10 +1,13 @@
 """Weights that a training starts from: published ones, those of a file, or those of a bundle."""
 
+import pickle
 import re
 import urllib.error
+import warnings
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -131,7 +134,9 @@ def _download(name: str, source: str) -> tuple[dict[str, Tensor], str]:
         )
     weights = offered[name]
     try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+        state: dict[str, Tensor] = weights.get_state_dict(
+            progress=True, check_hash=True, weights_only=True
+        )
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise InputError(
             f"the {dataset} weights of {name} could not be downloaded ({error}); download "
@@ -154,15 +159,39 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path}: not readable as a state dict ({error})") from error
+        state: Any = read_plain(path)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise InputError(
+            f"{path}: not readable as a state dict ({error}); save the net's state_dict() by itself"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(
             f"{path}: holds something else than a state dict, which has names and tensors only; "
             "save the net's state_dict() by itself"
         )
     return state
+
+
+def read_plain(path: Path) -> Any:
+    """Read what torch saved, as far as it is tensors and plain values; nothing is executed.
+
+    Raises
+    ------
+    ValueError
+        If it holds more, or cannot be read. The message is the reason, without the path.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Of some pickles torch says that they are unusual, before it refuses them.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # Torch's own message advises to execute what is in the file.
+        reason = "it is damaged, or holds more than tensors and plain values"
+    # Whatever torch's parser stumbles over in a damaged file is raised as it comes.
+    except Exception as error:  # noqa: BLE001
+        reason = str(error).partition("\n")[0] or type(error).__name__
+    raise ValueError(reason)
 
 
 def _read_bundle(which: str, recipe: Recipe) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from stallscan.clip import ClipSettings
 from stallscan.errors import SettingsError
 from stallscan.outline import OutlineSettings
-from stallscan.settings import Settings, read_yaml
+from stallscan.settings import Name, Settings, read_yaml
 
 SHIPPED = Path(__file__).with_name("recipes")
 Chance = Annotated[float, Field(ge=0, le=1)]
@@ -273,7 +273,7 @@ class TrainingSettings(Settings):
 class Recipe(Settings):
     """One file that says a whole experiment: it joins the modules' settings."""
 
-    name: str
+    name: Name
     data: DataSettings = DataSettings()
     outline: OutlineSettings = OutlineSettings()
     clip: ClipSettings = ClipSettings()

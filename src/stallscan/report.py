@@ -4,43 +4,24 @@ It shows counts, the scores, the evaluation where labels are known, and a card p
 its looping clip. Nothing in it is loaded from elsewhere, so it can be mailed and archived.
 """
 
-import base64
 import datetime
 import math
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from stallscan import __version__, evaluate, outline, plots, present, templates, video, workers
-from stallscan.errors import InputError, NoOutlineError, RecordingError, SeveralOutlinesError
+from stallscan import __version__, cards, evaluate, files, plots, present, store, templates, video
+from stallscan.cards import Clip
+from stallscan.errors import InputError
 from stallscan.evaluate import Evaluation
-from stallscan.files import refuse_foreign, write_text
 from stallscan.predictions import DECIDED, match, read_predictions, read_run
-from stallscan.recording import Box, Frames, Recording
 from stallscan.settings import Settings
 from stallscan.video import Source
-
-# A clip's longer side is scaled down to this; smaller ones are scaled up by the browser, because
-# more pixels in the file would hold no more than is there.
-CLIP_SIDE_PX = 320
-# x264 at this rate keeps the dark cells apart at some 30 kB a clip.
-CLIP_CRF = 28
-CLIP_PRESET = "veryfast"
-CLIP_KEYFRAME_INTERVAL = 60
-# The longest recording of the competition (FACTS 4); longer ones are shown in every n-th frame.
-CLIP_FRAMES = 434
-# Several recordings are decoded side by side, so each may hold less than `video.read` allows one.
-HOLD_BYTES = 192 * 2**20
-MOST_THREADS = 4
-POSTER_QUALITY = 70
 
 
 class ReportSettings(Settings):
@@ -69,21 +50,26 @@ class Written(NamedTuple):
         Rows of the table, and how many of them have a card.
     without_clip : int
         Cards whose recording could not be shown.
+    moved : int
+        Those of them whose recording was not found.
     """
 
     path: Path
     recordings: int
     cards: int
     without_clip: int
+    moved: int
 
-
-@dataclass(frozen=True)
-class Clip:
-    """What a card shows of its recording; `video` and `poster` are ``data:`` addresses."""
-
-    video: str = ""
-    poster: str = ""
-    note: str = ""
+    def __str__(self) -> str:
+        said = f"{self.cards:,} of {self.recordings:,} recordings have a card"
+        if not self.without_clip:
+            return said
+        reasons = []
+        if self.moved:
+            reasons.append(f"{self.moved:,} not found: name their folder with --recordings")
+        if damaged := self.without_clip - self.moved:
+            reasons.append(f"{damaged:,} cannot be read, the cards say why")
+        return f"{said}, {self.without_clip:,} of them without a clip ({'; '.join(reasons)})"
 
 
 @dataclass(frozen=True)
@@ -117,6 +103,7 @@ def write(
     recordings: Sequence[str | Path] | None = None,
     settings: ReportSettings | None = None,
     note: str | None = None,
+    processes: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Written:
     """Write the report of a run of predictions.
@@ -130,11 +117,14 @@ def write(
     labels : str or Path, optional
         Table with filename and stalled; adds the evaluation, and the label to each card.
     recordings : sequence of str or Path, optional
-        Files and folders with the recordings, where they have moved since the run.
+        Files and folders with the recordings, or a store of their clips, where they have moved
+        since the run. Names in the table are only looked up among these, never opened.
     settings : ReportSettings, optional
         What is shown.
     note : str, optional
         A sentence shown at the top of the page.
+    processes : int, optional
+        That make the clips, as in `cards.make_clips`.
     progress : callable
         Called with how many cards are done, of how many.
 
@@ -146,8 +136,12 @@ def write(
     TableError
         If a table lacks a column or has wrong rows.
     """
-    predictions, settings = Path(predictions), settings or ReportSettings()
-    refuse_foreign(out, ["<title>stallscan report: "], "a report of stallscan")
+    predictions, out, settings = Path(predictions), Path(out), settings or ReportSettings()
+    # Before minutes of work.
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder. Name the HTML file: -o {out / 'report.html'}")
+    files.refuse_foreign(out, ["<title>stallscan report: "], "a report of stallscan")
+    files.make_folder(out.parent)
     evaluation = None
     if labels is not None:
         # What has no label yet is shown, too: it is the one to look at.
@@ -157,8 +151,9 @@ def write(
     chosen = choose(table, settings.max_cards)
     found = _find_recordings(table["filename"], run, recordings, predictions)
     paths = [found.get(filename) for filename in chosen["filename"]]
-    clips = _make_clips(paths, settings, progress)
-    cards = [_card(row, clip) for row, clip in zip(chosen.to_dict("records"), clips, strict=True)]
+    clips = _make_clips(paths, settings, processes, progress)
+    shown = [_card(row, clip) for row, clip in zip(chosen.to_dict("records"), clips, strict=True)]
+    moved = sum(path is None for path in paths)
     page = templates.render(
         "report.html.j2",
         note=note,
@@ -167,13 +162,14 @@ def write(
         plots=_plots(table, evaluation),
         evaluation=evaluation,
         figures=present.figures(evaluation) if evaluation else [],
-        cards=cards,
+        cards=shown,
         recordings=len(table),
-        moved=sum(path is None for path in paths),
+        moved=moved,
         version=__version__,
     )
-    write_text(out, page)
-    return Written(Path(out), len(table), len(cards), sum(not card.clip.video for card in cards))
+    files.write_text(out, page)
+    without_clip = sum(not card.clip.video for card in shown)
+    return Written(out, len(table), len(shown), without_clip, moved)
 
 
 def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -202,99 +198,17 @@ def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
     return table.iloc[np.lexsort((within, rank))[:most]]
 
 
-def make_clip(path: Path, margin_px: int) -> Clip:
-    """Encode what a card shows: the outlined region, or the whole field without one outline.
-
-    Parameters
-    ----------
-    path : Path
-        The recording.
-    margin_px : int
-        Pixels to show around the outline.
-
-    Returns
-    -------
-    Clip
-        Without a video, but with the reason, if the recording cannot be read.
-    """
-    try:
-        recording = video.read(path, hold_bytes=HOLD_BYTES)
-        box, note = _region(recording, margin_px)
-        step = math.ceil(len(recording) / CLIP_FRAMES)
-        frames = list(_crop(recording, box, step))
-    except RecordingError as error:
-        return Clip(note=_without_path(str(error), path.name))
-    if step > 1:
-        note = f"{note} One frame in {step} is shown.".strip()
-    return Clip(_as_video(frames), _as_poster(frames[len(frames) // 2]), note)
-
-
-def _region(recording: Recording, margin_px: int) -> tuple[Box, str]:
-    height, width = recording.shape[1:3]
-    try:
-        box = outline.find(recording).box
-    except (NoOutlineError, SeveralOutlinesError):
-        return Box(0, height, 0, width), "The whole field is shown."
-    return box.grown(margin_px, (height, width)), ""
-
-
-def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
-    """Yield every `step`-th frame, cropped, at most `CLIP_SIDE_PX` long, with even sides."""
-    height, width = box.row1 - box.row0, box.col1 - box.col0
-    scale = min(1.0, CLIP_SIDE_PX / max(height, width))
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    position = 0
-    for chunk in recording.chunks(box):
-        for frame in chunk[-position % step :: step]:
-            small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
-            odd = [(0, side % 2) for side in small.shape[:2]] + [(0, 0)] * (small.ndim - 2)
-            yield np.asarray(np.pad(small, odd, mode="edge"), dtype=np.uint8)
-        position += len(chunk)
-
-
-def _as_video(frames: list[Frames]) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "clip.mp4")
-        video.write(
-            path,
-            frames,
-            crf=CLIP_CRF,
-            keyframe_interval=CLIP_KEYFRAME_INTERVAL,
-            preset=CLIP_PRESET,
-        )
-        return _data_uri("video/mp4", path.read_bytes())
-
-
-def _as_poster(frame: Frames) -> str:
-    bgr = frame[..., ::-1] if frame.ndim == 3 else frame
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, POSTER_QUALITY])
-    return _data_uri("image/jpeg", encoded.tobytes())
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64," + base64.b64encode(content).decode("ascii")
-
-
 def _make_clips(
     paths: Sequence[Path | None],
     settings: ReportSettings,
+    processes: int | None,
     progress: Callable[[int, int], None],
 ) -> list[Clip]:
     """Make the clips in the order of `paths`; an unknown path gives an empty one."""
-    clips = [Clip(note="The recording was not found.")] * len(paths)
-    known = [index for index, path in enumerate(paths) if path is not None]
-    progress(0, len(known))
-    # Threads suffice: decoding and encoding leave the interpreter free.
-    with ThreadPoolExecutor(min(workers.cores(), MOST_THREADS)) as pool:
-        jobs: dict[Future[Clip], int] = {
-            pool.submit(make_clip, path, settings.margin_px): index
-            for index in known
-            if (path := paths[index]) is not None
-        }
-        for done, job in enumerate(as_completed(jobs), start=1):
-            clips[jobs[job]] = job.result()
-            progress(done, len(known))
-    return clips
+    found = [path for path in paths if path is not None]
+    made = iter(cards.make_clips(found, settings.margin_px, processes, progress))
+    missing = Clip(note="The recording was not found.")
+    return [missing if path is None else next(made) for path in paths]
 
 
 def _find_recordings(
@@ -304,7 +218,7 @@ def _find_recordings(
     predictions: Path,
 ) -> dict[str, Path]:
     """Find where the recordings are now, by their filename in the table."""
-    sources = _list_of_run(run) if recordings is None else video.list_recordings(recordings)
+    sources = _list_of_run(run) if recordings is None else _list(recordings)
     if not sources:
         return {}
     paths = {source.filename: source.path for source in sources}
@@ -313,14 +227,22 @@ def _find_recordings(
     return {filename: paths[partner] for filename, partner in pairs if partner in paths}
 
 
-def _list_of_run(run: dict[str, Any]) -> list[Source]:
+def _list_of_run(run: dict[str, Any]) -> Sequence[Source]:
     """List what is still where it was scored; that all of it has moved is no error."""
     given = run.get("paths")
     paths = [path for path in given if isinstance(path, str)] if isinstance(given, list) else []
     try:
-        return video.list_recordings([path for path in paths if Path(path).exists()])
+        return _list([path for path in paths if Path(path).exists()])
     except InputError:
         return []
+
+
+def _list(paths: Sequence[str | Path]) -> Sequence[Source]:
+    """List recordings; of a store those that are still where its clips were cut from them."""
+    made = store.among(paths)
+    if made is None:
+        return video.list_recordings(paths)
+    return [row.source for row in made.rows() if row.source.path.is_file()]
 
 
 def _wrong(table: pd.DataFrame) -> "pd.Series[bool]":
@@ -339,7 +261,7 @@ def _card(row: dict[Any, Any], clip: Clip) -> Card:
         filename=row["filename"],
         status=row["status"],
         call=row["call"],
-        reason=_without_path(row["reason"], row["filename"]),
+        reason=cards.without_path(row["reason"], row["filename"]),
         score=_known(row["score"]),
         threshold=_known(row["threshold"]),
         frames=None if frames is None else int(frames),
@@ -351,13 +273,6 @@ def _card(row: dict[Any, Any], clip: Clip) -> Card:
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _without_path(reason: str, filename: str) -> str:
-    """Drop the path a sentence begins with: the card says already whose it is."""
-    path, colon, rest = reason.partition(": ")
-    name = filename.rsplit("/", maxsplit=1)[-1]
-    return rest[:1].upper() + rest[1:] if colon and path.endswith(name) else reason
 
 
 def _head(predictions: Path, table: pd.DataFrame, run: dict[str, Any]) -> dict[str, str]:

@@ -4,14 +4,39 @@ Each module owns its settings: a frozen class derived from `Settings`. A recipe 
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self, get_args, get_origin
+from typing import Annotated, Any, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from stallscan.errors import SettingsError
+
+# Names of bundles and recipes become names of folders and stand in tables. File systems allow 255
+# bytes; an ensemble puts the number of a member in front, a fine-tuning "-tuned" behind.
+LONGEST_NAME = 100
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._+-]")
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it may be that of a bundle, and so of a folder; else raise ValueError."""
+    if not name.strip(".") or len(name) > LONGEST_NAME or _NOT_IN_NAMES.search(name):
+        raise ValueError(
+            f"a name has 1 to {LONGEST_NAME} letters, digits, '.', '_', '+' or '-', and not dots "
+            "only"
+        )
+    return name
+
+
+def as_name(text: str) -> str:
+    """Make a name of any text that has a character for it: others become ``-``."""
+    name = _NOT_IN_NAMES.sub("-", text)[:LONGEST_NAME]
+    return name if name.strip(".") else "unnamed"
+
+
+Name = Annotated[str, AfterValidator(check_name)]
 
 
 class Settings(BaseModel):
@@ -52,7 +77,9 @@ class Settings(BaseModel):
             return f"unknown setting {where}" + suggest(str(problem["loc"][-1]), known)
         if not where:  # what is wrong with all of them together
             return str(problem["msg"].removeprefix("Value error, "))
-        return f"{where}: {problem['msg'].lower()} (got {problem['input']!r})"
+        said = problem["msg"].removeprefix("Value error, ")
+        said = said[:1].lower() + said[1:]
+        return f"{where}: {said} (got {problem['input']!r})"
 
     @classmethod
     def _owner(cls, loc: Iterable[Any]) -> type[BaseModel] | None:

@@ -24,7 +24,7 @@ from stallscan.errors import InputError, LostShardError, SettingsError, StoreErr
 from stallscan.outline import OutlineSettings
 from stallscan.prepare import Prepared, View
 from stallscan.recording import Frames
-from stallscan.settings import Settings
+from stallscan.settings import Name, Settings
 from stallscan.shard import Header, Place, Row
 from stallscan.stamps import Stamp
 from stallscan.tables import listed
@@ -67,7 +67,7 @@ class Shard(Settings):
         How many have a row there.
     """
 
-    file: str
+    file: Name
     sha256: str
     recordings: int
 
