@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stallscan.errors import UnreadableError
+from stallscan.limits import LIMITS
 
 # Pixels handed on at once: 56 frames of 512 x 384 RGB.
 CHUNK_BYTES = 32 * 2**20
@@ -258,7 +259,7 @@ def collect(
     Raises
     ------
     UnreadableError
-        If there is no frame, or the frames differ in size.
+        If there is no frame, the frames differ in size, or they are beyond the limits.
     """
     held: list[Picture] | None = []
     count, held_bytes = 0, 0
@@ -271,6 +272,8 @@ def collect(
             )
         shape = picture.shape
         count += 1
+        LIMITS.check_frame(path, *shape[:2])
+        LIMITS.check_count(path, count)
         held_bytes += picture.nbytes
         if held_bytes > hold_bytes:
             held = None
