@@ -1,7 +1,9 @@
 """The outline: the contour that was drawn around one vessel segment, its box and its mask.
 
 Recordings are grey, the outline is orange (drawn (255, 102, 0), decoded on average (245, 102, 10);
-FACTS 5), so colour finds it. It must be found before any resizing: scaled down, it opens.
+FACTS 5), so colour finds it: any warm hue from red over orange to yellow. What is drawn in such a
+colour and encloses no segment is no outline. It must be found before any resizing: scaled down, it
+opens.
 """
 
 from dataclasses import dataclass
@@ -11,25 +13,41 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stallscan import enclosure
+from stallscan.enclosure import Enclosure, Mask
 from stallscan.errors import NoOutlineError, SeveralOutlinesError, UnreadableError
 from stallscan.recording import Box, Frames, Recording, whole
 from stallscan.settings import Settings
 
-Mask = NDArray[np.bool_]
-
 # Mean red minus mean blue of a pixel that belongs to the contour, blurred by chroma subsampling or
 # resizing as it may be: at least a quarter of the drawn 255. Grey pixels have 0.
 MEAN_RED_OVER_BLUE = 60.0
+# Hues from -20 to 72 degrees, where red is 0 and yellow 60: by how much blue may exceed green and
+# green may exceed red, as shares of red minus blue. Blurring changes the saturation, not the hue.
+MOST_BLUE_OVER_GREEN = 0.35
+MOST_GREEN_OVER_RED = 0.2
 # Every n-th frame enters the mean picture: the outline stands still, noise in 1/n suffices.
 MEAN_STRIDE = 4
-# A contour that crosses fewer pixels than this is a speck (the real ones cross more than 140).
-MIN_CONTOUR_PX = 40
-# The smallest enclosed area, in pixels, that counts as outlined (real ones enclose more than
-# 1,150; a 320 x 240 copy of one more than 400).
-MIN_ENCLOSED_PX = 100
 # Pixels around the contour that are looked at with it: more than the widest gap that is closed
 # reaches, and than most clips show beyond it.
-AROUND_PX = 12
+AROUND_PX = enclosure.AROUND_PX
+# Pixels of the contour in each frame that tell whether it is there, and frames that tell where.
+LOOKED_AT_PX = 300
+MOVEMENT_FRAMES = 5
+# An outline whose centre moves by more than the width of a capillary (4 to 8 px) encloses something
+# else in each frame; still ones move by less than a pixel when encoded.
+MOST_MOVED_PX = 8.0
+MOVED_PX = 2.0
+# How far the box of the published colour may lie from that of the contour, pixels.
+STRONG_AWAY_PX = 4
+# Red minus blue that what is enclosed has beyond its surroundings: a translucent filling.
+FILLED_RED_OVER_BLUE = 15.0
+# A pixel is coloured if its highest channel exceeds its lowest by this share of the highest (a warm
+# white balance: 0.35, a colour table: 1), and visible from this grey level on.
+COLOURED_SATURATION = 0.5
+VISIBLE_LEVEL = 24
+# Blocks of the frame, in rows and columns, in which that is counted; the outline is in few of them.
+BLOCKS = 8
 
 
 class ColourRule(NamedTuple):
@@ -69,14 +87,17 @@ class Outline:
     box : Box
         The smallest rectangle around the contour's pixels.
     contour : ndarray
-        bool (H, W): pixels coloured by the contour, its blurred edge included.
+        bool (H, W): pixels coloured by the contour, its blurred edge included, and by whatever else
+        is drawn in such a colour.
     mask : ndarray
         bool (H, W): pixels enclosed by the contour, itself excluded.
     is_closed : bool
         Whether contour (and image border) enclose the segment. If not, the mask is the convex
         hull of what was drawn.
     frames_outlined : int
-        Frames in which the contour was seen, there or near it.
+        Frames in which the published colour was seen, there or near it.
+    remark : str
+        What a person should know of it, a clause without a full stop; empty if nothing.
     """
 
     box: Box
@@ -84,6 +105,7 @@ class Outline:
     mask: Mask
     is_closed: bool
     frames_outlined: int
+    remark: str = ""
 
 
 def find(recording: Recording, settings: OutlineSettings | None = None) -> Outline:
@@ -92,7 +114,8 @@ def find(recording: Recording, settings: OutlineSettings | None = None) -> Outli
     Raises
     ------
     NoOutlineError
-        If nothing orange is drawn in the recording.
+        If no contour in a warm colour encloses a segment in the recording; with the rule
+        ``contour`` also if the recording itself is coloured, or the outline is filled or moves.
     SeveralOutlinesError
         If more than one segment is outlined (rule ``contour`` only; the published rules take all
         that is orange together).
@@ -100,25 +123,22 @@ def find(recording: Recording, settings: OutlineSettings | None = None) -> Outli
     settings = settings or OutlineSettings()
     if len(recording.shape) != 4:
         raise NoOutlineError(
-            f"{recording.path}: the recording is grey, so no outline is drawn in it; "
-            "draw a closed orange contour, RGB (255, 102, 0), around the segment to be judged"
+            f"{recording.path}: the recording is grey, so no outline is drawn in it. "
+            "Draw a closed orange contour, RGB (255, 102, 0), around the segment to be judged"
         )
-    rule = RULES["third-place" if settings.rule == "contour" else settings.rule]
-    # Outside of this part the mean of the frames is no contour, or no frame follows the rule.
     if settings.rule == "contour":
-        part = recording.coloured(MEAN_RED_OVER_BLUE, MEAN_STRIDE)
-    else:
-        part = recording.coloured(rule.low[0] - rule.high[2])
+        return _find_contour(recording)
+    rule = RULES[settings.rule]
+    # Outside of this part no frame follows the rule.
+    part = recording.coloured(rule.low[0] - rule.high[2])
     if part is None:
         raise _nothing_drawn(recording)
     seen = _look(recording, rule, part)
-    if settings.rule == "contour":
-        return _contour_outline(recording, seen)
     pixels = seen.first if rule.frames == "first" else seen.hit
     if not pixels.any():
         raise _nothing_drawn(recording)
-    mask, is_closed = _enclosed(pixels, seen.beyond)
-    return seen.outline(_box(pixels), pixels, mask, is_closed)
+    mask, is_closed = enclosure.enclosed(pixels, seen.beyond)
+    return seen.outline(enclosure.box(pixels), pixels, mask, is_closed)
 
 
 @dataclass
@@ -151,26 +171,37 @@ class _Seen:
     frames_outlined: int = 0
 
     @property
+    def around(self) -> Box:
+        """The part of `where` that lies in the frame."""
+        return self.where.grown(0, self.frame)
+
+    @property
     def beyond(self) -> int:
         """Pixels by which the frame is larger than `where`."""
         return self.frame[0] * self.frame[1] - self.hit.size
 
-    def outline(self, box: Box, contour: Mask, mask: Mask, is_closed: bool) -> Outline:
+    def outline(
+        self, box: Box, contour: Mask, mask: Mask, is_closed: bool, remark: str = ""
+    ) -> Outline:
         """Say of what was found in `where` what it is in the frame."""
         row, col = self.where.row0, self.where.col0
         in_frame = Box(box.row0 + row, box.row1 + row, box.col0 + col, box.col1 + col)
         contour, mask = self._in_frame(contour), self._in_frame(mask)
-        return Outline(in_frame, contour, mask, is_closed, self.frames_outlined)
+        return Outline(in_frame, contour, mask, is_closed, self.frames_outlined, remark)
 
     def _in_frame(self, pixels: Mask) -> Mask:
-        shown = self.where.grown(0, self.frame)
         made = np.zeros(self.frame, bool)
-        made[shown.slices] = pixels[shown.seen_from(self.where).slices]
+        made[self.around.slices] = pixels[self.around.seen_from(self.where).slices]
         return made
 
 
-def _look(recording: Recording, rule: ColourRule, part: Box) -> _Seen:
-    """Go through all frames once; nothing is outlined outside of `part`."""
+def _look(
+    recording: Recording, rule: ColourRule, part: Box, outlined: NDArray[np.bool_] | None = None
+) -> _Seen:
+    """Go through all frames once; nothing is outlined outside of `part`.
+
+    The mean is that of the frames `outlined`, bool (T,), or of every few.
+    """
     height, width = recording.shape[1:3]
     around = part.grown(AROUND_PX, (height, width))
     where = part.grown(AROUND_PX)
@@ -194,8 +225,11 @@ def _look(recording: Recording, rule: ColourRule, part: Box) -> _Seen:
             seen.first[inside.slices] = follows[0]
         hit |= follows.any(axis=0)
         count = (cv2.countNonZero(each) for each in follows.view(np.uint8))
-        seen.frames_outlined += sum(pixels >= MIN_CONTOUR_PX for pixels in count)
-        sample = chunk[-position % MEAN_STRIDE :: MEAN_STRIDE]
+        seen.frames_outlined += sum(pixels >= enclosure.MIN_CONTOUR_PX for pixels in count)
+        if outlined is None:
+            sample = chunk[-position % MEAN_STRIDE :: MEAN_STRIDE]
+        else:
+            sample = chunk[outlined[position : position + len(chunk)]]
         if len(sample):
             flat = sample.reshape(len(sample), -1)
             total += cv2.reduce(flat, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).reshape(total.shape)
@@ -213,112 +247,210 @@ def _in_range(frames: Frames, rule: ColourRule) -> Mask:
     return np.asarray(tall, dtype=bool).reshape(count, height, width)
 
 
-def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
-    red, green, blue = np.moveaxis(seen.mean, -1, 0)
-    drawn = (red - blue >= MEAN_RED_OVER_BLUE) & (red > green) & (green >= blue)
-    drawn = _without_specks(drawn)
-    if not drawn.any():
-        raise _nothing_drawn(recording)
-    mask, is_closed = _enclosed(drawn, seen.beyond)
-    outlines = _count_enclosures(drawn, mask) if is_closed else 1
-    if outlines > 1:
-        raise SeveralOutlinesError(
-            f"{recording.path}: {outlines} segments are outlined, expected one; "
-            "make one recording for each outlined segment"
+def _find_contour(recording: Recording) -> Outline:
+    if _is_coloured(recording):
+        raise NoOutlineError(
+            f"{recording.path}: the recording itself is coloured, so an outline cannot be told "
+            "from it. Export it in grey and draw the outline in orange, RGB (255, 102, 0)"
         )
-    # The published colour where it is seen in any frame, so that boxes agree with the published
-    # ones; the blurred colour where resizing has left nothing else.
-    near = cv2.dilate(drawn.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    rule = RULES["third-place"]
+    # Outside of this part the mean of the frames is no contour.
+    part = recording.coloured(MEAN_RED_OVER_BLUE, MEAN_STRIDE)
+    error = _nothing_drawn(recording)
+    if part is not None:
+        try:
+            return _contour_outline(recording, _look(recording, rule, part))
+        except NoOutlineError as reason:
+            error = reason
+    # It may be drawn in a few frames, too few for their mean.
+    part = recording.coloured(MEAN_RED_OVER_BLUE)
+    outlined = _frames_drawn_in(recording, part) if part else np.zeros(len(recording), bool)
+    if part is None or not outlined.any():
+        raise error
+    if outlined.all():
+        raise _movement(recording) or error
+    return _contour_outline(recording, _look(recording, rule, part, outlined))
+
+
+def _is_coloured(recording: Recording) -> bool:
+    """Whether a colour table, and not only what is drawn, makes the recording coloured."""
+    share = np.zeros((2, BLOCKS, BLOCKS))
+    for few in recording.thumbnails(len(recording) // 4, len(recording) // 2):
+        red, green, blue = cv2.split(few)
+        high = cv2.max(cv2.max(red, green), blue)
+        low = cv2.min(cv2.min(red, green), blue)
+        seen = high >= VISIBLE_LEVEL
+        vivid = seen & (high - low >= COLOURED_SATURATION * high)
+        for index, pixels in enumerate((seen, vivid)):
+            share[index] += cv2.resize(
+                pixels.astype(np.float32), (BLOCKS, BLOCKS), interpolation=cv2.INTER_AREA
+            )
+    visible, coloured = share
+    blocks = np.count_nonzero(coloured > 0.5 * visible)
+    return bool(blocks > BLOCKS**2 / 3 and blocks > 0.5 * np.count_nonzero(visible))
+
+
+def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
+    drawn = _warm(seen.mean)
+    if cv2.countNonZero(drawn.view(np.uint8)) < enclosure.MIN_CONTOUR_PX:
+        raise _nothing_drawn(recording)
+    kept, found = enclosure.find(drawn, seen.beyond)
+    if not found:
+        raise NoOutlineError(
+            f"{recording.path}: nothing that is drawn in a warm colour encloses a segment. Draw "
+            f"only a closed contour around it, not filled, at least {enclosure.MIN_SEGMENT_PX} "
+            "pixels inside"
+        )
+    if len(found) > 1:
+        raise SeveralOutlinesError(
+            f"{recording.path}: {len(found)} segments are outlined, expected one. "
+            "Make one recording for each outlined segment"
+        )
+    segment = found[0]
+    _refuse_filled(recording, seen.mean, segment)
+    remarks = _remarks(recording, seen, segment)
+    contour = kept | segment.line
+    box = _box(seen, segment.line)
+    mask = segment.mask & ~contour
+    return seen.outline(box, contour, mask, segment.is_closed, "; ".join(remarks))
+
+
+def _warm(picture: NDArray[np.float32]) -> Mask:
+    """Pixels (h, w) of a picture that have a colour in which outlines are drawn."""
+    red, green, blue = np.moveaxis(picture, -1, 0)
+    excess = red - blue
+    return np.asarray(
+        (excess >= MEAN_RED_OVER_BLUE)
+        & (blue - green <= MOST_BLUE_OVER_GREEN * excess)
+        & (green - red <= MOST_GREEN_OVER_RED * excess)
+    )
+
+
+def _box(seen: _Seen, line: Mask) -> Box:
+    """Return the box of the contour.
+
+    Of the published colour where it is seen in any frame, so that boxes agree with the published
+    ones; of the blurred colour where resizing or another colour has left nothing else.
+    """
+    near = cv2.dilate(line.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     strong = near & seen.hit
-    box = _box(strong if strong.sum() >= MIN_CONTOUR_PX else drawn)
-    return seen.outline(box, drawn, mask, is_closed)
+    of_line = enclosure.box(line)
+    if strong.sum() < enclosure.MIN_CONTOUR_PX:
+        return of_line
+    of_strong = enclosure.box(strong)
+    # A few pixels of another colour follow the published rule by chance.
+    is_whole = max(abs(a - b) for a, b in zip(of_strong, of_line, strict=True)) <= STRONG_AWAY_PX
+    return of_strong if is_whole else of_line
+
+
+def _refuse_filled(recording: Recording, mean: NDArray[np.float32], segment: Enclosure) -> None:
+    every = (slice(None, None, 2), slice(None, None, 2))
+    excess = mean[*every, 0] - mean[*every, 2]
+    # Keep off the contour, whose colour the codec spreads over blocks.
+    off = cv2.dilate(segment.line[every].astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
+    inside, outside = excess[segment.mask[every] & off], excess[~segment.mask[every] & off]
+    if not inside.size or not outside.size:
+        return
+    # The darkest pixels tell: a filling adds to them as to all others, a white balance does not.
+    if np.percentile(inside, 10) - np.percentile(outside, 50) >= FILLED_RED_OVER_BLUE:
+        raise NoOutlineError(
+            f"{recording.path}: the outline is filled with colour, which hides the vessel. "
+            "Draw only its contour"
+        )
+
+
+def _remarks(recording: Recording, seen: _Seen, segment: Enclosure) -> list[str]:
+    """Say in how many frames the outline is seen, by how far it moves, and whether it is open.
+
+    Raises
+    ------
+    NoOutlineError
+        If it moves too far to enclose the same segment in all frames.
+    """
+    line = segment.line[seen.around.seen_from(seen.where).slices]
+    rows, cols = np.nonzero(line)
+    step = max(len(rows) // LOOKED_AT_PX, 1)
+    rows, cols = rows[::step], cols[::step]
+    counts = []
+    for chunk in recording.chunks(seen.around):
+        excess = cv2.subtract(chunk[:, rows, cols, 0], chunk[:, rows, cols, 2])
+        counts.append(np.count_nonzero(excess >= MEAN_RED_OVER_BLUE, axis=1))
+    count = np.concatenate(counts)
+    shown = count >= max(0.5 * count.max(), 1)
+    moved = _moved(recording, seen.around, line, np.flatnonzero(shown))
+    if moved > MOST_MOVED_PX:
+        raise _moves(recording, moved)
+    remarks = []
+    if not segment.is_closed:
+        remarks.append("the outline is open, so its convex hull was taken")
+    if not shown.all():
+        remarks.append(f"the outline is seen in {shown.sum()} of {len(shown)} frames")
+    if moved >= MOVED_PX:
+        remarks.append(f"the outline moves by {moved:.0f} pixels")
+    return remarks
+
+
+def _moved(recording: Recording, around: Box, line: Mask, shown: NDArray[np.intp]) -> float:
+    """Compare where a contour is in some of the frames that show it; pixels, to the next even one.
+
+    The place of the best correlation does not change if parts of the contour are hidden.
+    """
+    reach = int(MOST_MOVED_PX) + 4
+    near = cv2.dilate(line.astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8))[::2, ::2]
+    chosen = np.unique(shown[np.linspace(0, len(shown) - 1, MOVEMENT_FRAMES).astype(int)])
+    pictures: list[NDArray[np.uint8]] = []
+    start = 0
+    for chunk in recording.chunks(around):
+        for index in chosen[(chosen >= start) & (chosen < start + len(chunk))] - start:
+            few = chunk[index, ::2, ::2]
+            excess: Any = cv2.subtract(
+                np.ascontiguousarray(few[..., 0]), np.ascontiguousarray(few[..., 2])
+            )
+            pictures.append(excess * near)
+        start += len(chunk)
+    first = cv2.copyMakeBorder(pictures[0], *(reach // 2,) * 4, cv2.BORDER_CONSTANT)
+    farthest = 0.0
+    for picture in pictures[1:]:
+        alike = cv2.matchTemplate(first, picture, cv2.TM_CCORR)
+        row, col = np.unravel_index(int(alike.argmax()), alike.shape)
+        farthest = max(farthest, 2 * float(np.hypot(row - reach // 2, col - reach // 2)))
+    return farthest
+
+
+def _moves(recording: Recording, px: float) -> NoOutlineError:
+    return NoOutlineError(
+        f"{recording.path}: the outline moves by {px:.0f} pixels or more, so it does not enclose "
+        "the same segment in all frames. Draw it at the same place in every frame"
+    )
+
+
+def _frames_drawn_in(recording: Recording, part: Box) -> NDArray[np.bool_]:
+    """Say of every frame, bool (T,), whether as much is drawn in it as in those with the most."""
+    counts = []
+    for chunk in recording.chunks(part):
+        excess = cv2.subtract(chunk[..., 0], chunk[..., 2])
+        counts.append(np.count_nonzero(excess >= MEAN_RED_OVER_BLUE, axis=(1, 2)))
+    count = np.concatenate(counts)
+    return np.asarray(count >= max(enclosure.MIN_CONTOUR_PX, 0.5 * count.max()))
+
+
+def _movement(recording: Recording) -> NoOutlineError | None:
+    """Find out whether the first and the last frame have the same outline at other places."""
+    centres = []
+    first = next(recording.chunks())[0]
+    *_, last = recording.chunks()
+    for frame in (first, last[-1]):
+        _, found = enclosure.find(_warm(frame.astype(np.float32)), 0)
+        if len(found) != 1:
+            return None
+        centres.append(np.argwhere(found[0].line).mean(axis=0))
+    moved = float(np.hypot(*(centres[1] - centres[0])))
+    return _moves(recording, moved) if moved > MOST_MOVED_PX else None
 
 
 def _nothing_drawn(recording: Recording) -> NoOutlineError:
     return NoOutlineError(
-        f"{recording.path}: no outline found in any of its {len(recording)} frames; "
-        "expected an orange contour, RGB (255, 102, 0), around the segment to be judged"
+        f"{recording.path}: no outline found in any of its {len(recording)} frames. "
+        "Draw a closed contour in orange, RGB (255, 102, 0), or another colour from red to yellow "
+        "around the segment to be judged"
     )
-
-
-def _without_specks(drawn: Mask) -> Mask:
-    """Drop connected pieces that are too small to be part of a contour."""
-    # Pieces of a contour with small gaps belong together: connect them before counting.
-    bridged = cv2.dilate(drawn.astype(np.uint8), np.ones((5, 5), np.uint8))
-    _, labels = cv2.connectedComponents(bridged, connectivity=8)
-    sizes = np.bincount(labels[drawn], minlength=int(labels.max()) + 1)
-    keep = sizes >= MIN_CONTOUR_PX
-    keep[0] = False
-    return np.asarray(drawn & keep[labels])
-
-
-def _enclosed(drawn: Mask, beyond: int) -> tuple[Mask, bool]:
-    """Fill the contour, with the image border closing it where it leaves the image.
-
-    Parameters
-    ----------
-    drawn : ndarray
-        bool (h, w): the contour.
-    beyond : int
-        Pixels by which the image is larger than this part; 0 for the whole image. The border of a
-        part is not that of the image: the contour does not reach either.
-
-    Returns
-    -------
-    mask, is_closed
-        bool (h, w) without the contour itself, and whether anything was enclosed; if not, even
-        over gaps of a few pixels, the mask is the convex hull.
-    """
-    hull = _hull(drawn)
-    for gap in (1, 3, 5, 9):
-        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
-        # Pad by repetition so that closing works at the image border, too.
-        padded = np.pad(drawn, gap, mode="edge").astype(np.uint8)
-        closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[gap:-gap, gap:-gap] > 0
-        mask = _holes(closed, hull, beyond) & ~drawn
-        if mask.any():
-            return mask, True
-    return hull & ~drawn, False
-
-
-def _holes(contour: Mask, hull: Mask, beyond: int) -> Mask:
-    """Regions that the contour, together with the image border, cuts off from the rest."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(
-        (~contour).astype(np.uint8), connectivity=4
-    )
-    areas = stats[:, cv2.CC_STAT_AREA].copy()
-    areas[labels[0, 0]] += beyond
-    inside_hull = np.bincount(labels[hull], minlength=len(areas))
-    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    at_border = np.bincount(border, minlength=len(areas)) > 0
-    regions = areas >= MIN_ENCLOSED_PX
-    regions[0] = False
-    # A region at the border is enclosed if the contour bends around it, which its convex hull
-    # shows: the corners outside a tightly cropped outline lie mostly outside the hull.
-    enclosed = regions & (~at_border | (inside_hull >= 0.9 * areas))
-    if not enclosed.any():
-        # An arc across a corner of the image: the region it cuts off is not in its hull.
-        enclosed = regions & (areas < areas[regions].max(initial=0))
-    return np.asarray(enclosed[labels])
-
-
-def _hull(drawn: Mask) -> Mask:
-    rows, cols = np.nonzero(drawn)
-    points = np.stack([cols, rows], axis=1).astype(np.int32)
-    filled: Any = np.zeros(drawn.shape, np.uint8)
-    cv2.fillConvexPoly(filled, cv2.convexHull(points), 1)
-    return np.asarray(filled > 0)
-
-
-def _count_enclosures(drawn: Mask, mask: Mask) -> int:
-    """Count outlines: separate groups of contour and enclosed region."""
-    together = cv2.dilate((drawn | mask).astype(np.uint8), np.ones((3, 3), np.uint8))
-    count, labels = cv2.connectedComponents(together, connectivity=8)
-    enclosed = np.bincount(labels[mask], minlength=count)
-    return int((enclosed[1:] >= MIN_ENCLOSED_PX).sum())
-
-
-def _box(pixels: Mask) -> Box:
-    rows = np.flatnonzero(pixels.any(axis=1))
-    cols = np.flatnonzero(pixels.any(axis=0))
-    return Box(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)

@@ -105,6 +105,7 @@ def one(source: Source, views: Sequence[View]) -> Prepared:
         return Prepared(source, error.status, str(error), *counted)
     cut = tuple(made[view] for view in views)
     status, reason = traits.judge(cut[0].traits)
+    reason = "; ".join(filter(None, [reason, found[views[0].outline].remark]))
     reason = f"{source.path}: {reason}" if reason else ""
     if recording.is_damaged:
         status, reason = "damaged", _damage(recording)

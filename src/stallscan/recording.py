@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from stallscan.errors import UnreadableError
 from stallscan.limits import LIMITS
 
+# Rows and columns that a thumbnail has at least, if the frame has them.
+THUMBNAIL_PX = 64
 # Pixels handed on at once: 56 frames of 512 x 384 RGB.
 CHUNK_BYTES = 32 * 2**20
 
@@ -85,6 +87,9 @@ class Decoder(Protocol):
     def cut(self, pictures: Sequence[Any], box: Box) -> Frames:
         """Give the pixels in a box of pictures that it decoded, uint8 (n, h, w, 3) or (n, h, w)."""
 
+    def thin(self, picture: Any, step: int) -> Frames:
+        """Give every so many-th pixel of a picture that it decoded, uint8 (h, w, 3) or (h, w)."""
+
     def coloured(self, pictures: Sequence[Any], least: float) -> Box | None:
         """As `Recording.coloured`, of pictures that it decoded, one at least."""
 
@@ -108,6 +113,10 @@ class ArrayDecoder:
     def cut(self, pictures: Sequence[Frames], box: Box) -> Frames:
         """Cut the box out of each."""
         return np.stack([picture[box.slices] for picture in pictures])
+
+    def thin(self, picture: Frames, step: int) -> Frames:
+        """Slice the array."""
+        return np.ascontiguousarray(picture[::step, ::step])
 
     def coloured(self, pictures: Sequence[Frames], least: float) -> Box | None:
         """Name the whole frame: to look for colour here is no faster than to do so later."""
@@ -180,6 +189,26 @@ class Recording:
             if len(some) == len(self):
                 self._part[:] = [(box, pixels)]
             yield pixels
+
+    def thumbnails(self, *indices: int) -> Iterator[Frames]:
+        """Yield the frames with these numbers with as few pixels as show what colours they have.
+
+        Parameters
+        ----------
+        *indices : int
+            From 0, none smaller than the one before.
+
+        Yields
+        ------
+        ndarray
+            uint8 (h, w, 3) RGB or (h, w): every n-th pixel of every n-th row.
+        """
+        held = self._held
+        if held is None:  # one pass, as far as need be
+            decoded = enumerate(itertools.islice(self._decoder.pictures(), indices[-1] + 1))
+            held = {index: picture for index, picture in decoded if index in indices}
+        step = max(min(self.shape[1:3]) // THUMBNAIL_PX, 1)
+        return (self._decoder.thin(held[index], step) for index in indices)
 
     def coloured(self, least: float, every: int = 1) -> Box | None:
         """Say where colour can be, without a look at every pixel where the format allows it.

@@ -311,6 +311,16 @@ class _VideoDecoder:
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def thin(self, picture: Any, step: int) -> Frames:
+        """Give every so many-th pixel as RGB, uint8 (h, w, 3)."""
+        if not isinstance(picture, _Planes):
+            return np.ascontiguousarray(picture[::step, ::step])
+        few = [part[::step, ::step] for part in picture.parts]
+        # Two luma pixels for one of chroma.
+        height, width = (2 * (size // 2) for size in few[0].shape)
+        thinned = picture._replace(parts=tuple(few))
+        return _to_rgb([thinned], Box(0, height, 0, width))[0]
+
     def coloured(self, pictures: Sequence[Any], least: float) -> Box | None:
         """Look at the chroma of all these frames at once; see `Recording.coloured`."""
         if not all(isinstance(picture, _Planes) for picture in pictures):
