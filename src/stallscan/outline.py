@@ -32,8 +32,8 @@ MEAN_STRIDE = 4
 # reaches, and than most clips show beyond it.
 AROUND_PX = enclosure.AROUND_PX
 # Pixels of the contour in each frame that tell whether it is there, and frames that tell where.
-LOOKED_AT_PX = 300
-MOVEMENT_FRAMES = 5
+LOOKED_AT_PX = 150
+MOVEMENT_FRAMES = 4
 # An outline whose centre moves by more than the width of a capillary (4 to 8 px) encloses something
 # else in each frame; still ones move by less than a pixel when encoded.
 MOST_MOVED_PX = 8.0
@@ -184,10 +184,13 @@ class _Seen:
         self, box: Box, contour: Mask, mask: Mask, is_closed: bool, remark: str = ""
     ) -> Outline:
         """Say of what was found in `where` what it is in the frame."""
-        row, col = self.where.row0, self.where.col0
-        in_frame = Box(box.row0 + row, box.row1 + row, box.col0 + col, box.col1 + col)
         contour, mask = self._in_frame(contour), self._in_frame(mask)
-        return Outline(in_frame, contour, mask, is_closed, self.frames_outlined, remark)
+        return Outline(self.in_frame(box), contour, mask, is_closed, self.frames_outlined, remark)
+
+    def in_frame(self, box: Box) -> Box:
+        """Count the rows and columns of a box in `where` from those of the frame."""
+        row, col = self.where.row0, self.where.col0
+        return Box(box.row0 + row, box.row1 + row, box.col0 + col, box.col1 + col)
 
     def _in_frame(self, pixels: Mask) -> Mask:
         made = np.zeros(self.frame, bool)
@@ -274,20 +277,19 @@ def _find_contour(recording: Recording) -> Outline:
 
 def _is_coloured(recording: Recording) -> bool:
     """Whether a colour table, and not only what is drawn, makes the recording coloured."""
-    share = np.zeros((2, BLOCKS, BLOCKS))
-    for few in recording.thumbnails(len(recording) // 4, len(recording) // 2):
-        red, green, blue = cv2.split(few)
-        high = cv2.max(cv2.max(red, green), blue)
-        low = cv2.min(cv2.min(red, green), blue)
-        seen = high >= VISIBLE_LEVEL
-        vivid = seen & (high - low >= COLOURED_SATURATION * high)
-        for index, pixels in enumerate((seen, vivid)):
-            share[index] += cv2.resize(
-                pixels.astype(np.float32), (BLOCKS, BLOCKS), interpolation=cv2.INTER_AREA
-            )
-    visible, coloured = share
+    few = recording.thumbnails(len(recording) // 4, len(recording) // 2)
+    red, green, blue = cv2.split(few.reshape(-1, *few.shape[2:]))
+    high = cv2.max(cv2.max(red, green), blue)
+    low = cv2.min(cv2.min(red, green), blue)
+    seen = high >= VISIBLE_LEVEL
+    vivid = seen & (high - low >= COLOURED_SATURATION * high)
+    size = (BLOCKS, len(few) * BLOCKS)
+    visible, coloured = (
+        cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        for pixels in (seen, vivid)
+    )
     blocks = np.count_nonzero(coloured > 0.5 * visible)
-    return bool(blocks > BLOCKS**2 / 3 and blocks > 0.5 * np.count_nonzero(visible))
+    return bool(blocks > visible.size / 3 and blocks > 0.5 * np.count_nonzero(visible))
 
 
 def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
@@ -367,17 +369,19 @@ def _remarks(recording: Recording, seen: _Seen, segment: Enclosure) -> list[str]
     NoOutlineError
         If it moves too far to enclose the same segment in all frames.
     """
-    line = segment.line[seen.around.seen_from(seen.where).slices]
+    # As far as an outline may move; clips are cut from this part, too.
+    around = seen.in_frame(enclosure.box(segment.line)).grown(AROUND_PX, seen.frame)
+    line = segment.line[around.seen_from(seen.where).slices]
     rows, cols = np.nonzero(line)
     step = max(len(rows) // LOOKED_AT_PX, 1)
     rows, cols = rows[::step], cols[::step]
     counts = []
-    for chunk in recording.chunks(seen.around):
+    for chunk in recording.chunks(around):
         excess = cv2.subtract(chunk[:, rows, cols, 0], chunk[:, rows, cols, 2])
         counts.append(np.count_nonzero(excess >= MEAN_RED_OVER_BLUE, axis=1))
     count = np.concatenate(counts)
     shown = count >= max(0.5 * count.max(), 1)
-    moved = _moved(recording, seen.around, line, np.flatnonzero(shown))
+    moved = _moved(recording, around, line, np.flatnonzero(shown))
     if moved > MOST_MOVED_PX:
         raise _moves(recording, moved)
     remarks = []

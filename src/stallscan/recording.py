@@ -87,8 +87,8 @@ class Decoder(Protocol):
     def cut(self, pictures: Sequence[Any], box: Box) -> Frames:
         """Give the pixels in a box of pictures that it decoded, uint8 (n, h, w, 3) or (n, h, w)."""
 
-    def thin(self, picture: Any, step: int) -> Frames:
-        """Give every so many-th pixel of a picture that it decoded, uint8 (h, w, 3) or (h, w)."""
+    def thin(self, pictures: Sequence[Any], step: int) -> Frames:
+        """Give every so many-th pixel of pictures that it decoded, as `cut` gives all."""
 
     def coloured(self, pictures: Sequence[Any], least: float) -> Box | None:
         """As `Recording.coloured`, of pictures that it decoded, one at least."""
@@ -114,9 +114,9 @@ class ArrayDecoder:
         """Cut the box out of each."""
         return np.stack([picture[box.slices] for picture in pictures])
 
-    def thin(self, picture: Frames, step: int) -> Frames:
-        """Slice the array."""
-        return np.ascontiguousarray(picture[::step, ::step])
+    def thin(self, pictures: Sequence[Frames], step: int) -> Frames:
+        """Slice each array."""
+        return np.stack([picture[::step, ::step] for picture in pictures])
 
     def coloured(self, pictures: Sequence[Frames], least: float) -> Box | None:
         """Name the whole frame: to look for colour here is no faster than to do so later."""
@@ -190,25 +190,26 @@ class Recording:
                 self._part[:] = [(box, pixels)]
             yield pixels
 
-    def thumbnails(self, *indices: int) -> Iterator[Frames]:
-        """Yield the frames with these numbers with as few pixels as show what colours they have.
+    def thumbnails(self, *indices: int) -> Frames:
+        """Return frames with as few pixels as show what colours they have.
 
         Parameters
         ----------
         *indices : int
-            From 0, none smaller than the one before.
+            Numbers of the frames, from 0, none smaller than the one before.
 
-        Yields
-        ------
+        Returns
+        -------
         ndarray
-            uint8 (h, w, 3) RGB or (h, w): every n-th pixel of every n-th row.
+            uint8 (n, h, w, 3) RGB or (n, h, w): every so many-th pixel of every so many-th row.
         """
-        held = self._held
-        if held is None:  # one pass, as far as need be
-            decoded = enumerate(itertools.islice(self._decoder.pictures(), indices[-1] + 1))
-            held = {index: picture for index, picture in decoded if index in indices}
         step = max(min(self.shape[1:3]) // THUMBNAIL_PX, 1)
-        return (self._decoder.thin(held[index], step) for index in indices)
+        if self._held is not None:
+            return self._decoder.thin([self._held[index] for index in indices], step)
+        # One pass, as far as need be.
+        decoded = enumerate(itertools.islice(self._decoder.pictures(), indices[-1] + 1))
+        kept = {index: picture for index, picture in decoded if index in indices}
+        return self._decoder.thin([kept[index] for index in indices], step)
 
     def coloured(self, least: float, every: int = 1) -> Box | None:
         """Say where colour can be, without a look at every pixel where the format allows it.

@@ -311,15 +311,17 @@ class _VideoDecoder:
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def thin(self, picture: Any, step: int) -> Frames:
-        """Give every so many-th pixel as RGB, uint8 (h, w, 3)."""
-        if not isinstance(picture, _Planes):
-            return np.ascontiguousarray(picture[::step, ::step])
-        few = [part[::step, ::step] for part in picture.parts]
-        # Two luma pixels for one of chroma.
-        height, width = (2 * (size // 2) for size in few[0].shape)
-        thinned = picture._replace(parts=tuple(few))
-        return _to_rgb([thinned], Box(0, height, 0, width))[0]
+    def thin(self, pictures: Sequence[Any], step: int) -> Frames:
+        """Give every so many-th pixel as RGB, uint8 (n, h, w, 3)."""
+        few: list[Any] = [
+            picture._replace(parts=tuple(part[::step, ::step] for part in picture.parts))
+            if isinstance(picture, _Planes)
+            else picture[::step, ::step]
+            for picture in pictures
+        ]
+        # Even, as a chroma pixel is one for two rows and columns.
+        height, width = (max(size // 2 * 2, 1) for size in few[0].shape[:2])
+        return self.cut(few, Box(0, height, 0, width))
 
     def coloured(self, pictures: Sequence[Any], least: float) -> Box | None:
         """Look at the chroma of all these frames at once; see `Recording.coloured`."""
