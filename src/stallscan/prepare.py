@@ -14,7 +14,7 @@ from stallscan import clip as clips
 from stallscan import outline as outlines
 from stallscan import traits, video, workers
 from stallscan.clip import Clip, ClipSettings
-from stallscan.errors import RecordingError, TooShortError
+from stallscan.errors import RecordingError, TooShortError, UnreadableError
 from stallscan.outline import Outline, OutlineSettings
 from stallscan.recording import Recording
 from stallscan.video import Source
@@ -88,6 +88,8 @@ def one(source: Source, views: Sequence[View]) -> Prepared:
     recording: Recording | None = None
     try:
         recording = video.read(source.path)
+        if len(recording) < MIN_FRAMES and recording.is_damaged:
+            raise UnreadableError(_damage(recording))
         if len(recording) < MIN_FRAMES:
             raise TooShortError(
                 f"{source.path}: {len(recording)} frame, at least {MIN_FRAMES} are needed to see "
@@ -103,6 +105,9 @@ def one(source: Source, views: Sequence[View]) -> Prepared:
     except RecordingError as error:
         counted = (len(recording), recording.frames_declared) if recording else (None, None)
         return Prepared(source, error.status, str(error), *counted)
+    except MemoryError:
+        reason = f"{source.path}: too large for the memory. Crop the recording around the segment"
+        return Prepared(source, UnreadableError.status, reason)
     cut = tuple(made[view] for view in views)
     status, reason = traits.judge(cut[0].traits)
     reason = "; ".join(filter(None, [reason, found[views[0].outline].remark]))

@@ -121,7 +121,7 @@ def read_tiff(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording
     try:
         with _quiet(), tifffile.TiffFile(path) as tiff:
             layout = _layout(tiff, path, limits)
-    except RecordingError:
+    except (RecordingError, MemoryError):
         raise
     # Whatever tifffile's code stumbles over in a damaged file is raised as it comes.
     except Exception as error:  # noqa: BLE001
@@ -443,8 +443,10 @@ def _tiff_frames(
             else:
                 count += 1
                 yield frame
-        # Where the chain of pages is broken, frames are missing, unless they are known to be all.
-        if following and (layout.frames is None or count < layout.frames):
+        # Unlike the count in a video's header, that of planes without headers is exact. Where the
+        # chain of pages is broken, frames are missing, unless they are known to be all.
+        all_here = layout.frames is not None and count >= layout.frames
+        if (following or layout.contiguous) and not all_here:
             corrupt.append(len(pages))
 
 
@@ -457,7 +459,7 @@ def _contiguous_planes(
     at once, the headers of all but the first page are lost if the end is cut off.
     """
     offset = page.dataoffsets[0]
-    available = min(count, (tiff.filehandle.size - offset) // page.nbytes)
+    available = min(count, max(tiff.filehandle.size - offset, 0) // page.nbytes)
     if available:
         dtype = page.dtype.newbyteorder(tiff.byteorder)
         shape = (available, *page.shape)
@@ -472,6 +474,8 @@ def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
         try:
             with _quiet():
                 array = page.asarray(maxworkers=1)
+        except MemoryError:
+            raise
         except Exception as error:  # noqa: BLE001 - see read_tiff
             # Some codecs come from Python's own library, of versions that may lack them.
             if isinstance(error, ImportError) or "imagecodecs" in str(error):

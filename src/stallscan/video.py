@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from stallscan.errors import InputError, UnreadableError
 from stallscan.files import atomic_path
+from stallscan.limits import LIMITS
 from stallscan.recording import Box, Frames, Picture, Recording, collect, whole
 from stallscan.stack import read_npy, read_tiff
 
@@ -282,6 +283,8 @@ class _VideoDecoder:
                 # Without a codec context PyAV crashes the process on decoding (PyAV issue 2344).
                 if not streams or getattr(streams[0], "codec_context", None) is None:
                     raise UnreadableError(f"{path}: holds no video that can be decoded")
+                # The decoder takes memory for whole frames, however small the file.
+                LIMITS.check_frame(path, streams[0].height, streams[0].width)
                 declared = streams[0].frames or _frames_by_duration(container, streams[0])
                 self.frames_declared = declared
                 for frame in _decode_stream(container, streams[0], self.corrupt):
@@ -413,7 +416,9 @@ def _decode_stream(container: Any, stream: Any, corrupt: list[int]) -> Iterator[
     stream.codec_context.thread_count = 1
     stream.codec_context.thread_type = "NONE"
     # Without this the decoder hides broken slices behind pixels of its own invention.
-    stream.codec_context.options = {"err_detect": "explode"}
+    # Packets may declare another frame size than the header does: that is limited, too.
+    limit = str(LIMITS.frame_px)
+    stream.codec_context.options = {"err_detect": "explode", "max_pixels": limit}
     packets = container.demux(stream)
     index = 0
     while True:
