@@ -233,3 +233,15 @@ def test_the_curve_passes_through_the_stated_prevalences():
     flowing = scored_from_counts(Confusion(0, 1, 5, 0))
     measured = metrics.measure(flowing)
     assert bootstrap.mcc_curve(bootstrap.smoothed_rates(measured.confusion), measured) is None
+
+
+def test_one_group_cannot_say_how_groups_differ():
+    scored = Scored.check([0, 1, 0, 1], [0.1, 0.9, 0.8, 0.7], [0, 1, 1, 1])
+    figures = bootstrap.draw(scored, np.zeros(4)).figures()
+    assert {name: bootstrap.interval(draws) for name, draws in figures.items()} == dict.fromkeys(
+        figures
+    )
+    rates = bootstrap.group_rates(scored, np.zeros(4))
+    assert np.isnan(rates.specificity).all()
+    assert bootstrap.interval(bootstrap.of_rates(rates, 0.5)["mcc"]) is None
+    assert bootstrap.mcc_curve(rates, metrics.measure(scored)) is None

@@ -392,3 +392,15 @@ def test_the_score_of_a_vote_is_not_read_at_another_prevalence(models, tmp_path)
     table = calls.write(voted, tmp_path / "vote")
     with pytest.raises(InputError, match="--calibrated-at"):
         calls.decide_anew([table], CallSettings(prevalence=0.05))
+
+
+@pytest.mark.parametrize("weight", [np.nan, np.inf, -1.0])
+def test_weights_are_numbers(weight):
+    with pytest.raises(SettingsError, match="weights"):
+        CallSettings.parse({"weights": (1.0, weight)}, "decide")
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 1.5, np.nan])
+def test_a_prevalence_of_the_calibration_is_a_share(models, share):
+    with pytest.raises(InputError, match="change --calibrated-at"):
+        calls.decide_anew(models[:1], CallSettings(prevalence=0.02), calibrated_at=share)

@@ -216,3 +216,13 @@ def test_a_breakdown_by_frames_needs_frames(tmp_path):
     pd.read_csv(predictions).assign(frames="").to_csv(predictions, index=False)
     with pytest.raises(InputError, match=r"how many frames.*--about"):
         evaluate.evaluate(predictions, tmp_path / "labels.csv", by=["frames"])
+
+
+def test_one_group_is_refused(tmp_path):
+    rows = [prediction(f"{index}.mp4") for index in range(4)]
+    known = [(f"{index}.mp4", index % 2) for index in range(4)]
+    predictions, labels = write_tables(tmp_path, rows, known)
+    pd.read_csv(labels).assign(cage="c").to_csv(labels, index=False)
+    with pytest.raises(InputError, match=r"cage is c for all.*--group"):
+        evaluate.evaluate(predictions, labels, group="cage")
+    assert evaluate.evaluate(predictions, labels, group="").group.column == ""

@@ -185,6 +185,22 @@ def test_below_what_the_specificity_resolves():
     assert correction.resolves_from(10, Errors.counted(6, 10, 5, 10)) is None
 
 
+@pytest.mark.parametrize(("stalled", "word"), [(0, "fewer"), (1000, "more")])
+def test_calls_that_the_errors_do_not_allow_are_said(tmp_path, stalled, word):
+    # 0 of 1,000 at 7 false ones on average; 1,000 of 1,000 at a sensitivity of 85 %.
+    mice = [(name, "wild", [(stalled, 1000 - stalled)]) for name in ("m1", "m2")]
+    result = rates.rate(*write_study(tmp_path, mice), PUBLISHED)
+    for unit in (*result.fields, *result.mice):
+        assert f" is {word} than " in unit.note
+        assert "means nothing" in unit.note
+
+
+def test_errors_that_are_chance_once_adjusted_leave_everything_open():
+    # 1 of 1 and 1 of 20, one added to each: 2/3 + 2/22 is below 1.
+    made = correction.corrected(5, 10, Errors.counted(1, 1, 1, 20))
+    assert made.lang_reiczigel == (0, 1)
+
+
 def test_below_zero_is_shown_as_zero_and_kept():
     made = correction.corrected(2, 1000, COUNTED)
     assert made.estimate == 0

@@ -244,7 +244,7 @@ def mcc_interval(cells: Confusion, prevalence: float) -> Interval | None:
 
 
 def mcc_curve(rates: Rates, measured: Metrics) -> Curve | None:
-    """MCC re-weighted to every prevalence of `PREVALENCE_GRID`; None where a class is missing.
+    """MCC at every prevalence of `PREVALENCE_GRID`; None where no draw has both classes.
 
     Parameters
     ----------
@@ -256,6 +256,8 @@ def mcc_curve(rates: Rates, measured: Metrics) -> Curve | None:
     if measured.recall is None or measured.specificity is None:
         return None
     told = ~np.isnan(rates.recall + rates.specificity)
+    if not told.any():
+        return None
     draws = reweighted_mcc(
         rates.recall[told], rates.specificity[told], PREVALENCE_GRID[:, np.newaxis]
     )
@@ -368,9 +370,15 @@ def _codes(scored: Scored) -> tuple[NDArray[np.int64], int]:
 
 
 def _weights(strata: Sequence[NDArray[np.int64]], seed: int) -> Iterator[Floats]:
-    """Yield how often each unit is drawn: (units, draws of the part), `BOOTSTRAP_DRAWS` in all."""
+    """Yield how often each unit is drawn: (units, draws of the part), `BOOTSTRAP_DRAWS` in all.
+
+    A single unit would be the same in every draw, and its figures look certain: NaN.
+    """
     rng = np.random.default_rng(seed)
     units = sum(len(stratum) for stratum in strata)
+    if units == 1:
+        yield np.full((1, BOOTSTRAP_DRAWS), np.nan)
+        return
     most = max(1, HELD_WEIGHTS // units)
     for start in range(0, BOOTSTRAP_DRAWS, most):
         drawn = np.zeros((min(most, BOOTSTRAP_DRAWS - start), units))

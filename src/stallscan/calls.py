@@ -65,8 +65,10 @@ class CallSettings(Settings):
             raise ValueError("thresholds must be within 0 to 1")
         if isinstance(self.prevalence, float) and not 0 < self.prevalence < 1:
             raise ValueError("prevalence must be above 0 and below 1")
-        if any(weight < 0 for weight in self.weights) or (self.weights and not sum(self.weights)):
-            raise ValueError("weights must be 0 or more, and not all 0")
+        # NaN fails every comparison, so it must be this way round.
+        finite = all(0 <= weight < np.inf for weight in self.weights)
+        if not finite or (self.weights and not sum(self.weights)):
+            raise ValueError("weights must be finite, 0 or more, and not all 0")
         return self
 
 
@@ -199,6 +201,11 @@ def decide_anew(
     TableError
         If a table is wrong, or the tables hold different recordings.
     """
+    if calibrated_at is not None and not 0 < calibrated_at < 1:
+        raise InputError(
+            f"scores calibrated at a prevalence of {calibrated_at:g}: expected a share above 0 and "
+            "below 1; change --calibrated-at"
+        )
     paths = [Path(path) for path in predictions]
     read = [read_predictions(path) for path in paths]
     runs = [read_run(path) for path in paths]

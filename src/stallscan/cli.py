@@ -824,6 +824,11 @@ def rate(
     from stallscan.correction import Errors
     from stallscan.errors import InputError
 
+    if errors is not None and (sensitivity is not None or specificity is not None):
+        raise InputError(
+            "--errors brings sensitivity and specificity with it; leave out --sensitivity and "
+            "--specificity, or --errors"
+        )
     if errors is not None:
         made_of = Errors.read(errors)
     elif sensitivity is not None and specificity is not None:

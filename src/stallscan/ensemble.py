@@ -56,9 +56,11 @@ class EnsembleSettings(Settings):
         if isinstance(self.weights, str) and self.weights != "fit":
             raise ValueError("weights are numbers, one for each member, or fit")
         if not isinstance(self.weights, str) and (
-            any(weight < 0 for weight in self.weights) or (self.weights and not sum(self.weights))
+            # NaN fails every comparison, so it must be this way round.
+            not all(0 <= weight < np.inf for weight in self.weights)
+            or (self.weights and not sum(self.weights))
         ):
-            raise ValueError("weights must be 0 or more, and not all 0")
+            raise ValueError("weights must be finite, 0 or more, and not all 0")
         if self.needed and self.weights:
             raise ValueError("a vote has no weights")
         return self

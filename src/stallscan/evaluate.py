@@ -228,6 +228,12 @@ def evaluate(
     scored = scored_of(decided)
     known = Known(table, raw, labels, [Path(path) for path in about])
     groups = find_groups(known, decided, group)
+    if groups is not None and groups.nunique() < 2:
+        raise InputError(
+            f"column {groups.name} is {groups.iloc[0]} for all evaluated recordings: intervals "
+            "cannot be drawn by one group; give another column with --group, or --group '' to draw "
+            "single recordings"
+        )
     column = str(groups.name) if groups is not None else ""
     if groups is not None:
         table["group"] = known.column(column)

@@ -47,7 +47,8 @@ class Side:
     measured : Metrics
         At its own threshold.
     mcc_interval : Interval or None
-        95 %, drawn by group where there is one; None where too many draws lack a class.
+        95 %, drawn by group where there is one; None where too many draws lack a class, or a
+        single group is held out.
     """
 
     bundle: str

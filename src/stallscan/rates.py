@@ -388,6 +388,8 @@ def _group_unit(counts: _Counts, mice: list[_Counts], errors: Errors) -> Unit:
     notes = [unit.note] if unit.note else []
     if len(mice) == 1:
         notes.insert(0, "there is one mouse, so no interval for the group can be given")
+    elif impossible := _impossible(made, errors):
+        notes = [impossible]
     elif made.resolvable:
         notes = []
     elif not notes:
@@ -400,6 +402,8 @@ def _unit(counts: _Counts, errors: Errors, note: str = "") -> Unit:
     notes = [note] if note else []
     if made is None:
         notes.append("no recording was scored")
+    elif impossible := _impossible(made, errors):
+        notes.append(impossible)
     elif not made.resolvable:
         notes.append(_unresolved(made, errors))
     return Unit(
@@ -418,6 +422,22 @@ def _without_mice(counts: _Counts) -> str:
     return (
         f"no column names the mouse, so its {counts.scored:,} recordings are taken as independent: "
         "the interval is too narrow, and groups are not tested"
+    )
+
+
+def _impossible(made: Rate, errors: Errors) -> str:
+    """Say where more or fewer are called stalled than the errors allow; empty if they allow it."""
+    if made.interval is None or (made.interval.high > 0 and made.interval.low < 1):
+        return ""
+    few = made.interval.high <= 0
+    return (
+        f"{made.stalled:,} of {made.scored:,} called stalled is "
+        + (
+            f"fewer than a specificity of {percent(errors.specificity)} makes by chance"
+            if few
+            else f"more than a sensitivity of {percent(errors.sensitivity)} can find"
+        )
+        + ": the errors were measured on other recordings, and the interval means nothing"
     )
 
 

@@ -304,22 +304,25 @@ def lang_reiczigel(
     Returns
     -------
     Share
-        Value and interval of the adjusted shares, not clipped.
+        Value and interval of the adjusted shares, not clipped; NaN and infinite where the adjusted
+        sensitivity and specificity are no better than chance.
     """
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     called = (part + Z**2 / 2) / (whole + Z**2)
     found, found_variance = _plus_one(sensitivity, stalled)
     left, left_variance = _plus_one(specificity, flowing)
-    gain = found + left - 1.0
-    rate = (called + left - 1.0) / gain
+    gain = np.asarray(found + left - 1.0)
+    told = gain > 0
+    safe = np.where(told, gain, 1.0)
+    rate = (called + left - 1.0) / safe
     shift = 2 * Z**2 * (rate * found_variance - (1.0 - rate) * left_variance)
     variance = (
         called * (1.0 - called) / (whole + Z**2)
         + rate**2 * found_variance
         + (1.0 - rate) ** 2 * left_variance
     )
-    half = Z * np.sqrt(variance) / np.abs(gain)
-    return Share(rate, rate + shift - half, rate + shift + half)
+    half = np.where(told, Z * np.sqrt(variance) / safe, np.inf)[()]
+    return Share(np.where(told, rate, np.nan)[()], rate + shift - half, rate + shift + half)
 
 
 def welch(first: ArrayLike, second: ArrayLike) -> tuple[Share, Any]:
