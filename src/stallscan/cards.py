@@ -5,13 +5,11 @@ more than decoding does, so that a process starts quickly.
 """
 
 import base64
-import collections
+import contextlib
 import functools
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,14 +70,16 @@ def make_clips(
     progress(0, len(paths))
     clips = []
     task = functools.partial(make_clip, margin_px=margin_px)
-    for clip in _in_order(task, paths, min(processes, len(paths)), _crashed):
-        clips.append(clip)
-        progress(len(clips), len(paths))
+    # Closed, so that after Ctrl-C no process goes on decoding.
+    with contextlib.closing(workers.in_order(task, paths, processes, _lost)) as made:
+        for clip in made:
+            clips.append(clip)
+            progress(len(clips), len(paths))
     return clips
 
 
-def _crashed(path: Path, _reason: str) -> Clip:
-    return Clip(note="The decoder crashed on this file; export the recording again.")
+def _lost(_path: Path, reason: str) -> Clip:
+    return Clip(note=f"The decoder crashed or hung on this file ({reason}). Export it again.")
 
 
 def make_clip(path: Path, margin_px: int) -> Clip:
@@ -162,47 +162,3 @@ def without_path(reason: str, filename: str) -> str:
     head, found, rest = reason.partition(f"{name}: ")
     is_path = found and (not head or head[-1] in "/\\")
     return rest[:1].upper() + rest[1:] if is_path else reason
-
-
-def _in_order(
-    task: Callable[[Path], Clip],
-    paths: Sequence[Path],
-    processes: int,
-    lost: Callable[[Path, str], Clip],
-) -> Iterator[Clip]:
-    """Work through paths in processes, and yield the results in order, whatever crashes."""
-    if processes == 0:
-        yield from map(task, paths)
-        return
-    todo = collections.deque(paths)
-    while todo:
-        pool = workers.pool(processes)
-        try:
-            futures = collections.deque(pool.submit(task, path) for path in todo)
-            while futures:
-                result = futures[0].result()
-                futures.popleft()
-                todo.popleft()
-                yield result
-        except BrokenProcessPool:
-            # The one that crashed is among the first that are not done.
-            alone = processes
-            while futures and (_has_result(futures[0]) or alone):
-                future, path = futures.popleft(), todo.popleft()
-                alone -= not _has_result(future)
-                yield future.result() if _has_result(future) else _alone(task, path, lost)
-        finally:
-            # A person who stops it does not wait for what is queued.
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _has_result(future: "Future[Clip]") -> bool:
-    return future.done() and not future.cancelled() and future.exception() is None
-
-
-def _alone(task: Callable[[Path], Clip], path: Path, lost: Callable[[Path, str], Clip]) -> Clip:
-    with workers.pool(1) as pool:
-        try:
-            return pool.submit(task, path).result()
-        except BrokenProcessPool:
-            return lost(path, "crashed")
