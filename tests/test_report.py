@@ -274,7 +274,7 @@ def test_bad_input(run, tmp_path):
     with pytest.raises(SettingsError, match="max_cards"):
         ReportSettings.parse({"max_cards": -1}, "command line")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot be written"):
         report.write(run / "predictions.csv", tmp_path / "file" / "x.html")
 
 

@@ -22,7 +22,7 @@ from pydantic import Field
 from stallscan import __version__, evaluate, outline, plots, present, templates, video, workers
 from stallscan.errors import InputError, NoOutlineError, RecordingError, SeveralOutlinesError
 from stallscan.evaluate import Evaluation
-from stallscan.files import refuse_foreign, write_text
+from stallscan.files import make_folder, refuse_foreign, write_text
 from stallscan.predictions import DECIDED, match, read_predictions, read_run
 from stallscan.recording import Box, Frames, Recording
 from stallscan.settings import Settings
@@ -147,6 +147,7 @@ def write(
         If a table lacks a column or has wrong rows.
     """
     predictions, settings = Path(predictions), settings or ReportSettings()
+    make_folder(Path(out).parent)
     refuse_foreign(out, ["<title>stallscan report: "], "a report of stallscan")
     evaluation = None
     if labels is not None:
