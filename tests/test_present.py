@@ -108,7 +108,7 @@ def test_the_command(study, capsys):
     printed = capsys.readouterr().out
     assert "By kind" in printed
     assert "Paired comparison" in printed
-    names = {path.name for path in (study / "out").iterdir()}
+    names = {path.name for path in (study / "out").glob("[!.]*")}
     assert names == {"metrics.json", "evaluation.html"} | {
         f"{name}.{suffix}" for name in plots.WORDS for suffix in ("png", "svg")
     }

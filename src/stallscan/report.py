@@ -140,8 +140,8 @@ def write(
     # Before minutes of work.
     if out.is_dir():
         raise InputError(f"{out}: is a folder. Name the HTML file: -o {out / 'report.html'}")
-    files.refuse_foreign(out, ["<title>stallscan report: "], "a report of stallscan")
     files.make_folder(out.parent)
+    files.refuse_foreign(out, ["<title>stallscan report: "], "a report of stallscan")
     evaluation = None
     if labels is not None:
         # What has no label yet is shown, too: it is the one to look at.
