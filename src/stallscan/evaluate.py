@@ -234,7 +234,7 @@ def evaluate(
             "or stalled, so there is nothing to measure; see the column reason"
         )
     scored = scored_of(decided)
-    known = Known(table, raw, labels, [Path(path) for path in about])
+    known = Known(table, raw, predictions, labels, [Path(path) for path in about])
     groups = find_groups(known, decided, group)
     column = str(groups.name) if groups is not None else ""
     if groups is not None:
