@@ -226,3 +226,30 @@ def test_one_group_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"cage is c for all.*--group"):
         evaluate.evaluate(predictions, labels, group="cage")
     assert evaluate.evaluate(predictions, labels, group="").group.column == ""
+
+
+def test_labels_of_another_mouse_are_not_taken(tmp_path):
+    rows = [prediction("m1/1.mp4"), prediction("m1/2.mp4", score=0.1, call="flowing")]
+    tables = write_tables(tmp_path, rows, [("m9/1.mp4", 1), ("m9/2.mp4", 0)])
+    with pytest.raises(InputError, match=r"'m1/1\.mp4' and 'm9/1\.mp4' are in different folders"):
+        evaluate.evaluate(*tables)
+
+
+def test_an_empty_cell_among_the_mice_is_refused(study):
+    table = pd.read_csv(study / "labels.csv")
+    table.loc[3, "mouse"] = None
+    table.to_csv(study / "labels.csv", index=False)
+    path = study / "old" / "predictions.csv"
+    with pytest.raises(InputError, match=r"labels\.csv: mouse is empty in 3\.mp4.*--group ''"):
+        evaluate.evaluate(path, study / "labels.csv")
+    assert evaluate.evaluate(path, study / "labels.csv", group="").group == Group("", 600)
+
+
+def test_rows_of_one_recording_agree_on_what_is_asked_for(study):
+    path, labels = study / "old" / "predictions.csv", study / "labels.csv"
+    table = pd.read_csv(labels).assign(scorer="X")
+    more = table.head(1).assign(scorer="Y")
+    pd.concat([table, more]).to_csv(labels, index=False)
+    assert evaluate.evaluate(path, labels, by=[]).group.column == "mouse"
+    with pytest.raises(InputError, match=r"scorer.*line 2 .*line 602 "):
+        evaluate.evaluate(path, labels, by=["scorer"])

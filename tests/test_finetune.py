@@ -90,12 +90,14 @@ def test_labels_without_a_mouse_are_parted_by_recording_and_it_is_said(
     recordings, bundle_dir, tmp_path, caplog
 ):
     labels = pd.read_csv(recordings / "labels.csv")[["filename", "stalled"]]
-    labels.to_csv(tmp_path / "labels.csv", index=False)
+    labels["filename"] = "D:\\lab\\" + labels["filename"]
+    labels.to_csv(tmp_path / "labels.csv", index=False, sep=";")
     with caplog.at_level(logging.WARNING):
         comparison = finetune.fine_tune(
             bundle_dir, [recordings], tmp_path / "labels.csv", tmp_path / "run", epochs=1
         )
     assert "no column names the mouse" in caplog.text
+    assert "by file name alone" in caplog.text
     assert "which flatters" in str(comparison)
 
 
@@ -104,6 +106,21 @@ def test_labels_of_recordings_that_are_not_there_are_named(recordings, bundle_di
     labels.to_csv(tmp_path / "labels.csv", index=False)
     with pytest.raises(InputError, match=r"1 of 2 labelled recordings were not found: no\.mp4"):
         finetune.fine_tune(bundle_dir, [recordings], tmp_path / "labels.csv", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("3.mp4,0,m0", "3.mp4,0, "), "line 5 .*--group ''"),
+        (("3.mp4,0,m0", "3.mp4,0,M0"), "line 2 .*line 5"),
+        (("3.mp4,0,m0", "3.mp4,0,m0\n3.mp4,0,m1"), "lines 5 and 6"),
+    ],
+)
+def test_a_mouse_that_is_not_certain_is_refused(recordings, bundle_dir, tmp_path, change, named):
+    labels = tmp_path / "labels.csv"
+    labels.write_text((recordings / "labels.csv").read_text().replace(*change))
+    with pytest.raises(InputError, match=rf"labels\.csv: .*{named}"):
+        finetune.fine_tune(bundle_dir, [recordings], labels, tmp_path / "run")
 
 
 def test_an_unknown_group_is_refused(recordings, bundle_dir, tmp_path):

@@ -125,3 +125,49 @@ def test_those_left_out_are_counted_and_the_first_named():
     left = Left.of(pd.Series([f"{row}.mp4" for row in range(1007)]))
     assert str(left) == "0.mp4, 1.mp4, 2.mp4, 3.mp4, 4.mp4 and 1,002 more"
     assert str(Left(1, ("0.mp4",))) == "0.mp4"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(",", ";"),
+        lambda text: text.replace("default\n", "default,\n"),
+        lambda text: text.replace("\n", ",\n"),
+        lambda text: text.replace("\n", ",note\n", 1).replace("default\n", "default,x\n"),
+        lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", "\n,,\n"),
+    ],
+)
+def test_predictions_as_a_spreadsheet_saves_them(tables, change):
+    expected = read_predictions(tables[0])
+    tables[0].write_text(change(tables[0].read_text()), encoding="utf-8", newline="")
+    pd.testing.assert_frame_equal(read_predictions(tables[0]), expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("default\n", "default,look again\n", 1),
+        lambda text: text.replace("0.9,", "0,9,", 1),
+        lambda text: text[:-3],
+        lambda text: text.replace(",56,", ",inf,", 1),
+        lambda text: text.replace("flowing", "Flowing"),
+    ],
+)
+def test_rows_that_are_not_certain_are_refused_by_line(tables, change):
+    tables[0].write_text(change(tables[0].read_text()))
+    with pytest.raises(TableError, match=r"predictions\.csv: .*line [0-9]+ "):
+        read_predictions(tables[0])
+
+
+def test_lines_are_those_of_an_editor(tables):
+    text = tables[0].read_text().replace("\n", "\n\n", 1).replace("0.2,", "2,")
+    tables[0].write_text(text)
+    with pytest.raises(TableError, match=r"line 4 \(a/2\.mp4: '2'\)"):
+        read_predictions(tables[0])
+
+
+def test_how_names_were_matched_is_said(caplog):
+    match(pd.Series(["m1/1.mp4", "m1/2.mp4", "m2/2.mp4"]), pd.Series(["1.mp4", "2.mp4"]), "l.csv")
+    assert "l.csv: 1 of 3 recordings were matched by file name alone" in caplog.text
+    assert "2 recordings fit several names" in caplog.text

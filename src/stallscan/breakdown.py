@@ -92,8 +92,8 @@ class Known:
         The predictions with their labels, as `evaluate.join` gives them.
     raw : DataFrame
         The predictions as `predictions.read_text` gives them.
-    labels : Path
-        The table of labels.
+    predictions, labels : Path
+        The tables of predictions and of labels.
     about : sequence of Path
         Tables with a column filename and more.
 
@@ -106,12 +106,17 @@ class Known:
     """
 
     def __init__(
-        self, table: pd.DataFrame, raw: pd.DataFrame, labels: Path, about: Sequence[Path]
+        self,
+        table: pd.DataFrame,
+        raw: pd.DataFrame,
+        predictions: Path,
+        labels: Path,
+        about: Sequence[Path],
     ) -> None:
         self.table, self.about = table, about
         # Each with the name that every recording has in it.
         self._sources: list[tuple[Path, pd.DataFrame, pd.Series[str]]] = [
-            (labels, raw, table["filename"])
+            (predictions, raw, table["filename"])
         ]
         self._sources.append((labels, read_text(labels, LABELS), table["label_filename"]))
         for path in about:

@@ -325,18 +325,18 @@ def submit(calls: Calls, form: str | Path, out: Path) -> tuple[Path, str]:
     TableError
         If the form cannot be read, or names recordings that were not called.
     """
-    wanted = tables.read_labels(form)
+    wanted = tables.read_form(form)
     called = calls.table.set_index("filename")["call"]
-    missing = [name for name in wanted["filename"] if name not in called.index]
+    missing = [name for name in wanted if name not in called.index]
     if missing:
         raise TableError(
             f"{form}: {len(missing):,} of its {len(wanted):,} recordings are not among the "
             f"predictions: {tables.listed(missing)}; predict them, too"
         )
-    chosen = called.loc[wanted["filename"]]
+    chosen = called.loc[wanted]
     path = out / SUBMISSION_NAME
     stalled = (chosen == "stalled").astype(int).to_numpy()
-    tables.write_table(pd.DataFrame({"filename": wanted["filename"], "stalled": stalled}), path)
+    tables.write_table(pd.DataFrame({"filename": wanted, "stalled": stalled}), path)
     open_ = int((~chosen.isin(["flowing", "stalled"])).sum())
     doubt = f"{open_:,} recordings without a call are submitted as flowing" if open_ else ""
     return path, doubt

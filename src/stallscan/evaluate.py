@@ -226,7 +226,7 @@ def evaluate(
             "or measure the others only, with --partial"
         )
     scored = scored_of(decided)
-    known = Known(table, raw, labels, [Path(path) for path in about])
+    known = Known(table, raw, predictions, labels, [Path(path) for path in about])
     groups = find_groups(known, decided, group)
     if groups is not None and groups.nunique() < 2:
         raise InputError(

@@ -238,6 +238,8 @@ def notes(evaluation: Evaluation) -> list[str]:
         for at in evaluation.sensitivity_at
         if not at.false_alarms and at.sensitivity is not None
     ]
+    if by_name := evaluation.rows.joined_by_base_name:
+        said.append(f"{by_name:,} labels were matched by file name alone, whatever the folder.")
     if evaluation.rows.chose:
         said.append(
             f"{evaluation.rows.chose:,} recordings are left out, because they chose the threshold."

@@ -128,6 +128,23 @@ def read_labels(path: str | Path) -> "pd.DataFrame":
     return labels_of(text.read(path, LABELS)).reset_index(drop=True)
 
 
+def read_form(path: str | Path) -> list[str]:
+    """Read which recordings a submission form asks for, in its order, whatever it says of them.
+
+    Raises
+    ------
+    TableError
+        As `read_metadata`.
+    """
+    table = text.read(path, "a submission form, with the columns filename and stalled")
+    _match_form(table, [LABEL_COLUMNS], extra_allowed=True)
+    _refuse_without_rows(table)
+    values, wrong = _convert(table, ["filename"])
+    refuse_rows(table.path, table.wrong + wrong + _repeated(table))
+    filenames: list[str] = values["filename"]
+    return filenames
+
+
 def labels_of(table: Text) -> "pd.DataFrame":
     """Take the labels from a table; results and errors as `read_labels`.
 
