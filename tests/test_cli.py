@@ -1,6 +1,9 @@
 """The command line as a user types it: outputs, exit codes, sentences."""
 
+import errno
+import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,8 +12,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
+from rich.table import Table
 
-from stallscan import cli
+from stallscan import cli, doctor
 from tests import drawing
 
 
@@ -321,3 +326,112 @@ def test_reproduce_says_what_is_wrong(run, tmp_path):
     code, _, err = run("reproduce", "third-place", *words)
     assert code == 2
     assert "train_metadata.csv is missing" in err
+
+
+@pytest.fixture
+def main(monkeypatch, capsys):
+    """Run `cli.main` with something in place of the commands; gives (exit code, stderr)."""
+
+    def call(command, stdout=None):
+        monkeypatch.setattr(cli, "app", lambda *_, **__: command())
+        if stdout is not None:
+            monkeypatch.setattr(sys, "stdout", stdout)
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_name_that_the_console_cannot_print_is_escaped(main, encoding):
+    written = io.BytesIO()
+    stdout = io.TextIOWrapper(written, encoding=encoding)
+    table = Table("\u30de")
+    code, _ = main(lambda: (cli._print("\u30de\udcfc\x1b[31m"), cli._show(table)), stdout)
+    assert code == 0
+    assert written.getvalue().startswith(rb"\u30de\udcfc\x1b[31m")
+
+
+@pytest.mark.parametrize("show", [lambda: cli._print("x"), lambda: cli._show(Table("x"))])
+def test_a_closed_pipe_ends_quietly(main, show):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with io.TextIOWrapper(io.FileIO(writer, "w")) as stdout:
+        assert main(show, stdout) == (cli.EXIT_CLOSED_PIPE, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "Make room"),
+        (errno.EACCES, "permissions"),
+        (errno.EROFS, "-o"),
+        (errno.ENAMETOOLONG, "shorter"),
+        (errno.EIO, "read and written"),
+    ],
+)
+def test_an_error_of_the_system_is_a_sentence(main, number, advice):
+    def fail():
+        raise OSError(number, os.strerror(number), "a: b.csv")
+
+    code, said = main(fail)
+    assert code == 2
+    assert f"a: b.csv: {os.strerror(number)}" in said
+    assert advice in said
+    assert said.count("\n") == 1
+
+
+def test_an_error_of_ours_keeps_its_traceback(main):
+    def fail():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        main(fail)
+
+
+@pytest.mark.parametrize(("command", "promised"), [("predict", True), ("report", False)])
+def test_only_what_resumes_is_said_to_resume(main, monkeypatch, command, promised):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["stallscan", command])
+    code, said = main(interrupt)
+    assert code == 130
+    assert ("goes on" in said) == promised
+
+
+def test_names_are_no_markup(capsys):
+    table = Table("[red]head")
+    table.add_row("[/x]cell :cat:")
+    cli._show(table)
+    out = capsys.readouterr().out
+    assert "[red]head" in out
+    assert "[/x]cell :cat:" in out
+
+
+def test_doctor_prints_whole_commands(run, monkeypatch):
+    finding = doctor.Finding("x [red]", "pip install 'stallscan[lab]' :cat:", "optional")
+    monkeypatch.setattr(doctor, "examine", lambda: [finding])
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert finding.what in out
+    assert finding.found in out
+
+
+def test_doctor_tries_the_compressions(monkeypatch):
+    assert "zstd" in doctor._compressed_tiff().found
+    write = tifffile.imwrite
+
+    def without_zstd(*words, compression, **more):
+        if compression == "zstd":
+            raise ValueError("requires the 'imagecodecs' package")
+        write(*words, **more)
+
+    monkeypatch.setattr(tifffile, "imwrite", without_zstd)
+    found = doctor._compressed_tiff()
+    assert found.state == "optional"
+    assert found.found.startswith("zstd: only with: pip install 'stallscan[lab]'")

@@ -233,3 +233,25 @@ def test_an_export_that_gives_no_number_is_refused(copy, monkeypatch):
     with pytest.raises(InputError, match="f32 export is refused: for some clip it gives no finite"):
         export.export(copy)
     assert not (copy / "openvino").exists()
+
+
+def test_a_copy_is_exported_in_place_of_the_bundle(bundle_dir, tmp_path):
+    export.export(bundle_dir, out=tmp_path / "copy")
+    assert exported.find(bundle.load(tmp_path / "copy"), "f32").is_file()
+    assert not (bundle_dir / "openvino").exists()
+
+
+def test_an_export_is_not_written_through_a_link(copy, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (copy / "openvino").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is a link"):
+        export.export(copy)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_the_installed_bundle_is_not_written_to(tmp_path):
+    with pytest.raises(InputError, match="-o FOLDER"):
+        export.export("default")
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(InputError, match="is not empty"):
+        export.export("default", out=tmp_path)

@@ -415,7 +415,7 @@ def save_ensemble(folder: Path, spec: EnsembleSpec, members: Sequence[Bundle], c
 
 def _copy(bundle: Path, folder: Path) -> None:
     """Copy the files of a bundle; a link would bring in whatever it points to, and is refused."""
-    (folder / EXPORTS).mkdir(parents=True)
+    (folder / EXPORTS).mkdir(parents=True, exist_ok=True)
     for path in (bundle / EXPORTS, *(bundle / name for name in KNOWN_FILES)):
         if path.is_symlink():
             raise InputError(
@@ -426,6 +426,27 @@ def _copy(bundle: Path, folder: Path) -> None:
             shutil.copyfile(path, folder / path.relative_to(bundle))
     with contextlib.suppress(OSError):
         (folder / EXPORTS).rmdir()  # nothing has been exported
+
+
+def copy(which: str | Path, folder: Path) -> Path:
+    """Copy a bundle or an ensemble, and return its new folder.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be used.
+    InputError
+        If something is in `folder` already, or it cannot be written.
+    """
+    model = load_any(which)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: is not empty. Choose another folder with -o")
+    with _replacing(folder) as temporary:
+        _copy(model.path, temporary)
+        if isinstance(model, Ensemble):
+            for name in model.spec.members:
+                _copy(model.path / MEMBERS / name, temporary / MEMBERS / name)
+    return folder
 
 
 @contextlib.contextmanager

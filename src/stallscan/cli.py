@@ -535,6 +535,7 @@ def predict(
 def export(
     bundle: str,
     *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     precision: Literal["f32", "bf16", "int8"] = "f32",
     data: Path | None = None,
     limit: float = 0.005,
@@ -546,6 +547,9 @@ def export(
     ----------
     bundle
         Folder of a bundle or ensemble, or the name of a shipped bundle.
+    out
+        A folder for a copy of the bundle, which gets the export in its place. A shipped bundle is
+        exported only so.
     precision
         f32: the same logits but for rounding; bf16 and int8: faster on some processors, and refused
         where they change the calls.
@@ -560,10 +564,10 @@ def export(
     from stallscan import export as module
 
     if data is None:
-        made = module.export(bundle, precision, None, limit, seed)
+        made = module.export(bundle, precision, None, limit, seed, out=out)
     else:
         with _progress("preparing clips") as progress:
-            made = module.export(bundle, precision, data, limit, seed, progress)
+            made = module.export(bundle, precision, data, limit, seed, progress, out)
     for line in made:
         _print(line)
 

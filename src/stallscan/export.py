@@ -85,6 +85,7 @@ def export(
     limit: float = 0.005,
     seed: int = 0,
     progress: Progress = lambda _done, _of: None,
+    out: Path | None = None,
 ) -> list[str]:
     """Write an export of a bundle, or of each member of an ensemble, into its folder.
 
@@ -103,6 +104,9 @@ def export(
         Draws the recordings that int8 is calibrated on; it is measured on the others.
     progress : callable
         Called with how many recordings are prepared, of how many.
+    out : Path, optional
+        A folder for a copy of the bundle, which is exported in its place. A shipped bundle is part
+        of the installed package and never written to.
 
     Returns
     -------
@@ -128,9 +132,18 @@ def export(
         )
     if limit <= 0:
         raise InputError(f"a limit of {limit:g}: give a change of MCC and ROC AUC above 0")
-    said = []
-    for member in bundles.load_any(which).members:
+    model = bundles.load_any(which)
+    for member in model.members:
         exported.refuse_unexportable(member)
+    if out is not None:
+        model = bundles.load_any(bundles.copy(which, out))
+    elif model.path.resolve().is_relative_to(bundles.SHIPPED.resolve()):
+        raise InputError(
+            f"{which}: is part of the installed package, which is left as it is. Export a copy of "
+            "it with -o FOLDER"
+        )
+    said = []
+    for member in model.members:
         if precision == "f32" or data is None:
             made = _export_f32(member)
         else:
@@ -398,6 +411,11 @@ def _no_number(bundle: Bundle, precision: Precision) -> InputError:
 def _writing(bundle: Bundle) -> Iterator[Path]:
     """Give a folder on the disk of the bundle to write into, from which exports are moved."""
     where = exported.folder(bundle)
+    if where.is_symlink():
+        raise InputError(
+            f"{where}: is a link, and the export would be written to where it leads. Copy the "
+            "bundle with the files themselves (cp -rL) and export the copy"
+        )
     there = where.exists()
     try:
         files.make_folder(where)
