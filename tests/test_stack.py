@@ -230,7 +230,10 @@ REFUSED: dict[str, tuple[str, Save]] = {
     "positions as an axis": (
         "position|tile|region",
         lambda path, rgb: tifffile.imwrite(
-            path, rgb[..., 0].reshape(2, 3, HEIGHT, WIDTH), metadata={"axes": "RTYX"}
+            path,
+            rgb[..., 0].reshape(2, 3, HEIGHT, WIDTH),
+            photometric="minisblack",
+            metadata={"axes": "RTYX"},
         ),
     ),
     "times and depths": (
