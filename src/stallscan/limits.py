@@ -1,7 +1,7 @@
 """How large a recording may be, checked by its header before its pixels take memory.
 
 Within these limits, reading a recording, finding its outline and cutting its clip take at most
-about 1.6 GB in a process: 70 to 80 bytes for each pixel of a frame, most of them for the outline,
+about 1.5 GB in a process: 70 to 80 bytes for each pixel of a frame, most of them for the outline,
 which is found in the mean of the frames. Beyond them memory would end the run, and with it the
 recordings that are not too large.
 """

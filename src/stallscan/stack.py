@@ -199,11 +199,7 @@ def _check_is_whole(tiff: tifffile.TiffFile, path: Path) -> None:
     tifffile would read the others along, and take those that are missing as black.
     """
     root = _ome(tiff)
-    files = {
-        element.text: element.get("FileName", "")
-        for element in root.iter()
-        if element.tag.endswith("}UUID")
-    }
+    files = {element.text: element.get("FileName", "") for element in root.iterfind(".//{*}UUID")}
     is_root = root.find("{*}BinaryOnly") is None
     if is_root and len(files) < 2:
         return
@@ -301,7 +297,7 @@ def _area(series: Any) -> int:
 
 def _stage_positions(tiff: tifffile.TiffFile) -> int:
     """Count the places in x and y that OME metadata give for the planes."""
-    planes = _ome(tiff).iter("{*}Plane")
+    planes = _ome(tiff).iterfind(".//{*}Plane")
     return len({(each.get("PositionX"), each.get("PositionY")) for each in planes})
 
 
@@ -368,7 +364,7 @@ def _channels(
 
 def _ome_colours(tiff: tifffile.TiffFile) -> list[tuple[int, ...]]:
     """Return the colours of the channels as RGB, from signed 32-bit RGBA."""
-    channels = _ome(tiff).iter("{*}Channel")
+    channels = _ome(tiff).iterfind(".//{*}Channel")
     colours = [int(channel.get("Color", "-1")) & 0xFFFFFFFF for channel in channels]
     return [(rgba >> 24, rgba >> 16 & 255, rgba >> 8 & 255) for rgba in colours]
 
@@ -416,7 +412,7 @@ def _check_colours(page: Any, path: Path) -> int:
 def _significant_bits(tiff: tifffile.TiffFile, page: Any) -> int | None:
     """Return the bits of a value that the file declares, if fewer than its type has."""
     stored: int = page.bitspersample
-    for pixels in _ome(tiff).iter("{*}Pixels"):
+    for pixels in _ome(tiff).iterfind(".//{*}Pixels"):
         stored = int(pixels.get("SignificantBits", stored))
     return stored if 0 < stored < 8 * page.dtype.itemsize else None
 
