@@ -25,6 +25,8 @@ MIN_SEGMENT_PX = 200
 # A region below this share of the largest one is a letter or a loop of the pen, no segment: areas
 # of real segments differ by a factor of 6.
 MIN_SHARE = 0.1
+# What covers more of the image may be a frame around a segment: then all that is enclosed counts.
+MAX_SEGMENT_SHARE = 0.33
 # A line may cover this many times the area that it encloses (a line of 12 px around a real
 # segment: 1.6); what covers more is filled, or text.
 MAX_LINE_TO_AREA = 4.0
@@ -93,7 +95,8 @@ def find(drawn: Mask, beyond: int) -> tuple[Mask, list[Enclosure]]:
     found = found or _of_dashes(drawn, beyond)
     found = found or [hull for piece in pieces for hull in _open(piece)]
     largest = max((each.area for each in found), default=0)
-    found = [each for each in found if each.area >= MIN_SHARE * largest]
+    if largest <= MAX_SEGMENT_SHARE * (drawn.size + beyond):
+        found = [each for each in found if each.area >= MIN_SHARE * largest]
     return kept, sorted(found, key=lambda each: -each.area)
 
 
@@ -208,7 +211,7 @@ def _line(piece: Mask, mask: Mask) -> Mask:
     away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
     # Half of a line's pixels lie within half its width of what it encloses; corners reach further
     # out than the width.
-    reach = 3 * float(np.median(away[piece])) + 2
+    reach = 2.5 * float(np.median(away[piece])) + 2
     return np.asarray(piece & (away <= reach))
 
 

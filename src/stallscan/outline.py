@@ -315,7 +315,7 @@ def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
     _refuse_filled(recording, seen.mean, segment)
     remarks = _remarks(recording, seen, segment)
     contour = kept | segment.line
-    box = _box(seen, segment.line)
+    box = _box(seen, kept, segment.line)
     mask = segment.mask & ~contour
     return seen.outline(box, contour, mask, segment.is_closed, "; ".join(remarks))
 
@@ -331,16 +331,18 @@ def _warm(picture: NDArray[np.float32]) -> Mask:
     )
 
 
-def _box(seen: _Seen, line: Mask) -> Box:
+def _box(seen: _Seen, kept: Mask, line: Mask) -> Box:
     """Return the box of the contour.
 
     Of the published colour where it is seen in any frame, so that boxes agree with the published
-    ones; of the blurred colour where resizing or another colour has left nothing else.
+    ones; of the blurred colour where resizing or another colour has left nothing else, or where
+    something else touches the contour.
     """
     near = cv2.dilate(line.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     strong = near & seen.hit
     of_line = enclosure.box(line)
-    if strong.sum() < enclosure.MIN_CONTOUR_PX:
+    is_touched = bool((near & kept & ~line).any())
+    if is_touched or strong.sum() < enclosure.MIN_CONTOUR_PX:
         return of_line
     of_strong = enclosure.box(strong)
     # A few pixels of another colour follow the published rule by chance.
