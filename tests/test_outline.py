@@ -1,6 +1,9 @@
 import cv2
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stallscan import outline, video
 from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesError
@@ -175,3 +178,232 @@ def _what_is_found(recording, settings):
     except RecordingError as error:
         return error.status
     return (found.box, found.contour.tobytes(), found.mask.tobytes(), found.is_closed)
+
+
+def _canvas(colour=drawing.ORANGE, thickness=3, count=4, axes=(40, 24)):
+    """Grey noise, 160 x 220, and one ellipse."""
+    recording = drawing.frames(count, 160, 220, contours=0)
+    for frame in recording:
+        cv2.ellipse(frame, (90, 80), axes, 0, 0, 360, colour, thickness)
+    return recording
+
+
+def _each(recording, draw):
+    for frame in recording:
+        draw(frame)
+    return recording
+
+
+def _text(content, place, colour=drawing.ORANGE, size=0.6):
+    return lambda frame: cv2.putText(
+        frame, content, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 2, cv2.LINE_AA
+    )
+
+
+@pytest.mark.parametrize("colour", [drawing.ORANGE, (255, 0, 0)])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda colour: _text("mouse 08, O 12:36", (5, 20), colour),
+        lambda colour: lambda frame: cv2.rectangle(frame, (150, 150), (210, 154), colour, -1),
+        lambda colour: lambda frame: cv2.arrowedLine(frame, (150, 20), (180, 60), colour, 2),
+        lambda colour: lambda frame: cv2.circle(frame, (20, 130), 8, colour, -1),
+        lambda colour: lambda frame: cv2.line(frame, (180, 0), (200, 159), colour, 2),
+    ],
+    ids=["stamp", "scale bar", "arrow", "dot", "line across the frame"],
+)
+def test_what_encloses_nothing_changes_neither_box_nor_mask(draw, colour):
+    alone = outline.find(from_array(_canvas()))
+    found = outline.find(from_array(_each(_canvas(), draw(colour))))
+    assert found.box == alone.box
+    assert np.array_equal(found.mask, alone.mask)
+
+
+@given(seed=st.integers(0, 2**32 - 1), strokes=st.integers(1, 6))
+@hypothesis.settings(max_examples=10, deadline=None)
+def test_clutter_that_encloses_nothing_makes_no_difference(seed, strokes):
+    random = np.random.default_rng(seed)
+    alone = outline.find(from_array(_canvas(count=2)))
+    recording = _canvas(count=2)
+    for number in range(strokes):  # one beside the other, so that they enclose nothing together
+        ends = random.integers([150, 5 + 25 * number], [210, 20 + 25 * number], (2, 2)).tolist()
+        kind, width = random.integers(3), int(random.integers(1, 5))
+        for frame in recording:
+            if kind == 0:
+                cv2.line(frame, ends[0], ends[1], drawing.ORANGE, width)
+            elif kind == 1:
+                cv2.rectangle(frame, ends[0], ends[1], (255, 40, 0), -1)
+            else:
+                _text("08", (ends[0][0] - 4, ends[0][1] + 5), size=0.4)(frame)
+    found = outline.find(from_array(recording))
+    assert found.box == alone.box
+    assert np.array_equal(found.mask, alone.mask)
+
+
+def test_a_label_that_touches_the_outline_is_no_part_of_it():
+    alone = outline.find(from_array(_canvas()))
+    found = outline.find(from_array(_each(_canvas(), _text("8", (128, 90), size=1.0))))
+    assert tuple(found.box) == pytest.approx(tuple(alone.box), abs=8)
+    assert (found.mask & ~alone.mask).sum() == 0
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda frame: cv2.ellipse(frame, (180, 80), (20, 24), 0, 0, 360, (255, 0, 0), 3),
+        lambda frame: cv2.ellipse(frame, (90, 80), (22, 12), 0, 0, 360, drawing.ORANGE, 2),
+        lambda frame: cv2.ellipse(frame, (157, 80), (26, 24), 0, 0, 360, drawing.ORANGE, 3),
+        lambda frame: cv2.line(frame, (90, 50), (90, 110), drawing.ORANGE, 3),
+        lambda frame: cv2.rectangle(frame, (150, 100), (215, 150), drawing.ORANGE, 2),
+        lambda frame: cv2.rectangle(frame, (1, 1), (218, 158), drawing.ORANGE, 2),
+    ],
+    ids=["another red", "nested", "touching", "shared edge", "legend box", "frame round the image"],
+)
+@pytest.mark.parametrize("encoded", [False, True])
+def test_every_enclosing_contour_counts(tmp_path, draw, encoded):
+    with pytest.raises(SeveralOutlinesError):
+        outline.find(_maybe_encoded(tmp_path, _each(_canvas(), draw), encoded))
+
+
+def _maybe_encoded(tmp_path, recording, encoded):
+    if not encoded:
+        return from_array(recording)
+    video.write(tmp_path / "a.mp4", recording)
+    return video.read(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+@pytest.mark.parametrize(
+    "table",
+    [
+        lambda x: np.stack([x, 0 * x, 0 * x], -1),
+        lambda x: np.stack([np.clip(2.2 * x, 0, 1), np.clip(2 * x - 0.6, 0, 1), 0 * x], -1),
+        lambda x: np.stack([0 * x, x, 0 * x], -1),
+    ],
+    ids=["red", "fire", "green"],
+)
+@pytest.mark.parametrize("outlined", [False, True])
+def test_a_coloured_recording_is_refused(tmp_path, table, outlined, encoded):
+    recording = (table(drawing.frames(contours=0)[..., 0] / 255) * 255).astype(np.uint8)
+    for frame in recording:
+        if outlined:
+            cv2.ellipse(frame, (60, 40), (30, 20), 0, 0, 360, drawing.ORANGE, 3)
+    with pytest.raises(NoOutlineError, match="coloured"):
+        outline.find(_maybe_encoded(tmp_path, recording, encoded))
+
+
+def test_a_warm_white_balance_is_not_a_coloured_recording():
+    alone = outline.find(from_array(_canvas()))
+    recording = np.clip(_canvas() * [1.15, 1, 0.75], 0, 255).astype(np.uint8)
+    found = outline.find(from_array(recording))
+    assert found.box == alone.box
+
+
+@pytest.mark.parametrize("contour", [False, True])
+@pytest.mark.parametrize("alpha", [0.2, 0.3, 0.5, 1.0])
+def test_a_filled_outline_is_refused(alpha, contour):
+    recording = _canvas(thickness=3)
+    filled = _canvas(thickness=-1)
+    blended = np.rint((1 - alpha) * drawing.frames(4, 160, 220, contours=0) + alpha * filled)
+    inside = (filled == drawing.ORANGE).all(axis=-1)
+    if not contour:
+        recording = drawing.frames(4, 160, 220, contours=0)
+    line = (recording == drawing.ORANGE).all(axis=-1)
+    recording[inside & ~line] = blended.astype(np.uint8)[inside & ~line]
+    with pytest.raises(NoOutlineError):
+        outline.find(from_array(recording))
+
+
+def test_a_thick_contour_counts():
+    assert outline.find(from_array(_canvas(thickness=12))).is_closed
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+@pytest.mark.parametrize(("dash", "step"), [(6, 12), (5, 18), (2, 9)])
+def test_dashes_are_joined(tmp_path, dash, step, encoded):
+    alone = outline.find(from_array(_canvas()))
+    recording = drawing.frames(4, 160, 220, contours=0)
+    for frame in recording:
+        for angle in range(0, 360, step):
+            cv2.ellipse(frame, (90, 80), (40, 24), 0, angle, angle + dash, drawing.ORANGE, 3)
+    found = outline.find(_maybe_encoded(tmp_path, recording, encoded))
+    assert (found.mask & alone.mask).sum() / alone.mask.sum() > 0.9
+    assert found.box == pytest.approx(alone.box, abs=4)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        _text("mouse 08", (10, 30)),
+        lambda frame: cv2.ellipse(frame, (90, 80), (40, 24), 0, 0, 200, drawing.ORANGE, 3),
+        lambda frame: cv2.rectangle(frame, (90, 80), (150, 90), drawing.ORANGE, -1),
+        lambda frame: cv2.ellipse(frame, (90, 80), (8, 6), 0, 0, 360, drawing.ORANGE, 2),
+    ],
+    ids=["text only", "wide open", "bar only", "smaller than a segment"],
+)
+def test_what_encloses_no_segment_is_refused(draw):
+    with pytest.raises(NoOutlineError, match="encloses"):
+        outline.find(from_array(_each(drawing.frames(4, 160, 220, contours=0), draw)))
+
+
+@pytest.mark.parametrize(
+    ("shown", "frames"), [(lambda t: t == 0, 1), (lambda t: t == 23, 1), (lambda t: t % 4 == 1, 6)]
+)
+def test_an_outline_in_few_frames_is_found_and_remarked(shown, frames):
+    alone = outline.find(from_array(_canvas()))
+    recording = drawing.frames(24, 160, 220, contours=0)
+    for index, frame in enumerate(recording):
+        if shown(index):
+            cv2.ellipse(frame, (90, 80), (40, 24), 0, 0, 360, drawing.ORANGE, 3)
+    found = outline.find(from_array(recording))
+    assert found.box == alone.box
+    assert f"{frames} of 24 frames" in found.remark
+
+
+@pytest.mark.parametrize(("px", "is_refused"), [(0, False), (4, False), (20, True), (60, True)])
+def test_an_outline_that_moves_is_remarked_or_refused(px, is_refused):
+    recording = drawing.frames(24, 160, 220, contours=0)
+    for index, frame in enumerate(recording):
+        centre = (80 + round(px * index / 23), 80)
+        cv2.ellipse(frame, centre, (40, 24), 0, 0, 360, drawing.ORANGE, 3)
+    if is_refused:
+        with pytest.raises(NoOutlineError, match="moves"):
+            outline.find(from_array(recording))
+    else:
+        assert ("moves" in outline.find(from_array(recording)).remark) == (px > 0)
+
+
+@pytest.mark.parametrize(
+    "colour",
+    [(255, 0, 0), (214, 39, 40), (165, 42, 42), (255, 127, 14), (255, 215, 0), (255, 255, 0)],
+)
+def test_the_codec_does_not_decide_whether_a_colour_counts(tmp_path, colour):
+    found = [
+        outline.find(_maybe_encoded(tmp_path, _canvas(colour), encoded))
+        for encoded in (False, True)
+    ]
+    both, either = found[0].mask & found[1].mask, found[0].mask | found[1].mask
+    assert all(each.is_closed for each in found)
+    assert found[0].box == pytest.approx(found[1].box, abs=2)
+    assert both.sum() / either.sum() > 0.9
+
+
+@pytest.mark.parametrize("colour", [(0, 255, 0), (0, 0, 255), (255, 0, 255), (255, 255, 255)])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_other_colours_are_no_outline(tmp_path, colour, encoded):
+    with pytest.raises(NoOutlineError, match="orange"):
+        outline.find(_maybe_encoded(tmp_path, _canvas(colour), encoded))
+
+
+def test_a_double_line_is_one_outline():
+    recording = _each(
+        _canvas(),
+        lambda frame: cv2.ellipse(frame, (92, 82), (40, 24), 0, 0, 360, drawing.ORANGE, 3),
+    )
+    assert outline.find(from_array(recording)).is_closed
+
+
+def test_an_outline_of_the_whole_frame_is_found():
+    recording = drawing.frames(4, 160, 220, contours=0)
+    _each(recording, lambda frame: cv2.rectangle(frame, (2, 2), (217, 157), drawing.ORANGE, 3))
+    assert outline.find(from_array(recording)).mask.mean() > 0.8

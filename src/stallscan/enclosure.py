@@ -25,14 +25,19 @@ MIN_SEGMENT_PX = 200
 # A region below this share of the largest one is a letter or a loop of the pen, no segment: areas
 # of real segments differ by a factor of 6.
 MIN_SHARE = 0.1
+# What covers more of the image may be a frame around a segment: then all that is enclosed counts.
+MAX_SEGMENT_SHARE = 0.33
 # A line may cover this many times the area that it encloses (a line of 12 px around a real
 # segment: 1.6); what covers more is filled, or text.
 MAX_LINE_TO_AREA = 4.0
+# Corners of real lines, 4 px wide, reach this far from what they enclose.
+CORNER_PX = 7
 # Dashes are joined over gaps up to this many pixels, dots included.
 MAX_DASH_GAP_PX = 24
 # Joined dashes must enclose this many times the pixels that they cover (drawn ones: 6 and more);
 # letters that happen to form a ring do not.
 MIN_DASHED_AREA = 3.0
+MIN_DASH_PX = 6
 MAX_DASHES = 400
 # An open contour stands for its convex hull if it runs along this share of the hull's edge, and
 # the hull is large enough not to be that of a letter.
@@ -90,7 +95,8 @@ def find(drawn: Mask, beyond: int) -> tuple[Mask, list[Enclosure]]:
     found = found or _of_dashes(drawn, beyond)
     found = found or [hull for piece in pieces for hull in _open(piece)]
     largest = max((each.area for each in found), default=0)
-    found = [each for each in found if each.area >= MIN_SHARE * largest]
+    if largest <= MAX_SEGMENT_SHARE * (drawn.size + beyond):
+        found = [each for each in found if each.area >= MIN_SHARE * largest]
     return kept, sorted(found, key=lambda each: -each.area)
 
 
@@ -131,10 +137,10 @@ def box(pixels: Mask) -> Box:
     return Box(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
 
 
-def _labelled(drawn: Mask) -> tuple[Ints, Ints]:
+def _labelled(drawn: Mask, bridge: int = 5) -> tuple[Ints, Ints]:
     """Label the pieces of the drawing from 1, int (h, w), and count the pixels of each."""
     # Pieces of a contour with small gaps belong together: connect them before counting.
-    bridged = cv2.dilate(drawn.astype(np.uint8), np.ones((5, 5), np.uint8))
+    bridged = cv2.dilate(drawn.astype(np.uint8), np.ones((bridge, bridge), np.uint8))
     count, labels = cv2.connectedComponents(bridged, connectivity=8)
     numbers = np.asarray(labels, dtype=np.int32)
     return numbers, np.bincount(numbers[drawn], minlength=count)
@@ -199,16 +205,22 @@ def _is_contour(found: Enclosure) -> bool:
 
 def _line(piece: Mask, mask: Mask) -> Mask:
     """Drop from a contour what sticks out of it: a label, an arrow, a scale bar that touches it."""
+    wide = cv2.dilate(mask.astype(np.uint8), np.ones((2 * CORNER_PX + 1,) * 2, np.uint8)) > 0
+    if not (piece & ~wide).any():
+        return piece
     away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
     # Half of a line's pixels lie within half its width of what it encloses; corners reach further
     # out than the width.
-    reach = 3 * float(np.median(away[piece])) + 2
+    reach = 2.5 * float(np.median(away[piece])) + 2
     return np.asarray(piece & (away <= reach))
 
 
 def _of_dashes(drawn: Mask, beyond: int) -> list[Enclosure]:
     """Join dashes or dots, each to its two nearest neighbours, and keep the ring that results."""
-    labels, sizes = _labelled(drawn)
+    # Only gaps that are closed anyhow lie inside of a dash.
+    labels, sizes = _labelled(drawn, bridge=3)
+    sizes[sizes < MIN_DASH_PX] = 0
+    drawn = drawn & (sizes > 0)[labels]
     if not 3 <= np.count_nonzero(sizes[1:]) <= MAX_DASHES:
         return []
     labels = np.where(drawn, labels, 0)

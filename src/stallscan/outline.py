@@ -7,7 +7,7 @@ opens.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,6 +34,9 @@ AROUND_PX = enclosure.AROUND_PX
 # Pixels of the contour in each frame that tell whether it is there, and frames that tell where.
 LOOKED_AT_PX = 150
 MOVEMENT_FRAMES = 4
+# Two frames whose contours are at least this much alike (cosine) need no closer look: moving by
+# the half of a line's width makes it 0.6.
+UNMOVED_LIKENESS = 0.8
 # An outline whose centre moves by more than the width of a capillary (4 to 8 px) encloses something
 # else in each frame; still ones move by less than a pixel when encoded.
 MOST_MOVED_PX = 8.0
@@ -312,7 +315,7 @@ def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
     _refuse_filled(recording, seen.mean, segment)
     remarks = _remarks(recording, seen, segment)
     contour = kept | segment.line
-    box = _box(seen, segment.line)
+    box = _box(seen, kept, segment.line)
     mask = segment.mask & ~contour
     return seen.outline(box, contour, mask, segment.is_closed, "; ".join(remarks))
 
@@ -328,16 +331,18 @@ def _warm(picture: NDArray[np.float32]) -> Mask:
     )
 
 
-def _box(seen: _Seen, line: Mask) -> Box:
+def _box(seen: _Seen, kept: Mask, line: Mask) -> Box:
     """Return the box of the contour.
 
     Of the published colour where it is seen in any frame, so that boxes agree with the published
-    ones; of the blurred colour where resizing or another colour has left nothing else.
+    ones; of the blurred colour where resizing or another colour has left nothing else, or where
+    something else touches the contour.
     """
     near = cv2.dilate(line.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     strong = near & seen.hit
     of_line = enclosure.box(line)
-    if strong.sum() < enclosure.MIN_CONTOUR_PX:
+    is_touched = bool((near & kept & ~line).any())
+    if is_touched or strong.sum() < enclosure.MIN_CONTOUR_PX:
         return of_line
     of_strong = enclosure.box(strong)
     # A few pixels of another colour follow the published rule by chance.
@@ -350,11 +355,12 @@ def _refuse_filled(recording: Recording, mean: NDArray[np.float32], segment: Enc
     excess = mean[*every, 0] - mean[*every, 2]
     # Keep off the contour, whose colour the codec spreads over blocks.
     off = cv2.dilate(segment.line[every].astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
-    inside, outside = excess[segment.mask[every] & off], excess[~segment.mask[every] & off]
-    if not inside.size or not outside.size:
-        return
+    inside = np.sort(excess[segment.mask[every] & off])
     # The darkest pixels tell: a filling adds to them as to all others, a white balance does not.
-    if np.percentile(inside, 10) - np.percentile(outside, 50) >= FILLED_RED_OVER_BLUE:
+    if not inside.size or inside[inside.size // 10] < FILLED_RED_OVER_BLUE:
+        return
+    outside = excess[~segment.mask[every] & off]
+    if inside[inside.size // 10] - np.median(outside) >= FILLED_RED_OVER_BLUE:
         raise NoOutlineError(
             f"{recording.path}: the outline is filled with colour, which hides the vessel. "
             "Draw only its contour"
@@ -399,25 +405,26 @@ def _moved(recording: Recording, around: Box, line: Mask, shown: NDArray[np.intp
 
     The place of the best correlation does not change if parts of the contour are hidden.
     """
-    reach = int(MOST_MOVED_PX) + 4
-    near = cv2.dilate(line.astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8))[::2, ::2]
-    chosen = np.unique(shown[np.linspace(0, len(shown) - 1, MOVEMENT_FRAMES).astype(int)])
-    pictures: list[NDArray[np.uint8]] = []
+    reach = int(MOST_MOVED_PX) // 2 + 1
+    half = (slice(None, None, 2), slice(None, None, 2))
+    near = cv2.dilate(line[half].astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8))
+    chosen = shown[np.linspace(0, len(shown) - 1, MOVEMENT_FRAMES).astype(int)]
+    pictures: list[NDArray[np.float32]] = []
     start = 0
     for chunk in recording.chunks(around):
-        for index in chosen[(chosen >= start) & (chosen < start + len(chunk))] - start:
-            few = chunk[index, ::2, ::2]
-            excess: Any = cv2.subtract(
-                np.ascontiguousarray(few[..., 0]), np.ascontiguousarray(few[..., 2])
-            )
-            pictures.append(excess * near)
+        few = chunk[chosen[(chosen >= start) & (chosen < start + len(chunk))] - start, *half]
+        excess = few[..., 0].astype(np.float32) - few[..., 2]
+        pictures += list(np.maximum(excess, 0) * near)
         start += len(chunk)
-    first = cv2.copyMakeBorder(pictures[0], *(reach // 2,) * 4, cv2.BORDER_CONSTANT)
+    first, *others = pictures
+    bordered = cv2.copyMakeBorder(first, *(reach,) * 4, cv2.BORDER_CONSTANT)
     farthest = 0.0
-    for picture in pictures[1:]:
-        alike = cv2.matchTemplate(first, picture, cv2.TM_CCORR)
-        row, col = np.unravel_index(int(alike.argmax()), alike.shape)
-        farthest = max(farthest, 2 * float(np.hypot(row - reach // 2, col - reach // 2)))
+    for picture in others:
+        likeness = np.vdot(first, picture) / (np.linalg.norm(first) * np.linalg.norm(picture) + 1)
+        if likeness < UNMOVED_LIKENESS:
+            alike = cv2.matchTemplate(bordered, picture, cv2.TM_CCORR)
+            row, col = np.unravel_index(int(alike.argmax()), alike.shape)
+            farthest = max(farthest, 2 * float(np.hypot(row - reach, col - reach)))
     return farthest
 
 
