@@ -4,6 +4,7 @@ Heavy modules are imported inside the commands, so that help answers at once.
 """
 
 import contextlib
+import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -906,6 +907,10 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command line; errors that are raised on purpose end in one sentence, no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the console cannot show ends no run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="stallscan: %(message)s", stream=sys.stderr)
     logging.getLogger("stallscan").setLevel(logging.INFO)
     try:

@@ -58,9 +58,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8 in one atomic step."""
+    r"""Write `text` as UTF-8 in one atomic step.
+
+    A byte of a file name that is not UTF-8 is written as ``\udcfc``: JSON gives it back.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

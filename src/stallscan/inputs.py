@@ -2,8 +2,9 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from stallscan import bundle as bundles
 from stallscan import prepare, store, video
@@ -27,10 +28,13 @@ class Inputs:
         In order.
     stream : callable
         Given how many to leave out at the beginning, yields what becomes of the others, in order.
+    passed_over : dict
+        Files and folders that are not read, as `video.PassedOver.as_dict` returns them.
     """
 
     sources: Sequence[Source]
     stream: Callable[[int], Iterator[Prepared]]
+    passed_over: dict[str, Any] = field(default_factory=dict)
 
 
 def find(
@@ -56,12 +60,16 @@ def find(
     """
     made = store.among(paths)
     if made is None:
-        sources = video.list_recordings(paths)
+        sources, passed_over = video.find_recordings(paths)
         views = [member.spec.view for member in members]
         # By all of them, not by those that are left: of those one may have crashed a decoder.
         if processes is None and len(sources) < FEW:
             processes = 0
-        return Inputs(sources, lambda start: prepare.many(sources[start:], views, processes))
+        return Inputs(
+            sources,
+            lambda start: prepare.many(sources[start:], views, processes),
+            passed_over.as_dict(),
+        )
     for member in members:
         made.require(member.spec.view, f"the bundle {member.label}", f"--bundle {member.path}")
     return Inputs(

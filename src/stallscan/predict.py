@@ -126,7 +126,7 @@ def predict(
     else:
         chosen = engines.choose(model, engine)
     log.info("engine %s: %s", chosen.name, chosen.reason)
-    run = _run(paths, model, chosen.name, len(sources))
+    run = _run(paths, model, chosen.name, len(sources)) | {"passed_over": given.passed_over}
     standing = _standing_rows(out, before, run, sources)
     _keep_traits(out, standing)
     files.write_json(out / RUN_NAME, run)
