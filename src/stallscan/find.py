@@ -140,8 +140,9 @@ def find_recordings(paths: Sequence[str | Path]) -> Listing:
     """
     found: dict[str, tuple[str, Path]] = {}
     passed_over = PassedOver()
-    for given in map(Path, paths):
-        if _is_folder(given):
+    for text in map(str, paths):
+        given = Path(text)
+        if _is_folder(text):
             for name, path, real in _walk(given, passed_over):
                 if found.setdefault(real, (name, path))[0] != name:
                     passed_over.add(SAME, name)
@@ -172,7 +173,7 @@ def find_recordings(paths: Sequence[str | Path]) -> Listing:
     return Listing(sources, passed_over)
 
 
-def _is_folder(given: Path) -> bool:
+def _is_folder(given: str) -> bool:
     """Return whether a given path is a folder.
 
     Raises
@@ -181,24 +182,19 @@ def _is_folder(given: Path) -> bool:
         If it does not exist or cannot be looked at.
     """
     try:
-        return stat.S_ISDIR(given.stat().st_mode)
+        return stat.S_ISDIR(Path(given).stat().st_mode)
     except (OSError, ValueError) as error:
-        text = str(given)
+        reason = f"cannot be opened ({getattr(error, 'strerror', None) or error})"
         if isinstance(error, FileNotFoundError):
             reason = "no such file or folder"
-        else:
-            reason = f"cannot be opened ({getattr(error, 'strerror', None) or error})"
-        if text == "-":
-            remedy = ". Recordings are not read from standard input: name files or folders"
-        elif "://" in text or re.match(r"[a-z0-9]{2,}:/", text):
-            remedy = ". Recordings are not read over the network: download them first"
-        elif text.startswith("~"):
-            remedy = ". Write it without quotes, so that the shell puts the home folder for ~"
-        elif "*" in text or "?" in text:
-            remedy = ". Name the folder instead of a pattern"
-        else:
-            remedy = ""
-        raise InputError(f"{given}: {reason}{remedy}") from None
+    hints = {
+        r"-$": "Recordings are not read from standard input: name files or folders",
+        r".+://": "Recordings are not read over the network: download them first",
+        r"~": "The shell puts the home folder for ~ only where it is not in quotes",
+        r".*[*?]": "Name the folder instead of a pattern",
+    }
+    remedy = next((f". {hint}" for start, hint in hints.items() if re.match(start, given)), "")
+    raise InputError(f"{given}: {reason}{remedy}")
 
 
 def _walk(folder: Path, passed_over: PassedOver) -> Iterator[tuple[str, Path, str]]:

@@ -252,6 +252,10 @@ class _VideoDecoder:
                 stream, self.note = _best_track(path, container)
                 self.frames_declared = stream.frames or None
                 yield from map(_picture, self._decode(container, stream))
+                hidden = (self.frames_declared or 0) - (self.frames_expected or 0)
+                if "mp4" in container.format.name and hidden > 1:
+                    hides = f"its edit list hides {hidden} of {self.frames_declared} frames"
+                    self.note = "; ".join(filter(None, [self.note, hides]))
                 if not containers.is_whole(path, container.format.name) and not self.corrupt:
                     self.corrupt.append(self._packets)
         except (av.error.FFmpegError, OSError, ValueError) as error:
