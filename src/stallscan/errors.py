@@ -6,6 +6,8 @@ A message names the file, what is wrong, what was expected, and what to do. Anyt
 
 from typing import ClassVar
 
+from stallscan.words import printable
+
 
 class StallscanError(Exception):
     """Base of every error that stallscan raises on purpose.
@@ -17,6 +19,10 @@ class StallscanError(Exception):
     """
 
     exit_code: ClassVar[int] = 2
+
+    def __str__(self) -> str:
+        # Messages name files, and any byte may be in a file's name.
+        return printable(super().__str__(), keep="\n\t")
 
 
 class InputError(StallscanError):

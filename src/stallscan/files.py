@@ -159,7 +159,10 @@ def refuse_foreign(path: str | Path, marks: Sequence[str | bytes], what: str) ->
 
 
 def write_text(path: str | Path, text: str) -> None:
-    r"""Write `text` as UTF-8 in one atomic step; what is no text (a name's ``\udcfc``) is spelt."""
+    r"""Write `text` as UTF-8 in one atomic step.
+
+    A byte of a file name that is not UTF-8 is written as ``\udcfc``: JSON gives it back.
+    """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 

@@ -2,8 +2,9 @@
 
 import functools
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from stallscan import bundle as bundles
 from stallscan import prepare, store, video, workers
@@ -32,12 +33,15 @@ class Inputs:
         Given some of the sources in this order, yields what becomes of them.
     from_store : bool
         Whether their clips come from a store.
+    passed_over : dict
+        Files and folders that are not read, as `video.PassedOver.as_dict` returns them.
     """
 
     sources: Sequence[Source]
     stamps: Sequence[Stamp | None]
     stream: Callable[[Sequence[Source]], Generator[Prepared, None, None]]
     from_store: bool = False
+    passed_over: dict[str, Any] = field(default_factory=dict)
 
 
 def find(
@@ -65,13 +69,18 @@ def find(
     workers.count(processes)
     made = store.among(paths)
     if made is None:
-        sources = video.list_recordings(paths)
+        sources, passed_over = video.find_recordings(paths)
         views = [member.spec.view for member in members]
         # By all of them, not by those that are left: of those one may have crashed a decoder.
         if processes is None and len(sources) < FEW:
             processes = 0
         stamps = [Stamp.of(source.path) for source in sources]
-        return Inputs(sources, stamps, lambda todo: prepare.many(todo, views, processes))
+        return Inputs(
+            sources,
+            stamps,
+            lambda todo: prepare.many(todo, views, processes),
+            passed_over=passed_over.as_dict(),
+        )
     for member in members:
         made.require(member.spec.view, f"the bundle {member.label}", f"--bundle {member.path}")
     made.warn_of_replaced()

@@ -156,7 +156,7 @@ def _predict(
     else:
         chosen = engines.choose(model, engine)
     log.info("engine %s: %s", chosen.name, chosen.reason)
-    run = _run(paths, model, chosen.name, len(sources))
+    run = _run(paths, model, chosen.name, len(sources)) | {"passed_over": given.passed_over}
     if before is not None:
         runs.refuse_other(
             out,

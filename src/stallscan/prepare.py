@@ -18,11 +18,13 @@ from stallscan.errors import RecordingError, TooShortError, UnreadableError
 from stallscan.outline import Outline, OutlineSettings
 from stallscan.recording import Recording
 from stallscan.video import Source
+from stallscan.words import printable
 
-# Whether something moves takes two frames to see.
-MIN_FRAMES = 2
 # Chosen: hundreds of times what a recording takes, and what the slowest network drive gives.
 RECORDING_S, SLOWEST_BYTES_S = 600.0, 500_000
+# A segment that lies in the plane is in focus for 6 to 12 frames (FACTS 5): fewer show less than
+# one pass through it. The shortest recording of the competition has 17.
+MIN_FRAMES = 6
 
 
 class View(NamedTuple):
@@ -69,6 +71,10 @@ class Prepared:
     frames_declared: int | None = None
     clips: tuple[Clip, ...] = ()
 
+    def __post_init__(self) -> None:
+        # Reasons name files, and become cells of tables.
+        object.__setattr__(self, "reason", printable(self.reason))
+
     @property
     def clip(self) -> Clip | None:
         """The clip of the first view, if there is one."""
@@ -92,8 +98,8 @@ def one(source: Source, views: Sequence[View]) -> Prepared:
             raise UnreadableError(_damage(recording))
         if len(recording) < MIN_FRAMES:
             raise TooShortError(
-                f"{source.path}: {len(recording)} frame, at least {MIN_FRAMES} are needed to see "
-                "whether anything moves"
+                f"{source.path}: has {len(recording)} frame{'s' * (len(recording) > 1)}, and "
+                f"whether anything moves takes at least {MIN_FRAMES} to see"
             )
         found: dict[OutlineSettings, Outline] = {}
         made: dict[View, Clip] = {}
@@ -110,7 +116,8 @@ def one(source: Source, views: Sequence[View]) -> Prepared:
         return Prepared(source, UnreadableError.status, reason)
     cut = tuple(made[view] for view in views)
     status, reason = traits.judge(cut[0].traits)
-    reason = "; ".join(filter(None, [reason, found[views[0].outline].remark]))
+    remark = found[views[0].outline].remark
+    reason = "; ".join(filter(None, [reason, recording.note, remark]))
     reason = f"{source.path}: {reason}" if reason else ""
     if recording.is_damaged:
         status, reason = "damaged", _damage(recording)
@@ -161,10 +168,9 @@ def _limit_s(source: Source) -> float:
 
 
 def _damage(recording: Recording) -> str:
-    declared = recording.frames_declared
-    of = f" of the {declared} frames that the header declares" if declared else " frames"
-    bad = f"; {len(recording.corrupt)} are damaged" if recording.corrupt else ""
+    decoded, promised = len(recording), recording.frames_promised
+    of = f"{promised}" if promised > decoded else f"at least {decoded + len(recording.corrupt)}"
     return (
-        f"{recording.path}: only {len(recording)}{of} can be decoded{bad}; "
+        f"{recording.path}: only {decoded} of {of} frames can be decoded; "
         "copy or download the file again"
     )

@@ -138,6 +138,11 @@ class Recording:
     corrupt : tuple of int
         Packets or pages, counted from 0 in the file, that could not be decoded without error;
         their frames are not among the T.
+    frames_expected : int or None
+        Frames that should decode by the packets in the file and its index of them; None where
+        nothing is known beside `frames_declared`.
+    note : str
+        What the reader chose where the file left a choice, a sentence; empty if it left none.
     """
 
     path: Path
@@ -146,6 +151,8 @@ class Recording:
     corrupt: tuple[int, ...]
     _held: Sequence[Picture] | Frames | None = field(repr=False)
     _decoder: Decoder = field(repr=False)
+    frames_expected: int | None = None
+    note: str = ""
     # The last part that was asked for and came in one chunk: who finds the outline and who cuts
     # the clip want about the same one.
     _part: list[tuple[Box, Frames]] = field(default_factory=list, repr=False, compare=False)
@@ -156,8 +163,13 @@ class Recording:
     @property
     def is_damaged(self) -> bool:
         """Whether frames are missing beyond the one that headers may miscount."""
-        missing = 0 if self.frames_declared is None else self.frames_declared - len(self)
-        return bool(self.corrupt) or missing > 1
+        return bool(self.corrupt) or self.frames_promised - len(self) > 1
+
+    @property
+    def frames_promised(self) -> int:
+        """Frames that the file should give; 0 if it promises none."""
+        expected = self.frames_expected
+        return (self.frames_declared or 0) if expected is None else expected
 
     @property
     def frames(self) -> Frames:

@@ -1,14 +1,16 @@
-"""Recordings: finding the files, decoding them whole, and writing the competition's H.264.
+"""Recordings: decoding them whole, and writing the competition's H.264.
 
 Video is decoded by PyAV with one thread; frames are counted by decoding them, because headers may
-miscount (FACTS: by one frame in the competition's files).
+miscount (FACTS: by one frame in the competition's files). Pixels are taken as they are stored: a
+file's wish to be shown rotated is not followed, because neither a stall nor an outline depends on
+it. Of a file that was trimmed by an edit list the frames are read that players show.
 """
 
-import functools
 import itertools
-import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,19 +19,29 @@ import av
 import av.error
 import cv2
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
-from stallscan.errors import InputError, UnreadableError
+from stallscan import containers
+from stallscan.errors import UnreadableError
 from stallscan.files import atomic_path
+from stallscan.find import ARRAY_SUFFIXES, STACK_SUFFIXES, SUFFIXES, VIDEO_SUFFIXES
+from stallscan.find import Listing as Listing
+from stallscan.find import Source as Source
+from stallscan.find import find_recordings as find_recordings
+from stallscan.find import list_recordings as list_recordings
 from stallscan.limits import LIMITS
 from stallscan.recording import Box, Frames, Picture, Recording, collect, whole
 from stallscan.stack import read_npy, read_tiff
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".gif"})
-STACK_SUFFIXES = frozenset({".tif", ".tiff"})
-ARRAY_SUFFIXES = frozenset({".npy"})
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif"
-SUFFIXES = VIDEO_SUFFIXES | STACK_SUFFIXES | ARRAY_SUFFIXES
+
+# Tracks that accompany a recording: a cover, thumbnails of its parts.
+PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
+# MPEG-4 marks a frame that was dropped by so small a packet, which gives no frame.
+DROPPED_BYTES = {"mpeg4": 7}
+# Codecs with packets that are for reference only and never shown.
+HIDING = frozenset({"vp8"})
 
 # Layouts of 8 bits with a chroma pixel for two rows and columns, limited and full range.
 PLANAR = frozenset({"yuv420p", "yuvj420p"})
@@ -39,15 +51,8 @@ PLANAR = frozenset({"yuv420p", "yuvj420p"})
 HOLD_BYTES = 256 * 2**20
 
 
-class Source(NamedTuple):
-    """A recording on disk, under the name that stands for it in every table."""
-
-    filename: str
-    path: Path
-
-
 def read(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
-    """Decode a recording: mp4, avi, mov, mkv, gif, tiff or npy.
+    """Decode a recording: mp4, avi, mov, mkv, webm, gif, tiff or npy.
 
     Parameters
     ----------
@@ -64,10 +69,20 @@ def read(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
+        found = path.stat()
+        # To open a pipe would wait for its other end.
+        if not stat.S_ISREG(found.st_mode):
+            raise UnreadableError(f"{path}: is not a file")
+        with path.open("rb"):
+            pass
+    except PermissionError:
+        raise UnreadableError(
+            f"{path}: may not be read. Change the permissions of the file or its folder"
+        ) from None
     except OSError as error:
-        raise UnreadableError(f"{path}: cannot be opened ({error.strerror})") from None
-    if size == 0:
+        what = "is a link, and its target" if path.is_symlink() else "the file"
+        raise UnreadableError(f"{path}: {what} cannot be opened ({error.strerror})") from None
+    if found.st_size == 0:
         raise UnreadableError(f"{path}: the file is empty; copy or download it again")
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
@@ -80,47 +95,6 @@ def read(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
         f"{path}: {suffix or 'a file without suffix'} is not a format that stallscan reads "
         f"({', '.join(sorted(SUFFIXES))})"
     )
-
-
-def list_recordings(paths: Sequence[str | Path]) -> list[Source]:
-    """Find the recordings in any mix of files and folders.
-
-    A folder is searched with all its subfolders; hidden files are passed over. A recording's name
-    is its path inside the given folder (with ``/``), or the bare file name of a file given by
-    itself; where two would be called the same, both are called by their whole path. The same file
-    given twice counts once.
-
-    Returns
-    -------
-    list of Source
-        In the order given, sorted by name inside each folder.
-
-    Raises
-    ------
-    InputError
-        If a path does not exist or there is no recording in any of them.
-    """
-    found: dict[Path, Source] = {}
-    for given in map(Path, paths):
-        if given.is_dir():
-            for path in _walk(given):
-                source = Source(path.relative_to(given).as_posix(), path.absolute())
-                found.setdefault(path.resolve(), source)
-        elif given.exists():
-            found.setdefault(given.resolve(), Source(given.name, given.absolute()))
-        else:
-            raise InputError(f"{given}: no such file or folder")
-    if not found:
-        given_names = ", ".join(str(path) for path in paths)
-        raise InputError(
-            f"{given_names}: no recordings found; expected files ending in "
-            f"{', '.join(sorted(SUFFIXES))}"
-        )
-    count = Counter(source.filename for source in found.values())
-    return [
-        source if count[source.filename] == 1 else Source(source.path.as_posix(), source.path)
-        for source in found.values()
-    ]
 
 
 def write(
@@ -191,18 +165,10 @@ def to_grey(frames: Frames) -> Frames:
     return np.asarray(tall, dtype=np.uint8).reshape(count, height, width)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, subfolders, names in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in SUFFIXES:
-                yield path
-
-
 def _read_video(path: Path, hold_bytes: int) -> Recording:
     decoder = _VideoDecoder(path)
-    return collect(path, decoder, hold_bytes, lambda: decoder.frames_declared, decoder.corrupt)
+    read = collect(path, decoder, hold_bytes, lambda: decoder.frames_declared, decoder.corrupt)
+    return replace(read, frames_expected=decoder.frames_expected, note=decoder.note)
 
 
 class _Planes(NamedTuple):
@@ -256,14 +222,22 @@ class _VideoDecoder:
     ----------
     frames_declared : int or None
         Frames by the header, once decoding has begun.
+    frames_expected : int or None
+        Frames that the packets in the file and its index promise, once decoding has ended; None
+        for codecs in which a packet need not give a frame.
     corrupt : list of int
-        Packets that gave no frame, as far as was decoded.
+        Packets that gave no frame for an error, as far as was decoded.
+    note : str
+        Which of several video tracks is read; empty if there is only one.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.frames_declared: int | None = None
+        self.frames_expected: int | None = None
         self.corrupt: list[int] = []
+        self.note = ""
+        self._packets = 0
 
     def pictures(self) -> Iterator[Picture]:
         """Decode from the beginning, with one thread.
@@ -275,28 +249,70 @@ class _VideoDecoder:
         """
         path = self.path
         try:
-            # FFmpeg takes a name with a colon for an address, and a text that lists other files
-            # (ffconcat, HLS) for a video.
-            options = {"format_whitelist": VIDEO_FORMATS}
-            with av.open(f"file:{path}", container_options=options) as container:
-                streams = container.streams.video
-                # Without a codec context PyAV crashes the process on decoding (PyAV issue 2344).
-                if not streams or getattr(streams[0], "codec_context", None) is None:
-                    raise UnreadableError(f"{path}: holds no video that can be decoded")
+            with _opened(path) as container:
+                stream, self.note = _best_track(path, container)
                 # The decoder takes memory for whole frames, however small the file.
-                LIMITS.check_frame(path, streams[0].height, streams[0].width)
-                declared = streams[0].frames or _frames_by_duration(container, streams[0])
-                self.frames_declared = declared
-                for frame in _decode_stream(container, streams[0], self.corrupt):
-                    yield _picture(frame)
-                if container.format.name == "gif" and not _ends_as_gif(path):
-                    self.corrupt.append(declared or 0)
+                LIMITS.check_frame(path, stream.height, stream.width)
+                self.frames_declared = stream.frames or None
+                yield from map(_picture, self._decode(container, stream))
+                hidden = (self.frames_declared or 0) - (self.frames_expected or 0)
+                if "mp4" in container.format.name and hidden > 1:
+                    hides = f"its edit list hides {hidden} of {self.frames_declared} frames"
+                    self.note = "; ".join(filter(None, [self.note, hides]))
+                if not containers.is_whole(path, container.format.name) and not self.corrupt:
+                    self.corrupt.append(self._packets)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UnreadableError(
                 f"{path}: not readable as {path.suffix[1:].lower()} video ({reason}); "
                 "copy or download it again"
             ) from None
+
+    def _decode(self, container: Any, stream: Any) -> Iterator[av.VideoFrame]:
+        """Yield frames; packets with errors are noted and give none, empty ones are passed over."""
+        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_type = "NONE"
+        # Without this the decoder hides broken slices behind pixels of its own invention. Packets
+        # may declare another frame size than the header does: that is limited, too.
+        limit = str(LIMITS.frame_px)
+        stream.codec_context.options = {"err_detect": "explode", "max_pixels": limit}
+        codec = stream.codec_context.name
+        # In other formats this is an index of some packets, to jump to.
+        has_index = container.format.name == "avi" or "mp4" in container.format.name
+        promised = len(stream.index_entries)
+        packets = container.demux(stream)
+        index = unseen = 0
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError:
+                # The file ends in the middle of a packet: what was decoded so far counts.
+                self.corrupt.append(index)
+                break
+            if packet is None:
+                break
+            decoded: list[Any] = []
+            try:
+                if packet.is_corrupt:  # it is not all there
+                    self.corrupt.append(index)
+                else:
+                    decoded = packet.decode()
+            except av.error.FFmpegError:
+                self.corrupt.append(index)
+            for frame in decoded:
+                if frame.is_corrupt:
+                    self.corrupt.append(index)
+                else:
+                    yield frame
+            if packet.size:
+                index += 1
+                unseen += packet.is_discard or packet.size <= DROPPED_BYTES.get(codec, 0)
+        self._packets = index
+        if has_index:
+            # Of a fragmented file the index grows while it is read.
+            index = max(index, promised, len(stream.index_entries))
+        if codec not in HIDING:
+            self.frames_expected = index - unseen
 
     def cut(self, pictures: Sequence[Any], box: Box) -> Frames:
         """Give the pixels in a box as RGB, uint8 (n, h, w, 3).
@@ -369,18 +385,8 @@ def _to_rgb(pictures: Sequence[_Planes], box: Box) -> Frames:
 
 def _as_rgb(frame: av.VideoFrame) -> Frames:
     """Convert all of a frame: uint8 (H, W, 3)."""
-    return np.asarray(frame.to_ndarray(format="rgb24", **_one_thread()), dtype=np.uint8)
-
-
-@functools.cache
-def _one_thread() -> dict[str, Any]:
-    """Ask for one thread where PyAV would else take one for each core, and can be told (17)."""
-    one = {"threads": 1}
-    try:
-        av.VideoFrame(16, 16, "yuv420p").reformat(format="rgb24", **one)
-    except TypeError:
-        return {}
-    return one
+    # PyAV would else take a thread for each core.
+    return np.asarray(frame.to_ndarray(format="rgb24", threads=1), dtype=np.uint8)
 
 
 def _bounds(up: float, down: float) -> NDArray[np.float32]:
@@ -396,48 +402,63 @@ _RED_AT_MOST = _bounds(1.8, 1.4)
 _BLUE_AT_LEAST = _bounds(1.77, 2.15)
 
 
-def _frames_by_duration(container: Any, stream: Any) -> int | None:
-    """Count frames by the length in the header, where (as in Matroska) it holds no count."""
-    if not container.duration or not stream.average_rate:
-        return None
-    count: int = round(container.duration * stream.average_rate / av.time_base)
-    return count
+def _opened(path: Path) -> Any:
+    # FFmpeg takes a name with a colon for an address, and a text that lists other files (ffconcat,
+    # HLS) for a video.
+    return av.open(f"file:{path}", container_options={"format_whitelist": VIDEO_FORMATS})
 
 
-def _ends_as_gif(path: Path) -> bool:
-    # A gif declares no count of its own; that its trailer is missing tells that it was cut.
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b";"
+class _Track(NamedTuple):
+    """A video track: its stream, its packets and the pixels of a frame."""
+
+    stream: Any
+    packets: int
+    area: int
+
+    def __str__(self) -> str:
+        size = f"{self.stream.codec_context.width} x {self.stream.codec_context.height}"
+        return f"number {self.stream.index + 1} with {self.packets} frames of {size}"
 
 
-def _decode_stream(container: Any, stream: Any, corrupt: list[int]) -> Iterator[av.VideoFrame]:
-    """Yield frames; packets with errors are noted in `corrupt` and give no frame."""
-    stream.codec_context.thread_count = 1
-    stream.codec_context.thread_type = "NONE"
-    # Without this the decoder hides broken slices behind pixels of its own invention.
-    # Packets may declare another frame size than the header does: that is limited, too.
-    limit = str(LIMITS.frame_px)
-    stream.codec_context.options = {"err_detect": "explode", "max_pixels": limit}
-    packets = container.demux(stream)
-    index = 0
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError:
-            # The file ends in the middle of a packet: what was decoded so far counts.
-            corrupt.append(index)
-            return
-        if packet is None:
-            return
-        try:
-            decoded = packet.decode()
-        except av.error.FFmpegError:
-            corrupt.append(index)
-            decoded = []
-        for frame in decoded:
-            if frame.is_corrupt:
-                corrupt.append(index)
-            else:
-                yield frame
-        index += 1
+def _best_track(path: Path, container: Any) -> tuple[Any, str]:
+    """Choose the video track that is the recording, and say which one where there are several.
+
+    Cover pictures, and tracks of a single frame beside longer ones, are none. Of the others the
+    one is taken that no other exceeds in frames or in pixels of a frame.
+
+    Raises
+    ------
+    UnreadableError
+        If there is none, or two may be meant.
+    """
+    # Without a codec context PyAV crashes the process on decoding (PyAV issue 2344).
+    streams = [
+        stream
+        for stream in container.streams.video
+        if getattr(stream, "codec_context", None) is not None and not stream.disposition & PICTURE
+    ]
+    if not streams:
+        raise UnreadableError(f"{path}: holds no video that can be decoded")
+    if len(streams) == 1:
+        return streams[0], ""
+    counts = Counter[int]()
+    with _opened(path) as other:
+        for packet in other.demux([other.streams[stream.index] for stream in streams]):
+            counts[packet.stream.index] += packet.size > 0
+    tracks = [
+        _Track(
+            stream,
+            counts[stream.index],
+            stream.codec_context.width * stream.codec_context.height,
+        )
+        for stream in streams
+    ]
+    tracks = [track for track in tracks if track.packets > 1] or tracks
+    best = max(tracks, key=lambda track: track[1:])
+    if any(track.area >= best.area for track in tracks if track is not best):
+        raise UnreadableError(
+            f"{path}: holds several video tracks ({'; '.join(map(str, tracks))}), and more than "
+            "one may be the recording. Export the one that is meant"
+        )
+    note = "" if len(tracks) == 1 else f"of {len(tracks)} video tracks {best} is read"
+    return best.stream, note
