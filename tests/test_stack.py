@@ -1,6 +1,8 @@
 """TIFF and npy: what their headers declare, how pixels become 8 bits, and what is refused."""
 
+import contextlib
 import logging
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -440,6 +442,44 @@ def test_a_stack_cut_to_its_first_frame_is_not_too_short(tmp_path: Path, rgb: Fr
     made = prepare.one(Source("a", path), [View(OutlineSettings(), ClipSettings())])
     assert made.status == "unreadable"
     assert "copy or download" in made.reason
+
+
+@pytest.mark.parametrize("name", ["one header", "composite", "OME"])
+def test_flipped_bytes_in_the_headers_never_end_a_run(
+    tmp_path: Path, rgb: Frames, name: str
+) -> None:
+    path = tmp_path / "a.tif"
+    DIALECTS[name](path, rgb)
+    content = path.read_bytes()
+    rng = random.Random(name)
+    ends = [*range(600), *range(len(content) - 1500, len(content))]
+    for place in rng.sample(ends, 40):
+        flipped = bytearray(content)
+        flipped[place] ^= rng.randrange(1, 256)
+        path.write_bytes(flipped)
+        with contextlib.suppress(UnreadableError):
+            recording = video.read(path)
+            assert recording.frames.shape == recording.shape
+
+
+def test_a_broken_channel_breaks_its_frame_alone(tmp_path: Path, rgb: Frames) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path,
+        planes(rgb),
+        ome=True,
+        photometric="minisblack",
+        compression="zlib",
+        metadata={"axes": "TCYX", "Channel": {"Color": [-16776961, 16711935, 65535]}},
+    )
+    with tifffile.TiffFile(path) as tiff:
+        start = tiff.pages[7].dataoffsets[0]
+    content = bytearray(path.read_bytes())
+    content[start + 20 : start + 60] = bytes(40)
+    path.write_bytes(content)
+    recording = video.read(path)
+    assert recording.is_damaged
+    np.testing.assert_array_equal(recording.frames, np.delete(rgb, 2, axis=0))
 
 
 # npy

@@ -125,7 +125,9 @@ def read_tiff(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording
         raise
     # Whatever tifffile's code stumbles over in a damaged file is raised as it comes.
     except Exception as error:  # noqa: BLE001
-        raise UnreadableError(f"{path}: not readable as TIFF ({error})") from None
+        raise UnreadableError(
+            f"{path}: not readable as TIFF ({error}). Copy or export it again"
+        ) from None
     corrupt: list[int] = []
 
     def frames() -> Iterator[Array]:
@@ -167,7 +169,7 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
     # Pages that are alike are counted; a count is declared by other kinds of series.
     is_declared = planes > 1 and (main.kind not in _COUNTED or tiff.is_imagej)
     frames = max(planes, shown_planes) // (3 if channels else 1)
-    only_one = len(shown) == 1 and planes > shown_planes and page.is_final
+    only_one = len(shown) == 1 and planes > shown_planes and page.is_final and page.nbytes > 0
     end = page.dataoffsets[0] + planes * page.nbytes if only_one else 0
     limits.check_count(path, frames)
     return _Layout(
@@ -182,11 +184,11 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
 
 
 def _ome(tiff: tifffile.TiffFile) -> ElementTree.Element:
-    """Return the OME metadata; an element without any if there are none, or none that parse."""
-    try:
-        return ElementTree.fromstring(tiff.ome_metadata or "<none/>")
-    except ElementTree.ParseError:
-        return ElementTree.Element("none")  # tifffile goes on without them, too
+    """Return the OME metadata, an element without any if there are none.
+
+    tifffile goes on without metadata that do not parse, and so would join positions.
+    """
+    return ElementTree.fromstring(tiff.ome_metadata or "<none/>")
 
 
 def _product(sizes: Iterable[int]) -> int:
@@ -470,7 +472,8 @@ def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
         try:
             with _quiet():
                 array = page.asarray(maxworkers=1)
-        except MemoryError:
+            planes = _planes(array, page, path)
+        except (RecordingError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - see read_tiff
             # Some codecs come from Python's own library, of versions that may lack them.
@@ -482,7 +485,7 @@ def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
                 ) from None
             yield None
             continue
-        yield from _planes(array, page, path)
+        yield from planes
 
 
 def _composed(
@@ -494,7 +497,8 @@ def _composed(
         return
     for three in zip(planes, planes, planes, strict=False):
         known = [plane for channel in channels if (plane := three[channel]) is not None]
-        yield np.stack(known, axis=-1) if len(known) == 3 else None
+        alike = len({plane.shape for plane in known}) == 1
+        yield np.stack(known, axis=-1) if len(known) == 3 and alike else None
 
 
 def _planes(array: Array, page: Any, path: Path) -> Array:
