@@ -15,7 +15,7 @@ def recordings(tmp_path_factory):
     """What can become of a recording, one file each."""
     folder = tmp_path_factory.mktemp("recordings")
     for index in range(3):
-        drawing.write(folder / f"{index}.mp4", seed=index, count=2 + index)
+        drawing.write(folder / f"{index}.mp4", seed=index, count=6 + index)
     drawing.write_dark(folder / "dark.mp4")
     drawing.write(folder / "none.mp4", contours=0)
     drawing.write(folder / "one_frame.mp4", count=1)

@@ -95,7 +95,7 @@ EXPECTED = {
     "half.mp4": ("unreadable", "not readable as mp4 video"),
     "no_outline.mp4": ("no_outline", "no outline found in any of its 8 frames"),
     "two_outlines.mp4": ("several_outlines", "2 segments are outlined, expected one"),
-    "one_frame.mp4": ("too_short", "1 frame, at least 2 are needed"),
+    "one_frame.mp4": ("too_short", "has 1 frame. At least 6 are needed"),
     "grey16.tif": ("no_outline", "the recording is grey"),
 }
 

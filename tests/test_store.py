@@ -25,7 +25,7 @@ CLIP = ClipSettings(size=24, channels="grey+mask")
 def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recordings")
     made = [
-        Source(f"{i}.mp4", drawing.write(folder / f"{i}.mp4", seed=i, count=4 + i))
+        Source(f"{i}.mp4", drawing.write(folder / f"{i}.mp4", seed=i, count=6 + i))
         for i in range(5)
     ]
     made.insert(2, Source("x.mp4", drawing.write(folder / "x.mp4", contours=0)))
@@ -123,8 +123,8 @@ def test_the_table_has_a_row_for_every_recording(tmp_path, sources):
         "filename": "",
         "status": "ok",
         "reason": "",
-        "frames": "4",
-        "frames_declared": "4",
+        "frames": "6",
+        "frames_declared": "6",
         "shard": "shard-00000.safetensors",
     }
 
@@ -140,7 +140,7 @@ def test_a_file_that_was_not_readable_is_tried_again(tmp_path, sources):
     made = _build(tmp_path / "store", [*sources, late])
     assert made.failures()[1].reason.endswith("the file is empty; copy or download it again")
     drawing.write(late.path, count=6)
-    last = Source("last.mp4", drawing.write(tmp_path / "last.mp4", count=5))
+    last = Source("last.mp4", drawing.write(tmp_path / "last.mp4", count=7))
     made = _build(tmp_path / "store", [*sources, late, last])
     assert "late.mp4" in made
     assert [one.filename for one in made.failures()] == ["x.mp4"]
@@ -274,7 +274,7 @@ def test_an_interrupted_build_goes_on(tmp_path, sources, monkeypatch):
 
 
 def test_large_clips_fill_a_shard_sooner(tmp_path, sources, monkeypatch):
-    one = 4 * CLIP.size**2 * 2
+    one = 6 * CLIP.size**2 * 2
     monkeypatch.setattr(store, "BYTES_PER_SHARD", 2 * one)
     made = _build(tmp_path, sources)
     assert [entry.recordings for entry in made.manifest.shards] == [2, 3, 1]
@@ -339,7 +339,7 @@ def test_a_full_disk_is_said_and_costs_no_shard_that_stands(tmp_path, sources, m
     monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(InputError, match=r"shard-00002\.safetensors: .*-o$"):
             _build(tmp_path / "a", sources)

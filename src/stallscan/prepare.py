@@ -98,8 +98,8 @@ def one(source: Source, views: Sequence[View]) -> Prepared:
             raise UnreadableError(_damage(recording))
         if len(recording) < MIN_FRAMES:
             raise TooShortError(
-                f"{source.path}: has {len(recording)} frame{'s' * (len(recording) > 1)}, and "
-                f"whether anything moves takes at least {MIN_FRAMES} to see"
+                f"{source.path}: has {len(recording)} frame{'s' * (len(recording) > 1)}. At least "
+                f"{MIN_FRAMES} are needed to see whether anything moves"
             )
         found: dict[OutlineSettings, Outline] = {}
         made: dict[View, Clip] = {}
