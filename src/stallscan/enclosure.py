@@ -132,9 +132,8 @@ def enclosed(drawn: Mask, beyond: int, cuts_corners: bool = True) -> tuple[Mask,
 
 def box(pixels: Mask) -> Box:
     """Return the smallest box around the pixels, one at least."""
-    rows = np.flatnonzero(pixels.any(axis=1))
-    cols = np.flatnonzero(pixels.any(axis=0))
-    return Box(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
+    col, row, width, height = cv2.boundingRect(pixels.astype(np.uint8))
+    return Box(row, row + height, col, col + width)
 
 
 def _labelled(drawn: Mask, bridge: int = 5) -> tuple[Ints, Ints]:

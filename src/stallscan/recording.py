@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from stallscan.errors import UnreadableError
 from stallscan.limits import LIMITS
 
-# Rows and columns that a thumbnail has at least, if the frame has them.
-THUMBNAIL_PX = 64
+# Rows and columns that a thumbnail has at least, if the frame has twice as many.
+THUMBNAIL_PX = 48
 # Pixels handed on at once: 56 frames of 512 x 384 RGB.
 CHUNK_BYTES = 32 * 2**20
 
@@ -88,7 +88,7 @@ class Decoder(Protocol):
         """Give the pixels in a box of pictures that it decoded, uint8 (n, h, w, 3) or (n, h, w)."""
 
     def thin(self, pictures: Sequence[Any], step: int) -> Frames:
-        """Give every so many-th pixel of pictures that it decoded, as `cut` gives all."""
+        """Give every so many-th pixel of pictures that it decoded; its colour may be off a bit."""
 
     def coloured(self, pictures: Sequence[Any], least: float) -> Box | None:
         """As `Recording.coloured`, of pictures that it decoded, one at least."""
@@ -213,7 +213,8 @@ class Recording:
         Returns
         -------
         ndarray
-            uint8 (n, h, w, 3) RGB or (n, h, w): every so many-th pixel of every so many-th row.
+            uint8 (n, h, w, 3) RGB or (n, h, w): every so many-th pixel of every so many-th row,
+            in about its colour.
         """
         step = max(min(self.shape[1:3]) // THUMBNAIL_PX, 1)
         if self._held is not None:

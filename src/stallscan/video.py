@@ -331,16 +331,20 @@ class _VideoDecoder:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def thin(self, pictures: Sequence[Any], step: int) -> Frames:
-        """Give every so many-th pixel as RGB, uint8 (n, h, w, 3)."""
-        few: list[Any] = [
-            picture._replace(parts=tuple(part[::step, ::step] for part in picture.parts))
-            if isinstance(picture, _Planes)
-            else picture[::step, ::step]
-            for picture in pictures
-        ]
-        # Even, as a chroma pixel is one for two rows and columns.
-        height, width = (max(size // 2 * 2, 1) for size in few[0].shape[:2])
-        return self.cut(few, Box(0, height, 0, width))
+        """Give every so many-th pixel as RGB, uint8 (n, h, w, 3).
+
+        One for a chroma pixel at least, and converted as if all were of full range and BT.601.
+        """
+        few = []
+        for picture in pictures:
+            if isinstance(picture, _Planes):
+                luma, blue, red = picture.parts
+                fine, coarse = (slice(None, None, each) for each in (2 * step, step))
+                parts = luma[fine, fine], red[coarse, coarse], blue[coarse, coarse]
+                few.append(cv2.cvtColor(cv2.merge(parts), cv2.COLOR_YCrCb2RGB))
+            else:
+                few.append(picture[::step, ::step])
+        return np.stack(few)
 
     def coloured(self, pictures: Sequence[Any], least: float) -> Box | None:
         """Look at the chroma of all these frames at once; see `Recording.coloured`."""
