@@ -238,10 +238,6 @@ REFUSED: dict[str, tuple[str, Save]] = {
             metadata={"axes": "RTYX"},
         ),
     ),
-    "times and depths": (
-        "time.*depth",
-        lambda path, rgb: imagej(path, rgb.reshape(2, 3, HEIGHT, WIDTH, 3), "TZYXS"),
-    ),
     "two unknown axes": (
         "more than one order",
         lambda path, rgb: tifffile.imwrite(
@@ -661,3 +657,12 @@ def test_tifffile_is_silent_only_while_it_reads_for_us(
     caplog.clear()
     logger.error("the user's")
     assert [record.message for record in caplog.records] == ["the user's"]
+
+
+def test_depths_of_several_times_are_read_one_after_another_and_that_is_said(tmp_path):
+    rgb = np.arange(6 * HEIGHT * WIDTH * 3).astype(np.uint8).reshape(6, HEIGHT, WIDTH, 3)
+    imagej(tmp_path / "a.tif", rgb.reshape(2, 3, HEIGHT, WIDTH, 3), "TZYXS")
+    recording = video.read(tmp_path / "a.tif")
+    np.testing.assert_array_equal(recording.frames, rgb)
+    assert "time" in recording.note
+    assert "depth" in recording.note

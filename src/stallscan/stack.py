@@ -6,7 +6,7 @@ import struct
 import threading
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -97,6 +97,8 @@ class _Layout:
         Planes that lie one after another behind the only page; 0 if each page has its own.
     skipped : frozenset of tuple
         Shapes of the pages that are small copies of others.
+    note : str
+        What is to be said of the order of the frames; empty if nothing is.
     """
 
     dtype: np.dtype[Any]
@@ -106,6 +108,7 @@ class _Layout:
     frames: int | None
     contiguous: int
     skipped: frozenset[tuple[int, ...]]
+    note: str
 
 
 def read_tiff(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording:
@@ -141,7 +144,8 @@ def read_tiff(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording
 
     scale = scale_of(path, layout.dtype, frames, is_colour=layout.is_colour, bits=layout.bits)
     decoder = ArrayDecoder(lambda: map(scale, frames()))
-    return collect(path, decoder, hold_bytes, lambda: layout.frames, corrupt)
+    read = collect(path, decoder, hold_bytes, lambda: layout.frames, corrupt)
+    return replace(read, note=layout.note)
 
 
 def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
@@ -162,7 +166,7 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
     samples = _check_colours(page, path)
     dimensions = [] if is_joined else _dimensions(tiff, main)
     channels = _channels(tiff, main, dimensions, path)
-    _check_frame_axes(dimensions, path)
+    note = _note_frame_axes(dimensions, path)
     has_palette = page.photometric == PHOTOMETRIC.PALETTE
     planes = _product(size for _, size in dimensions)
     shown_planes = len(shown) * page.imagedepth
@@ -180,6 +184,7 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
         frames=frames if is_declared or following == 0 else None,
         contiguous=planes if only_one and (following == 0 or following >= end) else 0,
         skipped=skipped,
+        note=note,
     )
 
 
@@ -324,14 +329,21 @@ def _dimensions(tiff: tifffile.TiffFile, series: Any) -> list[tuple[str, int]]:
     return [(axis, size) for axis, size in found if size > 1]
 
 
-def _check_frame_axes(dimensions: list[tuple[str, int]], path: Path) -> None:
-    """Raise UnreadableError unless frames follow each other along one axis of time or depth."""
+def _note_frame_axes(dimensions: list[tuple[str, int]], path: Path) -> str:
+    """Return what is to be said of the order of the frames; empty if they have one axis.
+
+    Raises
+    ------
+    UnreadableError
+        Unless frames follow each other along axes of time and depth.
+    """
     axes = [(axis, size) for axis, size in dimensions if axis != "C"]
-    known = all(axis in _FRAME_AXES for axis, _ in axes)
-    if len(axes) > 1 or not known:
-        listed = " x ".join(
-            f"{size} ({tifffile.TIFF.AXES_NAMES.get(axis, axis)})" for axis, size in axes
-        )
+    listed = " x ".join(
+        f"{size} ({tifffile.TIFF.AXES_NAMES.get(axis, axis)})" for axis, size in axes
+    )
+    if sorted(axis for axis, _ in axes) == ["T", "Z"]:
+        return f"its {listed} are read one after another. Save each time as a file of its own"
+    if len(axes) > 1 or not all(axis in _FRAME_AXES for axis, _ in axes):
         raise UnreadableError(
             f"{path}: its frames have more than one order: {listed}. "
             "Save one series of frames (all times of one depth, or all depths of one time) as a "
