@@ -482,8 +482,7 @@ def check_vote(needed: int, models: int) -> None:
     """Raise InputError if a vote of so many models cannot need so many."""
     if not 1 <= needed <= models:
         raise InputError(
-            f"a vote of {models} models needs between 1 and {models} of them, not {needed}; change "
-            "--vote"
+            f"a vote needs between 1 and {models} of {models} models, not {needed}; change --vote"
         )
 
 
