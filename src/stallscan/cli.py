@@ -973,7 +973,9 @@ def _end_now(code: int) -> None:
 
 def _sentence(error: OSError) -> str:
     """Say which file, what is wrong with it and what to do."""
-    name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    # Of a replacement the second one is what the user named; the first is a temporary file.
+    file = error.filename if error.filename2 is None else error.filename2
+    name = "" if file is None else f"{file}: "
     reason = error.strerror or str(error) or type(error).__name__
     return f"{name}{reason}. {ADVICE.get(error.errno or 0, ADVICE_ELSE)}"
 
