@@ -20,9 +20,9 @@ ARRAY_SUFFIXES = frozenset({".npy"})
 SUFFIXES = VIDEO_SUFFIXES | STACK_SUFFIXES | ARRAY_SUFFIXES
 
 # Kinds of what is passed over, beside endings of file names.
-UNREADABLE = "folders that cannot be read"
+UNREADABLE = "not readable"
 SAME = "read under another name"
-LOOP = "links that lead back"
+LOOP = "linking back to a folder above"
 HIDDEN = "hidden"
 NO_ENDING = "without ending"
 # Of a kind no more are named: in a run's notes, and on the console with that many kinds.
@@ -82,8 +82,7 @@ class PassedOver:
         if len(parts) > KINDS_SHOWN:
             more = sum(self.counts[kind] for kind in kinds[KINDS_SHOWN:])
             parts = [*parts[:KINDS_SHOWN], f"{more} others"]
-        total = self.counts.total()
-        return f"{total} {'was' if total == 1 else 'were'} passed over: {', '.join(parts)}"
+        return f"passed over {self.counts.total()} files or folders: {', '.join(parts)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a run's notes hold it: counts and names by kind."""
