@@ -151,6 +151,13 @@ def test_what_is_passed_over_is_said(folder: Path, caplog: pytest.LogCaptureFixt
     assert notes[".mpg"] == {"count": 5, "names": [f"y/{n}.mpg" for n in range(5)]}
 
 
+def test_endings_may_be_numbers(tmp_path: Path) -> None:
+    fill(tmp_path, "a.mp4", *(f"scan.{number}" for number in range(200)))
+    passed_over = find_recordings([tmp_path]).passed_over
+    assert passed_over.counts.total() == 200
+    assert len(passed_over.as_dict()) <= 51
+
+
 def test_where_nothing_is_passed_over_nothing_is_said(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -25,8 +25,11 @@ SAME = "read under another name"
 LOOP = "linking back to a folder above"
 HIDDEN = "hidden"
 NO_ENDING = "without ending"
-# Of a kind no more are named: in a run's notes, and on the console with that many kinds.
-NAMED, NAMES_SHOWN, KINDS_SHOWN = 1000, 3, 8
+OTHERS = "others"
+# Files may be numbered by their endings: no more kinds are told apart, nor more of a kind named.
+KINDS, NAMED = 50, 1000
+# As many on the console.
+KINDS_SHOWN, NAMES_SHOWN = 8, 3
 # Endings of recordings that are not read, named first.
 VIDEO_LIKE = frozenset(
     {".wmv", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".flv", ".ogv", ".3gp", ".vob", ".asf"}
@@ -60,6 +63,9 @@ class PassedOver:
 
     def add(self, kind: str, name: str) -> None:
         """Count one."""
+        kind = printable(kind)
+        if kind not in self.counts and len(self.counts) >= KINDS:
+            kind = OTHERS
         self.counts[kind] += 1
         names = self.names.setdefault(kind, [])
         if len(names) < NAMED:
@@ -81,7 +87,7 @@ class PassedOver:
         ]
         if len(parts) > KINDS_SHOWN:
             more = sum(self.counts[kind] for kind in kinds[KINDS_SHOWN:])
-            parts = [*parts[:KINDS_SHOWN], f"{more} others"]
+            parts = [*parts[:KINDS_SHOWN], f"{more} {OTHERS}"]
         return f"passed over {self.counts.total()} files or folders: {', '.join(parts)}"
 
     def as_dict(self) -> dict[str, Any]:
