@@ -143,10 +143,19 @@ def test_what_is_passed_over_is_said(folder: Path, caplog: pytest.LogCaptureFixt
     }
     (record,) = caplog.records
     said = record.getMessage()
-    assert said.startswith("12 were passed over: 5 .mpg (y/0.mpg, y/1.mpg, y/2.mpg, ...), 1 .wmv (")
+    assert said.startswith(
+        "passed over 12 files or folders: 5 .mpg (y/0.mpg, y/1.mpg, y/2.mpg, ...), 1 .wmv ("
+    )
     assert "3 .txt" in said
     notes = found.passed_over.as_dict()
     assert notes[".mpg"] == {"count": 5, "names": [f"y/{n}.mpg" for n in range(5)]}
+
+
+def test_endings_may_be_numbers(tmp_path: Path) -> None:
+    fill(tmp_path, "a.mp4", *(f"scan.{number}" for number in range(200)))
+    passed_over = find_recordings([tmp_path]).passed_over
+    assert passed_over.counts.total() == 200
+    assert len(passed_over.as_dict()) <= 51
 
 
 def test_where_nothing_is_passed_over_nothing_is_said(

@@ -201,7 +201,7 @@ def prepare(
     Parameters
     ----------
     paths
-        Recordings and folders of them: mp4, avi, mov, mkv, gif, tif, npy.
+        Recordings and folders of them: mp4, avi, mov, mkv, webm, gif, tif, npy.
     out
         Folder for the store: shards of clips, manifest.json, and recordings.csv with what became of
         each recording.
@@ -488,7 +488,8 @@ def predict(
     Parameters
     ----------
     paths
-        Recordings and folders of them: mp4, avi, mov, mkv, gif, tif, npy; or one store of clips.
+        Recordings and folders of them: mp4, avi, mov, mkv, webm, gif, tif, npy; or one
+        store of clips.
     out
         Folder for predictions.csv, run.json, traits.csv and sources.csv.
     bundle

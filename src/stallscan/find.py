@@ -20,13 +20,16 @@ ARRAY_SUFFIXES = frozenset({".npy"})
 SUFFIXES = VIDEO_SUFFIXES | STACK_SUFFIXES | ARRAY_SUFFIXES
 
 # Kinds of what is passed over, beside endings of file names.
-UNREADABLE = "folders that cannot be read"
+UNREADABLE = "not readable"
 SAME = "read under another name"
-LOOP = "links that lead back"
+LOOP = "linking back to a folder above"
 HIDDEN = "hidden"
 NO_ENDING = "without ending"
-# Of a kind no more are named: in a run's notes, and on the console with that many kinds.
-NAMED, NAMES_SHOWN, KINDS_SHOWN = 1000, 3, 8
+OTHERS = "others"
+# Files may be numbered by their endings: no more kinds are told apart, nor more of a kind named.
+KINDS, NAMED = 50, 1000
+# As many on the console.
+KINDS_SHOWN, NAMES_SHOWN = 8, 3
 # Endings of recordings that are not read, named first.
 VIDEO_LIKE = frozenset(
     {".wmv", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".flv", ".ogv", ".3gp", ".vob", ".asf"}
@@ -60,6 +63,9 @@ class PassedOver:
 
     def add(self, kind: str, name: str) -> None:
         """Count one."""
+        kind = printable(kind)
+        if kind not in self.counts and len(self.counts) >= KINDS:
+            kind = OTHERS
         self.counts[kind] += 1
         names = self.names.setdefault(kind, [])
         if len(names) < NAMED:
@@ -81,9 +87,8 @@ class PassedOver:
         ]
         if len(parts) > KINDS_SHOWN:
             more = sum(self.counts[kind] for kind in kinds[KINDS_SHOWN:])
-            parts = [*parts[:KINDS_SHOWN], f"{more} others"]
-        total = self.counts.total()
-        return f"{total} {'was' if total == 1 else 'were'} passed over: {', '.join(parts)}"
+            parts = [*parts[:KINDS_SHOWN], f"{more} {OTHERS}"]
+        return f"passed over {self.counts.total()} files or folders: {', '.join(parts)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a run's notes hold it: counts and names by kind."""
