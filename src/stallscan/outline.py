@@ -302,9 +302,8 @@ def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
     kept, found = enclosure.find(drawn, seen.beyond)
     if not found:
         raise NoOutlineError(
-            f"{recording.path}: nothing that is drawn in a warm colour encloses a segment. Draw "
-            f"only a closed contour around it, not filled, at least {enclosure.MIN_SEGMENT_PX} "
-            "pixels inside"
+            f"{recording.path}: nothing drawn in a warm colour encloses a segment. Draw one closed "
+            f"contour around it, not filled, with at least {enclosure.MIN_SEGMENT_PX} pixels inside"
         )
     if len(found) > 1:
         raise SeveralOutlinesError(

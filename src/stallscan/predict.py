@@ -261,7 +261,7 @@ def _row(
             # Frames that are missing may be the ones that show the stall: no call without them.
             if status == "ok":
                 call = decide.call(value, spec.threshold)
-                reason = reason or _unlike(prepared, model)
+                reason = "; ".join(filter(None, [reason, _unlike(prepared, model)]))
     return {
         "filename": prepared.source.filename,
         "status": status,
