@@ -349,6 +349,7 @@ def _note_frame_axes(dimensions: list[tuple[str, int]], path: Path) -> str:
             "Save one series of frames (all times of one depth, or all depths of one time) as a "
             "file of its own"
         )
+    return ""
 
 
 def _channels(
