@@ -30,6 +30,7 @@ from stallscan.recording import Frames
 from stallscan.tables import PREDICTION_COLUMNS, PREDICTIONS_NAME, RUN_NAME, TRAITS_NAME
 from stallscan.traits import Traits
 from stallscan.video import Source
+from stallscan.words import printable
 
 log = logging.getLogger("stallscan")
 
@@ -199,11 +200,11 @@ def _row(
             # Frames that are missing may be the ones that show the stall: no call without them.
             if status == "ok":
                 call = decide.call(value, spec.threshold)
-                reason = reason or _unlike(prepared, model)
+                reason = "; ".join(filter(None, [reason, _unlike(prepared, model)]))
     return {
         "filename": prepared.source.filename,
         "status": status,
-        "reason": reason,
+        "reason": printable(reason),
         "frames": prepared.frames if prepared.frames is not None else "",
         "frames_declared": (
             prepared.frames_declared if prepared.frames_declared is not None else ""
