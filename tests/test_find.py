@@ -3,9 +3,10 @@ import logging
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from stallscan import files, find, video
+from stallscan import files, find, predict, video
 from stallscan.errors import InputError
 from stallscan.find import find_recordings, list_recordings
 from tests import drawing
@@ -202,7 +203,7 @@ def test_a_folder_that_fails_is_named(folder: Path, monkeypatch: pytest.MonkeyPa
     [
         ("-", "standard input"),
         ("https://example.org/a.mp4", "network"),
-        ("s3://bucket/a.mp4", "network"),
+        ("s3:/bucket/a.mp4", "network"),
         ("~/a.mp4", "quotes"),
         ("data/*.mp4", "pattern"),
         ("missing.mp4", "no such file or folder"),
@@ -261,3 +262,22 @@ def test_paths_in_notes_are_read_back_as_they_were(tmp_path: Path) -> None:
     text = (tmp_path / "run.json").read_text(encoding="utf-8")
     assert json.loads(text) == paths
     assert "日本" in text
+
+
+@needs_posix
+def test_any_name_has_its_row(tmp_path: Path, bundle_dir: Path) -> None:
+    folder = tmp_path / latin1("mü")
+    folder.mkdir()
+    # Beyond the 100 frames of the bundle's training: a remark, which names the file.
+    drawing.write(folder / "a.mp4", count=101).rename(folder / latin1("é\n.mp4"))
+    fill(folder, "b\n.mp4", "c.wmv")
+    out = tmp_path / "out"
+    for _ in range(2):  # what stands there is read again
+        predict.predict([folder], out, bundle_dir, processes=0, engine="torch")
+    table = pd.read_csv(out / "predictions.csv")
+    assert table["filename"].tolist() == [r"b\n.mp4", r"\xe9\n.mp4"]
+    assert table["status"].tolist() == ["unreadable", "ok"]
+    assert table["reason"].str.contains(r"m\xfc/", regex=False).all()
+    notes = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert notes["paths"] == [str(folder)]
+    assert notes["passed_over"] == {".wmv": {"count": 1, "names": ["c.wmv"]}}

@@ -194,7 +194,7 @@ def _is_folder(given: str) -> bool:
             reason = "no such file or folder"
     hints = {
         r"-$": "Recordings are not read from standard input: name files or folders",
-        r".+://": "Recordings are not read over the network: download them first",
+        r"[a-z0-9]{2,}:/": "Recordings are not read over the network: download them first",
         r"~": "The shell puts the home folder for ~ only where it is not in quotes",
         r".*[*?]": "Name the folder instead of a pattern",
     }

@@ -34,6 +34,7 @@ from stallscan.tables import (
     TRAITS_NAME,
 )
 from stallscan.traits import Traits
+from stallscan.words import printable
 
 log = logging.getLogger("stallscan")
 
@@ -265,7 +266,7 @@ def _row(
     return {
         "filename": prepared.source.filename,
         "status": status,
-        "reason": reason.replace("\n", " ").replace("\r", " "),
+        "reason": printable(reason),
         "frames": prepared.frames if prepared.frames is not None else "",
         "frames_declared": (
             prepared.frames_declared if prepared.frames_declared is not None else ""

@@ -356,7 +356,8 @@ class Store:
 def is_store(path: str | Path) -> bool:
     """Whether a folder is a store: it has a manifest and a shard."""
     path = Path(path)
-    return (path / MANIFEST_NAME).is_file() and any(path.glob(SHARDS))
+    # Unlike that of a path, this is false where nothing may be read.
+    return os.path.isfile(path / MANIFEST_NAME) and any(path.glob(SHARDS))  # noqa: PTH113
 
 
 def among(paths: Sequence[str | Path]) -> Store | None:
