@@ -40,6 +40,11 @@ _HINTS: dict[Precision, str] = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
 _PREPARED_KEPT = 20_000
 
 
+def has_bf16() -> bool:
+    """Whether this processor computes in bf16."""
+    return bool("BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
 class OpenVinoEngine:
     """An exported net on all cores: one clip a core at a time.
 
@@ -73,9 +78,7 @@ class OpenVinoEngine:
         core = openvino.Core()
         # Read, not mapped: the files may be replaced while the engine runs.
         core.set_property({"ENABLE_MMAP": False})
-        if precision == "bf16" and "BF16" not in core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        ):
+        if precision == "bf16" and not has_bf16():
             raise InputError(
                 "this processor cannot compute in bf16; take another engine: --engine openvino"
             )
