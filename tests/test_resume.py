@@ -69,9 +69,9 @@ def asked(monkeypatch):
     """Names of the recordings that are decoded."""
     names = []
 
-    def one(source, *settings):
+    def one(source, views):
         names.append(source.filename)
-        return crashing.whole(source, *settings)
+        return crashing.whole(source, views)
 
     monkeypatch.setattr(prepare, "one", one)
     return names

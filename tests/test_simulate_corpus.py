@@ -339,8 +339,7 @@ def test_the_outline_of_one_frame_is_that_of_all():
         assert np.array_equal(first.mask, whole.mask)
 
 
-def test_any_number_of_processes_gives_the_same_clips(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "CLIPS_A_TASK", 1)
+def test_any_number_of_processes_gives_the_same_clips(clips, tmp_path):
     _clips(tmp_path, processes=2)
     _same_files(clips[0], tmp_path)
 

@@ -161,20 +161,20 @@ def _content_of(made, name):
 
 def test_a_recording_that_was_replaced_is_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 1)
-    given = [_recording(tmp_path / f"{i}.mp4", seed=i, count=5) for i in range(3)]
+    given = [_recording(tmp_path / f"{i}.mp4", seed=i, count=8) for i in range(3)]
     made = _build(tmp_path / "store", given)
     before = {source.filename: _content_of(made, source.filename) for source in given}
-    drawing.write(given[1].path, seed=9, count=6)
+    drawing.write(given[1].path, seed=9, count=9)
     made = _build(tmp_path / "store", given)
     assert [row.filename for row in made.rows()] == ["0.mp4", "1.mp4", "2.mp4"]
-    assert made.frames("1.mp4") == 6
+    assert made.frames("1.mp4") == 9
     assert _content_of(made, "1.mp4") != before["1.mp4"]
     assert _content_of(made, "0.mp4") == before["0.mp4"]
     # Whatever shard is lost, the newest row counts: shard 1 has the first, shard 3 the second.
     for lost in ("shard-00001.safetensors", "shard-00003.safetensors"):
         (tmp_path / "store" / lost).unlink()
-        drawing.write(given[1].path, seed=10, count=7)
-        assert _build(tmp_path / "store", given).frames("1.mp4") == 7
+        drawing.write(given[1].path, seed=10, count=10)
+        assert _build(tmp_path / "store", given).frames("1.mp4") == 10
     # One that cannot be read any more has no clip any more.
     given[1].path.write_bytes(b"")
     made = _build(tmp_path / "store", given)

@@ -49,6 +49,10 @@ FILLED_RED_OVER_BLUE = 15.0
 # white balance: 0.35, a colour table: 1), and visible from this grey level on.
 COLOURED_SATURATION = 0.5
 VISIBLE_LEVEL = 24
+# The darkest colour in which outlines are drawn (dark red: 139), less the blur of resizing; and the
+# share of a frame above which that is no line.
+LINE_LEVEL = 120
+MOST_LINE = 0.6
 # Blocks of the frame, in rows and columns, in which that is counted; the outline is in few of them.
 BLOCKS = 8
 
@@ -286,6 +290,12 @@ def _is_coloured(recording: Recording) -> bool:
     low = cv2.min(cv2.min(red, green), blue)
     seen = high >= VISIBLE_LEVEL
     vivid = seen & (high - low >= COLOURED_SATURATION * high)
+    # In a small dark field there is little to see but the outline: what may be line, and its blur,
+    # does not count, unless that is nearly all.
+    line = (vivid & (high >= LINE_LEVEL)).astype(np.uint8)
+    near = cv2.dilate(line, np.ones((5, 5), np.uint8)) > 0
+    if near.mean() < MOST_LINE:
+        seen, vivid = seen & ~near, vivid & ~near
     size = (BLOCKS, len(few) * BLOCKS)
     visible, coloured = (
         cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
