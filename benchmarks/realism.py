@@ -20,8 +20,9 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 
 from stallscan import outline, video, workers
+from stallscan.enclosure import Mask
 from stallscan.errors import StallscanError
-from stallscan.outline import Mask, Outline
+from stallscan.outline import Outline
 from stallscan.recording import Frames
 from stallscan.simulate import SimulateSettings, simulate
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from stallscan import video
-from stallscan.outline import Mask, Outline
+from stallscan.enclosure import Mask
+from stallscan.outline import Outline
 from stallscan.recording import Box, Frames, Recording
 from stallscan.settings import Settings
 from stallscan.traits import Gatherer, Traits

@@ -305,6 +305,12 @@ def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
             f"{recording.path}: nothing drawn in a warm colour encloses a segment. Draw one closed "
             f"contour around it, not filled, with at least {enclosure.MIN_SEGMENT_PX} pixels inside"
         )
+    # Another one may be drawn in frames too few for the mean.
+    far = cv2.dilate(drawn.astype(np.uint8), np.ones((17, 17), np.uint8)) == 0
+    elsewhere = seen.hit & far
+    if cv2.countNonZero(elsewhere.view(np.uint8)) >= enclosure.MIN_CONTOUR_PX:
+        others = enclosure.find(elsewhere, seen.beyond)[1]
+        found += [each for each in others if each.area >= enclosure.MIN_SHARE * found[0].area]
     if len(found) > 1:
         raise SeveralOutlinesError(
             f"{recording.path}: {len(found)} segments are outlined, expected one. "
