@@ -388,7 +388,8 @@ def _remarks(recording: Recording, seen: _Seen, segment: Enclosure) -> list[str]
     rows, cols = rows[::step], cols[::step]
     counts = []
     for chunk in recording.chunks(around):
-        excess = cv2.subtract(chunk[:, rows, cols, 0], chunk[:, rows, cols, 2])
+        colours = chunk[:, rows, cols]
+        excess = cv2.subtract(colours[..., 0], colours[..., 2])
         counts.append(np.count_nonzero(excess >= MEAN_RED_OVER_BLUE, axis=1))
     count = np.concatenate(counts)
     shown = count >= max(0.5 * count.max(), 1)
@@ -414,22 +415,22 @@ def _moved(recording: Recording, around: Box, line: Mask, shown: NDArray[np.intp
     half = (slice(None, None, 2), slice(None, None, 2))
     near = cv2.dilate(line[half].astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8))
     chosen = shown[np.linspace(0, len(shown) - 1, MOVEMENT_FRAMES).astype(int)]
-    pictures: list[NDArray[np.float32]] = []
+    parts = []
     start = 0
     for chunk in recording.chunks(around):
         few = chunk[chosen[(chosen >= start) & (chosen < start + len(chunk))] - start, *half]
-        excess = few[..., 0].astype(np.float32) - few[..., 2]
-        pictures += list(np.maximum(excess, 0) * near)
+        parts.append(few[..., 0].astype(np.float32) - few[..., 2])
         start += len(chunk)
-    first, *others = pictures
-    bordered = cv2.copyMakeBorder(first, *(reach,) * 4, cv2.BORDER_CONSTANT)
+    pictures = np.maximum(np.concatenate(parts), 0) * near
+    flat = pictures.reshape(len(pictures), -1)
+    alike = flat @ flat.T
+    likeness = alike[0] / np.sqrt(alike[0, 0] * alike.diagonal() + 1)
+    bordered = cv2.copyMakeBorder(pictures[0], *(reach,) * 4, cv2.BORDER_CONSTANT)
     farthest = 0.0
-    for picture in others:
-        likeness = np.vdot(first, picture) / (np.linalg.norm(first) * np.linalg.norm(picture) + 1)
-        if likeness < UNMOVED_LIKENESS:
-            alike = cv2.matchTemplate(bordered, picture, cv2.TM_CCORR)
-            row, col = np.unravel_index(int(alike.argmax()), alike.shape)
-            farthest = max(farthest, 2 * float(np.hypot(row - reach, col - reach)))
+    for picture in pictures[likeness < UNMOVED_LIKENESS]:
+        places = cv2.matchTemplate(bordered, picture, cv2.TM_CCORR)
+        row, col = np.unravel_index(int(places.argmax()), places.shape)
+        farthest = max(farthest, 2 * float(np.hypot(row - reach, col - reach)))
     return farthest
 
 
