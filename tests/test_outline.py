@@ -272,6 +272,14 @@ def _maybe_encoded(tmp_path, recording, encoded):
     return video.read(tmp_path / "a.mp4")
 
 
+def test_a_second_outline_in_few_frames_counts():
+    recording = _canvas(count=24, axes=(30, 20))
+    for frame in recording[:2]:
+        cv2.ellipse(frame, (180, 80), (20, 24), 0, 0, 360, drawing.ORANGE, 3)
+    with pytest.raises(SeveralOutlinesError):
+        outline.find(from_array(recording))
+
+
 @pytest.mark.parametrize("encoded", [False, True])
 @pytest.mark.parametrize(
     "table",

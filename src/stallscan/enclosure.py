@@ -119,15 +119,22 @@ def enclosed(drawn: Mask, beyond: int, cuts_corners: bool = True) -> tuple[Mask,
         over gaps of a few pixels, the mask is the convex hull.
     """
     hull = _hull(drawn)
+    mask, regions = _filled(drawn, hull, beyond, cuts_corners)
+    return (mask, True) if regions else (hull & ~drawn, False)
+
+
+def _filled(drawn: Mask, hull: Mask, beyond: int, cuts_corners: bool) -> tuple[Mask, int]:
+    """Return what is enclosed, bool (h, w), and in how many regions; none if nothing is."""
     for gap in (1, 3, 5, 9):
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
         # Pad by repetition so that closing works at the image border, too.
         padded = np.pad(drawn, gap, mode="edge").astype(np.uint8)
         closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[gap:-gap, gap:-gap] > 0
-        mask = _holes(closed, hull, beyond, cuts_corners) & ~drawn
+        holes, regions = _holes(closed, hull, beyond, cuts_corners)
+        mask = holes & ~drawn
         if mask.any():
-            return mask, True
-    return hull & ~drawn, False
+            return mask, regions
+    return np.zeros_like(drawn), 0
 
 
 def box(pixels: Mask) -> Box:
@@ -177,24 +184,38 @@ def _of_piece(piece: Mask, beyond: int, cuts_corners: bool) -> list[Enclosure]:
 
 
 def _regions(piece: Mask, beyond: int, cuts_corners: bool) -> list[Enclosure]:
-    mask, is_closed = enclosed(piece, beyond, cuts_corners)
-    if not is_closed:
+    mask, regions = _filled(piece, _hull(piece), beyond, cuts_corners)
+    if not regions:
         return []
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    large = 1 + np.flatnonzero(areas >= max(MIN_ENCLOSED_PX, MIN_SHARE * areas.max()))
-    if len(large) == 1 and len(areas) > 1:
-        # Letters that touch the contour are no part of the segment; corners that the image border
-        # cuts off are.
-        inside = stats[1:, cv2.CC_STAT_LEFT] > 0
-        inside &= stats[1:, cv2.CC_STAT_TOP] > 0
-        inside &= stats[1:, cv2.CC_STAT_LEFT] + stats[1:, cv2.CC_STAT_WIDTH] < mask.shape[1]
-        inside &= stats[1:, cv2.CC_STAT_TOP] + stats[1:, cv2.CC_STAT_HEIGHT] < mask.shape[0]
-        small = inside & (areas >= MIN_ENCLOSED_PX) & (areas < MIN_SHARE * areas.max())
-        mask = mask & ~np.concatenate([[False], small])[labels]
-    masks = [mask] if len(large) == 1 else [labels == label for label in large]
+    masks = [mask] if regions == 1 else _segments(piece, mask)
     found = [Enclosure(_line(piece, each), each, True, int(each.sum())) for each in masks]
     return [each for each in found if _is_contour(each)]
+
+
+def _segments(piece: Mask, mask: Mask) -> list[Mask]:
+    """Divide what one piece encloses in several regions into segments."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=4
+    )
+    areas = stats[:, cv2.CC_STAT_AREA].copy()
+    areas[0] = 0
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    at_border = np.bincount(border, minlength=count) > 0
+    large = areas >= max(MIN_ENCLOSED_PX, MIN_SHARE * areas.max())
+    # The image border cuts a contour that leaves it and comes back into regions of one segment.
+    _, together = cv2.connectedComponents(
+        cv2.dilate((piece | mask).astype(np.uint8), np.ones((3, 3), np.uint8)), connectivity=8
+    )
+    group = np.zeros(count, np.int64)
+    group[labels.ravel()] = together.ravel()
+    segments = [labels == label for label in np.flatnonzero(large & ~at_border)]
+    for each in np.unique(group[large & at_border]):
+        segments.append((at_border & (group == each))[labels] & mask)
+    if len(segments) == 1:
+        # Letters that touch the contour are no part of the segment, crumbs of its mask are.
+        letters = ~large & ~at_border & (areas >= MIN_ENCLOSED_PX)
+        return [mask & ~letters[labels]]
+    return segments
 
 
 def _is_contour(found: Enclosure) -> bool:
@@ -319,8 +340,8 @@ def _open(piece: Mask) -> list[Enclosure]:
     return [found] if is_outline and found.area >= np.count_nonzero(piece) else []
 
 
-def _holes(contour: Mask, hull: Mask, beyond: int, cuts_corners: bool) -> Mask:
-    """Regions that the contour, together with the image border, cuts off from the rest."""
+def _holes(contour: Mask, hull: Mask, beyond: int, cuts_corners: bool) -> tuple[Mask, int]:
+    """Return what contour and image border cut off from the rest, and in how many regions."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
         (~contour).astype(np.uint8), connectivity=4
     )
@@ -337,7 +358,7 @@ def _holes(contour: Mask, hull: Mask, beyond: int, cuts_corners: bool) -> Mask:
     if not enclosed_ones.any() and cuts_corners:
         # An arc across a corner of the image: the region it cuts off is not in its hull.
         enclosed_ones = regions & (areas < areas[regions].max(initial=0))
-    return np.asarray(enclosed_ones[labels])
+    return np.asarray(enclosed_ones[labels]), int(np.count_nonzero(enclosed_ones))
 
 
 def _hull(drawn: Mask) -> Mask:

@@ -315,6 +315,12 @@ def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
             f"{recording.path}: nothing drawn in a warm colour encloses a segment. Draw one closed "
             f"contour around it, not filled, with at least {enclosure.MIN_SEGMENT_PX} pixels inside"
         )
+    # Another one may be drawn in frames too few for the mean.
+    far = cv2.dilate(drawn.astype(np.uint8), np.ones((17, 17), np.uint8)) == 0
+    elsewhere = seen.hit & far
+    if cv2.countNonZero(elsewhere.view(np.uint8)) >= enclosure.MIN_CONTOUR_PX:
+        others = enclosure.find(elsewhere, seen.beyond)[1]
+        found += [each for each in others if each.area >= enclosure.MIN_SHARE * found[0].area]
     if len(found) > 1:
         raise SeveralOutlinesError(
             f"{recording.path}: {len(found)} segments are outlined, expected one. "
@@ -392,7 +398,8 @@ def _remarks(recording: Recording, seen: _Seen, segment: Enclosure) -> list[str]
     rows, cols = rows[::step], cols[::step]
     counts = []
     for chunk in recording.chunks(around):
-        excess = cv2.subtract(chunk[:, rows, cols, 0], chunk[:, rows, cols, 2])
+        colours = chunk[:, rows, cols]
+        excess = cv2.subtract(colours[..., 0], colours[..., 2])
         counts.append(np.count_nonzero(excess >= MEAN_RED_OVER_BLUE, axis=1))
     count = np.concatenate(counts)
     shown = count >= max(0.5 * count.max(), 1)
@@ -418,22 +425,22 @@ def _moved(recording: Recording, around: Box, line: Mask, shown: NDArray[np.intp
     half = (slice(None, None, 2), slice(None, None, 2))
     near = cv2.dilate(line[half].astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8))
     chosen = shown[np.linspace(0, len(shown) - 1, MOVEMENT_FRAMES).astype(int)]
-    pictures: list[NDArray[np.float32]] = []
+    parts = []
     start = 0
     for chunk in recording.chunks(around):
         few = chunk[chosen[(chosen >= start) & (chosen < start + len(chunk))] - start, *half]
-        excess = few[..., 0].astype(np.float32) - few[..., 2]
-        pictures += list(np.maximum(excess, 0) * near)
+        parts.append(few[..., 0].astype(np.float32) - few[..., 2])
         start += len(chunk)
-    first, *others = pictures
-    bordered = cv2.copyMakeBorder(first, *(reach,) * 4, cv2.BORDER_CONSTANT)
+    pictures = np.maximum(np.concatenate(parts), 0) * near
+    flat = pictures.reshape(len(pictures), -1)
+    alike = flat @ flat.T
+    likeness = alike[0] / np.sqrt(alike[0, 0] * alike.diagonal() + 1)
+    bordered = cv2.copyMakeBorder(pictures[0], *(reach,) * 4, cv2.BORDER_CONSTANT)
     farthest = 0.0
-    for picture in others:
-        likeness = np.vdot(first, picture) / (np.linalg.norm(first) * np.linalg.norm(picture) + 1)
-        if likeness < UNMOVED_LIKENESS:
-            alike = cv2.matchTemplate(bordered, picture, cv2.TM_CCORR)
-            row, col = np.unravel_index(int(alike.argmax()), alike.shape)
-            farthest = max(farthest, 2 * float(np.hypot(row - reach, col - reach)))
+    for picture in pictures[likeness < UNMOVED_LIKENESS]:
+        places = cv2.matchTemplate(bordered, picture, cv2.TM_CCORR)
+        row, col = np.unravel_index(int(places.argmax()), places.shape)
+        farthest = max(farthest, 2 * float(np.hypot(row - reach, col - reach)))
     return farthest
 
 
