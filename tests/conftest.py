@@ -19,9 +19,8 @@ def real_dir() -> Path:
     return REAL
 
 
-@pytest.fixture(scope="session")
-def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the small net with random weights: quick, and deterministic."""
+def _random_bundle(folder: Path, seed: int) -> Path:
+    """Write a bundle of the small net with random weights: quick, and deterministic."""
     import torch
 
     from stallscan import bundle, nets
@@ -32,7 +31,7 @@ def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from stallscan.recipe import NetSettings
 
     net = NetSettings(mean=(0.2, 0.0), std=(0.2, 1.0))
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     spec = BundleSpec(
         name="random",
         outline=OutlineSettings(),
@@ -44,9 +43,20 @@ def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         frames=(4, 100),
         simulated=True,
     )
-    folder = tmp_path_factory.mktemp("bundles") / "random"
     bundle.save(folder, spec, nets.build(net).state_dict(), "# random weights, for tests only\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the small net with random weights."""
+    return _random_bundle(tmp_path_factory.mktemp("bundles") / "random", seed=3)
+
+
+@pytest.fixture(scope="session")
+def other_bundle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, with other weights."""
+    return _random_bundle(tmp_path_factory.mktemp("bundles") / "random", seed=4)
 
 
 @pytest.fixture

@@ -128,8 +128,8 @@ def test_clips_of_a_fixed_length_are_exported_for_it(tmp_path):
         OpenVinoEngine.of(model).logit(np.zeros((9, 32, 32, 3), np.uint8))
 
 
-def test_each_member_of_an_ensemble_is_exported(copy, tmp_path):
-    ensemble.join([copy, copy], tmp_path / "two", EnsembleSettings(needed=1))
+def test_each_member_of_an_ensemble_is_exported(copy, other_bundle_dir, tmp_path):
+    ensemble.join([copy, other_bundle_dir], tmp_path / "two", EnsembleSettings(needed=1))
     assert len(export.export(tmp_path / "two")) == 2
     for member in bundle.load_any(tmp_path / "two").members:
         assert exported.find(member, "f32").is_file()

@@ -93,7 +93,9 @@ def test_the_predictions_of_another_run_are_not_decided_over(tables, tmp_path):
     assert (run / "predictions.csv").read_bytes() == tables[0].read_bytes()
 
 
-def test_a_bundle_that_is_no_ensemble_is_not_replaced_by_one(bundle_dir, tmp_path):
+def test_a_bundle_that_is_no_ensemble_is_not_replaced_by_one(
+    bundle_dir, other_bundle_dir, tmp_path
+):
     (tmp_path / "bundle.json").write_bytes((bundle_dir / "bundle.json").read_bytes())
     with pytest.raises(InputError, match="-o"):
-        ensemble.join([bundle_dir, bundle_dir], tmp_path, EnsembleSettings(thresholds=(0.5,)))
+        ensemble.join([bundle_dir, other_bundle_dir], tmp_path, EnsembleSettings(thresholds=(0.5,)))

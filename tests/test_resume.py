@@ -20,7 +20,7 @@ NAMES = ("predictions.csv", "traits.csv", "sources.csv")
 def pristine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recordings")
     for index in range(5):
-        drawing.write(folder / f"{index}.mp4", seed=index, count=5 + index)
+        drawing.write(folder / f"{index}.mp4", seed=index, count=6 + index)
     return folder
 
 

@@ -423,7 +423,7 @@ def _copy(bundle: Path, folder: Path) -> None:
                 "themselves (cp -rL) and give the copy"
             )
         if path.is_file():
-            shutil.copyfile(path, folder / path.relative_to(bundle))
+            shutil.copy2(path, folder / path.relative_to(bundle))
     with contextlib.suppress(OSError):
         (folder / EXPORTS).rmdir()  # nothing has been exported
 
