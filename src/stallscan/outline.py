@@ -32,8 +32,8 @@ MEAN_STRIDE = 4
 # reaches, and than most clips show beyond it.
 AROUND_PX = enclosure.AROUND_PX
 # Pixels of the contour in each frame that tell whether it is there, and frames that tell where.
-LOOKED_AT_PX = 150
-MOVEMENT_FRAMES = 4
+LOOKED_AT_PX = 60
+MOVEMENT_FRAMES = 3
 # Two frames whose contours are at least this much alike (cosine) need no closer look: moving by
 # the half of a line's width makes it 0.6.
 UNMOVED_LIKENESS = 0.8
@@ -232,10 +232,10 @@ def _look(
     for chunk in recording.chunks(around):
         follows = _in_range(chunk, rule)
         if position == 0:
-            seen.first[inside.slices] = follows[0]
-        hit |= follows.any(axis=0)
-        count = (cv2.countNonZero(each) for each in follows.view(np.uint8))
-        seen.frames_outlined += sum(pixels >= enclosure.MIN_CONTOUR_PX for pixels in count)
+            seen.first[inside.slices] = follows[0].reshape(around.shape) > 0
+        hit |= follows.astype(bool).any(axis=0).reshape(around.shape)
+        pixels = cv2.reduce(follows, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S) // 255
+        seen.frames_outlined += int(np.count_nonzero(pixels >= enclosure.MIN_CONTOUR_PX))
         if outlined is None:
             sample = chunk[-position % MEAN_STRIDE :: MEAN_STRIDE]
         else:
@@ -251,10 +251,11 @@ def _look(
     return seen
 
 
-def _in_range(frames: Frames, rule: ColourRule) -> Mask:
+def _in_range(frames: Frames, rule: ColourRule) -> NDArray[np.uint8]:
+    """Return 255 for pixels that follow the rule, else 0: uint8 (n, h * w)."""
     count, height, width, _ = frames.shape
     tall = cv2.inRange(frames.reshape(count * height, width, 3), rule.low, rule.high)
-    return np.asarray(tall, dtype=bool).reshape(count, height, width)
+    return np.asarray(tall, dtype=np.uint8).reshape(count, height * width)
 
 
 def _find_contour(recording: Recording) -> Outline:
