@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from stallscan import bootstrap, groups, metrics, names
 from stallscan.errors import InputError, TableError
 from stallscan.metrics import Interval, Scored
-from stallscan.predictions import match, read_text, refuse, refuse_twice
-from stallscan.tables import LABELS
+from stallscan.predictions import as_frame, match, read_text, refuse, refuse_twice
+from stallscan.text import Text
 
 # Columns that are broken down by if no other is named; `FRAMES` is binned.
 FRAMES = "frames"
@@ -92,8 +92,10 @@ class Known:
         The predictions with their labels, as `evaluate.join` gives them.
     raw : DataFrame
         The predictions as `predictions.read_text` gives them.
-    predictions, labels : Path
-        The tables of predictions and of labels.
+    predictions : Path
+        Their file.
+    labels : Text
+        The table of labels.
     about : sequence of Path
         Tables with a column filename and more.
 
@@ -110,7 +112,7 @@ class Known:
         table: pd.DataFrame,
         raw: pd.DataFrame,
         predictions: Path,
-        labels: Path,
+        labels: Text,
         about: Sequence[Path],
     ) -> None:
         self.table, self.about = table, about
@@ -118,7 +120,7 @@ class Known:
         self._sources: list[tuple[Path, pd.DataFrame, pd.Series[str]]] = [
             (predictions, raw, table["filename"])
         ]
-        self._sources.append((labels, read_text(labels, LABELS), table["label_filename"]))
+        self._sources.append((labels.path, as_frame(labels), table["label_filename"]))
         for path in about:
             more = read_text(path, "a table about the recordings")
             if "filename" not in more:

@@ -13,21 +13,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from stallscan import bootstrap, metrics, names
+from stallscan import bootstrap, metrics, names, text
 from stallscan.bootstrap import Curve, Rates
 from stallscan.breakdown import Breakdown, Group, Known, break_down, find_groups
 from stallscan.errors import InputError
 from stallscan.metrics import Interval, Metrics, Scored, SensitivityAt
 from stallscan.predictions import (
     DECIDED,
+    PREDICTIONS,
     Left,
+    as_frame,
     check_predictions,
     is_held_out,
     match,
     read_chosen,
-    read_text,
 )
-from stallscan.tables import CHOSEN_NAME, read_labels
+from stallscan.tables import CHOSEN_NAME, LABELS, labels_of
 
 # What is stated of a set of calls, in the order it is shown in.
 FIGURES = (
@@ -199,13 +200,15 @@ def evaluate(
         If a column is missing, a filename stands there twice, or a value is wrong; rows are
         named.
     """
-    predictions, raw = Path(predictions), read_text(Path(predictions))
+    predictions = Path(predictions)
+    cells = text.read(predictions, PREDICTIONS)
+    raw = as_frame(cells)
     if labels is None and "stalled" not in raw:
         raise InputError(
             f"{predictions}: has no labels of its own (no column stalled); give them with --labels"
         )
-    labels = predictions if labels is None else Path(labels)
-    label_table = read_labels(labels)
+    label_cells = cells if labels is None else text.read(labels, LABELS)
+    labels, label_table = label_cells.path, labels_of(label_cells).reset_index(drop=True)
     table = join(check_predictions(predictions, raw), label_table, labels)
     table["chose"] = table["filename"].isin(read_chosen(predictions)["filename"])
     labelled = table[table["stalled"].notna()]
@@ -226,7 +229,7 @@ def evaluate(
             "or measure the others only, with --partial"
         )
     scored = scored_of(decided)
-    known = Known(table, raw, predictions, labels, [Path(path) for path in about])
+    known = Known(table, raw, predictions, label_cells, [Path(path) for path in about])
     groups = find_groups(known, decided, group)
     if groups is not None and groups.nunique() < 2:
         raise InputError(
@@ -345,6 +348,7 @@ def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
     labelled = table[table["stalled"].notna()]
     open_ = labelled[~labelled["call"].isin(DECIDED) & ~labelled["chose"]]
     chose = int(labelled["chose"].sum())
+    unequal = labelled[labelled["filename"] != labelled["label_filename"]]
     why = open_["status"].where(open_["call"] != "review", "review")
     return Rows(
         predictions=len(table),
@@ -352,7 +356,7 @@ def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
         labelled=len(labelled),
         joined_by_base_name=sum(
             names.is_bare(name) != names.is_bare(label)
-            for name, label in zip(labelled["filename"], labelled["label_filename"], strict=True)
+            for name, label in zip(unequal["filename"], unequal["label_filename"], strict=True)
         ),
         evaluated=len(labelled) - chose - len(open_),
         without_call=Left.of(open_["filename"]),

@@ -4,6 +4,7 @@ import json
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,12 @@ def read_text(path: Path, expected: str = PREDICTIONS) -> pd.DataFrame:
         If the file cannot be opened or is no table, rows are longer or shorter than the header, or
         the last one is cut off.
     """
-    cells = text.read(path, expected)
+    return as_frame(text.read(path, expected))
+
+
+def as_frame(cells: text.Text) -> pd.DataFrame:
+    """Lay a table out as `read_text` gives it, for those who have read it; errors as there."""
+    path = cells.path
     refuse_rows(path, cells.wrong)
     count = Counter(cells.header)
     if twice := [name for name in cells.header if count[name] > 1 and name in _ONCE_ONLY]:
@@ -162,7 +168,7 @@ def read_text(path: Path, expected: str = PREDICTIONS) -> pd.DataFrame:
     # Of others neither is found by its name.
     columns = {
         name if count[name] == 1 else f"{name}.{place}": text.stripped(
-            row[place] for row in cells.rows
+            map(itemgetter(place), cells.rows)
         )
         for name, place in zip(cells.header, cells.places, strict=True)
     }

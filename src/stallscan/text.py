@@ -246,7 +246,8 @@ def _header(head: str, separator: str) -> list[str]:
 def _split(path: Path, text: str, separator: str) -> tuple[list[int], list[tuple[str, ...]]]:
     """Split the text into rows of cells, each with the line of the file that it begins on."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    lines, rows = [], []
+    lines: list[int] = []
+    rows: list[tuple[str, ...]] = []
     line = 1
     try:
         for cells in reader:
