@@ -37,10 +37,12 @@ MOVEMENT_FRAMES = 3
 # Two frames whose contours are at least this much alike (cosine) need no closer look: moving by
 # the half of a line's width makes it 0.6.
 UNMOVED_LIKENESS = 0.8
-# An outline whose centre moves by more than the width of a capillary (4 to 8 px) encloses something
-# else in each frame; still ones move by less than a pixel when encoded.
-MOST_MOVED_PX = 8.0
+# Still outlines move by less than a pixel when encoded. One that moves by a larger share of the
+# smaller side of its box encloses something else in the end.
 MOVED_PX = 2.0
+MOST_MOVED_SHARE = 0.25
+# Farther movement is measured by the first and the last frame.
+MATCHED_PX = 8
 # How far the box of the published colour may lie from that of the contour, pixels.
 STRONG_AWAY_PX = 4
 # Red minus blue that what is enclosed has beyond its surroundings: a translucent filling.
@@ -279,7 +281,8 @@ def _find_contour(recording: Recording) -> Outline:
     if part is None or not outlined.any():
         raise error
     if outlined.all():
-        raise _movement(recording) or error
+        moved = _displacement(recording) or 0.0
+        raise _moves(recording, moved) if moved > MATCHED_PX else error
     return _contour_outline(recording, _look(recording, rule, part, outlined))
 
 
@@ -405,7 +408,9 @@ def _remarks(recording: Recording, seen: _Seen, segment: Enclosure) -> list[str]
     count = np.concatenate(counts)
     shown = count >= max(0.5 * count.max(), 1)
     moved = _moved(recording, around, line, np.flatnonzero(shown))
-    if moved > MOST_MOVED_PX:
+    if moved > MATCHED_PX:
+        moved = _displacement(recording) or moved
+    if moved > MOST_MOVED_SHARE * min(enclosure.box(segment.line).shape):
         raise _moves(recording, moved)
     remarks = []
     if not segment.is_closed:
@@ -422,7 +427,7 @@ def _moved(recording: Recording, around: Box, line: Mask, shown: NDArray[np.intp
 
     The place of the best correlation does not change if parts of the contour are hidden.
     """
-    reach = int(MOST_MOVED_PX) // 2 + 1
+    reach = MATCHED_PX // 2 + 1
     half = (slice(None, None, 2), slice(None, None, 2))
     near = cv2.dilate(line[half].astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8))
     chosen = shown[np.linspace(0, len(shown) - 1, MOVEMENT_FRAMES).astype(int)]
@@ -462,8 +467,11 @@ def _frames_drawn_in(recording: Recording, part: Box) -> NDArray[np.bool_]:
     return np.asarray(count >= max(enclosure.MIN_CONTOUR_PX, 0.5 * count.max()))
 
 
-def _movement(recording: Recording) -> NoOutlineError | None:
-    """Find out whether the first and the last frame have the same outline at other places."""
+def _displacement(recording: Recording) -> float | None:
+    """Measure how far the outline of the last frame is from that of the first one, pixels.
+
+    None unless each has one.
+    """
     centres = []
     first = next(recording.chunks())[0]
     *_, last = recording.chunks()
@@ -472,8 +480,7 @@ def _movement(recording: Recording) -> NoOutlineError | None:
         if len(found) != 1:
             return None
         centres.append(np.argwhere(found[0].line).mean(axis=0))
-    moved = float(np.hypot(*(centres[1] - centres[0])))
-    return _moves(recording, moved) if moved > MOST_MOVED_PX else None
+    return float(np.hypot(*(centres[1] - centres[0])))
 
 
 def _nothing_drawn(recording: Recording) -> NoOutlineError:
