@@ -104,6 +104,7 @@ def test_cells_that_belong_to_no_column_are_named(path, content, named):
         b"filename,mouse\na,\x81\n",
         b'filename,mouse\n"a,m1\nb,m2\n',
         b'filename,mouse\n"a"b,m1\n',
+        b'filename,mouse,note\na.mp4,m1,"see\nb.mp4,m1,\nc.mp4,m2,not sure"\n',
     ],
 )
 def test_what_is_no_table_is_refused(path, content):
@@ -129,3 +130,8 @@ def test_rows_for_those_who_do_without_pandas(path):
     assert table.separator == ";"
     assert table.is_torn
     assert list(table.records())[2] == {"filename": "m2/c.mp4", "mouse": "m2", "note": "y"}
+
+
+def test_a_note_may_have_several_lines(path):
+    content = 'filename,note\na.mp4,"one, two\nthree, four"\nb.mp4,\n'
+    assert cells(write(path, content))["note"] == ["one, two\nthree, four", ""]

@@ -144,6 +144,8 @@ def read(path: str | Path, expected: str = "a table in CSV") -> Text:
     places = tuple(place for place, name in enumerate(names) if name)
     header = tuple(names[place] for place in places)
     key = names.index(KEY) if KEY in names else None
+    if key is not None and '"' in text:
+        _refuse_swallowed(path, lines[1:], rows[1:], separator, key)
     lines, rows, wrong = _even(lines[1:], rows[1:], len(names), key)
     for place in range(1, len(names)):
         if not names[place]:
@@ -285,6 +287,27 @@ def _even(
             )
         wrong.append(Wrong(line, _name(row, key), what))
     return [line for line, _ in even], [row for _, row in even], wrong
+
+
+def _refuse_swallowed(
+    path: Path, lines: list[int], rows: list[tuple[str, ...]], separator: str, key: int
+) -> None:
+    """Raise TableError if a cell of several lines holds what looks like further rows.
+
+    A quote that is opened in one row and closed in a later one makes one cell of all between.
+    """
+    for line, row in zip(lines, rows, strict=True):
+        for cell in row:
+            if "\n" not in cell and "\r" not in cell:
+                continue
+            ending = Path(_name(row, key)).suffix.lower()
+            inside = [part.split(separator) for part in cell.splitlines()[1:]]
+            names = [_name(tuple(parts), key) for parts in inside if len(parts) > 1]
+            if ending and any(name.lower().endswith(ending) for name in names):
+                raise TableError(
+                    f"{path}: the row on line {line} holds further rows between quotes; a quote in "
+                    "it is not closed, remove it"
+                )
 
 
 def _beside(
