@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from stallscan import __version__
 from stallscan.errors import EngineError, StallscanError
+from stallscan.words import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,8 +52,6 @@ ADVICE = {
     errno.ENOENT: "See that it exists",
     errno.EMFILE: "Allow more open files (ulimit -n), or use fewer --processes",
 }
-# A name may have characters that a terminal obeys: they are shown by their codes.
-CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != ord("\n")}
 ADVICE_ELSE = "See that the file and its folder can be read and written"
 # The calls of so many recordings are printed, too.
 FEW_SHOWN = 10
@@ -996,7 +995,7 @@ def _table(given: Path) -> Path:
 
 def _print(text: str) -> None:
     # At once: a pipe that is closed is noticed here, where `main` knows what to do.
-    sys.stdout.write(text.translate(CONTROLS) + "\n")
+    sys.stdout.write(printable(text, keep="\n") + "\n")
     sys.stdout.flush()
 
 
@@ -1017,7 +1016,8 @@ def _console(stderr: bool = False) -> "Console":
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"stallscan: {text.translate(CONTROLS)}\n")
+    text = printable(text, keep="\n")
+    sys.stderr.write(f"stallscan: {text}\n")
 
 
 @contextlib.contextmanager
