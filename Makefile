@@ -19,7 +19,7 @@ test test-slow: export OMP_NUM_THREADS := 1
 
 # The fast suite; CI runs the slow one, too.
 test: $(INSTALLED)
-	$(BIN)/pytest -n auto -m "not slow and not gpu"
+	$(BIN)/pytest -n auto --dist loadscope -m "not slow and not gpu"
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -n auto --dist loadgroup -m "slow and not gpu"

@@ -1,5 +1,8 @@
 """What several test modules share."""
 
+import logging
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +10,10 @@ import pandas as pd
 import pytest
 
 from tests.predicted import ROWS, prediction, write_tables
+
+# Started in the background by a shell, this process ignores Ctrl-C, and so would its children, some of
+# which are sent it by tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 
@@ -17,6 +24,15 @@ def real_dir() -> Path:
     if not REAL.is_dir():
         pytest.skip(f"real files are not at {REAL}")
     return REAL
+
+
+@pytest.fixture(autouse=True)
+def _log_level() -> Iterator[None]:
+    """Give our logger its level back: the command line turns it up for the whole process."""
+    logger = logging.getLogger("stallscan")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 def _random_bundle(folder: Path, seed: int) -> Path:

@@ -115,6 +115,7 @@ def test_from_scores_to_a_stall_rate(run, tmp_path):
     assert "prevalence must be above 0 and below 1" in said
 
 
+@pytest.mark.slow
 def test_select_prints_count_share_and_weight(run, real_dir, tmp_path):
     tables = real_dir / "metadata"
     code, out, _ = run(

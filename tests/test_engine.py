@@ -176,6 +176,27 @@ def test_openvino_may_be_used_first_by_several_threads():
         subprocess.run([sys.executable, "-c", THREADS], check=True, timeout=60)
 
 
+HANDED_ON = """
+import signal, sys, threading
+from stallscan import bundle
+from stallscan.openvino_engine import OpenVinoEngine
+
+engines = [OpenVinoEngine.of(bundle.load("default"))]
+thread = threading.Thread(target=engines.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, lambda *_: print("obeyed"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_a_signal_after_another_thread_let_go_of_an_engine_is_no_crash():
+    done = subprocess.run(
+        [sys.executable, "-c", HANDED_ON], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "obeyed\n")
+
+
 FROZEN = """
 import ctypes, time
 from stallscan import watchdog

@@ -186,6 +186,7 @@ def test_int8_is_measured_on_recordings_that_it_was_not_calibrated_on(copy, data
     assert 0 < abs(difference) < 1
 
 
+@pytest.mark.slow
 def test_int8_keeps_more_and_more_layers_wider_and_then_gives_up(copy, data, caplog, monkeypatch):
     pytest.importorskip("nncf")
     measure = export._change

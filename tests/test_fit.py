@@ -261,6 +261,7 @@ TWO = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(clips, tmp_path):
     script = tmp_path / "two.py"
     script.write_text(TWO)
@@ -286,6 +287,7 @@ def test_two_processes_take_the_steps_of_one(clips, tmp_path):
             torch.testing.assert_close(one, two, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_good_checkpoint(clips, tmp_path):
     """The limit on the size of a file stands in for a disk that is full."""
     script = tmp_path / "full.py"

@@ -87,6 +87,7 @@ def test_a_padded_clip_gets_the_logit_it_has_alone(name, normalisation):
     ],
 )
 @pytest.mark.parametrize("name", PADDED)
+@pytest.mark.slow
 def test_so_it_does_within_the_rounding_of_float32(name, normalisation, training):
     # With fewer frames there are so few values to normalise by that the rounding grows.
     frames = torch.tensor([24, 19, 17])
@@ -101,6 +102,7 @@ def test_so_it_does_within_the_rounding_of_float32(name, normalisation, training
 
 
 @pytest.mark.parametrize("frames", [(40, 17, 1), (9, 2, 3), (33, 32, 29)])
+@pytest.mark.slow
 def test_densenet_at_lengths_that_halve_to_nothing(frames):
     lengths = torch.tensor(frames)
     clips = _clips("densenet121_3d", frames, 64)
@@ -150,6 +152,7 @@ def test_gradients_are_those_of_the_clips_alone(name):
 
 
 @pytest.mark.parametrize("normalisation", ["per-video", "running"])
+@pytest.mark.slow
 def test_padded_clips_train_in_bfloat16(normalisation):
     torch.manual_seed(0)
     net = nets.build(_settings("r3d_18", normalisation)).train()

@@ -28,6 +28,10 @@ SLOW_UNLESS_SMALL = [
     for name in CONV_NETS
 ]
 
+SLOW_MAKERS = [
+    pytest.param(name, marks=() if name == "r3d_18" else pytest.mark.slow) for name in MAKERS
+]
+
 
 def _settings(name, channels=None, **more):
     channels = channels or CHANNELS.get(name, 3)
@@ -38,7 +42,7 @@ def _clips(name, count=8, frames=16, size=56):
     return torch.rand(count, CHANNELS.get(name, 3), frames, size, size)
 
 
-@pytest.mark.parametrize("name", CONV_NETS)
+@pytest.mark.parametrize("name", SLOW_UNLESS_SMALL)
 def test_a_clip_gets_the_same_logit_alone_and_in_a_batch(name):
     torch.manual_seed(0)
     net = nets.build(_settings(name)).eval()
@@ -53,7 +57,7 @@ def test_a_clip_gets_the_same_logit_alone_and_in_a_batch(name):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", SLOW_MAKERS)
 def test_per_video_equals_torchvision_in_training_mode_with_a_batch_of_one(name):
     torch.manual_seed(0)
     net = nets.build(_settings(name)).eval()

@@ -403,6 +403,7 @@ def test_any_changed_setting_is_not_as_published_and_not_called_smaller(third, e
 
 
 @pytest.mark.parametrize("name", ["first-place", "second-place", "matlab-prize"])
+@pytest.mark.slow
 def test_the_other_approaches_run_through_the_same_code(name, others):
     out, made = others(name)
     assert _artefacts(out, name) == []
@@ -448,6 +449,7 @@ def test_a_run_that_stopped_goes_on_and_does_nothing_twice(others, data, tmp_pat
     assert (tmp_path / "submission.csv").read_bytes() == (whole / "submission.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_training_is_not_charged_for_the_time_until_it_is_gone_on_with(data, trained):
     # Begun an hour ago, killed 40 s later, when all but its last second was done.
     opened = time.time() - 3600
@@ -462,6 +464,7 @@ def test_a_killed_training_is_not_charged_for_the_time_until_it_is_gone_on_with(
     assert stage.sittings == 1
 
 
+@pytest.mark.slow
 def test_a_net_that_was_taken_away_is_trained_again(others, data):
     out, made = others("matlab-prize")
     weights = out / "models" / "quarters_resnet18" / "bundle" / "weights.safetensors"
@@ -508,6 +511,7 @@ def test_a_form_with_other_recordings_is_said(copied, trained):
         _run("matlab-prize", copied, trained)
 
 
+@pytest.mark.slow
 def test_without_a_test_part_there_is_everything_else(copied, trained):
     shutil.rmtree(copied / "test")
     (copied / "test_metadata.csv").unlink()
@@ -522,6 +526,7 @@ def test_without_a_test_part_there_is_everything_else(copied, trained):
     assert (trained / "plots" / "roc.png").is_file()
 
 
+@pytest.mark.slow
 def test_without_labels_and_a_form_the_test_part_is_called_all_the_same(copied, trained):
     (copied / "test_labels.csv").unlink()
     (copied / "submission_format.csv").unlink()
@@ -537,6 +542,7 @@ def test_without_labels_and_a_form_the_test_part_is_called_all_the_same(copied, 
     assert "6, no labels" in page
 
 
+@pytest.mark.slow
 def test_recordings_without_a_call_are_submitted_and_measured_as_flowing(copied, trained):
     (copied / "test" / "13.mp4").write_bytes(b"no video")  # a stalled one
     made = _run("matlab-prize", copied, trained)
@@ -559,6 +565,7 @@ def test_recordings_without_a_call_are_submitted_and_measured_as_flowing(copied,
     assert "no call counts as flowing" in page
 
 
+@pytest.mark.slow
 def test_the_share_of_stalled_is_of_those_that_have_a_label(copied, trained):
     labels = pd.read_csv(copied / "test_labels.csv")
     labels[labels["filename"].isin(["12.mp4", "13.mp4", "15.mp4"])].to_csv(
@@ -569,6 +576,7 @@ def test_the_share_of_stalled_is_of_those_that_have_a_label(copied, trained):
     assert made.find("quarters_resnet18", "published", "test").metrics.count == 3
 
 
+@pytest.mark.slow
 def test_labels_of_other_recordings_are_said_and_the_page_is_written(copied, trained):
     (copied / "test_labels.csv").write_text("filename,stalled\n99.mp4,1\n")
     made = _run("matlab-prize", copied, trained)
@@ -580,6 +588,7 @@ def test_labels_of_other_recordings_are_said_and_the_page_is_written(copied, tra
     assert "test_labels.csv has no label of any recording of the test part" in page
 
 
+@pytest.mark.slow
 def test_a_test_part_that_no_net_can_score_is_said_and_the_page_is_written(copied, trained):
     for path in (copied / "test").iterdir():
         path.write_bytes(b"no video")

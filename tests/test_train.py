@@ -121,6 +121,7 @@ def test_the_same_seed_gives_the_same_weights(run, data, tmp_path):
     assert again.weights_sha256 == bundle.load(run / "bundle").spec.weights_sha256
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
     out = tmp_path / "run"

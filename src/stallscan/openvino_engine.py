@@ -1,5 +1,6 @@
 """The engine that runs an exported net with OpenVINO, on the processor; torch is not needed."""
 
+import functools
 import queue
 import sys
 from collections.abc import Iterable, Iterator
@@ -40,9 +41,23 @@ _HINTS: dict[Precision, str] = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
 _PREPARED_KEPT = 20_000
 
 
+@functools.cache
+def _core() -> Any:
+    """Load OpenVINO, once and for the life of this process.
+
+    Loading it for a processor gives the calling thread another stack for its signal handlers, and
+    letting go of it in another thread frees that stack while it is in use: the next Ctrl-C is then
+    a segmentation fault.
+    """
+    core = openvino.Core()
+    # Read, not mapped: the files may be replaced while an engine runs.
+    core.set_property({"ENABLE_MMAP": False})
+    return core
+
+
 def has_bf16() -> bool:
     """Whether this processor computes in bf16."""
-    return bool("BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return bool("BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 class OpenVinoEngine:
@@ -75,9 +90,6 @@ class OpenVinoEngine:
     def __init__(self, xml: Path, settings: NetSettings, precision: Precision = "f32") -> None:
         self.name = NAMES[precision]
         self._settings = settings
-        core = openvino.Core()
-        # Read, not mapped: the files may be replaced while the engine runs.
-        core.set_property({"ENABLE_MMAP": False})
         if precision == "bf16" and not has_bf16():
             raise InputError(
                 "this processor cannot compute in bf16; take another engine: --engine openvino"
@@ -93,7 +105,7 @@ class OpenVinoEngine:
             "CPU_RUNTIME_CACHE_CAPACITY": _PREPARED_KEPT,
         }
         try:
-            compiled = core.compile_model(xml, "CPU", options)
+            compiled = _core().compile_model(xml, "CPU", options)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise BundleError(
