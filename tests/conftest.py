@@ -11,8 +11,8 @@ import pytest
 
 from tests.predicted import ROWS, prediction, write_tables
 
-# Started in the background by a shell, this process ignores Ctrl-C, and so would its children, some of
-# which are sent it by tests.
+# Started in the background by a shell, this process ignores Ctrl-C, and so would its children, to
+# some of which tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
