@@ -43,8 +43,8 @@ def _random_bundle(folder: Path, seed: int) -> Path:
     from stallscan.bundle import BundleSpec
     from stallscan.clip import ClipSettings
     from stallscan.decide import Calibration
+    from stallscan.nets_settings import NetSettings
     from stallscan.outline import OutlineSettings
-    from stallscan.recipe import NetSettings
 
     net = NetSettings(mean=(0.2, 0.0), std=(0.2, 1.0))
     torch.manual_seed(seed)

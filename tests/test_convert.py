@@ -4,7 +4,7 @@ import safetensors.torch
 import torch
 from torchvision.models import video as torchvision_video
 
-from stallscan import bundle, convert, predict, recipe
+from stallscan import bundle, convert, nets_settings, predict, recipe
 from stallscan.errors import InputError
 from tests import drawing
 
@@ -50,7 +50,7 @@ def test_a_head_of_400_classes_is_refused(tmp_path, settings):
 
 
 def test_weights_of_another_net_are_refused(tmp_path, settings):
-    other = settings.model_copy(update={"net": recipe.NetSettings(name="r3d_18")})
+    other = settings.model_copy(update={"net": nets_settings.NetSettings(name="r3d_18")})
     torch.save(_net().state_dict(), tmp_path / "mc3.pt")
     with pytest.raises(InputError, match="name the net with --net"):
         convert.import_weights(tmp_path / "mc3.pt", other, tmp_path / "bundle")

@@ -9,7 +9,8 @@ import pytest
 from stallscan import bootstrap, comparison, evaluate, metrics, plots, present
 from stallscan.breakdown import Group
 from stallscan.errors import InputError
-from stallscan.predictions import Left, find_table
+from stallscan.predictions import find_table
+from stallscan.words import Excluded
 from tests.predicted import prediction, write_tables
 
 
@@ -17,10 +18,10 @@ def test_every_row_is_accounted_for(tables):
     evaluation = evaluate.evaluate(*tables, partial=True)
     rows = evaluation.rows
     assert (rows.predictions, rows.labels, rows.labelled, rows.evaluated) == (9, 9, 8, 5)
-    assert rows.without_call == Left(3, ("a/6.mp4", "a/7.mp4", "a/8.mp4"))
+    assert rows.without_call == Excluded(3, ("a/6.mp4", "a/7.mp4", "a/8.mp4"))
     assert rows.without_call_by_status == {"damaged": 1, "no_outline": 1, "review": 1}
-    assert rows.without_label == Left(1, ("a/9.mp4",))
-    assert rows.without_prediction == Left(1, ("b/0.mp4",))
+    assert rows.without_label == Excluded(1, ("a/9.mp4",))
+    assert rows.without_prediction == Excluded(1, ("b/0.mp4",))
     assert rows.coverage == 5 / 8
     assert evaluation.metrics.confusion == (1, 1, 2, 1)
     assert evaluation.scored.thresholds == (0.6,)
@@ -77,7 +78,7 @@ def test_missing_labels_are_listed_and_refused_unless_asked_for(tables):
     table = pd.read_csv(predictions)
     table[table["filename"] != "a/9.mp4"].to_csv(predictions, index=False)
     evaluation = evaluate.evaluate(predictions, labels)
-    assert evaluation.rows.without_prediction == Left(1, ("b/0.mp4",))
+    assert evaluation.rows.without_prediction == Excluded(1, ("b/0.mp4",))
 
 
 def test_intervals_are_by_the_mouse_where_there_is_one(study):

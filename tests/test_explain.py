@@ -6,8 +6,8 @@ from stallscan.bundle import BundleSpec
 from stallscan.clip import ClipSettings
 from stallscan.decide import Calibration
 from stallscan.errors import BundleError
+from stallscan.nets_settings import NetSettings
 from stallscan.outline import OutlineSettings
-from stallscan.recipe import NetSettings
 from tests import drawing
 
 

@@ -14,10 +14,10 @@ from stallscan.clip import Clip, ClipSettings
 from stallscan.decide import Calibration
 from stallscan.ensemble import EnsembleSettings
 from stallscan.errors import BundleError, InputError
+from stallscan.nets_settings import NetSettings
 from stallscan.openvino_engine import OpenVinoEngine, has_bf16
 from stallscan.outline import Box, OutlineSettings
 from stallscan.prepare import Prepared
-from stallscan.recipe import NetSettings
 from stallscan.torch_engine import TorchEngine
 from stallscan.traits import Traits
 from stallscan.video import Source

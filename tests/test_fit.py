@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from stallscan import fit, nets, recipe, store
 from stallscan.clip import ClipSettings
 from stallscan.errors import InputError
+from stallscan.nets_settings import NetSettings
 from stallscan.outline import OutlineSettings
-from stallscan.recipe import NetSettings
 from stallscan.video import Source
 from tests import bomb, drawing
 

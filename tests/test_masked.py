@@ -6,7 +6,7 @@ from torch import nn
 
 from stallscan import masked, nets
 from stallscan.errors import InputError
-from stallscan.recipe import NetSettings
+from stallscan.nets_settings import NetSettings
 
 CHANNELS = {"stallnet": 2, "resnet101_3d": 1}
 PADDED = [name for name in nets.NETS if name != "features"]

@@ -8,7 +8,7 @@ import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stallscan import metrics, shares
+from stallscan import metrics, shares, words
 from stallscan.errors import InputError
 from stallscan.metrics import Confusion, Scored
 from tests.scored import random_scored, scored_from_counts
@@ -170,7 +170,7 @@ def test_bad_labels_calls_and_lengths(labels, scores, calls, message):
     ],
 )
 def test_percent(share, text):
-    assert metrics.percent(share) == text
+    assert words.percent(share) == text
 
 
 @settings(deadline=None)

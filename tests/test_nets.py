@@ -10,7 +10,7 @@ from torchvision.models import video as torchvision_video
 
 from stallscan import nets
 from stallscan.errors import InputError
-from stallscan.recipe import NetSettings
+from stallscan.nets_settings import NetSettings
 
 MAKERS = {
     "r3d_18": torchvision_video.r3d_18,

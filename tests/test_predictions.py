@@ -5,16 +5,10 @@ import json
 import pandas as pd
 import pytest
 
+from stallscan import words
 from stallscan.errors import InputError, TableError
-from stallscan.predictions import (
-    Left,
-    find_table,
-    match,
-    read_chosen,
-    read_predictions,
-    read_run,
-    read_text,
-)
+from stallscan.names import match
+from stallscan.predictions import find_table, read_chosen, read_predictions, read_run, read_text
 from stallscan.tables import PREDICTION_COLUMNS
 from tests.predicted import prediction, write_tables
 
@@ -122,9 +116,11 @@ def test_the_table_in_a_folder(tmp_path):
 
 
 def test_those_left_out_are_counted_and_the_first_named():
-    left = Left.of(pd.Series([f"{row}.mp4" for row in range(1007)]))
-    assert str(left) == "0.mp4, 1.mp4, 2.mp4, 3.mp4, 4.mp4 and 1,002 more"
-    assert str(Left(1, ("0.mp4",))) == "0.mp4"
+    names = [f"{row}.mp4" for row in range(1007)]
+    assert words.Excluded.of(names) == words.Excluded(1007, tuple(names[:5]))
+    assert str(words.Excluded.of(names)) == words.listed(names)
+    assert words.listed(names) == "0.mp4, 1.mp4, 2.mp4, 3.mp4, 4.mp4 and 1,002 more"
+    assert words.listed(names[:1]) == "0.mp4"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import torchvision
 from torch import nn
 from torchvision.models import video as torchvision_video
 
-from stallscan import bundle, nets, pretrained
+from stallscan import bundle, nets, start
 from stallscan.clip import ClipSettings
 from stallscan.errors import InputError
-from stallscan.recipe import NetSettings, PretrainedSettings, Recipe
+from stallscan.nets_settings import NetSettings
+from stallscan.recipe import PretrainedSettings, Recipe
 
 MAKERS = {
     "r3d_18": torchvision_video.r3d_18,
@@ -25,7 +26,7 @@ def _settings(name, channels=3, **more):
 
 def _load(net, name, **given):
     recipe = Recipe(name="test", net=NetSettings(name=name), pretrained=PretrainedSettings(**given))
-    pretrained.load(net, recipe)
+    start.load(net, recipe)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
@@ -160,7 +161,7 @@ def from_bundle(bundle_dir):
 def test_a_bundle_gives_all_of_its_weights(from_bundle, bundle_dir):
     torch.manual_seed(99)
     net = nets.build(from_bundle.net)
-    pretrained.load(net, from_bundle)
+    start.load(net, from_bundle)
     weights = bundle.load(bundle_dir).weights
     assert all(torch.equal(net.state_dict()[name], each) for name, each in weights.items())
 
@@ -174,7 +175,7 @@ def test_a_bundle_gives_all_of_its_weights(from_bundle, bundle_dir):
 )
 def test_a_bundle_of_another_kind_is_refused(from_bundle, change, message):
     with pytest.raises(InputError, match=message):
-        pretrained.load(nn.Identity(), from_bundle.model_copy(update=change))
+        start.load(nn.Identity(), from_bundle.model_copy(update=change))
 
 
 @pytest.mark.parametrize("source", ["file", "bundle"])

@@ -17,9 +17,10 @@ from stallscan import correction, evaluate, power, present, rates, shares
 from stallscan.correction import PERFECT, PUBLISHED, Errors
 from stallscan.errors import InputError, TableError
 from stallscan.metrics import Confusion
-from stallscan.predictions import Left, read_predictions
+from stallscan.predictions import read_predictions
 from stallscan.shares import Share
 from stallscan.tables import PREDICTION_COLUMNS
+from stallscan.words import Excluded
 
 COUNTED = Errors.counted(425, 500, 1986, 2000)  # 85 % and 99.3 %
 
@@ -390,8 +391,8 @@ def test_every_recording_is_accounted_for(tmp_path):
     result = rates.rate(calls, groups, COUNTED)
     first = result.mice[0]
     assert (first.review, first.unscorable, first.rate.scored) == (1, 1, 398)
-    assert result.without_group == Left(2, ("stranger1.mp4", "stranger2.mp4"))
-    assert result.without_call == Left(1, (table["filename"].iloc[-1],))
+    assert result.without_group == Excluded(2, ("stranger1.mp4", "stranger2.mp4"))
+    assert result.without_call == Excluded(1, (table["filename"].iloc[-1],))
     said = " ".join(result.sentences())
     assert "2 recordings have no row in the groups table and are left out: stranger1.mp4" in said
     assert "of the groups table have no call" in said

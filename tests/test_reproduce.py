@@ -160,8 +160,8 @@ def test_an_unknown_approach_is_said_with_the_nearest(data, tmp_path):
 def _member(name, scale, bias, threshold=0.7, prevalence=0.3, folder=None):
     from stallscan.bundle import BundleSpec
     from stallscan.clip import ClipSettings
+    from stallscan.nets_settings import NetSettings
     from stallscan.outline import OutlineSettings
-    from stallscan.recipe import NetSettings
 
     spec = BundleSpec(
         name=name,

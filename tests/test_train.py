@@ -15,8 +15,9 @@ from stallscan import bundle, prepare, recipe, store, tables, train
 from stallscan.clip import ClipSettings
 from stallscan.dataset import ClipDataset, Collate, LengthSampler, Pick
 from stallscan.errors import InputError, SettingsError, StoreError
+from stallscan.nets_settings import NetSettings
 from stallscan.outline import OutlineSettings
-from stallscan.recipe import AugmentSettings, NetSettings
+from stallscan.recipe import AugmentSettings
 from stallscan.video import Source
 from tests import drawing
 

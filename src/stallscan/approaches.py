@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stallscan.errors import SettingsError
-from stallscan.settings import suggest
+from stallscan.words import suggest
 
 Part = Literal["validation", "test"]
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from stallscan import bootstrap, groups, metrics, names
 from stallscan.errors import InputError, TableError
 from stallscan.metrics import Interval, Scored
-from stallscan.predictions import as_frame, match, read_text, refuse, refuse_twice
+from stallscan.names import match
+from stallscan.predictions import as_frame, read_text, refuse, refuse_twice
 from stallscan.text import Text
 
 # Columns that are broken down by if no other is named; `FRAMES` is binned.

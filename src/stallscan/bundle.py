@@ -27,9 +27,9 @@ from stallscan.clip import ClipSettings
 from stallscan.decide import Calibration
 from stallscan.drift import Reference
 from stallscan.errors import BundleError, InputError, SettingsError
+from stallscan.nets_settings import NetSettings
 from stallscan.outline import OutlineSettings
 from stallscan.prepare import View
-from stallscan.recipe import NetSettings
 from stallscan.settings import Name, Settings
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from stallscan import decide, files, names, runs, tables
+from stallscan import decide, files, names, runs, tables, words
 from stallscan.errors import InputError, TableError
-from stallscan.predictions import match, read_chosen, read_predictions, read_run
+from stallscan.names import match
+from stallscan.predictions import read_chosen, read_predictions, read_run
 from stallscan.settings import Settings
 
 SUBMISSION_NAME = "submission.csv"
@@ -331,7 +332,7 @@ def submit(calls: Calls, form: str | Path, out: Path) -> tuple[Path, str]:
     if missing:
         raise TableError(
             f"{form}: {len(missing):,} of its {len(wanted):,} recordings are not among the "
-            f"predictions: {tables.listed(missing)}; predict them, too"
+            f"predictions: {words.listed(missing)}; predict them, too"
         )
     chosen = called.loc[wanted]
     path = out / SUBMISSION_NAME
@@ -519,5 +520,5 @@ def _check_same(paths: Sequence[Path], all_tables: Sequence[pd.DataFrame]) -> No
         if different := sorted(names ^ set(table["filename"])):
             raise TableError(
                 f"{paths[0]} and {path}: {len(different):,} recordings stand in one of them only: "
-                f"{tables.listed(different)}; predict the same recordings with every model"
+                f"{words.listed(different)}; predict the same recordings with every model"
             )

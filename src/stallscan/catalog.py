@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.files import refuse_foreign
-from stallscan.settings import suggest
-from stallscan.tables import listed, read_labels, read_metadata, write_table
+from stallscan.tables import read_labels, read_metadata, write_table
+from stallscan.words import listed, suggest
 
 # The published selection takes at most this many tier1 videos of each project beside the micro
 # subset (FACTS 2, write-up of the 3rd place).

@@ -253,7 +253,7 @@ def prepare(
 def _verify(folder: Path) -> None:
     from stallscan import store
     from stallscan.errors import StoreError
-    from stallscan.tables import listed
+    from stallscan.words import listed
 
     with _progress("verifying") as progress:
         damaged = store.verify(folder, progress)

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from stallscan import bootstrap, metrics
+from stallscan import bootstrap, words
 from stallscan.breakdown import Group
 from stallscan.errors import InputError
 from stallscan.evaluate import Evaluation, scored_of, values_of
 from stallscan.metrics import Interval
-from stallscan.predictions import match
+from stallscan.names import match
 
 COMPARED = ("mcc", "recall", "specificity", "roc_auc", "pr_auc", "brier", "log_loss")
 LOWER_IS_BETTER = ("brier", "log_loss")
@@ -106,7 +106,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     old = old.set_index("filename", drop=False).loc[partner.tolist()]
     differ = old["stalled"].to_numpy() != new["stalled"].to_numpy()
     if differ.any():
-        named = metrics.name_rows(old["filename"][differ].tolist())
+        named = words.listed(old["filename"][differ].tolist())
         raise InputError(
             f"{first.labels} and {second.labels} label {int(differ.sum()):,} recordings "
             f"differently: {named}; compare with the same labels"

@@ -14,8 +14,9 @@ import numpy as np
 
 from stallscan import shares
 from stallscan.errors import InputError
-from stallscan.metrics import Confusion, Interval, percent
+from stallscan.metrics import Confusion, Interval
 from stallscan.shares import Share
+from stallscan.words import percent
 
 
 @dataclass(frozen=True)

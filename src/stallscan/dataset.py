@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from stallscan import augment, clip
-from stallscan.recipe import AugmentSettings, NetSettings
+from stallscan.nets_settings import NetSettings
+from stallscan.recipe import AugmentSettings
 from stallscan.store import Store
 
 Rows = NDArray[np.int64]

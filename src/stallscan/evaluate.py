@@ -18,17 +18,17 @@ from stallscan.bootstrap import Curve, Rates
 from stallscan.breakdown import Breakdown, Group, Known, break_down, find_groups
 from stallscan.errors import InputError
 from stallscan.metrics import Interval, Metrics, Scored, SensitivityAt
+from stallscan.names import match
 from stallscan.predictions import (
     DECIDED,
     PREDICTIONS,
-    Left,
     as_frame,
     check_predictions,
     is_held_out,
-    match,
     read_chosen,
 )
 from stallscan.tables import CHOSEN_NAME, LABELS, labels_of
+from stallscan.words import Excluded
 
 # What is stated of a set of calls, in the order it is shown in.
 FIGURES = (
@@ -52,11 +52,11 @@ class Rows:
         How many of those were joined by file name alone, because one of the names has no folder.
     evaluated : int
         Labelled predictions called flowing or stalled: those that the metrics are made of.
-    without_call : Left
+    without_call : Excluded
         Labelled predictions called neither.
     without_call_by_status : dict
         The same, counted by status (``review`` for those left to a person).
-    without_label, without_prediction : Left
+    without_label, without_prediction : Excluded
         Predictions and labels that found no partner.
     chose : int
         Labelled predictions that are left out because they chose the threshold.
@@ -67,10 +67,10 @@ class Rows:
     labelled: int
     joined_by_base_name: int
     evaluated: int
-    without_call: Left
+    without_call: Excluded
     without_call_by_status: dict[str, int]
-    without_label: Left
-    without_prediction: Left
+    without_label: Excluded
+    without_prediction: Excluded
     chose: int
 
     @property
@@ -267,7 +267,7 @@ def evaluate(
 
 
 def join(predictions: pd.DataFrame, labels: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """Put each recording's label beside its prediction, as `predictions.match` pairs them.
+    """Put each recording's label beside its prediction, as `names.match` pairs them.
 
     Parameters
     ----------
@@ -359,11 +359,11 @@ def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
             for name, label in zip(unequal["filename"], unequal["label_filename"], strict=True)
         ),
         evaluated=len(labelled) - chose - len(open_),
-        without_call=Left.of(open_["filename"]),
+        without_call=Excluded.of(open_["filename"].tolist()),
         without_call_by_status={str(name): int(n) for name, n in why.value_counts().items()},
-        without_label=Left.of(table.loc[table["stalled"].isna(), "filename"]),
-        without_prediction=Left.of(
-            labels.loc[~labels["filename"].isin(table["label_filename"]), "filename"]
+        without_label=Excluded.of(table.loc[table["stalled"].isna(), "filename"].tolist()),
+        without_prediction=Excluded.of(
+            labels.loc[~labels["filename"].isin(table["label_filename"]), "filename"].tolist()
         ),
         chose=chose,
     )

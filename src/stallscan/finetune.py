@@ -9,18 +9,32 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stallscan import bootstrap, decide, files, groups, metrics, names, store, text, train, video
+from stallscan import (
+    bootstrap,
+    decide,
+    files,
+    fit,
+    groups,
+    metrics,
+    names,
+    nets,
+    store,
+    text,
+    train,
+    video,
+    words,
+)
 from stallscan import bundle as bundles
 from stallscan import catalog as catalogs
 from stallscan.bundle import Bundle
 from stallscan.errors import InputError
 from stallscan.metrics import Interval, Metrics, Scored
-from stallscan.predictions import match
+from stallscan.names import match
 from stallscan.prepare import View
 from stallscan.recipe import Recipe
 from stallscan.store import Store
-from stallscan.tables import LABELS, MOUSE_COLUMNS, labels_of, listed
-from stallscan.torch_engine import TorchEngine
+from stallscan.tables import LABELS, MOUSE_COLUMNS, labels_of
+from stallscan.words import listed
 
 # What laboratories and the competition call what recordings must not be torn apart by.
 # chosen: fewer groups cannot be parted three ways (training, validation, held out)
@@ -84,7 +98,7 @@ class Comparison:
     def as_rows(self) -> list[tuple[str, str, str]]:
         """Give the name of each figure, and what it was before and after."""
         before, after = self.before.measured, self.after.measured
-        share = metrics.percent(before.prevalence)
+        share = words.percent(before.prevalence)
         figures = [
             (f"MCC at {share} stalled", before.mcc, after.mcc),
             ("sensitivity", before.recall, after.recall),
@@ -205,7 +219,7 @@ def _fine_tune(
     )
     train.train_prepared(recipe, train.Data.of(made, rest, selected, simulated), run)
     after = bundles.load(run / "bundle")
-    scored = [_score(model, made, held_out) for model in (before, after)]
+    scored = [_score(model, recipe, made, held_out) for model in (before, after)]
     held_out = held_out.assign(score_before=scored[0].scores, score_after=scored[1].scores)
     files.write_text(run / "held_out.csv", held_out.to_csv(index=False))
     mice = held_out[group].to_numpy() if group else np.arange(len(held_out))
@@ -360,10 +374,10 @@ def _are_simulated(recordings: Sequence[str | Path]) -> bool:
     )
 
 
-def _score(model: Bundle, clips: Store, rows: pd.DataFrame) -> Scored:
-    engine = TorchEngine(model)
-    logits = [engine.logit(clips.read(name)) for name in rows["filename"]]
-    scores = decide.rounded(model.spec.calibration.score(logits))
+def _score(model: Bundle, recipe: Recipe, clips: Store, rows: pd.DataFrame) -> Scored:
+    net = nets.build(model.spec.net)
+    net.load_state_dict(model.weights)
+    scores = decide.rounded(model.spec.calibration.score(fit.score(net, recipe, clips, rows)))
     threshold = model.spec.threshold
     calls = [decide.call(score, threshold) == "stalled" for score in scores]
     return Scored.check(rows["stalled"].to_numpy(), scores, calls, (threshold,))

@@ -15,6 +15,7 @@ import pandas as pd
 import pytorch_lightning as lightning
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning.callbacks import (
     Callback,
     EarlyStopping,
@@ -535,3 +536,33 @@ def scoring_loader(
         num_workers=recipe.training.workers,
         persistent_workers=recipe.training.workers > 0,
     )
+
+
+@torch.inference_mode()
+def score(net: nn.Module, recipe: Recipe, clips: Store, rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Score recordings in float32, as prediction does.
+
+    Parameters
+    ----------
+    net : Module
+        Left on the CPU, in float32.
+    recipe : Recipe
+        Says how its clips are fed.
+    clips : Store
+        Has the clips.
+    rows : DataFrame
+        Which of them, with the columns ``filename`` and ``stalled``.
+
+    Returns
+    -------
+    ndarray
+        float64 (rows,), logits.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = net.eval().float().to(device)
+    logits = [
+        float(nets.score(net, batch.inputs.to(device), recipe.net)[0])
+        for batch in scoring_loader(recipe, clips, rows)
+    ]
+    net.cpu()
+    return np.array(logits)

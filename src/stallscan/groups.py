@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stallscan.errors import TableError
-from stallscan.tables import MOUSE_COLUMNS, listed
+from stallscan.tables import MOUSE_COLUMNS
+from stallscan.words import listed
 
 # What programs write for nothing: never a name.
 _NOTHING = re.compile(r"nan|<na>|nat|#.*[!?]|#n/a", re.IGNORECASE)

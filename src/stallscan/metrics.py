@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stallscan import shares
 from stallscan.errors import InputError
+from stallscan.words import listed
 
 # Shares of stalled at which MCC is stated besides the data's own (FACTS 2, 4 and 6): the third
 # place's selection, the competition's test set, Alzheimer's models, half of that, the
@@ -37,8 +38,6 @@ RELIABILITY_EDGES = np.arange(11) / 10
 # Thresholds 0, 0.001, ... 1: finer than a plot can show.
 GRID = np.arange(1001) / 1000
 
-# How many wrong rows a message names before it says "and N more".
-ROWS_NAMED = 5
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -433,25 +432,10 @@ def bad_scores(scores: Floats) -> Bools:
     return ~((scores >= 0.0) & (scores <= 1.0))
 
 
-def name_rows(names: Sequence[str]) -> str:
-    """Join what a message names: the first few, then how many more."""
-    rest = len(names) - ROWS_NAMED
-    return ", ".join(names[:ROWS_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
-def percent(share: float) -> str:
-    """Write a share as a percentage of three digits: 30 %, 4.6 %, 0.329 %; 100 % is all."""
-    text = f"{100.0 * share:.3g}"
-    if text == "100" and share < 1.0:
-        # 99.988 % of half a million leaves dozens: two digits of what is missing.
-        text = f"{100.0 - float(f'{100.0 * (1.0 - share):.2g}'):.10g}"
-    return f"{text} %"
-
-
 def _refuse(what: str, values: Floats, wrong: Bools, expected: str) -> None:
     rows = np.flatnonzero(wrong)
     if rows.size:
-        named = name_rows([f"row {row + 1} ({values[row]:g})" for row in rows])
+        named = listed([f"row {row + 1} ({values[row]:g})" for row in rows])
         raise InputError(f"{what} not {expected}: {named}")
 
 

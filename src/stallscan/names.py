@@ -5,10 +5,17 @@ in another place name `study/m1/001.mp4` what is called `m1/001.mp4` or `001.mp4
 certain or it is not made: where several fit, none is taken.
 """
 
+import logging
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stallscan.words import listed
 
 # Endings of recordings, also of those that stallscan does not read: a table may name the original
 # of a converted file.
@@ -17,6 +24,8 @@ SUFFIXES = re.compile(
     re.IGNORECASE,
 )
 SHOWN = 3
+
+log = logging.getLogger("stallscan")
 
 # Pairs of places, and places that fit several.
 _Fit = tuple[list[tuple[int, int]], list[int]]
@@ -243,3 +252,43 @@ _STEPS: tuple[tuple[str, Callable[[str], str] | None, Callable[..., _Fit]], ...]
     ("without regard to case", _ignoring_case, _fit_ends),
     ("without regard to case and the file's ending", _without_suffix, _fit_ends),
 )
+
+
+def match(
+    filenames: "pd.Series[str]", known: "pd.Series[str]", table: str | Path
+) -> "pd.Series[str]":
+    """Find for each filename its partner among `known`, as `names.pair` does.
+
+    What was paired otherwise than by equal names, and what fits several, is logged.
+
+    Parameters
+    ----------
+    filenames : Series
+        Of predictions or recordings, none twice.
+    known : Series
+        Of another table, none twice.
+    table : str or Path
+        That other table, for the log.
+
+    Returns
+    -------
+    Series
+        str with the index of `filenames`: the partner's name, NaN where there is none.
+    """
+    mine, theirs = filenames.tolist(), known.tolist()
+    pairs = pair(mine, theirs)
+    for how, places in pairs.loose.items():
+        first = places[0]
+        log.warning(
+            "%s: %s of %s recordings were matched %s, such as %r with %r",
+            *(table, f"{len(places):,}", f"{len(mine):,}", how),
+            *(mine[first], theirs[pairs.partners[first]]),
+        )
+    if pairs.ambiguous:
+        log.warning(
+            "%s: %s recordings fit several names, or several fit one, and are not matched: %s",
+            *(table, f"{len(pairs.ambiguous):,}"),
+            listed([mine[place] for place in pairs.ambiguous]),
+        )
+    partners = [theirs[place] if place >= 0 else np.nan for place in pairs.partners]
+    return pd.Series(partners, filenames.index, dtype=filenames.dtype)

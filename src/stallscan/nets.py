@@ -17,7 +17,7 @@ from torchvision.models.resnet import BasicBlock
 
 from stallscan import masked
 from stallscan.errors import InputError
-from stallscan.recipe import NetSettings
+from stallscan.nets_settings import NetSettings
 
 
 class VideoNorm3d(masked.MaskedBatchNorm3d):

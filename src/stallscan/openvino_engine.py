@@ -14,7 +14,7 @@ from stallscan import clip, exported, workers
 from stallscan.bundle import Bundle
 from stallscan.errors import BundleError, InputError
 from stallscan.exported import Precision
-from stallscan.recipe import NetSettings
+from stallscan.nets_settings import NetSettings
 from stallscan.recording import Frames
 from stallscan.stream import stream
 

@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stallscan import bootstrap, metrics
+from stallscan import bootstrap, metrics, words
 from stallscan.bootstrap import Curve
 from stallscan.errors import InputError, TableError
 from stallscan.files import atomic_path, make_folder, refuse_foreign
@@ -172,7 +172,7 @@ def confusion(scored: Scored) -> Figure:
     figure, axes = _axes("Confusion matrix", grid=False)
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.25, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
-        text = f"{counts[row, column]:,}\n{metrics.percent(share)}"
+        text = f"{counts[row, column]:,}\n{words.percent(share)}"
         colour = "white" if share > 0.6 else BLACK
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=13)
     axes.set_xticks([0, 1], ["flowing", "stalled"])
@@ -180,7 +180,7 @@ def confusion(scored: Scored) -> Figure:
     axes.set(xlabel="call", ylabel="label")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    _subtitle(axes, f"MCC {measured.mcc:.3f} at {metrics.percent(measured.prevalence)} stalled")
+    _subtitle(axes, f"MCC {measured.mcc:.3f} at {words.percent(measured.prevalence)} stalled")
     return figure
 
 
@@ -250,7 +250,7 @@ def precision_recall(scored: Scored) -> Figure:
     if curve is None:
         return _one_class(figure, axes)
     measured = metrics.measure(scored)
-    own = metrics.percent(measured.prevalence)
+    own = words.percent(measured.prevalence)
     axes.axhline(
         measured.prevalence, color=GREY, linestyle=":", linewidth=1, label=f"chance ({own} stalled)"
     )
@@ -291,7 +291,7 @@ def by_threshold(scored: Scored) -> Figure:
     axes.set(xlabel="threshold on the score", ylabel="metric", xlim=(-0.01, 1.01))
     axes.set_ylim(min(-0.02, float(values["mcc"].min()) - 0.02), 1.02)
     _mark_thresholds(axes, scored.thresholds)
-    _subtitle(axes, f"at {metrics.percent(float(scored.labels.mean()))} stalled")
+    _subtitle(axes, f"at {words.percent(float(scored.labels.mean()))} stalled")
     _legend(axes)
     return figure
 
@@ -326,8 +326,8 @@ def reliability(scored: Scored) -> Figure:
     )
     axes.set(ylabel="share of stalled", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     mean = float(scored.scores.mean())
-    own = metrics.percent(float(scored.labels.mean()))
-    _subtitle(axes, f"mean score {metrics.percent(mean)}, {own} stalled")
+    own = words.percent(float(scored.labels.mean()))
+    _subtitle(axes, f"mean score {words.percent(mean)}, {own} stalled")
     _legend(axes, "upper left")
     edges = metrics.RELIABILITY_EDGES
     counts, _ = np.histogram(scored.scores, edges)
@@ -376,7 +376,7 @@ def mcc_by_prevalence(curve: Curve | None, measured: Metrics) -> Figure:
         color=VERMILION,
         markersize=7,
         markeredgecolor="white",
-        label=f"these recordings ({metrics.percent(measured.prevalence)})",
+        label=f"these recordings ({words.percent(measured.prevalence)})",
         zorder=5,
     )
     axes.set_xscale("log")
@@ -475,7 +475,7 @@ def _lines(
 
 
 def _percent_tick(share: float, _position: float) -> str:
-    return metrics.percent(share)
+    return words.percent(share)
 
 
 def _axes(title: str, grid: bool = True) -> tuple[Figure, Axes]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from stallscan import shares
 from stallscan.correction import PERFECT, PUBLISHED, Errors
 from stallscan.errors import InputError
-from stallscan.metrics import percent
+from stallscan.words import percent
 
 # A healthy mouse and a model of Alzheimer's disease: FACTS 6.
 HEALTHY, DISEASED = 0.004, 0.02

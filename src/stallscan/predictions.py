@@ -3,15 +3,13 @@
 import json
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from stallscan import metrics, names, text
+from stallscan import metrics, text
 from stallscan.errors import InputError, TableError
 from stallscan.tables import (
     CHOSEN_NAME,
@@ -26,14 +24,12 @@ from stallscan.tables import (
     read_labels,
     refuse_rows,
 )
+from stallscan.words import listed
 
 NUMBERS = ("frames", "frames_declared", "score", "threshold")
 # The calls that can be right or wrong, and those that leave it open.
 DECIDED = ("flowing", "stalled")
 OPEN = ("review", "unscorable")
-
-# How many of the recordings that were left out are listed by name.
-LISTED = 5
 
 # The tables that a folder is looked through for: of predict, and of train with folds and without.
 TABLES = (PREDICTIONS_NAME, OUT_OF_FOLD_NAME, HELD_OUT_NAME)
@@ -46,23 +42,6 @@ ONCE = "to stand in one row only"
 _ONCE_ONLY = {*PREDICTION_COLUMNS, *TRAIN_COLUMNS, *LABEL_COLUMNS, *MOUSE_COLUMNS, "field", "group"}
 
 log = logging.getLogger("stallscan")
-
-
-@dataclass(frozen=True)
-class Left:
-    """Recordings that were left out: how many, and the first few filenames."""
-
-    count: int
-    first: tuple[str, ...]
-
-    @classmethod
-    def of(cls, filenames: "pd.Series[str]") -> "Left":
-        """Count and list `filenames`."""
-        return cls(len(filenames), tuple(filenames.head(LISTED)))
-
-    def __str__(self) -> str:
-        more = self.count - len(self.first)
-        return ", ".join(self.first) + (f" and {more:,} more" if more else "")
 
 
 def find_table(given: str | Path) -> Path:
@@ -224,46 +203,6 @@ def read_chosen(predictions: Path) -> pd.DataFrame:
     return read_labels(path)
 
 
-def match(
-    filenames: "pd.Series[str]", known: "pd.Series[str]", table: str | Path
-) -> "pd.Series[str]":
-    """Find for each filename its partner among `known`, as `names.pair` does.
-
-    What was paired otherwise than by equal names, and what fits several, is logged.
-
-    Parameters
-    ----------
-    filenames : Series
-        Of predictions or recordings, none twice.
-    known : Series
-        Of another table, none twice.
-    table : str or Path
-        That other table, for the log.
-
-    Returns
-    -------
-    Series
-        str with the index of `filenames`: the partner's name, NaN where there is none.
-    """
-    mine, theirs = filenames.tolist(), known.tolist()
-    pairs = names.pair(mine, theirs)
-    for how, places in pairs.loose.items():
-        first = places[0]
-        log.warning(
-            "%s: %s of %s recordings were matched %s, such as %r with %r",
-            *(table, f"{len(places):,}", f"{len(mine):,}", how),
-            *(mine[first], theirs[pairs.partners[first]]),
-        )
-    if pairs.ambiguous:
-        log.warning(
-            "%s: %s recordings fit several names, or several fit one, and are not matched: %s",
-            *(table, f"{len(pairs.ambiguous):,}"),
-            Left.of(filenames.iloc[pairs.ambiguous]),
-        )
-    partners = [theirs[place] if place >= 0 else np.nan for place in pairs.partners]
-    return pd.Series(partners, filenames.index, dtype=filenames.dtype)
-
-
 def refuse_twice(path: Path, table: pd.DataFrame) -> None:
     """Raise TableError if a filename stands in `table` twice."""
     refuse(path, table, table["filename"].duplicated(keep=False), "filename", ONCE)
@@ -294,7 +233,7 @@ def refuse(
         else f"line {index} ({filename})"
         for index, filename, value in rows
     ]
-    raise TableError(f"{path}: {column}: expected {expected}, but see {metrics.name_rows(named)}")
+    raise TableError(f"{path}: {column}: expected {expected}, but see {listed(named)}")
 
 
 def _with_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from stallscan import bootstrap, metrics, templates
+from stallscan import bootstrap, metrics, templates, words
 from stallscan.breakdown import Breakdown, Group
 from stallscan.comparison import Comparison
 from stallscan.evaluate import FIGURES, Evaluation
@@ -32,7 +32,7 @@ WORDS = {
     "specificity": "specificity",
     "roc_auc": "ROC AUC",
     **{
-        metrics.sensitivity_name(at): f"sensitivity at {metrics.percent(at)} specificity"
+        metrics.sensitivity_name(at): f"sensitivity at {words.percent(at)} specificity"
         for at in metrics.SPECIFICITIES
     },
     "accuracy": "accuracy at {own} stalled",
@@ -158,7 +158,7 @@ def as_table(evaluation: Evaluation) -> Table:
     cells = measured.confusion
     for name, value in (
         ("evaluated", f"{rows.evaluated:,} recordings, {cells.stalled:,} of them stalled"),
-        ("coverage", f"{metrics.percent(rows.coverage)} of {rows.measurable:,} with a label"),
+        ("coverage", f"{words.percent(rows.coverage)} of {rows.measurable:,} with a label"),
         ("labelled stalled", _outcome(cells.true_stalled, cells.missed_stalled)),
         ("labelled flowing", _outcome(cells.false_stalled, cells.true_flowing)),
     ):
@@ -202,7 +202,7 @@ def figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     The name says the prevalence where the figure depends on it; the interval is empty where there
     is none.
     """
-    own = metrics.percent(evaluation.metrics.prevalence)
+    own = words.percent(evaluation.metrics.prevalence)
     lines = [
         (
             WORDS[name].format(own=own),
@@ -211,7 +211,7 @@ def figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
         for name in FIGURES
     ]
     lines[1:1] = [
-        (f"MCC re-weighted to {metrics.percent(at.prevalence)}", *_say("mcc", at.mcc, at.interval))
+        (f"MCC re-weighted to {words.percent(at.prevalence)}", *_say("mcc", at.mcc, at.interval))
         for at in evaluation.mcc_at
     ]
     return lines
@@ -233,7 +233,7 @@ def notes(evaluation: Evaluation) -> list[str]:
             "these very recordings; on others the same threshold gives another."
         )
     said += [
-        f"With {cells.flowing:,} flowing recordings {metrics.percent(at.specificity)} specificity "
+        f"With {cells.flowing:,} flowing recordings {words.percent(at.specificity)} specificity "
         "allows no false alarm and cannot be told from 100 %."
         for at in evaluation.sensitivity_at
         if not at.false_alarms and at.sensitivity is not None
@@ -286,7 +286,7 @@ def _breakdown_sheet(breakdown: Breakdown, evaluation: Evaluation) -> _Sheet:
     head = (
         *(breakdown.column, "recordings", "stalled"),
         *("sensitivity", INTERVAL_HEAD, "specificity", INTERVAL_HEAD),
-        *(f"MCC at {metrics.percent(evaluation.metrics.prevalence)}", INTERVAL_HEAD),
+        *(f"MCC at {words.percent(evaluation.metrics.prevalence)}", INTERVAL_HEAD),
     )
     rows = []
     for part in breakdown.parts:
@@ -309,7 +309,7 @@ def _comparison_sheet(comparison: Comparison) -> _Sheet:
     first, second = comparison.first, comparison.second
     head = ["", "A", "B", "B less A", INTERVAL_HEAD, "B is"]
     own = ["A, all its own", "B, all its own"] if not comparison.is_on_all else []
-    prevalence = metrics.percent(comparison.stalled / comparison.count)
+    prevalence = words.percent(comparison.stalled / comparison.count)
     rows = []
     for one in comparison.differences:
         difference, interval = _say(one.name, one.difference, one.interval, sign="+")
@@ -319,7 +319,7 @@ def _comparison_sheet(comparison: Comparison) -> _Sheet:
         rows.append((name, *values, difference, interval, one.verdict, *(alone if own else [])))
     note = _say_unit(comparison.group)
     if own:
-        shares = [metrics.percent(side.metrics.prevalence) for side in (first, second)]
+        shares = [words.percent(side.metrics.prevalence) for side in (first, second)]
         note += (
             f" On all its own recordings: A {first.rows.evaluated:,} ({shares[0]} stalled), "
             f"B {second.rows.evaluated:,} ({shares[1]})."

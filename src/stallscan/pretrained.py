@@ -10,13 +10,11 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models import DenseNet121_Weights, ResNet18_Weights
 from torchvision.models import video as torchvision_video
 
-from stallscan import bundle as bundles
 from stallscan.errors import InputError
-from stallscan.recipe import Recipe
 
 # torchvision's weights, by the net that takes them.
 KINETICS: dict[str, Any] = {
@@ -30,54 +28,10 @@ IMAGENET: dict[str, Any] = {
 }
 
 # What the last layers are called: here, and in torchvision's DenseNet.
-_HEADS = ("fc.", "class_layers.", "classifier.")
+HEADS = ("fc.", "class_layers.", "classifier.")
 
 # torchvision names a dense layer's parts norm1, its published files norm.1, and MONAI layers.norm1.
 _DENSE_LAYER = re.compile(r"(denselayer\d+)\.(norm|conv)\.?([12])\.")
-
-
-def load(net: nn.Module, recipe: Recipe) -> None:
-    """Load the weights that a recipe starts from into its net.
-
-    A bundle's are taken as they are. Of all others the head is left out, which keeps its random
-    weights, and those of a 2-D net are inflated: kernels are repeated over time and divided by
-    their length, so that a still video gets the response of its picture.
-
-    Parameters
-    ----------
-    net : Module
-        From `nets.build`, with the recipe's settings.
-    recipe : Recipe
-        Says where the weights are (``pretrained``), and what the net is and sees.
-
-    Raises
-    ------
-    InputError
-        If there are none for this net, the download fails, or names or shapes differ.
-    BundleError
-        If a bundle cannot be read.
-    """
-    name, settings = recipe.net.name, recipe.pretrained
-    if settings.source == "none":
-        return
-    if settings.source in ("file", "bundle") and settings.file is None:
-        raise InputError(f"pretrained.source is {settings.source}: name it with pretrained.file")
-    if settings.source == "bundle":
-        net.load_state_dict(_read_bundle(str(settings.file), recipe))
-        return
-    if settings.file is not None and settings.source == "file":
-        state, origin = read_state(settings.file), str(settings.file)
-    else:
-        state, origin = _download(name, settings.source)
-    wanted = {key: value for key, value in net.state_dict().items() if not key.startswith(_HEADS)}
-    state = _fitted(state, wanted)
-    if wrong := differing(state, wanted):
-        raise InputError(
-            f"{origin} do not fit the net {name}: {wrong} missing, unknown or of another shape"
-            f"{_channels_hint(state, wanted)}; give weights of this net, or set "
-            "pretrained.source to none"
-        )
-    net.load_state_dict(state, strict=False)
 
 
 def differing(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
@@ -90,7 +44,7 @@ def differing(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
     return ", ".join(wrong[:5]) + (" and more" if len(wrong) > 5 else "")
 
 
-def _fitted(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+def fitted(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """Bring a state dict to the names of a net and inflate 2-D kernels; heads are left out."""
     fitted = {
         # Files older than PyTorch 0.4.1 do not count batches, which only momentum: null would use.
@@ -99,7 +53,7 @@ def _fitted(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
         if key.endswith("num_batches_tracked")
     }
     for key, value in state.items():
-        if key.startswith(_HEADS):
+        if key.startswith(HEADS):
             continue
         if key not in wanted:
             key = _DENSE_LAYER.sub(r"\1.layers.\2\3.", key)
@@ -110,7 +64,7 @@ def _fitted(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
     return fitted
 
 
-def _channels_hint(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+def channels_hint(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
     """Say so if the first layers differ in nothing but their channels."""
     first = next((key for key in wanted if wanted[key].ndim >= 4), None)
     if first is None or first not in state or state[first].ndim != wanted[first].ndim:
@@ -121,7 +75,7 @@ def _channels_hint(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
     return f" (these weights take {theirs} channels, and clip.channels and net.mean make {ours})"
 
 
-def _download(name: str, source: str) -> tuple[dict[str, Tensor], str]:
+def download(name: str, source: str) -> tuple[dict[str, Tensor], str]:
     """Fetch torchvision's weights of that source, and say what they are."""
     offered, dataset = {
         "kinetics": (KINETICS, "Kinetics-400"),
@@ -192,20 +146,3 @@ def read_plain(path: Path) -> Any:
     except Exception as error:  # noqa: BLE001
         reason = str(error).partition("\n")[0] or type(error).__name__
     raise ValueError(reason)
-
-
-def _read_bundle(which: str, recipe: Recipe) -> dict[str, Tensor]:
-    """Read the weights of a bundle whose net is the recipe's and sees what it sees."""
-    start = bundles.load(which)
-    if start.spec.net.name != recipe.net.name:
-        raise InputError(
-            f"{start.path}: the bundle's net is {start.spec.net.name}, the recipe's is "
-            f"{recipe.net.name}; weights can only be taken over by the same net"
-        )
-    taken = len(start.spec.net.mean), start.spec.clip.channels
-    if taken != (len(recipe.net.mean), recipe.clip.channels):
-        raise InputError(
-            f"{start.path}: the bundle's net sees {start.spec.clip.channels}, the recipe's "
-            f"{recipe.clip.channels}; weights can only be taken over for the same channels"
-        )
-    return start.weights

@@ -29,9 +29,11 @@ from stallscan.correction import (
 )
 from stallscan.errors import InputError, TableError
 from stallscan.files import refuse_foreign, write_text
-from stallscan.metrics import Interval, percent
-from stallscan.predictions import DECIDED, OPEN, Left, match, read_predictions, read_text
-from stallscan.tables import MOUSE_COLUMNS, listed
+from stallscan.metrics import Interval
+from stallscan.names import match
+from stallscan.predictions import DECIDED, OPEN, read_predictions, read_text
+from stallscan.tables import MOUSE_COLUMNS
+from stallscan.words import Excluded, listed, percent
 
 # The columns of the groups table, by any of their names.
 COLUMNS = {"field": ("field",), "mouse": MOUSE_COLUMNS, "group": ("group",)}
@@ -110,7 +112,7 @@ class Rates:
         In the order of the groups table; fields and mice are empty where no column names them.
     comparisons : tuple of Comparison
         Of every further group with the first.
-    without_group, without_call : Left
+    without_group, without_call : Excluded
         Recordings that only the calls, and only the groups table know.
     """
 
@@ -121,8 +123,8 @@ class Rates:
     mice: tuple[Unit, ...]
     groups: tuple[Unit, ...]
     comparisons: tuple[Comparison, ...]
-    without_group: Left
-    without_call: Left
+    without_group: Excluded
+    without_call: Excluded
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Lay the result out as tables, by the name of their file; shares are 0 to 1."""
@@ -225,8 +227,10 @@ def rate(
         mice=tuple(_unit(counts, errors) for counts in mice),
         groups=made,
         comparisons=compared,
-        without_group=Left.of(predictions.loc[partner.isna(), "filename"]),
-        without_call=Left.of(units.loc[~units["filename"].isin(partner.dropna()), "filename"]),
+        without_group=Excluded.of(predictions.loc[partner.isna(), "filename"].tolist()),
+        without_call=Excluded.of(
+            units.loc[~units["filename"].isin(partner.dropna()), "filename"].tolist()
+        ),
     )
 
 
@@ -479,8 +483,8 @@ def _refuse_two(path: Path, table: pd.DataFrame, part: str, whole: str) -> None:
     if not several.empty:
         named = [f"{name} in {', '.join(wholes)}" for name, wholes in several.items()]
         raise TableError(
-            f"{path}: a {part} belongs to one {whole}, but see {listed(named, '; ')}; give every "
-            f"{part} a name of its own"
+            f"{path}: a {part} belongs to one {whole}, but see {listed(named, separator='; ')}; "
+            f"give every {part} a name of its own"
         )
 
 

@@ -19,7 +19,8 @@ from stallscan import __version__, cards, evaluate, files, plots, present, store
 from stallscan.cards import Clip
 from stallscan.errors import InputError
 from stallscan.evaluate import Evaluation
-from stallscan.predictions import DECIDED, match, read_predictions, read_run
+from stallscan.names import match
+from stallscan.predictions import DECIDED, read_predictions, read_run
 from stallscan.settings import Settings
 from stallscan.video import Source
 

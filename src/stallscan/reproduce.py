@@ -23,6 +23,7 @@ from stallscan import (
     runs,
     tables,
     train,
+    words,
     workers,
     writeup,
 )
@@ -133,7 +134,7 @@ class TestPart:
         if missing:
             raise InputError(
                 f"{data / 'test'}: {len(missing):,} of the {len(names):,} recordings in "
-                f"{path.name} are missing: {tables.listed(missing)}; download them, or move "
+                f"{path.name} are missing: {words.listed(missing)}; download them, or move "
                 f"{path.name} away to do without a test part"
             )
         return cls(
@@ -423,7 +424,7 @@ def _call_test(
             doubts += _submit(decided, test, out)
     if silent:
         doubts.append(
-            f"There are no calls of the test part by {tables.listed(list(dict.fromkeys(silent)))}: "
+            f"There are no calls of the test part by {words.listed(list(dict.fromkeys(silent)))}: "
             "none of its recordings has a score."
         )
     if decisions[-1].who in silent:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from stallscan import files
 from stallscan.errors import InputError
+from stallscan.words import listed
 
 # The system frees the lock when its owner ends, however it does; the other file says who that is.
 LOCK_NAME, OWNER_NAME = ".stallscan.lock", ".stallscan.owner.json"
@@ -142,8 +143,7 @@ def refuse_other(
         If they differ.
     """
     if found := differences(before, now):
-        more = len(found) - DIFFERENCES_NAMED
-        named = "; ".join(found[:DIFFERENCES_NAMED]) + (f"; {more} more" if more > 0 else "")
+        named = listed(found, DIFFERENCES_NAMED, separator="; ")
         raise InputError(
             f"{folder}: holds {kind} with other settings ({named}). Choose another folder with -o, "
             "or remove this one"

@@ -3,7 +3,6 @@
 Each module owns its settings: a frozen class derived from `Settings`. A recipe only joins them.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from stallscan.errors import SettingsError
+from stallscan.words import suggest
 
 # Names of bundles and recipes become names of folders and stand in tables. File systems allow 255
 # bytes; an ensemble puts the number of a member in front, a fine-tuning "-tuned" behind.
@@ -96,15 +96,6 @@ class Settings(BaseModel):
                 return None
             owner = annotation
         return owner
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """End of a sentence about an unknown word: the nearest known one, or all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    if near:
-        return f" (did you mean {near[0]}?)"
-    return f" (known: {', '.join(known)})" if known else ""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

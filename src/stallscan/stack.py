@@ -26,6 +26,7 @@ from stallscan.recording import (
     collect,
     of_frames,
 )
+from stallscan.words import listed
 
 Array = NDArray[Any]
 
@@ -213,11 +214,10 @@ def _check_is_whole(tiff: tifffile.TiffFile, path: Path) -> None:
     own = root.get("UUID")
     others = [name for uuid, name in files.items() if uuid != own and name != path.name]
     missing = [name for name in others if not (path.parent / name).is_file()]
-    listed = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
     raise UnreadableError(
         f"{path}: holds only a part of a recording that lies in "
         + (f"{len(files)} files" if is_root else "several files")
-        + (f" ({len(missing)} of them missing: {listed})" if missing else "")
+        + (f" ({len(missing)} of them missing: {listed(missing)})" if missing else "")
         + ". Save the recording as one file (in Fiji: open it by File > Import > Bio-Formats, then "
         "File > Save As > Tiff)"
     )
@@ -284,9 +284,8 @@ def _main_series(
     pages_apart = all(_planes_in(each) == 1 for each in (main, *others))
     if others and ((is_declared and not pages_apart) or _stage_positions(tiff) > 1):
         names = [each.name or f"series {index}" for index, each in enumerate(every)]
-        listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
         raise UnreadableError(
-            f"{path}: holds {len(every)} recordings or positions ({listed}). "
+            f"{path}: holds {len(every)} recordings or positions ({listed(names)}). "
             "Export each as a file of its own"
         )
     return main, bool(others), skipped

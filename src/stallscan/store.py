@@ -27,9 +27,9 @@ from stallscan.recording import Frames
 from stallscan.settings import Name, Settings
 from stallscan.shard import Header, Place, Row
 from stallscan.stamps import Stamp
-from stallscan.tables import listed
 from stallscan.traits import Traits
 from stallscan.video import Source
+from stallscan.words import listed
 
 MANIFEST_NAME = "manifest.json"
 TABLE_NAME = "recordings.csv"

@@ -17,8 +17,8 @@ import numpy as np
 from stallscan import names, text
 from stallscan.errors import TableError
 from stallscan.files import write_bytes
-from stallscan.settings import suggest
 from stallscan.text import Text, Wrong
+from stallscan.words import listed, suggest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +69,6 @@ HISTORY_COLUMNS = (
     "lr",
 )
 
-# A message names this many wrong rows or recordings and counts the others.
-MAX_NAMED = 10
 LABELS = "a table of labels, with the columns filename and stalled"
 
 log = logging.getLogger("stallscan")
@@ -238,25 +236,6 @@ def write_table(table: "pd.DataFrame", path: str | Path) -> None:
     write_bytes(path, gzip.compress(content, mtime=0) if _is_gzip(Path(path)) else content)
 
 
-def listed(items: Sequence[str], separator: str = ", ") -> str:
-    """Join items for a message: the first `MAX_NAMED` of them, and a count of the others.
-
-    Parameters
-    ----------
-    items : sequence of str
-        What to name.
-    separator : str
-        What to put between.
-
-    Returns
-    -------
-    str
-        ``a, b, and 1,200 more``; empty if there are no items.
-    """
-    more = len(items) - MAX_NAMED
-    return separator.join(items[:MAX_NAMED]) + (f"{separator}and {more:,} more" if more > 0 else "")
-
-
 class _Kind(NamedTuple):
     """How the texts of one column become values; `parse` gives None for what it refuses."""
 
@@ -300,7 +279,9 @@ _NAMES = {"filename": "the name of a recording", "project_id": "the name of a pr
 def refuse_rows(path: Path, wrong: Sequence[Wrong]) -> None:
     """Raise TableError if any row is wrong; the first are named in the order of the file."""
     if wrong:
-        raise TableError(f"{path}: {listed([str(problem) for problem in sorted(wrong)], '; ')}")
+        raise TableError(
+            f"{path}: {listed([str(problem) for problem in sorted(wrong)], separator='; ')}"
+        )
 
 
 def _read(table: Text, forms: Sequence[tuple[str, ...]]) -> "pd.DataFrame":

@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from stallscan import metrics
+from stallscan import words
 
 
 def render(name: str, **values: Any) -> str:
@@ -30,5 +30,5 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = metrics.percent
+    environment.filters["percent"] = words.percent
     return environment

@@ -28,10 +28,11 @@ from stallscan import (
     fit,
     metrics,
     nets,
-    pretrained,
     ranks,
     runs,
+    start,
     store,
+    words,
 )
 from stallscan.bundle import BundleSpec
 from stallscan.drift import Reference
@@ -40,9 +41,10 @@ from stallscan.errors import InputError
 from stallscan.prepare import View
 from stallscan.recipe import Recipe
 from stallscan.store import Store
-from stallscan.tables import HELD_OUT_NAME, OUT_OF_FOLD_NAME, listed, read_labels, read_metadata
+from stallscan.tables import HELD_OUT_NAME, OUT_OF_FOLD_NAME, read_labels, read_metadata
 from stallscan.templates import render
 from stallscan.video import Source
+from stallscan.words import listed
 
 RECIPE_NAME = "recipe.yaml"  # in the run folder: the recipe, resolved
 CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
@@ -137,7 +139,7 @@ class Summary:
         measured = metrics.measure(self.held_out)
         return (
             f"bundle -> {where}; on {what}, which chose epoch and threshold: "
-            f"MCC {measured.mcc:.3f} at {metrics.percent(measured.prevalence)} stalled"
+            f"MCC {measured.mcc:.3f} at {words.percent(measured.prevalence)} stalled"
         )
 
 
@@ -353,7 +355,7 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
     rest = _not_held_out(recipe, data, validation)
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     net = nets.build(recipe.net)
-    pretrained.load(net, recipe)
+    start.load(net, recipe)
     first_epoch, best_epoch = 0, 0
     learned: list[pd.DataFrame] = []
     for number, stage in enumerate(recipe.training.stages, start=1):
@@ -394,7 +396,7 @@ def _write_bundles(
 def _write_bundle(
     net: nn.Module, recipe: Recipe, data: Data, parts: fit.Parts, run: Path, epoch: int
 ) -> None:
-    logits = _score_validation(net, recipe, parts)
+    logits = fit.score(net, recipe, parts.store, parts.validation)
     labels = parts.validation["stalled"].to_numpy(dtype=np.int64)
     calibration = decide.fit_calibration(logits, labels)
     scores = decide.rounded(calibration.score(logits))
@@ -437,19 +439,6 @@ def _write_bundle(
     files.make_folder(run)
     files.write_text(run / HELD_OUT_NAME, table.to_csv(index=False))
     bundles.save(run / "bundle", spec, net.state_dict(), _card(spec))
-
-
-@torch.inference_mode()
-def _score_validation(net: nn.Module, recipe: Recipe, parts: fit.Parts) -> Logits:
-    """Logits of the validation part in float32, as prediction computes them."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = net.eval().float().to(device)
-    logits = [
-        float(nets.score(net, batch.inputs.to(device), recipe.net)[0])
-        for batch in fit.scoring_loader(recipe, parts.store, parts.validation)
-    ]
-    net.cpu()
-    return np.array(logits)
 
 
 def _read_held_out(run: Path) -> pd.DataFrame:

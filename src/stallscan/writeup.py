@@ -20,6 +20,7 @@ from stallscan.approaches import Approach, Part
 from stallscan.clock import Stage
 from stallscan.metrics import Interval, Metrics, Scored
 from stallscan.templates import render
+from stallscan.words import percent
 
 PAGE_NAME, METRICS_NAME = "reproduction.html", "metrics.json"
 # A selection loses a recording or two that gave no clip, and is none the smaller for it.
@@ -144,7 +145,7 @@ class Sample:
     def __str__(self) -> str:
         if not self.labelled:
             return f"{self.count:,}, no labels"
-        share = metrics.percent(self.stalled / self.labelled)
+        share = percent(self.stalled / self.labelled)
         if self.labelled < self.count:
             return f"{self.count:,}; {self.labelled:,} have a label, {share} of these are stalled"
         return f"{self.count:,}, {share} stalled"
@@ -575,7 +576,7 @@ def _mcc(one: Called) -> tuple[str, str]:
 
 def _say_sample(made: Reproduction, part: Part, scored: Scored) -> str:
     kind = "simulated recordings" if made.simulated else "recordings"
-    share = metrics.percent(float(scored.labels.mean()))
+    share = percent(float(scored.labels.mean()))
     return f"the {part} part, {len(scored.labels):,} {kind}, {share} stalled"
 
 

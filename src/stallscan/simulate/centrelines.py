@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.spatial import cKDTree
 
-from stallscan.simulate.network import resample
+from stallscan.lines import resample
 
 F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
