@@ -14,8 +14,8 @@ from pathlib import Path
 import common
 import pandas as pd
 
-from stallscan import metrics
-from stallscan.predictions import read_predictions
+from stallscan.calls.predictions import read_predictions
+from stallscan.scores import metrics
 
 PREVALENCES = (0.3, 0.046)  # of the simulated corpus, and of the competition's test set (FACTS 4)
 GROUPS = ("motion", "kind", "shape", "difficulty")

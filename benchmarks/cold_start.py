@@ -12,14 +12,14 @@ import measured
 from common import HERE, machine, markdown, publish, say, version
 from measured import Watched
 
-from stallscan import bundle as bundles
-from stallscan import engine
-from stallscan.engine import Which
+from stallscan.bundle import bundle as bundles
+from stallscan.engines import choose
+from stallscan.engines.choose import Which
 from stallscan.errors import BundleError, InputError
 
 GOAL_S = 2.5
 NAMES: tuple[Which, ...] = ("openvino", "openvino-bf16", "openvino-int8", "torch")
-COMMAND = (sys.executable, "-c", "from stallscan.cli import main; main()", "predict")
+COMMAND = (sys.executable, "-c", "from stallscan.cli.main import main; main()", "predict")
 
 
 def main(
@@ -66,7 +66,7 @@ def _usable() -> Iterator[str]:
     """Name the engines that the default bundle can be run with here."""
     for name in NAMES:
         try:
-            engine.choose(bundles.load(), name)
+            choose.choose(bundles.load(), name)
         except (BundleError, InputError) as error:
             say(f"{name} is left out: {error}")
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import stallscan
 from stallscan import files
-from stallscan.metrics import Interval
+from stallscan.scores.metrics import Interval
 
 HERE = Path(__file__).parent
 EVERY_S = 5.0  # chosen: a line of progress at most this often

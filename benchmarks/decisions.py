@@ -14,8 +14,8 @@ from common import HERE, markdown, publish, show_progress, version
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from stallscan import decide
-from stallscan.decide import Limits
+from stallscan.scores import thresholds
+from stallscan.scores.thresholds import Limits
 
 CALIBRATED_AT = 0.3
 # How far apart stalled and flowing are, in standard deviations: ROC AUC 0.94, 0.98 and 0.998.
@@ -94,7 +94,9 @@ def estimate(distance: float, prevalence: float, trials: int, count: int) -> lis
     say = show_progress(f"prevalence {prevalence:.1%}")
     found, held, doubted = [], 0, 0
     for trial in range(trials):
-        made = decide.estimate_prevalence(draw(rng, distance, prevalence, count)[0], CALIBRATED_AT)
+        made = thresholds.estimate_prevalence(
+            draw(rng, distance, prevalence, count)[0], CALIBRATED_AT
+        )
         found.append(made.prevalence)
         held += made.interval.low <= prevalence <= made.interval.high
         doubted += bool(made.doubt)

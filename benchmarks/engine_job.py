@@ -16,11 +16,11 @@ from typing import cast
 
 import numpy as np
 
-from stallscan import bundle as bundles
-from stallscan.bundle import Bundle
-from stallscan.engine import Engine, Which, choose
+from stallscan.bundle import bundle as bundles
+from stallscan.bundle.bundle import Bundle
+from stallscan.engines.choose import Engine, Which, choose
 from stallscan.errors import InputError
-from stallscan.recording import Frames
+from stallscan.recordings.recording import Frames
 
 EAGER = "eager"
 PUBLISHED = ("r3d_18", "mc3_18", "r2plus1d_18")

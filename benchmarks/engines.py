@@ -16,13 +16,16 @@ import numpy as np
 from common import HERE, machine, markdown, publish, say, show_progress, version
 from numpy.typing import NDArray
 
-from stallscan import bundle as bundles
-from stallscan import exported, files, metrics, train
-from stallscan.bundle import Bundle
-from stallscan.engine import PRECISIONS, Engine
+from stallscan import files
+from stallscan.bundle import bundle as bundles
+from stallscan.bundle.bundle import Bundle
+from stallscan.engines import exports
+from stallscan.engines.choose import PRECISIONS, Engine
 from stallscan.errors import BundleError, InputError
-from stallscan.metrics import Metrics, Scored
-from stallscan.recipe import DataSettings, Recipe
+from stallscan.recipes.recipe import DataSettings, Recipe
+from stallscan.scores import metrics
+from stallscan.scores.metrics import Metrics, Scored
+from stallscan.training import train
 
 EAGER = engine_job.EAGER
 NAMES = (EAGER, *PRECISIONS)
@@ -257,7 +260,7 @@ def _measure(model: Bundle, labels: NDArray[np.bool_], logits: Logits) -> Metric
 
 def _wider(model: Bundle) -> list[list[str]]:
     """List what the exports of a bundle say that they keep wider."""
-    record = exported.read(model)
+    record = exports.read(model)
     return [
         [model.label, name, ", ".join(export.wider)]
         for name, precision in PRECISIONS.items()

@@ -15,13 +15,15 @@ import numpy as np
 from common import HERE, machine, markdown, publish, say, show_progress, version
 from numpy.typing import NDArray
 
-from stallscan import bootstrap, decide, ensemble, metrics, predict
-from stallscan import bundle as bundles
-from stallscan.bundle import Ensemble
-from stallscan.ensemble import EnsembleSettings
-from stallscan.metrics import Scored
-from stallscan.predictions import read_predictions
-from stallscan.tables import read_labels
+from stallscan.bundle import bundle as bundles
+from stallscan.bundle import ensemble
+from stallscan.bundle.bundle import Ensemble
+from stallscan.bundle.ensemble import EnsembleSettings
+from stallscan.calls import predict
+from stallscan.calls.predictions import read_predictions
+from stallscan.catalog.tables import read_labels
+from stallscan.scores import bootstrap, metrics, thresholds
+from stallscan.scores.metrics import Scored
 
 Floats = NDArray[np.float64]
 
@@ -74,7 +76,7 @@ def main(
     ways = []
     for member, own in zip(members, scores, strict=True):
         moved = member.at(prevalence).spec
-        shifted = decide.shift(own, member.spec.prevalence, prevalence)
+        shifted = thresholds.shift(own, member.spec.prevalence, prevalence)
         # As a biologist would who reads a score as it stands.
         ways.append(_way(f"{member.label}, cut 0.5", truth, own, 0.5))
         ways.append(

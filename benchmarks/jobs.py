@@ -83,7 +83,9 @@ def _decode_one(path: Path) -> int:
 def prepare(folder: Path, out: Path, processes: int) -> Took:
     """Make a store of clips, as `stallscan prepare` does."""
     clock = Clock()
-    from stallscan import bundle, store, video
+    from stallscan.bundle import bundle
+    from stallscan.clips import store
+    from stallscan.recordings import video
 
     view = bundle.load().spec.view
     sources = video.list_recordings([folder])
@@ -94,7 +96,7 @@ def prepare(folder: Path, out: Path, processes: int) -> Took:
 def predict(folder: Path, out: Path, processes: int) -> Took:
     """Call every recording, as `stallscan predict` does."""
     clock = Clock()
-    from stallscan import predict as module
+    from stallscan.calls import predict as module
 
     summary = module.predict([folder], out, processes=processes, progress=clock.update)
     return clock.took(sum(summary.calls.values()), _cpu_s())

@@ -30,10 +30,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from trained import score, train_once
 
-from stallscan import bootstrap, files, masked, metrics, nets, recipe
-from stallscan.metrics import Scored
-from stallscan.nets import StallNet
-from stallscan.recipe import Recipe, StageSettings
+from stallscan import files
+from stallscan.nets import build
+from stallscan.nets.build import StallNet
+from stallscan.nets.padding import prepare
+from stallscan.recipes import recipe
+from stallscan.recipes.recipe import Recipe, StageSettings
+from stallscan.scores import bootstrap, metrics
+from stallscan.scores.metrics import Scored
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
 
@@ -60,7 +64,7 @@ class Candidate:
     what : str
         How it differs from the default net.
     make : callable or None
-        Makes it for a number of channels; None: it is one of `nets.NETS`.
+        Makes it for a number of channels; None: it is one of `build.NETS`.
     epochs : int
         Of its schedule.
     learning_rate : float
@@ -251,12 +255,12 @@ def run(name: str, out: Path) -> Result:
     folder = out / f"run-{name}"
     say(f"{name}: {candidate.what}")
     made = candidate.make
-    with patch.dict(nets.NETS, {"stallnet": lambda c: masked.prepare(made(c))} if made else {}):
+    with patch.dict(build.NETS, {"stallnet": lambda c: prepare(made(c))} if made else {}):
         clips = out / "simulated-train" / "store"
         seconds = train_once(settings, out / "train", clips, folder)
-        net = nets.build(settings.net)
+        net = build.build(settings.net)
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            nets.forward(net, torch.zeros(1, len(settings.net.mean), FRAMES, SIZE, SIZE))
+            build.forward(net, torch.zeros(1, len(settings.net.mean), FRAMES, SIZE, SIZE))
         scored = score(folder / "bundle", out / "held_out", out / "simulated-held_out" / "store")
     return Result(
         name,

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from stallscan import shares
-from stallscan.correction import Errors
-from stallscan.power import DISEASED, HEALTHY, SPREAD, compare_scorings, draw_mice
-from stallscan.shares import Share
+from stallscan.rates.correction import Errors
+from stallscan.rates.power import DISEASED, HEALTHY, SPREAD, compare_scorings, draw_mice
+from stallscan.scores import intervals
+from stallscan.scores.intervals import Share
 
 Floats = NDArray[np.float64]
 
@@ -60,7 +60,7 @@ class Truth(NamedTuple):
         """Draw evaluations: sensitivity, and share of flowing called stalled."""
         found = rng.binomial(self.stalled, SENSITIVITY, trials)
         false = rng.binomial(self.flowing, 1.0 - self.specificity, trials)
-        return shares.jeffreys(found, self.stalled), shares.jeffreys(false, self.flowing)
+        return intervals.jeffreys(found, self.stalled), intervals.jeffreys(false, self.flowing)
 
     def cells(self) -> list[str]:
         """Write it in a table."""
@@ -193,12 +193,12 @@ def vessel_rows(rng: np.random.Generator, trials: int) -> tuple[list[list[str]],
         truth = Truth(specificity, stalled, flowing)
         count = rng.binomial(vessels, truth.called(true), trials)
         found, false = truth.measure(rng, trials)
-        made = shares.correct(shares.jeffreys(count, vessels), found, false)
-        published = shares.lang_reiczigel(
+        made = intervals.correct(intervals.jeffreys(count, vessels), found, false)
+        published = intervals.lang_reiczigel(
             count, vessels, found.value, stalled, 1.0 - false.value, flowing
         )
         parts = [
-            covers(shares.wilson(count, vessels), truth.called(true)),
+            covers(intervals.wilson(count, vessels), truth.called(true)),
             covers(made, true),
             covers(published, true),
         ]
@@ -230,7 +230,7 @@ def zero_rows(rng: np.random.Generator, trials: int) -> list[list[str]]:
     for specificity, (stalled, flowing), vessels in product(SPECIFICITIES, MEASURED, VESSELS):
         truth = Truth(specificity, stalled, flowing)
         count = rng.binomial(vessels, truth.called(0.0), trials)
-        made = shares.correct(shares.jeffreys(count, vessels), *truth.measure(rng, trials))
+        made = intervals.correct(intervals.jeffreys(count, vessels), *truth.measure(rng, trials))
         rows.append([*truth.cells(), f"{vessels:,}", f"{100 * np.mean(made.low > 0):.1f}"])
     return rows
 
@@ -288,9 +288,9 @@ def group_rows(rng: np.random.Generator, trials: int) -> tuple[list[list[str]], 
         seen = study.draw(rng, true, trials)
         measured = study.truth.measure(rng, trials)
         ways = [
-            shares.corrected_mean_of_mice(seen, study.scored, *measured),
-            shares.correct(former_mean_of_mice(seen, study.scored), *measured),
-            shares.correct(shares.pool(seen, study.scored), *measured),
+            intervals.corrected_mean_of_mice(seen, study.scored, *measured),
+            intervals.correct(former_mean_of_mice(seen, study.scored), *measured),
+            intervals.correct(intervals.pool(seen, study.scored), *measured),
         ]
         rows.append([*study.cells(f"{100 * true:g} %"), *held.add(study, ways, true, 0.0)])
     return rows, str(held)
@@ -305,11 +305,11 @@ def difference_rows(rng: np.random.Generator, trials: int) -> tuple[list[list[st
         seen = study.draw(rng, first, trials), study.draw(rng, second, trials)
         scored = (study.scored,) * 2
         measured = study.truth.measure(rng, trials)
-        one, two = (shares.pool(each, study.scored) for each in seen)
+        one, two = (intervals.pool(each, study.scored) for each in seen)
         ways = [
-            shares.corrected_difference_of_mice(seen, scored, *measured)[0],
-            shares.correct_difference(shares.welch(*seen)[0], *measured),
-            shares.correct_difference(shares.subtract(one, two), *measured),
+            intervals.corrected_difference_of_mice(seen, scored, *measured)[0],
+            intervals.correct_difference(intervals.welch(*seen)[0], *measured),
+            intervals.correct_difference(intervals.subtract(one, two), *measured),
         ]
         cells = held.add(study, ways, second - first, -1.0)
         told = [f"{100 * np.mean((way.low > 0) | (way.high < 0)):.1f}" for way in ways[:2]]
@@ -361,10 +361,10 @@ def former_mean_of_mice(seen: Floats, scored: Floats) -> Share:
     mice = seen.shape[1]
     mean = seen.mean(axis=1)
     variance = seen.var(axis=1, ddof=1) / mice
-    few = (shares.Z / stats.t.ppf(0.975, mice - 1)) ** 2
+    few = (intervals.Z / stats.t.ppf(0.975, mice - 1)) ** 2
     alike = np.full(mean.shape, scored.sum())
     independent = np.divide(mean * (1.0 - mean) * few, variance, out=alike, where=variance > 1e-15)
-    interval = shares.jeffreys(mean * independent, independent)
+    interval = intervals.jeffreys(mean * independent, independent)
     return Share(mean, interval.low, interval.high)
 
 
@@ -377,9 +377,9 @@ def test_rows(rng: np.random.Generator, trials: int) -> list[list[str]]:
     ):
         study = Study(truth, mice, vessels, spread)
         one, two = (study.draw(rng, true, trials) for _ in range(2))
-        exact = shares.exactly(1.0), shares.exactly(0.0)
+        exact = intervals.exactly(1.0), intervals.exactly(0.0)
         tests = [
-            shares.corrected_difference_of_mice((one, two), (study.scored,) * 2, *exact)[1],
+            intervals.corrected_difference_of_mice((one, two), (study.scored,) * 2, *exact)[1],
             permutation(one, two),
             quasi_binomial(one, two, vessels),
             all_vessels(one, two, vessels),
@@ -423,7 +423,7 @@ def extent(covered: list[float]) -> str:
 
 
 def permutation(one: Floats, two: Floats) -> Floats:
-    """Exact two-sided p of `shares.permutation_p`, of many studies with equal groups at once."""
+    """Exact two-sided p of `intervals.permutation_p`, of many studies with equal groups at once."""
     mice = one.shape[1]
     pooled = np.concatenate([one, two], axis=1)
 

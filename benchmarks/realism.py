@@ -18,12 +18,14 @@ from common import HERE, markdown, publish, say, show_progress, version
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from stallscan import outline, video, workers
-from stallscan.enclosure import Mask
+from stallscan import workers
 from stallscan.errors import StallscanError
-from stallscan.outline import Outline
-from stallscan.recording import Frames
+from stallscan.recordings import video
+from stallscan.recordings.recording import Frames
 from stallscan.simulate import SimulateSettings, simulate
+from stallscan.vessels import outline
+from stallscan.vessels.enclosure import Mask
+from stallscan.vessels.outline import Outline
 
 # Nobody can see the difference from 0, and the codec makes some 1 of black.
 BLACK = 1

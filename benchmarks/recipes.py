@@ -29,10 +29,13 @@ from common import (
 from torch.nn import functional as F
 from trained import score, train_once
 
-from stallscan import bootstrap, features, files, metrics, nets, recipe
-from stallscan import clip as clips
-from stallscan.metrics import Scored
-from stallscan.recipe import Recipe
+from stallscan import files
+from stallscan.clips import clip as clips
+from stallscan.nets import build, features
+from stallscan.recipes import recipe
+from stallscan.recipes.recipe import Recipe
+from stallscan.scores import bootstrap, metrics
+from stallscan.scores.metrics import Scored
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
 
@@ -145,7 +148,7 @@ def run(
     most_seconds: float,
 ) -> Result:
     """Train one recipe, if that does not take too long, and score the clips held out."""
-    net = nets.build(settings.net)
+    net = build.build(settings.net)
     parameters = sum(tensor.numel() for tensor in net.parameters())
     expected = clip_seconds * count * epochs
     say(f"{settings.name}: {clip_seconds:.2f} s a clip, {expected / 3600:.2f} h")
@@ -193,7 +196,7 @@ def prepare(name: str, epochs: int, seed: int, size: int | None) -> Recipe:
 def time_step(settings: Recipe, repeats: int = 2) -> float:
     """Time a forward and a backward pass of one clip, in s; the fit of features has only one."""
     torch.manual_seed(0)
-    net = nets.build(settings.net).train()
+    net = build.build(settings.net).train()
     size = settings.clip.size
     frames = settings.clip.frames or TIMED_FRAMES
     shape = (frames, size, size, len(settings.net.mean))
@@ -208,7 +211,7 @@ def time_step(settings: Recipe, repeats: int = 2) -> float:
         else:
             wide = settings.training.precision == "32-true"
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not wide):
-                logits = nets.forward(net, inputs)
+                logits = build.forward(net, inputs)
             F.softplus(logits.float()).sum().backward()  # type: ignore[no-untyped-call]
         taken.append(time.perf_counter() - start)
     return min(taken)

@@ -25,14 +25,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from stallscan import bootstrap, decide, metrics, nets, recipe, workers
-from stallscan import clip as clips
-from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler
-from stallscan.recipe import AugmentSettings, Recipe
-from stallscan.recording import Box
+from stallscan import workers
+from stallscan.clips import clip as clips
+from stallscan.clips.store import Store
+from stallscan.nets import build
+from stallscan.recipes import recipe
+from stallscan.recipes.recipe import AugmentSettings, Recipe
+from stallscan.recordings.recording import Box
+from stallscan.scores import bootstrap, metrics, thresholds
 from stallscan.simulate import SimulateSettings, make_plan
 from stallscan.simulate.corpus import simulate_clips
-from stallscan.store import Store
+from stallscan.training.dataset import Batch, ClipDataset, Collate, LengthSampler
 
 TEST_SHARE = 1 / 3
 VALIDATION_SHARE = 1 / 5  # of what is not test; it chooses thresholds and nothing else
@@ -336,7 +339,7 @@ def _train_net(
 ) -> Result:
     torch.manual_seed(shipped.seed)
     is_picture = augmentation is PICTURE_AUGMENT
-    net = PictureNet() if is_picture else nets.build(shipped.net)
+    net = PictureNet() if is_picture else build.build(shipped.net)
     net = net if is_picture else net.to(memory_format=torch.channels_last_3d)
     frames = [
         1 if is_picture else min(corpus.store.frames(name), WINDOW_FRAMES)
@@ -403,7 +406,7 @@ def _grow_trees(
 
 def _decide(sees: str, asked: str, corpus: Corpus, validation: Floats, test: Floats) -> Result:
     """Call at the threshold that is best on the validation part."""
-    threshold = decide.best_mcc_threshold(validation, corpus.labels[corpus.validation])
+    threshold = thresholds.best_mcc_threshold(validation, corpus.labels[corpus.validation])
     say(f"{sees}: done")
     return Result(sees, asked, test, test >= threshold)
 

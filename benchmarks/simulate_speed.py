@@ -11,7 +11,7 @@ import cyclopts
 import pandas as pd
 from common import HERE, machine, markdown, publish, say, version
 
-from stallscan import recipe
+from stallscan.recipes import recipe
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate, simulate_clips
 

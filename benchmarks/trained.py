@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 from common import once
 
-from stallscan import bundle as bundles
-from stallscan import decide, train
-from stallscan.metrics import Scored
-from stallscan.recipe import Recipe
-from stallscan.store import Store
-from stallscan.tables import read_labels
-from stallscan.torch_engine import TorchEngine
+from stallscan.bundle import bundle as bundles
+from stallscan.catalog.tables import read_labels
+from stallscan.clips.store import Store
+from stallscan.engines.torch_engine import TorchEngine
+from stallscan.recipes.recipe import Recipe
+from stallscan.scores import thresholds
+from stallscan.scores.metrics import Scored
+from stallscan.training import train
 
 
 def train_once(settings: Recipe, data: Path, clips: Path, run: Path) -> float:
@@ -59,5 +60,5 @@ def score(folder: Path, labels: Path, clips: Path) -> Scored:
     table = table[[name in store for name in table["filename"]]]
     logits = [engine.logit(store.read(name)) for name in table["filename"]]
     scores = model.spec.calibration.score(np.array(logits))
-    calls = np.array([decide.call(each, model.spec.threshold) for each in scores]) == "stalled"
+    calls = np.array([thresholds.call(each, model.spec.threshold) for each in scores]) == "stalled"
     return Scored.check(table["stalled"].to_numpy(), scores, calls, (model.spec.threshold,))

@@ -18,13 +18,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from stallscan import nets
-from stallscan.dataset import Batch, ClipDataset, Collate, LengthSampler, Pick
-from stallscan.recipe import Recipe, read_recipe
+from stallscan.catalog.tables import read_labels
+from stallscan.clips.store import Store
+from stallscan.nets import build
+from stallscan.recipes.recipe import Recipe, read_recipe
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
-from stallscan.store import Store
-from stallscan.tables import read_labels
+from stallscan.training.dataset import Batch, ClipDataset, Collate, LengthSampler, Pick
 
 WARM_UP = 2  # chosen: steps that are not counted
 
@@ -123,7 +123,7 @@ def _measure_waits(
         num_workers=workers,
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = nets.build(recipe.net).to(memory_format=torch.channels_last_3d).to(device).train()
+    net = build.build(recipe.net).to(memory_format=torch.channels_last_3d).to(device).train()
     optimiser = torch.optim.AdamW(net.parameters())
     batches = _again_and_again(loader)
     waiting = stepping = 0.0
@@ -151,7 +151,7 @@ def _step(net: nn.Module, optimiser: Any, batch: Batch, device: torch.device) ->
     optimiser.zero_grad()
     loss: Any
     inputs = batch.inputs.to(device, memory_format=torch.channels_last_3d)
-    logits = nets.forward(net, inputs)
+    logits = build.forward(net, inputs)
     loss = F.binary_cross_entropy_with_logits(logits, batch.labels.to(device))
     loss.backward()
     optimiser.step()

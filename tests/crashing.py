@@ -3,7 +3,8 @@
 import os
 import signal
 
-from stallscan import cards, prepare
+from stallscan.clips import prepare
+from stallscan.report import cards
 
 whole = prepare.one
 whole_clip = cards.make_clip

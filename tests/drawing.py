@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stallscan import video
-from stallscan.recording import Frames
+from stallscan.recordings import video
+from stallscan.recordings.recording import Frames
 
 ORANGE = (255, 102, 0)
 

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from stallscan.recording import Frames
+from stallscan.recordings.recording import Frames
 
 
 def box(frame: Frames) -> tuple[int, int, int, int]:

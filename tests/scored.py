@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stallscan.metrics import Confusion, Scored
+from stallscan.scores.metrics import Confusion, Scored
 
 
 def scored_from_counts(cells: Confusion) -> Scored:

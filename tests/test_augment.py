@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stallscan import augment
-from stallscan.recipe import AugmentSettings
+from stallscan.recipes.recipe import AugmentSettings
+from stallscan.training import augment
 
 # Changes of place that all frames share, each strong enough to be seen
 SHARED = {

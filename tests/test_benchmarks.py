@@ -5,12 +5,15 @@ import pytest
 import torch
 
 from benchmarks import published
-from stallscan import bundle, nets, prepare, recipe
-from stallscan.bundle import BundleSpec
-from stallscan.decide import Calibration
-from stallscan.prepare import View
-from stallscan.torch_engine import TorchEngine
-from stallscan.video import Source
+from stallscan.bundle import bundle
+from stallscan.bundle.bundle import BundleSpec
+from stallscan.clips import prepare
+from stallscan.clips.prepare import View
+from stallscan.engines.torch_engine import TorchEngine
+from stallscan.nets import build
+from stallscan.recipes import recipe
+from stallscan.recordings.video import Source
+from stallscan.scores.thresholds import Calibration
 from tests import drawing
 
 THIRD_PLACE = recipe.read_recipe("third-place")
@@ -61,7 +64,7 @@ def test_published_nets_give_our_logits(tmp_path, name):
         frames=(2, 500),
         simulated=True,
     )
-    weights = nets.build(settings).state_dict() | net.state_dict()
+    weights = build.build(settings).state_dict() | net.state_dict()
     bundle.save(tmp_path / "bundle", spec, weights, "# random weights, for tests only\n")
     engine = TorchEngine(bundle.load(tmp_path / "bundle"))
     pixels = np.random.default_rng(0).integers(0, 256, (6, 112, 112, 3), dtype=np.uint8)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 
-from stallscan import bootstrap, metrics
-from stallscan.metrics import Confusion, Scored
+from stallscan.scores import bootstrap, metrics
+from stallscan.scores.metrics import Confusion, Scored
 from tests.scored import gain_by_hand, random_scored, scored_from_counts
 
 

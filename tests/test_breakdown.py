@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
-from stallscan import evaluate, metrics
 from stallscan.errors import InputError
+from stallscan.evaluation import evaluate
+from stallscan.scores import metrics
 
 
 def test_breakdowns_by_hand(study):

@@ -4,9 +4,9 @@ import shutil
 import pytest
 import torch
 
-from stallscan import bundle
+from stallscan.bundle import bundle
+from stallscan.engines.torch_engine import TorchEngine
 from stallscan.errors import BundleError
-from stallscan.torch_engine import TorchEngine
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from stallscan import catalog, tables
+from stallscan.catalog import select, tables
 from stallscan.errors import InputError, SettingsError, TableError
 from tests.tables import LABELS, METADATA
 
@@ -38,7 +38,7 @@ def make_catalog(stalled: list[int], projects: list[str] | None = None) -> pd.Da
 
 def test_labels_join_in_any_order(files: tuple[Path, Path]) -> None:
     metadata = tables.read_metadata(files[0]).iloc[::-1]
-    joined = catalog.join_labels(metadata, tables.read_labels(files[1]))
+    joined = select.join_labels(metadata, tables.read_labels(files[1]))
     assert tuple(joined.columns) == (*tables.TRAIN_COLUMNS, "stalled")
     assert joined["filename"].tolist() == ["100000.mp4", "100001.mp4", "100002.mp4"]
     assert joined["stalled"].tolist() == [0, 0, 1]
@@ -48,7 +48,7 @@ def test_recordings_in_only_one_table_are_named(files: tuple[Path, Path]) -> Non
     metadata = tables.read_metadata(files[0])
     labels = pd.DataFrame({"filename": ["100000.mp4", "x.mp4"], "stalled": [0, 1]})
     with pytest.raises(TableError) as caught:
-        catalog.join_labels(metadata, labels)
+        select.join_labels(metadata, labels)
     assert str(caught.value) == (
         "metadata and labels must name the same recordings, but there are "
         "2 with metadata but no label: 100001.mp4, 100002.mp4; "
@@ -77,7 +77,7 @@ def small() -> pd.DataFrame:
     [("all", 2000), ("tier1", 960), ("micro", 20), ("nano", 10), ("third-place", 20 + 500 + 40)],
 )
 def test_rules_select(small: pd.DataFrame, rule: str, count: int) -> None:
-    selected = catalog.select(small, rule, 0)
+    selected = select.select(small, rule, 0)
     assert len(selected) == count
     assert selected["filename"].is_unique
     assert selected["filename"].is_monotonic_increasing
@@ -85,27 +85,27 @@ def test_rules_select(small: pd.DataFrame, rule: str, count: int) -> None:
 
 
 def test_a_seed_draws_the_same_whatever_the_order(small: pd.DataFrame) -> None:
-    selected = catalog.select(small, "third-place", 5)
-    again = catalog.select(small.sort_values("filename", ascending=False), "third-place", 5)
+    selected = select.select(small, "third-place", 5)
+    again = select.select(small.sort_values("filename", ascending=False), "third-place", 5)
     assert_frame_equal(selected, again)
-    other = catalog.select(small, "third-place", 6)
+    other = select.select(small, "third-place", 6)
     assert set(selected["filename"]) != set(other["filename"])
 
 
 def test_unknown_rules_and_seeds_are_refused(small: pd.DataFrame) -> None:
     with pytest.raises(SettingsError, match=r"unknown rule third_place \(did you mean third-pl"):
-        catalog.select(small, "third_place", 0)
+        select.select(small, "third_place", 0)
     with pytest.raises(SettingsError, match="seed -1 is out of range"):
-        catalog.select(small, "third-place", -1)
+        select.select(small, "third-place", -1)
 
 
 def test_a_rule_says_which_column_it_lacks(small: pd.DataFrame) -> None:
     with pytest.raises(InputError, match="rule micro needs the column micro, which the catalog"):
-        catalog.select(small[["filename", "stalled"]], "micro", 0)
+        select.select(small[["filename", "stalled"]], "micro", 0)
 
 
 def test_the_selection_is_counted() -> None:
-    selection = catalog.Selection.of(make_catalog([1] * 706 + [0] * 7225))
+    selection = select.Selection.of(make_catalog([1] * 706 + [0] * 7225))
     assert (selection.count, selection.stalled, selection.flowing) == (7931, 706, 7225)
     assert selection.share_flowing == 7225 / 7931
     assert selection.class_weight == 7225 / 706
@@ -122,7 +122,7 @@ def test_the_selection_is_counted() -> None:
 )
 def test_a_class_weight_needs_both_classes(count: int, stalled: int, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        _ = catalog.Selection(count, stalled).class_weight
+        _ = select.Selection(count, stalled).class_weight
 
 
 def test_a_selection_without_a_class_is_not_written(
@@ -131,10 +131,10 @@ def test_a_selection_without_a_class_is_not_written(
     metadata, labels = files
     out = tmp_path / "out.csv"
     with pytest.raises(InputError, match="all 1 selected recordings are stalled"):
-        catalog.select_to_file(metadata, labels, "micro", 0, out)
+        select.select_to_file(metadata, labels, "micro", 0, out)
     assert not out.exists()
-    assert catalog.select_to_file(metadata, labels, "all", 0, out) == catalog.Selection(3, 1)
-    joined = catalog.join_labels(tables.read_metadata(metadata), tables.read_labels(labels))
+    assert select.select_to_file(metadata, labels, "all", 0, out) == select.Selection(3, 1)
+    joined = select.join_labels(tables.read_metadata(metadata), tables.read_labels(labels))
     assert_frame_equal(tables.read_catalog(out), joined)
     assert_frame_equal(tables.read_labels(out), joined[["filename", "stalled"]])
 
@@ -166,7 +166,7 @@ seeds = st.integers(0, 2**32 - 1)
 @settings(deadline=None)
 def test_stratified_splits_lose_nothing(stalled: list[int], fraction: float, seed: int) -> None:
     table = make_catalog(stalled)
-    train, validation = catalog.split_stratified(table, fraction, seed)
+    train, validation = select.split_stratified(table, fraction, seed)
     assert_nothing_lost(table, (train, validation))
     for label in (0, 1):
         held_out, count = sum(validation["stalled"] == label), stalled.count(label)
@@ -198,9 +198,9 @@ def test_grouped_splits_lose_nothing(
     table = make_catalog([label for label, _ in rows], [project for _, project in rows])
     if not can_be_parted(rows):
         with pytest.raises(InputError, match="cannot be parted by project_id"):
-            catalog.split_grouped(table, fraction, seed)
+            select.split_grouped(table, fraction, seed)
         return
-    train, validation = catalog.split_grouped(table, fraction, seed)
+    train, validation = select.split_grouped(table, fraction, seed)
     assert_nothing_lost(table, (train, validation))
     assert not set(train["project_id"]) & set(validation["project_id"])
     assert set(train["stalled"]) == set(validation["stalled"]) == {0, 1}
@@ -215,9 +215,9 @@ def test_folds_validate_each_recording_once(
     table = make_catalog(stalled, projects)
     if min(sum(stalled), len(stalled) - sum(stalled)) < k:
         with pytest.raises(InputError, match=f"{k} folds needs at least {k} recordings of each"):
-            catalog.folds(table, k, seed)
+            select.folds(table, k, seed)
         return
-    splits = catalog.folds(table, k, seed, "project_id" if grouped else None)
+    splits = select.folds(table, k, seed, "project_id" if grouped else None)
     assert len(splits) == k
     for parts in splits:
         assert_nothing_lost(table, parts)
@@ -233,9 +233,9 @@ Splitter = Callable[[pd.DataFrame, int], tuple[pd.DataFrame, pd.DataFrame]]
 @pytest.mark.parametrize(
     "split",
     [
-        lambda table, seed: catalog.split_stratified(table, 0.2, seed),
-        lambda table, seed: catalog.split_grouped(table, 0.2, seed),
-        lambda table, seed: catalog.folds(table, 4, seed)[0],
+        lambda table, seed: select.split_stratified(table, 0.2, seed),
+        lambda table, seed: select.split_grouped(table, 0.2, seed),
+        lambda table, seed: select.folds(table, 4, seed)[0],
     ],
     ids=["stratified", "grouped", "folds"],
 )
@@ -253,7 +253,7 @@ def test_grouped_splits_come_near_the_fraction() -> None:
     projects = [f"p{group}" for group, size in enumerate(sizes) for _ in range(size)]
     table = make_catalog([0, 0, 0, 0, 1] * 100, projects)
     for fraction in (0.1, 0.2, 0.5):
-        _, validation = catalog.split_grouped(table, fraction, 0)
+        _, validation = select.split_grouped(table, fraction, 0)
         assert len(validation) / 500 == pytest.approx(fraction, abs=0.03)
 
 
@@ -261,23 +261,23 @@ def test_grouped_splits_come_near_the_fraction() -> None:
 def test_fractions_out_of_range_are_refused(fraction: float) -> None:
     table = make_catalog([0, 1] * 5, list("AABBCCDDEE"))
     with pytest.raises(SettingsError, match="cannot be split off"):
-        catalog.split_stratified(table, fraction, 0)
+        select.split_stratified(table, fraction, 0)
     with pytest.raises(SettingsError, match="cannot be split off"):
-        catalog.split_grouped(table, fraction, 0)
+        select.split_grouped(table, fraction, 0)
 
 
 def test_splits_that_cannot_be_made_say_why() -> None:
     table = make_catalog([0, 0, 0, 1])
     with pytest.raises(InputError, match="there are 3 flowing and 1 stalled"):
-        catalog.split_stratified(table, 0.5, 0)
+        select.split_stratified(table, 0.5, 0)
     with pytest.raises(InputError, match="cannot be parted by project_id so that both parts"):
-        catalog.split_grouped(table, 0.5, 0)
+        select.split_grouped(table, 0.5, 0)
     with pytest.raises(InputError, match=r"column project, which .* \(did you mean project_id\?\)"):
-        catalog.split_grouped(table, 0.5, 0, by="project")
+        select.split_grouped(table, 0.5, 0, by="project")
     with pytest.raises(SettingsError, match="1 folds cannot be made; expected at least 2"):
-        catalog.folds(table, 1, 0)
+        select.folds(table, 1, 0)
     with pytest.raises(InputError, match="there are 1 different project_id, too few for 2 folds"):
-        catalog.folds(make_catalog([0, 0, 1, 1]), 2, 0, "project_id")
+        select.folds(make_catalog([0, 0, 1, 1]), 2, 0, "project_id")
 
 
 # The real tables: every figure is published (FACTS 2 and 4)
@@ -287,7 +287,7 @@ def test_splits_that_cannot_be_made_say_why() -> None:
 def real_catalog(real_dir: Path) -> pd.DataFrame:
     folder = real_dir / "metadata"
     metadata = tables.read_metadata(folder / "train_metadata.csv.gz")
-    return catalog.join_labels(metadata, tables.read_labels(folder / "train_labels.csv.gz"))
+    return select.join_labels(metadata, tables.read_labels(folder / "train_labels.csv.gz"))
 
 
 def test_the_real_table_has_the_published_counts(real_catalog: pd.DataFrame) -> None:
@@ -315,13 +315,13 @@ def test_the_crowd_agrees_with_the_label_as_published(real_catalog: pd.DataFrame
 def test_the_published_selection_of_the_real_tables(real_dir: Path, tmp_path: Path) -> None:
     folder, out = real_dir / "metadata", tmp_path / "selected.csv"
     started = time.process_time()
-    selection = catalog.select_to_file(
+    selection = select.select_to_file(
         folder / "train_metadata.csv.gz", folder / "train_labels.csv.gz", "third-place", 0, out
     )
     assert time.process_time() - started < 10
     assert str(selection) == "7,931 recordings, 706 stalled, 91.1 % flowing, class weight 10.23"
     selected = tables.read_catalog(out)
-    assert catalog.Selection.of(selected) == selection
+    assert select.Selection.of(selected) == selection
     assert selected["tier1"].all()
     others = selected[~selected["micro"]].groupby("project_id").size()
     assert others.drop("L").eq(500).all()
@@ -329,20 +329,20 @@ def test_the_published_selection_of_the_real_tables(real_dir: Path, tmp_path: Pa
 
 
 def test_the_same_seed_selects_the_same_real_rows(real_catalog: pd.DataFrame) -> None:
-    selected = catalog.select(real_catalog, "third-place", 0)
-    again = catalog.select(real_catalog.iloc[::-1], "third-place", 0)
+    selected = select.select(real_catalog, "third-place", 0)
+    again = select.select(real_catalog.iloc[::-1], "third-place", 0)
     assert_frame_equal(selected, again)
-    other = catalog.select(real_catalog, "third-place", 1)
+    other = select.select(real_catalog, "third-place", 1)
     assert len(other) == len(selected)
     assert not other["filename"].equals(selected["filename"])
 
 
 def test_the_published_split_of_the_real_selection(real_catalog: pd.DataFrame) -> None:
-    selected = catalog.select(real_catalog, "third-place", 0)
-    train, validation = catalog.split_stratified(selected, 0.1, 0)
-    assert catalog.Selection.of(validation) == catalog.Selection(722 + 71, 71)
+    selected = select.select(real_catalog, "third-place", 0)
+    train, validation = select.split_stratified(selected, 0.1, 0)
+    assert select.Selection.of(validation) == select.Selection(722 + 71, 71)
     assert len(train) == 7931 - 793
-    train, validation = catalog.split_grouped(selected, 0.2, 0)
+    train, validation = select.split_grouped(selected, 0.2, 0)
     assert len(validation) / len(selected) == pytest.approx(0.2, abs=0.05)
     assert validation["stalled"].sum() / 706 == pytest.approx(0.2, abs=0.05)
 
@@ -367,22 +367,22 @@ def _tiers():
     [("tier1", 84, 4), ("tier1+stalls", 87, 7), ("third-place+stalls", 87, 7)],
 )
 def test_sure_stalls_outside_tier1_can_be_added(rule, count, stalled):
-    chosen = catalog.select(_tiers(), rule, seed=0)
+    chosen = select.select(_tiers(), rule, seed=0)
     assert (len(chosen), chosen["stalled"].sum()) == (count, stalled)
 
 
 def test_the_rules_of_the_first_place_and_the_matlab_prize_take_every_stall(monkeypatch):
     for rule in ("first-place", "matlab-prize"):
-        chosen = catalog.select(_tiers(), rule, seed=0)
+        chosen = select.select(_tiers(), rule, seed=0)
         assert len(chosen) == 100
-    take = catalog._all_stalled_and(30)
+    take = select._all_stalled_and(30)
     chosen = take(_tiers(), np.random.default_rng(0))
     assert (len(chosen), chosen["stalled"].sum()) == (30, 10)
 
 
 def test_the_last_stage_of_the_first_place_is_within_its_first():
-    first = catalog.select(_tiers(), "first-place", seed=3)
-    last = catalog.select(_tiers(), "first-place-tier1", seed=3)
+    first = select.select(_tiers(), "first-place", seed=3)
+    last = select.select(_tiers(), "first-place-tier1", seed=3)
     assert set(last["filename"]) < set(first["filename"])
     assert last["tier1"].all()
 
@@ -396,13 +396,13 @@ def test_a_limit_is_kept_exactly(stalled):
         }
     ).astype({"stalled": int})
     for count in range(2, 101):
-        limited = catalog.limit(table, count, seed=0)
+        limited = select.limit(table, count, seed=0)
         assert len(limited) == count
         assert abs(limited["stalled"].sum() - count * stalled / 100) <= 1
 
 
 def test_a_limit_keeps_both_classes():
-    limited = catalog.limit(_tiers(), 20, seed=0)
+    limited = select.limit(_tiers(), 20, seed=0)
     assert len(limited) == 20
     assert limited["stalled"].sum() == 2
-    assert len(catalog.limit(_tiers(), 500, seed=0)) == 100
+    assert len(select.limit(_tiers(), 500, seed=0)) == 100

@@ -15,7 +15,8 @@ import pytest
 import tifffile
 from rich.table import Table
 
-from stallscan import cli, doctor
+from stallscan.cli import doctor
+from stallscan.cli import main as cli
 from tests import drawing
 
 
@@ -37,13 +38,13 @@ def run(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     out = tmp_path_factory.mktemp("corpus") / "made"
-    command = [sys.executable, "-m", "stallscan.cli", "simulate", str(out)]
+    command = [sys.executable, "-m", "stallscan", "simulate", str(out)]
     subprocess.run([*command, "--count", "4", "--stalled", "0.5", "--seed", "9"], check=True)
     return out
 
 
 def test_help_lists_every_command():
-    command = [sys.executable, "-m", "stallscan.cli", "--help"]
+    command = [sys.executable, "-m", "stallscan", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     commands = ("simulate", "select", "train", "reproduce", "predict", "evaluate", "report")
     commands += ("demo", "doctor", "prepare")
@@ -330,7 +331,7 @@ def test_reproduce_says_what_is_wrong(run, tmp_path):
 
 @pytest.fixture
 def main(monkeypatch, capsys):
-    """Run `cli.main` with something in place of the commands; gives (exit code, stderr)."""
+    """Run `main.main` with something in place of the commands; gives (exit code, stderr)."""
 
     def call(command, stdout=None):
         monkeypatch.setattr(cli, "app", lambda *_, **__: command())

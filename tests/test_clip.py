@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stallscan import clip, outline, video
-from stallscan.clip import ClipSettings
+from stallscan.clips import clip
+from stallscan.clips.clip import ClipSettings
 from stallscan.errors import SettingsError
-from stallscan.outline import OutlineSettings
-from stallscan.recording import Box, from_array
+from stallscan.recordings import video
+from stallscan.recordings.recording import Box, from_array
+from stallscan.vessels import outline
+from stallscan.vessels.outline import OutlineSettings
 from tests import drawing, published
 
 

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from stallscan.clock import Clock, Stage
 from stallscan.errors import InputError
+from stallscan.published.clock import Clock, Stage
 
 
 @pytest.fixture

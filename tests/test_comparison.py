@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from stallscan import comparison as comparisons
-from stallscan import evaluate, metrics, present
-from stallscan.breakdown import Group
 from stallscan.errors import InputError
-from stallscan.metrics import Scored
+from stallscan.evaluation import comparison as comparisons
+from stallscan.evaluation import evaluate, present
+from stallscan.evaluation.breakdown import Group
+from stallscan.scores import metrics
+from stallscan.scores.metrics import Scored
 from tests.scored import gain_by_hand
 
 

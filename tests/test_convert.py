@@ -4,8 +4,11 @@ import safetensors.torch
 import torch
 from torchvision.models import video as torchvision_video
 
-from stallscan import bundle, convert, nets_settings, predict, recipe
+from stallscan.bundle import bundle, imported
+from stallscan.calls import predict
 from stallscan.errors import InputError
+from stallscan.nets.settings import NetSettings
+from stallscan.recipes import recipe
 from tests import drawing
 
 
@@ -31,7 +34,7 @@ def test_a_state_dict_becomes_a_bundle_that_predicts(tmp_path, settings, prefix,
         torch.save(state, path)
     else:
         safetensors.torch.save_file(state, path)
-    spec = convert.import_weights(path, settings, tmp_path / "bundle", threshold=0.9)
+    spec = imported.import_weights(path, settings, tmp_path / "bundle", threshold=0.9)
     assert (spec.threshold, spec.net.name) == (0.9, "mc3_18")
     recording = drawing.write(tmp_path / "videos" / "a.mp4", seed=0)
     predict.predict([tmp_path / "videos"], tmp_path / "out", tmp_path / "bundle", processes=0)
@@ -46,17 +49,17 @@ def test_a_state_dict_becomes_a_bundle_that_predicts(tmp_path, settings, prefix,
 def test_a_head_of_400_classes_is_refused(tmp_path, settings):
     torch.save(torchvision_video.mc3_18(weights=None).state_dict(), tmp_path / "kinetics.pt")
     with pytest.raises(InputError, match=r"mc3_18 with one output: fc\.bias, fc\.weight"):
-        convert.import_weights(tmp_path / "kinetics.pt", settings, tmp_path / "bundle")
+        imported.import_weights(tmp_path / "kinetics.pt", settings, tmp_path / "bundle")
 
 
 def test_weights_of_another_net_are_refused(tmp_path, settings):
-    other = settings.model_copy(update={"net": nets_settings.NetSettings(name="r3d_18")})
+    other = settings.model_copy(update={"net": NetSettings(name="r3d_18")})
     torch.save(_net().state_dict(), tmp_path / "mc3.pt")
     with pytest.raises(InputError, match="name the net with --net"):
-        convert.import_weights(tmp_path / "mc3.pt", other, tmp_path / "bundle")
+        imported.import_weights(tmp_path / "mc3.pt", other, tmp_path / "bundle")
 
 
 def test_a_pickle_with_code_in_it_is_not_run(tmp_path, settings):
-    torch.save({"a": convert.import_weights}, tmp_path / "evil.pt")
+    torch.save({"a": imported.import_weights}, tmp_path / "evil.pt")
     with pytest.raises(InputError, match="not readable as a state dict"):
-        convert.import_weights(tmp_path / "evil.pt", settings, tmp_path / "bundle")
+        imported.import_weights(tmp_path / "evil.pt", settings, tmp_path / "bundle")

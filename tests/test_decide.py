@@ -6,9 +6,9 @@ from scipy.special import expit
 from scipy.stats import norm
 from sklearn.metrics import log_loss, matthews_corrcoef
 
-from stallscan import decide
-from stallscan.decide import Calibration, Limits
 from stallscan.errors import InputError
+from stallscan.scores import thresholds
+from stallscan.scores.thresholds import Calibration, Limits
 
 
 def test_calibration_is_a_sigmoid():
@@ -21,14 +21,14 @@ def test_calibration_is_found_again():
     logits = rng.normal(0, 3, 20_000)
     truth = Calibration(scale=0.5, bias=-1.0)
     labels = (rng.random(20_000) < truth.score(logits)).astype(np.int64)
-    fitted = decide.fit_calibration(logits, labels)
+    fitted = thresholds.fit_calibration(logits, labels)
     assert fitted.scale == pytest.approx(0.5, abs=0.03)
     assert fitted.bias == pytest.approx(-1.0, abs=0.06)
     assert log_loss(labels, fitted.score(logits)) <= log_loss(labels, truth.score(logits))
 
 
 def test_separated_logits_give_a_finite_calibration():
-    fitted = decide.fit_calibration(np.array([-3.0, -2.0, 2.0, 3.0]), np.array([0, 0, 1, 1]))
+    fitted = thresholds.fit_calibration(np.array([-3.0, -2.0, 2.0, 3.0]), np.array([0, 0, 1, 1]))
     assert 0 < fitted.scale < 100
 
 
@@ -38,8 +38,8 @@ def test_the_calibration_does_not_depend_on_the_unit_of_the_logits(unit, shift, 
     rng = np.random.default_rng(seed)
     labels = np.arange(60) % 3 == 0
     logits = rng.normal(2.0 * labels, 1.0)
-    plain = decide.fit_calibration(logits, labels.astype(np.int64))
-    scaled = decide.fit_calibration(unit * (logits + shift), labels.astype(np.int64))
+    plain = thresholds.fit_calibration(logits, labels.astype(np.int64))
+    scaled = thresholds.fit_calibration(unit * (logits + shift), labels.astype(np.int64))
     assert scaled.scale * unit == pytest.approx(plain.scale, rel=1e-4)
     assert scaled.score(unit * (logits + shift)) == pytest.approx(plain.score(logits), abs=1e-4)
 
@@ -49,13 +49,13 @@ def test_small_logits_are_calibrated():
     rng = np.random.default_rng(0)
     odds = rng.normal(-1, 2, 20_000)
     labels = (rng.random(20_000) < expit(odds)).astype(np.int64)
-    fitted = decide.fit_calibration(odds / 1000, labels)
+    fitted = thresholds.fit_calibration(odds / 1000, labels)
     assert fitted.scale == pytest.approx(1000, rel=0.05)
-    assert decide.fit_calibration(np.zeros(4), np.array([0, 0, 1, 1])) == Calibration()
+    assert thresholds.fit_calibration(np.zeros(4), np.array([0, 0, 1, 1])) == Calibration()
 
 
 def test_logits_that_order_the_wrong_way_are_left_alone():
-    fitted = decide.fit_calibration(np.array([3.0, 2.0, -2.0, -3.0]), np.array([0, 0, 1, 1]))
+    fitted = thresholds.fit_calibration(np.array([3.0, 2.0, -2.0, -3.0]), np.array([0, 0, 1, 1]))
     assert fitted == Calibration()
 
 
@@ -63,19 +63,21 @@ def test_the_best_threshold_is_the_best_of_all():
     rng = np.random.default_rng(0)
     labels = (rng.random(500) < 0.3).astype(np.int64)
     scores = np.clip(rng.normal(0.3 + 0.4 * labels, 0.15), 0, 1)
-    threshold = decide.best_mcc_threshold(scores, labels)
+    threshold = thresholds.best_mcc_threshold(scores, labels)
     ours = matthews_corrcoef(labels, scores >= threshold)
     best = max(matthews_corrcoef(labels, scores >= cut) for cut in np.linspace(0, 1, 201))
     assert ours >= best - 1e-9
 
 
 def test_a_range_of_best_thresholds_gives_its_middle():
-    threshold = decide.best_mcc_threshold(np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1]))
+    threshold = thresholds.best_mcc_threshold(
+        np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1])
+    )
     assert threshold == pytest.approx(0.5, abs=0.002)
 
 
 def test_a_call_is_stalled_at_the_threshold():
-    assert [decide.call(score, 0.5) for score in (0.49, 0.5, 0.51)] == [
+    assert [thresholds.call(score, 0.5) for score in (0.49, 0.5, 0.51)] == [
         "flowing",
         "stalled",
         "stalled",
@@ -93,37 +95,37 @@ def _draw(rng, count, prevalence):
 
 def test_shifted_scores_are_calibrated_at_the_other_prevalence():
     scores, labels = _draw(np.random.default_rng(0), 400_000, 0.02)
-    shifted = decide.shift(scores, 0.3, 0.02)
+    shifted = thresholds.shift(scores, 0.3, 0.02)
     for low in (0.01, 0.1, 0.5):
         some = (shifted >= low) & (shifted < 1.5 * low)
         assert labels[some].mean() == pytest.approx(shifted[some].mean(), rel=0.1)
-    assert decide.shift(shifted, 0.02, 0.3) == pytest.approx(scores)
-    assert decide.shift([0.0, 1.0], 0.3, 0.01).tolist() == [0.0, 1.0]
+    assert thresholds.shift(shifted, 0.02, 0.3) == pytest.approx(scores)
+    assert thresholds.shift([0.0, 1.0], 0.3, 0.01).tolist() == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("prevalence", [0.01, 0.046, 0.3])
 def test_the_prevalence_is_found_from_scores_alone(prevalence):
     scores, labels = _draw(np.random.default_rng(1), 20_000, prevalence)
-    found = decide.estimate_prevalence(scores, 0.3)
+    found = thresholds.estimate_prevalence(scores, 0.3)
     assert found.prevalence == pytest.approx(prevalence, rel=0.2)
     assert found.interval.low < labels.mean() < found.interval.high
     assert found.doubt == ""
     # It is where the EM steps of Saerens et al. stand still.
-    assert decide.shift(scores, 0.3, found.prevalence).mean() == pytest.approx(found.prevalence)
+    assert thresholds.shift(scores, 0.3, found.prevalence).mean() == pytest.approx(found.prevalence)
 
 
 def test_a_prevalence_that_cannot_be_told_is_doubted():
     rng = np.random.default_rng(2)
-    assert "too few to tell" in decide.estimate_prevalence(_draw(rng, 300, 0.01)[0], 0.3).doubt
+    assert "too few to tell" in thresholds.estimate_prevalence(_draw(rng, 300, 0.01)[0], 0.3).doubt
     blind = np.clip(rng.normal(0.3, 0.005, 5000), 0, 1)
-    assert "fits the scores" in decide.estimate_prevalence(blind, 0.3).doubt
+    assert "fits the scores" in thresholds.estimate_prevalence(blind, 0.3).doubt
     with pytest.raises(InputError, match="no score"):
-        decide.estimate_prevalence(np.array([]), 0.3)
+        thresholds.estimate_prevalence(np.array([]), 0.3)
 
 
 def test_the_best_threshold_depends_on_the_prevalence():
     scores, labels = _draw(np.random.default_rng(3), 100_000, 0.3)
-    chosen = [decide.best_mcc_threshold(scores, labels, share) for share in (0.3, 0.046, 0.01)]
+    chosen = [thresholds.best_mcc_threshold(scores, labels, share) for share in (0.3, 0.046, 0.01)]
     assert chosen == sorted(chosen)
     rare, truth = _draw(np.random.default_rng(4), 400_000, 0.01)
     mcc = [matthews_corrcoef(truth, rare >= threshold) for threshold in chosen]
@@ -133,15 +135,15 @@ def test_the_best_threshold_depends_on_the_prevalence():
 def test_the_threshold_for_a_specificity():
     scores = np.array([0.1, 0.2, 0.3, 0.4, 0.9, 0.95])
     labels = np.array([0, 0, 0, 0, 1, 0])
-    threshold, doubt = decide.specificity_threshold(scores, labels, 0.8)
+    threshold, doubt = thresholds.specificity_threshold(scores, labels, 0.8)
     assert threshold == pytest.approx(0.65)
     assert doubt == ""
-    threshold, doubt = decide.specificity_threshold(scores, labels, 0.999)
+    threshold, doubt = thresholds.specificity_threshold(scores, labels, 0.999)
     assert threshold > 0.95
     assert "5 flowing recordings cannot show a specificity of 99.90%" in doubt
     assert "label at least 1,000" in doubt
     with pytest.raises(InputError, match="of 2 labelled ones 2 are stalled"):
-        decide.specificity_threshold(scores[:2], np.array([1, 1]), 0.9)
+        thresholds.specificity_threshold(scores[:2], np.array([1, 1]), 0.9)
 
 
 SCORES = st.lists(st.integers(0, 10**6).map(lambda step: step / 10**6), min_size=4, max_size=30)
@@ -150,7 +152,7 @@ SCORES = st.lists(st.integers(0, 10**6).map(lambda step: step / 10**6), min_size
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1), st.floats(0, 1))
 def test_a_threshold_on_the_grid_keeps_the_calls_of_rounded_scores(scores, threshold):
-    scores, cut = decide.rounded(scores), decide.on_grid(threshold)
+    scores, cut = thresholds.rounded(scores), thresholds.on_grid(threshold)
     assert ((scores >= threshold) == (scores >= cut)).all()
     assert cut == float(f"{cut:.6f}") <= 1
     assert scores.tolist() == [float(f"{score:.6f}") for score in scores]
@@ -162,7 +164,7 @@ def test_a_load_is_never_exceeded_and_used_as_far_as_ties_allow(scores, percent)
     scores = np.array(scores)
     allowed = percent * len(scores) // 100
     try:
-        threshold = decide.load_threshold(scores, percent / 100)
+        threshold = thresholds.load_threshold(scores, percent / 100)
     except InputError:
         assert np.count_nonzero(scores == 1) > allowed
         return
@@ -180,7 +182,7 @@ def test_a_specificity_is_kept_and_not_exceeded_without_need(scores, permille):
     flowing = scores[labels == 0]
     allowed = len(flowing) - -(-permille * len(flowing) // 1000)
     try:
-        threshold, _ = decide.specificity_threshold(scores, labels, permille / 1000)
+        threshold, _ = thresholds.specificity_threshold(scores, labels, permille / 1000)
     except InputError:
         assert np.count_nonzero(flowing == 1) > allowed
         return
@@ -192,10 +194,10 @@ def test_a_specificity_is_kept_and_not_exceeded_without_need(scores, permille):
 def test_no_threshold_is_above_a_score_of_1():
     sure = np.array([0.1, 1.0, 1.0, 1.0])
     with pytest.raises(InputError, match="a score of 1"):
-        decide.load_threshold(sure, 0.5)
+        thresholds.load_threshold(sure, 0.5)
     with pytest.raises(InputError, match="--specificity"):
-        decide.specificity_threshold(sure, np.array([1, 0, 0, 1]), 0.9)
-    assert decide.best_mcc_threshold(sure, np.array([1, 0, 0, 0])) <= 1
+        thresholds.specificity_threshold(sure, np.array([1, 0, 0, 1]), 0.9)
+    assert thresholds.best_mcc_threshold(sure, np.array([1, 0, 0, 0])) <= 1
     with pytest.raises(InputError, match="a score of 1"):
         Limits.of(np.repeat([0.5, 1.0], 400), np.repeat([1, 0], 400), missed=0.05, false=0.01)
 
@@ -203,15 +205,15 @@ def test_no_threshold_is_above_a_score_of_1():
 def test_the_threshold_for_a_load():
     scores = np.array([0.1, 0.2, 0.2, 0.2, 0.9])
     for share, called in ((1.0, 5), (0.8, 4), (0.7, 1), (0.2, 1), (0.1, 0)):
-        assert np.count_nonzero(scores >= decide.load_threshold(scores, share)) == called
+        assert np.count_nonzero(scores >= thresholds.load_threshold(scores, share)) == called
 
 
 def test_the_expected_best_threshold_is_about_half_the_precision():
     rng = np.random.default_rng(5)
     scores, labels = _draw(rng, 200_000, 0.046)
-    shifted = decide.shift(scores, 0.3, 0.046)
-    threshold = decide.expected_mcc_threshold(shifted)
-    best = decide.best_mcc_threshold(shifted, labels)
+    shifted = thresholds.shift(scores, 0.3, 0.046)
+    threshold = thresholds.expected_mcc_threshold(shifted)
+    best = thresholds.best_mcc_threshold(shifted, labels)
     achieved, possible = (matthews_corrcoef(labels, shifted >= cut) for cut in (threshold, best))
     assert achieved > possible - 0.003
     # FACTS 6: half the positive predictive value there.
@@ -264,12 +266,21 @@ VOTED = np.array(
 
 def test_the_published_vote():
     calls = np.array([[0.95], [0.90], [0.80]]) <= VOTED  # FACTS 2
-    assert decide.vote(calls, 2).tolist() == [False, True, False, True, False, False, True, False]
+    assert thresholds.vote(calls, 2).tolist() == [
+        False,
+        True,
+        False,
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
     with pytest.raises(InputError, match="between 1 and 3"):
-        decide.vote(calls, 4)
+        thresholds.vote(calls, 4)
 
 
 def test_the_average_is_that_of_the_log_odds():
-    assert decide.average([[0.5], [0.8]]) == pytest.approx([2 / 3])
-    assert decide.average([[0.5], [0.8]], [0, 1]) == pytest.approx([0.8])
-    assert np.isfinite(decide.average([[0.0, 1.0], [0.5, 0.5]])).all()
+    assert thresholds.average([[0.5], [0.8]]) == pytest.approx([2 / 3])
+    assert thresholds.average([[0.5], [0.8]], [0, 1]) == pytest.approx([0.8])
+    assert np.isfinite(thresholds.average([[0.0, 1.0], [0.5, 0.5]])).all()

@@ -2,9 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan import drift
-from stallscan.drift import Reference
-from stallscan.traits import Traits
+from stallscan.bundle.reference import WORDS, Reference, compare
+from stallscan.clips.traits import Traits
 
 PREVALENCE = 0.3
 
@@ -20,7 +19,7 @@ def _traits(count, seed, **moved):
 
 
 def _compare(reference, traits, scores):
-    return drift.compare(reference, PREVALENCE, traits.to_numpy(), scores)
+    return compare(reference, PREVALENCE, traits.to_numpy(), scores)
 
 
 def _scores(count, seed, prevalence=PREVALENCE):
@@ -39,7 +38,7 @@ def reference():
 
 
 def test_the_reference_keeps_quantiles(reference):
-    assert set(reference.traits) == set(drift.WORDS)
+    assert set(reference.traits) == set(WORDS)
     assert reference.traits["light"][4] == pytest.approx(50, abs=0.5)
     assert reference.traits["light"][-1] > 60
     assert list(reference.scores) == sorted(reference.scores)

@@ -13,15 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan import bundle, engine, ensemble, export, exported, stream, workers
-from stallscan import predict as module
-from stallscan.ensemble import EnsembleSettings
+from stallscan import workers
+from stallscan.bundle import bundle, ensemble
+from stallscan.bundle.ensemble import EnsembleSettings
+from stallscan.calls import predict as module
+from stallscan.clips.store import Store
+from stallscan.engines import choose, export, exports, stream
+from stallscan.engines.openvino_engine import OpenVinoEngine
+from stallscan.engines.torch_engine import TorchEngine
 from stallscan.errors import BundleError, EngineError, InputError
-from stallscan.openvino_engine import OpenVinoEngine
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
-from stallscan.store import Store
-from stallscan.torch_engine import TorchEngine
 from tests import drawing
 
 
@@ -154,7 +156,7 @@ def test_a_longer_clip_and_more_views_get_more_time(monkeypatch):
 
 THREADS = """
 import sys, threading
-from stallscan.openvino_engine import openvino
+from stallscan.engines.openvino_engine import openvino
 
 def use():
     barrier.wait()
@@ -179,7 +181,7 @@ def test_openvino_may_be_used_first_by_several_threads():
 HANDED_ON = """
 import signal, sys, threading
 from stallscan import bundle
-from stallscan.openvino_engine import OpenVinoEngine
+from stallscan.engines.openvino_engine import OpenVinoEngine
 
 engines = [OpenVinoEngine.of(bundle.load("default"))]
 thread = threading.Thread(target=engines.clear)
@@ -227,41 +229,41 @@ def test_an_error_in_a_stream_is_raised(exported_dir):
 
 
 def _without_gpu(monkeypatch):
-    monkeypatch.setattr(engine, "_may_have_gpu", lambda: False)
+    monkeypatch.setattr(choose, "_may_have_gpu", lambda: False)
 
 
 def test_auto_takes_openvino_where_the_bundle_carries_an_export(exported_dir, monkeypatch):
     _without_gpu(monkeypatch)
-    chosen = engine.choose(bundle.load(exported_dir))
+    chosen = choose.choose(bundle.load(exported_dir))
     assert chosen.name == "openvino"
     assert [each.name for each in chosen.engines] == ["openvino"]
 
 
 def test_auto_takes_torch_on_a_gpu(exported_dir, monkeypatch):
-    monkeypatch.setattr(engine, "_may_have_gpu", lambda: True)
-    monkeypatch.setattr("stallscan.torch_engine.has_gpu", lambda: True)
+    monkeypatch.setattr(choose, "_may_have_gpu", lambda: True)
+    monkeypatch.setattr("stallscan.engines.torch_engine.has_gpu", lambda: True)
     on_gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"))
-    monkeypatch.setattr("stallscan.torch_engine.TorchEngine", lambda _bundle: on_gpu)
+    monkeypatch.setattr("stallscan.engines.torch_engine.TorchEngine", lambda _bundle: on_gpu)
     model = bundle.load(exported_dir)
-    chosen = engine.choose(model)
+    chosen = choose.choose(model)
     assert chosen == ("torch", "there is a GPU; runs on cuda", (on_gpu,))
-    monkeypatch.setattr("stallscan.torch_engine.has_gpu", lambda: False)
-    assert engine.choose(model).name == "openvino"
+    monkeypatch.setattr("stallscan.engines.torch_engine.has_gpu", lambda: False)
+    assert choose.choose(model).name == "openvino"
 
 
 def test_auto_takes_torch_and_says_why_where_openvino_cannot_be_used(
     bundle_dir, exported_dir, monkeypatch
 ):
     _without_gpu(monkeypatch)
-    chosen = engine.choose(bundle.load(bundle_dir))
+    chosen = choose.choose(bundle.load(bundle_dir))
     assert chosen.name == "torch"
     assert "has no f32 export; make it with 'stallscan export" in chosen.reason
-    monkeypatch.setattr(engine, "is_installed", lambda: False)
-    chosen = engine.choose(bundle.load(exported_dir))
+    monkeypatch.setattr(choose, "is_installed", lambda: False)
+    chosen = choose.choose(bundle.load(exported_dir))
     assert chosen.name == "torch"
     assert "pip install 'stallscan[cpu]'" in chosen.reason
     with pytest.raises(InputError, match="needs OpenVINO, which is not installed; run: pip"):
-        engine.choose(bundle.load(exported_dir), "openvino")
+        choose.choose(bundle.load(exported_dir), "openvino")
 
 
 def test_an_ensemble_runs_on_one_engine(
@@ -274,8 +276,8 @@ def test_an_ensemble_runs_on_one_engine(
         ("one", [exported_dir, other_bundle_dir]),
     ):
         ensemble.join(members, tmp_path / name, settings)
-    assert engine.choose(bundle.load_any(tmp_path / "both")).name == "openvino"
-    chosen = engine.choose(bundle.load_any(tmp_path / "one"))
+    assert choose.choose(bundle.load_any(tmp_path / "both")).name == "openvino"
+    chosen = choose.choose(bundle.load_any(tmp_path / "one"))
     assert [each.name for each in chosen.engines] == ["torch", "torch"]
 
 
@@ -293,8 +295,8 @@ def test_an_export_that_may_not_be_used_is_refused(copy, changes, sentence, monk
     _edit(copy, **changes)
     model = bundle.load(copy)
     with pytest.raises(BundleError, match=sentence):
-        engine.choose(model, "openvino")
-    assert engine.choose(model).name == "torch"
+        choose.choose(model, "openvino")
+    assert choose.choose(model).name == "torch"
 
 
 def test_an_export_that_changes_calls_by_more_than_its_limit_is_refused(copy):
@@ -304,16 +306,16 @@ def test_an_export_that_changes_calls_by_more_than_its_limit_is_refused(copy):
     }
     _edit(copy, change=change, limit=0.005)
     with pytest.raises(BundleError, match=r"on 100 recordings MCC changes by \+0\.0000 and ROC"):
-        exported.find(bundle.load(copy), "f32")
+        exports.find(bundle.load(copy), "f32")
     _edit(copy, limit=0.02)
-    assert exported.find(bundle.load(copy), "f32").name == "f32.xml"
+    assert exports.find(bundle.load(copy), "f32").name == "f32.xml"
 
 
 def test_a_bundle_saved_anew_has_no_exports(copy):
     model = bundle.load(copy)
     bundle.save(copy, model.spec, model.weights, "card")
     with pytest.raises(BundleError, match="has no f32 export"):
-        exported.find(bundle.load(copy), "f32")
+        exports.find(bundle.load(copy), "f32")
 
 
 def test_engines_give_the_same_table_and_a_run_stays_with_its_own(
@@ -364,10 +366,10 @@ def test_auto_takes_torch_where_openvino_cannot_use_the_export(exported_dir, mon
         raise BundleError("OpenVINO 1 cannot use it")
 
     model = bundle.load(exported_dir)
-    assert engine.choose(model).name == "openvino"
+    assert choose.choose(model).name == "openvino"
     monkeypatch.setattr(OpenVinoEngine, "of", fails)
-    chosen = engine.choose(model)
+    chosen = choose.choose(model)
     assert chosen.name == "torch"
     assert "OpenVINO 1 cannot use it" in chosen.reason
     with pytest.raises(BundleError, match="OpenVINO 1"):
-        engine.choose(model, "openvino")
+        choose.choose(model, "openvino")

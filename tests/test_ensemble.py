@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan import bundle, decide, ensemble, predict
-from stallscan.cli import app
-from stallscan.decide import Calibration
-from stallscan.drift import Reference
-from stallscan.ensemble import EnsembleSettings
+from stallscan.bundle import bundle, ensemble
+from stallscan.bundle.ensemble import EnsembleSettings
+from stallscan.bundle.reference import Reference
+from stallscan.calls import predict
+from stallscan.cli.main import app
 from stallscan.errors import BundleError, InputError, SettingsError, TableError
+from stallscan.scores import thresholds
+from stallscan.scores.thresholds import Calibration
 from tests import drawing
 
 COUNT = 400
@@ -28,7 +30,7 @@ def _member(where, model, *, seed, names=None, calibration=None, threshold=0.5, 
     names = [f"{row}.mp4" for row in range(COUNT)] if names is None else names
     stalled = np.array([int(name.split(".")[0]) % 3 == 0 for name in names], int)
     logits = quality * (4 * stalled - 2) + random.normal(0, 2, len(names))
-    calibration = calibration or decide.fit_calibration(logits, stalled)
+    calibration = calibration or thresholds.fit_calibration(logits, stalled)
     # No two members have the same weights: their folders are called differently.
     more = 0.01 * seed + 0.001 * int(where.name)
     weights = {name: tensor + more for name, tensor in model.weights.items()}
@@ -73,7 +75,7 @@ def test_the_mean_is_calibrated_on_what_all_held_back(members, tmp_path):
     tables = [_validation(folder) for folder in members]
     labels = tables[0]["stalled"].to_numpy()
     mean = np.mean([_odds(table["score"].to_numpy()) for table in tables], axis=0)
-    expected = decide.fit_calibration(mean, labels)
+    expected = thresholds.fit_calibration(mean, labels)
     assert spec.calibration.scale == pytest.approx(expected.scale, rel=1e-3)
     assert spec.calibration.bias == pytest.approx(expected.bias, abs=1e-2)
     # Three independent views of the same recordings: surer than each.
@@ -219,7 +221,8 @@ def test_members_may_see_different_clips_of_a_recording_that_is_decoded_once(
     )
     bundle.save(members[1], spec, other.weights, "# for tests\n")
     ensemble.join(members[:2], tmp_path / "joined", EnsembleSettings())
-    from stallscan import prepare, video
+    from stallscan.clips import prepare
+    from stallscan.recordings import video
 
     decoded = []
     whole = video.read
@@ -244,7 +247,7 @@ def test_another_prevalence_moves_scores_and_keeps_their_order(members, tmp_path
     rare = model.at(0.01)
     logits = np.random.default_rng(0).normal(0, 3, (3, 50))
     before, now = model.score(logits), rare.score(logits)
-    assert now == pytest.approx(decide.shift(before, model.spec.prevalence, 0.01), abs=1e-6)
+    assert now == pytest.approx(thresholds.shift(before, model.spec.prevalence, 0.01), abs=1e-6)
     called = (now >= rare.spec.threshold).sum()
     assert called < (before >= model.spec.threshold).sum()
 

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan import bootstrap, comparison, evaluate, metrics, plots, present
-from stallscan.breakdown import Group
+from stallscan.calls.predictions import find_table
 from stallscan.errors import InputError
-from stallscan.predictions import find_table
+from stallscan.evaluation import comparison, evaluate, present
+from stallscan.evaluation.breakdown import Group
+from stallscan.report import figures
+from stallscan.scores import bootstrap, metrics
 from stallscan.words import Excluded
 from tests.predicted import prediction, write_tables
 
@@ -176,7 +178,7 @@ def test_crowd_scores_against_the_real_labels(real_dir, tmp_path):
     predictions.to_csv(path, index=False)
     started = time.process_time()
     evaluation = evaluate.evaluate(path, real_dir / "metadata" / "train_labels.csv.gz")
-    plots.evaluation_figures(evaluation.scored)
+    figures.evaluation_figures(evaluation.scored)
     assert time.process_time() - started < 30
     assert evaluation.metrics.count == 573_048
     assert evaluation.metrics.confusion.stalled == 1_887

@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
 
-from stallscan import bundle, explain, features, nets
-from stallscan.bundle import BundleSpec
-from stallscan.clip import ClipSettings
-from stallscan.decide import Calibration
+from stallscan.bundle import bundle
+from stallscan.bundle.bundle import BundleSpec
+from stallscan.calls import explain
+from stallscan.clips.clip import ClipSettings
 from stallscan.errors import BundleError
-from stallscan.nets_settings import NetSettings
-from stallscan.outline import OutlineSettings
+from stallscan.nets import build, features
+from stallscan.nets.settings import NetSettings
+from stallscan.scores.thresholds import Calibration
+from stallscan.vessels.outline import OutlineSettings
 from tests import drawing
 
 
@@ -15,7 +17,7 @@ from tests import drawing
 def baseline(tmp_path):
     """A bundle of the baseline, fitted on numbers of which one speaks for stalled."""
     settings = NetSettings(name="features", normalisation="running", mean=(0, 0), std=(1, 1))
-    net = nets.build(settings)
+    net = build.build(settings)
     rng = np.random.default_rng(0)
     labels = np.arange(80) % 2
     table = rng.normal(size=(80, len(features.FEATURES))).astype(np.float32)
@@ -47,7 +49,7 @@ def test_every_recording_gets_a_sentence(baseline, tmp_path):
 
 
 def test_the_call_is_that_of_prediction(baseline, tmp_path):
-    from stallscan import predict
+    from stallscan.calls import predict
 
     for seed in range(4):
         drawing.write(tmp_path / "videos" / f"{seed}.mp4", seed=seed)

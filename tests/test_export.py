@@ -8,19 +8,22 @@ import pandas as pd
 import pytest
 import torch
 
-from stallscan import bundle, ensemble, export, exported, nets, store
-from stallscan.bundle import BundleSpec
-from stallscan.clip import Clip, ClipSettings
-from stallscan.decide import Calibration
-from stallscan.ensemble import EnsembleSettings
+from stallscan.bundle import bundle, ensemble
+from stallscan.bundle.bundle import BundleSpec
+from stallscan.bundle.ensemble import EnsembleSettings
+from stallscan.clips import store
+from stallscan.clips.clip import Clip, ClipSettings
+from stallscan.clips.prepare import Prepared
+from stallscan.clips.traits import Traits
+from stallscan.engines import export, exports
+from stallscan.engines.openvino_engine import OpenVinoEngine, has_bf16
+from stallscan.engines.torch_engine import TorchEngine
 from stallscan.errors import BundleError, InputError
-from stallscan.nets_settings import NetSettings
-from stallscan.openvino_engine import OpenVinoEngine, has_bf16
-from stallscan.outline import Box, OutlineSettings
-from stallscan.prepare import Prepared
-from stallscan.torch_engine import TorchEngine
-from stallscan.traits import Traits
-from stallscan.video import Source
+from stallscan.nets import build
+from stallscan.nets.settings import NetSettings
+from stallscan.recordings.video import Source
+from stallscan.scores.thresholds import Calibration
+from stallscan.vessels.outline import Box, OutlineSettings
 from tests.test_engine import _clips
 
 COUNT = 40
@@ -73,7 +76,7 @@ def _save(folder, net, **clip):
         frames=(5, 12),
         simulated=True,
     )
-    bundle.save(folder, spec, nets.build(net).state_dict(), "card\n")
+    bundle.save(folder, spec, build.build(net).state_dict(), "card\n")
     return bundle.load(folder)
 
 
@@ -132,7 +135,7 @@ def test_each_member_of_an_ensemble_is_exported(copy, other_bundle_dir, tmp_path
     ensemble.join([copy, other_bundle_dir], tmp_path / "two", EnsembleSettings(needed=1))
     assert len(export.export(tmp_path / "two")) == 2
     for member in bundle.load_any(tmp_path / "two").members:
-        assert exported.find(member, "f32").is_file()
+        assert exports.find(member, "f32").is_file()
 
 
 def test_features_have_no_other_form(tmp_path):
@@ -155,19 +158,19 @@ def test_bf16_is_measured_and_then_can_be_chosen(copy, data):
         pytest.skip("this processor cannot compute in bf16")
     model = bundle.load(copy)
     with pytest.raises(BundleError, match=r"no bf16 export; make it with .* --precision bf16"):
-        exported.find(model, "bf16")
+        exports.find(model, "bf16")
     said = export.export(copy, "bf16", data, limit=1.0)
     assert f"on {COUNT} simulated recordings MCC" in said[0]
-    made = exported.read(model).bf16
+    made = exports.read(model).bf16
     assert made.change.recordings == COUNT
     assert made.change.stalled == COUNT // 2
     assert 0 < made.logit_difference < 0.1
-    assert exported.find(model, "bf16").name == "bf16.xml"
+    assert exports.find(model, "bf16").name == "bf16.xml"
     # It stands by itself: f32 was not asked for, and once made leaves it as it is.
     with pytest.raises(BundleError, match="no f32 export"):
-        exported.find(model, "f32")
+        exports.find(model, "f32")
     export.export(copy)
-    assert exported.read(model).bf16 == made
+    assert exports.read(model).bf16 == made
 
 
 def test_int8_is_measured_on_recordings_that_it_was_not_calibrated_on(copy, data):
@@ -175,10 +178,10 @@ def test_int8_is_measured_on_recordings_that_it_was_not_calibrated_on(copy, data
     said = export.export(copy, "int8", data, limit=1.0, seed=4)
     assert "int8, on 27 clips" in said[0]
     model = bundle.load(copy)
-    made = exported.read(model).int8
+    made = exports.read(model).int8
     assert made.change.recordings == COUNT - round(COUNT / 3)
     assert made.wider == ()
-    assert "FakeQuantize" in exported.find(model, "int8").read_text()
+    assert "FakeQuantize" in exports.find(model, "int8").read_text()
     clip = next(_clips())
     difference = OpenVinoEngine.of(model, "int8").logit(clip) - TorchEngine(model, "cpu").logit(
         clip
@@ -217,7 +220,7 @@ def test_what_is_missing_is_said(copy, data, tmp_path, monkeypatch):
     labels.to_csv(one / "train_labels.csv", index=False)
     with pytest.raises(InputError, match="40 recordings are left to measure on, 0 of them stalled"):
         export.export(copy, "bf16", one)
-    monkeypatch.setattr("stallscan.engine.is_installed", lambda: False)
+    monkeypatch.setattr("stallscan.engines.choose.is_installed", lambda: False)
     with pytest.raises(InputError, match=r"not installed; .*stallscan\[cpu\]"):
         export.export(copy)
 
@@ -226,9 +229,9 @@ def test_a_damaged_record_is_begun_anew(copy):
     export.export(copy)
     (copy / "openvino" / "exports.json").write_text("{")
     with pytest.raises(BundleError, match="not readable as a record"):
-        exported.find(bundle.load(copy), "f32")
+        exports.find(bundle.load(copy), "f32")
     export.export(copy)
-    assert exported.find(bundle.load(copy), "f32").name == "f32.xml"
+    assert exports.find(bundle.load(copy), "f32").name == "f32.xml"
 
 
 def test_an_export_that_gives_no_number_is_refused(copy, monkeypatch):
@@ -240,7 +243,7 @@ def test_an_export_that_gives_no_number_is_refused(copy, monkeypatch):
 
 def test_a_copy_is_exported_in_place_of_the_bundle(bundle_dir, tmp_path):
     export.export(bundle_dir, out=tmp_path / "copy")
-    assert exported.find(bundle.load(tmp_path / "copy"), "f32").is_file()
+    assert exports.find(bundle.load(tmp_path / "copy"), "f32").is_file()
     assert not (bundle_dir / "openvino").exists()
 
 

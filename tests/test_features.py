@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from stallscan import features
 from stallscan.errors import InputError
-from stallscan.features import FEATURES, FeatureNet
+from stallscan.nets import features
+from stallscan.nets.features import FEATURES, FeatureNet
 
 NAMES = [name for name, _ in FEATURES]
 SIZE, FRAMES, PERIOD = 64, 20, 16

@@ -6,9 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stallscan import files, find, predict, video
+from stallscan import files
+from stallscan.calls import predict
 from stallscan.errors import InputError
-from stallscan.find import find_recordings, list_recordings
+from stallscan.recordings import find, video
+from stallscan.recordings.find import find_recordings, list_recordings
 from tests import drawing
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="links and such names need a privilege")

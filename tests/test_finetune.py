@@ -6,9 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan import bundle, finetune, inputs, store, video
+from stallscan.bundle import bundle
+from stallscan.calls import inputs
+from stallscan.clips import store
 from stallscan.errors import InputError
-from stallscan.metrics import Scored
+from stallscan.recordings import video
+from stallscan.scores.metrics import Scored
+from stallscan.training import finetune
 from tests import drawing
 
 

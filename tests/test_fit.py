@@ -15,12 +15,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stallscan import fit, nets, recipe, store
-from stallscan.clip import ClipSettings
+from stallscan.clips import store
+from stallscan.clips.clip import ClipSettings
 from stallscan.errors import InputError
-from stallscan.nets_settings import NetSettings
-from stallscan.outline import OutlineSettings
-from stallscan.video import Source
+from stallscan.nets import build
+from stallscan.nets.settings import NetSettings
+from stallscan.recipes import recipe
+from stallscan.recordings.video import Source
+from stallscan.training import fit
+from stallscan.vessels.outline import OutlineSettings
 from tests import bomb, drawing
 
 STEPS = 20
@@ -69,7 +72,7 @@ class SmallNet(torch.nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.stem = torch.nn.Conv3d(3, 8, (3, 5, 5), stride=(1, 2, 2))
-        self.norm = nets.VideoNorm3d(8)
+        self.norm = build.VideoNorm3d(8)
         self.fc = torch.nn.Linear(8, 1)
 
     def forward(self, clips):
@@ -86,7 +89,7 @@ def test_the_third_place_step_equals_a_plain_loop(clips, tmp_path, monkeypatch, 
     settings = settings.model_copy(update={"net": NetSettings(name=name)})
     parts = fit.Parts.of(clips, _rows(0, 10), _rows(8, 12))
     torch.manual_seed(0)
-    net = nets.build(settings.net).double()
+    net = build.build(settings.net).double()
     start = {key: value.clone() for key, value in net.state_dict().items()}
     seen = []
     step = fit._Module.training_step

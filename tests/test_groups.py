@@ -2,7 +2,7 @@
 
 import pytest
 
-from stallscan import groups
+from stallscan.catalog import groups
 from stallscan.errors import TableError
 
 

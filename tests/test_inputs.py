@@ -4,9 +4,12 @@ import shutil
 
 import pytest
 
-from stallscan import bundle, inputs, predict, store, video
-from stallscan.bundle import EnsembleSpec
+from stallscan.bundle import bundle
+from stallscan.bundle.bundle import EnsembleSpec
+from stallscan.calls import inputs, predict
+from stallscan.clips import store
 from stallscan.errors import InputError, StoreError
+from stallscan.recordings import video
 from tests import drawing
 
 

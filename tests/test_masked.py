@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from stallscan import masked, nets
 from stallscan.errors import InputError
-from stallscan.nets_settings import NetSettings
+from stallscan.nets import build, padding
+from stallscan.nets.settings import NetSettings
 
 CHANNELS = {"stallnet": 2, "resnet101_3d": 1}
-PADDED = [name for name in nets.NETS if name != "features"]
+PADDED = [name for name in build.NETS if name != "features"]
 
 
 def _settings(name, normalisation):
@@ -31,14 +31,14 @@ def _clips(name, frames, size=32):
 def _build(name, normalisation, frames):
     """Make a net whose running statistics are those of some clips, as after training."""
     torch.manual_seed(1)
-    net = nets.build(_settings(name, normalisation))
+    net = build.build(_settings(name, normalisation))
     for module in net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if isinstance(module, nn.BatchNorm3d | nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.inference_mode():
-        nets.forward(net.train(), *frames)
+        build.forward(net.train(), *frames)
     return net
 
 
@@ -70,7 +70,7 @@ def test_a_padded_clip_gets_the_logit_it_has_alone(name, normalisation):
     clips = clips.double()
     with torch.inference_mode():
         alone = _alone(net, clips, frames)
-        together = nets.forward(net, clips, frames)
+        together = build.forward(net, clips, frames)
         unmasked = net(clips)
     torch.testing.assert_close(together, alone, atol=1e-9, rtol=0)
     # The 7s do matter where they are seen, so their absence is no accident.
@@ -95,7 +95,7 @@ def test_so_it_does_within_the_rounding_of_float32(name, normalisation, training
     net = _build(name, normalisation, (clips, frames)).train(training)
     with torch.inference_mode():
         alone = _alone(net, clips, frames)
-        together = nets.forward(net, clips, frames)
+        together = build.forward(net, clips, frames)
     # The rounding of 101 layers makes as much when clips of equal length share a batch.
     tolerance = 3e-4 if name == "resnet101_3d" else 1e-5
     torch.testing.assert_close(together, alone, atol=tolerance, rtol=0)
@@ -109,19 +109,19 @@ def test_densenet_at_lengths_that_halve_to_nothing(frames):
     net = _build("densenet121_3d", "running", (clips, lengths)).eval()
     with torch.inference_mode():
         alone = _alone(net, clips, lengths)
-        together = nets.forward(net, clips, lengths)
+        together = build.forward(net, clips, lengths)
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 def test_batchnorm_in_training_takes_its_statistics_from_valid_frames(layout):
     torch.manual_seed(2)
-    norm = masked.prepare(nn.BatchNorm3d(3))
+    norm = padding.prepare(nn.BatchNorm3d(3))
     theirs = nn.BatchNorm3d(3)
     maps = torch.randn(2, 3, 5, 4, 4).to(memory_format=layout)
     maps[1, :, 2:] = 100.0
     maps.requires_grad_()
-    with masked.padded(torch.tensor([5, 2]), 5):
+    with padding.padded(torch.tensor([5, 2]), 5):
         normal = norm(maps)
     valid = torch.cat([maps[0], maps[1, :, :2]], dim=1)[None].detach().requires_grad_()
     expected = theirs(valid)[0]
@@ -144,7 +144,7 @@ def test_gradients_are_those_of_the_clips_alone(name):
     net = _build(name, "running", (clips, frames)).eval().double()
     clips = clips.double()
     other = copy.deepcopy(net)
-    nets.forward(net, clips, frames).sum().backward()
+    build.forward(net, clips, frames).sum().backward()
     _alone(other, clips, frames).sum().backward()
     for mine, theirs in zip(net.parameters(), other.parameters(), strict=True):
         scale = float(theirs.grad.abs().max()) + 1e-6
@@ -155,11 +155,11 @@ def test_gradients_are_those_of_the_clips_alone(name):
 @pytest.mark.slow
 def test_padded_clips_train_in_bfloat16(normalisation):
     torch.manual_seed(0)
-    net = nets.build(_settings("r3d_18", normalisation)).train()
+    net = build.build(_settings("r3d_18", normalisation)).train()
     net = net.to(memory_format=torch.channels_last_3d)
     clips = _clips("r3d_18", (8, 3)).to(memory_format=torch.channels_last_3d)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = nets.forward(net, clips, torch.tensor([8, 3]))
+        logits = build.forward(net, clips, torch.tensor([8, 3]))
     logits.float().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in net.parameters())
 
@@ -167,12 +167,12 @@ def test_padded_clips_train_in_bfloat16(normalisation):
 def test_without_padding_the_layers_are_those_of_torch():
     torch.manual_seed(3)
     plain = nn.Sequential(nn.Conv3d(2, 4, 3), nn.BatchNorm3d(4), nn.MaxPool3d(2))
-    prepared = masked.prepare(copy.deepcopy(plain))
+    prepared = padding.prepare(copy.deepcopy(plain))
     clips = torch.rand(2, 2, 8, 8, 8)
     expected = plain(clips)
     for frames in (None, torch.tensor([8, 8])):
-        with masked.padded(frames, 8):
-            assert masked.counts(8) is None
+        with padding.padded(frames, 8):
+            assert padding.counts(8) is None
             assert torch.equal(prepared(clips), expected)
 
 
@@ -186,12 +186,12 @@ def test_a_layers_valid_frames_are_as_many_as_it_makes_alone(layer, kernel, stri
     else:
         shape = {"padding": kernel // 2 if dilation == 1 else 0}
     plain = layer(**shape, kernel_size=kernel, stride=stride, dilation=dilation)
-    net = masked.prepare(plain).double()
+    net = padding.prepare(plain).double()
     clips = torch.rand(12, 1, 26, 14, 14, dtype=torch.float64)
     frames = torch.arange(15, 27)
-    with masked.padded(frames, 26):
+    with padding.padded(frames, 26):
         together = net(clips)
-        valid = masked.counts(together.shape[2])
+        valid = padding.counts(together.shape[2])
     for count, clip, maps, left in zip(frames.tolist(), clips, together, valid, strict=True):
         alone = net(clip[None, :, :count])[0]
         assert alone.shape[1] == left
@@ -200,10 +200,10 @@ def test_a_layers_valid_frames_are_as_many_as_it_makes_alone(layer, kernel, stri
 
 def test_what_is_behind_the_end_is_filled_and_pooled_over_no_more():
     maps = torch.arange(8.0).reshape(2, 1, 4)
-    with masked.padded(torch.tensor([4, 1]), 4):
-        assert masked.mean_over_time(maps).tolist() == [[1.5], [4.0]]
-        assert masked.max_over_time(-maps).tolist() == [[0.0], [-4.0]]
-        filled = masked.fill(maps[..., None, None], -1.0)
+    with padding.padded(torch.tensor([4, 1]), 4):
+        assert padding.mean_over_time(maps).tolist() == [[1.5], [4.0]]
+        assert padding.max_over_time(-maps).tolist() == [[0.0], [-4.0]]
+        filled = padding.fill(maps[..., None, None], -1.0)
     assert filled.flatten().tolist() == [0, 1, 2, 3, 4, -1, -1, -1]
 
 
@@ -211,15 +211,15 @@ def test_what_is_behind_the_end_is_filled_and_pooled_over_no_more():
 def test_impossible_numbers_of_frames_are_refused(frames):
     with (
         pytest.raises(ValueError, match="valid frames must be from 1 to 4"),
-        masked.padded(torch.tensor(frames), 4),
+        padding.padded(torch.tensor(frames), 4),
     ):
         pass
 
 
 def test_a_clip_shorter_than_a_kernel_is_refused():
-    net = masked.prepare(nn.Conv3d(1, 1, 3))
+    net = padding.prepare(nn.Conv3d(1, 1, 3))
     with (
-        masked.padded(torch.tensor([8, 2]), 8),
+        padding.padded(torch.tensor([8, 2]), 8),
         pytest.raises(InputError, match="a clip of 2 frames is too short"),
     ):
         net(torch.rand(2, 1, 8, 4, 4))
@@ -228,22 +228,22 @@ def test_a_clip_shorter_than_a_kernel_is_refused():
 def test_layers_that_are_not_known_are_refused():
     for layer in (nn.ConvTranspose3d(1, 1, 3), nn.AvgPool3d(2), nn.GroupNorm(1, 4)):
         with pytest.raises(TypeError, match="is not known to leave out padded frames"):
-            masked.prepare(nn.Sequential(layer))
+            padding.prepare(nn.Sequential(layer))
 
 
 def test_maps_of_equal_length_and_other_valid_frames_are_noticed():
     # 8 frames become 4 by either, 5 become 3 by the one and 2 by the other.
     up, down = nn.Conv3d(1, 1, 1, stride=2), nn.Conv3d(1, 1, 2, stride=2)
     for net in (up, down):
-        masked.prepare(net)
+        padding.prepare(net)
     clips = torch.rand(2, 1, 8, 8, 8)
-    with masked.padded(torch.tensor([8, 5]), 8):
+    with padding.padded(torch.tensor([8, 5]), 8):
         up(clips)
         with pytest.raises(RuntimeError, match="feature maps of 4 frames"):
             down(clips)
 
 
 def test_padding_is_forgotten_after_an_error():
-    with pytest.raises(KeyError), masked.padded(torch.tensor([2, 4]), 4):
+    with pytest.raises(KeyError), padding.padded(torch.tensor([2, 4]), 4):
         raise KeyError
-    assert masked.counts(4) is None
+    assert padding.counts(4) is None

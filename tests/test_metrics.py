@@ -8,9 +8,10 @@ import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stallscan import metrics, shares, words
+from stallscan import words
 from stallscan.errors import InputError
-from stallscan.metrics import Confusion, Scored
+from stallscan.scores import intervals, metrics
+from stallscan.scores.metrics import Confusion, Scored
 from tests.scored import random_scored, scored_from_counts
 
 
@@ -200,4 +201,4 @@ def test_hand_worked_reliability():
     assert [one.low for one in bins] == pytest.approx([0.0, 0.1, 0.9])
     assert [one.mean_score for one in bins] == pytest.approx([0.025, 0.11, 0.975])
     assert [one.share for one in bins] == [0.5, 0.0, 1.0]
-    assert bins[1].interval == shares.wilson(0, 2)[1:]
+    assert bins[1].interval == intervals.wilson(0, 2)[1:]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stallscan import names, video
+from stallscan.catalog import names
+from stallscan.recordings import video
 
 FOLDERS = ["m1", "m2", "M1", "Mäuse", "a b", "x"]
 FILES = ["001", "002", "é", "É", "scan.left"]

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import video as torchvision_video
 
-from stallscan import nets
 from stallscan.errors import InputError
-from stallscan.nets_settings import NetSettings
+from stallscan.nets import build
+from stallscan.nets.settings import NetSettings
 
 MAKERS = {
     "r3d_18": torchvision_video.r3d_18,
@@ -22,7 +22,7 @@ MAKERS = {
 CHANNELS = {"stallnet": 2, "features": 2, "resnet101_3d": 1}
 DEEP = ("densenet121_3d", "resnet101_3d")
 # The features have tests of their own.
-CONV_NETS = [name for name in nets.NETS if name != "features"]
+CONV_NETS = [name for name in build.NETS if name != "features"]
 SLOW_UNLESS_SMALL = [
     pytest.param(name, marks=() if name in ("stallnet", "quarters_resnet18") else pytest.mark.slow)
     for name in CONV_NETS
@@ -45,7 +45,7 @@ def _clips(name, count=8, frames=16, size=56):
 @pytest.mark.parametrize("name", SLOW_UNLESS_SMALL)
 def test_a_clip_gets_the_same_logit_alone_and_in_a_batch(name):
     torch.manual_seed(0)
-    net = nets.build(_settings(name)).eval()
+    net = build.build(_settings(name)).eval()
     clips = _clips(name, count=8 if name == "stallnet" else 3, size=64 if name in DEEP else 56)
     if name == "resnet101_3d":  # the rounding of its layers makes 4e-5 in float32
         net, clips = net.double(), clips.double()
@@ -60,7 +60,7 @@ def test_a_clip_gets_the_same_logit_alone_and_in_a_batch(name):
 @pytest.mark.parametrize("name", SLOW_MAKERS)
 def test_per_video_equals_torchvision_in_training_mode_with_a_batch_of_one(name):
     torch.manual_seed(0)
-    net = nets.build(_settings(name)).eval()
+    net = build.build(_settings(name)).eval()
     theirs = MAKERS[name](weights=None)
     theirs.fc = torch.nn.Linear(512, 1)
     theirs.load_state_dict(net.state_dict())
@@ -73,7 +73,7 @@ def test_per_video_equals_torchvision_in_training_mode_with_a_batch_of_one(name)
 
 def test_running_statistics_stay_those_of_batchnorm():
     torch.manual_seed(0)
-    net = nets.build(_settings("r3d_18", normalisation="running")).eval()
+    net = build.build(_settings("r3d_18", normalisation="running")).eval()
     clips = _clips("r3d_18", count=2)
     with torch.inference_mode():
         before = net(clips)
@@ -86,14 +86,14 @@ def test_running_statistics_stay_those_of_batchnorm():
     ("name", "count"), [("r3d_18", 33_371_472), ("mc3_18", 11_695_440), ("r2plus1d_18", 31_505_325)]
 )
 def test_published_parameter_counts_with_the_400_way_head(name, count):
-    net = nets.build(_settings(name))
+    net = build.build(_settings(name))
     head = 512 * 400 + 400
     ours = sum(p.numel() for key, p in net.named_parameters() if not key.startswith("fc."))
     assert ours + head == count
 
 
 def test_the_small_net_is_small():
-    net = nets.build(_settings("stallnet"))
+    net = build.build(_settings("stallnet"))
     assert sum(p.numel() for p in net.parameters()) < 100_000
 
 
@@ -102,14 +102,14 @@ def test_the_small_net_is_small():
 )
 def test_wrong_channels_are_refused(name, channels):
     with pytest.raises(InputError, match="channels"):
-        nets.build(NetSettings(name=name, mean=(0.1,) * channels, std=(0.1,) * channels))
+        build.build(NetSettings(name=name, mean=(0.1,) * channels, std=(0.1,) * channels))
 
 
 @pytest.mark.parametrize("name", SLOW_UNLESS_SMALL)
 def test_eight_clips_can_be_learned_by_heart(name):
     torch.manual_seed(0)
     normalisation = "per-video" if name in ("stallnet", *MAKERS) else "running"
-    net = nets.build(_settings(name, normalisation=normalisation)).train()
+    net = build.build(_settings(name, normalisation=normalisation)).train()
     net = net.to(memory_format=torch.channels_last_3d)
     clips, labels = _clips(name, frames=8, size=32), torch.tensor([0.0, 1.0] * 4)
     rate = {"stallnet": 1e-2, "r3d_18": 3e-4, "resnet101_3d": 3e-4}.get(name, 1e-3)
@@ -118,7 +118,7 @@ def test_eight_clips_can_be_learned_by_heart(name):
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     for _ in range(120):
-        loss = F.binary_cross_entropy_with_logits(nets.forward(net, clips), labels)
+        loss = F.binary_cross_entropy_with_logits(build.forward(net, clips), labels)
         if loss < 0.01:
             break
         optimiser.zero_grad()
@@ -130,20 +130,20 @@ def test_eight_clips_can_be_learned_by_heart(name):
 @pytest.mark.parametrize("name", SLOW_UNLESS_SMALL)
 def test_the_layout_of_channels_last_changes_nothing(name):
     torch.manual_seed(0)
-    net = nets.build(_settings(name)).eval().double()
+    net = build.build(_settings(name)).eval().double()
     clips = _clips(name, count=2, frames=9, size=64 if name in DEEP else 32).double()
     frames = torch.tensor([9, 7])
     with torch.inference_mode():
-        expected = nets.forward(net, clips), nets.forward(net, clips, frames)
+        expected = build.forward(net, clips), build.forward(net, clips, frames)
         net = net.to(memory_format=torch.channels_last_3d)
         clips = clips.to(memory_format=torch.channels_last_3d)
-        found = nets.forward(net, clips), nets.forward(net, clips, frames)
+        found = build.forward(net, clips), build.forward(net, clips, frames)
     torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("name", ["stallnet", "r3d_18", "densenet121_3d", "quarters_resnet18"])
 def test_a_net_can_be_copied_and_pickled(name):
-    net = nets.build(_settings(name)).eval()
+    net = build.build(_settings(name)).eval()
     clips = _clips(name, count=1, size=64)
     with torch.inference_mode():
         expected = net(clips)
@@ -155,7 +155,7 @@ def test_a_net_can_be_copied_and_pickled(name):
 @pytest.mark.parametrize("name", DEEP)
 def test_deep_nets_take_any_number_of_channels(name, channels):
     torch.manual_seed(0)
-    net = nets.build(_settings(name, channels)).eval()
+    net = build.build(_settings(name, channels)).eval()
     frames = 8 if name == "densenet121_3d" else 16
     with torch.inference_mode():
         assert net(torch.rand(1, channels, frames, 64, 64)).shape == (1,)
@@ -165,7 +165,7 @@ def test_the_densenet_is_that_of_monai_with_the_published_head():
     from monai.networks.nets.densenet import DenseNet121
 
     torch.manual_seed(0)
-    net = nets.build(_settings("densenet121_3d", normalisation="running")).eval()
+    net = build.build(_settings("densenet121_3d", normalisation="running")).eval()
     head = net.get_submodule("class_layers.out")
     assert [type(layer) for layer in head] == [nn.Linear, nn.Sigmoid, nn.Dropout, nn.Linear]
     assert (head[0].out_features, head[2].p, head[3].out_features) == (512, 0.5, 1)
@@ -178,7 +178,7 @@ def test_the_densenet_is_that_of_monai_with_the_published_head():
 
 
 def test_the_smallest_clips_of_the_densenet():
-    net = nets.build(_settings("densenet121_3d", normalisation="running")).eval()
+    net = build.build(_settings("densenet121_3d", normalisation="running")).eval()
     with torch.inference_mode():
         net(torch.rand(1, 3, 1, 29, 29))
         with pytest.raises(InputError, match="needs clips of at least 29 px, not 28"):
@@ -186,7 +186,7 @@ def test_the_smallest_clips_of_the_densenet():
 
 
 def test_clips_too_small_for_normalisation_by_video_are_refused():
-    net = nets.build(_settings("densenet121_3d")).eval()
+    net = build.build(_settings("densenet121_3d")).eval()
     with (
         torch.inference_mode(),
         pytest.raises(InputError, match=r"one value left.*clip\.size.*net\.normalisation"),
@@ -197,7 +197,7 @@ def test_clips_too_small_for_normalisation_by_video_are_refused():
 @pytest.mark.parametrize("frames", [4, 17, 18, 20, 23])
 def test_quarters_are_those_of_array_split_two_by_two(frames):
     clips = torch.rand(2, 3, frames, 8, 8)
-    picture = nets._quarters(clips)
+    picture = build._quarters(clips)
     parts = np.array_split(clips.numpy(), 4, axis=2)
     tiles = [picture[..., :8, :8], picture[..., :8, 8:], picture[..., 8:, :8], picture[..., 8:, 8:]]
     for tile, part in zip(tiles, parts, strict=True):
@@ -206,7 +206,7 @@ def test_quarters_are_those_of_array_split_two_by_two(frames):
 
 def test_quarters_of_grey_clips_are_those_of_three_equal_channels():
     torch.manual_seed(0)
-    net = nets.build(_settings("quarters_resnet18", 1)).eval()
+    net = build.build(_settings("quarters_resnet18", 1)).eval()
     clips = torch.rand(2, 1, 9, 32, 32)
     with torch.inference_mode():
         torch.testing.assert_close(net(clips), net(clips.expand(-1, 3, -1, -1, -1)))
@@ -216,8 +216,8 @@ def test_quarters_of_grey_clips_are_those_of_three_equal_channels():
 
 def test_grey_and_mask_get_the_frame_difference_between_them():
     torch.manual_seed(0)
-    net = nets.build(NetSettings(name="mc3_18", mean=(0.2, 0.0), std=(0.2, 1.0))).eval()
-    plain = nets.build(_settings("mc3_18")).eval()
+    net = build.build(NetSettings(name="mc3_18", mean=(0.2, 0.0), std=(0.2, 1.0))).eval()
+    plain = build.build(_settings("mc3_18")).eval()
     plain.load_state_dict(net.state_dict())
     clips = torch.rand(2, 2, 8, 32, 32)
     change = torch.zeros(2, 1, 8, 32, 32)
@@ -230,23 +230,23 @@ def test_grey_and_mask_get_the_frame_difference_between_them():
 def test_flips_are_averaged_over_all_eight():
     torch.manual_seed(0)
     settings = _settings("stallnet", views="flips")
-    net = nets.build(settings).eval()
+    net = build.build(settings).eval()
     clips = _clips("stallnet", count=2, frames=9, size=24)
     with torch.inference_mode():
-        one = nets.score(net, clips, settings)
+        one = build.score(net, clips, settings)
         for axes in ([2], [3], [4], [2, 4], [2, 3, 4]):
-            torch.testing.assert_close(nets.score(net, clips.flip(axes), settings), one)
-        assert not torch.allclose(nets.score(net, clips, _settings("stallnet")), one)
+            torch.testing.assert_close(build.score(net, clips.flip(axes), settings), one)
+        assert not torch.allclose(build.score(net, clips, _settings("stallnet")), one)
 
 
 @pytest.mark.parametrize("name", ["stallnet", "quarters_resnet18", "r3d_18"])
 def test_sums_in_steps_normalise_alike(name):
     """The copy for other runtimes has the logits of the net, which stays as it is."""
     torch.manual_seed(0)
-    net = nets.build(_settings(name)).eval().double()
+    net = build.build(_settings(name)).eval().double()
     clip = _clips(name, count=1).double()
-    stepped = nets.with_stepped_norm(net)
-    norms = (nets.VideoNorm2d, nets.VideoNorm3d)
+    stepped = build.with_stepped_norm(net)
+    norms = (build.VideoNorm2d, build.VideoNorm3d)
     assert all(type(module) not in norms for module in stepped.modules())
     assert any(type(module) in norms for module in net.modules())
     with torch.inference_mode():

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stallscan import outline, video
 from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesError
-from stallscan.outline import OutlineSettings
-from stallscan.recording import from_array
+from stallscan.recordings import video
+from stallscan.recordings.recording import from_array
+from stallscan.vessels import outline
+from stallscan.vessels.outline import OutlineSettings
 from tests import drawing, published
 
 

@@ -3,16 +3,22 @@
 import pandas as pd
 import pytest
 
-from stallscan import calls, catalog, ensemble, evaluate, files, plots, present, rates, report
-from stallscan.calls import CallSettings
-from stallscan.correction import Errors
-from stallscan.ensemble import EnsembleSettings
+from stallscan import files
+from stallscan.bundle import ensemble
+from stallscan.bundle.ensemble import EnsembleSettings
+from stallscan.calls import decide
+from stallscan.calls.decide import CallSettings
+from stallscan.catalog import select
 from stallscan.errors import InputError
+from stallscan.evaluation import evaluate, present
+from stallscan.rates import rates
+from stallscan.rates.correction import Errors
+from stallscan.report import figures, report
 from stallscan.simulate import SimulateSettings, sheet
 
 
 def _decide(tables, out):
-    calls.write(calls.decide_anew([tables[0]], CallSettings(thresholds=(0.5,))), out)
+    decide.write(decide.decide_anew([tables[0]], CallSettings(thresholds=(0.5,))), out)
 
 
 def _evaluate(tables, out):
@@ -24,7 +30,7 @@ def _page(tables, out):
 
 
 def _plot(_tables, out):
-    plots.save({"roc": plots.Figure(figsize=(1, 1))}, out)
+    figures.save({"roc": figures.Figure(figsize=(1, 1))}, out)
 
 
 def _rate(tables, out):
@@ -47,7 +53,7 @@ def _select(tables, out):
     known.to_csv(out.parent / "known.csv", index=False)
     for name in ("selected.csv", "selected.csv.gz"):
         where = (out.parent / "metadata.csv", out.parent / "known.csv", "all", 0)
-        catalog.select_to_file(*where, out / name)
+        select.select_to_file(*where, out / name)
 
 
 def _sheet(_tables, out):

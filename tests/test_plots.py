@@ -7,10 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan import plots
+from stallscan.catalog.tables import HISTORY_COLUMNS
 from stallscan.errors import InputError, TableError
-from stallscan.metrics import Scored
-from stallscan.tables import HISTORY_COLUMNS
+from stallscan.report.figures import (
+    CURVE_POINTS,
+    WORDS,
+    as_data_uri,
+    as_images,
+    evaluation,
+    evaluation_figures,
+    history,
+    precision_recall,
+    roc,
+)
+from stallscan.scores.metrics import Scored
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +36,15 @@ def test_plots_are_written_and_repeatable(scored, tmp_path):
         *("confusion", "scores", "roc", "precision_recall", "thresholds"),
         *("reliability", "mcc_by_prevalence"),
     ]
-    written = plots.evaluation(scored, tmp_path / "one")
+    written = evaluation(scored, tmp_path / "one")
     expected = [f"{name}.{suffix}" for name in names for suffix in ("png", "svg")]
     assert [path.name for path in written] == expected
-    assert list(plots.WORDS) == names
-    figures = plots.evaluation_figures(scored)
+    assert list(WORDS) == names
+    figures = evaluation_figures(scored)
     assert list(figures) == names
-    assert list(plots.as_images(figures)) == list(plots.WORDS.values())
-    again = plots.as_data_uri(plots.roc(scored))
-    assert again == plots.as_data_uri(plots.roc(scored))
+    assert list(as_images(figures)) == list(WORDS.values())
+    again = as_data_uri(roc(scored))
+    assert again == as_data_uri(roc(scored))
 
 
 def test_no_pyplot_and_no_torch():
@@ -46,8 +56,8 @@ def test_no_pyplot_and_no_torch():
 
 
 def test_long_curves_are_thinned(scored):
-    figure = plots.precision_recall(scored)
-    assert max(len(line.get_xdata()) for line in figure.axes[0].lines) <= plots.CURVE_POINTS
+    figure = precision_recall(scored)
+    assert max(len(line.get_xdata()) for line in figure.axes[0].lines) <= CURVE_POINTS
 
 
 def history_table(epochs):
@@ -59,7 +69,7 @@ def history_table(epochs):
 def test_history(tmp_path, epochs):
     path = tmp_path / "history.csv"
     history_table(epochs).assign(val_mcc=np.nan).to_csv(path, index=False)
-    written = plots.history(path, tmp_path)
+    written = history(path, tmp_path)
     assert [file.name for file in written] == ["history.png", "history.svg"]
 
 
@@ -75,6 +85,6 @@ def test_wrong_history(tmp_path, table, message):
     path = tmp_path / "history.csv"
     table.to_csv(path, index=False)
     with pytest.raises(TableError, match=message):
-        plots.history(path, tmp_path)
+        history(path, tmp_path)
     with pytest.raises(InputError, match="cannot be opened"):
-        plots.history(tmp_path / "none.csv", tmp_path)
+        history(tmp_path / "none.csv", tmp_path)

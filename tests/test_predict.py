@@ -11,13 +11,17 @@ import pandas as pd
 import pytest
 import tifffile
 
-from stallscan import bundle, decide, prepare, tables, video
-from stallscan import predict as module
-from stallscan.drift import Reference
+from stallscan.bundle import bundle
+from stallscan.bundle.reference import Reference
+from stallscan.calls import predict as module
+from stallscan.catalog import tables
+from stallscan.clips import prepare
+from stallscan.clips.traits import Traits
+from stallscan.engines.torch_engine import TorchEngine
 from stallscan.errors import BundleError, InputError
-from stallscan.torch_engine import TorchEngine
-from stallscan.traits import Traits
-from stallscan.video import Source
+from stallscan.recordings import video
+from stallscan.recordings.video import Source
+from stallscan.scores import thresholds
 from tests import crashing, drawing, memory
 
 
@@ -151,9 +155,11 @@ def test_a_prevalence_moves_scores_and_threshold(folder, tmp_path, bundle_dir):
     _predict([folder], tmp_path / "b", known, prevalence=0.02)
     before, now = _table(tmp_path / "a"), _table(tmp_path / "b")
     assert now["score"].to_numpy() == pytest.approx(
-        decide.shift(before["score"], 0.3, 0.02), abs=1e-5
+        thresholds.shift(before["score"], 0.3, 0.02), abs=1e-5
     )
-    expected = decide.threshold_at(np.array(bundle.load(known).spec.reference.scores), 0.3, 0.02)
+    expected = thresholds.threshold_at(
+        np.array(bundle.load(known).spec.reference.scores), 0.3, 0.02
+    )
     assert now["threshold"].iloc[0] == pytest.approx(expected, abs=1e-6)
     assert json.loads((tmp_path / "b" / "run.json").read_text())["prevalence"] == 0.02
     with pytest.raises(InputError, match="threshold was"):
@@ -240,7 +246,7 @@ def test_an_interrupted_run_says_at_once_how_to_resume(folder, tmp_path, options
     (tmp_path / "in").mkdir()
     for index in range(100):
         os.link(folder / "5.mp4", tmp_path / "in" / f"{index}.mp4")
-    command = [sys.executable, "-m", "stallscan.cli", "predict", tmp_path / "in"]
+    command = [sys.executable, "-m", "stallscan", "predict", tmp_path / "in"]
     process = subprocess.Popen(
         [*command, "-o", tmp_path / "out", *options],
         stdout=subprocess.PIPE,
@@ -331,7 +337,7 @@ def test_killed_at_random_and_started_again(tmp_path, bundle_dir):
         drawing.write(folder / f"{index:03d}.mp4", seed=index % 10, count=20)
     _predict([folder], tmp_path / "whole", bundle_dir)
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "stallscan.cli", "predict", str(folder), "-o", str(out)]
+    command = [sys.executable, "-m", "stallscan", "predict", str(folder), "-o", str(out)]
     command += ["--bundle", str(bundle_dir), "--processes", "0"]
     kept = [0]
     for _ in range(2):

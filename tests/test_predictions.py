@@ -6,10 +6,16 @@ import pandas as pd
 import pytest
 
 from stallscan import words
+from stallscan.calls.predictions import (
+    find_table,
+    read_chosen,
+    read_predictions,
+    read_run,
+    read_text,
+)
+from stallscan.catalog.names import match
+from stallscan.catalog.tables import PREDICTION_COLUMNS
 from stallscan.errors import InputError, TableError
-from stallscan.names import match
-from stallscan.predictions import find_table, read_chosen, read_predictions, read_run, read_text
-from stallscan.tables import PREDICTION_COLUMNS
 from tests.predicted import prediction, write_tables
 
 

@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from stallscan import bootstrap, comparison, evaluate, plots, present
 from stallscan.errors import InputError
+from stallscan.evaluation import comparison, evaluate, present
+from stallscan.report import figures
+from stallscan.scores import bootstrap
 from tests.predicted import prediction, write_tables
 
 
@@ -21,7 +23,7 @@ def test_one_class_gives_no_reweighted_mcc(tmp_path):
     assert ("ROC AUC", "not defined", "") in present.figures(evaluation)
     assert any(note.startswith("All 2 labels are flowing") for note in present.notes(evaluation))
     present.write(evaluation, tmp_path / "out")
-    plots.evaluation(evaluation.scored, tmp_path / "out")
+    figures.evaluation(evaluation.scored, tmp_path / "out")
 
 
 def test_json_holds_the_figures_and_where_they_come_from(tables, tmp_path):
@@ -97,21 +99,21 @@ def test_all_in_json(study):
 
 
 def test_the_command(study, capsys):
-    from stallscan import cli
+    from stallscan.cli import main
 
     words = ["evaluate", study / "old", "--labels", study / "labels.csv", "-o", study / "out"]
     other = pd.read_csv(study / "new" / "predictions.csv")
     extra = pd.DataFrame([prediction("unlabelled.mp4", bundle="new")])
     pd.concat([other, extra]).to_csv(study / "new" / "predictions.csv", index=False)
     more = ["--against", study / "new", "--about", study / "about.csv", "--by", "kind", "--partial"]
-    cli.app([*map(str, words), *map(str, more)], result_action="return_value")
+    main.app([*map(str, words), *map(str, more)], result_action="return_value")
     printed = capsys.readouterr().out
     assert "By kind" in printed
     assert "Paired comparison" in printed
     names = {path.name for path in (study / "out").glob("[!.]*")}
     assert names == {"metrics.json", "evaluation.html"} | {
-        f"{name}.{suffix}" for name in plots.WORDS for suffix in ("png", "svg")
+        f"{name}.{suffix}" for name in figures.WORDS for suffix in ("png", "svg")
     }
     pd.read_csv(study / "labels.csv").iloc[1:].to_csv(study / "labels.csv", index=False)
     with pytest.raises(InputError, match=r"1 of 600 recordings .*: 0\.mp4;"):
-        cli.app([*map(str, words)], result_action="return_value")
+        main.app([*map(str, words)], result_action="return_value")

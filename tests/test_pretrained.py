@@ -7,11 +7,13 @@ import torchvision
 from torch import nn
 from torchvision.models import video as torchvision_video
 
-from stallscan import bundle, nets, start
-from stallscan.clip import ClipSettings
+from stallscan.bundle import bundle
+from stallscan.clips.clip import ClipSettings
 from stallscan.errors import InputError
-from stallscan.nets_settings import NetSettings
-from stallscan.recipe import PretrainedSettings, Recipe
+from stallscan.nets import build
+from stallscan.nets.settings import NetSettings
+from stallscan.recipes.recipe import PretrainedSettings, Recipe
+from stallscan.training import start
 
 MAKERS = {
     "r3d_18": torchvision_video.r3d_18,
@@ -37,7 +39,7 @@ def test_a_state_dict_in_torchvisions_names_loads(tmp_path, suffix):
         torch.save(state, path)
     else:
         safetensors.torch.save_file(state, path)
-    net = nets.build(_settings("mc3_18"))
+    net = build.build(_settings("mc3_18"))
     _load(net, "mc3_18", source="file", file=path)
     loaded = net.state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in state if not key.startswith("fc."))
@@ -46,7 +48,7 @@ def test_a_state_dict_in_torchvisions_names_loads(tmp_path, suffix):
 
 def test_weights_of_another_net_are_refused(tmp_path):
     torch.save(MAKERS["r3d_18"](weights=None).state_dict(), tmp_path / "a.pt")
-    net = nets.build(_settings("r2plus1d_18"))
+    net = build.build(_settings("r2plus1d_18"))
     with pytest.raises(InputError, match="do not fit the net r2plus1d_18"):
         _load(net, "r2plus1d_18", source="file", file=tmp_path / "a.pt")
 
@@ -56,13 +58,13 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
-    net = nets.build(_settings("r3d_18"))
+    net = build.build(_settings("r3d_18"))
     with pytest.raises(InputError, match=r"could not be downloaded.*source: file.*source: none"):
         _load(net, "r3d_18", source="kinetics")
 
 
 def test_there_are_no_kinetics_weights_for_our_net():
-    net = nets.build(_settings("stallnet", 2))
+    net = build.build(_settings("stallnet", 2))
     with pytest.raises(InputError, match="no Kinetics-400 weights for stallnet"):
         _load(net, "stallnet", source="kinetics")
 
@@ -87,7 +89,7 @@ def test_2d_weights_are_inflated(tmp_path, names):
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.5, 2.0)
     torch.save(names(theirs.state_dict()), tmp_path / "densenet121.pth")
-    net = nets.build(_settings("densenet121_3d", normalisation="running")).eval()
+    net = build.build(_settings("densenet121_3d", normalisation="running")).eval()
     head = net.class_layers.out[0].weight.clone()
     _load(net, "densenet121_3d", source="file", file=tmp_path / "densenet121.pth")
     assert torch.equal(net.class_layers.out[0].weight, head)
@@ -106,7 +108,7 @@ def test_2d_weights_are_inflated(tmp_path, names):
 def test_a_resnets_2d_weights_load_into_the_quarters(tmp_path):
     state = torchvision.models.resnet18(weights=None).state_dict()
     torch.save(state, tmp_path / "resnet18.pth")
-    net = nets.build(_settings("quarters_resnet18", 1))
+    net = build.build(_settings("quarters_resnet18", 1))
     _load(net, "quarters_resnet18", source="file", file=tmp_path / "resnet18.pth")
     loaded = net.state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in state if not key.startswith("fc."))
@@ -122,7 +124,7 @@ def test_imagenet_weights_are_those_of_the_2d_net(monkeypatch):
         return state
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offer)
-    net = nets.build(_settings("quarters_resnet18"))
+    net = build.build(_settings("quarters_resnet18"))
     _load(net, "quarters_resnet18", source="imagenet")
     assert torch.equal(net.state_dict()["conv1.weight"], state["conv1.weight"])
     assert "resnet18" in asked[0]
@@ -130,7 +132,7 @@ def test_imagenet_weights_are_those_of_the_2d_net(monkeypatch):
 
 def test_weights_for_other_channels_are_refused_with_the_reason(tmp_path):
     torch.save(torchvision.models.densenet121(weights=None).state_dict(), tmp_path / "a.pth")
-    net = nets.build(_settings("densenet121_3d", 2))
+    net = build.build(_settings("densenet121_3d", 2))
     with pytest.raises(InputError, match=r"weights take 3 channels, and clip\.channels .* make 2"):
         _load(net, "densenet121_3d", source="file", file=tmp_path / "a.pth")
 
@@ -160,7 +162,7 @@ def from_bundle(bundle_dir):
 
 def test_a_bundle_gives_all_of_its_weights(from_bundle, bundle_dir):
     torch.manual_seed(99)
-    net = nets.build(from_bundle.net)
+    net = build.build(from_bundle.net)
     start.load(net, from_bundle)
     weights = bundle.load(bundle_dir).weights
     assert all(torch.equal(net.state_dict()[name], each) for name, each in weights.items())

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from stallscan import correction, evaluate, power, present, rates, shares
-from stallscan.correction import PERFECT, PUBLISHED, Errors
+from stallscan.calls.predictions import read_predictions
+from stallscan.catalog.tables import PREDICTION_COLUMNS
 from stallscan.errors import InputError, TableError
-from stallscan.metrics import Confusion
-from stallscan.predictions import read_predictions
-from stallscan.shares import Share
-from stallscan.tables import PREDICTION_COLUMNS
+from stallscan.evaluation import evaluate, present
+from stallscan.rates import correction, power, rates
+from stallscan.rates.correction import PERFECT, PUBLISHED, Errors
+from stallscan.scores import intervals
+from stallscan.scores.intervals import Share
+from stallscan.scores.metrics import Confusion
 from stallscan.words import Excluded
 
 COUNTED = Errors.counted(425, 500, 1986, 2000)  # 85 % and 99.3 %
@@ -95,16 +97,16 @@ def test_the_five_fold_effect_that_looks_two_fold():
 def test_with_perfect_calls_nothing_is_corrected():
     made = correction.corrected(24, 1000, PERFECT)
     assert made.estimate == pytest.approx(0.024)
-    assert made.interval == pytest.approx(shares.jeffreys(24, 1000)[1:])
+    assert made.interval == pytest.approx(intervals.jeffreys(24, 1000)[1:])
 
 
 @pytest.mark.parametrize(("part", "whole"), [(0, 50), (1, 50), (24, 1000), (50, 50)])
 def test_intervals_are_those_of_statsmodels(part, whole):
     proportion = pytest.importorskip("statsmodels.stats.proportion")
     expected = proportion.proportion_confint(part, whole, method="wilson")
-    assert shares.wilson(part, whole)[1:] == pytest.approx(expected, abs=1e-12)
+    assert intervals.wilson(part, whole)[1:] == pytest.approx(expected, abs=1e-12)
     expected = proportion.proportion_confint(part, whole, method="jeffreys")
-    low, high = shares.jeffreys(part, whole)[1:]
+    low, high = intervals.jeffreys(part, whole)[1:]
     assert low == (0 if part == 0 else pytest.approx(expected[0]))
     assert high == (1 if part == whole else pytest.approx(expected[1]))
 
@@ -120,14 +122,14 @@ def test_intervals_are_those_of_statsmodels(part, whole):
     ],
 )
 def test_wilson_as_published(part, whole, low, high):
-    assert shares.wilson(part, whole)[1:] == pytest.approx((low, high), abs=5e-5)
-    assert shares.wilson(whole - part, whole)[1:] == pytest.approx((1 - high, 1 - low), abs=5e-5)
+    assert intervals.wilson(part, whole)[1:] == pytest.approx((low, high), abs=5e-5)
+    assert intervals.wilson(whole - part, whole)[1:] == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
 def test_a_share_lies_within_its_limits():
     # All but 0 of 0; at 29 of 29 rounding leaves the upper limit below 1.
     part, whole = (counts[1:] for counts in np.triu_indices(400))
-    share = shares.wilson(part, whole)
+    share = intervals.wilson(part, whole)
     assert (share.low >= 0).all()
     assert (share.low <= share.value).all()
     assert (share.value <= share.high).all()
@@ -137,8 +139,12 @@ def test_a_share_lies_within_its_limits():
 @given(st.integers(0, 300), st.integers(30, 60), st.integers(900, 1000))
 def test_a_limit_is_where_the_distances_meet(stalled, found, left):
     errors = Errors.counted(found, 60, left, 1000)
-    called, sensitivity, false = shares.jeffreys(stalled, 300), errors.found, errors.false_stalled
-    result = shares.correct(called, sensitivity, false)
+    called, sensitivity, false = (
+        intervals.jeffreys(stalled, 300),
+        errors.found,
+        errors.false_stalled,
+    )
+    result = intervals.correct(called, sensitivity, false)
     assert result.low <= result.value <= result.high
     rate = result.low
     gap = called.value - rate * sensitivity.value - (1 - rate) * false.value
@@ -161,12 +167,12 @@ def test_every_interval_holds_the_truth_as_often_as_it_says():
     rng, trials, true = np.random.default_rng(0), 4000, 0.02
     called = rng.binomial(1000, true * 0.85 + (1 - true) * 0.007, trials)
     found, left = rng.binomial(71, 0.85, trials), rng.binomial(2000, 0.993, trials)
-    corrected = shares.correct(
-        shares.jeffreys(called, 1000),
-        shares.jeffreys(found, 71),
-        shares.jeffreys(2000 - left, 2000),
+    corrected = intervals.correct(
+        intervals.jeffreys(called, 1000),
+        intervals.jeffreys(found, 71),
+        intervals.jeffreys(2000 - left, 2000),
     )
-    published = shares.lang_reiczigel(called, 1000, found / 71, 71, left / 2000, 2000)
+    published = intervals.lang_reiczigel(called, 1000, found / 71, 71, left / 2000, 2000)
     for share in (corrected, published):
         assert 0.93 < np.mean((share.low <= true) & (true <= share.high)) < 0.97
     assert corrected.value.mean() == pytest.approx(true, abs=5e-4)
@@ -219,21 +225,21 @@ def test_a_group_is_the_mean_of_its_mice():
     assert (1 + 100 * none.interval.high) ** -3 == pytest.approx(0.025)
     # With many mice with many stalls, it is the t interval.
     values = np.random.default_rng(0).normal(0.3, 0.02, 60)
-    mean = shares.mean_of_mice(values, np.full(60, 10**6))
+    mean = intervals.mean_of_mice(values, np.full(60, 10**6))
     expected = stats.t.interval(0.95, 59, values.mean(), stats.sem(values))
     assert mean[1:] == pytest.approx(expected, abs=5e-5)
 
 
 def test_welch_and_permutation_are_those_of_scipy():
     first, second = [0.01, 0.02, 0.015], [0.03, 0.05, 0.02, 0.04]
-    difference, p = shares.welch(first, second)
+    difference, p = intervals.welch(first, second)
     expected = stats.ttest_ind(second, first, equal_var=False)
     assert p == pytest.approx(expected.pvalue)
     assert difference[1:] == pytest.approx(expected.confidence_interval())
     # Of the 35 ways to part seven mice, two give a difference as large upwards (0.02 goes either
     # way), and p counts both sides.
-    assert shares.permutation_p(first, second) == pytest.approx(2 * 2 / 35)
-    assert shares.smallest_permutation_p(3, 4) == pytest.approx(2 / 35)
+    assert intervals.permutation_p(first, second) == pytest.approx(2 * 2 / 35)
+    assert intervals.smallest_permutation_p(3, 4) == pytest.approx(2 / 35)
 
 
 def test_the_errors_fall_out_of_the_test_but_not_of_the_effect():
@@ -288,11 +294,11 @@ def test_a_group_is_never_narrower_than_independent_vessels(mice, errors):
 def test_a_difference_is_never_narrower_than_that_of_independent_vessels(first, second, errors):
     stalled, scored = zip(*(zip(*mice, strict=True) for mice in (first, second)), strict=True)
     seen = tuple(np.divide(*counts) for counts in zip(stalled, scored, strict=True))
-    made, p_value = shares.corrected_difference_of_mice(
+    made, p_value = intervals.corrected_difference_of_mice(
         seen, scored, errors.found, errors.false_stalled
     )
     one, two = (
-        shares.jeffreys(sum(part), sum(all_)) for part, all_ in zip(stalled, scored, strict=True)
+        intervals.jeffreys(sum(part), sum(all_)) for part, all_ in zip(stalled, scored, strict=True)
     )
     difference = two.value - one.value
     ends = Share(
@@ -300,10 +306,10 @@ def test_a_difference_is_never_narrower_than_that_of_independent_vessels(first, 
         difference - np.hypot(two.value - two.low, one.high - one.value),
         difference + np.hypot(two.high - two.value, one.value - one.low),
     )
-    assert contains(made, shares.correct_difference(ends, errors.found, errors.false_stalled))
+    assert contains(made, intervals.correct_difference(ends, errors.found, errors.false_stalled))
     assert made.low <= made.value <= made.high
     assert (made.low > 0 or made.high < 0) == (p_value < 0.05) or errors.stalled == 10
-    of_welch = shares.welch(*seen)
+    of_welch = intervals.welch(*seen)
     if np.isfinite(of_welch[0].low):
         assert p_value >= of_welch[1]
 
@@ -316,9 +322,9 @@ def test_group_intervals_hold_the_truth(mice, spread):
     called = 0.007 + 0.843 * power.draw_mice(rng, true, spread, (trials, mice))
     scored = np.resize([1000, 300, 700], mice)
     seen = rng.binomial(scored, called) / scored
-    found = shares.jeffreys(rng.binomial(71, 0.85, trials), 71)
-    false = shares.jeffreys(rng.binomial(2000, 0.007, trials), 2000)
-    made = shares.corrected_mean_of_mice(seen, scored, found, false)
+    found = intervals.jeffreys(rng.binomial(71, 0.85, trials), 71)
+    false = intervals.jeffreys(rng.binomial(2000, 0.007, trials), 2000)
+    made = intervals.corrected_mean_of_mice(seen, scored, found, false)
     assert np.mean((made.low <= true) & (true <= made.high)) > 0.93
 
 
@@ -609,7 +615,7 @@ def test_power_can_be_read():
 
 @given(st.integers(0, 1000), st.integers(0, 5000))
 def test_a_portion_is_exact(permille, count):
-    assert shares.portion(permille / 1000, count) == Fraction(permille * count, 1000)
+    assert intervals.portion(permille / 1000, count) == Fraction(permille * count, 1000)
 
 
 def test_drawn_mice_have_the_spread():

@@ -6,7 +6,8 @@ import sys
 import pandas as pd
 import pytest
 
-from stallscan import bundle, recipe
+from stallscan.bundle import bundle
+from stallscan.recipes import recipe
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
 
@@ -45,7 +46,7 @@ def test_a_recipe_runs_from_clips_to_a_bundle_that_predicts(name, smaller, tmp_p
     settings = recipe.read_recipe(name, changes)
     data = tmp_path / "data"
     simulate_clips(data, CORPUS, settings.outline, settings.clip, processes=1)
-    command = [sys.executable, "-m", "stallscan.cli", "train", name, "--data", str(data)]
+    command = [sys.executable, "-m", "stallscan", "train", name, "--data", str(data)]
     command += ["-o", str(tmp_path / "run"), "--epochs", "1"]
     for change in (*changes, "data.validation=0.25"):
         command += ["--set", change]

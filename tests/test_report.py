@@ -12,10 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan import bundle, cards, outline, predict, report, store, video
+from stallscan.bundle import bundle
+from stallscan.calls import predict
+from stallscan.catalog.tables import PREDICTION_COLUMNS
+from stallscan.clips import store
 from stallscan.errors import InputError, SettingsError, TableError
-from stallscan.report import ReportSettings
-from stallscan.tables import PREDICTION_COLUMNS
+from stallscan.recordings import video
+from stallscan.report import cards, report
+from stallscan.report.report import ReportSettings
+from stallscan.vessels import outline
 from tests import crashing
 
 THRESHOLD = 0.6

@@ -15,10 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan import approaches, bundle, calls, decide, recipe, reproduce, tables, writeup
-from stallscan.decide import Calibration
+from stallscan.bundle import bundle
+from stallscan.calls import decide
+from stallscan.catalog import tables
 from stallscan.errors import InputError, SettingsError, TableError
-from stallscan.reproduce import Member
+from stallscan.published import approaches, reproduce, writeup
+from stallscan.published.reproduce import Member
+from stallscan.recipes import recipe
+from stallscan.scores import thresholds
+from stallscan.scores.thresholds import Calibration
 from tests import drawing
 
 # The small net in the place of the published ones, which take minutes for a recording.
@@ -158,10 +163,10 @@ def test_an_unknown_approach_is_said_with_the_nearest(data, tmp_path):
 
 
 def _member(name, scale, bias, threshold=0.7, prevalence=0.3, folder=None):
-    from stallscan.bundle import BundleSpec
-    from stallscan.clip import ClipSettings
-    from stallscan.nets_settings import NetSettings
-    from stallscan.outline import OutlineSettings
+    from stallscan.bundle.bundle import BundleSpec
+    from stallscan.clips.clip import ClipSettings
+    from stallscan.nets.settings import NetSettings
+    from stallscan.vessels.outline import OutlineSettings
 
     spec = BundleSpec(
         name=name,
@@ -213,13 +218,13 @@ def test_a_mean_calls_what_all_folds_call_whatever_their_calibration(tmp_path):
         paths.append(folder / "predictions.csv")
     approach = approaches.find("first-place")
     settings = reproduce._together(approach, members, "published")
-    called = (calls.decide_anew(paths, settings).table["call"] == "stalled").to_numpy()
+    called = (decide.decide_anew(paths, settings).table["call"] == "stalled").to_numpy()
     above = 1 / (1 + np.exp(-logits)) >= 0.7
     assert called[above.all(axis=0)].all()
     assert not called[~above.any(axis=0)].any()
     assert 0 < above.all(axis=0).sum() < 300 - (~above.any(axis=0)).sum()
     # One threshold is as exact as can be: that of the means of what the cut is in each.
-    cuts = [decide.shift(one.cut(0.7), one.spec.prevalence, 0.3) for one in members]
+    cuts = [thresholds.shift(one.cut(0.7), one.spec.prevalence, 0.3) for one in members]
     odds = np.mean([np.log(cut / (1 - cut)) for cut in cuts])
     assert settings.thresholds == (pytest.approx(1 / (1 + np.exp(-odds))),)
 
@@ -625,7 +630,7 @@ def test_times_are_said_as_people_do():
 @pytest.mark.timeout(1800)
 def test_the_third_place_from_the_command_line_killed_and_gone_on_with(tmp_path):
     data, out = tmp_path / "corpus", tmp_path / "out"
-    stallscan = [sys.executable, "-m", "stallscan.cli"]
+    stallscan = [sys.executable, "-m", "stallscan"]
     simulate = [*stallscan, "simulate", str(data), "--count", "12", "--stalled", "0.5"]
     simulate += ["--test", "6", "--test-stalled", "0.5", "--seed", "3"]
     subprocess.run(simulate, check=True, timeout=600)

@@ -7,10 +7,13 @@ import shutil
 
 import pytest
 
-from stallscan import inputs as given_inputs
-from stallscan import predict, prepare, resume, runs, store, video
-from stallscan.engine import Chosen
+from stallscan import runs
+from stallscan.calls import inputs as given_inputs
+from stallscan.calls import predict, resume
+from stallscan.clips import prepare, store
+from stallscan.engines.choose import Chosen
 from stallscan.errors import InputError
+from stallscan.recordings import video
 from tests import crashing, drawing
 
 NAMES = ("predictions.csv", "traits.csv", "sources.csv")

@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-from stallscan import clip, evaluate, outline, predict, simulate, video
-from stallscan.clip import ClipSettings
-from stallscan.outline import OutlineSettings
+from stallscan import simulate
+from stallscan.calls import predict
+from stallscan.clips import clip
+from stallscan.clips.clip import ClipSettings
+from stallscan.evaluation import evaluate
+from stallscan.recordings import video
+from stallscan.vessels import outline
+from stallscan.vessels.outline import OutlineSettings
 from tests import published
 
 # In one process: the recordings take longer to make than either test.

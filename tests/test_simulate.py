@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from stallscan import outline, video
-from stallscan.recording import from_array
+from stallscan.recordings import video
+from stallscan.recordings.recording import from_array
 from stallscan.simulate import (
     AREA_PX,
     COLOUR,
@@ -18,6 +18,7 @@ from stallscan.simulate import (
 )
 from stallscan.simulate.network import grow
 from stallscan.simulate.projects import PROJECTS
+from stallscan.vessels import outline
 
 SMALL = SimulateSettings(height=160, width=192)
 PROJECT = PROJECTS[0]

@@ -9,17 +9,20 @@ import pandas as pd
 import pytest
 import tifffile
 
-from stallscan import outline, prepare, store, tables, video
-from stallscan.clip import ClipSettings
+from stallscan.catalog import tables
+from stallscan.clips import prepare, store
+from stallscan.clips.clip import ClipSettings
+from stallscan.clips.prepare import View
+from stallscan.clips.store import Store
 from stallscan.errors import InputError, SettingsError
-from stallscan.outline import OutlineSettings
-from stallscan.prepare import View
-from stallscan.recording import from_array
+from stallscan.recordings import video
+from stallscan.recordings.recording import from_array
+from stallscan.recordings.video import Source
 from stallscan.simulate import corpus, crowd, make_plan, region, sheet
 from stallscan.simulate.corpus import draw_labels, simulate, simulate_clips
 from stallscan.simulate.settings import SheetSettings, SimulateSettings
-from stallscan.store import Store
-from stallscan.video import Source
+from stallscan.vessels import outline
+from stallscan.vessels.outline import OutlineSettings
 
 SMALL = SimulateSettings(count=4, stalled=0.5, seed=3, height=160, width=192)
 CLIP = ClipSettings(size=32, shape="pad", channels="grey+mask")

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import tifffile
 
-from stallscan import prepare, video
-from stallscan.clip import ClipSettings
+from stallscan.clips import prepare
+from stallscan.clips.clip import ClipSettings
+from stallscan.clips.prepare import View
 from stallscan.errors import UnreadableError
-from stallscan.limits import FRAME_PX, Limits
-from stallscan.outline import OutlineSettings
-from stallscan.prepare import View
-from stallscan.recording import Frames
-from stallscan.stack import read_npy, read_tiff
-from stallscan.video import Source
+from stallscan.recordings import video
+from stallscan.recordings.limits import FRAME_PX, Limits
+from stallscan.recordings.recording import Frames
+from stallscan.recordings.stack import read_npy, read_tiff
+from stallscan.recordings.video import Source
+from stallscan.vessels.outline import OutlineSettings
 from tests import drawing, memory
 
 COUNT, HEIGHT, WIDTH = 6, 32, 48
@@ -598,8 +599,8 @@ PREPARE = """
 import sys
 from pathlib import Path
 from stallscan import prepare
-from stallscan.clip import ClipSettings
-from stallscan.outline import OutlineSettings
+from stallscan.clips.clip import ClipSettings
+from stallscan.vessels.outline import OutlineSettings
 made = prepare.one(
     prepare.Source("a", Path(sys.argv[1])),
     [prepare.View(OutlineSettings(), ClipSettings(channels="grey+mask"))],

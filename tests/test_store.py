@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import safetensors
 
-from stallscan import files, prepare, store
-from stallscan.clip import ClipSettings
+from stallscan import files
+from stallscan.clips import prepare, store
+from stallscan.clips.clip import ClipSettings
+from stallscan.clips.prepare import View
+from stallscan.clips.store import Store
 from stallscan.errors import InputError, StoreError
-from stallscan.outline import OutlineSettings
-from stallscan.prepare import View
-from stallscan.store import Store
-from stallscan.video import Source
+from stallscan.recordings.video import Source
+from stallscan.vessels.outline import OutlineSettings
 from tests import drawing, memory
 
 CLIP = ClipSettings(size=24, channels="grey+mask")
@@ -539,11 +540,11 @@ import sys
 from pathlib import Path
 import numpy as np
 from stallscan import store
-from stallscan.clip import Clip, ClipSettings
-from stallscan.outline import Box, OutlineSettings
-from stallscan.prepare import Prepared
-from stallscan.traits import Traits
-from stallscan.video import Source
+from stallscan.clips.clip import Clip, ClipSettings
+from stallscan.vessels.outline import Box, OutlineSettings
+from stallscan.clips.prepare import Prepared
+from stallscan.clips.traits import Traits
+from stallscan.recordings.video import Source
 
 def make(todo):
     random = np.random.default_rng(0)

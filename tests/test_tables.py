@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pandas.testing import assert_frame_equal
 
-from stallscan import tables
+from stallscan.catalog import tables
 from stallscan.errors import TableError
 from tests.tables import LABELS, METADATA, TEST_METADATA
 

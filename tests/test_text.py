@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stallscan import text
+from stallscan.catalog import text
 from stallscan.errors import TableError
 
 PLAIN = "filename,mouse,note\nm1/a.mp4,m1,x\nm1/b.mp4,m1,\nm2/c.mp4,m2,y\n"

@@ -11,14 +11,18 @@ import pytest
 import torch
 import yaml
 
-from stallscan import bundle, prepare, recipe, store, tables, train
-from stallscan.clip import ClipSettings
-from stallscan.dataset import ClipDataset, Collate, LengthSampler, Pick
+from stallscan.bundle import bundle
+from stallscan.catalog import tables
+from stallscan.clips import prepare, store
+from stallscan.clips.clip import ClipSettings
 from stallscan.errors import InputError, SettingsError, StoreError
-from stallscan.nets_settings import NetSettings
-from stallscan.outline import OutlineSettings
-from stallscan.recipe import AugmentSettings
-from stallscan.video import Source
+from stallscan.nets.settings import NetSettings
+from stallscan.recipes import recipe
+from stallscan.recipes.recipe import AugmentSettings
+from stallscan.recordings.video import Source
+from stallscan.training import train
+from stallscan.training.dataset import ClipDataset, Collate, LengthSampler, Pick
+from stallscan.vessels.outline import OutlineSettings
 from tests import drawing
 
 RECIPE = {
@@ -108,7 +112,7 @@ def test_the_clip_of_training_is_the_clip_of_prediction_to_the_bit(run, data):
 
 
 def test_the_scores_of_validation_are_those_of_prediction(run, data, tmp_path):
-    from stallscan import predict
+    from stallscan.calls import predict
 
     predict.predict([data / "train"], tmp_path, run / "bundle", processes=0)
     predicted = pd.read_csv(tmp_path / "predictions.csv").set_index("filename")
@@ -126,7 +130,7 @@ def test_the_same_seed_gives_the_same_weights(run, data, tmp_path):
 def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "stallscan.cli", "train", str(tmp_path / "tiny.yaml")]
+    command = [sys.executable, "-m", "stallscan", "train", str(tmp_path / "tiny.yaml")]
     command += ["--data", str(data), "-o", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (out / "checkpoints" / "stage-1" / "last.ckpt").is_file():
@@ -156,7 +160,7 @@ def test_two_processes_train_the_same_net_as_one(data, tmp_path):
     losses, scores = [], []
     for count in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(count), "-m", "stallscan.cli", "train"]
+        command += ["--nproc-per-node", str(count), "-m", "stallscan", "train"]
         out = tmp_path / str(count)
         command += [str(tmp_path / "tiny.yaml"), "--data", str(data), "-o", str(out)]
         env = os.environ | {"CUDA_VISIBLE_DEVICES": ""}

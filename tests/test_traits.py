@@ -3,10 +3,11 @@ import itertools
 import numpy as np
 import pytest
 
-from stallscan import clip, outline, traits
-from stallscan.clip import ClipSettings
-from stallscan.recording import Recording, from_array
-from stallscan.traits import Gatherer
+from stallscan.clips import clip, traits
+from stallscan.clips.clip import ClipSettings
+from stallscan.clips.traits import Gatherer
+from stallscan.recordings.recording import Recording, from_array
+from stallscan.vessels import outline
 
 SIZE = (40, 50)
 

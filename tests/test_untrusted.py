@@ -5,8 +5,12 @@ import shutil
 
 import pytest
 
-from stallscan import bundle, pretrained, settings, store, video
+from stallscan import settings
+from stallscan.bundle import bundle
+from stallscan.clips import store
 from stallscan.errors import BundleError, InputError, SettingsError, StoreError, UnreadableError
+from stallscan.nets import weights
+from stallscan.recordings import video
 from tests import bomb
 
 
@@ -21,11 +25,11 @@ def _spec(folder, form, mark):
 
 
 def _state(folder, form, mark):
-    pretrained.read_state(bomb.write(folder / "state.pt", form, mark))
+    weights.read_state(bomb.write(folder / "state.pt", form, mark))
 
 
 def _safetensors(folder, form, mark):
-    pretrained.read_state(bomb.write(folder / "state.safetensors", form, mark))
+    weights.read_state(bomb.write(folder / "state.safetensors", form, mark))
 
 
 def _recording(folder, form, mark):

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from stallscan import recording, video
 from stallscan.errors import UnreadableError
-from stallscan.recording import Box, Frames, from_array
+from stallscan.recordings import recording, video
+from stallscan.recordings.recording import Box, Frames, from_array
 from tests import memory
 
 COUNT, HEIGHT, WIDTH = 24, 48, 64

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stallscan import cli
+from stallscan.cli import main
 from stallscan.errors import InputError
 from stallscan.words import printable
 
@@ -50,7 +50,7 @@ def test_a_console_that_cannot_show_a_name_ends_no_run(monkeypatch: pytest.Monke
         sys, "argv", ["stallscan", "evaluate", "マウス.csv", "--labels", "a.csv", "-o", "a"]
     )
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert ended.value.code == 2
     console.seek(0)
     assert r"\u30de\u30a6\u30b9.csv" in console.read()

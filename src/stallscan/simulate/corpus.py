@@ -14,19 +14,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stallscan import clip as clips
-from stallscan import outline as outlines
-from stallscan import recording as recordings
-from stallscan import runs, store, video, workers
-from stallscan.clip import ClipSettings
+from stallscan import runs, workers
+from stallscan.clips import clip as clips
+from stallscan.clips import store
+from stallscan.clips.clip import ClipSettings
+from stallscan.clips.prepare import Prepared
 from stallscan.errors import InputError, RecordingError, WorkerError
 from stallscan.files import make_folder, sha256, write_text
-from stallscan.outline import OutlineSettings
-from stallscan.prepare import Prepared
+from stallscan.recordings import recording as recordings
+from stallscan.recordings import video
+from stallscan.recordings.video import Source
 from stallscan.simulate import crowd
 from stallscan.simulate.recording import Truth, make_plan, one, region
 from stallscan.simulate.settings import SimulateSettings
-from stallscan.video import Source
+from stallscan.vessels import outline as outlines
+from stallscan.vessels.outline import OutlineSettings
 
 # Goes up whenever the same seed gives other recordings: old folders are then not continued.
 FORMAT = 4

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from stallscan.errors import InputError
-from stallscan.lines import cut, resample
-from stallscan.simulate import labels
 from stallscan.simulate.contour import LINE_WIDTH_PX, Outline, draw_outline
 from stallscan.simulate.network import Network, grow
 from stallscan.simulate.projects import Project, draw_frame_count
 from stallscan.simulate.settings import SimulateSettings
+from stallscan.vessels import labels
+from stallscan.vessels.lines import cut, resample
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stallscan import files
-from stallscan.recording import Frames
+from stallscan.recordings.recording import Frames
 from stallscan.simulate.corpus import draw_labels
 from stallscan.simulate.recording import Truth, region
 from stallscan.simulate.settings import SheetSettings, SimulateSettings

@@ -1,0 +1,90 @@
+"""Weights that were trained elsewhere, made into a bundle."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stallscan import files
+from stallscan.bundle import bundle as bundles
+from stallscan.bundle.bundle import BundleSpec
+from stallscan.errors import InputError
+from stallscan.nets import build
+from stallscan.nets.weights import differing, read_state
+from stallscan.recipes.recipe import Recipe
+from stallscan.scores.thresholds import Calibration, on_grid
+from stallscan.settings import as_name
+from stallscan.templates import render
+
+# The published nets stand in their state dicts behind this name.
+PREFIX = "cnn."
+# Fewest and most frames, and the share of stalled ones, of the recordings that the third place
+# trained on (FACTS 2 and 4).
+FRAMES, PREVALENCE = (17, 434), 0.089
+
+
+def import_weights(
+    state: Path, recipe: Recipe, out: Path, threshold: float = 0.5, prevalence: float = PREVALENCE
+) -> BundleSpec:
+    """Make a bundle of a state dict in torchvision's names.
+
+    Parameters
+    ----------
+    state : Path
+        .pt, .pth or .safetensors; names plain or behind ``cnn.``, with the head of one neuron. Read
+        without executing anything in it.
+    recipe : Recipe
+        How the net was trained: its outline, clip and net settings become the bundle's.
+    out : Path
+        The bundle's folder.
+    threshold : float
+        Stalled is called at or above this score, 0..1.
+    prevalence : float
+        Share of stalled recordings that it was trained on, above 0 and below 1.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or names or shapes are not those of the recipe's net.
+    SettingsError
+        If threshold or prevalence is out of range.
+    """
+    spec_path = out / bundles.SPEC_NAME
+    files.refuse_foreign(spec_path, ['"imported_from": '], "that of imported weights")
+    weights = read_state(state)
+    if weights and all(name.startswith(PREFIX) for name in weights):
+        weights = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
+    net = build.build(recipe.net)
+    _load(net, weights, state, recipe)
+    provenance = {
+        **files.provenance(),
+        "imported_from": state.name,
+        "imported_sha256": files.sha256(state),
+        "recipe": recipe.model_dump(mode="json"),
+        "torch": torch.__version__,
+    }
+    known = {
+        "name": as_name(state.stem),
+        "outline": recipe.outline,
+        "clip": recipe.clip,
+        "net": recipe.net,
+        # A sigmoid of the logit as it is: nothing is known that it could be calibrated with.
+        "calibration": Calibration(),
+        "threshold": on_grid(threshold),
+        "prevalence": prevalence,
+        "frames": FRAMES,
+        "simulated": False,
+        "provenance": provenance,
+    }
+    spec = BundleSpec.parse(known, "imported weights")
+    card = render("imported.md.j2", spec=spec) + "\n"
+    return bundles.save(out, spec, net.state_dict(), card)
+
+
+def _load(net: nn.Module, weights: dict[str, torch.Tensor], state: Path, recipe: Recipe) -> None:
+    if wrong := differing(weights, net.state_dict()):
+        raise InputError(
+            f"{state}: not a state dict of {recipe.net.name} with one output: {wrong} missing, "
+            "unknown or of another shape; name the net with --net"
+        )
+    net.load_state_dict(weights)

@@ -1,0 +1,1 @@
+"""From recordings to calls: predicted, resumed, decided again, explained."""

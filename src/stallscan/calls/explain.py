@@ -1,0 +1,78 @@
+"""Calls of the baseline in words: what in a recording spoke for them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from stallscan.bundle import bundle as bundles
+from stallscan.clips import clip, prepare
+from stallscan.errors import BundleError
+from stallscan.nets import build, features
+from stallscan.recordings import video
+from stallscan.scores import thresholds
+
+
+class Explanation(NamedTuple):
+    """One recording's call.
+
+    Attributes
+    ----------
+    filename : str
+        The recording.
+    words : str
+        A sentence: the call and its reasons, or why there is none.
+    """
+
+    filename: str
+    words: str
+
+
+def explain(
+    paths: Sequence[str | Path], bundle: str | Path, processes: int | None = None
+) -> Iterator[Explanation]:
+    """Say in words what a bundle of the baseline calls each recording, and why.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        Files and folders, as `video.list_recordings` takes them.
+    bundle : str or Path
+        A bundle whose net is ``features``.
+    processes : int, optional
+        That decode; default one a core, 0 does it in this process.
+
+    Yields
+    ------
+    Explanation
+        For every recording, in their order.
+
+    Raises
+    ------
+    InputError
+        If there are no recordings.
+    BundleError
+        If the bundle cannot be used, or its net looks at pixels, which have no names.
+    """
+    model = bundles.load(bundle)
+    net = build.build(model.spec.net)
+    if not isinstance(net, features.FeatureNet):
+        raise BundleError(
+            f"{model.path}: its net is {model.spec.net.name}, whose calls cannot be put in words; "
+            "give a bundle that 'stallscan train baseline' made"
+        )
+    net.load_state_dict(model.weights)
+    spec = model.spec
+    for prepared in prepare.many(video.list_recordings(paths), [spec.view], processes):
+        # As in prediction: some recordings have a clip, and are not called all the same.
+        if prepared.clip is None or prepared.status != "ok":
+            words = f"no call: {prepared.reason or prepared.status}"
+        else:
+            array = clip.to_input(prepared.clip.pixels, spec.net.mean, spec.net.std)
+            with torch.inference_mode():
+                row = features.compute(torch.from_numpy(array)[None])
+                score = float(thresholds.rounded(spec.calibration.score(float(net.score(row)[0]))))
+            stalled = thresholds.call(score, spec.threshold) == "stalled"
+            words = features.explain(net, row[0].numpy(), stalled)
+        yield Explanation(prepared.source.filename, words)

@@ -1,0 +1,1 @@
+"""Tables of recordings, labels and mice: read, joined, selected and split."""

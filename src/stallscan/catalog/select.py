@@ -1,0 +1,506 @@
+"""The catalog: metadata and labels joined, recordings selected, data split.
+
+A catalog is a pandas DataFrame with the columns of `tables.TRAIN_COLUMNS` and ``stalled`` (0
+flowing, 1 stalled), as FACTS 4 describes them. Every function gives its rows sorted by filename,
+and draws only after sorting, so the order of rows in a file never changes a result.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stallscan.catalog.tables import read_labels, read_metadata, write_table
+from stallscan.errors import InputError, SettingsError, TableError
+from stallscan.files import refuse_foreign
+from stallscan.words import listed, suggest
+
+# The published selection takes at most this many tier1 videos of each project beside the micro
+# subset (FACTS 2, write-up of the 3rd place).
+OTHERS_PER_PROJECT = 500
+
+# Recordings that the first place and the MATLAB prize trained on (FACTS 3). Among the 51,490 of the
+# first place are 1,887 stalled, which is all there are; which flowing ones is not said: at random.
+FIRST_PLACE_COUNT, MATLAB_PRIZE_COUNT = 51490, 13990
+
+# The second place added stalled recordings outside tier1 with a higher crowd score (FACTS 3).
+TIER2_CROWD_SCORE = 0.6
+
+# A grouped split is the best of this many random orders of the groups: enough to come within a few
+# per cent of the wanted shares on the competition's 12 projects, few enough that seeds differ.
+GROUPED_TRIES = 50
+
+Split = tuple[pd.DataFrame, pd.DataFrame]
+
+
+def join_labels(metadata: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Put each recording's label beside its metadata.
+
+    Parameters
+    ----------
+    metadata : DataFrame
+        From `tables.read_metadata`.
+    labels : DataFrame
+        From `tables.read_labels`; the same recordings in any order.
+
+    Returns
+    -------
+    DataFrame
+        The catalog, sorted by filename.
+
+    Raises
+    ------
+    TableError
+        If a recording stands in only one of the two tables; it is named.
+    """
+    metadata, labels = _sorted(metadata), _sorted(labels)
+    described, labelled = metadata["filename"].to_list(), labels["filename"].to_list()
+    if described != labelled:
+        problems = [
+            f"{len(names)} with {what}: {listed(sorted(names))}"
+            for names, what in (
+                (set(described) - set(labelled), "metadata but no label"),
+                (set(labelled) - set(described), "a label but no metadata"),
+            )
+            if names
+        ]
+        raise TableError(
+            "metadata and labels must name the same recordings, but there are "
+            + "; and ".join(problems)
+        )
+    return metadata.assign(stalled=labels["stalled"])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How many recordings of each class were selected.
+
+    Attributes
+    ----------
+    count : int
+        Recordings in all.
+    stalled : int
+        Stalled ones among them.
+    """
+
+    count: int
+    stalled: int
+
+    @classmethod
+    def of(cls, catalog: pd.DataFrame) -> "Selection":
+        """Count the recordings of a catalog."""
+        return cls(len(catalog), int(catalog["stalled"].sum()))
+
+    @property
+    def flowing(self) -> int:
+        """Number of flowing recordings."""
+        return self.count - self.stalled
+
+    @property
+    def share_flowing(self) -> float:
+        """Share of flowing recordings, 0..1; 0 if there are no recordings."""
+        return self.flowing / max(self.count, 1)
+
+    @property
+    def class_weight(self) -> float:
+        """What one stalled recording counts in the loss: flowing ones per stalled one.
+
+        Raises
+        ------
+        InputError
+            If there are no recordings, or only recordings of one class.
+        """
+        if not self.count:
+            raise InputError("the selection holds no recording; choose another rule or table")
+        if not (self.stalled and self.flowing):
+            raise InputError(
+                f"all {self.count:,} selected recordings are "
+                f"{'stalled' if self.stalled else 'flowing'}; training needs both classes, "
+                "choose another rule or table"
+            )
+        return self.flowing / self.stalled
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count:,} recordings, {self.stalled:,} stalled, "
+            f"{100 * self.share_flowing:.1f} % flowing, class weight {self.class_weight:.2f}"
+        )
+
+
+def _third_place(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Take the micro subset and some other videos of each project, all from tier1 (FACTS 2)."""
+    tier1 = catalog[catalog["tier1"]]
+    others = tier1[~tier1["micro"]]
+    shuffled = others.iloc[rng.permutation(len(others))]
+    drawn = shuffled.groupby("project_id").head(OTHERS_PER_PROJECT)
+    return pd.concat([tier1[tier1["micro"]], drawn])
+
+
+def _with_tier2_stalls(
+    choose: Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame],
+) -> Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]:
+    """Add the stalled recordings outside tier1 that the crowd was sure of (FACTS 3, 2nd place)."""
+
+    def choose_more(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+        stalled = (catalog["stalled"] == 1) & ~catalog["tier1"]
+        sure = stalled & (catalog["crowd_score"] > TIER2_CROWD_SCORE)
+        return pd.concat([choose(catalog[~sure], rng), catalog[sure]])
+
+    return choose_more
+
+
+def _all_stalled_and(
+    total: int,
+) -> Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]:
+    """Take every stalled recording, and flowing ones at random up to a total."""
+
+    def choose(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+        stalled = catalog[catalog["stalled"] == 1]
+        flowing = catalog[catalog["stalled"] == 0]
+        count = min(max(total - len(stalled), 0), len(flowing))
+        return pd.concat([stalled, flowing.iloc[rng.permutation(len(flowing))[:count]]])
+
+    return choose
+
+
+def _first_place_tier1(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Take what ``first-place`` takes, as far as it is tier1: its last stage (FACTS 3)."""
+    chosen = _all_stalled_and(FIRST_PLACE_COUNT)(catalog, rng)
+    return chosen[chosen["tier1"]]
+
+
+def _flagged(column: str) -> Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]:
+    return lambda catalog, rng: catalog[catalog[column]]
+
+
+class Rule(NamedTuple):
+    """A way to select recordings, and the columns of the catalog that it looks at."""
+
+    choose: Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]
+    needs: tuple[str, ...]
+
+
+RULES: dict[str, Rule] = {
+    "all": Rule(lambda catalog, rng: catalog, ()),
+    "tier1": Rule(_flagged("tier1"), ("tier1",)),
+    "micro": Rule(_flagged("micro"), ("micro",)),
+    "nano": Rule(_flagged("nano"), ("nano",)),
+    "tier1+stalls": Rule(_with_tier2_stalls(_flagged("tier1")), ("tier1", "crowd_score")),
+    "third-place": Rule(_third_place, ("tier1", "micro", "project_id")),
+    "third-place+stalls": Rule(
+        _with_tier2_stalls(_third_place), ("tier1", "micro", "project_id", "crowd_score")
+    ),
+    "first-place": Rule(_all_stalled_and(FIRST_PLACE_COUNT), ()),
+    "first-place-tier1": Rule(_first_place_tier1, ("tier1",)),
+    "matlab-prize": Rule(_all_stalled_and(MATLAB_PRIZE_COUNT), ()),
+}
+
+
+def select(catalog: pd.DataFrame, rule: str, seed: int) -> pd.DataFrame:
+    """Select recordings by a rule.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        From `join_labels` or `tables.read_catalog`.
+    rule : str
+        A name in `RULES`. ``third-place`` is the published one: the micro subset and at most
+        `OTHERS_PER_PROJECT` others of each project, all from tier1. ``+stalls`` adds stalled
+        recordings outside tier1 with a crowd score above `TIER2_CROWD_SCORE`.
+    seed : int
+        Seed of what is drawn, 0..2**32 - 1; the same seed gives the same recordings whatever the
+        order of the rows.
+
+    Returns
+    -------
+    DataFrame
+        The selected rows, sorted by filename; there may be none.
+
+    Raises
+    ------
+    SettingsError
+        If the rule is unknown or the seed out of range.
+    InputError
+        If the catalog lacks a column that the rule looks at (test metadata have no tiers).
+    """
+    if rule not in RULES:
+        raise SettingsError(f"unknown rule {rule}{suggest(rule, RULES)}")
+    _check_columns(catalog, RULES[rule].needs, f"rule {rule}")
+    return _sorted(RULES[rule].choose(_sorted(catalog), _generator(seed)))
+
+
+def select_to_file(
+    metadata: str | Path, labels: str | Path, rule: str, seed: int, out: str | Path
+) -> Selection:
+    """Select recordings from the competition's two tables and write them as one catalog.
+
+    Parameters
+    ----------
+    metadata, labels : str or Path
+        As `tables.read_metadata` and `tables.read_labels` read them.
+    rule, seed
+        As in `select`.
+    out : str or Path
+        The catalog to write: the columns of the metadata and stalled, sorted by filename.
+
+    Returns
+    -------
+    Selection
+        What was selected, for printing.
+
+    Raises
+    ------
+    SettingsError, TableError, InputError
+        As `tables.read_metadata`, `join_labels`, `select` and `tables.write_table`; InputError also
+        if the selection could not be trained on because it lacks a class, or another file stands at
+        `out`. Nothing is written then.
+    """
+    catalog = join_labels(read_metadata(metadata), read_labels(labels))
+    selected = select(catalog, rule, seed)
+    selection = Selection.of(selected)
+    _ = selection.class_weight  # a selection without it is refused before it is written
+    refuse_foreign(out, [",".join(selected.columns) + "\n"], "a table of 'stallscan select'")
+    write_table(selected, out)
+    return selection
+
+
+def limit(catalog: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Draw at most so many recordings, with the same share of stalled ones.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        Recordings with stalled (0 or 1).
+    count : int
+        Recordings wanted, at least 1.
+    seed : int
+        Seed of the draw, 0..2**32 - 1.
+
+    Returns
+    -------
+    DataFrame
+        Sorted by filename; at least one of each class that is there, all if there are no more.
+    """
+    if len(catalog) <= count:
+        return _sorted(catalog)
+    catalog = _sorted(catalog)
+    _check_classes(catalog, 2, "a split into two parts")
+    stalled = int((catalog["stalled"] == 1).sum())
+    # In whole numbers: rounding both classes by themselves may give one too many.
+    of_stalled = min(max(round(Fraction(count * stalled, len(catalog))), 1), stalled - 1)
+    wanted = {0: max(count - of_stalled, 1), 1: of_stalled}
+    return _draw(catalog, wanted, _generator(seed))[1]
+
+
+def split_stratified(catalog: pd.DataFrame, fraction: float, seed: int) -> Split:
+    """Split by recording, with the same share of stalled ones in both parts.
+
+    Recordings of one project end on both sides: the published way, and a flattering one.
+    `split_grouped` keeps them together.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        Recordings with stalled (0 or 1), at least two of each class.
+    fraction : float
+        Share of each class to validate on, above 0 and below 1; rounded to whole recordings, but
+        each part gets at least one of each class.
+    seed : int
+        Seed of the draw, 0..2**32 - 1.
+
+    Returns
+    -------
+    tuple of DataFrame
+        Training and validation part, each sorted by filename.
+
+    Raises
+    ------
+    SettingsError
+        If the fraction or the seed is out of range.
+    InputError
+        If there are fewer than two recordings of a class.
+    """
+    _check_fraction(fraction)
+    rng = _generator(seed)
+    catalog = _sorted(catalog)
+    _check_classes(catalog, 2, "a split into two parts")
+    # By hand, because scikit-learn rounds so that a rare class may be left without a recording.
+    wanted = {
+        label: min(max(round(fraction * size), 1), size - 1)
+        for label, size in catalog["stalled"].value_counts().items()
+    }
+    return _draw(catalog, wanted, rng)
+
+
+def _draw(catalog: pd.DataFrame, wanted: dict[Any, int], rng: np.random.Generator) -> Split:
+    """Hold back so many recordings of each class."""
+    held_out = np.zeros(len(catalog), dtype=bool)
+    for label, rows in catalog.groupby("stalled").indices.items():
+        held_out[rng.choice(rows, wanted[label], replace=False)] = True
+    return _parts(catalog, held_out)
+
+
+def split_grouped(
+    catalog: pd.DataFrame, fraction: float, seed: int, by: str = "project_id"
+) -> Split:
+    """Split by group: all recordings of a project (or mouse) end on the same side.
+
+    The groups are drawn so that the validation part comes near the fraction in both classes; how
+    near depends on how large the groups are.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        Recordings with stalled (0 or 1), and at least two groups with stalled ones.
+    fraction : float
+        Share of each class to validate on, above 0 and below 1.
+    seed : int
+        Seed of the draw, 0..2**32 - 1.
+    by : str
+        The column that names the group.
+
+    Returns
+    -------
+    tuple of DataFrame
+        Training and validation part, each sorted by filename.
+
+    Raises
+    ------
+    SettingsError
+        If the fraction or the seed is out of range.
+    InputError
+        If the column is missing, or the groups cannot be parted so that each part has both
+        classes.
+    """
+    _check_fraction(fraction)
+    _check_columns(catalog, [by], "a grouped split")
+    rng = _generator(seed)
+    catalog = _sorted(catalog)
+    stalled = catalog["stalled"].to_numpy()
+    groups, names = pd.factorize(catalog[by])
+    sizes = np.stack(
+        [np.bincount(groups, stalled == label, minlength=len(names)) for label in (0, 1)], axis=1
+    )
+    orders = rng.permuted(np.tile(np.arange(len(names)), (GROUPED_TRIES, 1)), axis=1)
+    taken = sizes[orders].cumsum(axis=1)  # (tries, groups, 2): recordings in the first groups
+    total = sizes.sum(axis=0)
+    lacks_class = ((taken == 0) | (taken == total)).any(axis=2)
+    if lacks_class.all():
+        raise InputError(
+            f"the recordings cannot be parted by {by} so that both parts have stalled and flowing "
+            "ones; split them without groups or by another column"
+        )
+    distance = np.abs(taken / total - fraction).sum(axis=2)
+    best, last = np.unravel_index(np.where(lacks_class, np.inf, distance).argmin(), distance.shape)
+    return _parts(catalog, np.isin(groups, orders[best, : last + 1]))
+
+
+def folds(catalog: pd.DataFrame, k: int, seed: int, by: str | None = None) -> list[Split]:
+    """Split k times, so that each recording is validated on exactly once.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        Recordings with stalled (0 or 1), at least k of each class.
+    k : int
+        Number of folds, at least 2.
+    seed : int
+        Seed of the draw, 0..2**32 - 1.
+    by : str, optional
+        The column that names groups to keep together (``project_id``); then the classes are
+        balanced only as far as the groups allow, and a fold may lack stalled recordings.
+
+    Returns
+    -------
+    list of tuple of DataFrame
+        Training and validation part of each fold, each sorted by filename.
+
+    Raises
+    ------
+    SettingsError
+        If k is below 2 or the seed out of range.
+    InputError
+        If the column is missing, or there are fewer than k groups or recordings of a class.
+    """
+    # Takes a second to import, which `stallscan --help` need not wait for.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    if k < 2:
+        raise SettingsError(f"{k} folds cannot be made; expected at least 2")
+    _check_seed(seed)
+    catalog = _sorted(catalog)
+    _check_classes(catalog, k, f"{k} folds")
+    splitter: Any
+    if by is None:
+        groups = None
+        splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
+    else:
+        _check_columns(catalog, [by], "folds by group")
+        groups = catalog[by].to_numpy()
+        splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
+        if catalog[by].nunique() < k:
+            raise InputError(
+                f"there are {catalog[by].nunique()} different {by}, too few for {k} folds"
+            )
+    splits = []
+    for _, rows in splitter.split(catalog, catalog["stalled"].to_numpy(), groups):
+        held_out = np.zeros(len(catalog), dtype=bool)
+        held_out[rows] = True
+        splits.append(_parts(catalog, held_out))
+    return splits
+
+
+def _parts(catalog: pd.DataFrame, held_out: NDArray[np.bool_]) -> Split:
+    return (
+        catalog[~held_out].reset_index(drop=True),
+        catalog[held_out].reset_index(drop=True),
+    )
+
+
+def _sorted(table: pd.DataFrame) -> pd.DataFrame:
+    return table.sort_values("filename", kind="stable", ignore_index=True)
+
+
+def _class_counts(catalog: pd.DataFrame) -> tuple[int, int]:
+    selection = Selection.of(catalog)
+    return selection.flowing, selection.stalled
+
+
+def _check_classes(catalog: pd.DataFrame, least: int, purpose: str) -> None:
+    flowing, stalled = _class_counts(catalog)
+    if min(flowing, stalled) < least:
+        raise InputError(
+            f"{purpose} needs at least {least} recordings of each class, but there are "
+            f"{flowing} flowing and {stalled} stalled"
+        )
+
+
+def _check_columns(catalog: pd.DataFrame, needed: Sequence[str], purpose: str) -> None:
+    for column in needed:
+        if column not in catalog:
+            raise InputError(
+                f"{purpose} needs the column {column}, which the catalog lacks"
+                f"{suggest(column, catalog.columns)}"
+            )
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise SettingsError(
+            f"fraction {fraction} cannot be split off; expected a number above 0 and below 1"
+        )
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise SettingsError(f"seed {seed} is out of range; expected 0 to {2**32 - 1}")
+
+
+def _generator(seed: int) -> np.random.Generator:
+    _check_seed(seed)
+    return np.random.default_rng(seed)

@@ -1,0 +1,1 @@
+"""The command line: every command reads its options here and works elsewhere."""

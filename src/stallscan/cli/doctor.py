@@ -1,0 +1,149 @@
+"""What is installed, what works here, and what is missing with the way to get it."""
+
+import contextlib
+import importlib.metadata
+import io
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+import stallscan
+from stallscan import workers
+from stallscan.bundle import bundle as bundles
+from stallscan.engines import choose, exports
+from stallscan.errors import BundleError
+
+LIBRARIES = (
+    "av",
+    "numpy",
+    "opencv-python-headless",
+    "pandas",
+    "pytorch-lightning",
+    "scikit-learn",
+    "tifffile",
+    "torch",
+    "torchvision",
+)
+# That microscopes' programs write; none of them, some, or all need imagecodecs.
+COMPRESSIONS = ("deflate", "lzw", "zstd", "jpeg", "jpeg2000")
+CODECS: tuple[tuple[str, Literal["r", "w"]], ...] = (("h264", "r"), ("libx264", "w"), ("gif", "r"))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes
+    ----------
+    what : str
+        What was looked at.
+    found : str
+        What it is, or what to do about it.
+    state : str
+        ``ok``; ``optional`` (absent, and not needed by everybody); ``missing``.
+    """
+
+    what: str
+    found: str
+    state: str = "ok"
+
+
+def examine() -> list[Finding]:
+    """Look at everything that stallscan needs."""
+    return [
+        Finding("stallscan", stallscan.__version__),
+        Finding("Python", f"{platform.python_version()} on {platform.platform()}"),
+        Finding("processor", f"{workers.cores()} cores"),
+        *map(_library, LIBRARIES),
+        *(_codec(name, mode) for name, mode in CODECS),
+        _gpu(),
+        _openvino(),
+        _compressed_tiff(),
+        _bundle(),
+        _disk(),
+    ]
+
+
+def _library(name: str) -> Finding:
+    try:
+        return Finding(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, f"not installed; run: pip install {name}", "missing")
+
+
+def _codec(name: str, mode: Literal["r", "w"]) -> Finding:
+    import av.codec
+    import av.error
+
+    job = "decoding" if mode == "r" else "encoding"
+    try:
+        av.codec.Codec(name, mode)
+    except (av.error.FFmpegError, ValueError):
+        return Finding(
+            f"{name} {job}", "not in this build; run: pip install --force-reinstall av", "missing"
+        )
+    return Finding(f"{name} {job}", "works")
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("GPU", torch.cuda.get_device_name())
+    return Finding("GPU", "none; prediction does not need one, training is slower", "optional")
+
+
+def _openvino() -> Finding:
+    if not choose.is_installed():
+        return Finding(
+            "OpenVINO", f"torch predicts, slower; get it with: {choose.INSTALL}", "optional"
+        )
+    try:
+        version = importlib.metadata.version("openvino")
+    except importlib.metadata.PackageNotFoundError:
+        version = "of a version that does not tell"
+    return Finding("OpenVINO", version)
+
+
+def _compressed_tiff() -> Finding:
+    """Write and read a picture in each compression: an installed package may lack some of them."""
+    import tifffile
+
+    picture = np.zeros((8, 8), np.uint8)
+    missing = []
+    for compression in COMPRESSIONS:
+        buffer = io.BytesIO()
+        try:
+            tifffile.imwrite(buffer, picture, compression=compression)
+            buffer.seek(0)
+            tifffile.imread(buffer)
+        # Each compression and each version of the package says in its own way that it is missing.
+        except Exception:  # noqa: BLE001
+            missing.append(compression)
+    if not missing:
+        return Finding("compressed TIFF", f"{', '.join(COMPRESSIONS)}: works")
+    found = f"{', '.join(missing)}: only with: pip install 'stallscan[lab]'"
+    return Finding("compressed TIFF", found, "optional")
+
+
+def _bundle() -> Finding:
+    try:
+        model = bundles.load()
+    except BundleError as error:
+        return Finding("default bundle", str(error), "missing")
+    origin = "trained on simulated recordings only" if model.spec.simulated else "trained"
+    engines = ["torch"]
+    for name, precision in choose.PRECISIONS.items() if choose.is_installed() else ():
+        with contextlib.suppress(BundleError):
+            exports.find(model, precision)
+            engines.append(name)
+    return Finding("default bundle", f"{model.label}, {origin}; engines: {', '.join(engines)}")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    return Finding("free disk here", f"{free:.0f} GB")

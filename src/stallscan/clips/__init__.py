@@ -1,0 +1,1 @@
+"""What a net sees of a recording, made by one function in training and in prediction."""

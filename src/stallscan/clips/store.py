@@ -1,0 +1,723 @@
+"""The clip store: a folder of prepared clips, in shards that a manifest names.
+
+What is known of a recording stands in the header of its shard (`shard`), also of one that gave no
+clip. The manifest has the settings that all clips were made with, and of each shard the hash of its
+header, which has the hash of each clip: no byte of a store can change unseen. To open a store only
+the headers are read; a clip is checked whenever it is read.
+"""
+
+import collections
+import csv
+import functools
+import io
+import itertools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from stallscan import files, runs, workers
+from stallscan.clips import prepare, shard
+from stallscan.clips.clip import Clip, ClipSettings
+from stallscan.clips.prepare import Prepared, View
+from stallscan.clips.shard import Header, Place, Row
+from stallscan.clips.traits import Traits
+from stallscan.errors import InputError, LostShardError, SettingsError, StoreError
+from stallscan.recordings.recording import Frames
+from stallscan.recordings.video import Source
+from stallscan.settings import Name, Settings
+from stallscan.stamps import Stamp
+from stallscan.vessels.outline import OutlineSettings
+from stallscan.words import listed
+
+MANIFEST_NAME = "manifest.json"
+TABLE_NAME = "recordings.csv"
+TABLE_COLUMNS = ("filename", "status", "reason", "frames", "frames_declared", "shard")
+SHARD_NAME = "shard-{:05d}.safetensors"
+SHARDS = "shard-*.safetensors"
+# About 60 MB a shard at 64 px and 56 frames; what a kill can cost is at most one shard's work.
+RECORDINGS_PER_SHARD = 128
+# Large clips fill a shard sooner: it is in memory until it is written.
+BYTES_PER_SHARD = 128 * 2**20
+# Clips are read in the order of their shards more often than not.
+HEADERS_KEPT = 8
+# Of a file's beginning and end, to tell it from another one of the same name.
+GLANCE_BYTES = 2**16
+# What became of a recording that may be mended by copying the file again.
+TRY_AGAIN = "unreadable"
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("stallscan")
+Progress = Callable[[int, int], None]
+
+
+class Shard(Settings):
+    """One file of clips.
+
+    Attributes
+    ----------
+    file : str
+        Name inside the store.
+    sha256 : str
+        Hash of its header.
+    recordings : int
+        How many have a row there.
+    """
+
+    file: Name
+    sha256: str
+    recordings: int
+
+
+class Manifest(Settings):
+    """What ``manifest.json`` holds.
+
+    Attributes
+    ----------
+    format : int
+        Number of this format.
+    outline, clip
+        Settings that all clips were made with.
+    complete : bool
+        Whether all recordings that were given are in it: not while it is being made.
+    shards : tuple of Shard
+    """
+
+    format: Literal[2] = 2
+    outline: OutlineSettings
+    clip: ClipSettings
+    complete: bool = False
+    shards: tuple[Shard, ...] = ()
+
+    @property
+    def view(self) -> View:
+        """How the recordings are seen."""
+        return View(self.outline, self.clip)
+
+    def differences(self, view: View) -> list[str]:
+        """Name each setting that these clips were made with and that is another one now."""
+        return [
+            f"{group}.{name} is {was}, not {getattr(wanted, name)}"
+            for group, stands, wanted in zip(View._fields, self.view, view, strict=True)
+            for name, was in stands
+            if was != getattr(wanted, name)
+        ]
+
+
+class Damage(NamedTuple):
+    """What is wrong with a shard.
+
+    Attributes
+    ----------
+    file : str
+        The shard.
+    what : str
+        One sentence: what is wrong with it, and what to do.
+    lost : int
+        Recordings that are lost with it.
+    recordings : tuple of str
+        Their names, as far as they are known.
+    """
+
+    file: str
+    what: str
+    lost: int
+    recordings: tuple[str, ...]
+
+
+class Store:
+    """Clips on disk, read one at a time.
+
+    No file is kept open, so a store may be handed to other processes.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the store.
+
+    Raises
+    ------
+    StoreError
+        If there is no readable manifest, or a shard is missing or not the one that was written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = _read_manifest(folder)
+        self._shards = {folder / entry.file: entry for entry in self.manifest.shards}
+        self._places: dict[str, Place] = {}  # in the order in which they were first given
+        ranks: dict[str, tuple[int, bool]] = {}
+        for entry in self.manifest.shards:
+            header = _read_header(folder, self.manifest, entry)
+            for row, place in zip(header.rows, header.places, strict=True):
+                if (rank := _rank(row)) >= ranks.get(row.filename, rank):
+                    ranks[row.filename], self._places[row.filename] = rank, place
+
+    def __contains__(self, filename: str) -> bool:
+        place = self._places.get(filename)
+        return place is not None and bool(place.sha256)
+
+    def __len__(self) -> int:
+        """Count the recordings, with and without a clip."""
+        return len(self._places)
+
+    def frames(self, filename: str) -> int:
+        """Count the frames of a clip without reading it."""
+        return self._places[filename].frames
+
+    def read(self, filename: str) -> Frames:
+        """Read one clip.
+
+        Returns
+        -------
+        ndarray
+            uint8 (T, S, S, C).
+
+        Raises
+        ------
+        StoreError
+            If its shard is missing, or its pixels are not those that were written.
+        """
+        return shard.read_clip(self._places[filename], self.manifest.clip)
+
+    def rows(self, filenames: Iterable[str] | None = None) -> Iterator[Row]:
+        """Give what is known of each recording, in the order in which they were first given.
+
+        Parameters
+        ----------
+        filenames : iterable of str, optional
+            Only of these.
+
+        Raises
+        ------
+        StoreError
+            If a shard is missing or not the one that was written.
+        """
+        return (row for row, _ in self._walk(filenames))
+
+    def stream(self, filenames: Iterable[str] | None = None) -> Iterator[Prepared]:
+        """Give back what `prepare.one` gave, in the order of `rows`; one recording is in memory.
+
+        Parameters
+        ----------
+        filenames : iterable of str, optional
+            Only of these.
+
+        Raises
+        ------
+        StoreError
+            As `rows` and `read`.
+        """
+        for row in self.rows(filenames):
+            clips: tuple[Clip, ...] = ()
+            if row.box is not None and row.traits is not None:
+                clips = (Clip(self.read(row.filename), row.box, row.traits),)
+            counted = (row.frames, row.frames_declared)
+            yield Prepared(row.source, row.status, row.reason, *counted, clips)
+
+    def traits(self, filenames: Iterable[str]) -> "pd.DataFrame":
+        """Give what was measured of recordings when their clips were made.
+
+        Returns
+        -------
+        DataFrame
+            A row for each name that has a clip, columns as in `Traits`.
+
+        Raises
+        ------
+        StoreError
+            As `rows`.
+        """
+        # It takes longer to import than a recording to predict, which needs nothing of it.
+        import pandas as pd
+
+        known = {row.filename: row.traits for row in self.rows() if row.traits is not None}
+        rows = [known[name] for name in filenames if name in known]
+        return pd.DataFrame(rows, columns=list(Traits._fields))
+
+    def not_ok(self) -> dict[str, str]:
+        """Give the status of each recording that has a clip, but that prediction does not call.
+
+        Raises
+        ------
+        StoreError
+            As `rows`.
+        """
+        return {
+            row.filename: row.status for row in self.rows() if row.has_clip and row.status != "ok"
+        }
+
+    def warn_of_replaced(self) -> None:
+        """Say if recordings are not as they were when their clips were made; those gone are not.
+
+        Size and time are looked at only: the store is there so that recordings are not read again.
+
+        Raises
+        ------
+        StoreError
+            As `rows`.
+        """
+        replaced = [
+            row.filename
+            for row in self.rows()
+            if row.stamp and (now := Stamp.of(row.path)) and now[:2] != row.stamp[:2]
+        ]
+        if replaced:
+            log.warning(
+                "%s: %d of its %d recordings have another size or time than when their clips were "
+                "made (%s). 'stallscan prepare' with the same recordings brings it up to date",
+                *(self.folder, len(replaced), len(self), listed(replaced)),
+            )
+
+    def failures(self) -> list[Row]:
+        """Give the rows of the recordings without a clip.
+
+        Raises
+        ------
+        StoreError
+            As `rows`.
+        """
+        return [row for row in self.rows() if not row.has_clip]
+
+    def count(self) -> dict[str, int]:
+        """Count the recordings by status.
+
+        Raises
+        ------
+        StoreError
+            As `rows`.
+        """
+        return dict(collections.Counter(row.status for row in self.rows()))
+
+    def require(self, view: View, whose: str, option: str) -> None:
+        """Refuse clips that were made with other settings, or that are not all there yet.
+
+        Parameters
+        ----------
+        view : View
+            The settings that are asked for.
+        whose : str
+            Who asks: ``the recipe default``.
+        option : str
+            What `stallscan prepare` is to be given for such clips: ``--recipe default``.
+
+        Raises
+        ------
+        StoreError
+            If they differ; each setting that does is shown as it is and as it should be. If the
+            store is not finished.
+        """
+        if differences := self.manifest.differences(view):
+            simulate = " or 'stallscan simulate --clips'" if option.startswith("--recipe") else ""
+            raise StoreError(
+                f"{self.folder}: its clips are not those of {whose} ({'; '.join(differences)}); "
+                f"'stallscan prepare'{simulate} with {option} makes them anew in another folder"
+            )
+        if not self.manifest.complete:
+            raise StoreError(
+                f"{self.folder}: is not finished, it has {len(self._places)} recordings so far; "
+                "start the command that makes it again, which goes on where it was"
+            )
+
+    def write_table(self) -> None:
+        """Write ``recordings.csv``: what became of each recording, and which shard has it.
+
+        One that says so already is left alone.
+
+        Raises
+        ------
+        StoreError
+            As `rows`.
+        """
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(TABLE_COLUMNS)
+        for row, place in self._walk():
+            counted = (row.frames, row.frames_declared)
+            writer.writerow([row.filename, row.status, row.reason, *counted, place.path.name])
+        path, text = self.folder / TABLE_NAME, table.getvalue()
+        if not path.is_file() or path.read_bytes() != text.encode(errors="backslashreplace"):
+            files.write_text(path, text)
+
+    def _walk(self, filenames: Iterable[str] | None = None) -> Iterator[tuple[Row, Place]]:
+        header = functools.lru_cache(HEADERS_KEPT)(self._header)
+        wanted = self._places.keys() if filenames is None else set(filenames)
+        for filename, place in self._places.items():
+            if filename in wanted:
+                yield header(place.path).rows[place.row], place
+
+    def _header(self, path: Path) -> Header:
+        return _read_header(self.folder, self.manifest, self._shards[path])
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a folder is a store: it has a manifest and a shard."""
+    path = Path(path)
+    # Unlike that of a path, this is false where nothing may be read.
+    return os.path.isfile(path / MANIFEST_NAME) and any(path.glob(SHARDS))  # noqa: PTH113
+
+
+def among(paths: Sequence[str | Path]) -> Store | None:
+    """Open the store that is given in place of recordings; None if none of the paths is one.
+
+    Raises
+    ------
+    InputError
+        If it is given together with something else.
+    StoreError
+        As `Store`.
+    """
+    found = [Path(path) for path in paths if is_store(path)]
+    if found and len(paths) > 1:
+        raise InputError(
+            f"{found[0]}: a store of clips is taken by itself; run the command once for it and "
+            "once for the rest"
+        )
+    return Store(found[0]) if found else None
+
+
+def build(
+    folder: Path,
+    sources: Sequence[Source],
+    outline: OutlineSettings,
+    clip: ClipSettings,
+    processes: int | None = None,
+    progress: Progress = lambda _done, _of: None,
+) -> Store:
+    """Prepare recordings into a store; what stands there already is not done again.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the store; made if missing.
+    sources : sequence of Source
+        The recordings, each name once; those that give no clip become rows, too.
+    outline, clip
+        Settings; those of a store that exists must be the same.
+    processes : int, optional
+        Default: one a core.
+    progress : callable
+        Called with how many recordings are done, of how many.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds a store that was made with other settings or of other recordings.
+    InputError
+        If the folder cannot be written.
+    """
+    workers.count(processes)
+    make = functools.partial(prepare.many, views=[View(outline, clip)], processes=processes)
+    return fill(folder, sources, make, outline, clip, progress)
+
+
+def fill(
+    folder: Path,
+    sources: Sequence[Source],
+    make: Callable[[Sequence[Source]], Iterable[Prepared]],
+    outline: OutlineSettings,
+    clip: ClipSettings,
+    progress: Progress = lambda _done, _of: None,
+) -> Store:
+    """Fill a store with clips, wherever they come from; those that stand there are not made again.
+
+    Made again are those of a recording that was replaced since, those that could not be read, and
+    those of a shard that is missing or whose header is damaged, as far as `sources` has its
+    recordings; pixels are not looked at (`verify` does that).
+
+    Parameters
+    ----------
+    folder : Path
+        Of the store; made if missing.
+    sources : sequence of Source
+        All recordings that the store is to hold, each name once.
+    make : callable
+        Given the recordings that are to be done, yields what becomes of them, in their order.
+    outline, clip
+        Settings that `make` uses; those of a store that exists must be the same.
+    progress : callable
+        Called with how many recordings are done, of how many.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds a store that was made with other settings or of other recordings.
+    InputError
+        If the folder cannot be written, or another process writes into it.
+    """
+    with runs.hold(folder):
+        return _fill(folder, sources, make, View(outline, clip), progress)
+
+
+def _fill(
+    folder: Path,
+    sources: Sequence[Source],
+    make: Callable[[Sequence[Source]], Iterable[Prepared]],
+    view: View,
+    progress: Progress,
+) -> Store:
+    manifest, on_disk = Manifest(outline=view.outline, clip=view.clip), None
+    standing: dict[str, _Standing] = {}
+    if (folder / MANIFEST_NAME).exists():
+        on_disk = _read_manifest(folder)
+        _check_settings(folder, on_disk, view)
+        manifest, standing = _take_stock(folder, on_disk)
+    todo = _to_do(folder, sources, standing)
+    stamps = {source.filename: Stamp.of(source.path) for source in todo}
+    manifest = manifest.model_copy(update={"complete": False})
+    finished = len(sources) - len(todo)
+    progress(finished, len(sources))
+    batch: list[tuple[Row, Prepared]] = []
+    size = 0
+    for prepared in make(todo):
+        stamp = stamps[prepared.source.filename]
+        row = Row.of(prepared)._replace(stamp=stamp and stamp.sealed(prepared.source.path))
+        before = standing.get(row.filename)
+        if before is not None:
+            row = row._replace(made=before.rank[0] + 1)
+        # One that was tried again in vain stands there already.
+        in_vain = before is not None and before.again is not None and row.is_like(before.again)
+        if not in_vain or (before and before.stamp is None and row.stamp is not None):
+            batch.append((row, prepared))
+            size += prepared.clip.pixels.nbytes if prepared.clip else 0
+        finished += 1
+        progress(finished, len(sources))
+        if len(batch) == RECORDINGS_PER_SHARD or size >= BYTES_PER_SHARD:
+            manifest = on_disk = _append(folder, manifest, batch)
+            batch, size = [], 0
+    if batch:
+        manifest = on_disk = _append(folder, manifest, batch)
+    manifest = manifest.model_copy(update={"complete": True})
+    if manifest != on_disk:
+        _write_manifest(folder, manifest)
+    made = Store(folder)
+    made.write_table()
+    return made
+
+
+def verify(folder: Path, progress: Progress = lambda _done, _of: None) -> list[Damage]:
+    """Read every byte of a store, and say which shards are not as they were written.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the store.
+    progress : callable
+        Called with how many recordings are looked at, of how many.
+
+    Returns
+    -------
+    list of Damage
+        Empty if all is well.
+
+    Raises
+    ------
+    StoreError
+        If there is no readable manifest.
+    """
+    manifest = _read_manifest(folder)
+    total = sum(entry.recordings for entry in manifest.shards)
+    done = 0
+    found = []
+    for entry in manifest.shards:
+        progress(done, total)
+        try:
+            header = _read_header(folder, manifest, entry)
+        except StoreError as error:
+            names = _listed_in_table(folder, entry.file)
+            found.append(Damage(entry.file, str(error), entry.recordings, names))
+            done += entry.recordings
+            continue
+        what, lost = "", []
+        for row, place in zip(header.rows, header.places, strict=True):
+            try:
+                if row.has_clip:
+                    shard.read_clip(place, manifest.clip)
+            except StoreError as error:
+                what = str(error)
+                lost.append(row.filename)
+            done += 1
+            progress(done, total)
+        if lost:
+            found.append(Damage(entry.file, what, len(lost), tuple(lost)))
+    progress(total, total)
+    return found
+
+
+class _Standing(NamedTuple):
+    """What a store holds of a recording: the best of its rows.
+
+    Attributes
+    ----------
+    rank : tuple
+        Of `_rank`.
+    path, stamp
+        As in `Row`.
+    again : Row or None
+        The row, if the recording is to be tried again: its file could not be read, or frames of it
+        were missing and nothing says whether it was replaced.
+    """
+
+    rank: tuple[int, bool]
+    path: str
+    stamp: Stamp | None
+    again: Row | None
+
+
+def _rank(row: Row) -> tuple[int, bool]:
+    """Order the rows of one recording: the last one that has the highest rank counts.
+
+    Of two by an older version, which counts nothing, the one of the success may come first: a
+    shard that is made anew has the place of the one that was lost.
+    """
+    return row.made, row.status != TRY_AGAIN
+
+
+def _take_stock(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str, _Standing]]:
+    """Find what a store holds already.
+
+    Returns
+    -------
+    manifest : Manifest
+        Without the shards that must be made anew.
+    standing : dict
+        By the recording's name.
+    """
+    kept: list[Shard] = []
+    standing: dict[str, _Standing] = {}
+    for entry in manifest.shards:
+        try:
+            header = _read_header(folder, manifest, entry)
+        except LostShardError:
+            log.warning(
+                "%s: this shard of the store is missing or damaged; of its %d recordings those "
+                "that are given are made anew",
+                folder / entry.file,
+                entry.recordings,
+            )
+            continue
+        kept.append(entry)
+        for row in header.rows:
+            before = standing.get(row.filename)
+            if before is None or _rank(row) >= before.rank:
+                lacking = row.status == "damaged" and row.stamp is None
+                again = row if row.status == TRY_AGAIN or lacking else None
+                standing[row.filename] = _Standing(_rank(row), row.path, row.stamp, again)
+    return manifest.model_copy(update={"shards": tuple(kept)}), standing
+
+
+def _to_do(folder: Path, sources: Sequence[Source], standing: dict[str, _Standing]) -> list[Source]:
+    """Choose the recordings that are to be done, and say why."""
+    todo = []
+    counts: collections.Counter[runs.Why] = collections.Counter()
+    for source in sources:
+        why = _why(folder, source, standing.get(source.filename))
+        counts[why] += 1
+        if why not in ("kept", "unknown"):
+            todo.append(source)
+    if standing:
+        log.info("%s: %s", folder, runs.say_resumed(counts))
+        names = {source.filename for source in sources}
+        if others := sum(name not in names for name in standing):
+            log.info("%s: %d recordings that were not given stay in it", folder, others)
+    return todo
+
+
+def _why(folder: Path, source: Source, before: _Standing | None) -> runs.Why:
+    if before is None:
+        return "new"
+    # The reason of a file that could not be read says to copy it again: perhaps it was.
+    if before.again is not None:
+        return "again"
+    now = Stamp.of(source.path)
+    if before.stamp is None:
+        _check_path(folder, source, before)
+        return "kept" if now is None else "unknown"
+    if now is None or before.stamp.is_of(source.path, now):
+        return "kept"
+    _check_path(folder, source, before)
+    return "changed"
+
+
+def _check_path(folder: Path, source: Source, before: _Standing) -> None:
+    """Refuse another recording of the same name; one that was moved or copied is the same."""
+    path, given = Path(before.path), source.path
+    if path == given or not path.is_file() or not given.is_file():
+        return
+    if _glance(path) != _glance(given):
+        raise StoreError(
+            f"{folder}: holds {source.filename} from {path}, and {given} is another recording. "
+            "Choose another folder for the store, or give the folder above both"
+        )
+
+
+def _glance(path: Path) -> tuple[int, bytes, bytes]:
+    """Give the size, the beginning and the end of a file: to read it all would take too long."""
+    with path.open("rb") as file:
+        head = file.read(GLANCE_BYTES)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - GLANCE_BYTES, 0))
+        return size, head, file.read()
+
+
+def _append(folder: Path, manifest: Manifest, batch: Sequence[tuple[Row, Prepared]]) -> Manifest:
+    """Write a shard, then the manifest that names it."""
+    # The first that is free: a shard that is made anew takes the place of the one that was lost.
+    taken = {entry.file for entry in manifest.shards}
+    names = map(SHARD_NAME.format, itertools.count())
+    file = next(name for name in names if name not in taken)
+    sha256 = shard.write(folder / file, batch, manifest.view)
+    entries = [*manifest.shards, Shard(file=file, sha256=sha256, recordings=len(batch))]
+    entries.sort(key=lambda entry: (len(entry.file), entry.file))
+    manifest = manifest.model_copy(update={"shards": tuple(entries)})
+    _write_manifest(folder, manifest)
+    return manifest
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    files.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
+
+
+def _check_settings(folder: Path, manifest: Manifest, view: View) -> None:
+    if differences := manifest.differences(view):
+        raise StoreError(
+            f"{folder}: its clips were made with other settings ({'; '.join(differences)}). Choose "
+            "another folder with -o, or remove this one"
+        )
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_NAME
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("format") == 1:
+            raise StoreError(
+                f"{path}: a store of format 1, this stallscan reads format 2; remove the folder "
+                "and make the store again"
+            )
+        return Manifest.parse(content, str(path))
+    except (OSError, ValueError, TypeError, SettingsError) as error:
+        raise StoreError(f"{path}: not readable as the manifest of a store ({error})") from None
+
+
+def _read_header(folder: Path, manifest: Manifest, entry: Shard) -> Header:
+    """Read the header of a shard, and make sure that it is of this store."""
+    path = folder / entry.file
+    header = shard.read_header(path, entry.sha256)
+    if header.view != manifest.view or len(header.rows) != entry.recordings:
+        raise shard.refusal(path, f"is not as {MANIFEST_NAME} describes it")
+    return header
+
+
+def _listed_in_table(folder: Path, file: str) -> tuple[str, ...]:
+    """Names of the recordings of a shard by the store's table; none where that does not know."""
+    path = folder / TABLE_NAME
+    try:
+        with path.open(encoding="utf-8", newline="") as table:
+            return tuple(row["filename"] for row in csv.DictReader(table) if row["shard"] == file)
+    except (OSError, ValueError, KeyError, csv.Error):
+        return ()

@@ -1,0 +1,1 @@
+"""What runs the net of a bundle: torch, or an export with OpenVINO."""

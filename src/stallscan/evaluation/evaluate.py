@@ -1,0 +1,370 @@
+"""Predictions against labels: who is measured, who is left out and why, and the figures.
+
+Recordings without a label, without a call or without a prediction are counted and listed, never
+dropped in silence: a net that refuses the hard ones would otherwise look good.
+
+The order of work: `evaluate` gives an `Evaluation`, with what `breakdown` finds; `comparison` sets
+one against another; `present` puts both into words and files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from stallscan.calls.predictions import (
+    DECIDED,
+    PREDICTIONS,
+    as_frame,
+    check_predictions,
+    is_held_out,
+    read_chosen,
+)
+from stallscan.catalog import names, text
+from stallscan.catalog.names import match
+from stallscan.catalog.tables import CHOSEN_NAME, LABELS, labels_of
+from stallscan.errors import InputError
+from stallscan.evaluation.breakdown import Breakdown, Group, Known, break_down, find_groups
+from stallscan.scores import bootstrap, metrics
+from stallscan.scores.bootstrap import Curve, Rates
+from stallscan.scores.metrics import Interval, Metrics, Scored, SensitivityAt
+from stallscan.words import Excluded
+
+# What is stated of a set of calls, in the order it is shown in.
+FIGURES = (
+    *("mcc", "recall", "specificity", "roc_auc"),
+    *(metrics.sensitivity_name(at) for at in metrics.SPECIFICITIES),
+    *("accuracy", "precision", "f1", "pr_auc", "brier", "log_loss"),
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What became of every row of the two tables.
+
+    Attributes
+    ----------
+    predictions, labels : int
+        Rows of each table.
+    labelled : int
+        Predictions with a label, joined as `names.pair` does.
+    joined_by_base_name : int
+        How many of those were joined by file name alone, because one of the names has no folder.
+    evaluated : int
+        Labelled predictions called flowing or stalled: those that the metrics are made of.
+    without_call : Excluded
+        Labelled predictions called neither.
+    without_call_by_status : dict
+        The same, counted by status (``review`` for those left to a person).
+    without_label, without_prediction : Excluded
+        Predictions and labels that found no partner.
+    chose : int
+        Labelled predictions that are left out because they chose the threshold.
+    """
+
+    predictions: int
+    labels: int
+    labelled: int
+    joined_by_base_name: int
+    evaluated: int
+    without_call: Excluded
+    without_call_by_status: dict[str, int]
+    without_label: Excluded
+    without_prediction: Excluded
+    chose: int
+
+    @property
+    def measurable(self) -> int:
+        """How many labelled predictions there are to measure on."""
+        return self.labelled - self.chose
+
+    @property
+    def coverage(self) -> float:
+        """Share of the measurable ones that were called flowing or stalled, 0 to 1."""
+        return self.evaluated / self.measurable
+
+
+@dataclass(frozen=True)
+class MccAt:
+    """MCC re-weighted to a prevalence; None where a class is missing among the labels."""
+
+    prevalence: float
+    mcc: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`.
+
+    Attributes
+    ----------
+    predictions, labels : Path
+        The two tables.
+    about : tuple of Path
+        The tables that say more about the recordings.
+    table : DataFrame
+        The predictions with their labels, as `join` gives them; chose (bool), whether a recording
+        chose the threshold; and group (str), where recordings are drawn by group.
+    scored : Scored
+        The evaluated recordings; what the plots are drawn from.
+    metrics : Metrics
+        Figures at the data's own prevalence.
+    mcc_interval : Interval or None
+        95 % bootstrap interval of that MCC.
+    mcc_at : tuple of MccAt
+        MCC where stalls are rarer, at each of `metrics.PREVALENCES`.
+    rows : Rows
+        Who was measured and who was left out.
+    bundles : tuple of str
+        The bundles that the evaluated calls come from.
+    sensitivity_at : tuple of SensitivityAt
+        At each of `metrics.SPECIFICITIES`.
+    intervals : dict
+        95 % bootstrap interval of each of `FIGURES`, None where it cannot be told.
+    group : Group
+        What the intervals were drawn by.
+    curve : Curve or None
+        MCC against prevalence; None with one class.
+    breakdowns : tuple of Breakdown
+        By each column that was asked for or found.
+    held_out : bool
+        Whether the table is one of `train`, whose recordings chose the epoch and the threshold.
+    """
+
+    predictions: Path
+    labels: Path
+    about: tuple[Path, ...]
+    table: pd.DataFrame
+    scored: Scored
+    metrics: Metrics
+    mcc_interval: Interval | None
+    mcc_at: tuple[MccAt, ...]
+    rows: Rows
+    bundles: tuple[str, ...]
+    sensitivity_at: tuple[SensitivityAt, ...]
+    intervals: dict[str, Interval | None]
+    group: Group
+    curve: Curve | None
+    breakdowns: tuple[Breakdown, ...]
+    held_out: bool
+
+    @property
+    def evaluated(self) -> pd.DataFrame:
+        """The rows of `table` that the figures are made of, in the order of `scored`."""
+        return _decided(self.table)
+
+    @property
+    def values(self) -> dict[str, float | None]:
+        """Each of `FIGURES`; None where it cannot be told."""
+        return _values(self.metrics, self.sensitivity_at)
+
+
+def evaluate(
+    predictions: str | Path,
+    labels: str | Path | None = None,
+    *,
+    about: Sequence[str | Path] = (),
+    group: str | None = None,
+    by: Sequence[str] | None = None,
+    partial: bool = False,
+) -> Evaluation:
+    """Measure predictions against labels.
+
+    Parameters
+    ----------
+    predictions : str or Path
+        ``predictions.csv`` as `stallscan predict` writes it, or a table of held-out recordings as
+        `stallscan train` does.
+    labels : str or Path, optional
+        As `tables.read_labels` takes them. May be left out where the predictions have a column
+        stalled.
+    about : sequence of str or Path
+        Tables with a column filename and others to group or break down by; so may be the labels
+        and the predictions. What stands in a later table goes before what stands in an earlier.
+    group : str, optional
+        The column whose recordings are drawn together for the intervals. If not given, the first
+        of `tables.MOUSE_COLUMNS` that there is; empty: each recording by itself.
+    by : sequence of str, optional
+        Columns to break down by. If not given, those of `breakdown.BY` that there are.
+    partial : bool
+        Whether predictions without a label are left out of the figures; if not, they are an error.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, no prediction has a label, not all have one and `partial` is False,
+        none is called flowing or stalled, or a column to group or break down by is missing, is
+        empty somewhere (the group), or has more than `breakdown.MOST_PARTS` values.
+    TableError
+        If a column is missing, a filename stands there twice, or a value is wrong; rows are
+        named.
+    """
+    predictions = Path(predictions)
+    cells = text.read(predictions, PREDICTIONS)
+    raw = as_frame(cells)
+    if labels is None and "stalled" not in raw:
+        raise InputError(
+            f"{predictions}: has no labels of its own (no column stalled); give them with --labels"
+        )
+    label_cells = cells if labels is None else text.read(labels, LABELS)
+    labels, label_table = label_cells.path, labels_of(label_cells).reset_index(drop=True)
+    table = join(check_predictions(predictions, raw), label_table, labels)
+    table["chose"] = table["filename"].isin(read_chosen(predictions)["filename"])
+    labelled = table[table["stalled"].notna()]
+    if labelled.empty:
+        raise InputError(
+            f"{predictions} and {labels} have no filename in common "
+            f"({names.contrast(table['filename'].tolist(), label_table['filename'].tolist())}); "
+            "give the labels of these recordings"
+        )
+    rows = _count_rows(table, label_table)
+    decided = _decided(table)
+    if decided.empty:
+        raise InputError(_nothing_left(predictions, rows))
+    if rows.without_label.count and not partial:
+        raise InputError(
+            f"{labels}: {rows.without_label.count:,} of {rows.predictions:,} recordings in "
+            f"{predictions} have no label here: {rows.without_label}; add their labels, "
+            "or measure the others only, with --partial"
+        )
+    scored = scored_of(decided)
+    known = Known(table, raw, predictions, label_cells, [Path(path) for path in about])
+    groups = find_groups(known, decided, group)
+    if groups is not None and groups.nunique() < 2:
+        raise InputError(
+            f"column {groups.name} is {groups.iloc[0]} for all evaluated recordings: intervals "
+            "cannot be drawn by one group; give another column with --group, or --group '' to draw "
+            "single recordings"
+        )
+    column = str(groups.name) if groups is not None else ""
+    if groups is not None:
+        table["group"] = known.column(column)
+        table.loc[groups.index, "group"] = groups
+    units = None if groups is None else groups.to_numpy(str)
+    measured = metrics.measure(scored)
+    drawn = bootstrap.draw(scored, units)
+    rates = bootstrap.marginal_rates(drawn, measured.confusion, units is not None)
+    intervals = {name: bootstrap.interval(values) for name, values in drawn.figures(rates).items()}
+    return Evaluation(
+        predictions=predictions,
+        labels=labels,
+        about=tuple(known.about),
+        table=table,
+        scored=scored,
+        metrics=measured,
+        mcc_interval=intervals["mcc"],
+        mcc_at=tuple(_mcc_at(measured, rates, prevalence) for prevalence in metrics.PREVALENCES),
+        rows=rows,
+        bundles=tuple(sorted(set(decided["bundle"]))),
+        sensitivity_at=tuple(metrics.sensitivity_at(scored, at) for at in metrics.SPECIFICITIES),
+        intervals={name: intervals[name] for name in FIGURES},
+        group=Group(column, len(decided) if units is None else len(set(units))),
+        curve=bootstrap.mcc_curve(rates, measured),
+        breakdowns=break_down(known, decided, scored, units, by),
+        held_out=is_held_out(raw),
+    )
+
+
+def join(predictions: pd.DataFrame, labels: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+    """Put each recording's label beside its prediction, as `names.match` pairs them.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        As `predictions.read_predictions` gives it.
+    labels : DataFrame
+        Columns filename and stalled (0 or 1), each filename once.
+    path : str or Path
+        The table of labels, for the log.
+
+    Returns
+    -------
+    DataFrame
+        The predictions and stalled (float: 0, 1, or NaN without a label), label_filename (str, as
+        it stands among the labels, empty without one).
+    """
+    partner = match(predictions["filename"], labels["filename"], path)
+    stalled = partner.map(pd.Series(labels["stalled"].to_numpy(float), index=labels["filename"]))
+    return predictions.assign(stalled=stalled.astype(float), label_filename=partner.fillna(""))
+
+
+def scored_of(rows: pd.DataFrame) -> Scored:
+    """Take what is measured from rows of `Evaluation.evaluated`."""
+    return Scored.check(
+        rows["stalled"],
+        rows["score"],
+        rows["call"] == "stalled",
+        rows["threshold"].dropna().tolist(),
+    )
+
+
+def values_of(scored: Scored) -> dict[str, float | None]:
+    """Measure each of `FIGURES`; None where it cannot be told."""
+    found = [metrics.sensitivity_at(scored, at) for at in metrics.SPECIFICITIES]
+    return _values(metrics.measure(scored), found)
+
+
+def _decided(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["stalled"].notna() & table["call"].isin(DECIDED) & ~table["chose"]]
+
+
+def _nothing_left(predictions: Path, rows: Rows) -> str:
+    """Say why none of the labelled recordings can be measured on, with the count of each reason."""
+    reasons = [f"{rows.chose:,} chose the threshold ({CHOSEN_NAME})"] if rows.chose else []
+    reasons += [
+        f"{count:,} without a call ({status})"
+        for status, count in rows.without_call_by_status.items()
+    ]
+    advice = (
+        "label recordings that did not choose the threshold"
+        if rows.chose
+        else "see the column reason"
+    )
+    return (
+        f"{predictions}: of its {rows.labelled:,} labelled recordings none is left to measure on: "
+        f"{', '.join(reasons)}; {advice}"
+    )
+
+
+def _values(measured: Metrics, found: Sequence[SensitivityAt]) -> dict[str, float | None]:
+    """Name the figures as in `FIGURES`."""
+    values: dict[str, float | None] = {
+        metrics.sensitivity_name(at.specificity): at.sensitivity for at in found
+    }
+    return {name: values[name] if name in values else getattr(measured, name) for name in FIGURES}
+
+
+def _mcc_at(measured: Metrics, rates: Rates, prevalence: float) -> MccAt:
+    if measured.recall is None or measured.specificity is None:
+        return MccAt(prevalence, None, None)
+    value = metrics.reweighted_mcc(measured.recall, measured.specificity, prevalence)
+    return MccAt(
+        prevalence, float(value), bootstrap.interval(metrics.reweighted_mcc(*rates, prevalence))
+    )
+
+
+def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
+    labelled = table[table["stalled"].notna()]
+    open_ = labelled[~labelled["call"].isin(DECIDED) & ~labelled["chose"]]
+    chose = int(labelled["chose"].sum())
+    unequal = labelled[labelled["filename"] != labelled["label_filename"]]
+    why = open_["status"].where(open_["call"] != "review", "review")
+    return Rows(
+        predictions=len(table),
+        labels=len(labels),
+        labelled=len(labelled),
+        joined_by_base_name=sum(
+            names.is_bare(name) != names.is_bare(label)
+            for name, label in zip(unequal["filename"], unequal["label_filename"], strict=True)
+        ),
+        evaluated=len(labelled) - chose - len(open_),
+        without_call=Excluded.of(open_["filename"].tolist()),
+        without_call_by_status={str(name): int(n) for name, n in why.value_counts().items()},
+        without_label=Excluded.of(table.loc[table["stalled"].isna(), "filename"].tolist()),
+        without_prediction=Excluded.of(
+            labels.loc[~labels["filename"].isin(table["label_filename"]), "filename"].tolist()
+        ),
+        chose=chose,
+    )

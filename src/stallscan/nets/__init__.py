@@ -1,0 +1,1 @@
+"""Nets: a clip in, the logit of stalled out."""

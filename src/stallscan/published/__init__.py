@@ -1,0 +1,1 @@
+"""The four published approaches, end to end."""

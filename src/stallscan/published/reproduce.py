@@ -1,0 +1,535 @@
+"""A published approach done again, from the selection to the write-up, in one resumable run.
+
+Every stage goes on where it was: clips, trainings and predictions that stand are kept. Calls,
+figures and the page take seconds, and are made anew each time.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+
+from stallscan import runs, words, workers
+from stallscan.bundle import bundle as bundles
+from stallscan.bundle.bundle import BundleSpec
+from stallscan.calls import decide, predict
+from stallscan.calls.decide import Calls, CallSettings
+from stallscan.calls.predictions import read_predictions
+from stallscan.catalog import tables
+from stallscan.errors import InputError
+from stallscan.published import approaches, writeup
+from stallscan.published.approaches import Approach, Model, Part
+from stallscan.published.clock import Clock, Sitting, Stage
+from stallscan.published.writeup import Called, Change, Cut, Reproduction, Sample
+from stallscan.recipes import recipe as recipes
+from stallscan.recipes.recipe import Recipe
+from stallscan.report import figures
+from stallscan.scores.metrics import Scored
+from stallscan.scores.thresholds import average, shift
+from stallscan.training import train
+
+NOTES_NAME, TIMES_NAME = "reproduction.json", "times.json"
+# None of these was published, and none makes a run another one.
+NO_CHANGE = ("seed", "data.seed", "training.workers")
+
+At = Literal["half", "published", "chosen"]
+AT: tuple[At, ...] = get_args(At)
+Progress = Callable[[int, int], None]
+# Opens the display of a long stage, by its name.
+Display = Callable[[str], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A bundle that takes part: a model, a fold or a snapshot of it.
+
+    Attributes
+    ----------
+    name : str
+        What its predictions and calls are called.
+    model : Model
+        What was published of it.
+    folder : Path
+        Holds its ``bundle`` and ``validation.csv``.
+    spec : BundleSpec
+        The bundle's.
+    """
+
+    name: str
+    model: Model
+    folder: Path
+    spec: BundleSpec
+
+    def cut(self, raw: float) -> float:
+        """Give the score that is the like of a sigmoid of the logit."""
+        return float(self.spec.calibration.score(np.log(raw / (1 - raw))))
+
+    def thresholds(self, at: At) -> tuple[float, ...]:
+        """Give the threshold to call with; none where it is that of the bundle."""
+        if at == "chosen":
+            return ()
+        return (self.cut(self.model.threshold if at == "published" else 0.5),)
+
+
+class Decision(NamedTuple):
+    """Whose calls are made, and how."""
+
+    who: str
+    at: At
+    members: tuple[Member, ...]
+    settings: CallSettings
+
+
+@dataclass(frozen=True)
+class TestPart:
+    """The recordings that are called for the competition.
+
+    Attributes
+    ----------
+    folder : Path
+        Holds them.
+    names : tuple of str
+        Their filenames, by the metadata.
+    form, labels : Path or None
+        Tables, where there are such.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    form: Path | None
+    labels: Path | None
+
+    def known(self) -> pd.DataFrame | None:
+        """Read the labels of its recordings; None where there is no table of them."""
+        if self.labels is None:
+            return None
+        table = tables.read_labels(self.labels)
+        return table[table["filename"].isin(self.names)]
+
+    @classmethod
+    def find(cls, data: Path) -> "TestPart | None":
+        """Look for the test part of a data folder.
+
+        Raises
+        ------
+        InputError
+            If its metadata name recordings that are not there.
+        """
+        path = _optional(data, "test_metadata.csv")
+        if path is None:
+            return None
+        names = tuple(tables.read_metadata(path)["filename"])
+        missing = [name for name in names if not (data / "test" / name).is_file()]
+        if missing:
+            raise InputError(
+                f"{data / 'test'}: {len(missing):,} of the {len(names):,} recordings in "
+                f"{path.name} are missing: {words.listed(missing)}; download them, or move "
+                f"{path.name} away to do without a test part"
+            )
+        return cls(
+            data / "test",
+            names,
+            _optional(data, "submission_format.csv"),
+            _optional(data, "test_labels.csv"),
+        )
+
+
+def plan(
+    approach: Approach,
+    changes: Sequence[str] = (),
+    epochs: int | None = None,
+) -> dict[str, Recipe]:
+    """Give the recipe of each model of an approach, by the model's name.
+
+    All draw the same recordings and the same split.
+
+    Parameters
+    ----------
+    approach : Approach
+        The approach.
+    changes : sequence of str
+        ``name=value``, for all models; they go before what the models change themselves.
+    epochs : int, optional
+        Of each stage.
+
+    Raises
+    ------
+    SettingsError
+        If a setting is wrong or unknown.
+    """
+    made = {}
+    for model in approach.models:
+        settings = recipes.read_recipe(approach.name, [*model.changes, *changes])
+        if epochs is not None:
+            settings = recipes.shorten(settings, epochs)
+        content = settings.model_dump()
+        content["data"]["seed"] = settings.data_seed
+        content["seed"] = settings.seed + model.seed
+        made[model.name] = Recipe.parse(content, f"{approach.name}, {model.name}")
+    return made
+
+
+def run(
+    name: str,
+    data: Path,
+    out: Path,
+    display: Display,
+    *,
+    changes: Sequence[str] = (),
+    epochs: int | None = None,
+    clips: Path | None = None,
+) -> Reproduction:
+    """Do a published approach again: select, prepare, train, score, call, measure, write it up.
+
+    A run that was stopped goes on where it was. A data folder without a test part gives everything
+    but what is made of it.
+
+    Parameters
+    ----------
+    name : str
+        A key of `approaches.APPROACHES`.
+    data : Path
+        Folder with ``train_metadata.csv``, ``train_labels.csv`` and ``train/``; for the test part
+        ``test_metadata.csv`` and ``test/``, and, where there are such, ``submission_format.csv``
+        and ``test_labels.csv``. Each table may be gzipped.
+    out : Path
+        The folder for all that is made.
+    display : callable
+        Opens the display of a long stage.
+    changes, epochs
+        As in `plan`.
+    clips : Path, optional
+        A store of the clips to train on, where the data folder has no recordings.
+
+    Raises
+    ------
+    StallscanError
+        If data or settings cannot be used, or the folder holds another reproduction.
+    """
+    approach = approaches.find(name)
+    planned = plan(approach, changes, epochs)
+    test = TestPart.find(data)
+    with runs.hold(out):
+        _claim(out, approach, planned)
+        return _reproduce(approach, planned, data, test, out, display, clips)
+
+
+def _reproduce(
+    approach: Approach,
+    planned: dict[str, Recipe],
+    data: Path,
+    test: TestPart | None,
+    out: Path,
+    display: Display,
+    clips: Path | None,
+) -> Reproduction:
+    clock = Clock(out / TIMES_NAME)
+    first = next(iter(planned.values()))  # as all, in what concerns the recordings
+    prepared = _prepare(first, data, clips, out, clock, display)
+    members = [
+        member
+        for model in approach.models
+        for member in _train(approach, model, planned[model.name], prepared, out, clock)
+    ]
+    if test is not None:
+        for member in members:
+            _score(member, test, out, clock, display)
+    decisions = _decisions(approach, members)
+    made, doubts = _call_test(decisions, test, out) if test else ([], [])
+    made += [_call_validation(approach, decision) for decision in decisions]
+    result = Reproduction(
+        approach=approach,
+        data=data,
+        out=out,
+        simulated=prepared.simulated,
+        machine=_machine(),
+        group=first.data.group,
+        trained_on=Sample.of(len(prepared.table), prepared.table),
+        test=Sample.of(len(test.names), test.known()) if test else None,
+        changes=_compare(approach, planned, members),
+        cuts=tuple(_cut(member) for member in members),
+        calls=tuple(made),
+        final=decisions[-1].who,
+        costs=_costs(approach, members, clock),
+        doubts=tuple(doubts),
+    )
+    writeup.write(result)
+    return result
+
+
+def _claim(out: Path, approach: Approach, planned: dict[str, Recipe]) -> None:
+    """Note approach and settings in the folder; refuse a folder of others."""
+    now = {
+        "approach": approach.name,
+        "recipes": {name: one.model_dump(mode="json") for name, one in planned.items()},
+    }
+    outputs = ("models", writeup.METRICS_NAME, writeup.PAGE_NAME)
+    runs.claim(out / NOTES_NAME, now, "a reproduction", outputs)
+
+
+def _prepare(
+    recipe: Recipe, data: Path, clips: Path | None, out: Path, clock: Clock, display: Display
+) -> train.Data:
+    """Select the recordings and make their clips, once for all nets."""
+    name, folder = "select and prepare", out / "store"
+    with clock.stage(name, folder) as sitting, display("preparing clips") as show:
+        return train.prepare_data(recipe, data, folder, _watched(show, sitting), clips)
+
+
+def _train(
+    approach: Approach,
+    model: Model,
+    recipe: Recipe,
+    prepared: train.Data,
+    out: Path,
+    clock: Clock,
+) -> list[Member]:
+    """Train a net, or find it trained, and give the bundles of it that take part."""
+    folder = out / "models" / model.name
+    with clock.stage(f"train {model.name}", folder) as sitting:
+        sitting.stands = _is_trained(recipe, folder)
+        # Writes into the folder, so not before the clock has seen when a killed sitting last did.
+        with train.claim(folder, recipe):
+            train.train_prepared(recipe, prepared, folder)
+    trained = sorted(folder.glob("fold-*")) or [folder]
+    for part in trained:
+        if not (sitting.stands and (part / "plots" / "history.svg").is_file()):
+            figures.history(part / "history.csv", part / "plots")
+    if approach.parts == "snapshots":
+        trained = sorted((folder / "snapshots").glob("snapshot-*"))
+        if not trained:
+            raise InputError(
+                f"{folder}: {approach.name} averages snapshots of its net, and none was kept; set "
+                "training.snapshots to at least 1"
+            )
+    return [
+        Member(
+            name=model.name if part == folder else part.name,
+            model=model,
+            folder=part,
+            spec=bundles.load(part / "bundle").spec,
+        )
+        for part in trained
+    ]
+
+
+def _is_trained(recipe: Recipe, folder: Path) -> bool:
+    parts = [folder / f"fold-{fold}" for fold in range(recipe.data.folds)] or [folder]
+    return all(
+        (part / "bundle" / bundles.SPEC_NAME).is_file() and (part / tables.HELD_OUT_NAME).is_file()
+        for part in parts
+    )
+
+
+def _score(member: Member, test: TestPart, out: Path, clock: Clock, display: Display) -> None:
+    """Score the test part with one bundle."""
+    folder = _scores(out, member)
+    with (
+        clock.stage(f"score with {member.name}", folder) as sitting,
+        display(f"scoring with {member.name}") as show,
+    ):
+        predict.predict(
+            [test.folder], folder, member.folder / "bundle", progress=_watched(show, sitting)
+        )
+
+
+def _scores(out: Path, member: Member) -> Path:
+    return out / "test" / member.name
+
+
+def _watched(show: Progress, sitting: Sitting) -> Progress:
+    """Show how far a stage is, and note whether it had nothing left to do when it began."""
+    told = False
+
+    def update(done: int, of: int) -> None:
+        nonlocal told
+        if not told:
+            told, sitting.stands = True, done >= of
+        show(done, of)
+
+    return update
+
+
+def _decisions(approach: Approach, members: Sequence[Member]) -> list[Decision]:
+    """List the calls to make: of each net alone, then, last, of those that decide together."""
+    made = [
+        Decision(member.name, at, (member,), CallSettings(thresholds=member.thresholds(at)))
+        for member in members
+        for at in AT
+        if not (at == "half" and member.model.threshold == 0.5)  # that is the published one
+    ]
+    deciding = tuple(member for member in members if member.model.decides)
+    if len(deciding) > 1:
+        who = {"vote": "vote", "average": "mean"}[approach.combine]
+        made += [
+            Decision(who, at, deciding, _together(approach, deciding, at))
+            for at in AT
+            if at != "half"
+        ]
+    return made
+
+
+def _together(approach: Approach, members: Sequence[Member], at: At) -> CallSettings:
+    """Say how nets decide together."""
+    cuts = [member.thresholds(at) for member in members]
+    if approach.combine == "vote":
+        given = tuple(cut for own in cuts for cut in own)
+        return CallSettings(combine="vote", needed=approach.needed, thresholds=given)
+    if at == "chosen":
+        return CallSettings(combine="average")
+    # Scores are averaged at the prevalence of the first: there the cut of each is to be read.
+    first = members[0].spec.prevalence
+    read = [
+        shift(own, member.spec.prevalence, first) for own, member in zip(cuts, members, strict=True)
+    ]
+    return CallSettings(combine="average", thresholds=(float(average(read)[0]),))
+
+
+def _call_test(
+    decisions: Sequence[Decision], test: TestPart, out: Path
+) -> tuple[list[Called], list[str]]:
+    """Call the test part in every way, and write the submission; give calls and doubts.
+
+    Days of training are written up even where nothing can be called or measured here.
+    """
+    known = test.known()
+    made, doubts, silent = [], [], []
+    if test.labels is not None and known is not None and known.empty:
+        doubts.append(
+            f"{test.labels.name} has no label of any recording of the test part: nothing is "
+            "measured on it."
+        )
+    for decision in decisions:
+        paths = [_scores(out, member) / tables.PREDICTIONS_NAME for member in decision.members]
+        if not _any_scored(paths):
+            silent.append(decision.who)
+            continue
+        decided = decide.decide_anew(paths, decision.settings)
+        folder = out / "calls" / decision.who / decision.at
+        decide.write(decided, folder)
+        made.append(_called(decision, "test", decided.table, known))
+        if (decision.who, decision.at) == (decisions[-1].who, "published"):
+            doubts += _submit(decided, test, out)
+    if silent:
+        doubts.append(
+            f"There are no calls of the test part by {words.listed(list(dict.fromkeys(silent)))}: "
+            "none of its recordings has a score."
+        )
+    if decisions[-1].who in silent:
+        doubts.append(f"There is no {decide.SUBMISSION_NAME}.")
+    return made, doubts
+
+
+def _any_scored(paths: Sequence[Path]) -> bool:
+    """Tell whether there is a recording that can be called by all of these predictions."""
+    named = []
+    for path in paths:
+        table = read_predictions(path)
+        usable = (table["call"] != "unscorable") & table["score"].notna()
+        named.append(set(table["filename"][usable]))
+    return bool(set.intersection(*named))
+
+
+def _submit(decided: Calls, test: TestPart, out: Path) -> list[str]:
+    form = test.form
+    if form is None:
+        form = out / "test" / "submission_format.csv"
+        tables.write_table(pd.DataFrame({"filename": test.names, "stalled": 0}), form)
+    path, doubt = decide.submit(decided, form, out)
+    return [f"{path.name}: {doubt}."] if doubt else []
+
+
+def _call_validation(approach: Approach, decision: Decision) -> Called:
+    """Call the validation part; with folds each recording by the one that was not trained on it."""
+    paths = [member.folder / tables.HELD_OUT_NAME for member in decision.members]
+    known = pd.concat([tables.read_labels(path) for path in paths]).drop_duplicates("filename")
+    if approach.parts == "folds":
+        alone = [CallSettings(thresholds=one.thresholds(decision.at)) for one in decision.members]
+        made = [
+            decide.decide_anew([path], settings).table
+            for path, settings in zip(paths, alone, strict=True)
+        ]
+        table = pd.concat(made, ignore_index=True)
+    else:
+        table = decide.decide_anew(paths, decision.settings).table
+    return _called(decision, "validation", table, known)
+
+
+def _called(
+    decision: Decision, part: Part, table: pd.DataFrame, known: pd.DataFrame | None
+) -> Called:
+    """Put labels beside what is submitted, or would be."""
+    counts = {str(call): int(count) for call, count in table["call"].value_counts().items()}
+    scored = None
+    if known is not None:
+        rows = table.merge(known, on="filename")
+        # Published figures are of all that was submitted, where what has no call counts as flowing.
+        # On the validation part all have one.
+        rows = rows.fillna({"score": 0.0})
+        if not rows.empty:
+            scored = Scored.check(
+                rows["stalled"], rows["score"], rows["call"] == "stalled", tuple(rows["threshold"])
+            )
+    return Called(decision.who, decision.at, part, counts, scored)
+
+
+def _cut(member: Member) -> Cut:
+    half, published = member.cut(0.5), member.cut(member.model.threshold)
+    as_scores = {"published": published, "half": half, "chosen": member.spec.threshold}
+    return Cut(member.name, member.model.decides, member.model.threshold, as_scores)
+
+
+def _compare(
+    approach: Approach, planned: dict[str, Recipe], members: Sequence[Member]
+) -> tuple[Change, ...]:
+    """List what is not as published; once, where it is the same for all models."""
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    published = plan(approach)
+    for name, recipe in planned.items():
+        before, now = (
+            runs.flatten(one.model_dump(mode="json")) for one in (published[name], recipe)
+        )
+        for setting in before | now:
+            pair = (before.get(setting, "none"), now.get(setting, "none"))
+            if pair[0] != pair[1] and setting not in NO_CHANGE:
+                found.setdefault(setting, {})[name] = pair
+    changes = []
+    for setting, pairs in found.items():
+        if len(pairs) == len(planned) and len(set(pairs.values())) == 1:
+            changes.append(Change(setting, *next(iter(pairs.values()))))
+        else:
+            changes += [Change(f"{setting} ({name})", *pair) for name, pair in pairs.items()]
+    snapshots = next(iter(published.values())).training.snapshots
+    if approach.parts == "snapshots" and len(members) < snapshots:
+        changes.append(Change("snapshots that there are", f"{snapshots}", f"{len(members)}"))
+    return tuple(changes)
+
+
+def _costs(
+    approach: Approach, members: Sequence[Member], clock: Clock
+) -> tuple[tuple[str, Stage, str], ...]:
+    """Give each stage with what it took here and what it took those who published it."""
+    published = {f"train {model.name}": model.training for model in approach.models}
+    # Of folds and snapshots only what all of them took together is known.
+    alike = len(members) == len(approach.models)
+    for member in members:
+        said = member.model.scoring
+        if said and not alike:
+            said += f" (all {approach.parts} together)"
+        published[f"score with {member.name}"] = said
+    return tuple((name, stage, published.get(name, "")) for name, stage in clock.stages.items())
+
+
+def _machine() -> str:
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return f"{workers.cores()} processor cores, no GPU"
+
+
+def _optional(data: Path, name: str) -> Path | None:
+    return next((path for path in (data / name, data / f"{name}.gz") if path.is_file()), None)

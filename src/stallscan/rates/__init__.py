@@ -1,0 +1,1 @@
+"""Stall rates of fields, mice and groups, corrected for what a model misses."""

@@ -1,0 +1,166 @@
+"""What a report shows of each recording: a small looping clip of the outlined region.
+
+Clips are made in processes of their own, because a file may crash the decoder. Nothing here needs
+more than decoding does, so that a process starts quickly.
+"""
+
+import base64
+import contextlib
+import functools
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from stallscan import workers
+from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesError
+from stallscan.recordings import video
+from stallscan.recordings.recording import Box, Frames, Recording
+from stallscan.vessels import outline
+
+# A clip's longer side is scaled down to this; smaller ones are scaled up by the browser, because
+# more pixels in the file would hold no more than is there.
+CLIP_SIDE_PX = 320
+# x264 at this rate keeps the dark cells apart at some 30 kB a clip.
+CLIP_CRF = 28
+CLIP_PRESET = "veryfast"
+CLIP_KEYFRAME_INTERVAL = 60
+# The longest recording of the competition (FACTS 4); longer ones are shown in every n-th frame.
+CLIP_FRAMES = 434
+# Several recordings are decoded side by side, so each may hold less than `video.read` allows one.
+HOLD_BYTES = 192 * 2**20
+MOST_PROCESSES = 4
+POSTER_QUALITY = 70
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a card shows of its recording; `video` and `poster` are ``data:`` addresses."""
+
+    video: str = ""
+    poster: str = ""
+    note: str = ""
+
+
+def make_clips(
+    paths: Sequence[Path],
+    margin_px: int,
+    processes: int | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> list[Clip]:
+    """Make the clip of each recording, as `make_clip` does.
+
+    A file that crashes the decoder gets an empty clip with the reason.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The recordings.
+    margin_px : int
+        Pixels to show around the outline.
+    processes : int, optional
+        Default: one a core, at most `MOST_PROCESSES`. With 0 the work is done in this process.
+    progress : callable
+        Called with how many clips are made, of how many.
+    """
+    if processes is None:
+        processes = min(workers.cores(), MOST_PROCESSES)
+    progress(0, len(paths))
+    clips = []
+    task = functools.partial(make_clip, margin_px=margin_px)
+    # Closed, so that after Ctrl-C no process goes on decoding.
+    with contextlib.closing(workers.in_order(task, paths, processes, _lost)) as made:
+        for clip in made:
+            clips.append(clip)
+            progress(len(clips), len(paths))
+    return clips
+
+
+def _lost(_path: Path, reason: str) -> Clip:
+    return Clip(note=f"The decoder crashed or hung on this file ({reason}). Export it again.")
+
+
+def make_clip(path: Path, margin_px: int) -> Clip:
+    """Encode what a card shows: the outlined region, or the whole field without one outline.
+
+    Parameters
+    ----------
+    path : Path
+        The recording.
+    margin_px : int
+        Pixels to show around the outline.
+
+    Returns
+    -------
+    Clip
+        Without a video, but with the reason, if the recording cannot be read.
+    """
+    try:
+        recording = video.read(path, hold_bytes=HOLD_BYTES)
+        box, note = _region(recording, margin_px)
+        step = math.ceil(len(recording) / CLIP_FRAMES)
+        frames = list(_crop(recording, box, step))
+    except RecordingError as error:
+        return Clip(note=without_path(str(error), path.name))
+    if step > 1:
+        note = f"{note} One frame in {step} is shown.".strip()
+    return Clip(_as_video(frames), _as_poster(frames[len(frames) // 2]), note)
+
+
+def _region(recording: Recording, margin_px: int) -> tuple[Box, str]:
+    height, width = recording.shape[1:3]
+    try:
+        box = outline.find(recording).box
+    except (NoOutlineError, SeveralOutlinesError):
+        return Box(0, height, 0, width), "The whole field is shown."
+    return box.grown(margin_px, (height, width)), ""
+
+
+def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
+    """Yield every `step`-th frame, cropped, at most `CLIP_SIDE_PX` long, with even sides."""
+    height, width = box.row1 - box.row0, box.col1 - box.col0
+    scale = min(1.0, CLIP_SIDE_PX / max(height, width))
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    position = 0
+    for chunk in recording.chunks(box):
+        for frame in chunk[-position % step :: step]:
+            small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
+            odd = [(0, side % 2) for side in small.shape[:2]] + [(0, 0)] * (small.ndim - 2)
+            yield np.asarray(np.pad(small, odd, mode="edge"), dtype=np.uint8)
+        position += len(chunk)
+
+
+def _as_video(frames: list[Frames]) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "clip.mp4")
+        video.write(
+            path,
+            frames,
+            crf=CLIP_CRF,
+            keyframe_interval=CLIP_KEYFRAME_INTERVAL,
+            preset=CLIP_PRESET,
+        )
+        return _data_uri("video/mp4", path.read_bytes())
+
+
+def _as_poster(frame: Frames) -> str:
+    bgr = frame[..., ::-1] if frame.ndim == 3 else frame
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, POSTER_QUALITY])
+    return _data_uri("image/jpeg", encoded.tobytes())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64," + base64.b64encode(content).decode("ascii")
+
+
+def without_path(reason: str, filename: str) -> str:
+    """Drop the path a sentence begins with: the card says already whose it is."""
+    # Not up to the first colon: that may belong to the path.
+    name = filename.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
+    head, found, rest = reason.partition(f"{name}: ")
+    is_path = found and (not head or head[-1] in "/\\")
+    return rest[:1].upper() + rest[1:] if is_path else reason

@@ -1,0 +1,329 @@
+"""The report: one HTML file that stands by itself, to look at what was called and why.
+
+It shows counts, the scores, the evaluation where labels are known, and a card per recording with
+its looping clip. Nothing in it is loaded from elsewhere, so it can be mailed and archived.
+"""
+
+import datetime
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from stallscan import __version__, files, templates
+from stallscan.calls.predictions import DECIDED, read_predictions, read_run
+from stallscan.catalog.names import match
+from stallscan.clips import store
+from stallscan.errors import InputError
+from stallscan.evaluation import evaluate, present
+from stallscan.evaluation.evaluate import Evaluation
+from stallscan.recordings import video
+from stallscan.recordings.video import Source
+from stallscan.report import cards, figures
+from stallscan.report.cards import Clip
+from stallscan.settings import Settings
+
+
+class ReportSettings(Settings):
+    """What a report shows.
+
+    Attributes
+    ----------
+    max_cards : int
+        At most this many recordings get a card.
+    margin_px : int
+        Pixels of the recording around the outline that a clip shows.
+    """
+
+    max_cards: int = Field(default=200, ge=0)
+    margin_px: int = Field(default=20, ge=0)
+
+
+class Written(NamedTuple):
+    """What a report came to.
+
+    Attributes
+    ----------
+    path : Path
+        The HTML file.
+    recordings, cards : int
+        Rows of the table, and how many of them have a card.
+    without_clip : int
+        Cards whose recording could not be shown.
+    moved : int
+        Those of them whose recording was not found.
+    """
+
+    path: Path
+    recordings: int
+    cards: int
+    without_clip: int
+    moved: int
+
+    def __str__(self) -> str:
+        said = f"{self.cards:,} of {self.recordings:,} recordings have a card"
+        if not self.without_clip:
+            return said
+        reasons = []
+        if self.moved:
+            reasons.append(f"{self.moved:,} not found: name their folder with --recordings")
+        if damaged := self.without_clip - self.moved:
+            reasons.append(f"{damaged:,} cannot be read, the cards say why")
+        return f"{said}, {self.without_clip:,} of them without a clip ({'; '.join(reasons)})"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One recording on the page; numbers are None where the table says nothing."""
+
+    filename: str
+    status: str
+    call: str
+    reason: str
+    score: float | None
+    threshold: float | None
+    frames: int | None
+    label: str
+    wrong: str
+    clip: Clip
+
+    @property
+    def distance(self) -> float | None:
+        """How far the score is from the threshold."""
+        if self.score is None or self.threshold is None:
+            return None
+        return abs(self.score - self.threshold)
+
+
+def write(
+    predictions: str | Path,
+    out: str | Path,
+    *,
+    labels: str | Path | None = None,
+    recordings: Sequence[str | Path] | None = None,
+    settings: ReportSettings | None = None,
+    note: str | None = None,
+    processes: int | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> Written:
+    """Write the report of a run of predictions.
+
+    Parameters
+    ----------
+    predictions : str or Path
+        ``predictions.csv``; ``run.json`` beside it says where the recordings are.
+    out : str or Path
+        The HTML file to write, in one atomic step.
+    labels : str or Path, optional
+        Table with filename and stalled; adds the evaluation, and the label to each card.
+    recordings : sequence of str or Path, optional
+        Files and folders with the recordings, or a store of their clips, where they have moved
+        since the run. Names in the table are only looked up among these, never opened.
+    settings : ReportSettings, optional
+        What is shown.
+    note : str, optional
+        A sentence shown at the top of the page.
+    processes : int, optional
+        That make the clips, as in `cards.make_clips`.
+    progress : callable
+        Called with how many cards are done, of how many.
+
+    Raises
+    ------
+    InputError
+        If a table is missing or has no rows, ``run.json`` is broken, the labels fit no prediction,
+        `recordings` do not exist, or `out` cannot be written.
+    TableError
+        If a table lacks a column or has wrong rows.
+    """
+    predictions, out, settings = Path(predictions), Path(out), settings or ReportSettings()
+    # Before minutes of work.
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder. Name the HTML file: -o {out / 'report.html'}")
+    files.make_folder(out.parent)
+    files.refuse_foreign(out, ["<title>stallscan report: "], "a report of stallscan")
+    evaluation = None
+    if labels is not None:
+        # What has no label yet is shown, too: it is the one to look at.
+        evaluation = evaluate.evaluate(predictions, labels, partial=True)
+    table = evaluation.table if evaluation else read_predictions(predictions)
+    run = read_run(predictions)
+    chosen = choose(table, settings.max_cards)
+    found = _find_recordings(table["filename"], run, recordings, predictions)
+    paths = [found.get(filename) for filename in chosen["filename"]]
+    clips = _make_clips(paths, settings, processes, progress)
+    shown = [_card(row, clip) for row, clip in zip(chosen.to_dict("records"), clips, strict=True)]
+    moved = sum(path is None for path in paths)
+    page = templates.render(
+        "report.html.j2",
+        note=note,
+        head=_head(predictions, table, run),
+        counts=_counts(table),
+        plots=_plots(table, evaluation),
+        evaluation=evaluation,
+        figures=present.figures(evaluation) if evaluation else [],
+        cards=shown,
+        recordings=len(table),
+        moved=moved,
+        version=__version__,
+    )
+    files.write_text(out, page)
+    without_clip = sum(not card.clip.video for card in shown)
+    return Written(out, len(table), len(shown), without_clip, moved)
+
+
+def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Take the rows most worth looking at, in that order.
+
+    First wrong calls (where labels are known) from the farthest off, then those called stalled
+    from the highest score, then those without a call, then those nearest the threshold.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `predictions.read_predictions` or `evaluate.join` give it.
+    most : int
+        How many rows to take at most.
+    """
+    distance = (table["score"] - table["threshold"]).abs()
+    groups = (
+        (_wrong(table), -distance),
+        (table["call"] == "stalled", -table["score"]),
+        (~table["call"].isin(DECIDED), pd.Series(0.0, table.index)),
+        (pd.Series(True, table.index), distance),
+    )
+    conditions = [np.asarray(condition, dtype=bool) for condition, _ in groups]
+    rank = np.argmax(conditions, axis=0)
+    within = np.select(conditions, [np.asarray(key, dtype=float) for _, key in groups])
+    return table.iloc[np.lexsort((within, rank))[:most]]
+
+
+def _make_clips(
+    paths: Sequence[Path | None],
+    settings: ReportSettings,
+    processes: int | None,
+    progress: Callable[[int, int], None],
+) -> list[Clip]:
+    """Make the clips in the order of `paths`; an unknown path gives an empty one."""
+    found = [path for path in paths if path is not None]
+    made = iter(cards.make_clips(found, settings.margin_px, processes, progress))
+    missing = Clip(note="The recording was not found.")
+    return [missing if path is None else next(made) for path in paths]
+
+
+def _find_recordings(
+    filenames: "pd.Series[str]",
+    run: dict[str, Any],
+    recordings: Sequence[str | Path] | None,
+    predictions: Path,
+) -> dict[str, Path]:
+    """Find where the recordings are now, by their filename in the table."""
+    sources = _list_of_run(run) if recordings is None else _list(recordings)
+    if not sources:
+        return {}
+    paths = {source.filename: source.path for source in sources}
+    partners = match(filenames, pd.Series(list(paths), dtype=filenames.dtype), predictions)
+    pairs = zip(filenames, partners, strict=True)
+    return {filename: paths[partner] for filename, partner in pairs if partner in paths}
+
+
+def _list_of_run(run: dict[str, Any]) -> Sequence[Source]:
+    """List what is still where it was scored; that all of it has moved is no error."""
+    given = run.get("paths")
+    paths = [path for path in given if isinstance(path, str)] if isinstance(given, list) else []
+    try:
+        return _list([path for path in paths if Path(path).exists()])
+    except InputError:
+        return []
+
+
+def _list(paths: Sequence[str | Path]) -> Sequence[Source]:
+    """List recordings; of a store those that are still where its clips were cut from them."""
+    made = store.among(paths)
+    if made is None:
+        return video.list_recordings(paths)
+    return [row.source for row in made.rows() if row.source.path.is_file()]
+
+
+def _wrong(table: pd.DataFrame) -> "pd.Series[bool]":
+    if "stalled" not in table:
+        return pd.Series(False, table.index)
+    called = table["call"].map({"flowing": 0.0, "stalled": 1.0})
+    return called.notna() & table["stalled"].notna() & (called != table["stalled"])
+
+
+def _card(row: dict[Any, Any], clip: Clip) -> Card:
+    label = {0.0: "flowing", 1.0: "stalled"}.get(row.get("stalled", math.nan), "")
+    is_wrong = label != "" and row["call"] in DECIDED and row["call"] != label
+    words = {"stalled": "missed stall", "flowing": "false alarm"}
+    frames = _known(row["frames"])
+    return Card(
+        filename=row["filename"],
+        status=row["status"],
+        call=row["call"],
+        reason=cards.without_path(row["reason"], row["filename"]),
+        score=_known(row["score"]),
+        threshold=_known(row["threshold"]),
+        frames=None if frames is None else int(frames),
+        label=label,
+        wrong=words[label] if is_wrong else "",
+        clip=clip,
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _head(predictions: Path, table: pd.DataFrame, run: dict[str, Any]) -> dict[str, str]:
+    """Collect what the page says about the run, by name."""
+    thresholds = sorted(set(table["threshold"].dropna()))
+    head = {
+        "Table": predictions.name,
+        "Bundle": ", ".join(sorted(set(table["bundle"]) - {""})) or "not said",
+        "Threshold": ", ".join(f"{value:.3g}" for value in thresholds) or "not said",
+    }
+    if run.get("simulated_training"):
+        head["Trained on"] = "simulated recordings only"
+    for name, key in (("Started", "started"), ("Finished", "finished")):
+        if isinstance(run.get(key), str):
+            head[name] = _moment(run[key])
+    expected = run.get("recordings")
+    if isinstance(expected, int) and expected > len(table):
+        head["Not finished"] = f"{len(table):,} of {expected:,} recordings have been scored so far"
+    head["Report written"] = _moment(datetime.datetime.now(datetime.UTC).isoformat())
+    return head
+
+
+def _moment(text: str) -> str:
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return moment.strftime("%Y-%m-%d %H:%M") + (" UTC" if not moment.utcoffset() else " %z")
+
+
+def _counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
+    calls = table["call"].value_counts()
+    expected = ("stalled", "flowing", "unscorable")
+    others = [call for call in calls.index if call not in expected]
+    return {
+        "call": {call: int(calls.get(call, 0)) for call in (*expected, *others)},
+        "status": {str(name): int(n) for name, n in table["status"].value_counts().items()},
+    }
+
+
+def _plots(table: pd.DataFrame, evaluation: Evaluation | None) -> dict[str, str]:
+    """Words and ``data:`` address of each plot."""
+    if evaluation:
+        return figures.as_images(figures.evaluation_figures(evaluation.scored, evaluation.curve))
+    scores = table["score"].dropna().to_numpy(float)
+    if not scores.size:
+        return {}
+    thresholds = sorted(set(table["threshold"].dropna()))
+    return figures.as_images({"scores": figures.score_histogram(scores, thresholds)})

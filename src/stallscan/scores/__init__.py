@@ -1,0 +1,1 @@
+"""Arithmetic on scores: metrics, intervals, calibration, thresholds."""

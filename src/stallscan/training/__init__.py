@@ -1,0 +1,1 @@
+"""From clips and labels to a bundle."""

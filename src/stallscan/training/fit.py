@@ -1,0 +1,572 @@
+"""Fitting one net to clips: a stage of training with Lightning, or the baseline at once."""
+
+import importlib.util
+import io
+import logging
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as lightning
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    RichProgressBar,
+)
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from stallscan import files
+from stallscan.catalog import select as catalogs
+from stallscan.catalog.tables import HISTORY_COLUMNS
+from stallscan.clips.store import Store
+from stallscan.errors import InputError
+from stallscan.nets import build, features
+from stallscan.nets.weights import read_plain
+from stallscan.recipes.recipe import Recipe, StageSettings
+from stallscan.scores import metrics
+from stallscan.training import ranks
+from stallscan.training.dataset import Batch, ClipDataset, Collate, LengthSampler
+
+# FACTS 3, first place: the learning rate times 0.95 after 3 epochs without gain.
+PLATEAU_FACTOR, PLATEAU_EPOCHS = 0.95, 3
+# In a stage's folder: the weights it hands on, what it goes on from, and a sign that it is trained.
+BEST_NAME, LAST_NAME, DONE_NAME = "best.ckpt", "last.ckpt", "done"
+
+log = logging.getLogger("stallscan")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one net is trained and validated on.
+
+    Attributes
+    ----------
+    store : Store
+        The clips.
+    train, validation : DataFrame
+        Rows of the catalog.
+    class_weight : float
+        Flowing recordings per stalled one in `train`.
+    """
+
+    store: Store
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    class_weight: float
+
+    @classmethod
+    def of(cls, store: Store, train: pd.DataFrame, validation: pd.DataFrame) -> "Parts":
+        """Check that there are both classes to train on, and weigh them.
+
+        Raises
+        ------
+        InputError
+            If there are not.
+        """
+        return cls(store, train, validation, catalogs.Selection.of(train).class_weight)
+
+
+class _Module(lightning.LightningModule):
+    """One net in one stage, with its loss, optimiser and validation metrics."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        recipe: Recipe,
+        stage: StageSettings,
+        parts: Parts,
+        sampler: LengthSampler,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.recipe = recipe
+        self.stage = stage
+        self.class_weight = parts.class_weight if recipe.training.class_weight == "ratio" else 1.0
+        self.filenames = parts.train["filename"].tolist()
+        self.sampler = sampler
+        self.logits: list[tuple[int, float, float]] = []
+
+    def on_train_start(self) -> None:
+        self.net.to(memory_format=self._layout())
+
+    # Lightning tells the epoch to samplers, but not to those that make whole batches. These are the
+    # places before it asks for the first batch: in a run that goes on, and in each later epoch.
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.sampler.set_epoch(checkpoint["epoch"] + 1)
+
+    def on_train_epoch_start(self) -> None:
+        self.sampler.set_epoch(self.current_epoch)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout draws from torch's own generator: a resumed epoch is to draw what it would have.
+        seed = [self.recipe.seed, self.sampler.epoch, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        losses = self._losses(self._logits(batch), batch.labels)
+        loss = (losses * batch.weights).sum()
+        if not torch.isfinite(loss):
+            names = [self.filenames[row] for row in batch.rows.tolist()]
+            raise InputError(
+                f"the loss became {loss.item()} in epoch {self.current_epoch}, step {index}, at "
+                f"{', '.join(names)}; lower learning_rate or look at these recordings"
+            )
+        self.log(
+            "train_loss",
+            loss,
+            on_epoch=True,
+            on_step=False,
+            batch_size=batch.together,  # the mean over processes is that of all their clips
+            sync_dist=True,
+        )
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        # oneDNN (torch 2.15) leaves the weight gradient of a bf16 convolution over two frames
+        # partly unwritten: the loss is fine, and the net is lost.
+        gradients = [weights.grad for weights in self.parameters() if weights.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise InputError(
+                f"the gradient became {norm.item()} in epoch {self.current_epoch}, though the loss "
+                "is a number; set training.precision to 32-true (on a processor bf16 goes wrong "
+                "where a net sees very few frames), or lower learning_rate"
+            )
+
+    def validation_step(self, batch: Batch, _index: int) -> None:
+        logits = self._logits(batch).float().cpu()
+        rows = zip(batch.rows.tolist(), logits.tolist(), batch.labels.tolist(), strict=True)
+        self.logits.extend(rows)
+
+    def on_validation_epoch_end(self) -> None:
+        seen, self.logits = sorted(ranks.gather(self.logits)), []
+        logits = torch.tensor([logit for _, logit, _ in seen])
+        labels = torch.tensor([label for _, _, label in seen])
+        for name, value in measure(logits, labels, float(self._losses(logits, labels).mean())):
+            self.log(name, value, prog_bar=name in ("val_loss", "val_mcc"))
+
+    def _logits(self, batch: Batch) -> Tensor:
+        inputs = batch.inputs.to(memory_format=self._layout())
+        return build.forward(self.net, inputs, batch.frames)
+
+    def _layout(self) -> torch.memory_format:
+        # On a GPU convolutions are fastest with the channels last. On a processor the statistics of
+        # each video, which need them first, cost more than is gained: a step takes 10 to 26 %
+        # longer (all NETS, torch 2.15).
+        is_gpu = self.device.type == "cuda"
+        return torch.channels_last_3d if is_gpu else torch.contiguous_format
+
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits = logits.to(labels.dtype)  # bf16 is too coarse for a loss
+        return F.binary_cross_entropy_with_logits(
+            logits, labels, pos_weight=logits.new_tensor(self.class_weight), reduction="none"
+        )
+
+    def configure_optimizers(self) -> Any:
+        settings = self.recipe.training
+        peak = self.stage.learning_rate
+        optimiser = torch.optim.AdamW(
+            self.parameters(), lr=peak, weight_decay=settings.weight_decay
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule: Any
+        if settings.schedule == "one-cycle":
+            # PyTorch's defaults for div_factor (25), final_div_factor (1e4) and the momentum, which
+            # moves Adam's beta1 from 0.85 (at the peak) to 0.95, are the published ones.
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimiser, max_lr=peak, total_steps=steps, pct_start=settings.warm_up
+            )
+        elif settings.schedule == "cosine":
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+        else:
+            schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimiser,
+                mode=_direction(settings.monitor),
+                factor=PLATEAU_FACTOR,
+                patience=PLATEAU_EPOCHS - 1,
+            )
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {
+                "scheduler": schedule,
+                "interval": "epoch" if settings.schedule == "plateau" else "step",
+                "monitor": settings.monitor,
+            },
+        }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if self.recipe.training.schedule != "plateau":
+            scheduler.step()
+
+    def on_train_epoch_end(self) -> None:
+        # Here, and not where Lightning steps it, which is after the checkpoint is written: a
+        # resumed run would lose the step.
+        if self.recipe.training.schedule == "plateau":
+            schedule: Any = self.lr_schedulers()
+            schedule.step(self.trainer.callback_metrics[self.recipe.training.monitor])
+
+
+def measure(logits: Tensor, labels: Tensor, loss: float) -> Iterable[tuple[str, float]]:
+    """Measure a validation part, by the names of `HISTORY_COLUMNS`."""
+    scores = torch.sigmoid(logits)
+    measured = metrics.measure(metrics.Scored.check(labels, scores, scores >= 0.5, (0.5,)))
+    yield "val_loss", loss
+    for name in ("mcc", "accuracy", "roc_auc", "pr_auc"):
+        # With one class the AUCs do not exist: the worst value keeps such a checkpoint last.
+        yield f"val_{name}", float(getattr(measured, name) or 0.0)
+
+
+class _History(Callback):
+    """Writes ``history.csv`` after each epoch; a resumed run goes on in the same file."""
+
+    def __init__(self, path: Path, first_epoch: int) -> None:
+        self.path = path
+        self.first_epoch = first_epoch
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        row = {name: float(trainer.callback_metrics[name]) for name in HISTORY_COLUMNS[1:-1]}
+        row["epoch"] = self.first_epoch + trainer.current_epoch
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        if trainer.is_global_zero:
+            write_history(self.path, row)
+
+
+def write_history(path: Path, row: dict[str, float]) -> None:
+    """Add one epoch, named as in `HISTORY_COLUMNS`, in place of it and of all later ones."""
+    history = pd.DataFrame([row], columns=list(HISTORY_COLUMNS)).astype({"epoch": int})
+    if path.is_file():
+        before = pd.read_csv(path)
+        # The epoch that a kill cut short is done again.
+        history = pd.concat([before[before["epoch"] < row["epoch"]], history])
+    files.write_text(path, history.to_csv(index=False))
+
+
+class _Snapshots(Callback):
+    """Keeps the weights at the end of each of the last epochs of a stage."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder = folder
+        self.count = count
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        number = self.count - (trainer.max_epochs - trainer.current_epoch) + 1
+        if number >= 1 and trainer.is_global_zero:
+            weights = {
+                name: tensor.detach().cpu().contiguous()
+                for name, tensor in pl_module.net.state_dict().items()
+            }
+            path = self.folder / f"snapshot-{number}.safetensors"
+            _write(path, safetensors.torch.save(weights))
+
+
+class _Interruption(Callback):
+    """Notes whether a person stopped the training: Lightning makes an exit of that."""
+
+    def __init__(self) -> None:
+        self.happened = False
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.happened = isinstance(exception, KeyboardInterrupt)
+
+
+class _Checkpoints(TorchCheckpointIO):
+    """Writes checkpoints beside the one that they replace, the best one without the optimiser.
+
+    Lightning's own go through the system's temporary folder: where that is on another disk the last
+    checkpoint is overwritten in place, and lost if the disk is full or the process is killed. And
+    its `save_weights_only` asks no callback: with `ema` it keeps the weights that are not averaged.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        if Path(path).name == BEST_NAME:  # Adam's state is twice as large as the net
+            checkpoint = {name: checkpoint[name] for name in ("epoch", "state_dict")}
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        _write(Path(path), buffer.getvalue())
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return _read(Path(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without executing anything in it.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or holds more than tensors and plain values.
+    """
+    try:
+        checkpoint: dict[str, Any] = read_plain(path)
+        if checkpoint["state_dict"] and checkpoint["epoch"] >= 0:
+            return checkpoint
+        reason = "it holds no weights"
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error)
+    raise InputError(
+        f"{path}: not readable as a checkpoint ({reason}). Remove the folder {path.parent} and "
+        "start the same command again, which trains this stage again"
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        files.write_bytes(path, content)
+    except InputError as error:
+        raise InputError(f"{error}. The last good checkpoint is kept") from error
+
+
+def fit_stage(
+    net: nn.Module,
+    recipe: Recipe,
+    stage: StageSettings,
+    parts: Parts,
+    history: Path,
+    folder: Path,
+    first_epoch: int,
+) -> int:
+    """Train a net through one stage, or go on training it, and give it the best weights.
+
+    Parameters
+    ----------
+    net : Module
+        Trained in place.
+    recipe, stage
+        The experiment, and the stage of it.
+    parts : Parts
+        What to train and to validate on.
+    history : Path
+        ``history.csv``, written after each epoch.
+    folder : Path
+        For the checkpoints; those of a run that was stopped are gone on from.
+    first_epoch : int
+        Epochs of the stages before.
+
+    Returns
+    -------
+    int
+        The epoch of this stage, counted from 0, that was best by the recipe's ``monitor``.
+
+    Raises
+    ------
+    InputError
+        If the loss is no number any more, or a checkpoint cannot be written.
+    """
+    sampler = _sampler(recipe, parts, first_epoch)
+    module = _Module(net, recipe, stage, parts, sampler)
+    done = folder / DONE_NAME
+    if done.is_file():
+        return _take_best(module, folder)
+    if ranks.world() > 1 and recipe.net.normalisation == "running":
+        log.warning(
+            "each of the %d processes normalises its own part of a batch (%d clips in all): with "
+            "normalisation: running raise training.batch_size, or use fewer processes",
+            ranks.world(),
+            recipe.training.batch_size,
+        )
+    last = folder / LAST_NAME
+    interruption = _Interruption()
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # Lightning's advice on worker counts and unlogged steps is not for our users.
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        trainer = lightning.Trainer(
+            max_epochs=stage.epochs,
+            precision=recipe.training.precision,
+            accumulate_grad_batches=recipe.training.accumulate,
+            **ranks.trainer_settings(),
+            logger=_logger(history.parent),
+            callbacks=[interruption, *_callbacks(recipe, stage, history, folder, first_epoch)],
+            plugins=[_Checkpoints()],
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+        )
+        try:
+            trainer.fit(
+                module,
+                _training_loader(recipe, parts, sampler),
+                scoring_loader(recipe, parts.store, parts.validation, ranks.rank(), ranks.world()),
+                ckpt_path=str(last) if last.is_file() else None,
+                weights_only=True,
+            )
+        except SystemExit:
+            if interruption.happened:
+                raise KeyboardInterrupt from None
+            raise
+    if ranks.rank() == 0:
+        files.write_text(done, "")
+        last.unlink(missing_ok=True)  # three times as large as the net, and of no more use
+    ranks.wait()
+    return _take_best(module, folder)
+
+
+def fit_features(net: features.FeatureNet, recipe: Recipe, parts: Parts, history: Path) -> None:
+    """Fit the net that has no gradients to follow, and write its one line of history.
+
+    Parameters
+    ----------
+    net : FeatureNet
+        Fitted in place.
+    recipe, parts, history
+        As in `fit_stage`.
+    """
+    stalled_weight = parts.class_weight if recipe.training.class_weight == "ratio" else 1.0
+    tables, truths = [], []
+    for rows in (parts.train, parts.validation):
+        with torch.inference_mode():
+            made = [
+                features.compute(batch.inputs)
+                for batch in scoring_loader(recipe, parts.store, rows)
+            ]
+        tables.append(torch.cat(made))
+        truths.append(torch.from_numpy(rows["stalled"].to_numpy(np.float32)))
+    labels = truths[0].numpy().astype(np.int64)
+    features.fit(net, tables[0].numpy(), labels, recipe.seed, stalled_weight)
+    with torch.inference_mode():
+        logits = [net.score(table) for table in tables]
+    train_loss, val_loss = (
+        float(
+            F.binary_cross_entropy_with_logits(each, truth, pos_weight=torch.tensor(stalled_weight))
+        )
+        for each, truth in zip(logits, truths, strict=True)
+    )
+    measured = dict(measure(logits[1], truths[1], val_loss))
+    write_history(history, {"epoch": 0, "train_loss": train_loss, **measured, "lr": math.nan})
+
+
+def _take_best(module: _Module, folder: Path) -> int:
+    best = _read(folder / BEST_NAME)
+    module.load_state_dict(best["state_dict"])
+    return int(best["epoch"])
+
+
+def _callbacks(
+    recipe: Recipe, stage: StageSettings, history: Path, folder: Path, first_epoch: int
+) -> list[Callback]:
+    settings = recipe.training
+    mode = _direction(settings.monitor)
+    callbacks: list[Callback] = [
+        _History(history, first_epoch),
+        RichProgressBar(console_kwargs={"stderr": True}),
+    ]
+    if settings.ema:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema))
+    if settings.patience:
+        callbacks.append(EarlyStopping(settings.monitor, mode=mode, patience=settings.patience))
+    if settings.snapshots and stage == settings.stages[-1]:  # only of that one bundles are made
+        callbacks.append(_Snapshots(files.make_folder(folder), settings.snapshots))
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename=Path(BEST_NAME).stem,
+        monitor=settings.monitor,
+        mode=mode,
+        enable_version_counter=False,
+    )
+    # One of its own: `save_last` writes only when there is a better one.
+    last = ModelCheckpoint(
+        dirpath=folder, filename=Path(LAST_NAME).stem, enable_version_counter=False
+    )
+    return [*callbacks, best, last]
+
+
+def _direction(monitor: str) -> Literal["min", "max"]:
+    return "min" if monitor == "val_loss" else "max"
+
+
+def _logger(run: Path) -> Any:
+    """TensorBoard's, where the extra `track` is installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return False
+    return TensorBoardLogger(run, name="tensorboard", version="")
+
+
+def _sampler(recipe: Recipe, parts: Parts, first_epoch: int) -> LengthSampler:
+    settings = recipe.training
+    return LengthSampler(
+        [parts.store.frames(name) for name in parts.train["filename"]],
+        settings.batch_size,
+        recipe.seed,
+        labels=parts.train["stalled"].tolist(),
+        stalled_share=settings.stalled_share,
+        trim=settings.lengths != "pad",
+        first_epoch=first_epoch,
+        rank=ranks.rank(),
+        world=ranks.world(),
+    )
+
+
+def _training_loader(recipe: Recipe, parts: Parts, sampler: LengthSampler) -> Any:
+    settings = recipe.training
+    targets = parts.train["crowd_score" if settings.targets == "crowd" else "stalled"].tolist()
+    names = parts.train["filename"].tolist()
+    return DataLoader(
+        ClipDataset(parts.store, names, targets, recipe.augment, recipe.seed),
+        batch_sampler=sampler,
+        collate_fn=Collate(recipe.net, pad=settings.lengths == "pad"),
+        num_workers=settings.workers,
+        # A worker that is not forked takes seconds to start: once, and not in every epoch.
+        persistent_workers=settings.workers > 0,
+    )
+
+
+def scoring_loader(
+    recipe: Recipe, clips: Store, rows: pd.DataFrame, rank: int = 0, world: int = 1
+) -> Any:
+    """Clips one at a time and as they are: none is trimmed to the length of another."""
+    names = rows["filename"].tolist()
+    return DataLoader(
+        ClipDataset(clips, names, rows["stalled"].tolist()),
+        sampler=range(rank, len(names), world),
+        batch_size=1,
+        collate_fn=Collate(recipe.net),
+        num_workers=recipe.training.workers,
+        persistent_workers=recipe.training.workers > 0,
+    )
+
+
+@torch.inference_mode()
+def score(net: nn.Module, recipe: Recipe, clips: Store, rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Score recordings in float32, as prediction does.
+
+    Parameters
+    ----------
+    net : Module
+        Left on the CPU, in float32.
+    recipe : Recipe
+        Says how its clips are fed.
+    clips : Store
+        Has the clips.
+    rows : DataFrame
+        Which of them, with the columns ``filename`` and ``stalled``.
+
+    Returns
+    -------
+    ndarray
+        float64 (rows,), logits.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = net.eval().float().to(device)
+    logits = [
+        float(build.score(net, batch.inputs.to(device), recipe.net)[0])
+        for batch in scoring_loader(recipe, clips, rows)
+    ]
+    net.cpu()
+    return np.array(logits)

@@ -1,0 +1,69 @@
+"""The weights that a training starts from: published ones, those of a file, or of a bundle."""
+
+from torch import Tensor, nn
+
+from stallscan.bundle import bundle as bundles
+from stallscan.errors import InputError
+from stallscan.nets.weights import HEADS, channels_hint, differing, download, fitted, read_state
+from stallscan.recipes.recipe import Recipe
+
+
+def load(net: nn.Module, recipe: Recipe) -> None:
+    """Load the weights that a recipe starts from into its net.
+
+    A bundle's are taken as they are. Of all others the head is left out, which keeps its random
+    weights, and those of a 2-D net are inflated: kernels are repeated over time and divided by
+    their length, so that a still video gets the response of its picture.
+
+    Parameters
+    ----------
+    net : Module
+        From `build.build`, with the recipe's settings.
+    recipe : Recipe
+        Says where the weights are (``pretrained``), and what the net is and sees.
+
+    Raises
+    ------
+    InputError
+        If there are none for this net, the download fails, or names or shapes differ.
+    BundleError
+        If a bundle cannot be read.
+    """
+    name, settings = recipe.net.name, recipe.pretrained
+    if settings.source == "none":
+        return
+    if settings.source in ("file", "bundle") and settings.file is None:
+        raise InputError(f"pretrained.source is {settings.source}: name it with pretrained.file")
+    if settings.source == "bundle":
+        net.load_state_dict(_read_bundle(str(settings.file), recipe))
+        return
+    if settings.file is not None and settings.source == "file":
+        state, origin = read_state(settings.file), str(settings.file)
+    else:
+        state, origin = download(name, settings.source)
+    wanted = {key: value for key, value in net.state_dict().items() if not key.startswith(HEADS)}
+    state = fitted(state, wanted)
+    if wrong := differing(state, wanted):
+        raise InputError(
+            f"{origin} do not fit the net {name}: {wrong} missing, unknown or of another shape"
+            f"{channels_hint(state, wanted)}; give weights of this net, or set "
+            "pretrained.source to none"
+        )
+    net.load_state_dict(state, strict=False)
+
+
+def _read_bundle(which: str, recipe: Recipe) -> dict[str, Tensor]:
+    """Read the weights of a bundle whose net is the recipe's and sees what it sees."""
+    start = bundles.load(which)
+    if start.spec.net.name != recipe.net.name:
+        raise InputError(
+            f"{start.path}: the bundle's net is {start.spec.net.name}, the recipe's is "
+            f"{recipe.net.name}; weights can only be taken over by the same net"
+        )
+    taken = len(start.spec.net.mean), start.spec.clip.channels
+    if taken != (len(recipe.net.mean), recipe.clip.channels):
+        raise InputError(
+            f"{start.path}: the bundle's net sees {start.spec.clip.channels}, the recipe's "
+            f"{recipe.clip.channels}; weights can only be taken over for the same channels"
+        )
+    return start.weights

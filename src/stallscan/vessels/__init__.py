@@ -1,0 +1,1 @@
+"""Which vessel of a recording is meant: its outline, box, mask and centre line."""
