@@ -12,7 +12,7 @@ import measured
 from common import HERE, machine, markdown, publish, say, version
 from measured import Watched
 
-from stallscan.bundle import bundle as bundles
+from stallscan.bundle import disk
 from stallscan.engines import choose
 from stallscan.engines.choose import Which
 from stallscan.errors import BundleError, InputError
@@ -66,7 +66,7 @@ def _usable() -> Iterator[str]:
     """Name the engines that the default bundle can be run with here."""
     for name in NAMES:
         try:
-            choose.choose(bundles.load(), name)
+            choose.choose(disk.load(), name)
         except (BundleError, InputError) as error:
             say(f"{name} is left out: {error}")
         else:

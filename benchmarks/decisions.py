@@ -14,7 +14,7 @@ from common import HERE, markdown, publish, show_progress, version
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from stallscan.scores import thresholds
+from stallscan.scores.prevalence import estimate_prevalence
 from stallscan.scores.thresholds import Limits
 
 CALIBRATED_AT = 0.3
@@ -94,9 +94,7 @@ def estimate(distance: float, prevalence: float, trials: int, count: int) -> lis
     say = show_progress(f"prevalence {prevalence:.1%}")
     found, held, doubted = [], 0, 0
     for trial in range(trials):
-        made = thresholds.estimate_prevalence(
-            draw(rng, distance, prevalence, count)[0], CALIBRATED_AT
-        )
+        made = estimate_prevalence(draw(rng, distance, prevalence, count)[0], CALIBRATED_AT)
         found.append(made.prevalence)
         held += made.interval.low <= prevalence <= made.interval.high
         doubted += bool(made.doubt)

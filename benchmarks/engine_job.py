@@ -16,7 +16,7 @@ from typing import cast
 
 import numpy as np
 
-from stallscan.bundle import bundle as bundles
+from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
 from stallscan.engines.choose import Engine, Which, choose
 from stallscan.errors import InputError
@@ -86,7 +86,7 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(int(cores))
-    model = bundles.load_any(folder)
+    model = disk.load_any(folder)
     if not isinstance(model, Bundle):
         raise InputError(f"{folder}: an ensemble; give its members")
     engine = open_engine(model, name)

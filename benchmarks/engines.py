@@ -17,15 +17,16 @@ from common import HERE, machine, markdown, publish, say, show_progress, version
 from numpy.typing import NDArray
 
 from stallscan import files
-from stallscan.bundle import bundle as bundles
+from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
 from stallscan.engines import exports
 from stallscan.engines.choose import PRECISIONS, Engine
 from stallscan.errors import BundleError, InputError
-from stallscan.recipes.recipe import DataSettings, Recipe
+from stallscan.recipes.recipe import Recipe
+from stallscan.recipes.settings import DataSettings
 from stallscan.scores import metrics
 from stallscan.scores.metrics import Metrics, Scored
-from stallscan.training import train
+from stallscan.training.data import Data, prepare_data
 
 EAGER = engine_job.EAGER
 NAMES = (EAGER, *PRECISIONS)
@@ -98,7 +99,7 @@ def main(
     tables, wider = [], []
     simulated = True
     for folder in bundle_folders:
-        model = bundles.load(folder)
+        model = disk.load(folder)
         prepared = _prepare(model, data, out, limit)
         simulated &= prepared.simulated
         names = prepared.table["filename"].tolist()
@@ -137,7 +138,7 @@ def main(
     publish(page, "Engines", lead, [*tables, *kept])
 
 
-def _prepare(model: Bundle, data: Path, out: Path, limit: int) -> train.Data:
+def _prepare(model: Bundle, data: Path, out: Path, limit: int) -> Data:
     """Prepare labelled recordings as the bundle sees them; once for bundles that see them alike."""
     spec = model.spec
     recipe = Recipe(
@@ -149,7 +150,7 @@ def _prepare(model: Bundle, data: Path, out: Path, limit: int) -> train.Data:
     )
     view = spec.outline.model_dump_json() + spec.clip.model_dump_json()
     folder = out / f"store-{files.sha256_of(view.encode())[:8]}"
-    return train.prepare_data(recipe, data, folder, show_progress("prepared"))
+    return prepare_data(recipe, data, folder, show_progress("prepared"))
 
 
 def _time(
@@ -176,7 +177,7 @@ def _time(
                     say(f"{model.label}, {name}, {cores} cores: {seconds * 1000:.1f} ms a clip")
 
 
-def _logits(model: Bundle, name: str, prepared: train.Data, out: Path) -> Logits:
+def _logits(model: Bundle, name: str, prepared: Data, out: Path) -> Logits:
     """Score the labelled recordings; those of eager torch are read where they are known."""
     key = f"{model.spec.weights_sha256}{prepared.sha256}"
     path = out / f"eager-{files.sha256_of(key.encode())[:16]}.json"

@@ -15,14 +15,13 @@ import numpy as np
 from common import HERE, machine, markdown, publish, say, show_progress, version
 from numpy.typing import NDArray
 
-from stallscan.bundle import bundle as bundles
-from stallscan.bundle import ensemble
+from stallscan.bundle import disk, ensemble, spec
 from stallscan.bundle.bundle import Ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.calls import predict
 from stallscan.calls.predictions import read_predictions
 from stallscan.catalog.tables import read_labels
-from stallscan.scores import bootstrap, metrics, thresholds
+from stallscan.scores import bootstrap, calibration, metrics
 from stallscan.scores.metrics import Scored
 
 Floats = NDArray[np.float64]
@@ -61,7 +60,7 @@ def main(
         The table.
     """
     labels = read_labels(corpus / "train_labels.csv").set_index("filename")["stalled"]
-    members = [bundles.load(folder) for folder in bundle_folders]
+    members = [disk.load(folder) for folder in bundle_folders]
     tables = []
     for number, member in enumerate(members, start=1):
         folder = out / f"{number}-{member.spec.name}"
@@ -76,7 +75,7 @@ def main(
     ways = []
     for member, own in zip(members, scores, strict=True):
         moved = member.at(prevalence).spec
-        shifted = thresholds.shift(own, member.spec.prevalence, prevalence)
+        shifted = calibration.shift(own, member.spec.prevalence, prevalence)
         # As a biologist would who reads a score as it stands.
         ways.append(_way(f"{member.label}, cut 0.5", truth, own, 0.5))
         ways.append(
@@ -88,7 +87,7 @@ def main(
         mean = _join(bundle_folders, Path(joined_in) / "mean", EnsembleSettings())
     for name, model in ((f"vote of {needed} among {len(members)}", voted), ("mean", mean)):
         joined = model.at(prevalence).spec
-        combined = bundles.combine(joined, scores)
+        combined = spec.combine(joined, scores)
         ways.append(_way(f"{name}, chosen", truth, combined, joined.threshold))
     first = max(members, key=lambda one: float(one.spec.metrics["validation"]["mcc"]))
     place = 2 * members.index(first)
@@ -113,7 +112,7 @@ def main(
 
 def _join(folders: list[Path], out: Path, settings: EnsembleSettings) -> Ensemble:
     ensemble.join(folders, out, settings)
-    model = bundles.load_any(out)
+    model = disk.load_any(out)
     assert isinstance(model, Ensemble)
     return model
 

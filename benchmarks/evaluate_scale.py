@@ -91,8 +91,8 @@ def _row(name: str, folder: Path, more: list[str | Path]) -> list[str]:
     words = ["evaluate", folder / "a.csv", "--labels", folder / "labels.csv", "-o", folder / "out"]
     # A process of its own, so that its peak of memory is its own.
     code = (
-        "import atexit, resource; from stallscan import cli; atexit.register(lambda: "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)); cli.main()"
+        "import atexit, resource; from stallscan.cli.main import main; atexit.register(lambda: "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)); main()"
     )
     start, used = time.perf_counter(), _processor_s()
     done = subprocess.run(

@@ -83,11 +83,11 @@ def _decode_one(path: Path) -> int:
 def prepare(folder: Path, out: Path, processes: int) -> Took:
     """Make a store of clips, as `stallscan prepare` does."""
     clock = Clock()
-    from stallscan.bundle import bundle
+    from stallscan.bundle import disk
     from stallscan.clips import store
     from stallscan.recordings import video
 
-    view = bundle.load().spec.view
+    view = disk.load().spec.view
     sources = video.list_recordings([folder])
     store.build(out / "store", sources, view.outline, view.clip, processes, clock.update)
     return clock.took(len(sources), _cpu_s())

@@ -32,10 +32,11 @@ from trained import score, train_once
 
 from stallscan import files
 from stallscan.nets import build
-from stallscan.nets.build import StallNet
 from stallscan.nets.padding import prepare
+from stallscan.nets.stallnet import StallNet
 from stallscan.recipes import recipe
-from stallscan.recipes.recipe import Recipe, StageSettings
+from stallscan.recipes.recipe import Recipe
+from stallscan.recipes.settings import StageSettings
 from stallscan.scores import bootstrap, metrics
 from stallscan.scores.metrics import Scored
 from stallscan.simulate import SimulateSettings

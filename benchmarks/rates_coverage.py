@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from stallscan.rates import rogan_gladen
 from stallscan.rates.correction import Errors
+from stallscan.rates.mice import corrected_difference_of_mice, corrected_mean_of_mice, pool, welch
 from stallscan.rates.power import DISEASED, HEALTHY, SPREAD, compare_scorings, draw_mice
 from stallscan.scores import intervals
 from stallscan.scores.intervals import Share
@@ -193,8 +195,8 @@ def vessel_rows(rng: np.random.Generator, trials: int) -> tuple[list[list[str]],
         truth = Truth(specificity, stalled, flowing)
         count = rng.binomial(vessels, truth.called(true), trials)
         found, false = truth.measure(rng, trials)
-        made = intervals.correct(intervals.jeffreys(count, vessels), found, false)
-        published = intervals.lang_reiczigel(
+        made = rogan_gladen.correct(intervals.jeffreys(count, vessels), found, false)
+        published = rogan_gladen.lang_reiczigel(
             count, vessels, found.value, stalled, 1.0 - false.value, flowing
         )
         parts = [
@@ -230,7 +232,7 @@ def zero_rows(rng: np.random.Generator, trials: int) -> list[list[str]]:
     for specificity, (stalled, flowing), vessels in product(SPECIFICITIES, MEASURED, VESSELS):
         truth = Truth(specificity, stalled, flowing)
         count = rng.binomial(vessels, truth.called(0.0), trials)
-        made = intervals.correct(intervals.jeffreys(count, vessels), *truth.measure(rng, trials))
+        made = rogan_gladen.correct(intervals.jeffreys(count, vessels), *truth.measure(rng, trials))
         rows.append([*truth.cells(), f"{vessels:,}", f"{100 * np.mean(made.low > 0):.1f}"])
     return rows
 
@@ -288,9 +290,9 @@ def group_rows(rng: np.random.Generator, trials: int) -> tuple[list[list[str]], 
         seen = study.draw(rng, true, trials)
         measured = study.truth.measure(rng, trials)
         ways = [
-            intervals.corrected_mean_of_mice(seen, study.scored, *measured),
-            intervals.correct(former_mean_of_mice(seen, study.scored), *measured),
-            intervals.correct(intervals.pool(seen, study.scored), *measured),
+            corrected_mean_of_mice(seen, study.scored, *measured),
+            rogan_gladen.correct(former_mean_of_mice(seen, study.scored), *measured),
+            rogan_gladen.correct(pool(seen, study.scored), *measured),
         ]
         rows.append([*study.cells(f"{100 * true:g} %"), *held.add(study, ways, true, 0.0)])
     return rows, str(held)
@@ -305,11 +307,11 @@ def difference_rows(rng: np.random.Generator, trials: int) -> tuple[list[list[st
         seen = study.draw(rng, first, trials), study.draw(rng, second, trials)
         scored = (study.scored,) * 2
         measured = study.truth.measure(rng, trials)
-        one, two = (intervals.pool(each, study.scored) for each in seen)
+        one, two = (pool(each, study.scored) for each in seen)
         ways = [
-            intervals.corrected_difference_of_mice(seen, scored, *measured)[0],
-            intervals.correct_difference(intervals.welch(*seen)[0], *measured),
-            intervals.correct_difference(intervals.subtract(one, two), *measured),
+            corrected_difference_of_mice(seen, scored, *measured)[0],
+            rogan_gladen.correct_difference(welch(*seen)[0], *measured),
+            rogan_gladen.correct_difference(intervals.subtract(one, two), *measured),
         ]
         cells = held.add(study, ways, second - first, -1.0)
         told = [f"{100 * np.mean((way.low > 0) | (way.high < 0)):.1f}" for way in ways[:2]]
@@ -379,7 +381,7 @@ def test_rows(rng: np.random.Generator, trials: int) -> list[list[str]]:
         one, two = (study.draw(rng, true, trials) for _ in range(2))
         exact = intervals.exactly(1.0), intervals.exactly(0.0)
         tests = [
-            intervals.corrected_difference_of_mice((one, two), (study.scored,) * 2, *exact)[1],
+            corrected_difference_of_mice((one, two), (study.scored,) * 2, *exact)[1],
             permutation(one, two),
             quasi_binomial(one, two, vessels),
             all_vessels(one, two, vessels),
@@ -423,7 +425,7 @@ def extent(covered: list[float]) -> str:
 
 
 def permutation(one: Floats, two: Floats) -> Floats:
-    """Exact two-sided p of `intervals.permutation_p`, of many studies with equal groups at once."""
+    """Exact two-sided p of `mice.permutation_p`, of many studies with equal groups at once."""
     mice = one.shape[1]
     pooled = np.concatenate([one, two], axis=1)
 

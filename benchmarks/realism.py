@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from stallscan import workers
 from stallscan.errors import StallscanError
 from stallscan.recordings import video
-from stallscan.recordings.recording import Frames
+from stallscan.recordings.recording import Frames, to_grey
 from stallscan.simulate import SimulateSettings, simulate
 from stallscan.vessels import outline
 from stallscan.vessels.enclosure import Mask
@@ -158,7 +158,7 @@ def measure(path: Path) -> Measured:
     recording = video.read(path)
     found = outline.find(recording)
     frames = recording.frames
-    grey = video.to_grey(frames)
+    grey = to_grey(frames)
     field, inside = ~found.contour, found.mask
     levels = _percentiles(grey[:, field])
     core, colour = _line_core(frames, found)

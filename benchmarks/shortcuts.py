@@ -30,7 +30,8 @@ from stallscan.clips import clip as clips
 from stallscan.clips.store import Store
 from stallscan.nets import build
 from stallscan.recipes import recipe
-from stallscan.recipes.recipe import AugmentSettings, Recipe
+from stallscan.recipes.recipe import Recipe
+from stallscan.recipes.settings import AugmentSettings
 from stallscan.recordings.recording import Box
 from stallscan.scores import bootstrap, metrics, thresholds
 from stallscan.simulate import SimulateSettings, make_plan

@@ -19,7 +19,7 @@ from common import HERE, machine, markdown, publish, say, version
 from measured import Run
 
 from stallscan import files
-from stallscan.bundle import bundle as bundles
+from stallscan.bundle import disk
 from stallscan.engines import choose
 
 
@@ -125,7 +125,7 @@ def main(
         "pipeline, starting, imports and loading the nets are left out. *First after* is when the "
         "first recording was done. Memory is that of all processes together, what they share "
         "counted once. The decoder alone is PyAV with one thread a process and frames thrown "
-        f"away; `predict` took the engine {choose.choose(bundles.load()).name}. "
+        f"away; `predict` took the engine {choose.choose(disk.load()).name}. "
         f"{version()}, OpenCV {cv2.__version__}, torch {torch.__version__}, {machine()}."
     )
     publish(page, "Speed", lead, tables)

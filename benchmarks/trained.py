@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from common import once
 
-from stallscan.bundle import bundle as bundles
+from stallscan.bundle import disk
 from stallscan.catalog.tables import read_labels
 from stallscan.clips.store import Store
 from stallscan.engines.torch_engine import TorchEngine
@@ -53,7 +53,7 @@ def score(folder: Path, labels: Path, clips: Path) -> Scored:
     clips : Path
         The store.
     """
-    model = bundles.load(folder)
+    model = disk.load(folder)
     engine = TorchEngine(model)
     store = Store(clips)
     table = read_labels(labels / "train_labels.csv")

@@ -39,12 +39,12 @@ def _random_bundle(folder: Path, seed: int) -> Path:
     """Write a bundle of the small net with random weights: quick, and deterministic."""
     import torch
 
-    from stallscan.bundle import bundle
-    from stallscan.bundle.bundle import BundleSpec
+    from stallscan.bundle import disk
+    from stallscan.bundle.spec import BundleSpec
     from stallscan.clips.clip import ClipSettings
     from stallscan.nets import build
     from stallscan.nets.settings import NetSettings
-    from stallscan.scores.thresholds import Calibration
+    from stallscan.scores.calibration import Calibration
     from stallscan.vessels.outline import OutlineSettings
 
     net = NetSettings(mean=(0.2, 0.0), std=(0.2, 1.0))
@@ -60,7 +60,7 @@ def _random_bundle(folder: Path, seed: int) -> Path:
         frames=(4, 100),
         simulated=True,
     )
-    bundle.save(folder, spec, build.build(net).state_dict(), "# random weights, for tests only\n")
+    disk.save(folder, spec, build.build(net).state_dict(), "# random weights, for tests only\n")
     return folder
 
 

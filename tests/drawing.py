@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stallscan.recordings import video
+from stallscan.recordings import encode
 from stallscan.recordings.recording import Frames
 
 ORANGE = (255, 102, 0)
@@ -32,7 +32,7 @@ def frames(
 
 def write(path: Path, **options: int) -> Path:
     """Encode such a recording as the competition's H.264."""
-    video.write(path, frames(**options))
+    encode.write(path, frames(**options))
     return path
 
 
@@ -41,5 +41,5 @@ def write_dark(path: Path) -> Path:
     dark = frames(count=12)
     inside = dark[:, 28:53, 15:50]
     inside[~(inside == ORANGE).all(axis=-1)] //= 8
-    video.write(path, dark)
+    encode.write(path, dark)
     return path

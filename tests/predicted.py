@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from stallscan.catalog.tables import PREDICTION_COLUMNS
+from stallscan.runs import PREDICTION_COLUMNS
 
 # filename, status, score, call, label
 ROWS = (

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stallscan.recipes.recipe import AugmentSettings
+from stallscan.recipes.settings import AugmentSettings
 from stallscan.training import augment
 
 # Changes of place that all frames share, each strong enough to be seen

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from benchmarks import published
-from stallscan.bundle import bundle
-from stallscan.bundle.bundle import BundleSpec
+from stallscan.bundle import disk
+from stallscan.bundle.spec import BundleSpec
 from stallscan.clips import prepare
 from stallscan.clips.prepare import View
 from stallscan.engines.torch_engine import TorchEngine
 from stallscan.nets import build
 from stallscan.recipes import recipe
 from stallscan.recordings.video import Source
-from stallscan.scores.thresholds import Calibration
+from stallscan.scores.calibration import Calibration
 from tests import drawing
 
 THIRD_PLACE = recipe.read_recipe("third-place")
@@ -65,8 +65,8 @@ def test_published_nets_give_our_logits(tmp_path, name):
         simulated=True,
     )
     weights = build.build(settings).state_dict() | net.state_dict()
-    bundle.save(tmp_path / "bundle", spec, weights, "# random weights, for tests only\n")
-    engine = TorchEngine(bundle.load(tmp_path / "bundle"))
+    disk.save(tmp_path / "bundle", spec, weights, "# random weights, for tests only\n")
+    engine = TorchEngine(disk.load(tmp_path / "bundle"))
     pixels = np.random.default_rng(0).integers(0, 256, (6, 112, 112, 3), dtype=np.uint8)
     theirs = published.score(net, published.normalise(pixels))
     ours = 1 / (1 + np.exp(-engine.logit(pixels)))

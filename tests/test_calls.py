@@ -7,12 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import matthews_corrcoef
 
-from stallscan.calls import decide
+from stallscan.calls import decide, submission
 from stallscan.calls.decide import CallSettings
 from stallscan.calls.predictions import read_predictions
-from stallscan.catalog.tables import PREDICTION_COLUMNS
 from stallscan.errors import InputError, SettingsError, TableError
-from stallscan.scores import thresholds
+from stallscan.runs import PREDICTION_COLUMNS
+from stallscan.scores import calibration, vote
 
 NAMES = [f"{index}.mp4" for index in range(8)]
 # Eight recordings, three models, and the published thresholds (FACTS 2).
@@ -78,7 +78,7 @@ def test_the_published_vote_of_eight_recordings(models, tmp_path):
 
 def test_an_average_is_that_of_the_log_odds(models):
     made = decide.decide_anew(models, CallSettings(weights=(1, 1, 0)))
-    expected = thresholds.average([SCORES["first"], SCORES["second"]])
+    expected = vote.average([SCORES["first"], SCORES["second"]])
     assert made.table["score"].to_numpy() == pytest.approx(expected)
     assert made.table["threshold"].unique() == pytest.approx([0.5])
 
@@ -179,7 +179,7 @@ def test_the_highest_mcc_at_a_declared_prevalence(tmp_path):
         settings = CallSettings(rule="mcc", prevalence=0.02)
         made = decide.decide_anew([table], settings, rule_labels)
         assert made.table["score"].to_numpy() == pytest.approx(
-            thresholds.shift(read_predictions(table)["score"], 0.3, 0.02), abs=5.1e-7
+            calibration.shift(read_predictions(table)["score"], 0.3, 0.02), abs=5.1e-7
         )
     rare, truth = _drawn(tmp_path / "rare", 40_000, 0.02, seed=1)
     mcc = []
@@ -245,12 +245,12 @@ def test_the_competitions_file_has_its_names_in_its_order(tmp_path):
     form = pd.DataFrame({"filename": NAMES[:4][::-1], "stalled": 0})
     form.to_csv(tmp_path / "form.csv", index=False)
     made = decide.decide_anew([table], CallSettings())
-    path, doubt = decide.submit(made, tmp_path / "form.csv", tmp_path)
+    path, doubt = submission.submit(made, tmp_path / "form.csv", tmp_path)
     assert path.read_text() == "filename,stalled\n3.mp4,1\n2.mp4,0\n1.mp4,0\n0.mp4,1\n"
     assert doubt == "1 recordings without a call are submitted as flowing"
     pd.DataFrame({"filename": ["other.mp4"], "stalled": 0}).to_csv(tmp_path / "f.csv", index=False)
     with pytest.raises(TableError, match=r"1 of its 1 recordings are not.*other\.mp4"):
-        decide.submit(made, tmp_path / "f.csv", tmp_path)
+        submission.submit(made, tmp_path / "f.csv", tmp_path)
 
 
 def test_the_real_form_is_submitted(real_dir, tmp_path):
@@ -258,7 +258,7 @@ def test_the_real_form_is_submitted(real_dir, tmp_path):
     names = pd.read_csv(form)["filename"].tolist()
     table = _write(tmp_path / "run", np.linspace(0, 1, len(names)), names[::-1])
     made = decide.decide_anew([table], CallSettings(thresholds=(0.9,)))
-    path, _ = decide.submit(made, form, tmp_path)
+    path, _ = submission.submit(made, form, tmp_path)
     written = pd.read_csv(path)
     assert written["filename"].tolist() == names
     assert written["stalled"].mean() == pytest.approx(0.1, abs=0.001)
@@ -314,7 +314,7 @@ def test_without_its_run_the_calibration_is_asked_for(models):
         decide.decide_anew(models[:1], settings)
     made = decide.decide_anew(models[:1], settings, calibrated_at=0.3)
     assert made.table["score"].to_numpy() == pytest.approx(
-        thresholds.shift(SCORES["first"], 0.3, 0.02), abs=5.1e-7
+        calibration.shift(SCORES["first"], 0.3, 0.02), abs=5.1e-7
     )
     models[0].with_name("run.json").write_text("{")
     with pytest.raises(InputError, match="not readable"):
@@ -384,10 +384,10 @@ def test_labels_choose_for_the_prevalence_that_was_estimated(tmp_path):
 
 def test_scores_calibrated_at_different_prevalences_are_averaged_at_one(tmp_path):
     common = _write(tmp_path / "a", SCORES["first"], prevalence=0.3)
-    rare = thresholds.shift(SCORES["second"], 0.3, 0.05)
+    rare = calibration.shift(SCORES["second"], 0.3, 0.05)
     other = _write(tmp_path / "b", rare, threshold=0.1, prevalence=0.05)
     made = decide.decide_anew([common, other], CallSettings())
-    expected = thresholds.average([SCORES["first"], SCORES["second"]])
+    expected = vote.average([SCORES["first"], SCORES["second"]])
     assert made.table["score"].to_numpy() == pytest.approx(expected)
     assert made.run["prevalence"] == 0.3
 

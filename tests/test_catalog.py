@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from stallscan.catalog import select, tables
+from stallscan.catalog.split import folds, limit, split_grouped, split_stratified
 from stallscan.errors import InputError, SettingsError, TableError
 from tests.tables import LABELS, METADATA
 
@@ -166,7 +167,7 @@ seeds = st.integers(0, 2**32 - 1)
 @settings(deadline=None)
 def test_stratified_splits_lose_nothing(stalled: list[int], fraction: float, seed: int) -> None:
     table = make_catalog(stalled)
-    train, validation = select.split_stratified(table, fraction, seed)
+    train, validation = split_stratified(table, fraction, seed)
     assert_nothing_lost(table, (train, validation))
     for label in (0, 1):
         held_out, count = sum(validation["stalled"] == label), stalled.count(label)
@@ -198,9 +199,9 @@ def test_grouped_splits_lose_nothing(
     table = make_catalog([label for label, _ in rows], [project for _, project in rows])
     if not can_be_parted(rows):
         with pytest.raises(InputError, match="cannot be parted by project_id"):
-            select.split_grouped(table, fraction, seed)
+            split_grouped(table, fraction, seed)
         return
-    train, validation = select.split_grouped(table, fraction, seed)
+    train, validation = split_grouped(table, fraction, seed)
     assert_nothing_lost(table, (train, validation))
     assert not set(train["project_id"]) & set(validation["project_id"])
     assert set(train["stalled"]) == set(validation["stalled"]) == {0, 1}
@@ -215,9 +216,9 @@ def test_folds_validate_each_recording_once(
     table = make_catalog(stalled, projects)
     if min(sum(stalled), len(stalled) - sum(stalled)) < k:
         with pytest.raises(InputError, match=f"{k} folds needs at least {k} recordings of each"):
-            select.folds(table, k, seed)
+            folds(table, k, seed)
         return
-    splits = select.folds(table, k, seed, "project_id" if grouped else None)
+    splits = folds(table, k, seed, "project_id" if grouped else None)
     assert len(splits) == k
     for parts in splits:
         assert_nothing_lost(table, parts)
@@ -233,9 +234,9 @@ Splitter = Callable[[pd.DataFrame, int], tuple[pd.DataFrame, pd.DataFrame]]
 @pytest.mark.parametrize(
     "split",
     [
-        lambda table, seed: select.split_stratified(table, 0.2, seed),
-        lambda table, seed: select.split_grouped(table, 0.2, seed),
-        lambda table, seed: select.folds(table, 4, seed)[0],
+        lambda table, seed: split_stratified(table, 0.2, seed),
+        lambda table, seed: split_grouped(table, 0.2, seed),
+        lambda table, seed: folds(table, 4, seed)[0],
     ],
     ids=["stratified", "grouped", "folds"],
 )
@@ -253,7 +254,7 @@ def test_grouped_splits_come_near_the_fraction() -> None:
     projects = [f"p{group}" for group, size in enumerate(sizes) for _ in range(size)]
     table = make_catalog([0, 0, 0, 0, 1] * 100, projects)
     for fraction in (0.1, 0.2, 0.5):
-        _, validation = select.split_grouped(table, fraction, 0)
+        _, validation = split_grouped(table, fraction, 0)
         assert len(validation) / 500 == pytest.approx(fraction, abs=0.03)
 
 
@@ -261,23 +262,23 @@ def test_grouped_splits_come_near_the_fraction() -> None:
 def test_fractions_out_of_range_are_refused(fraction: float) -> None:
     table = make_catalog([0, 1] * 5, list("AABBCCDDEE"))
     with pytest.raises(SettingsError, match="cannot be split off"):
-        select.split_stratified(table, fraction, 0)
+        split_stratified(table, fraction, 0)
     with pytest.raises(SettingsError, match="cannot be split off"):
-        select.split_grouped(table, fraction, 0)
+        split_grouped(table, fraction, 0)
 
 
 def test_splits_that_cannot_be_made_say_why() -> None:
     table = make_catalog([0, 0, 0, 1])
     with pytest.raises(InputError, match="there are 3 flowing and 1 stalled"):
-        select.split_stratified(table, 0.5, 0)
+        split_stratified(table, 0.5, 0)
     with pytest.raises(InputError, match="cannot be parted by project_id so that both parts"):
-        select.split_grouped(table, 0.5, 0)
+        split_grouped(table, 0.5, 0)
     with pytest.raises(InputError, match=r"column project, which .* \(did you mean project_id\?\)"):
-        select.split_grouped(table, 0.5, 0, by="project")
+        split_grouped(table, 0.5, 0, by="project")
     with pytest.raises(SettingsError, match="1 folds cannot be made; expected at least 2"):
-        select.folds(table, 1, 0)
+        folds(table, 1, 0)
     with pytest.raises(InputError, match="there are 1 different project_id, too few for 2 folds"):
-        select.folds(make_catalog([0, 0, 1, 1]), 2, 0, "project_id")
+        folds(make_catalog([0, 0, 1, 1]), 2, 0, "project_id")
 
 
 # The real tables: every figure is published (FACTS 2 and 4)
@@ -339,10 +340,10 @@ def test_the_same_seed_selects_the_same_real_rows(real_catalog: pd.DataFrame) ->
 
 def test_the_published_split_of_the_real_selection(real_catalog: pd.DataFrame) -> None:
     selected = select.select(real_catalog, "third-place", 0)
-    train, validation = select.split_stratified(selected, 0.1, 0)
+    train, validation = split_stratified(selected, 0.1, 0)
     assert select.Selection.of(validation) == select.Selection(722 + 71, 71)
     assert len(train) == 7931 - 793
-    train, validation = select.split_grouped(selected, 0.2, 0)
+    train, validation = split_grouped(selected, 0.2, 0)
     assert len(validation) / len(selected) == pytest.approx(0.2, abs=0.05)
     assert validation["stalled"].sum() / 706 == pytest.approx(0.2, abs=0.05)
 
@@ -396,13 +397,13 @@ def test_a_limit_is_kept_exactly(stalled):
         }
     ).astype({"stalled": int})
     for count in range(2, 101):
-        limited = select.limit(table, count, seed=0)
+        limited = limit(table, count, seed=0)
         assert len(limited) == count
         assert abs(limited["stalled"].sum() - count * stalled / 100) <= 1
 
 
 def test_a_limit_keeps_both_classes():
-    limited = select.limit(_tiers(), 20, seed=0)
+    limited = limit(_tiers(), 20, seed=0)
     assert len(limited) == 20
     assert limited["stalled"].sum() == 2
-    assert len(select.limit(_tiers(), 500, seed=0)) == 100
+    assert len(limit(_tiers(), 500, seed=0)) == 100

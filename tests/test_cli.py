@@ -15,8 +15,8 @@ import pytest
 import tifffile
 from rich.table import Table
 
-from stallscan.cli import doctor
-from stallscan.cli import main as cli
+from stallscan.cli import doctor, terminal
+from stallscan.cli.main import main as run_main
 from tests import drawing
 
 
@@ -27,7 +27,7 @@ def run(monkeypatch, capsys):
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["stallscan", *map(str, words)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            run_main()
         code = end.value.code
         out, err = capsys.readouterr()
         return (0 if code is None else code), out, err
@@ -53,7 +53,8 @@ def test_help_lists_every_command():
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from stallscan import cli; cli.app(['--help'], result_action='return_value');"
+        "import sys; from stallscan.cli.main import app;"
+        "app(['--help'], result_action='return_value');"
         "print(sorted({'torch', 'numpy', 'pandas', 'cv2', 'av'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -334,11 +335,11 @@ def main(monkeypatch, capsys):
     """Run `main.main` with something in place of the commands; gives (exit code, stderr)."""
 
     def call(command, stdout=None):
-        monkeypatch.setattr(cli, "app", lambda *_, **__: command())
+        monkeypatch.setattr("stallscan.cli.main.app", lambda *_, **__: command())
         if stdout is not None:
             monkeypatch.setattr(sys, "stdout", stdout)
         try:
-            cli.main()
+            run_main()
             code = 0
         except SystemExit as end:
             code = end.code
@@ -352,17 +353,21 @@ def test_a_name_that_the_console_cannot_print_is_escaped(main, encoding):
     written = io.BytesIO()
     stdout = io.TextIOWrapper(written, encoding=encoding)
     table = Table("\u30de")
-    code, _ = main(lambda: (cli._print("\u30de\udcfc\x1b[31m"), cli._show(table)), stdout)
+    code, _ = main(
+        lambda: (terminal.print_line("\u30de\udcfc\x1b[31m"), terminal.show(table)), stdout
+    )
     assert code == 0
     assert written.getvalue().startswith(rb"\u30de\xfc\x1b[31m")
 
 
-@pytest.mark.parametrize("show", [lambda: cli._print("x"), lambda: cli._show(Table("x"))])
+@pytest.mark.parametrize(
+    "show", [lambda: terminal.print_line("x"), lambda: terminal.show(Table("x"))]
+)
 def test_a_closed_pipe_ends_quietly(main, show):
     reader, writer = os.pipe()
     os.close(reader)
     with io.TextIOWrapper(io.FileIO(writer, "w")) as stdout:
-        assert main(show, stdout) == (cli.EXIT_CLOSED_PIPE, "")
+        assert main(show, stdout) == (terminal.EXIT_CLOSED_PIPE, "")
 
 
 @pytest.mark.parametrize(
@@ -401,7 +406,7 @@ def test_only_what_resumes_is_said_to_resume(main, monkeypatch, command, promise
 
     monkeypatch.setattr(sys, "argv", ["stallscan", command])
     # It would end the process of the tests.
-    monkeypatch.setattr(cli, "_end_now", sys.exit)
+    monkeypatch.setattr("stallscan.cli.main._end_now", sys.exit)
     code, said = main(interrupt)
     assert code == 130
     assert ("resume" in said) == promised
@@ -410,7 +415,7 @@ def test_only_what_resumes_is_said_to_resume(main, monkeypatch, command, promise
 def test_names_are_no_markup(capsys):
     table = Table("[red]head")
     table.add_row("[/x]cell :cat:")
-    cli._show(table)
+    terminal.show(table)
     out = capsys.readouterr().out
     assert "[red]head" in out
     assert "[/x]cell :cat:" in out

@@ -8,7 +8,7 @@ from stallscan.clips import clip
 from stallscan.clips.clip import ClipSettings
 from stallscan.errors import SettingsError
 from stallscan.recordings import video
-from stallscan.recordings.recording import Box, from_array
+from stallscan.recordings.recording import Box, from_array, to_grey
 from stallscan.vessels import outline
 from stallscan.vessels.outline import OutlineSettings
 from tests import drawing, published
@@ -49,11 +49,11 @@ def test_painted_out_clips_do_not_show_the_outline():
     made = clip.make(recording, found, ClipSettings(size=64, channels="grey+mask"))
     assert made.pixels.shape == (8, 64, 64, 2)
     contour = found.contour
-    painted = clip.paint_out(video.to_grey(outlined), contour)
+    painted = clip.paint_out(to_grey(outlined), contour)
     # luma of the outline is 136; the noise around it has mean 60
     assert painted[:, contour].mean() == pytest.approx(plain[..., 0][:, contour].mean(), abs=8)
     far = ~(cv2.dilate(contour.astype(np.uint8), np.ones((3, 3))) > 0)
-    assert np.array_equal(painted[:, far], video.to_grey(outlined)[:, far])
+    assert np.array_equal(painted[:, far], to_grey(outlined)[:, far])
 
 
 def test_the_mask_is_the_same_in_every_frame_and_fits_the_outline():
@@ -112,7 +112,7 @@ def test_grey_is_the_luma_with_the_outline_left_in():
     frames = drawing.frames()
     grey, rgb = _make(frames, channels="grey"), _make(frames, channels="rgb")
     assert grey.pixels.shape == (*rgb.pixels.shape[:3], 1)
-    luma = video.to_grey(rgb.pixels)
+    luma = to_grey(rgb.pixels)
     assert np.abs(grey.pixels[..., 0].astype(int) - luma).max() <= 2
 
 

@@ -4,7 +4,7 @@ import safetensors.torch
 import torch
 from torchvision.models import video as torchvision_video
 
-from stallscan.bundle import bundle, imported
+from stallscan.bundle import disk, imported
 from stallscan.calls import predict
 from stallscan.errors import InputError
 from stallscan.nets.settings import NetSettings
@@ -41,7 +41,7 @@ def test_a_state_dict_becomes_a_bundle_that_predicts(tmp_path, settings, prefix,
     row = pd.read_csv(tmp_path / "out" / "predictions.csv").iloc[0]
     assert row["status"] == "ok"
     assert recording.is_file()
-    loaded = bundle.load(tmp_path / "bundle").weights
+    loaded = disk.load(tmp_path / "bundle").weights
     assert all(torch.equal(loaded[name], tensor) for name, tensor in net.state_dict().items())
     assert "not calibrated" in (tmp_path / "bundle" / "README.md").read_text()
 

@@ -7,8 +7,10 @@ from scipy.stats import norm
 from sklearn.metrics import log_loss, matthews_corrcoef
 
 from stallscan.errors import InputError
-from stallscan.scores import thresholds
-from stallscan.scores.thresholds import Calibration, Limits
+from stallscan.scores import calibration, thresholds, vote
+from stallscan.scores.calibration import Calibration
+from stallscan.scores.prevalence import estimate_prevalence
+from stallscan.scores.thresholds import Limits
 
 
 def test_calibration_is_a_sigmoid():
@@ -21,14 +23,14 @@ def test_calibration_is_found_again():
     logits = rng.normal(0, 3, 20_000)
     truth = Calibration(scale=0.5, bias=-1.0)
     labels = (rng.random(20_000) < truth.score(logits)).astype(np.int64)
-    fitted = thresholds.fit_calibration(logits, labels)
+    fitted = calibration.fit_calibration(logits, labels)
     assert fitted.scale == pytest.approx(0.5, abs=0.03)
     assert fitted.bias == pytest.approx(-1.0, abs=0.06)
     assert log_loss(labels, fitted.score(logits)) <= log_loss(labels, truth.score(logits))
 
 
 def test_separated_logits_give_a_finite_calibration():
-    fitted = thresholds.fit_calibration(np.array([-3.0, -2.0, 2.0, 3.0]), np.array([0, 0, 1, 1]))
+    fitted = calibration.fit_calibration(np.array([-3.0, -2.0, 2.0, 3.0]), np.array([0, 0, 1, 1]))
     assert 0 < fitted.scale < 100
 
 
@@ -38,8 +40,8 @@ def test_the_calibration_does_not_depend_on_the_unit_of_the_logits(unit, shift, 
     rng = np.random.default_rng(seed)
     labels = np.arange(60) % 3 == 0
     logits = rng.normal(2.0 * labels, 1.0)
-    plain = thresholds.fit_calibration(logits, labels.astype(np.int64))
-    scaled = thresholds.fit_calibration(unit * (logits + shift), labels.astype(np.int64))
+    plain = calibration.fit_calibration(logits, labels.astype(np.int64))
+    scaled = calibration.fit_calibration(unit * (logits + shift), labels.astype(np.int64))
     assert scaled.scale * unit == pytest.approx(plain.scale, rel=1e-4)
     assert scaled.score(unit * (logits + shift)) == pytest.approx(plain.score(logits), abs=1e-4)
 
@@ -49,13 +51,13 @@ def test_small_logits_are_calibrated():
     rng = np.random.default_rng(0)
     odds = rng.normal(-1, 2, 20_000)
     labels = (rng.random(20_000) < expit(odds)).astype(np.int64)
-    fitted = thresholds.fit_calibration(odds / 1000, labels)
+    fitted = calibration.fit_calibration(odds / 1000, labels)
     assert fitted.scale == pytest.approx(1000, rel=0.05)
-    assert thresholds.fit_calibration(np.zeros(4), np.array([0, 0, 1, 1])) == Calibration()
+    assert calibration.fit_calibration(np.zeros(4), np.array([0, 0, 1, 1])) == Calibration()
 
 
 def test_logits_that_order_the_wrong_way_are_left_alone():
-    fitted = thresholds.fit_calibration(np.array([3.0, 2.0, -2.0, -3.0]), np.array([0, 0, 1, 1]))
+    fitted = calibration.fit_calibration(np.array([3.0, 2.0, -2.0, -3.0]), np.array([0, 0, 1, 1]))
     assert fitted == Calibration()
 
 
@@ -95,32 +97,34 @@ def _draw(rng, count, prevalence):
 
 def test_shifted_scores_are_calibrated_at_the_other_prevalence():
     scores, labels = _draw(np.random.default_rng(0), 400_000, 0.02)
-    shifted = thresholds.shift(scores, 0.3, 0.02)
+    shifted = calibration.shift(scores, 0.3, 0.02)
     for low in (0.01, 0.1, 0.5):
         some = (shifted >= low) & (shifted < 1.5 * low)
         assert labels[some].mean() == pytest.approx(shifted[some].mean(), rel=0.1)
-    assert thresholds.shift(shifted, 0.02, 0.3) == pytest.approx(scores)
-    assert thresholds.shift([0.0, 1.0], 0.3, 0.01).tolist() == [0.0, 1.0]
+    assert calibration.shift(shifted, 0.02, 0.3) == pytest.approx(scores)
+    assert calibration.shift([0.0, 1.0], 0.3, 0.01).tolist() == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("prevalence", [0.01, 0.046, 0.3])
 def test_the_prevalence_is_found_from_scores_alone(prevalence):
     scores, labels = _draw(np.random.default_rng(1), 20_000, prevalence)
-    found = thresholds.estimate_prevalence(scores, 0.3)
+    found = estimate_prevalence(scores, 0.3)
     assert found.prevalence == pytest.approx(prevalence, rel=0.2)
     assert found.interval.low < labels.mean() < found.interval.high
     assert found.doubt == ""
     # It is where the EM steps of Saerens et al. stand still.
-    assert thresholds.shift(scores, 0.3, found.prevalence).mean() == pytest.approx(found.prevalence)
+    assert calibration.shift(scores, 0.3, found.prevalence).mean() == pytest.approx(
+        found.prevalence
+    )
 
 
 def test_a_prevalence_that_cannot_be_told_is_doubted():
     rng = np.random.default_rng(2)
-    assert "too few to tell" in thresholds.estimate_prevalence(_draw(rng, 300, 0.01)[0], 0.3).doubt
+    assert "too few to tell" in estimate_prevalence(_draw(rng, 300, 0.01)[0], 0.3).doubt
     blind = np.clip(rng.normal(0.3, 0.005, 5000), 0, 1)
-    assert "fits the scores" in thresholds.estimate_prevalence(blind, 0.3).doubt
+    assert "fits the scores" in estimate_prevalence(blind, 0.3).doubt
     with pytest.raises(InputError, match="no score"):
-        thresholds.estimate_prevalence(np.array([]), 0.3)
+        estimate_prevalence(np.array([]), 0.3)
 
 
 def test_the_best_threshold_depends_on_the_prevalence():
@@ -211,7 +215,7 @@ def test_the_threshold_for_a_load():
 def test_the_expected_best_threshold_is_about_half_the_precision():
     rng = np.random.default_rng(5)
     scores, labels = _draw(rng, 200_000, 0.046)
-    shifted = thresholds.shift(scores, 0.3, 0.046)
+    shifted = calibration.shift(scores, 0.3, 0.046)
     threshold = thresholds.expected_mcc_threshold(shifted)
     best = thresholds.best_mcc_threshold(shifted, labels)
     achieved, possible = (matthews_corrcoef(labels, shifted >= cut) for cut in (threshold, best))
@@ -266,7 +270,7 @@ VOTED = np.array(
 
 def test_the_published_vote():
     calls = np.array([[0.95], [0.90], [0.80]]) <= VOTED  # FACTS 2
-    assert thresholds.vote(calls, 2).tolist() == [
+    assert vote.vote(calls, 2).tolist() == [
         False,
         True,
         False,
@@ -277,10 +281,10 @@ def test_the_published_vote():
         False,
     ]
     with pytest.raises(InputError, match="between 1 and 3"):
-        thresholds.vote(calls, 4)
+        vote.vote(calls, 4)
 
 
 def test_the_average_is_that_of_the_log_odds():
-    assert thresholds.average([[0.5], [0.8]]) == pytest.approx([2 / 3])
-    assert thresholds.average([[0.5], [0.8]], [0, 1]) == pytest.approx([0.8])
-    assert np.isfinite(thresholds.average([[0.0, 1.0], [0.5, 0.5]])).all()
+    assert vote.average([[0.5], [0.8]]) == pytest.approx([2 / 3])
+    assert vote.average([[0.5], [0.8]], [0, 1]) == pytest.approx([0.8])
+    assert np.isfinite(vote.average([[0.0, 1.0], [0.5, 0.5]])).all()

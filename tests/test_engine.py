@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from stallscan import workers
-from stallscan.bundle import bundle, ensemble
+from stallscan.bundle import bundle, disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.calls import predict as module
 from stallscan.clips.store import Store
@@ -73,7 +73,7 @@ def _edit(folder, **changes):
 
 @pytest.mark.parametrize("views", ["one", "flips"])
 def test_openvino_gives_the_logits_of_torch_for_clips_of_any_length(exported_dir, views):
-    model = bundle.load(exported_dir)
+    model = disk.load(exported_dir)
     net = model.spec.net.model_copy(update={"views": views})
     spec = model.spec.model_copy(update={"net": net})
     reference = TorchEngine(bundle.Bundle(model.path, spec), "cpu")
@@ -84,7 +84,7 @@ def test_openvino_gives_the_logits_of_torch_for_clips_of_any_length(exported_dir
 
 def test_the_shipped_export_is_of_the_shipped_weights_and_agrees_with_torch(tmp_path):
     """On clips with vessels in them: noise would not tell how sums are made."""
-    model = bundle.load()
+    model = disk.load()
     settings = SimulateSettings(count=8, stalled=0.5, seed=5)
     simulate_clips(tmp_path, settings, model.spec.outline, model.spec.clip, processes=1)
     clips = Store(tmp_path / "store")
@@ -97,7 +97,7 @@ def test_the_shipped_export_is_of_the_shipped_weights_and_agrees_with_torch(tmp_
 
 @pytest.mark.parametrize("kind", [TorchEngine, OpenVinoEngine.of])
 def test_a_stream_keeps_the_order_and_the_gaps(exported_dir, kind):
-    runs = kind(bundle.load(exported_dir))
+    runs = kind(disk.load(exported_dir))
     clips = [None, *_clips(), None, None]
     logits = list(runs.stream(iter(clips)))
     expected = [None if pixels is None else runs.logit(pixels) for pixels in clips]
@@ -106,7 +106,7 @@ def test_a_stream_keeps_the_order_and_the_gaps(exported_dir, kind):
 
 
 def test_a_stream_looks_a_bounded_number_of_clips_ahead(exported_dir):
-    runs = OpenVinoEngine.of(bundle.load(exported_dir))
+    runs = OpenVinoEngine.of(disk.load(exported_dir))
     taken = []
     clip = next(_clips())
 
@@ -223,7 +223,7 @@ def test_a_frozen_interpreter_is_ended_with_a_sentence():
 
 
 def test_an_error_in_a_stream_is_raised(exported_dir):
-    runs = OpenVinoEngine.of(bundle.load(exported_dir))
+    runs = OpenVinoEngine.of(disk.load(exported_dir))
     with pytest.raises(RuntimeError):
         list(runs.stream([np.zeros((8, 7, 9, 2), np.uint8)]))
 
@@ -234,7 +234,7 @@ def _without_gpu(monkeypatch):
 
 def test_auto_takes_openvino_where_the_bundle_carries_an_export(exported_dir, monkeypatch):
     _without_gpu(monkeypatch)
-    chosen = choose.choose(bundle.load(exported_dir))
+    chosen = choose.choose(disk.load(exported_dir))
     assert chosen.name == "openvino"
     assert [each.name for each in chosen.engines] == ["openvino"]
 
@@ -244,7 +244,7 @@ def test_auto_takes_torch_on_a_gpu(exported_dir, monkeypatch):
     monkeypatch.setattr("stallscan.engines.torch_engine.has_gpu", lambda: True)
     on_gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"))
     monkeypatch.setattr("stallscan.engines.torch_engine.TorchEngine", lambda _bundle: on_gpu)
-    model = bundle.load(exported_dir)
+    model = disk.load(exported_dir)
     chosen = choose.choose(model)
     assert chosen == ("torch", "there is a GPU; runs on cuda", (on_gpu,))
     monkeypatch.setattr("stallscan.engines.torch_engine.has_gpu", lambda: False)
@@ -255,15 +255,15 @@ def test_auto_takes_torch_and_says_why_where_openvino_cannot_be_used(
     bundle_dir, exported_dir, monkeypatch
 ):
     _without_gpu(monkeypatch)
-    chosen = choose.choose(bundle.load(bundle_dir))
+    chosen = choose.choose(disk.load(bundle_dir))
     assert chosen.name == "torch"
     assert "has no f32 export; make it with 'stallscan export" in chosen.reason
     monkeypatch.setattr(choose, "is_installed", lambda: False)
-    chosen = choose.choose(bundle.load(exported_dir))
+    chosen = choose.choose(disk.load(exported_dir))
     assert chosen.name == "torch"
     assert "pip install 'stallscan[cpu]'" in chosen.reason
     with pytest.raises(InputError, match="needs OpenVINO, which is not installed; run: pip"):
-        choose.choose(bundle.load(exported_dir), "openvino")
+        choose.choose(disk.load(exported_dir), "openvino")
 
 
 def test_an_ensemble_runs_on_one_engine(
@@ -276,8 +276,8 @@ def test_an_ensemble_runs_on_one_engine(
         ("one", [exported_dir, other_bundle_dir]),
     ):
         ensemble.join(members, tmp_path / name, settings)
-    assert choose.choose(bundle.load_any(tmp_path / "both")).name == "openvino"
-    chosen = choose.choose(bundle.load_any(tmp_path / "one"))
+    assert choose.choose(disk.load_any(tmp_path / "both")).name == "openvino"
+    chosen = choose.choose(disk.load_any(tmp_path / "one"))
     assert [each.name for each in chosen.engines] == ["torch", "torch"]
 
 
@@ -293,7 +293,7 @@ def test_an_ensemble_runs_on_one_engine(
 def test_an_export_that_may_not_be_used_is_refused(copy, changes, sentence, monkeypatch):
     _without_gpu(monkeypatch)
     _edit(copy, **changes)
-    model = bundle.load(copy)
+    model = disk.load(copy)
     with pytest.raises(BundleError, match=sentence):
         choose.choose(model, "openvino")
     assert choose.choose(model).name == "torch"
@@ -306,16 +306,16 @@ def test_an_export_that_changes_calls_by_more_than_its_limit_is_refused(copy):
     }
     _edit(copy, change=change, limit=0.005)
     with pytest.raises(BundleError, match=r"on 100 recordings MCC changes by \+0\.0000 and ROC"):
-        exports.find(bundle.load(copy), "f32")
+        exports.find(disk.load(copy), "f32")
     _edit(copy, limit=0.02)
-    assert exports.find(bundle.load(copy), "f32").name == "f32.xml"
+    assert exports.find(disk.load(copy), "f32").name == "f32.xml"
 
 
 def test_a_bundle_saved_anew_has_no_exports(copy):
-    model = bundle.load(copy)
-    bundle.save(copy, model.spec, model.weights, "card")
+    model = disk.load(copy)
+    disk.save(copy, model.spec, model.weights, "card")
     with pytest.raises(BundleError, match="has no f32 export"):
-        exports.find(bundle.load(copy), "f32")
+        exports.find(disk.load(copy), "f32")
 
 
 def test_engines_give_the_same_table_and_a_run_stays_with_its_own(
@@ -365,7 +365,7 @@ def test_auto_takes_torch_where_openvino_cannot_use_the_export(exported_dir, mon
     def fails(*_args):
         raise BundleError("OpenVINO 1 cannot use it")
 
-    model = bundle.load(exported_dir)
+    model = disk.load(exported_dir)
     assert choose.choose(model).name == "openvino"
     monkeypatch.setattr(OpenVinoEngine, "of", fails)
     chosen = choose.choose(model)

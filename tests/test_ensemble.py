@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan.bundle import bundle, ensemble
+from stallscan.bundle import disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.bundle.reference import Reference
+from stallscan.bundle.spec import combine
 from stallscan.calls import predict
 from stallscan.cli.main import app
 from stallscan.errors import BundleError, InputError, SettingsError, TableError
-from stallscan.scores import thresholds
-from stallscan.scores.thresholds import Calibration
+from stallscan.scores.calibration import Calibration, fit_calibration, shift
 from tests import drawing
 
 COUNT = 400
@@ -30,7 +30,7 @@ def _member(where, model, *, seed, names=None, calibration=None, threshold=0.5, 
     names = [f"{row}.mp4" for row in range(COUNT)] if names is None else names
     stalled = np.array([int(name.split(".")[0]) % 3 == 0 for name in names], int)
     logits = quality * (4 * stalled - 2) + random.normal(0, 2, len(names))
-    calibration = calibration or thresholds.fit_calibration(logits, stalled)
+    calibration = calibration or fit_calibration(logits, stalled)
     # No two members have the same weights: their folders are called differently.
     more = 0.01 * seed + 0.001 * int(where.name)
     weights = {name: tensor + more for name, tensor in model.weights.items()}
@@ -45,7 +45,7 @@ def _member(where, model, *, seed, names=None, calibration=None, threshold=0.5, 
             "frames": (4 + seed, 100 - seed),
         }
     )
-    bundle.save(where / "bundle", spec, weights, "# for tests\n")
+    disk.save(where / "bundle", spec, weights, "# for tests\n")
     pd.DataFrame({"filename": names, "stalled": stalled, "logit": logits, "score": scores}).to_csv(
         where / "validation.csv", index=False
     )
@@ -54,7 +54,7 @@ def _member(where, model, *, seed, names=None, calibration=None, threshold=0.5, 
 
 @pytest.fixture
 def members(tmp_path, bundle_dir):
-    model = bundle.load(bundle_dir)
+    model = disk.load(bundle_dir)
     return [_member(tmp_path / str(seed), model, seed=seed) for seed in (1, 2, 3)]
 
 
@@ -75,7 +75,7 @@ def test_the_mean_is_calibrated_on_what_all_held_back(members, tmp_path):
     tables = [_validation(folder) for folder in members]
     labels = tables[0]["stalled"].to_numpy()
     mean = np.mean([_odds(table["score"].to_numpy()) for table in tables], axis=0)
-    expected = thresholds.fit_calibration(mean, labels)
+    expected = fit_calibration(mean, labels)
     assert spec.calibration.scale == pytest.approx(expected.scale, rel=1e-3)
     assert spec.calibration.bias == pytest.approx(expected.bias, abs=1e-2)
     # Three independent views of the same recordings: surer than each.
@@ -92,7 +92,7 @@ def test_the_mean_is_calibrated_on_what_all_held_back(members, tmp_path):
 
 
 def test_a_recording_is_scored_only_by_members_that_held_it_back(tmp_path, bundle_dir):
-    model = bundle.load(bundle_dir)
+    model = disk.load(bundle_dir)
     folds = [[f"{row}.mp4" for row in range(COUNT) if row % 2 == fold] for fold in (0, 1)]
     made = [
         _member(tmp_path / str(fold), model, seed=fold + 1, names=names)
@@ -104,7 +104,7 @@ def test_a_recording_is_scored_only_by_members_that_held_it_back(tmp_path, bundl
     # Nothing is known of the mean itself: it stays as its members calibrated it.
     assert spec.calibration.scale == 1
     tables = pd.concat([_validation(folder) for folder in made])
-    moved = [float(_odds(bundle.load(folder).spec.prevalence)) for folder in made]
+    moved = [float(_odds(disk.load(folder).spec.prevalence)) for folder in made]
     assert spec.calibration.bias == pytest.approx((moved[0] - moved[1]) / 2, abs=1e-9)
     right = (tables["score"] >= spec.threshold) == (tables["stalled"] == 1)
     assert measured["accuracy"] == pytest.approx(right.mean(), abs=0.01)
@@ -120,18 +120,18 @@ def test_a_member_whose_held_back_recordings_are_unknown_needs_a_given_threshold
 
 def test_members_calibrated_at_different_prevalences_are_joined_at_one(tmp_path, bundle_dir):
     """The same evidence, once calibrated where a third and once where few are stalled."""
-    model = bundle.load(bundle_dir)
+    model = disk.load(bundle_dir)
     folders = [_member(tmp_path / str(seed), model, seed=1) for seed in (1, 2)]
-    rare = bundle.load(folders[1])
+    rare = disk.load(folders[1])
     before, now = rare.spec.prevalence, 0.02
     update = {"calibration": rare.spec.calibration.at(before, now), "prevalence": now}
-    bundle.save(folders[1], rare.spec.model_copy(update=update), rare.weights, "# for tests\n")
+    disk.save(folders[1], rare.spec.model_copy(update=update), rare.weights, "# for tests\n")
     spec = ensemble.join(folders, tmp_path / "out", EnsembleSettings())
     table = _validation(folders[0])
-    scores = np.stack([bundle.load(f).score([table["logit"]]) for f in folders])
-    assert bundle.combine(spec, scores).mean() == pytest.approx(table["stalled"].mean(), abs=1e-3)
+    scores = np.stack([disk.load(f).score([table["logit"]]) for f in folders])
+    assert combine(spec, scores).mean() == pytest.approx(table["stalled"].mean(), abs=1e-3)
     # Two times the same is once: what the first member says is right as it is.
-    assert bundle.combine(spec, scores) == pytest.approx(scores[0], abs=5e-3)
+    assert combine(spec, scores) == pytest.approx(scores[0], abs=5e-3)
 
 
 def test_a_folder_that_is_no_bundle_is_left_as_it_is(members, tmp_path):
@@ -142,12 +142,12 @@ def test_a_folder_that_is_no_bundle_is_left_as_it_is(members, tmp_path):
     assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
     ensemble.join(members, tmp_path / "joined", EnsembleSettings(needed=2))
     ensemble.join(members, tmp_path / "joined", EnsembleSettings())
-    assert bundle.load_any(tmp_path / "joined").spec.combine == "average"
+    assert disk.load_any(tmp_path / "joined").spec.combine == "average"
 
 
 def test_one_simulated_member_is_said(members, tmp_path):
-    real = bundle.load(members[0])
-    bundle.save(members[0], real.spec.model_copy(update={"simulated": False}), real.weights, "#\n")
+    real = disk.load(members[0])
+    disk.save(members[0], real.spec.model_copy(update={"simulated": False}), real.weights, "#\n")
     spec = ensemble.join(members, tmp_path / "out", EnsembleSettings())
     assert spec.simulated
     assert "Some members learned from simulated" in (tmp_path / "out" / "README.md").read_text()
@@ -155,17 +155,17 @@ def test_one_simulated_member_is_said(members, tmp_path):
 
 def test_the_label_follows_from_all_that_decides(members, tmp_path):
     ensemble.join(members, tmp_path / "out", EnsembleSettings(needed=2))
-    model = bundle.load_any(tmp_path / "out")
+    model = disk.load_any(tmp_path / "out")
     assert model.at(0.01).label != model.label
     path = tmp_path / "out" / "members" / "1-net1" / "bundle.json"
     content = json.loads(path.read_text())
     content["calibration"]["bias"] += 5
     path.write_text(json.dumps(content))
-    assert bundle.load_any(tmp_path / "out").label != model.label
+    assert disk.load_any(tmp_path / "out").label != model.label
 
 
 def test_fitted_weights_leave_out_a_member_that_knows_nothing(tmp_path, bundle_dir):
-    model = bundle.load(bundle_dir)
+    model = disk.load(bundle_dir)
     made = [
         _member(tmp_path / str(seed), model, seed=seed, quality=quality, calibration=Calibration())
         for seed, quality in ((1, 1.0), (2, 0.0), (3, 1.0))
@@ -177,7 +177,7 @@ def test_fitted_weights_leave_out_a_member_that_knows_nothing(tmp_path, bundle_d
 
 
 def test_weights_cannot_be_fitted_on_folds(tmp_path, bundle_dir):
-    model = bundle.load(bundle_dir)
+    model = disk.load(bundle_dir)
     folds = [[f"{row}.mp4" for row in rows] for rows in (range(20), range(20, 40))]
     made = [
         _member(tmp_path / str(fold), model, seed=fold + 1, names=names)
@@ -196,7 +196,7 @@ def test_predict_takes_an_ensemble_like_any_bundle(members, recordings, tmp_path
     for number, folder in enumerate(members):
         predict.predict([recordings], tmp_path / f"p{number}", folder, processes=0)
         singles.append(pd.read_csv(tmp_path / f"p{number}" / "predictions.csv"))
-    model = bundle.load_any(tmp_path / "joined")
+    model = disk.load_any(tmp_path / "joined")
     if settings.needed:
         votes = sum((single["call"] == "stalled").astype(int) for single in singles)
         assert ((table["call"] == "stalled") == (votes >= 2)).all()
@@ -215,11 +215,11 @@ def test_predict_takes_an_ensemble_like_any_bundle(members, recordings, tmp_path
 def test_members_may_see_different_clips_of_a_recording_that_is_decoded_once(
     members, recordings, tmp_path, monkeypatch
 ):
-    other = bundle.load(members[1])
+    other = disk.load(members[1])
     spec = other.spec.model_copy(
         update={"clip": other.spec.clip.model_copy(update={"size": 48, "shape": "stretch"})}
     )
-    bundle.save(members[1], spec, other.weights, "# for tests\n")
+    disk.save(members[1], spec, other.weights, "# for tests\n")
     ensemble.join(members[:2], tmp_path / "joined", EnsembleSettings())
     from stallscan.clips import prepare
     from stallscan.recordings import video
@@ -234,7 +234,7 @@ def test_members_may_see_different_clips_of_a_recording_that_is_decoded_once(
     for number, folder in enumerate(members[:2]):
         predict.predict([recordings], tmp_path / f"p{number}", folder, processes=0)
         scores.append(pd.read_csv(tmp_path / f"p{number}" / "predictions.csv")["score"])
-    model = bundle.load_any(tmp_path / "joined")
+    model = disk.load_any(tmp_path / "joined")
     table = pd.read_csv(tmp_path / "all" / "predictions.csv")
     mean = np.mean([_odds(one.to_numpy()) for one in scores], axis=0)
     odds = model.spec.calibration.scale * mean + model.spec.calibration.bias
@@ -243,18 +243,18 @@ def test_members_may_see_different_clips_of_a_recording_that_is_decoded_once(
 
 def test_another_prevalence_moves_scores_and_keeps_their_order(members, tmp_path):
     ensemble.join(members, tmp_path / "out", EnsembleSettings())
-    model = bundle.load_any(tmp_path / "out")
+    model = disk.load_any(tmp_path / "out")
     rare = model.at(0.01)
     logits = np.random.default_rng(0).normal(0, 3, (3, 50))
     before, now = model.score(logits), rare.score(logits)
-    assert now == pytest.approx(thresholds.shift(before, model.spec.prevalence, 0.01), abs=1e-6)
+    assert now == pytest.approx(shift(before, model.spec.prevalence, 0.01), abs=1e-6)
     called = (now >= rare.spec.threshold).sum()
     assert called < (before >= model.spec.threshold).sum()
 
 
 def test_a_vote_at_another_prevalence_moves_the_thresholds_of_its_members(members, tmp_path):
     ensemble.join(members, tmp_path / "out", EnsembleSettings(needed=2))
-    model = bundle.load_any(tmp_path / "out")
+    model = disk.load_any(tmp_path / "out")
     rare = model.at(0.005)
     assert all(
         now > before
@@ -269,9 +269,9 @@ def test_a_vote_at_another_prevalence_moves_the_thresholds_of_its_members(member
 def test_the_published_vote_has_one_threshold_for_each(members, tmp_path):
     settings = EnsembleSettings(needed=2, thresholds=(0.95, 0.9, 0.8))
     ensemble.join(members, tmp_path / "out", settings)
-    model = bundle.load_any(tmp_path / "out")
+    model = disk.load_any(tmp_path / "out")
     scores = np.array([[0.96, 0.94, 0.1, 0.99], [0.91, 0.95, 0.95, 0.5], [0.1, 0.7, 0.85, 0.7]])
-    calls = bundle.combine(model.spec, scores) >= model.spec.threshold
+    calls = combine(model.spec, scores) >= model.spec.threshold
     assert calls.tolist() == [True, False, True, False]
 
 
@@ -284,26 +284,26 @@ def test_without_what_was_held_back_a_threshold_must_be_given(members, tmp_path)
     assert spec.threshold == 0.7
     assert spec.metrics == {}
     with pytest.raises(BundleError, match="does not know the scores"):
-        bundle.load_any(tmp_path / "out").at(0.02)
+        disk.load_any(tmp_path / "out").at(0.02)
 
 
 def test_members_of_different_prevalence_are_read_at_that_of_the_first(tmp_path, bundle_dir):
-    model = bundle.load(bundle_dir)
+    model = disk.load(bundle_dir)
     folders = []
     for number, prevalence in enumerate((0.3, 0.05)):
         spec = model.spec.model_copy(update={"prevalence": prevalence})
         weights = {name: tensor + number for name, tensor in model.weights.items()}
-        bundle.save(tmp_path / str(number), spec, weights, "# for tests\n")
+        disk.save(tmp_path / str(number), spec, weights, "# for tests\n")
         folders.append(tmp_path / str(number))
     spec = ensemble.join(folders, tmp_path / "out", EnsembleSettings(thresholds=(0.5,)))
-    both = bundle.combine(spec, np.array([[0.3], [0.05]]))
+    both = combine(spec, np.array([[0.3], [0.05]]))
     assert both == pytest.approx([0.3], abs=1e-6)
 
 
 def test_an_ensemble_is_refused_where_one_net_is_wanted(members, tmp_path):
     ensemble.join(members, tmp_path / "out", EnsembleSettings())
     with pytest.raises(BundleError, match="an ensemble, where one net is wanted"):
-        bundle.load(tmp_path / "out")
+        disk.load(tmp_path / "out")
 
 
 def test_a_member_that_was_exchanged_is_named(members, tmp_path):
@@ -312,10 +312,10 @@ def test_a_member_that_was_exchanged_is_named(members, tmp_path):
     shutil.rmtree(first)
     shutil.copytree(second, first)
     with pytest.raises(BundleError, match="not the member that the ensemble was made with"):
-        bundle.load_any(tmp_path / "out")
+        disk.load_any(tmp_path / "out")
     shutil.rmtree(first)
     with pytest.raises(BundleError, match=first.name):
-        bundle.load_any(tmp_path / "out")
+        disk.load_any(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_a_name_never_leaves_the_folder(members, tmp_path, name):
     for changed in ({"name": name}, {"members": [name, *spec["members"][1:]]}):
         (tmp_path / "out" / "bundle.json").write_text(json.dumps(spec | changed))
         with pytest.raises(BundleError, match="name"):
-            bundle.load_any(tmp_path / "out")
+            disk.load_any(tmp_path / "out")
     spec = json.loads((members[0] / "bundle.json").read_text())
     (members[0] / "bundle.json").write_text(json.dumps(spec | {"name": name}))
     with pytest.raises(BundleError, match="name"):
@@ -407,5 +407,5 @@ def test_the_command_joins(members, tmp_path, capsys):
         ["ensemble", *given, "-o", str(tmp_path / "out"), "--vote", "2", "--name", "voted"],
         result_action="return_value",
     )
-    assert bundle.load_any(tmp_path / "out").spec.needed == 2
+    assert disk.load_any(tmp_path / "out").spec.needed == 2
     assert "voted: vote of 2 among 3" in capsys.readouterr().out

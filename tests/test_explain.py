@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from stallscan.bundle import bundle
-from stallscan.bundle.bundle import BundleSpec
+from stallscan.bundle import disk
+from stallscan.bundle.spec import BundleSpec
 from stallscan.calls import explain
 from stallscan.clips.clip import ClipSettings
 from stallscan.errors import BundleError
 from stallscan.nets import build, features
 from stallscan.nets.settings import NetSettings
-from stallscan.scores.thresholds import Calibration
+from stallscan.scores.calibration import Calibration
 from stallscan.vessels.outline import OutlineSettings
 from tests import drawing
 
@@ -34,7 +34,7 @@ def baseline(tmp_path):
         frames=(4, 100),
         simulated=True,
     )
-    bundle.save(tmp_path / "baseline", spec, net.state_dict(), "# for tests\n")
+    disk.save(tmp_path / "baseline", spec, net.state_dict(), "# for tests\n")
     return tmp_path / "baseline"
 
 

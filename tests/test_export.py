@@ -8,21 +8,22 @@ import pandas as pd
 import pytest
 import torch
 
-from stallscan.bundle import bundle, ensemble
-from stallscan.bundle.bundle import BundleSpec
+from stallscan.bundle import disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
+from stallscan.bundle.spec import BundleSpec
 from stallscan.clips import store
 from stallscan.clips.clip import Clip, ClipSettings
 from stallscan.clips.prepare import Prepared
 from stallscan.clips.traits import Traits
 from stallscan.engines import export, exports
+from stallscan.engines.measure import change_of
 from stallscan.engines.openvino_engine import OpenVinoEngine, has_bf16
 from stallscan.engines.torch_engine import TorchEngine
 from stallscan.errors import BundleError, InputError
 from stallscan.nets import build
 from stallscan.nets.settings import NetSettings
 from stallscan.recordings.video import Source
-from stallscan.scores.thresholds import Calibration
+from stallscan.scores.calibration import Calibration
 from stallscan.vessels.outline import Box, OutlineSettings
 from tests.test_engine import _clips
 
@@ -39,7 +40,7 @@ def data(bundle_dir, tmp_path_factory):
     """Clips, every second labelled stalled, as `stallscan simulate --clips` writes them."""
     folder = tmp_path_factory.mktemp("data")
     names = [f"{index}.mp4" for index in range(COUNT)]
-    spec = bundle.load(bundle_dir).spec
+    spec = disk.load(bundle_dir).spec
 
     def make(sources):
         traits = Traits(*[50.0] * len(Traits._fields))
@@ -76,8 +77,8 @@ def _save(folder, net, **clip):
         frames=(5, 12),
         simulated=True,
     )
-    bundle.save(folder, spec, build.build(net).state_dict(), "card\n")
-    return bundle.load(folder)
+    disk.save(folder, spec, build.build(net).state_dict(), "card\n")
+    return disk.load(folder)
 
 
 def test_f32_is_written_with_what_it_was_measured_to_be(copy):
@@ -87,7 +88,7 @@ def test_f32_is_written_with_what_it_was_measured_to_be(copy):
     names = {path.name for path in (copy / "openvino").glob("[!.]*")}
     assert names == {"f32.xml", "f32.bin", "exports.json"}
     record = json.loads((copy / "openvino" / "exports.json").read_text())
-    assert record["f32"]["weights_sha256"] == bundle.load(copy).spec.weights_sha256
+    assert record["f32"]["weights_sha256"] == disk.load(copy).spec.weights_sha256
     assert record["f32"]["logit_difference"] < 1e-5
     assert record["bf16"] is record["int8"] is None
 
@@ -134,7 +135,7 @@ def test_clips_of_a_fixed_length_are_exported_for_it(tmp_path):
 def test_each_member_of_an_ensemble_is_exported(copy, other_bundle_dir, tmp_path):
     ensemble.join([copy, other_bundle_dir], tmp_path / "two", EnsembleSettings(needed=1))
     assert len(export.export(tmp_path / "two")) == 2
-    for member in bundle.load_any(tmp_path / "two").members:
+    for member in disk.load_any(tmp_path / "two").members:
         assert exports.find(member, "f32").is_file()
 
 
@@ -156,7 +157,7 @@ def test_an_export_that_is_not_like_torch_is_refused_and_leaves_nothing(copy, mo
 def test_bf16_is_measured_and_then_can_be_chosen(copy, data):
     if not has_bf16():
         pytest.skip("this processor cannot compute in bf16")
-    model = bundle.load(copy)
+    model = disk.load(copy)
     with pytest.raises(BundleError, match=r"no bf16 export; make it with .* --precision bf16"):
         exports.find(model, "bf16")
     said = export.export(copy, "bf16", data, limit=1.0)
@@ -177,7 +178,7 @@ def test_int8_is_measured_on_recordings_that_it_was_not_calibrated_on(copy, data
     pytest.importorskip("nncf")
     said = export.export(copy, "int8", data, limit=1.0, seed=4)
     assert "int8, on 27 clips" in said[0]
-    model = bundle.load(copy)
+    model = disk.load(copy)
     made = exports.read(model).int8
     assert made.change.recordings == COUNT - round(COUNT / 3)
     assert made.wider == ()
@@ -192,13 +193,13 @@ def test_int8_is_measured_on_recordings_that_it_was_not_calibrated_on(copy, data
 @pytest.mark.slow
 def test_int8_keeps_more_and_more_layers_wider_and_then_gives_up(copy, data, caplog, monkeypatch):
     pytest.importorskip("nncf")
-    measure = export._change
+    measure = change_of
 
     def worse(*given):
         return measure(*given).model_copy(update={"roc_auc_change": -0.02})
 
     # Random weights order recordings by chance, whatever they are rounded to.
-    monkeypatch.setattr(export, "_change", worse)
+    monkeypatch.setattr(export, "change_of", worse)
     with caplog.at_level("INFO", "stallscan"), pytest.raises(InputError) as refused:
         export.export(copy, "int8", data, limit=0.01)
     assert "int8 export is refused, although" in str(refused.value)
@@ -229,9 +230,9 @@ def test_a_damaged_record_is_begun_anew(copy):
     export.export(copy)
     (copy / "openvino" / "exports.json").write_text("{")
     with pytest.raises(BundleError, match="not readable as a record"):
-        exports.find(bundle.load(copy), "f32")
+        exports.find(disk.load(copy), "f32")
     export.export(copy)
-    assert exports.find(bundle.load(copy), "f32").name == "f32.xml"
+    assert exports.find(disk.load(copy), "f32").name == "f32.xml"
 
 
 def test_an_export_that_gives_no_number_is_refused(copy, monkeypatch):
@@ -243,7 +244,7 @@ def test_an_export_that_gives_no_number_is_refused(copy, monkeypatch):
 
 def test_a_copy_is_exported_in_place_of_the_bundle(bundle_dir, tmp_path):
     export.export(bundle_dir, out=tmp_path / "copy")
-    assert exports.find(bundle.load(tmp_path / "copy"), "f32").is_file()
+    assert exports.find(disk.load(tmp_path / "copy"), "f32").is_file()
     assert not (bundle_dir / "openvino").exists()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan.bundle import bundle
+from stallscan.bundle import disk
 from stallscan.calls import inputs
 from stallscan.clips import store
 from stallscan.errors import InputError
@@ -42,7 +42,7 @@ def tuned(recordings, bundle_dir, tmp_path_factory):
 def test_before_and_after_stand_in_one_table(tuned, bundle_dir):
     run, comparison = tuned
     text = str(comparison)
-    before, after = bundle.load(bundle_dir), bundle.load(run / "bundle")
+    before, after = disk.load(bundle_dir), disk.load(run / "bundle")
     assert before.label in text
     assert after.label in text
     assert "drawn by mouse" in text
@@ -60,7 +60,7 @@ def test_what_is_held_out_was_not_learned_from(tuned, recordings):
     held_out = set(pd.read_csv(run / "held_out.csv")["filename"])
     validation = set(pd.read_csv(run / "validation.csv")["filename"])
     assert not {mice[name] for name in held_out} & {mice[name] for name in validation}
-    spec = bundle.load(run / "bundle").spec
+    spec = disk.load(run / "bundle").spec
     learned = spec.provenance["trained_on"] + spec.provenance["validated_on"]
     assert learned + len(held_out) == 32
     assert comparison.before.measured.count == len(held_out)
@@ -70,13 +70,13 @@ def test_a_bundle_that_learned_from_real_recordings_says_so(
     tuned, recordings, bundle_dir, tmp_path
 ):
     run, _ = tuned
-    assert bundle.load(bundle_dir).spec.simulated
-    assert not bundle.load(run / "bundle").spec.simulated
+    assert disk.load(bundle_dir).spec.simulated
+    assert not disk.load(run / "bundle").spec.simulated
     made = tmp_path / "made" / "train"
     shutil.copytree(recordings, made)
     (made.parent / "simulation.json").touch()
     finetune.fine_tune(bundle_dir, [made], made / "labels.csv", tmp_path / "run", epochs=1)
-    assert bundle.load(tmp_path / "run" / "bundle").spec.simulated
+    assert disk.load(tmp_path / "run" / "bundle").spec.simulated
 
 
 def test_a_store_does_for_the_recordings(tuned, recordings, bundle_dir, tmp_path):
@@ -155,7 +155,7 @@ def test_both_sides_are_drawn_by_mouse(tuned, bundle_dir):
     labels = np.tile([0, 0, 0, 0, 1], 32)
     calls = np.where(mice % 2, labels, 1 - labels)
     scored = Scored.check(labels, np.full(160, 0.5), calls)
-    model = bundle.load(bundle_dir)
+    model = disk.load(bundle_dir)
     by_mouse = finetune.measure(model, scored, mice).mcc_interval
     by_recording = finetune.measure(model, scored).mcc_interval
     assert by_mouse.high - by_mouse.low > 2 * (by_recording.high - by_recording.low)
@@ -164,7 +164,7 @@ def test_both_sides_are_drawn_by_mouse(tuned, bundle_dir):
     scored = Scored.check(
         held_out["stalled"],
         held_out["score_after"],
-        held_out["score_after"] >= bundle.load(run / "bundle").spec.threshold,
+        held_out["score_after"] >= disk.load(run / "bundle").spec.threshold,
     )
     expected = finetune.measure(model, scored, held_out["mouse"].to_numpy()).mcc_interval
     assert comparison.after.mcc_interval == expected

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from stallscan.clips import store
 from stallscan.clips.clip import ClipSettings
 from stallscan.errors import InputError
-from stallscan.nets import build
+from stallscan.nets import build, norm
 from stallscan.nets.settings import NetSettings
 from stallscan.recipes import recipe
+from stallscan.recipes.settings import AugmentSettings, StageSettings
 from stallscan.recordings.video import Source
 from stallscan.training import fit
 from stallscan.vessels.outline import OutlineSettings
@@ -58,7 +59,7 @@ def _third_place(**training):
     settings = recipe.read_recipe("third-place", ["pretrained.source=none", "augment.rotate=0"])
     settings = settings.model_copy(
         update={
-            "augment": recipe.AugmentSettings(rotate=0, flip=0),
+            "augment": AugmentSettings(rotate=0, flip=0),
             "training": settings.training.model_copy(update=training),
         }
     )
@@ -72,7 +73,7 @@ class SmallNet(torch.nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.stem = torch.nn.Conv3d(3, 8, (3, 5, 5), stride=(1, 2, 2))
-        self.norm = build.VideoNorm3d(8)
+        self.norm = norm.VideoNorm3d(8)
         self.fc = torch.nn.Linear(8, 1)
 
     def forward(self, clips):
@@ -84,7 +85,7 @@ class SmallNet(torch.nn.Module):
 def test_the_third_place_step_equals_a_plain_loop(clips, tmp_path, monkeypatch, name):
     # In double precision: in single one, Adam makes whole steps of what is rounding in gradients
     # that are 0, and the two paths part by some 1e-3 within 20 steps.
-    stage = recipe.StageSettings(epochs=2, learning_rate=1e-4)
+    stage = StageSettings(epochs=2, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), precision="64-true")
     settings = settings.model_copy(update={"net": NetSettings(name=name)})
     parts = fit.Parts.of(clips, _rows(0, 10), _rows(8, 12))
@@ -150,7 +151,7 @@ def test_the_third_place_step_equals_a_plain_loop(clips, tmp_path, monkeypatch, 
 
 
 def test_the_learning_rate_is_the_published_cosine(clips, tmp_path, monkeypatch):
-    stage = recipe.StageSettings(epochs=3, learning_rate=1e-4)
+    stage = StageSettings(epochs=3, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), batch_size=2)
     seen = []
     step = torch.optim.AdamW.step
@@ -175,7 +176,7 @@ def test_the_learning_rate_is_the_published_cosine(clips, tmp_path, monkeypatch)
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_lost(
     clips, tmp_path, monkeypatch
 ):
-    stage = recipe.StageSettings(epochs=1, learning_rate=1e-4)
+    stage = StageSettings(epochs=1, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), batch_size=4)
     parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
     net = SmallNet()
@@ -189,9 +190,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_lost(
 def test_every_epoch_has_batches_of_its_own_and_so_has_one_that_goes_on(
     clips, tmp_path, monkeypatch, workers
 ):
-    stage = recipe.StageSettings(epochs=3, learning_rate=1e-4)
+    stage = StageSettings(epochs=3, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), batch_size=2, workers=workers)
-    settings = settings.model_copy(update={"augment": recipe.AugmentSettings(rotate=0.5, flip=0.5)})
+    settings = settings.model_copy(update={"augment": AugmentSettings(rotate=0.5, flip=0.5)})
     parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
     step = fit._Module.training_step
 
@@ -306,14 +307,14 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(clips, tmp_path):
             folder, out = Path(sys.argv[1]), Path(sys.argv[2])
             stage = recipe.StageSettings(epochs=3, learning_rate=1e-4)
             settings = _third_place(stages=(stage,), batch_size=4)
-            end = fit._History.on_train_epoch_end
+            end = fit.HistoryWriter.on_train_epoch_end
 
             def fill(callback, trainer, module):
                 end(callback, trainer, module)
                 if trainer.current_epoch == 1:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, 1 << 12))
 
-            fit._History.on_train_epoch_end = fill
+            fit.HistoryWriter.on_train_epoch_end = fill
             parts = fit.Parts.of(store.Store(folder), _rows(0, 8), _rows(8, 12))
             try:
                 fit.fit_stage(
@@ -340,10 +341,10 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(clips, tmp_path):
 
 
 def test_a_plateau_lowers_the_rate_in_the_epoch_of_the_checkpoint(clips, tmp_path, monkeypatch):
-    stage = recipe.StageSettings(epochs=6, learning_rate=1e-4)
+    stage = StageSettings(epochs=6, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), schedule="plateau", batch_size=8)
     monkeypatch.setattr(
-        fit, "measure", lambda *_: [(name, 0.5) for name in fit.HISTORY_COLUMNS[2:-1]]
+        fit, "measure", lambda *_: [(name, 0.5) for name in runs.HISTORY_COLUMNS[2:-1]]
     )
     step = fit._Module.training_step
 
@@ -364,7 +365,7 @@ def test_a_plateau_lowers_the_rate_in_the_epoch_of_the_checkpoint(clips, tmp_pat
 
 
 def test_a_stage_that_ended_early_is_not_trained_on(clips, tmp_path):
-    stage = recipe.StageSettings(epochs=9, learning_rate=1e-9)
+    stage = StageSettings(epochs=9, learning_rate=1e-9)
     settings = _third_place(stages=(stage,), patience=1, batch_size=8, monitor="val_mcc")
     parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
 
@@ -384,7 +385,7 @@ def test_a_stage_that_ended_early_is_not_trained_on(clips, tmp_path):
 
 
 def test_checkpoints_take_no_more_room_than_is_needed(clips, tmp_path):
-    stages = tuple(recipe.StageSettings(epochs=count, learning_rate=1e-4) for count in (1, 3))
+    stages = tuple(StageSettings(epochs=count, learning_rate=1e-4) for count in (1, 3))
     settings = _third_place(stages=stages, snapshots=2, batch_size=8)
     parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
     left = []
@@ -398,7 +399,7 @@ def test_checkpoints_take_no_more_room_than_is_needed(clips, tmp_path):
 
 
 def test_a_person_who_stops_it_is_told_so_and_can_go_on(clips, tmp_path, monkeypatch):
-    stage = recipe.StageSettings(epochs=2, learning_rate=1e-4)
+    stage = StageSettings(epochs=2, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), batch_size=8)
     parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
 
@@ -414,7 +415,7 @@ def test_a_person_who_stops_it_is_told_so_and_can_go_on(clips, tmp_path, monkeyp
 @pytest.mark.parametrize("form", ["pickle", "torch, in a state dict"])
 @pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
 def test_a_checkpoint_is_not_executed(clips, tmp_path, name, form):
-    stage = recipe.StageSettings(epochs=2, learning_rate=1e-4)
+    stage = StageSettings(epochs=2, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), batch_size=8)
     parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
     bomb.write(tmp_path / "run" / name, form, tmp_path / "mark")
@@ -430,7 +431,7 @@ def test_a_checkpoint_is_not_executed(clips, tmp_path, name, form):
     [{}, {"schedule": "plateau"}, {"schedule": "cosine", "ema": 0.9}, {"patience": 2}],
 )
 def test_a_checkpoint_has_nothing_to_execute(clips, tmp_path, monkeypatch, training):
-    stage = recipe.StageSettings(epochs=3, learning_rate=1e-4)
+    stage = StageSettings(epochs=3, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), batch_size=8, **training)
     parts = fit.Parts.of(clips, _rows(0, 8), _rows(8, 12))
     step = fit._Module.training_step

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from stallscan.bundle import bundle
-from stallscan.bundle.bundle import EnsembleSpec
+from stallscan.bundle import disk
+from stallscan.bundle.spec import EnsembleSpec
 from stallscan.calls import inputs, predict
 from stallscan.clips import store
 from stallscan.errors import InputError, StoreError
@@ -38,11 +38,11 @@ def clips(recordings, bundle_dir, tmp_path_factory):
 
 def _joined(bundle_dir, where, **changes):
     """An ensemble of the bundle and of one with other clip settings."""
-    first = bundle.load(bundle_dir)
+    first = disk.load(bundle_dir)
     clip = first.spec.clip.model_copy(update=changes)
     spec = first.spec.model_copy(update={"name": "second", "clip": clip, "threshold": 0.4})
-    bundle.save(where / "second", spec, first.weights, "# for tests\n")
-    members = [first, bundle.load(where / "second")]
+    disk.save(where / "second", spec, first.weights, "# for tests\n")
+    members = [first, disk.load(where / "second")]
     joined = EnsembleSpec(
         name="both",
         members=("a", "b"),
@@ -53,7 +53,7 @@ def _joined(bundle_dir, where, **changes):
         frames=(4, 100),
         simulated=True,
     )
-    bundle.save_ensemble(where / "joined", joined, members, "# for tests\n")
+    disk.save_ensemble(where / "joined", joined, members, "# for tests\n")
     return where / "joined"
 
 

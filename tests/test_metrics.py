@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stallscan import words
 from stallscan.errors import InputError
-from stallscan.scores import intervals, metrics
+from stallscan.scores import curves, intervals, metrics
 from stallscan.scores.metrics import Confusion, Scored
 from tests.scored import random_scored, scored_from_counts
 
@@ -92,7 +92,7 @@ def test_what_the_data_cannot_tell_is_none():
 
     stalled = metrics.measure(scored_from_counts(Confusion(4, 0, 0, 1)))
     assert (stalled.specificity, stalled.roc_auc, stalled.pr_auc) == (None, None, None)
-    assert metrics.roc(scored_from_counts(Confusion(4, 0, 0, 1))) is None
+    assert curves.roc(scored_from_counts(Confusion(4, 0, 0, 1))) is None
 
 
 @pytest.mark.parametrize(
@@ -118,18 +118,18 @@ def test_by_threshold_is_what_calls_at_that_threshold_give(seed, threshold):
     if scored.labels.all() or not scored.labels.any():
         return
     index = round(threshold * 1000)
-    calls = scored.scores >= metrics.GRID[index]
+    calls = scored.scores >= curves.GRID[index]
     expected = metrics.measure(Scored.check(scored.labels, scored.scores, calls))
-    for name, values in metrics.by_threshold(scored).items():
+    for name, values in curves.by_threshold(scored).items():
         value = getattr(expected, name)
         assert values[index] == pytest.approx(math.nan if value is None else value, nan_ok=True)
 
 
 def test_curves():
     scored = random_scored(300)
-    false_rate, recall = metrics.roc(scored)
+    false_rate, recall = curves.roc(scored)
     assert np.trapezoid(recall, false_rate) == pytest.approx(metrics.measure(scored).roc_auc)
-    recall, precision = metrics.precision_recall(scored)
+    recall, precision = curves.precision_recall(scored)
     assert (recall[0], recall[-1], precision[-1]) == (1.0, 0.0, 1.0)
 
 
@@ -178,10 +178,10 @@ def test_percent(share, text):
 @given(st.integers(0, 1000))
 def test_a_score_at_the_edge_of_a_bin_is_in_the_upper_one(step):
     score = step / 1000
-    (found,) = metrics.reliability(Scored.check([1], [score], [1]))
+    (found,) = curves.reliability(Scored.check([1], [score], [1]))
     place = min(step // 100, 9)
     assert (found.low, found.high) == (place / 10, (place + 1) / 10)
-    assert metrics.by_threshold(Scored.check([1, 0], [score, 0], [1, 0]))["recall"][step] == 1
+    assert curves.by_threshold(Scored.check([1, 0], [score, 0], [1, 0]))["recall"][step] == 1
 
 
 @settings(deadline=None)
@@ -195,7 +195,7 @@ def test_false_alarms_are_counted_exactly(permille, flowing):
 def test_hand_worked_reliability():
     labels = [0, 1, 0, 0, 1, 1]
     scores = [0.0, 0.05, 0.1, 0.12, 0.95, 1.0]
-    bins = metrics.reliability(Scored.check(labels, scores, np.zeros(6)))
+    bins = curves.reliability(Scored.check(labels, scores, np.zeros(6)))
     # A bin holds its lower bound, and the last one 1, too; empty ones are left out.
     assert [(one.count, one.stalled) for one in bins] == [(2, 1), (2, 0), (2, 2)]
     assert [one.low for one in bins] == pytest.approx([0.0, 0.1, 0.9])

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.models import video as torchvision_video
 
 from stallscan.errors import InputError
-from stallscan.nets import build
+from stallscan.nets import build, norm, published
 from stallscan.nets.settings import NetSettings
 
 MAKERS = {
@@ -197,7 +197,7 @@ def test_clips_too_small_for_normalisation_by_video_are_refused():
 @pytest.mark.parametrize("frames", [4, 17, 18, 20, 23])
 def test_quarters_are_those_of_array_split_two_by_two(frames):
     clips = torch.rand(2, 3, frames, 8, 8)
-    picture = build._quarters(clips)
+    picture = published._quarters(clips)
     parts = np.array_split(clips.numpy(), 4, axis=2)
     tiles = [picture[..., :8, :8], picture[..., :8, 8:], picture[..., 8:, :8], picture[..., 8:, 8:]]
     for tile, part in zip(tiles, parts, strict=True):
@@ -245,8 +245,8 @@ def test_sums_in_steps_normalise_alike(name):
     torch.manual_seed(0)
     net = build.build(_settings(name)).eval().double()
     clip = _clips(name, count=1).double()
-    stepped = build.with_stepped_norm(net)
-    norms = (build.VideoNorm2d, build.VideoNorm3d)
+    stepped = norm.with_stepped_norm(net)
+    norms = (norm.VideoNorm2d, norm.VideoNorm3d)
     assert all(type(module) not in norms for module in stepped.modules())
     assert any(type(module) in norms for module in net.modules())
     with torch.inference_mode():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesError
-from stallscan.recordings import video
+from stallscan.recordings import encode, video
 from stallscan.recordings.recording import from_array
 from stallscan.vessels import outline
 from stallscan.vessels.outline import OutlineSettings
@@ -165,7 +165,7 @@ def test_where_a_contour_lies_in_a_large_frame_makes_no_difference(tmp_path):
             if number % 5 == 0:
                 cv2.circle(frame, (8 * number, 20), 3, drawing.ORANGE, -1)
         path = tmp_path / f"{number}.mp4"
-        video.write(path, recording)
+        encode.write(path, recording)
         planes = video.read(path)
         for rule in ("contour", "third-place", "first-place"):
             settings = OutlineSettings(rule=rule)
@@ -269,7 +269,7 @@ def test_every_enclosing_contour_counts(tmp_path, draw, encoded):
 def _maybe_encoded(tmp_path, recording, encoded):
     if not encoded:
         return from_array(recording)
-    video.write(tmp_path / "a.mp4", recording)
+    encode.write(tmp_path / "a.mp4", recording)
     return video.read(tmp_path / "a.mp4")
 
 

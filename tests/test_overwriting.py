@@ -13,7 +13,7 @@ from stallscan.errors import InputError
 from stallscan.evaluation import evaluate, present
 from stallscan.rates import rates
 from stallscan.rates.correction import Errors
-from stallscan.report import figures, report
+from stallscan.report import figures, report, style
 from stallscan.simulate import SimulateSettings, sheet
 
 
@@ -30,7 +30,7 @@ def _page(tables, out):
 
 
 def _plot(_tables, out):
-    figures.save({"roc": figures.Figure(figsize=(1, 1))}, out)
+    style.save({"roc": figures.Figure(figsize=(1, 1))}, out)
 
 
 def _rate(tables, out):

@@ -7,19 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan.catalog.tables import HISTORY_COLUMNS
 from stallscan.errors import InputError, TableError
 from stallscan.report.figures import (
     CURVE_POINTS,
     WORDS,
-    as_data_uri,
     as_images,
     evaluation,
     evaluation_figures,
-    history,
     precision_recall,
     roc,
 )
+from stallscan.report.history import draw_history
+from stallscan.report.style import as_data_uri
+from stallscan.runs import HISTORY_COLUMNS
 from stallscan.scores.metrics import Scored
 
 
@@ -69,7 +69,7 @@ def history_table(epochs):
 def test_history(tmp_path, epochs):
     path = tmp_path / "history.csv"
     history_table(epochs).assign(val_mcc=np.nan).to_csv(path, index=False)
-    written = history(path, tmp_path)
+    written = draw_history(path, tmp_path)
     assert [file.name for file in written] == ["history.png", "history.svg"]
 
 
@@ -85,6 +85,6 @@ def test_wrong_history(tmp_path, table, message):
     path = tmp_path / "history.csv"
     table.to_csv(path, index=False)
     with pytest.raises(TableError, match=message):
-        history(path, tmp_path)
+        draw_history(path, tmp_path)
     with pytest.raises(InputError, match="cannot be opened"):
-        history(tmp_path / "none.csv", tmp_path)
+        draw_history(tmp_path / "none.csv", tmp_path)

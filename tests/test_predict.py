@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 import tifffile
 
-from stallscan.bundle import bundle
+from stallscan.bundle import disk
 from stallscan.bundle.reference import Reference
 from stallscan.calls import predict as module
-from stallscan.catalog import tables
 from stallscan.clips import prepare
 from stallscan.clips.traits import Traits
 from stallscan.engines.torch_engine import TorchEngine
 from stallscan.errors import BundleError, InputError
-from stallscan.recordings import video
+from stallscan.recordings import encode
 from stallscan.recordings.video import Source
-from stallscan.scores import thresholds
+from stallscan.runs import PREDICTION_COLUMNS
+from stallscan.scores import calibration, thresholds
 from tests import crashing, drawing, memory
 
 
@@ -44,11 +44,11 @@ def folder(tmp_path_factory):
 def test_each_recording_gets_a_row_and_its_score(folder, tmp_path, bundle_dir):
     summary = _predict([folder], tmp_path, bundle_dir)
     table = pd.read_csv(tmp_path / "predictions.csv")
-    assert tuple(table.columns) == tables.PREDICTION_COLUMNS
+    assert tuple(table.columns) == PREDICTION_COLUMNS
     assert list(table["filename"]) == [f"{index}.mp4" for index in range(6)]
     assert (table["status"] == "ok").all()
     assert list(table["frames"]) == list(range(6, 12))
-    model = bundle.load(bundle_dir)
+    model = disk.load(bundle_dir)
     engine = TorchEngine(model)
     for row in table.itertuples():
         source = Source(row.filename, folder / row.filename)
@@ -137,7 +137,7 @@ def test_what_cannot_be_judged_has_a_score_but_no_call(tmp_path, bundle_dir):
 
 def _with_reference(bundle_dir, where, folder):
     """The bundle, as if it had been trained on these recordings and held them back."""
-    model = bundle.load(bundle_dir)
+    model = disk.load(bundle_dir)
     seen = [
         prepare.one(Source(path.name, path), [model.spec.view]).clip.traits
         for path in sorted(folder.iterdir())
@@ -145,7 +145,7 @@ def _with_reference(bundle_dir, where, folder):
     table = pd.DataFrame(seen, columns=Traits._fields)
     scores = np.random.default_rng(0).beta(0.3, 0.7, 500)
     spec = model.spec.model_copy(update={"reference": Reference.of(table, scores)})
-    bundle.save(where, spec, model.weights, "# for tests\n")
+    disk.save(where, spec, model.weights, "# for tests\n")
     return where
 
 
@@ -155,11 +155,9 @@ def test_a_prevalence_moves_scores_and_threshold(folder, tmp_path, bundle_dir):
     _predict([folder], tmp_path / "b", known, prevalence=0.02)
     before, now = _table(tmp_path / "a"), _table(tmp_path / "b")
     assert now["score"].to_numpy() == pytest.approx(
-        thresholds.shift(before["score"], 0.3, 0.02), abs=1e-5
+        calibration.shift(before["score"], 0.3, 0.02), abs=1e-5
     )
-    expected = thresholds.threshold_at(
-        np.array(bundle.load(known).spec.reference.scores), 0.3, 0.02
-    )
+    expected = thresholds.threshold_at(np.array(disk.load(known).spec.reference.scores), 0.3, 0.02)
     assert now["threshold"].iloc[0] == pytest.approx(expected, abs=1e-6)
     assert json.loads((tmp_path / "b" / "run.json").read_text())["prevalence"] == 0.02
     with pytest.raises(InputError, match="threshold was"):
@@ -180,7 +178,7 @@ def test_recordings_unlike_the_training_are_named_and_the_run_is_doubted(
     for index in range(30):
         frames = drawing.frames(count=8, seed=100 + index)
         orange = (frames == drawing.ORANGE).all(-1, keepdims=True)
-        video.write(tmp_path / "in" / f"{index}.mp4", np.where(orange, frames, frames + 100))
+        encode.write(tmp_path / "in" / f"{index}.mp4", np.where(orange, frames, frames + 100))
     summary = _predict([tmp_path / "in"], tmp_path / "out", known)
     assert any(doubt.startswith("middle grey level: 100% of them") for doubt in summary.doubts)
     reasons = _table(tmp_path / "out")["reason"]
@@ -222,7 +220,7 @@ def test_traits_of_rows_that_stand_are_kept_and_of_a_torn_row_are_not(folder, tm
 
 def test_a_crash_of_the_decoder_is_a_row(folder, tmp_path, bundle_dir, monkeypatch):
     sources = [Source(f"{i}.mp4", folder / f"{i}.mp4") for i in range(6)]
-    model = bundle.load(bundle_dir)
+    model = disk.load(bundle_dir)
     monkeypatch.setattr(prepare, "one", crashing.one)
     rows = list(prepare.many(sources, [model.spec.view], processes=2))
     assert [row.source.filename for row in rows] == [source.filename for source in sources]
@@ -371,7 +369,7 @@ def test_three_thousand_frames_stay_under_two_gigabytes(tmp_path, bundle_dir):
         for index in range(3000):
             yield np.roll(base[index % 50], 0) if index else base[0]
 
-    video.write(tmp_path / "long.mp4", frames(), preset="ultrafast", crf=int(rng.integers(28, 30)))
+    encode.write(tmp_path / "long.mp4", frames(), preset="ultrafast", crf=int(rng.integers(28, 30)))
     script = (
         "import sys; from pathlib import Path; from stallscan import predict;"
         "predict.predict([sys.argv[1]], Path(sys.argv[2]), sys.argv[3], processes=0)"

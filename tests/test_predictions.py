@@ -14,8 +14,8 @@ from stallscan.calls.predictions import (
     read_text,
 )
 from stallscan.catalog.names import match
-from stallscan.catalog.tables import PREDICTION_COLUMNS
 from stallscan.errors import InputError, TableError
+from stallscan.runs import PREDICTION_COLUMNS
 from tests.predicted import prediction, write_tables
 
 

@@ -99,14 +99,14 @@ def test_all_in_json(study):
 
 
 def test_the_command(study, capsys):
-    from stallscan.cli import main
+    from stallscan.cli.main import app
 
     words = ["evaluate", study / "old", "--labels", study / "labels.csv", "-o", study / "out"]
     other = pd.read_csv(study / "new" / "predictions.csv")
     extra = pd.DataFrame([prediction("unlabelled.mp4", bundle="new")])
     pd.concat([other, extra]).to_csv(study / "new" / "predictions.csv", index=False)
     more = ["--against", study / "new", "--about", study / "about.csv", "--by", "kind", "--partial"]
-    main.app([*map(str, words), *map(str, more)], result_action="return_value")
+    app([*map(str, words), *map(str, more)], result_action="return_value")
     printed = capsys.readouterr().out
     assert "By kind" in printed
     assert "Paired comparison" in printed
@@ -116,4 +116,4 @@ def test_the_command(study, capsys):
     }
     pd.read_csv(study / "labels.csv").iloc[1:].to_csv(study / "labels.csv", index=False)
     with pytest.raises(InputError, match=r"1 of 600 recordings .*: 0\.mp4;"):
-        main.app([*map(str, words)], result_action="return_value")
+        app([*map(str, words)], result_action="return_value")

@@ -7,12 +7,13 @@ import torchvision
 from torch import nn
 from torchvision.models import video as torchvision_video
 
-from stallscan.bundle import bundle
+from stallscan.bundle import disk
 from stallscan.clips.clip import ClipSettings
 from stallscan.errors import InputError
 from stallscan.nets import build
 from stallscan.nets.settings import NetSettings
-from stallscan.recipes.recipe import PretrainedSettings, Recipe
+from stallscan.recipes.recipe import Recipe
+from stallscan.recipes.settings import PretrainedSettings
 from stallscan.training import start
 
 MAKERS = {
@@ -164,7 +165,7 @@ def test_a_bundle_gives_all_of_its_weights(from_bundle, bundle_dir):
     torch.manual_seed(99)
     net = build.build(from_bundle.net)
     start.load(net, from_bundle)
-    weights = bundle.load(bundle_dir).weights
+    weights = disk.load(bundle_dir).weights
     assert all(torch.equal(net.state_dict()[name], each) for name, each in weights.items())
 
 

@@ -14,11 +14,19 @@ from rich.console import Console
 from scipy import stats
 
 from stallscan.calls.predictions import read_predictions
-from stallscan.catalog.tables import PREDICTION_COLUMNS
 from stallscan.errors import InputError, TableError
 from stallscan.evaluation import evaluate, present
-from stallscan.rates import correction, power, rates
+from stallscan.rates import correction, power, rates, rogan_gladen
 from stallscan.rates.correction import PERFECT, PUBLISHED, Errors
+from stallscan.rates.mice import (
+    corrected_difference_of_mice,
+    corrected_mean_of_mice,
+    mean_of_mice,
+    permutation_p,
+    smallest_permutation_p,
+    welch,
+)
+from stallscan.runs import PREDICTION_COLUMNS
 from stallscan.scores import intervals
 from stallscan.scores.intervals import Share
 from stallscan.scores.metrics import Confusion
@@ -144,7 +152,7 @@ def test_a_limit_is_where_the_distances_meet(stalled, found, left):
         errors.found,
         errors.false_stalled,
     )
-    result = intervals.correct(called, sensitivity, false)
+    result = rogan_gladen.correct(called, sensitivity, false)
     assert result.low <= result.value <= result.high
     rate = result.low
     gap = called.value - rate * sensitivity.value - (1 - rate) * false.value
@@ -167,12 +175,12 @@ def test_every_interval_holds_the_truth_as_often_as_it_says():
     rng, trials, true = np.random.default_rng(0), 4000, 0.02
     called = rng.binomial(1000, true * 0.85 + (1 - true) * 0.007, trials)
     found, left = rng.binomial(71, 0.85, trials), rng.binomial(2000, 0.993, trials)
-    corrected = intervals.correct(
+    corrected = rogan_gladen.correct(
         intervals.jeffreys(called, 1000),
         intervals.jeffreys(found, 71),
         intervals.jeffreys(2000 - left, 2000),
     )
-    published = intervals.lang_reiczigel(called, 1000, found / 71, 71, left / 2000, 2000)
+    published = rogan_gladen.lang_reiczigel(called, 1000, found / 71, 71, left / 2000, 2000)
     for share in (corrected, published):
         assert 0.93 < np.mean((share.low <= true) & (true <= share.high)) < 0.97
     assert corrected.value.mean() == pytest.approx(true, abs=5e-4)
@@ -225,21 +233,21 @@ def test_a_group_is_the_mean_of_its_mice():
     assert (1 + 100 * none.interval.high) ** -3 == pytest.approx(0.025)
     # With many mice with many stalls, it is the t interval.
     values = np.random.default_rng(0).normal(0.3, 0.02, 60)
-    mean = intervals.mean_of_mice(values, np.full(60, 10**6))
+    mean = mean_of_mice(values, np.full(60, 10**6))
     expected = stats.t.interval(0.95, 59, values.mean(), stats.sem(values))
     assert mean[1:] == pytest.approx(expected, abs=5e-5)
 
 
 def test_welch_and_permutation_are_those_of_scipy():
     first, second = [0.01, 0.02, 0.015], [0.03, 0.05, 0.02, 0.04]
-    difference, p = intervals.welch(first, second)
+    difference, p = welch(first, second)
     expected = stats.ttest_ind(second, first, equal_var=False)
     assert p == pytest.approx(expected.pvalue)
     assert difference[1:] == pytest.approx(expected.confidence_interval())
     # Of the 35 ways to part seven mice, two give a difference as large upwards (0.02 goes either
     # way), and p counts both sides.
-    assert intervals.permutation_p(first, second) == pytest.approx(2 * 2 / 35)
-    assert intervals.smallest_permutation_p(3, 4) == pytest.approx(2 / 35)
+    assert permutation_p(first, second) == pytest.approx(2 * 2 / 35)
+    assert smallest_permutation_p(3, 4) == pytest.approx(2 / 35)
 
 
 def test_the_errors_fall_out_of_the_test_but_not_of_the_effect():
@@ -294,9 +302,7 @@ def test_a_group_is_never_narrower_than_independent_vessels(mice, errors):
 def test_a_difference_is_never_narrower_than_that_of_independent_vessels(first, second, errors):
     stalled, scored = zip(*(zip(*mice, strict=True) for mice in (first, second)), strict=True)
     seen = tuple(np.divide(*counts) for counts in zip(stalled, scored, strict=True))
-    made, p_value = intervals.corrected_difference_of_mice(
-        seen, scored, errors.found, errors.false_stalled
-    )
+    made, p_value = corrected_difference_of_mice(seen, scored, errors.found, errors.false_stalled)
     one, two = (
         intervals.jeffreys(sum(part), sum(all_)) for part, all_ in zip(stalled, scored, strict=True)
     )
@@ -306,10 +312,10 @@ def test_a_difference_is_never_narrower_than_that_of_independent_vessels(first, 
         difference - np.hypot(two.value - two.low, one.high - one.value),
         difference + np.hypot(two.high - two.value, one.value - one.low),
     )
-    assert contains(made, intervals.correct_difference(ends, errors.found, errors.false_stalled))
+    assert contains(made, rogan_gladen.correct_difference(ends, errors.found, errors.false_stalled))
     assert made.low <= made.value <= made.high
     assert (made.low > 0 or made.high < 0) == (p_value < 0.05) or errors.stalled == 10
-    of_welch = intervals.welch(*seen)
+    of_welch = welch(*seen)
     if np.isfinite(of_welch[0].low):
         assert p_value >= of_welch[1]
 
@@ -324,7 +330,7 @@ def test_group_intervals_hold_the_truth(mice, spread):
     seen = rng.binomial(scored, called) / scored
     found = intervals.jeffreys(rng.binomial(71, 0.85, trials), 71)
     false = intervals.jeffreys(rng.binomial(2000, 0.007, trials), 2000)
-    made = intervals.corrected_mean_of_mice(seen, scored, found, false)
+    made = corrected_mean_of_mice(seen, scored, found, false)
     assert np.mean((made.low <= true) & (true <= made.high)) > 0.93
 
 

@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 
-from stallscan.bundle import bundle
+from stallscan.bundle import disk
 from stallscan.recipes import recipe
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
@@ -53,7 +53,7 @@ def test_a_recipe_runs_from_clips_to_a_bundle_that_predicts(name, smaller, tmp_p
     subprocess.run(command, check=True, timeout=800)
     folders = sorted((tmp_path / "run").glob("fold-*")) or [tmp_path / "run"]
     for folder in folders:
-        spec = bundle.load(folder / "bundle").spec
+        spec = disk.load(folder / "bundle").spec
         assert spec.simulated
         assert spec.net == settings.net
         history = pd.read_csv(folder / "history.csv")
@@ -62,4 +62,4 @@ def test_a_recipe_runs_from_clips_to_a_bundle_that_predicts(name, smaller, tmp_p
         assert history["val_loss"].notna().all()
         assert list((folder / "plots").glob("*.png"))
     if settings.training.snapshots:
-        assert bundle.load(tmp_path / "run" / "snapshots" / "snapshot-5" / "bundle")
+        assert disk.load(tmp_path / "run" / "snapshots" / "snapshot-5" / "bundle")

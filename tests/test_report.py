@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan.bundle import bundle
+from stallscan.bundle import disk
 from stallscan.calls import predict
-from stallscan.catalog.tables import PREDICTION_COLUMNS
 from stallscan.clips import store
 from stallscan.errors import InputError, SettingsError, TableError
-from stallscan.recordings import video
+from stallscan.recordings import encode, video
 from stallscan.report import cards, report
 from stallscan.report.report import ReportSettings
+from stallscan.runs import PREDICTION_COLUMNS
 from stallscan.vessels import outline
 from tests import crashing
 
@@ -82,7 +82,7 @@ def run(tmp_path_factory):
         if status == "unreadable":
             path.write_text("no video")
         else:
-            video.write(path, draw_recording(outlined=status == "ok"))
+            encode.write(path, draw_recording(outlined=status == "ok"))
     write_predictions(folder / "predictions.csv", ROWS)
     labels = [(name, label) for name, *_, label in ROWS if label is not None]
     pd.DataFrame(labels, columns=["filename", "stalled"]).to_csv(folder / "labels.csv", index=False)
@@ -298,7 +298,7 @@ def decode(clip, tmp_path):
 
 def test_clip_shows_the_outlined_region_with_its_margin(tmp_path):
     path = tmp_path / "film.mp4"
-    video.write(path, draw_recording())
+    encode.write(path, draw_recording())
     box = outline.find(video.read(path)).box
     clip = cards.make_clip(path, margin_px=5)
     height = box.row1 - box.row0 + 10
@@ -327,7 +327,7 @@ def test_clip_of_unusual_recordings(tmp_path, frames, size, expected):
 
 def test_frames_are_thinned_alike_when_they_are_not_held(tmp_path, monkeypatch):
     path = tmp_path / "film.mp4"
-    video.write(path, draw_recording(frames=100))
+    encode.write(path, draw_recording(frames=100))
     shown = []
     monkeypatch.setattr(cards, "CLIP_FRAMES", 15)
     monkeypatch.setattr(cards, "_as_video", lambda frames: shown.append(frames) or "data:")
@@ -368,7 +368,7 @@ def test_a_store_shows_the_recordings_that_its_clips_are_of(run, bundle_dir, tmp
     films.mkdir()
     for name in ("a.mp4", "b.mp4"):
         shutil.copy(run / "films" / "flowing_far.mp4", films / name)
-    view = bundle.load(bundle_dir).spec.view
+    view = disk.load(bundle_dir).spec.view
     store.build(tmp_path / "store", video.list_recordings([films]), *view, processes=0)
     predict.predict([tmp_path / "store"], tmp_path / "out", bundle_dir, processes=0)
     predictions = tmp_path / "out" / "predictions.csv"

@@ -15,15 +15,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan.bundle import bundle
+from stallscan import runs
+from stallscan.bundle import disk
+from stallscan.bundle.spec import WEIGHTS_NAME
 from stallscan.calls import decide
 from stallscan.catalog import tables
 from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.published import approaches, reproduce, writeup
+from stallscan.published.made import Change, Sample, notes
 from stallscan.published.reproduce import Member
 from stallscan.recipes import recipe
-from stallscan.scores import thresholds
-from stallscan.scores.thresholds import Calibration
+from stallscan.scores import calibration
+from stallscan.scores.calibration import Calibration
 from tests import drawing
 
 # The small net in the place of the published ones, which take minutes for a recording.
@@ -163,7 +166,7 @@ def test_an_unknown_approach_is_said_with_the_nearest(data, tmp_path):
 
 
 def _member(name, scale, bias, threshold=0.7, prevalence=0.3, folder=None):
-    from stallscan.bundle.bundle import BundleSpec
+    from stallscan.bundle.spec import BundleSpec
     from stallscan.clips.clip import ClipSettings
     from stallscan.nets.settings import NetSettings
     from stallscan.vessels.outline import OutlineSettings
@@ -210,7 +213,7 @@ def test_a_mean_calls_what_all_folds_call_whatever_their_calibration(tmp_path):
         table = table.assign(reason="", frames=9, frames_declared=9, score=scores, call="flowing")
         folder = tmp_path / member.name
         folder.mkdir()
-        table.assign(threshold=0.999, bundle="x")[list(tables.PREDICTION_COLUMNS)].to_csv(
+        table.assign(threshold=0.999, bundle="x")[list(runs.PREDICTION_COLUMNS)].to_csv(
             folder / "predictions.csv", index=False
         )
         (folder / "run.json").write_text(json.dumps({"prevalence": prevalence}))
@@ -224,7 +227,7 @@ def test_a_mean_calls_what_all_folds_call_whatever_their_calibration(tmp_path):
     assert not called[~above.any(axis=0)].any()
     assert 0 < above.all(axis=0).sum() < 300 - (~above.any(axis=0)).sum()
     # One threshold is as exact as can be: that of the means of what the cut is in each.
-    cuts = [thresholds.shift(one.cut(0.7), one.spec.prevalence, 0.3) for one in members]
+    cuts = [calibration.shift(one.cut(0.7), one.spec.prevalence, 0.3) for one in members]
     odds = np.mean([np.log(cut / (1 - cut)) for cut in cuts])
     assert settings.thresholds == (pytest.approx(1 / (1 + np.exp(-odds))),)
 
@@ -249,7 +252,7 @@ def _with_logits(tmp_path, model, index, names, sigmoids, labels):
     tested = tmp_path / "out" / "test" / member.name
     tested.mkdir(parents=True)
     scored = scored.assign(status="ok", reason="", frames=9, frames_declared=9, bundle="x")
-    scored[list(tables.PREDICTION_COLUMNS)].to_csv(tested / "predictions.csv", index=False)
+    scored[list(runs.PREDICTION_COLUMNS)].to_csv(tested / "predictions.csv", index=False)
     (tested / "run.json").write_text(json.dumps({"prevalence": prevalence}))
     return member
 
@@ -325,7 +328,7 @@ def test_the_third_place_leaves_every_artefact(third, data):
     for who in MEMBERS["third-place"][:-1]:
         assert len(pd.read_csv(out / "test" / who / "predictions.csv")) == 6
         assert (out / "models" / who / "plots" / "history.png").is_file()
-        assert bundle.load(out / "models" / who / "bundle").spec.name == "third-place"
+        assert disk.load(out / "models" / who / "bundle").spec.name == "third-place"
     form = pd.read_csv(data / "submission_format.csv")
     sent = pd.read_csv(out / "submission.csv")
     assert list(sent["filename"]) == list(form["filename"])
@@ -343,7 +346,7 @@ def test_nets_share_recordings_and_split_and_differ_in_their_weights(third):
     held_out = [pd.read_csv(folder / "validation.csv")["filename"].tolist() for folder in folders]
     assert all(names == held_out[0] for names in held_out)
     first, second = (
-        bundle.load(out / "models" / who / "bundle").spec.weights_sha256
+        disk.load(out / "models" / who / "bundle").spec.weights_sha256
         for who in ("r2plus1d_18", "r2plus1d_18-second")
     )
     assert first != second
@@ -387,8 +390,7 @@ def test_the_page_stands_by_itself_and_says_what_it_is(third, data):
 def test_the_split_is_said_as_it_is(third):
     made = third[1]
     by_recording, by_project = (
-        " ".join(writeup.notes(dataclasses.replace(made, group=group)))
-        for group in ("", "project_id")
+        " ".join(notes(dataclasses.replace(made, group=group))) for group in ("", "project_id")
     )
     assert made.group == ""
     assert "It is parted by recording" in by_recording
@@ -398,13 +400,13 @@ def test_the_split_is_said_as_it_is(third):
 
 @pytest.mark.parametrize("epochs", [1, 60])
 def test_any_changed_setting_is_not_as_published_and_not_called_smaller(third, epochs):
-    change = writeup.Change("training.stages.0.epochs", "30", f"{epochs}")
-    whole = writeup.Sample(8000, 8000, 700)
+    change = Change("training.stages.0.epochs", "30", f"{epochs}")
+    whole = Sample(8000, 8000, 700)
     as_published = dataclasses.replace(third[1], changes=(), trained_on=whole)
     changed = dataclasses.replace(as_published, changes=(change,))
-    assert "not done as published" not in " ".join(writeup.notes(as_published))
-    assert "not done as published" in " ".join(writeup.notes(changed))
-    assert "smaller" not in " ".join(writeup.notes(changed))
+    assert "not done as published" not in " ".join(notes(as_published))
+    assert "not done as published" in " ".join(notes(changed))
+    assert "smaller" not in " ".join(notes(changed))
 
 
 @pytest.mark.parametrize("name", ["first-place", "second-place", "matlab-prize"])
@@ -439,7 +441,7 @@ def test_a_run_that_stopped_goes_on_and_does_nothing_twice(others, data, tmp_pat
     assert not (tmp_path / writeup.PAGE_NAME).exists()
     kept = [*tmp_path.glob("store/*"), *tmp_path.glob(f"models/{net}/**/*.*")]
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}
-    assert {"manifest.json", "history.svg", bundle.WEIGHTS_NAME} <= {path.name for path in kept}
+    assert {"manifest.json", "history.svg", WEIGHTS_NAME} <= {path.name for path in kept}
     made = _run("matlab-prize", data, tmp_path)
     after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before}
     written = {path.name for path in before if before[path] != after[path]}
@@ -638,7 +640,7 @@ def test_the_third_place_from_the_command_line_killed_and_gone_on_with(tmp_path)
     command += ["--epochs", "1", "--size", "32", "--set", "pretrained.source=none"]
     command += ["--set", "data.rule=all", "--set", "data.validation=0.25"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    first = out / "models" / "r2plus1d_18" / "bundle" / bundle.WEIGHTS_NAME
+    first = out / "models" / "r2plus1d_18" / "bundle" / WEIGHTS_NAME
     while process.poll() is None and not first.is_file():
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)

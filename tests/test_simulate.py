@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stallscan.recordings import video
+from stallscan.recordings import encode, recording, video
 from stallscan.recordings.recording import from_array
 from stallscan.simulate import (
     AREA_PX,
@@ -40,7 +40,7 @@ def kymograph(grey, truth):
 
 def likeness(frames, truth):
     """Correlation of the pattern along the centre line, where in focus, in frames two apart."""
-    lines, focus = kymograph(video.to_grey(frames), truth)
+    lines, focus = kymograph(recording.to_grey(frames), truth)
     found = [
         np.corrcoef(lines[t, both], lines[t + 2, both])[0, 1]
         for t in range(len(lines) - 2)
@@ -133,7 +133,7 @@ def test_outline_is_open_at_the_border():
 def test_outline_decodes_to_the_published_colour(tmp_path):
     frames, _ = one(3, 0, False, SMALL)
     line = make_plan(3, 0, False, SMALL).scene.outline.line
-    video.write(tmp_path / "a.mp4", frames, frame_rate=15, crf=15)
+    encode.write(tmp_path / "a.mp4", frames, frame_rate=15, crf=15)
     decoded = video.read(tmp_path / "a.mp4").frames
     assert np.abs(decoded[:, line].mean(axis=(0, 1)) - COLOUR).max() < 45
     red, green, blue = np.moveaxis(decoded[0], -1, 0)

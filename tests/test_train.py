@@ -11,16 +11,18 @@ import pytest
 import torch
 import yaml
 
-from stallscan.bundle import bundle
-from stallscan.catalog import tables
+from stallscan import runs
+from stallscan.bundle import disk
 from stallscan.clips import prepare, store
 from stallscan.clips.clip import ClipSettings
 from stallscan.errors import InputError, SettingsError, StoreError
+from stallscan.nets import build
 from stallscan.nets.settings import NetSettings
 from stallscan.recipes import recipe
-from stallscan.recipes.recipe import AugmentSettings
+from stallscan.recipes.settings import AugmentSettings, DataSettings, StageSettings
 from stallscan.recordings.video import Source
 from stallscan.training import train
+from stallscan.training.data import Data, prepare_data
 from stallscan.training.dataset import ClipDataset, Collate, LengthSampler, Pick
 from stallscan.vessels.outline import OutlineSettings
 from tests import drawing
@@ -81,7 +83,7 @@ def run(data, tmp_path_factory):
 
 
 def test_a_run_folder_has_all_its_parts(run, data):
-    model = bundle.load(run / "bundle")
+    model = disk.load(run / "bundle")
     assert not model.spec.simulated
     assert model.spec.frames == (6, 10)
     assert model.spec.provenance["trained_on"] + model.spec.provenance["validated_on"] == 15
@@ -90,7 +92,7 @@ def test_a_run_folder_has_all_its_parts(run, data):
     assert known.validated == model.spec.provenance["validated_on"]
     assert (known.traits["frames"][0], known.traits["frames"][-1]) == model.spec.frames
     history = pd.read_csv(run / "history.csv")
-    assert tuple(history.columns) == tables.HISTORY_COLUMNS
+    assert tuple(history.columns) == runs.HISTORY_COLUMNS
     assert list(history["epoch"]) == [0, 1, 2]
     validation = pd.read_csv(run / "validation.csv")
     assert len(validation) == model.spec.provenance["validated_on"]
@@ -102,7 +104,7 @@ def test_the_clip_of_training_is_the_clip_of_prediction_to_the_bit(run, data):
     settings = _recipe()
     clips = store.Store(run / "store")
     dataset = ClipDataset(clips, [f"{i}.mp4" for i in range(15)], [0] * 15)
-    model = bundle.load(run / "bundle")
+    model = disk.load(run / "bundle")
     for row in range(15):
         source = Source(f"{row}.mp4", data / "train" / f"{row}.mp4")
         predicted = prepare.one(source, [model.spec.view]).clip.pixels
@@ -123,7 +125,7 @@ def test_the_scores_of_validation_are_those_of_prediction(run, data, tmp_path):
 
 def test_the_same_seed_gives_the_same_weights(run, data, tmp_path):
     again = train.train(_recipe(), data, tmp_path).bundles[0]
-    assert again.weights_sha256 == bundle.load(run / "bundle").spec.weights_sha256
+    assert again.weights_sha256 == disk.load(run / "bundle").spec.weights_sha256
 
 
 @pytest.mark.slow
@@ -141,7 +143,7 @@ def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     assert (out / "history.csv").read_text() == (run / "history.csv").read_text()
     assert list(pd.read_csv(out / "history.csv")["epoch"]) == [0, 1, 2]
-    weights = [bundle.load(folder / "bundle").weights for folder in (out, run)]
+    weights = [disk.load(folder / "bundle").weights for folder in (out, run)]
     for name, tensor in weights[0].items():
         assert torch.equal(tensor, weights[1][name])
     assert not (out / "checkpoints").exists()
@@ -168,7 +170,7 @@ def test_two_processes_train_the_same_net_as_one(data, tmp_path):
         assert done.stdout.count(b"bundle ->") == 1
         losses.append(pd.read_csv(out / "history.csv")["train_loss"].tolist())
         scores.append(pd.read_csv(out / "validation.csv").set_index("filename")["score"])
-        assert bundle.load(out / "bundle").spec.provenance["trained_on"] == 11
+        assert disk.load(out / "bundle").spec.provenance["trained_on"] == 11
         assert (out / "plots" / "history.png").is_file()
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     pd.testing.assert_series_equal(scores[1], scores[0], rtol=1e-5)
@@ -181,7 +183,7 @@ def test_what_prediction_would_not_call_is_left_out_and_named(tmp_path, caplog):
     settings = _recipe()
     made = store.build(tmp_path / "s", sources, settings.outline, settings.clip, processes=0)
     table = pd.DataFrame({"filename": ["dark.mp4", "good.mp4"], "stalled": [1, 0]})
-    found = train.Data.of(made, table, {"all": {"dark.mp4", "good.mp4"}}, False)
+    found = Data.of(made, table, {"all": {"dark.mp4", "good.mp4"}}, False)
     assert found.table["filename"].tolist() == ["good.mp4"]
     assert "would not call them, and are left out: dark.mp4 (too_dark)" in caplog.text
 
@@ -213,10 +215,8 @@ def clips_only(data, run, tmp_path):
 
 def test_a_folder_that_brings_its_clips_needs_no_recordings(clips_only, data, run, tmp_path):
     seen = []
-    ours = train.prepare_data(
-        _recipe(), clips_only, tmp_path / "made", lambda *done: seen.append(done)
-    )
-    theirs = train.prepare_data(_recipe(), data, run / "store", lambda _done, _of: None)
+    ours = prepare_data(_recipe(), clips_only, tmp_path / "made", lambda *done: seen.append(done))
+    theirs = prepare_data(_recipe(), data, run / "store", lambda _done, _of: None)
     assert ours.sha256 == theirs.sha256
     assert ours.table.equals(theirs.table)
     assert np.array_equal(ours.store.read("3.mp4"), theirs.store.read("3.mp4"))
@@ -227,10 +227,10 @@ def test_a_folder_that_brings_its_clips_needs_no_recordings(clips_only, data, ru
 def test_clips_may_lie_elsewhere(clips_only, data, run, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     (clips_only / "store").rename(elsewhere)
-    ours = train.prepare_data(
+    ours = prepare_data(
         _recipe(), clips_only, tmp_path / "made", lambda _done, _of: None, elsewhere
     )
-    theirs = train.prepare_data(_recipe(), data, run / "store", lambda _done, _of: None)
+    theirs = prepare_data(_recipe(), data, run / "store", lambda _done, _of: None)
     assert ours.sha256 == theirs.sha256
     assert ours.store.folder == elsewhere
     assert not (tmp_path / "made").exists()
@@ -269,14 +269,14 @@ def test_shipped_recipes_are_valid(name):
 
 def test_the_third_place_recipe_has_the_published_figures():
     published = recipe.read_recipe("third-place")
-    assert published.data == recipe.DataSettings(rule="third-place", validation=0.1)
+    assert published.data == DataSettings(rule="third-place", validation=0.1)
     assert published.outline.rule == "third-place"
     assert published.clip == ClipSettings(size=112, margin=5, shape="stretch", channels="bgr")
     assert published.net.mean == (0.43216, 0.394666, 0.37645)
     assert published.net.std == (0.22803, 0.22145, 0.216989)
     assert published.augment == AugmentSettings(rotate=0.25, flip=0.25)
     training = published.training
-    assert training.stages == (recipe.StageSettings(epochs=30, learning_rate=1e-4),)
+    assert training.stages == (StageSettings(epochs=30, learning_rate=1e-4),)
     assert (training.batch_size, training.weight_decay, training.class_weight) == (1, 0, "ratio")
     assert (training.schedule, training.warm_up) == ("one-cycle", 0.0001)
 
@@ -387,7 +387,7 @@ def test_stages_go_on_with_the_best_weights_and_their_own_rule(data, tmp_path):
     history = pd.read_csv(tmp_path / "history.csv")
     assert list(history["epoch"]) == [0, 1, 2]
     assert history["lr"].iloc[-1] < 1e-5
-    assert bundle.load(tmp_path / "snapshots" / "snapshot-1" / "bundle").spec.name == "tiny"
+    assert disk.load(tmp_path / "snapshots" / "snapshot-1" / "bundle").spec.name == "tiny"
 
 
 def test_what_is_kept_is_the_moving_average(data, tmp_path):
@@ -397,10 +397,10 @@ def test_what_is_kept_is_the_moving_average(data, tmp_path):
         training = RECIPE["training"] | {"stages": stages, "ema": decay}
         run = tmp_path / str(decay)
         train.train(_recipe(training=training), data, run)
-        weights[decay] = bundle.load(run / "bundle").weights["fc.weight"]
+        weights[decay] = disk.load(run / "bundle").weights["fc.weight"]
     torch.manual_seed(0)
     train.lightning.seed_everything(1, verbose=False)
-    start = train.nets.build(_recipe().net).state_dict()["fc.weight"]
+    start = build.build(_recipe().net).state_dict()["fc.weight"]
     moved = {decay: float((each - start).abs().mean()) for decay, each in weights.items()}
     # The average starts with the weights after the first step and hardly leaves them.
     assert 0 < moved[0.999] < 0.95 * moved[0.0]
@@ -414,7 +414,7 @@ def test_folds_hold_back_each_recording_once(data, tmp_path):
     table = pd.read_csv(tmp_path / "out_of_fold.csv")
     assert sorted(table["filename"]) == sorted(f"{i}.mp4" for i in range(15))
     assert set(table["fold"]) == {0, 1, 2}
-    joined = bundle.load_any(tmp_path / "bundle")
+    joined = disk.load_any(tmp_path / "bundle")
     assert len(joined.members) == 3
     assert joined.spec.metrics["validation"]["count"] == len(table)
     for fold in range(3):
@@ -428,7 +428,7 @@ def test_folds_hold_back_each_recording_once(data, tmp_path):
 
 def test_a_limit_keeps_the_share_of_stalled(data, run, tmp_path):
     settings = RECIPE["data"] | {"limit": 8}
-    made = train.prepare_data(_recipe(data=settings), data, run / "store", lambda _d, _o: None)
+    made = prepare_data(_recipe(data=settings), data, run / "store", lambda _d, _o: None)
     assert len(made.table) in (7, 8)  # one has no outline
     assert made.table["stalled"].sum() >= 3
 
@@ -441,10 +441,10 @@ def test_a_seed_of_the_data_draws_selection_limit_and_split(data, run, tmp_path)
             data=RECIPE["data"] | {"limit": 12, "seed": of_data},
             training=RECIPE["training"] | {"stages": [{"epochs": 1, "learning_rate": 1e-3}]},
         )
-        made = train.prepare_data(settings, data, run / "store", lambda _d, _o: None)
+        made = prepare_data(settings, data, run / "store", lambda _d, _o: None)
         train.train_prepared(settings, made, tmp_path / name)
         held_out = pd.read_csv(tmp_path / name / "validation.csv")
-        weights = bundle.load(tmp_path / name / "bundle").spec.weights_sha256
+        weights = disk.load(tmp_path / name / "bundle").spec.weights_sha256
         drawn[name] = (made.table["filename"].tolist(), held_out["filename"].tolist(), weights)
     assert drawn["c"][:2] == drawn["a"][:2]
     assert drawn["b"][0] != drawn["a"][0]
@@ -466,7 +466,7 @@ def test_settings_on_the_command_line_replace_those_of_the_recipe():
         "third-place", ["net.name=r3d_18", "training.stages.0.epochs=2", "data.limit=50"]
     )
     assert changed.net.name == "r3d_18"
-    assert changed.training.stages[0] == recipe.StageSettings(epochs=2, learning_rate=1e-4)
+    assert changed.training.stages[0] == StageSettings(epochs=2, learning_rate=1e-4)
     assert changed.data.limit == 50
     assert recipe.shorten(recipe.read_recipe("first-place"), 1).training.stages[1].epochs == 1
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from stallscan import settings
-from stallscan.bundle import bundle
+from stallscan.bundle import disk
 from stallscan.clips import store
 from stallscan.errors import BundleError, InputError, SettingsError, StoreError, UnreadableError
 from stallscan.nets import weights
@@ -16,12 +16,12 @@ from tests import bomb
 
 def _bundle(folder, form, mark):
     bomb.write(folder / "bundle" / "weights.safetensors", form, mark)
-    bundle.load(folder / "bundle")
+    disk.load(folder / "bundle")
 
 
 def _spec(folder, form, mark):
     bomb.write(folder / "bundle" / "bundle.json", form, mark)
-    bundle.load_any(folder / "bundle")
+    disk.load_any(folder / "bundle")
 
 
 def _state(folder, form, mark):

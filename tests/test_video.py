@@ -16,7 +16,8 @@ import tifffile
 
 from stallscan.errors import UnreadableError
 from stallscan.recordings import recording, video
-from stallscan.recordings.recording import Box, Frames, from_array
+from stallscan.recordings.encode import write
+from stallscan.recordings.recording import Box, Frames, from_array, to_grey
 from tests import memory
 
 COUNT, HEIGHT, WIDTH = 24, 48, 64
@@ -52,7 +53,7 @@ def encode(path: Path, frames: Frames, codec: str, pixels: str, **options: str) 
 
 
 def write_mp4(path: Path, frames: Frames) -> None:
-    video.write(path, frames)
+    write(path, frames)
 
 
 def write_header_first(path: Path, frames: Frames) -> None:
@@ -146,7 +147,7 @@ def test_a_colon_in_a_name_is_no_address(
 
 def test_written_videos_have_the_form_of_the_competition(tmp_path: Path, rgb: Frames) -> None:
     path = tmp_path / "a.mp4"
-    video.write(path, rgb)
+    write(path, rgb)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
@@ -157,16 +158,16 @@ def test_written_videos_have_the_form_of_the_competition(tmp_path: Path, rgb: Fr
 
 
 def test_grey_frames_can_be_written(tmp_path: Path, grey: Frames) -> None:
-    video.write(tmp_path / "a.mp4", iter(grey), keyframe_interval=8)
+    write(tmp_path / "a.mp4", iter(grey), keyframe_interval=8)
     frames = video.read(tmp_path / "a.mp4").frames
     assert frames.shape == (COUNT, HEIGHT, WIDTH, 3)
     # 8-bit video holds 16..235 for black..white, so grey levels come back within a few.
-    assert mean_error(video.to_grey(frames), grey) < 4
+    assert mean_error(to_grey(frames), grey) < 4
 
 
 def test_a_failed_writing_leaves_the_older_file(tmp_path: Path, rgb: Frames) -> None:
     path = tmp_path / "a.mp4"
-    video.write(path, rgb)
+    write(path, rgb)
     before = path.read_bytes()
 
     def broken() -> Iterator[Frames]:
@@ -174,7 +175,7 @@ def test_a_failed_writing_leaves_the_older_file(tmp_path: Path, rgb: Frames) -> 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        video.write(path, broken())
+        write(path, broken())
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -662,7 +663,7 @@ def test_a_duration_says_nothing_about_the_number_of_frames(
 @pytest.mark.parametrize("gop", [1, 48])
 def test_an_edit_list_that_trims_is_no_damage(tmp_path: Path, rgb: Frames, gop: int) -> None:
     path = tmp_path / "a.mp4"
-    video.write(path, rgb, keyframe_interval=gop)
+    write(path, rgb, keyframe_interval=gop)
     whole = video.read(path).frames
     content = bytearray(path.read_bytes())
     # The edit begins 8 frames of 1024 / 15360 s later than the media.
@@ -750,7 +751,7 @@ def test_packets_that_are_never_shown_are_no_damage(tmp_path: Path, rgb: Frames)
 
 
 def test_frames_before_the_first_whole_one_are_missed(tmp_path: Path, rgb: Frames) -> None:
-    video.write(tmp_path / "whole.mp4", rgb, keyframe_interval=12)
+    write(tmp_path / "whole.mp4", rgb, keyframe_interval=12)
     copy(tmp_path / "whole.mp4", tmp_path / "a.mkv", lambda index: index >= 4)
     recording = video.read(tmp_path / "a.mkv")
     assert len(recording) < COUNT - 4
@@ -965,7 +966,7 @@ def test_3000_frames_stay_within_a_gigabyte(tmp_path: Path) -> None:
     y, x = np.mgrid[:384, :512]
     patterns = [((x + 5 * shift) ^ y).astype(np.uint8) for shift in range(8)]
     many = (patterns[index % 8] for index in range(3000))
-    video.write(path, many, crf=35, preset="ultrafast", keyframe_interval=250)
+    write(path, many, crf=35, preset="ultrafast", keyframe_interval=250)
     assert memory.peak_bytes(READ_TWICE, path) < 10**9
 
 
@@ -974,10 +975,10 @@ def test_3000_frames_stay_within_a_gigabyte(tmp_path: Path) -> None:
 
 def test_grey_is_the_luma_of_bt601(rgb: Frames, grey: Frames) -> None:
     luma = rgb @ np.array([0.299, 0.587, 0.114])
-    result = video.to_grey(rgb)
+    result = to_grey(rgb)
     assert result.dtype == np.uint8
     np.testing.assert_allclose(result, luma, atol=0.51)
-    assert video.to_grey(grey) is grey
+    assert to_grey(grey) is grey
 
 
 # The real recordings

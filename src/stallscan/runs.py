@@ -19,6 +19,39 @@ from stallscan import files
 from stallscan.errors import InputError
 from stallscan.words import listed
 
+SUBMISSION_NAME = "submission.csv"
+
+# What predict writes a row of for each recording, and train for each epoch.
+PREDICTION_COLUMNS = (
+    "filename",
+    "status",
+    "reason",
+    "frames",
+    "frames_declared",
+    "score",
+    "call",
+    "threshold",
+    "bundle",
+)
+# The table itself, and what is noted beside it: of the run, and which recordings chose a threshold.
+PREDICTIONS_NAME = "predictions.csv"
+RUN_NAME = "run.json"
+TRAITS_NAME = "traits.csv"
+SOURCES_NAME = "sources.csv"
+CHOSEN_NAME = "chosen_on.csv"
+# What train leaves: the recordings held back, with their scores, of one training and of all folds.
+HELD_OUT_NAME, OUT_OF_FOLD_NAME = "validation.csv", "out_of_fold.csv"
+HISTORY_COLUMNS = (
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "val_mcc",
+    "val_accuracy",
+    "val_roc_auc",
+    "val_pr_auc",
+    "lr",
+)
+
 # The system frees the lock when its owner ends, however it does; the other file says who that is.
 LOCK_NAME, OWNER_NAME = ".stallscan.lock", ".stallscan.owner.json"
 # Of a command, in a message.

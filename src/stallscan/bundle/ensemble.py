@@ -16,21 +16,17 @@ from pydantic import Field, model_validator
 from scipy.optimize import minimize
 
 from stallscan import files
-from stallscan.bundle import bundle as bundles
-from stallscan.bundle.bundle import Bundle, EnsembleSpec
+from stallscan.bundle import disk
+from stallscan.bundle.bundle import Bundle
 from stallscan.bundle.reference import Reference
+from stallscan.bundle.spec import SPEC_NAME, EnsembleSpec, combine
 from stallscan.catalog import text
-from stallscan.catalog.tables import HELD_OUT_NAME, labels_of
+from stallscan.catalog.tables import labels_of
 from stallscan.errors import InputError, TableError
+from stallscan.runs import HELD_OUT_NAME
 from stallscan.scores import metrics
-from stallscan.scores.thresholds import (
-    Calibration,
-    best_mcc_threshold,
-    fit_calibration,
-    log_odds,
-    on_grid,
-    rounded,
-)
+from stallscan.scores.calibration import Calibration, fit_calibration, log_odds
+from stallscan.scores.thresholds import best_mcc_threshold, on_grid, rounded
 from stallscan.settings import LONGEST_NAME, Name, Settings
 from stallscan.templates import render
 
@@ -96,7 +92,7 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
         If settings and members do not go together, or a threshold is to be chosen and there is
         nothing to choose it on.
     """
-    members = [bundles.load(folder) for folder in folders]
+    members = [disk.load(folder) for folder in folders]
     if len(members) < 2:
         raise InputError(f"an ensemble needs at least two bundles, {len(members)} given")
     _refuse_copies(members)
@@ -106,7 +102,7 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
             raise InputError(
                 f"{out}: holds one of the members, or lies in it. Choose another folder with -o"
             )
-    spec_path = out / bundles.SPEC_NAME
+    spec_path = out / SPEC_NAME
     files.refuse_foreign(spec_path, ['"kind": "ensemble"'], "that of an ensemble")
     held_out = HeldOut.read(members)
     base = {
@@ -133,7 +129,7 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
     spec = _describe(spec, members, held_out)
     measured = spec.metrics.get("validation")
     card = render("ensemble.md.j2", spec=spec, members=members, measured=measured) + "\n"
-    bundles.save_ensemble(out, spec, members, card)
+    disk.save_ensemble(out, spec, members, card)
     return spec
 
 
@@ -282,7 +278,7 @@ def _describe(spec: EnsembleSpec, members: Sequence[Bundle], held_out: HeldOut) 
     scores = np.empty(0)
     if part.has_both:
         if spec.is_vote:
-            scores = bundles.combine(spec, Calibration().score((part.odds - part.moves).T))
+            scores = combine(spec, Calibration().score((part.odds - part.moves).T))
         else:
             move = float(np.average(part.moves, weights=spec.weights))
             scores = spec.calibration.score(part.mean(spec.weights) - move)

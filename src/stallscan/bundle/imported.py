@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from stallscan import files
-from stallscan.bundle import bundle as bundles
-from stallscan.bundle.bundle import BundleSpec
+from stallscan.bundle import disk
+from stallscan.bundle.spec import SPEC_NAME, BundleSpec
 from stallscan.errors import InputError
 from stallscan.nets import build
 from stallscan.nets.weights import differing, read_state
 from stallscan.recipes.recipe import Recipe
-from stallscan.scores.thresholds import Calibration, on_grid
+from stallscan.scores.calibration import Calibration
+from stallscan.scores.thresholds import on_grid
 from stallscan.settings import as_name
 from stallscan.templates import render
 
@@ -49,7 +50,7 @@ def import_weights(
     SettingsError
         If threshold or prevalence is out of range.
     """
-    spec_path = out / bundles.SPEC_NAME
+    spec_path = out / SPEC_NAME
     files.refuse_foreign(spec_path, ['"imported_from": '], "that of imported weights")
     weights = read_state(state)
     if weights and all(name.startswith(PREFIX) for name in weights):
@@ -78,7 +79,7 @@ def import_weights(
     }
     spec = BundleSpec.parse(known, "imported weights")
     card = render("imported.md.j2", spec=spec) + "\n"
-    return bundles.save(out, spec, net.state_dict(), card)
+    return disk.save(out, spec, net.state_dict(), card)
 
 
 def _load(net: nn.Module, weights: dict[str, torch.Tensor], state: Path, recipe: Recipe) -> None:

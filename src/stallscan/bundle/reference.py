@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stallscan.clips.traits import Traits
-from stallscan.scores import thresholds
+from stallscan.scores.prevalence import estimate_prevalence
 from stallscan.settings import Settings
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _score_distance(reference: Reference, prevalence: float, scores: Floats) -> 
     share : float
         That share.
     """
-    share = thresholds.estimate_prevalence(scores, prevalence).prevalence
+    share = estimate_prevalence(scores, prevalence).prevalence
     known = np.asarray(reference.scores)
     weights = known * (share / prevalence) + (1 - known) * ((1 - share) / (1 - prevalence))
     # Scores are written with six digits, and those read at another prevalence lose some of them.

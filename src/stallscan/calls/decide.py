@@ -15,24 +15,21 @@ from stallscan.calls.predictions import read_chosen, read_predictions, read_run
 from stallscan.catalog import names, tables
 from stallscan.catalog.names import match
 from stallscan.errors import InputError, TableError
+from stallscan.runs import CHOSEN_NAME, PREDICTIONS_NAME, RUN_NAME, SUBMISSION_NAME
+from stallscan.scores.calibration import CERTAIN, shift
+from stallscan.scores.prevalence import estimate_prevalence
 from stallscan.scores.thresholds import (
-    CERTAIN,
     Limits,
-    average,
     best_mcc_threshold,
-    check_vote,
-    estimate_prevalence,
     expected_mcc_threshold,
     load_threshold,
     on_grid,
     rounded,
-    shift,
     specificity_threshold,
-    vote_margin,
 )
+from stallscan.scores.vote import average, check_vote, vote_margin
 from stallscan.settings import Settings
 
-SUBMISSION_NAME = "submission.csv"
 Floats = NDArray[np.float64]
 
 
@@ -96,7 +93,7 @@ class Calls:
     Attributes
     ----------
     table : DataFrame
-        `tables.PREDICTION_COLUMNS`, a row for each recording, in the order of the first table.
+        `runs.PREDICTION_COLUMNS`, a row for each recording, in the order of the first table.
     run : dict
         What is known of the run of the first table, and what was decided how.
     chosen_on : DataFrame
@@ -175,7 +172,7 @@ class _Model:
         """Where the scores are calibrated."""
         if self.calibrated_at is None:
             raise InputError(
-                f"{self.path}: no {tables.RUN_NAME} beside it says at which prevalence the scores "
+                f"{self.path}: no {RUN_NAME} beside it says at which prevalence the scores "
                 "are calibrated; give it with --calibrated-at"
             )
         return self.calibrated_at
@@ -283,7 +280,7 @@ def write(calls: Calls, out: Path) -> Path:
     InputError
         If the folder cannot be written, or holds one of the tables that were decided on.
     """
-    table = out / tables.PREDICTIONS_NAME
+    table = out / PREDICTIONS_NAME
     if str(table.resolve()) in calls.run["decision"]["tables"]:
         raise InputError(f"{out}: holds the predictions themselves; choose another folder with -o")
     with runs.hold(out):
@@ -294,8 +291,8 @@ def write(calls: Calls, out: Path) -> Path:
 
 def _refuse_other(out: Path) -> None:
     """Refuse a folder in which something that `decide` did not write would be replaced."""
-    before = runs.read_note(out / tables.RUN_NAME, "calls") or {}
-    names = (tables.PREDICTIONS_NAME, tables.RUN_NAME, tables.CHOSEN_NAME, SUBMISSION_NAME)
+    before = runs.read_note(out / RUN_NAME, "calls") or {}
+    names = (PREDICTIONS_NAME, RUN_NAME, CHOSEN_NAME, SUBMISSION_NAME)
     found = [name for name in names if (out / name).exists()]
     if found and "decision" not in before:
         raise InputError(
@@ -311,52 +308,12 @@ def _write(calls: Calls, out: Path) -> None:
     for name in ("frames", "frames_declared"):
         written[name] = [f"{value:.0f}" if value == value else "" for value in written[name]]
     # First, because it says whose the other files are.
-    files.write_json(out / tables.RUN_NAME, calls.run)
+    files.write_json(out / RUN_NAME, calls.run)
     if len(calls.chosen_on):
-        tables.write_table(calls.chosen_on, out / tables.CHOSEN_NAME)
+        tables.write_table(calls.chosen_on, out / CHOSEN_NAME)
     else:
-        (out / tables.CHOSEN_NAME).unlink(missing_ok=True)
-    tables.write_table(written, out / tables.PREDICTIONS_NAME)
-
-
-def submit(calls: Calls, form: str | Path, out: Path) -> tuple[Path, str]:
-    """Write the competition's file: the names of its form in its order, each 0 or 1.
-
-    Parameters
-    ----------
-    calls : Calls
-        All recordings of the form, and perhaps others.
-    form : str or Path
-        ``submission_format.csv``, also gzipped.
-    out : Path
-        The folder for ``submission.csv``.
-
-    Returns
-    -------
-    path : Path
-    doubt : str
-        Says how many were neither called flowing nor stalled, and count as flowing; or empty.
-
-    Raises
-    ------
-    TableError
-        If the form cannot be read, or names recordings that were not called.
-    """
-    wanted = tables.read_form(form)
-    called = calls.table.set_index("filename")["call"]
-    missing = [name for name in wanted if name not in called.index]
-    if missing:
-        raise TableError(
-            f"{form}: {len(missing):,} of its {len(wanted):,} recordings are not among the "
-            f"predictions: {words.listed(missing)}; predict them, too"
-        )
-    chosen = called.loc[wanted]
-    path = out / SUBMISSION_NAME
-    stalled = (chosen == "stalled").astype(int).to_numpy()
-    tables.write_table(pd.DataFrame({"filename": wanted, "stalled": stalled}), path)
-    open_ = int((~chosen.isin(["flowing", "stalled"])).sum())
-    doubt = f"{open_:,} recordings without a call are submitted as flowing" if open_ else ""
-    return path, doubt
+        (out / CHOSEN_NAME).unlink(missing_ok=True)
+    tables.write_table(written, out / PREDICTIONS_NAME)
 
 
 def _find_share(

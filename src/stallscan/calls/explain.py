@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from stallscan.bundle import bundle as bundles
+from stallscan.bundle import disk
 from stallscan.clips import clip, prepare
 from stallscan.errors import BundleError
 from stallscan.nets import build, features
@@ -55,7 +55,7 @@ def explain(
     BundleError
         If the bundle cannot be used, or its net looks at pixels, which have no names.
     """
-    model = bundles.load(bundle)
+    model = disk.load(bundle)
     net = build.build(model.spec.net)
     if not isinstance(net, features.FeatureNet):
         raise BundleError(

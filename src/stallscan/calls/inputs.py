@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stallscan import workers
-from stallscan.bundle import bundle as bundles
+from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
 from stallscan.clips import prepare, store
 from stallscan.clips.prepare import Prepared, View
@@ -110,7 +110,7 @@ def view_of(which: str | Path) -> View:
     InputError
         If members see recordings differently.
     """
-    members = bundles.load_any(which).members
+    members = disk.load_any(which).members
     seeing: dict[View, list[str]] = {}
     for member in members:
         seeing.setdefault(member.spec.view, []).append(str(member.path))

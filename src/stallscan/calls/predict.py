@@ -17,21 +17,20 @@ from typing import Any
 import numpy as np
 
 from stallscan import files, runs
-from stallscan.bundle import bundle as bundles
-from stallscan.bundle import reference
+from stallscan.bundle import disk, reference
 from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.bundle.reference import Drift
 from stallscan.calls import inputs, resume
 from stallscan.calls.inputs import Inputs
 from stallscan.calls.resume import Appender, Standing
-from stallscan.catalog.tables import PREDICTION_COLUMNS, PREDICTIONS_NAME, RUN_NAME, TRAITS_NAME
 from stallscan.clips.prepare import Prepared
 from stallscan.clips.traits import Traits
 from stallscan.engines import choose as engines
 from stallscan.engines.choose import Chosen, Engine, Which
 from stallscan.errors import BundleError, InputError
 from stallscan.recordings.recording import Frames
-from stallscan.scores import thresholds
+from stallscan.runs import PREDICTION_COLUMNS, PREDICTIONS_NAME, RUN_NAME, TRAITS_NAME
+from stallscan.scores import calibration, thresholds
 from stallscan.words import printable
 
 log = logging.getLogger("stallscan")
@@ -86,7 +85,7 @@ class Summary:
 def predict(
     paths: Sequence[str | Path],
     out: Path,
-    bundle: str | Path = bundles.DEFAULT,
+    bundle: str | Path = disk.DEFAULT,
     processes: int | None = None,
     prevalence: float | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
@@ -126,7 +125,7 @@ def predict(
     BundleError
         If the bundle cannot be used, or carries nothing for the engine.
     """
-    model = bundles.load_any(bundle)
+    model = disk.load_any(bundle)
     given = inputs.find(paths, model.members, processes)
     calibrated_at = model.spec.prevalence
     if prevalence is not None:
@@ -304,7 +303,7 @@ def _drift(model: Bundle | Ensemble, calibrated_at: float, out: Path) -> Drift:
         called = (row for row in csv.DictReader(file) if row["call"] != "unscorable")
         scores = np.fromiter((float(row["score"]) for row in called), np.float64)
     # The score of a vote is no probability: there is no share of stalled to explain it with.
-    known = thresholds.shift([] if spec.is_vote else scores, spec.prevalence, calibrated_at)
+    known = calibration.shift([] if spec.is_vote else scores, spec.prevalence, calibrated_at)
     traits = values.reshape(-1, len(Traits._fields))
     return reference.compare(spec.reference, calibrated_at, traits, known)
 

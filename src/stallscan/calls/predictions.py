@@ -10,20 +10,17 @@ from typing import Any
 import pandas as pd
 
 from stallscan.catalog import text
-from stallscan.catalog.tables import (
+from stallscan.catalog.groups import MOUSE_COLUMNS
+from stallscan.catalog.tables import LABEL_COLUMNS, TRAIN_COLUMNS, read_labels, refuse_rows
+from stallscan.errors import InputError, TableError
+from stallscan.runs import (
     CHOSEN_NAME,
     HELD_OUT_NAME,
-    LABEL_COLUMNS,
-    MOUSE_COLUMNS,
     OUT_OF_FOLD_NAME,
     PREDICTION_COLUMNS,
     PREDICTIONS_NAME,
     RUN_NAME,
-    TRAIN_COLUMNS,
-    read_labels,
-    refuse_rows,
 )
-from stallscan.errors import InputError, TableError
 from stallscan.scores import metrics
 from stallscan.words import listed
 

@@ -6,9 +6,12 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stallscan.catalog.tables import MOUSE_COLUMNS
 from stallscan.errors import TableError
 from stallscan.words import listed
+
+# What a column is called that says which mouse a recording is of, the best name first: recordings
+# of one mouse are alike, and those of one project, too.
+MOUSE_COLUMNS = ("mouse", "animal", "project_id", "project")
 
 # What programs write for nothing: never a name.
 _NOTHING = re.compile(r"nan|<na>|nat|#.*[!?]|#n/a", re.IGNORECASE)
@@ -19,7 +22,7 @@ log = logging.getLogger("stallscan")
 
 
 def find(column: Callable[[str], Sequence[str] | None], fewest: int) -> str:
-    """Return the first of `tables.MOUSE_COLUMNS` with enough different values.
+    """Return the first of `groups.MOUSE_COLUMNS` with enough different values.
 
     Parameters
     ----------

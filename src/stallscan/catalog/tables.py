@@ -35,39 +35,6 @@ TRAIN_COLUMNS = (
 )
 TEST_COLUMNS = ("filename", "url", "num_frames")
 LABEL_COLUMNS = ("filename", "stalled")
-# What predict writes a row of for each recording, and train for each epoch.
-PREDICTION_COLUMNS = (
-    "filename",
-    "status",
-    "reason",
-    "frames",
-    "frames_declared",
-    "score",
-    "call",
-    "threshold",
-    "bundle",
-)
-# The table itself, and what is noted beside it: of the run, and which recordings chose a threshold.
-PREDICTIONS_NAME = "predictions.csv"
-RUN_NAME = "run.json"
-TRAITS_NAME = "traits.csv"
-SOURCES_NAME = "sources.csv"
-CHOSEN_NAME = "chosen_on.csv"
-# What train leaves: the recordings held back, with their scores, of one training and of all folds.
-HELD_OUT_NAME, OUT_OF_FOLD_NAME = "validation.csv", "out_of_fold.csv"
-# What a column is called that says which mouse a recording is of, the best name first: recordings
-# of one mouse are alike, and those of one project, too.
-MOUSE_COLUMNS = ("mouse", "animal", "project_id", "project")
-HISTORY_COLUMNS = (
-    "epoch",
-    "train_loss",
-    "val_loss",
-    "val_mcc",
-    "val_accuracy",
-    "val_roc_auc",
-    "val_pr_auc",
-    "lr",
-)
 
 LABELS = "a table of labels, with the columns filename and stalled"
 

@@ -13,7 +13,7 @@ import numpy as np
 
 import stallscan
 from stallscan import workers
-from stallscan.bundle import bundle as bundles
+from stallscan.bundle import disk
 from stallscan.engines import choose, exports
 from stallscan.errors import BundleError
 
@@ -132,7 +132,7 @@ def _compressed_tiff() -> Finding:
 
 def _bundle() -> Finding:
     try:
-        model = bundles.load()
+        model = disk.load()
     except BundleError as error:
         return Finding("default bundle", str(error), "missing")
     origin = "trained on simulated recordings only" if model.spec.simulated else "trained"

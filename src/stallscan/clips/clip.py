@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from stallscan.clips.traits import Gatherer, Traits
-from stallscan.recordings import video
-from stallscan.recordings.recording import Box, Frames, Recording
+from stallscan.recordings.recording import Box, Frames, Recording, to_grey
 from stallscan.settings import Settings
 from stallscan.vessels.enclosure import Mask
 from stallscan.vessels.outline import Outline
@@ -98,7 +97,7 @@ def make(recording: Recording, outline: Outline, settings: ClipSettings) -> Clip
     start = 0
     for crop in recording.chunks(box):
         count = len(crop)
-        grey = video.to_grey(np.ascontiguousarray(crop))
+        grey = to_grey(np.ascontiguousarray(crop))
         gatherer.add(grey)
         target = pixels[start : start + count]
         if settings.channels in ("grey", "grey+mask"):

@@ -5,38 +5,40 @@ export that exceeds its limit is not written.
 """
 
 import contextlib
-import io
 import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from stallscan import files, runs
-from stallscan.bundle import bundle as bundles
-from stallscan.bundle.bundle import Bundle, BundleSpec
-from stallscan.clips import clip
+from stallscan.bundle import disk
+from stallscan.bundle.bundle import Bundle
+from stallscan.bundle.spec import BundleSpec
 from stallscan.clips.store import Store
 from stallscan.engines import choose, exports
 from stallscan.engines.exports import Change, Export, Exports, Precision
+from stallscan.engines.measure import (
+    Floats,
+    Labelled,
+    Progress,
+    change_of,
+    logits_of,
+    read_labelled,
+)
+from stallscan.engines.quantise import Wider, ladder, quantise
 from stallscan.engines.torch_engine import TorchEngine
 from stallscan.errors import BundleError, InputError
-from stallscan.nets import build
-from stallscan.recipes.recipe import DataSettings, Recipe
+from stallscan.nets import norm
 from stallscan.recordings.recording import Frames
-from stallscan.scores import metrics, thresholds
-from stallscan.scores.metrics import Scored
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
-from stallscan.training import train
 
 log = logging.getLogger("stallscan")
 
@@ -44,43 +46,6 @@ log = logging.getLogger("stallscan")
 LIMIT_F32 = 1e-4
 # Chosen: a few seconds' work to simulate.
 CHECKED_ON = 8
-# Of the labelled recordings int8 is calibrated on at most so many, and at most this share. Chosen:
-# NNCF itself takes 300 pictures, and a clip is dozens.
-CALIBRATED_ON = 100
-CALIBRATED_SHARE = 1 / 3
-
-# What has weights, and what only moves values.
-_PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
-_NO_ARITHMETIC = ("Constant", "Convert", "Gather", "Parameter", "Result", "ShapeOf")
-
-Floats = NDArray[np.float64]
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class _Labelled:
-    """Labelled clips that exports of one bundle are calibrated and measured on."""
-
-    store: Store
-    calibration: tuple[str, ...]
-    measured: tuple[str, ...]
-    labels: NDArray[np.bool_]
-    simulated: bool
-
-    def clips(self) -> Iterator[Frames]:
-        return map(self.store.read, self.measured)
-
-
-class _Wider(NamedTuple):
-    """What of a net is not quantised: kinds of operations, and some by name."""
-
-    types: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-
-    def words(self) -> tuple[str, ...]:
-        """Say it for the record: the kinds in one, because there are dozens."""
-        rest = f"all but {', '.join(_PRODUCTS)}"
-        return ((rest,) if self.types else ()) + self.names
 
 
 def export(
@@ -137,12 +102,12 @@ def export(
         )
     if limit <= 0:
         raise InputError(f"a limit of {limit:g}: give a change of MCC and ROC AUC above 0")
-    model = bundles.load_any(which)
+    model = disk.load_any(which)
     for member in model.members:
         exports.refuse_unexportable(member)
     if out is not None:
-        model = bundles.load_any(bundles.copy(which, out))
-    elif model.path.resolve().is_relative_to(bundles.SHIPPED.resolve()):
+        model = disk.load_any(disk.copy(which, out))
+    elif model.path.resolve().is_relative_to(disk.SHIPPED.resolve()):
         raise InputError(
             f"{which}: is part of the installed package, which is left as it is. Export a copy of "
             "it with -o FOLDER"
@@ -153,7 +118,7 @@ def export(
             made = _export_f32(member)
         else:
             with tempfile.TemporaryDirectory() as folder:
-                labelled = _read_labelled(member, data, Path(folder), precision, seed, progress)
+                labelled = read_labelled(member, data, Path(folder), precision, seed, progress)
                 measure = _export_bf16 if precision == "bf16" else _export_int8
                 made = measure(member, labelled, limit)
         said.append(f"{_say(made, member, precision)} -> {exports.folder(member)}")
@@ -168,7 +133,7 @@ def _export_f32(bundle: Bundle) -> Export:
     wanted = np.array([reference.logit(pixels) for pixels in clips])
     with _writing(bundle) as folder:
         xml = _save(
-            _convert(build.with_stepped_norm(reference.net), bundle.spec), folder / "f32.xml"
+            _convert(norm.with_stepped_norm(reference.net), bundle.spec), folder / "f32.xml"
         )
         found = OpenVinoEngine(xml, bundle.spec.net)
         logits = np.array([found.logit(pixels) for pixels in clips])
@@ -179,39 +144,39 @@ def _export_f32(bundle: Bundle) -> Export:
     return made
 
 
-def _export_bf16(bundle: Bundle, labelled: _Labelled, limit: float) -> Export:
+def _export_bf16(bundle: Bundle, labelled: Labelled, limit: float) -> Export:
     from stallscan.engines.openvino_engine import OpenVinoEngine
 
     reference = TorchEngine(bundle, "cpu")
-    wanted = _logits(reference, labelled)
+    wanted = logits_of(reference, labelled)
     with _writing(bundle) as folder:
         # OpenVINO's own sums: what they lose is far less than what bf16 does.
         xml = _save(_convert(reference.net, bundle.spec), folder / "bf16.xml")
-        logits = _logits(OpenVinoEngine(xml, bundle.spec.net, "bf16"), labelled)
+        logits = logits_of(OpenVinoEngine(xml, bundle.spec.net, "bf16"), labelled)
         _refuse_unless_finite(logits, bundle, "bf16")
-        change = _change(bundle, labelled, wanted, logits)
+        change = change_of(bundle, labelled, wanted, logits)
         made = _describe(bundle, xml, wanted, logits, limit, change)
         _refuse_if_exceeds(made, bundle, "bf16")
         _place(bundle, made, xml, "bf16")
     return made
 
 
-def _export_int8(bundle: Bundle, labelled: _Labelled, limit: float) -> Export:
+def _export_int8(bundle: Bundle, labelled: Labelled, limit: float) -> Export:
     """Quantise, and keep more and more layers wider until the limit is kept."""
     from stallscan.engines.openvino_engine import OpenVinoEngine
 
     reference = TorchEngine(bundle, "cpu")
-    wanted = _logits(reference, labelled)
+    wanted = logits_of(reference, labelled)
     plain = _convert(reference.net, bundle.spec)
     made: Export | None = None
     with _writing(bundle) as folder:
-        for wider in _ladder(plain):
-            xml = _save(_quantise(plain, bundle.spec, labelled, wider), folder / "int8.xml")
-            logits = _logits(OpenVinoEngine(xml, bundle.spec.net, "int8"), labelled)
+        for wider in ladder(plain):
+            xml = _save(quantise(plain, bundle.spec, labelled, wider), folder / "int8.xml")
+            logits = logits_of(OpenVinoEngine(xml, bundle.spec.net, "int8"), labelled)
             if not np.isfinite(logits).all():
                 log.info("int8, with %s at f32: no number", "; ".join(wider.words()) or "nothing")
                 continue
-            change = _change(bundle, labelled, wanted, logits)
+            change = change_of(bundle, labelled, wanted, logits)
             made = _describe(bundle, xml, wanted, logits, limit, change, wider)
             if not made.exceeds:
                 break
@@ -221,35 +186,6 @@ def _export_int8(bundle: Bundle, labelled: _Labelled, limit: float) -> Export:
         _refuse_if_exceeds(made, bundle, "int8")
         _place(bundle, made, xml, "int8")
     return made
-
-
-def _read_labelled(
-    bundle: Bundle, data: Path, folder: Path, precision: Precision, seed: int, progress: Progress
-) -> _Labelled:
-    """Prepare the recordings of a data folder as the bundle sees them, and part them."""
-    recipe = Recipe(
-        name=bundle.spec.name,
-        data=DataSettings(rule="all"),
-        outline=bundle.spec.outline,
-        clip=bundle.spec.clip,
-        net=bundle.spec.net,
-    )
-    asks = (f"the bundle {bundle.label}", f"--bundle {bundle.path}")
-    prepared = train.prepare_data(recipe, data, folder, progress, asks=asks)
-    table = prepared.table.iloc[np.random.default_rng(seed).permutation(len(prepared.table))]
-    count = 0
-    if precision == "int8":
-        count = min(CALIBRATED_ON, round(CALIBRATED_SHARE * len(table)))
-    names, labels = table["filename"].tolist(), table["stalled"].to_numpy(dtype=bool)
-    calibration, measured = names[:count], names[count:]
-    if not 0 < labels[count:].sum() < len(measured) or (precision == "int8" and not calibration):
-        raise InputError(
-            f"{data}: {len(measured)} recordings are left to measure on, "
-            f"{labels[count:].sum()} of them stalled; stalled and flowing ones are needed"
-        )
-    return _Labelled(
-        prepared.store, tuple(calibration), tuple(measured), labels[count:], prepared.simulated
-    )
 
 
 def _simulated_clips(bundle: Bundle) -> list[Frames]:
@@ -293,81 +229,6 @@ def _save(model: Any, xml: Path) -> Path:
     return xml
 
 
-def _quantise(model: Any, spec: BundleSpec, labelled: _Labelled, wider: _Wider) -> Any:
-    """Quantise a copy of a model, with the ranges that its values have on the calibration part."""
-    # OpenVINO's engine first: it sees to it that NNCF reports nothing to anybody.
-    from stallscan.engines import openvino_engine  # noqa: F401
-
-    try:
-        import nncf
-    except ImportError:
-        raise InputError(
-            f"int8 needs NNCF, which is not installed; run: {choose.INSTALL}"
-        ) from None
-
-    def as_input(name: str) -> NDArray[np.float32]:
-        pixels = labelled.store.read(name)
-        return clip.to_input(pixels, spec.net.mean, spec.net.std)[np.newaxis]
-
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
-        return nncf.quantize(
-            model.clone(),
-            nncf.Dataset(labelled.calibration, as_input),
-            subset_size=len(labelled.calibration),
-            ignored_scope=nncf.IgnoredScope(
-                types=list(wider.types), names=list(wider.names), validate=False
-            ),
-        )
-
-
-def _ladder(model: Any) -> Iterator[_Wider]:
-    """Keep ever more wider: nothing; all but products; the outer ones, too; half of them."""
-    operations = model.get_ordered_ops()
-    types = {operation.get_type_name() for operation in operations}
-    products = [
-        operation.get_friendly_name()
-        for operation in operations
-        if operation.get_type_name() in _PRODUCTS
-    ]
-    others = tuple(sorted(types - {*_PRODUCTS, *_NO_ARITHMETIC}))
-    yield _Wider()
-    yield _Wider(others)
-    yield _Wider(others, (products[0], products[-1]))
-    yield _Wider(others, (*products[: (len(products) + 1) // 2], products[-1]))
-
-
-def _logits(runs: choose.Engine, labelled: _Labelled) -> Floats:
-    return np.array(list(runs.stream(labelled.clips())), np.float64)
-
-
-def _change(bundle: Bundle, labelled: _Labelled, wanted: Floats, logits: Floats) -> Change:
-    """Compare calls and order of the recordings."""
-    threshold = bundle.spec.threshold
-
-    def measure(logits: Floats) -> metrics.Metrics:
-        scores = bundle.spec.calibration.score(logits)
-        return metrics.measure(
-            Scored.check(
-                labelled.labels, scores, thresholds.rounded(scores) >= threshold, (threshold,)
-            )
-        )
-
-    before, now = measure(wanted), measure(logits)
-    if before.roc_auc is None or now.roc_auc is None:
-        raise AssertionError("both classes are among the recordings, which was checked")
-    return Change(
-        recordings=len(labelled.labels),
-        stalled=int(labelled.labels.sum()),
-        simulated=labelled.simulated,
-        threshold=threshold,
-        mcc=round(before.mcc, 6),
-        roc_auc=round(before.roc_auc, 6),
-        mcc_change=round(now.mcc - before.mcc, 6),
-        roc_auc_change=round(now.roc_auc - before.roc_auc, 6),
-    )
-
-
 def _describe(
     bundle: Bundle,
     xml: Path,
@@ -375,7 +236,7 @@ def _describe(
     logits: Floats,
     limit: float,
     change: Change | None = None,
-    wider: _Wider | None = None,
+    wider: Wider | None = None,
 ) -> Export:
     from stallscan.engines.openvino_engine import openvino
 

@@ -12,12 +12,12 @@ from typing import Literal
 from pydantic import Field
 
 from stallscan import files
-from stallscan.bundle import bundle as bundles
+from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
 from stallscan.errors import BundleError, SettingsError
 from stallscan.settings import Settings
 
-FOLDER, RECORD_NAME = bundles.EXPORTS, bundles.EXPORTS_NAME
+FOLDER, RECORD_NAME = disk.EXPORTS, disk.EXPORTS_NAME
 
 Precision = Literal["f32", "bf16", "int8"]
 # The features of the baseline are no net that could be converted.

@@ -195,7 +195,7 @@ def find_groups(known: Known, decided: pd.DataFrame, wanted: str | None) -> "pd.
     decided : DataFrame
         The evaluated recordings.
     wanted : str or None
-        The column; None takes the first of `tables.MOUSE_COLUMNS` that has two values, empty takes
+        The column; None takes the first of `groups.MOUSE_COLUMNS` that has two values, empty takes
         none.
 
     Raises

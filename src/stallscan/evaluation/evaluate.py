@@ -23,9 +23,10 @@ from stallscan.calls.predictions import (
 )
 from stallscan.catalog import names, text
 from stallscan.catalog.names import match
-from stallscan.catalog.tables import CHOSEN_NAME, LABELS, labels_of
+from stallscan.catalog.tables import LABELS, labels_of
 from stallscan.errors import InputError
 from stallscan.evaluation.breakdown import Breakdown, Group, Known, break_down, find_groups
+from stallscan.runs import CHOSEN_NAME
 from stallscan.scores import bootstrap, metrics
 from stallscan.scores.bootstrap import Curve, Rates
 from stallscan.scores.metrics import Interval, Metrics, Scored, SensitivityAt
@@ -185,7 +186,7 @@ def evaluate(
         and the predictions. What stands in a later table goes before what stands in an earlier.
     group : str, optional
         The column whose recordings are drawn together for the intervals. If not given, the first
-        of `tables.MOUSE_COLUMNS` that there is; empty: each recording by itself.
+        of `groups.MOUSE_COLUMNS` that there is; empty: each recording by itself.
     by : sequence of str, optional
         Columns to break down by. If not given, those of `breakdown.BY` that there are.
     partial : bool

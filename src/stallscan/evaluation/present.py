@@ -20,7 +20,7 @@ from stallscan.files import (
     write_json,
     write_text,
 )
-from stallscan.scores import bootstrap, metrics
+from stallscan.scores import bootstrap, curves, metrics
 from stallscan.scores.metrics import Interval
 
 METRICS_NAME, PAGE_NAME = "metrics.json", "evaluation.html"
@@ -143,7 +143,7 @@ def as_json(evaluation: Evaluation, comparison: Comparison | None = None) -> dic
             if evaluation.curve
             else None
         ),
-        "reliability": [asdict(part) for part in metrics.reliability(evaluation.scored)],
+        "reliability": [asdict(part) for part in curves.reliability(evaluation.scored)],
         "breakdowns": {
             breakdown.column: [asdict(part) for part in breakdown.parts]
             for breakdown in evaluation.breakdowns

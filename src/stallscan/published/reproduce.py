@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 
 from stallscan import runs, words, workers
-from stallscan.bundle import bundle as bundles
-from stallscan.bundle.bundle import BundleSpec
-from stallscan.calls import decide, predict
+from stallscan.bundle import disk
+from stallscan.bundle.spec import SPEC_NAME, BundleSpec
+from stallscan.calls import decide, predict, submission
 from stallscan.calls.decide import Calls, CallSettings
 from stallscan.calls.predictions import read_predictions
 from stallscan.catalog import tables
@@ -25,13 +25,15 @@ from stallscan.errors import InputError
 from stallscan.published import approaches, writeup
 from stallscan.published.approaches import Approach, Model, Part
 from stallscan.published.clock import Clock, Sitting, Stage
-from stallscan.published.writeup import Called, Change, Cut, Reproduction, Sample
+from stallscan.published.made import Called, Change, Cut, Reproduction, Sample
 from stallscan.recipes import recipe as recipes
 from stallscan.recipes.recipe import Recipe
-from stallscan.report import figures
+from stallscan.report import history
+from stallscan.scores.calibration import shift
 from stallscan.scores.metrics import Scored
-from stallscan.scores.thresholds import average, shift
+from stallscan.scores.vote import average
 from stallscan.training import train
+from stallscan.training.data import Data, prepare_data
 
 NOTES_NAME, TIMES_NAME = "reproduction.json", "times.json"
 # None of these was published, and none makes a run another one.
@@ -274,18 +276,18 @@ def _claim(out: Path, approach: Approach, planned: dict[str, Recipe]) -> None:
 
 def _prepare(
     recipe: Recipe, data: Path, clips: Path | None, out: Path, clock: Clock, display: Display
-) -> train.Data:
+) -> Data:
     """Select the recordings and make their clips, once for all nets."""
     name, folder = "select and prepare", out / "store"
     with clock.stage(name, folder) as sitting, display("preparing clips") as show:
-        return train.prepare_data(recipe, data, folder, _watched(show, sitting), clips)
+        return prepare_data(recipe, data, folder, _watched(show, sitting), clips)
 
 
 def _train(
     approach: Approach,
     model: Model,
     recipe: Recipe,
-    prepared: train.Data,
+    prepared: Data,
     out: Path,
     clock: Clock,
 ) -> list[Member]:
@@ -299,7 +301,7 @@ def _train(
     trained = sorted(folder.glob("fold-*")) or [folder]
     for part in trained:
         if not (sitting.stands and (part / "plots" / "history.svg").is_file()):
-            figures.history(part / "history.csv", part / "plots")
+            history.draw_history(part / "history.csv", part / "plots")
     if approach.parts == "snapshots":
         trained = sorted((folder / "snapshots").glob("snapshot-*"))
         if not trained:
@@ -312,7 +314,7 @@ def _train(
             name=model.name if part == folder else part.name,
             model=model,
             folder=part,
-            spec=bundles.load(part / "bundle").spec,
+            spec=disk.load(part / "bundle").spec,
         )
         for part in trained
     ]
@@ -321,7 +323,7 @@ def _train(
 def _is_trained(recipe: Recipe, folder: Path) -> bool:
     parts = [folder / f"fold-{fold}" for fold in range(recipe.data.folds)] or [folder]
     return all(
-        (part / "bundle" / bundles.SPEC_NAME).is_file() and (part / tables.HELD_OUT_NAME).is_file()
+        (part / "bundle" / SPEC_NAME).is_file() and (part / runs.HELD_OUT_NAME).is_file()
         for part in parts
     )
 
@@ -405,7 +407,7 @@ def _call_test(
             "measured on it."
         )
     for decision in decisions:
-        paths = [_scores(out, member) / tables.PREDICTIONS_NAME for member in decision.members]
+        paths = [_scores(out, member) / runs.PREDICTIONS_NAME for member in decision.members]
         if not _any_scored(paths):
             silent.append(decision.who)
             continue
@@ -421,7 +423,7 @@ def _call_test(
             "none of its recordings has a score."
         )
     if decisions[-1].who in silent:
-        doubts.append(f"There is no {decide.SUBMISSION_NAME}.")
+        doubts.append(f"There is no {runs.SUBMISSION_NAME}.")
     return made, doubts
 
 
@@ -440,13 +442,13 @@ def _submit(decided: Calls, test: TestPart, out: Path) -> list[str]:
     if form is None:
         form = out / "test" / "submission_format.csv"
         tables.write_table(pd.DataFrame({"filename": test.names, "stalled": 0}), form)
-    path, doubt = decide.submit(decided, form, out)
+    path, doubt = submission.submit(decided, form, out)
     return [f"{path.name}: {doubt}."] if doubt else []
 
 
 def _call_validation(approach: Approach, decision: Decision) -> Called:
     """Call the validation part; with folds each recording by the one that was not trained on it."""
-    paths = [member.folder / tables.HELD_OUT_NAME for member in decision.members]
+    paths = [member.folder / runs.HELD_OUT_NAME for member in decision.members]
     known = pd.concat([tables.read_labels(path) for path in paths]).drop_duplicates("filename")
     if approach.parts == "folds":
         alone = [CallSettings(thresholds=one.thresholds(decision.at)) for one in decision.members]

@@ -13,6 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from stallscan.errors import InputError
+from stallscan.rates import rogan_gladen
+from stallscan.rates.mice import (
+    corrected_difference_of_mice,
+    corrected_mean_of_mice,
+    mean_of_mice,
+    permutation_p,
+    smallest_permutation_p,
+)
 from stallscan.scores import intervals
 from stallscan.scores.intervals import Share
 from stallscan.scores.metrics import Confusion, Interval
@@ -172,15 +180,15 @@ class Rate:
     naive : float
         Share called stalled; for a group the mean over its mice.
     naive_interval : Interval or None
-        95 %, of Wilson; for a group as `intervals.mean_of_mice`, None with a single mouse. That of
+        95 %, of Wilson; for a group as `mice.mean_of_mice`, None with a single mouse. That of
         a group contains that of all its recordings at once, here and in `interval`.
     estimate : float
         Share truly stalled, clipped to 0..1.
     unclipped : float
         The same before it was clipped; of these, means are unbiased.
     interval : Interval or None
-        95 %, with the sampling error of sensitivity and specificity, as `intervals.correct`; for a
-        group as `intervals.corrected_mean_of_mice`.
+        95 %, with the sampling error of sensitivity and specificity, as `rogan_gladen.correct`;
+        for a group as `mice.corrected_mean_of_mice`.
     lang_reiczigel : Interval or None
         95 % after Lang & Reiczigel (2014), for comparison; None for a group.
     resolvable : bool
@@ -211,7 +219,7 @@ class Comparison:
     difference : float
         Corrected rate of the second less that of the first, -1 to 1.
     interval : Interval or None
-        95 %, as `intervals.corrected_difference_of_mice`. It leaves 0 out exactly where `welch_p`
+        95 %, as `mice.corrected_difference_of_mice`. It leaves 0 out exactly where `welch_p`
         is below 0.05.
     welch_p, permutation_p : float or None
         Two-sided, one value a mouse. Sensitivity and specificity, shared by all mice, fall out.
@@ -248,7 +256,7 @@ def corrected(stalled: int, scored: int, errors: Errors) -> Rate:
     if scored < 1 or not 0 <= stalled <= scored:
         raise InputError(f"{stalled} of {scored} scored recordings called stalled gives no rate")
     naive = intervals.wilson(stalled, scored)
-    published = intervals.lang_reiczigel(
+    published = rogan_gladen.lang_reiczigel(
         stalled,
         scored,
         errors.sensitivity,
@@ -257,7 +265,7 @@ def corrected(stalled: int, scored: int, errors: Errors) -> Rate:
         math.inf if errors.flowing is None else errors.flowing,
     )
     called = intervals.jeffreys(stalled, scored)
-    result = intervals.correct(called, errors.found, errors.false_stalled)
+    result = rogan_gladen.correct(called, errors.found, errors.false_stalled)
     made = _rate(called, result, stalled, scored)
     return replace(made, naive_interval=_interval(naive), lang_reiczigel=_interval(published))
 
@@ -282,8 +290,8 @@ def corrected_mean(stalled: Sequence[int], scored: Sequence[int], errors: Errors
     pooled = corrected(total, all_, errors)
     if len(called) == 1:
         return replace(pooled, naive_interval=None, interval=None, lang_reiczigel=None)
-    naive = intervals.mean_of_mice(called, scored, errors.false_stalled.value)
-    made = intervals.corrected_mean_of_mice(called, scored, errors.found, errors.false_stalled)
+    naive = mean_of_mice(called, scored, errors.false_stalled.value)
+    made = corrected_mean_of_mice(called, scored, errors.found, errors.false_stalled)
     return _rate(intervals.around(naive, intervals.wilson(total, all_)), made, total, all_)
 
 
@@ -301,7 +309,7 @@ def resolves_from(scored: int, errors: Errors) -> float | None:
 
     def is_told(stalled: int) -> bool:
         return bool(
-            intervals.correct(intervals.jeffreys(stalled, scored), errors.found, false).low > 0
+            rogan_gladen.correct(intervals.jeffreys(stalled, scored), errors.found, false).low > 0
         )
 
     if not is_told(scored):
@@ -347,7 +355,7 @@ def compare(
             note=f"{names[1]} against {names[0]} is not tested: {who} one mouse, which cannot say "
             "how mice differ",
         )
-    effect, p = intervals.corrected_difference_of_mice(
+    effect, p = corrected_difference_of_mice(
         (first, second), scored, errors.found, errors.false_stalled
     )
     notes = []
@@ -356,7 +364,7 @@ def compare(
             f"the mice within {names[0]} and within {names[1]} do not differ at all, so interval "
             "and p are those of independent vessels"
         )
-    smallest = intervals.smallest_permutation_p(*mice)
+    smallest = smallest_permutation_p(*mice)
     if smallest > 0.05:
         notes.append(
             f"with {mice[0]} and {mice[1]} mice the permutation test cannot give less than "
@@ -366,7 +374,7 @@ def compare(
         made,
         interval=_interval(effect, lowest=-1.0),
         welch_p=float(p),
-        permutation_p=intervals.permutation_p(first, second),
+        permutation_p=permutation_p(first, second),
         note="; ".join(notes),
     )
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from stallscan.errors import InputError
 from stallscan.rates.correction import PERFECT, PUBLISHED, Errors
-from stallscan.scores import intervals
+from stallscan.rates.mice import welch_of_moments
 from stallscan.words import percent
 
 # A healthy mouse and a model of Alzheimer's disease: FACTS 6.
@@ -118,7 +118,7 @@ def mice_needed(
         means.append(mean)
         # Of the mean: the variance among n mice, with n - 1, over n.
         variances.append(np.maximum(square - mean**2, 0.0) / (counts - 1))
-    _, p = intervals.welch_of_moments(means, variances, (counts, counts))
+    _, p = welch_of_moments(means, variances, (counts, counts))
     enough = np.flatnonzero((p < 0.05).mean(axis=0) >= POWER)
     return Power(
         scoring=scoring or f"{percent(errors.sensitivity)} / {percent(errors.specificity)}",

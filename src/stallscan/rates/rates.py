@@ -18,8 +18,8 @@ from stallscan import runs
 from stallscan.calls.predictions import DECIDED, OPEN, read_predictions, read_text
 from stallscan.catalog import groups as grouping
 from stallscan.catalog import names as naming
+from stallscan.catalog.groups import MOUSE_COLUMNS
 from stallscan.catalog.names import match
-from stallscan.catalog.tables import MOUSE_COLUMNS
 from stallscan.errors import InputError, TableError
 from stallscan.files import refuse_foreign, write_text
 from stallscan.rates.correction import (

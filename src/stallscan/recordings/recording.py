@@ -6,10 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from stallscan.errors import UnreadableError
+from stallscan.recordings.find import Listing as Listing
+from stallscan.recordings.find import Source as Source
+from stallscan.recordings.find import find_recordings as find_recordings
+from stallscan.recordings.find import list_recordings as list_recordings
 from stallscan.recordings.limits import LIMITS
 
 # Rows and columns that a thumbnail has at least, if the frame has twice as many.
@@ -327,3 +332,23 @@ def collect(
     check_shape((count, *shape), path)
     # A second pass (when nothing is held) appends to the same list again: freeze it now.
     return Recording(path, (count, *shape), frames_declared(), tuple(corrupt), held, decoder)
+
+
+def to_grey(frames: Frames) -> Frames:
+    """Luma of RGB frames (BT.601), or grey frames as they are.
+
+    Parameters
+    ----------
+    frames : ndarray
+        uint8 (T, H, W, 3) RGB or (T, H, W).
+
+    Returns
+    -------
+    ndarray
+        uint8 (T, H, W).
+    """
+    if frames.ndim == 3:
+        return frames
+    count, height, width, _ = frames.shape
+    tall = cv2.cvtColor(frames.reshape(count * height, width, 3), cv2.COLOR_RGB2GRAY)
+    return np.asarray(tall, dtype=np.uint8).reshape(count, height, width)

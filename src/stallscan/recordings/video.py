@@ -9,9 +9,8 @@ it. Of a file that was trimmed by an edit list the frames are read that players 
 import itertools
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,6 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from stallscan.errors import UnreadableError
-from stallscan.files import atomic_path
 from stallscan.recordings import containers
 from stallscan.recordings.find import ARRAY_SUFFIXES, STACK_SUFFIXES, SUFFIXES, VIDEO_SUFFIXES
 from stallscan.recordings.find import Listing as Listing
@@ -95,74 +93,6 @@ def read(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
         f"{path}: {suffix or 'a file without suffix'} is not a format that stallscan reads "
         f"({', '.join(sorted(SUFFIXES))})"
     )
-
-
-def write(
-    path: str | Path,
-    frames: Iterable[Frames],
-    *,
-    frame_rate: int = 15,
-    crf: int = 15,
-    keyframe_interval: int = 1,
-    preset: str = "medium",
-) -> None:
-    """Encode frames as H.264 High, yuv420p, mp4, in one atomic step.
-
-    The defaults are those of the competition's files (FACTS 5): every frame intra, crf 15, 15
-    frames a second.
-
-    Parameters
-    ----------
-    path : str or Path
-        The mp4 file to write.
-    frames : iterable of ndarray
-        uint8 (H, W, 3) RGB or (H, W) grey each, all of one size, H and W even.
-    frame_rate : int
-        Frames per second.
-    crf : int
-        Constant rate factor of x264, 0 (lossless) to 51.
-    keyframe_interval : int
-        Frames from one intra frame to the next; 1 makes every frame intra.
-    preset : str
-        x264's trade of speed against size.
-    """
-    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
-        options = {"crf": str(crf), "preset": preset}
-        stream: Any = container.add_stream("libx264", rate=Fraction(frame_rate), options=options)
-        stream.pix_fmt = "yuv420p"
-        stream.gop_size = keyframe_interval
-        stream.codec_context.thread_count = 1
-        for index, array in enumerate(frames):
-            if index == 0:
-                stream.height, stream.width = array.shape[:2]
-            picture = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(array), format="rgb24" if array.ndim == 3 else "gray"
-            )
-            # As ffmpeg's programs do by default; the library's own default dulls thin lines.
-            picture = picture.reformat(format="yuv420p", interpolation="BICUBIC")
-            picture.pts = index
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-
-
-def to_grey(frames: Frames) -> Frames:
-    """Luma of RGB frames (BT.601), or grey frames as they are.
-
-    Parameters
-    ----------
-    frames : ndarray
-        uint8 (T, H, W, 3) RGB or (T, H, W).
-
-    Returns
-    -------
-    ndarray
-        uint8 (T, H, W).
-    """
-    if frames.ndim == 3:
-        return frames
-    count, height, width, _ = frames.shape
-    tall = cv2.cvtColor(frames.reshape(count * height, width, 3), cv2.COLOR_RGB2GRAY)
-    return np.asarray(tall, dtype=np.uint8).reshape(count, height, width)
 
 
 def _read_video(path: Path, hold_bytes: int) -> Recording:

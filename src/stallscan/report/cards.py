@@ -18,7 +18,7 @@ import numpy as np
 
 from stallscan import workers
 from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesError
-from stallscan.recordings import video
+from stallscan.recordings import encode, video
 from stallscan.recordings.recording import Box, Frames, Recording
 from stallscan.vessels import outline
 
@@ -137,7 +137,7 @@ def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
 def _as_video(frames: list[Frames]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "clip.mp4")
-        video.write(
+        encode.write(
             path,
             frames,
             crf=CLIP_CRF,

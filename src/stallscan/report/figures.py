@@ -5,58 +5,37 @@ and no display is looked for. Colours are those of Okabe and Ito (2008), which p
 colour vision tell apart; lines differ in dash, too.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stallscan import words
-from stallscan.catalog.tables import HISTORY_COLUMNS
-from stallscan.errors import InputError, TableError
-from stallscan.files import atomic_path, make_folder, refuse_foreign
-from stallscan.scores import bootstrap, metrics
+from stallscan.report.style import (
+    BLACK,
+    BLUE,
+    FLOWING,
+    GREEN,
+    GREY,
+    SIZE_INCHES,
+    STALLED,
+    STYLE,
+    VERMILION,
+    add_legend,
+    add_subtitle,
+    as_data_uri,
+    new_axes,
+    save,
+    square_axes,
+)
+from stallscan.scores import bootstrap, curves, metrics
 from stallscan.scores.bootstrap import Curve
 from stallscan.scores.metrics import Floats, Metrics, Scored
-
-BLACK, GREY, LIGHT = "#1a1a1a", "#6b6b6b", "#dcdcdc"
-BLUE, VERMILION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
-FLOWING, STALLED = BLUE, VERMILION
-
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": BLACK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": LIGHT,
-    "grid.linewidth": 0.6,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": BLACK,
-    "ytick.labelcolor": BLACK,
-    "legend.frameon": True,
-    "legend.framealpha": 0.85,
-    "legend.edgecolor": "white",
-    "axes.titleweight": "bold",
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.6,
-    # The same data give the same file.
-    "svg.hashsalt": "stallscan",
-}
-SIZE_INCHES = (5.2, 4.0)
-DPI = 200
 
 BINS = np.arange(41) / 40
 # Counts are drawn on a logarithmic scale where the fullest bin would make the others invisible.
@@ -104,28 +83,6 @@ def evaluation(scored: Scored, out: str | Path, curve: Curve | None = None) -> l
     return save(evaluation_figures(scored, curve), out)
 
 
-def save(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
-    """Write figures into the folder `out`, each as PNG and as SVG, by their names.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be made or written.
-    """
-    folder = make_folder(out)
-    paths = {
-        folder / f"{name}.{suffix}": figure
-        for name, figure in figures.items()
-        for suffix in ("png", "svg")
-    }
-    for path in paths:
-        refuse_foreign(path, ["Matplotlib"], "a plot of stallscan")
-    for path, figure in paths.items():
-        with atomic_path(path) as temporary:
-            _save(figure, temporary, path.suffix[1:])
-    return list(paths)
-
-
 def evaluation_figures(scored: Scored, curve: Curve | None = None) -> dict[str, Figure]:
     """Draw the plots of an evaluation by their names in `WORDS`; arguments as for `evaluation`."""
     measured = metrics.measure(scored)
@@ -142,26 +99,6 @@ def evaluation_figures(scored: Scored, curve: Curve | None = None) -> dict[str, 
     }
 
 
-def history(history_csv: str | Path, out: str | Path) -> list[Path]:
-    """Write the plot of a training run, ``history.png`` and ``.svg``, into the folder `out`.
-
-    Parameters
-    ----------
-    history_csv : str or Path
-        Table with `HISTORY_COLUMNS`, a row an epoch; cells may be empty.
-    out : str or Path
-        The folder; made if need be.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, or the folder cannot be made or written.
-    TableError
-        If the table cannot be read, lacks a column, has no rows, or holds text.
-    """
-    return save({"history": _history_figure(_read_history(Path(history_csv)))}, out)
-
-
 def confusion(scored: Scored) -> Figure:
     """Draw the confusion matrix, shaded by share of each label."""
     measured = metrics.measure(scored)
@@ -170,7 +107,7 @@ def confusion(scored: Scored) -> Figure:
         [[cells.true_flowing, cells.false_stalled], [cells.missed_stalled, cells.true_stalled]]
     )
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = _axes("Confusion matrix", grid=False)
+    figure, axes = new_axes("Confusion matrix", grid=False)
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.25, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
         text = f"{counts[row, column]:,}\n{words.percent(share)}"
@@ -181,7 +118,7 @@ def confusion(scored: Scored) -> Figure:
     axes.set(xlabel="call", ylabel="label")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    _subtitle(axes, f"MCC {measured.mcc:.3f} at {words.percent(measured.prevalence)} stalled")
+    add_subtitle(axes, f"MCC {measured.mcc:.3f} at {words.percent(measured.prevalence)} stalled")
     return figure
 
 
@@ -199,7 +136,7 @@ def score_histogram(
     labels : ndarray, optional
         bool (N,), whether stalled.
     """
-    figure, axes = _axes("Scores")
+    figure, axes = new_axes("Scores")
     if labels is None:
         heights = [_bars(axes, scores, GREY, f"all (n = {len(scores):,})", share=False)]
         axes.set_ylabel("recordings")
@@ -224,30 +161,30 @@ def score_histogram(
     axes.yaxis.set_major_formatter("{x:,g}" if labels is None else _percent_tick)
     axes.set(xlabel="score (probability of stalled)", xlim=(-0.01, 1.01))
     _mark_thresholds(axes, thresholds)
-    _legend(axes)
+    add_legend(axes)
     return figure
 
 
 def roc(scored: Scored) -> Figure:
     """Draw the ROC curve and where the calls as made lie on it."""
-    figure, axes = _square_axes("ROC curve")
+    figure, axes = square_axes("ROC curve")
     axes.set(xlabel="flowing called stalled (1 - specificity)", ylabel="stalled called stalled")
-    curve = metrics.roc(scored)
+    curve = curves.roc(scored)
     if curve is None:
         return _one_class(figure, axes)
     measured = metrics.measure(scored)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
     axes.plot(*_thin(*curve), color=BLACK, label=f"scores (AUC {measured.roc_auc:.3f})")
     _mark_calls(axes, 1.0 - (measured.specificity or 0.0), measured.recall)
-    _legend(axes, "lower right")
+    add_legend(axes, "lower right")
     return figure
 
 
 def precision_recall(scored: Scored) -> Figure:
     """Draw precision against recall and where the calls as made lie."""
-    figure, axes = _square_axes("Precision and recall")
+    figure, axes = square_axes("Precision and recall")
     axes.set(xlabel="recall (stalled called stalled)", ylabel="precision (calls that are right)")
-    curve = metrics.precision_recall(scored)
+    curve = curves.precision_recall(scored)
     if curve is None:
         return _one_class(figure, axes)
     measured = metrics.measure(scored)
@@ -265,14 +202,14 @@ def precision_recall(scored: Scored) -> Figure:
     )
     _mark_calls(axes, measured.recall, measured.precision)
     # A poor curve runs through the lower left.
-    _legend(axes, "lower left" if (measured.pr_auc or 0.0) > 0.5 else "upper right")
+    add_legend(axes, "lower left" if (measured.pr_auc or 0.0) > 0.5 else "upper right")
     return figure
 
 
 def by_threshold(scored: Scored) -> Figure:
     """Draw MCC, accuracy, precision, recall and F1 against the threshold."""
-    figure, axes = _axes("Metrics by threshold")
-    values = metrics.by_threshold(scored)
+    figure, axes = new_axes("Metrics by threshold")
+    values = curves.by_threshold(scored)
     lines = (
         ("mcc", "MCC", BLACK, "-"),
         ("accuracy", "accuracy", GREY, "-"),
@@ -282,7 +219,7 @@ def by_threshold(scored: Scored) -> Figure:
     )
     for key, name, colour, dash in lines:
         axes.plot(
-            metrics.GRID,
+            curves.GRID,
             values[key],
             color=colour,
             linestyle=dash,
@@ -292,14 +229,14 @@ def by_threshold(scored: Scored) -> Figure:
     axes.set(xlabel="threshold on the score", ylabel="metric", xlim=(-0.01, 1.01))
     axes.set_ylim(min(-0.02, float(values["mcc"].min()) - 0.02), 1.02)
     _mark_thresholds(axes, scored.thresholds)
-    _subtitle(axes, f"at {words.percent(float(scored.labels.mean()))} stalled")
-    _legend(axes)
+    add_subtitle(axes, f"at {words.percent(float(scored.labels.mean()))} stalled")
+    add_legend(axes)
     return figure
 
 
 def reliability(scored: Scored) -> Figure:
     """Draw the share of stalled against the score, and below it how many have such scores."""
-    bins = metrics.reliability(scored)
+    bins = curves.reliability(scored)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
         FigureCanvasAgg(figure)
@@ -328,9 +265,9 @@ def reliability(scored: Scored) -> Figure:
     axes.set(ylabel="share of stalled", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     mean = float(scored.scores.mean())
     own = words.percent(float(scored.labels.mean()))
-    _subtitle(axes, f"mean score {words.percent(mean)}, {own} stalled")
-    _legend(axes, "upper left")
-    edges = metrics.RELIABILITY_EDGES
+    add_subtitle(axes, f"mean score {words.percent(mean)}, {own} stalled")
+    add_legend(axes, "upper left")
+    edges = curves.RELIABILITY_EDGES
     counts, _ = np.histogram(scored.scores, edges)
     below.stairs(counts, edges, fill=True, color=GREY, alpha=0.35)
     below.stairs(counts, edges, color=GREY, linewidth=1.2)
@@ -354,7 +291,7 @@ def mcc_by_prevalence(curve: Curve | None, measured: Metrics) -> Figure:
     measured : Metrics
         Marks the sample's own prevalence.
     """
-    figure, axes = _axes("MCC by prevalence")
+    figure, axes = new_axes("MCC by prevalence")
     axes.set(xlabel="share of stalled", ylabel="MCC of the calls")
     if curve is None:
         return _one_class(figure, axes)
@@ -385,126 +322,12 @@ def mcc_by_prevalence(curve: Curve | None, measured: Metrics) -> Figure:
     axes.set_xticks(ticks, [f"{tick:g} %" for tick in ticks])
     axes.minorticks_off()
     axes.set_ylim(min(0.0, float(curve.low.min()) - 0.02), 1.02)
-    _legend(axes, "lower right")
+    add_legend(axes, "lower right")
     return figure
-
-
-def as_data_uri(figure: Figure) -> str:
-    """Give a figure as an SVG inside a ``data:`` address, for pages that stand by themselves."""
-    buffer = io.BytesIO()
-    _save(figure, buffer, "svg")
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def as_images(figures: Mapping[str, Figure]) -> dict[str, str]:
-    """Give figures of `WORDS` for a page: what each shows, and its ``data:`` address."""
-    return {WORDS[name]: as_data_uri(figure) for name, figure in figures.items()}
-
-
-def _read_history(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({error.strerror})") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise TableError(f"{path}: not readable as a CSV table ({reason})") from None
-    missing = [column for column in HISTORY_COLUMNS if column not in table]
-    if missing:
-        raise TableError(
-            f"{path}: column {', '.join(missing)} is missing; expected the history.csv of a "
-            f"training run, with columns {', '.join(HISTORY_COLUMNS)}"
-        )
-    if table.empty:
-        raise TableError(f"{path}: holds no epoch yet")
-    table = table[list(HISTORY_COLUMNS)]
-    garbled = [name for name, dtype in table.dtypes.items() if dtype.kind not in "iuf"]
-    if garbled:
-        raise TableError(f"{path}: column {', '.join(map(str, garbled))} holds text, not numbers")
-    return table
-
-
-def _history_figure(table: pd.DataFrame) -> Figure:
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(SIZE_INCHES[0] * 2.4, SIZE_INCHES[1]), layout="constrained")
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(1, 3)
-        _lines(
-            panels[0],
-            table,
-            "Loss",
-            {"train_loss": ("training", BLUE, "--"), "val_loss": ("validation", VERMILION, "-")},
-        )
-        _lines(
-            panels[1],
-            table,
-            "Validation",
-            {
-                "val_mcc": ("MCC", BLACK, "-"),
-                "val_accuracy": ("accuracy", GREY, "-"),
-                "val_roc_auc": ("ROC AUC", BLUE, "--"),
-                "val_pr_auc": ("PR AUC", VERMILION, "-."),
-            },
-        )
-        panels[1].set_ylim(top=1.02)
-        _lines(panels[2], table, "Learning rate", {"lr": ("learning rate", BLACK, "-")})
-        panels[2].yaxis.set_major_formatter("{x:.3g}")
-    return figure
-
-
-def _lines(
-    axes: Axes, table: pd.DataFrame, title: str, lines: Mapping[str, tuple[str, str, str]]
-) -> None:
-    # With few epochs a line alone would hide where the values are (and one is no line).
-    marker = "o" if len(table) <= 30 else None
-    for column, (name, colour, dash) in lines.items():
-        axes.plot(
-            table["epoch"],
-            table[column],
-            color=colour,
-            linestyle=dash,
-            marker=marker,
-            markersize=3.5,
-            label=name,
-        )
-    axes.set_title(title)
-    axes.set_xlabel("epoch")
-    axes.grid(True)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    if len(lines) > 1:
-        axes.legend()
 
 
 def _percent_tick(share: float, _position: float) -> str:
     return words.percent(share)
-
-
-def _axes(title: str, grid: bool = True) -> tuple[Figure, Axes]:
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots()
-        axes.set_title(title)
-        axes.grid(grid)
-    return figure, axes
-
-
-def _square_axes(title: str) -> tuple[Figure, Axes]:
-    figure, axes = _axes(title)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    return figure, axes
-
-
-def _subtitle(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="right", fontsize=9, fontweight="normal", color=GREY)
-
-
-def _legend(
-    axes: Axes,
-    where: Literal["best", "lower left", "lower right", "upper left", "upper right"] = "best",
-) -> None:
-    with mpl.rc_context(STYLE):
-        axes.legend(loc=where)
 
 
 def _one_class(figure: Figure, axes: Axes) -> Figure:
@@ -553,8 +376,6 @@ def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return x[chosen], y[chosen]
 
 
-def _save(figure: Figure, target: Any, suffix: str) -> None:
-    # SVG would hold the time of writing.
-    metadata = {"Date": None} if suffix == "svg" else None
-    with mpl.rc_context(STYLE):
-        figure.savefig(target, format=suffix, dpi=DPI, metadata=metadata)
+def as_images(figures: Mapping[str, Figure]) -> dict[str, str]:
+    """Give figures of `WORDS` for a page: what each shows, and its ``data:`` address."""
+    return {WORDS[name]: as_data_uri(figure) for name, figure in figures.items()}

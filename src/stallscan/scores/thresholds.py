@@ -1,18 +1,15 @@
 """From logits to scores to calls: calibration, prevalence, thresholds, votes, and when to ask."""
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field
 
 from stallscan.errors import InputError
 from stallscan.scores import intervals, metrics
-from stallscan.scores.metrics import Interval
-from stallscan.settings import Settings
+from stallscan.scores.calibration import shift
 
 Call = Literal["flowing", "stalled", "unscorable"]
 Floats = NDArray[np.float64]
@@ -20,36 +17,6 @@ Floats = NDArray[np.float64]
 # Digits of scores and thresholds in tables. Calls are made with scores of so many, and thresholds
 # are chosen among them, so that a table gives the same calls as the memory it was written from.
 DIGITS = 6
-# A score nearer to 0 or 1 was rounded, or says more than any calibration can know.
-CERTAIN = 1e-6
-# chosen: an estimate of fewer stalled recordings, or with bounds further apart, is doubted
-FEWEST_STALLED = 10
-WIDEST = 4.0
-
-
-class Calibration(Settings):
-    """How a logit becomes a probability: score = sigmoid(scale * logit + bias).
-
-    Attributes
-    ----------
-    scale : float
-        Inverse temperature; below 1 it makes an overconfident net more modest.
-    bias : float
-        Shift of the log-odds, among other things to the prevalence in the calibration set.
-    """
-
-    scale: float = Field(default=1.0, gt=0)
-    bias: float = 0.0
-
-    def score(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """Give the probability of stalled, 0..1, for each logit."""
-        odds = self.scale * np.asarray(logits, np.float64) + self.bias
-        return np.exp(-np.logaddexp(0.0, -odds))
-
-    def at(self, before: float, now: float) -> "Calibration":
-        """Give scores at the prevalence `now` instead of `before`, as `shift` would."""
-        change = math.log(now / (1 - now)) - math.log(before / (1 - before))
-        return Calibration(scale=self.scale, bias=self.bias + change)
 
 
 def rounded(scores: ArrayLike) -> Floats:
@@ -75,134 +42,6 @@ def _above(score: float, what: str) -> float:
     if score >= 1:
         raise InputError(f"{what} a score of 1, and no threshold is above it")
     return round(score + 10.0**-DIGITS, DIGITS)
-
-
-def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Calibration:
-    """Fit scale and bias by maximum likelihood on recordings that were not trained on.
-
-    A net that orders the recordings no better than chance has nothing to calibrate: it gets scale
-    1, and its logits stay as they are.
-
-    Parameters
-    ----------
-    logits : ndarray
-        float (N,).
-    labels : ndarray
-        int (N,), 0 flowing, 1 stalled; both present.
-    """
-    # Half a second, which prediction does without.
-    from sklearn.linear_model import LogisticRegression
-
-    # Standardised, so that the same logits in another unit get the same penalty and scores.
-    middle, spread = float(logits.mean()), float(logits.std())
-    if not spread > 0:
-        return Calibration()
-    standardised = (logits - middle) / spread
-    # Nearly no penalty: it only keeps perfectly separated logits from an infinite scale.
-    model = LogisticRegression(C=1e3, tol=1e-8, max_iter=1000)
-    model.fit(standardised.reshape(-1, 1), labels)
-    scale = float(model.coef_[0, 0]) / spread
-    bias = float(model.intercept_[0]) - scale * middle
-    return Calibration(scale=scale, bias=bias) if scale > 0 else Calibration()
-
-
-def shift(scores: ArrayLike, before: ArrayLike, now: float) -> Floats:
-    """Read scores at another prevalence: the log-odds move by the change in those of a stall.
-
-    True where what stalled and what flowing recordings look like is the same and only their shares
-    differ (Saerens et al. 2002, FACTS 6).
-
-    Parameters
-    ----------
-    scores : array-like
-        float (N,), 0..1, calibrated at the prevalence `before`.
-    before, now : float, or array-like and float
-        Shares of stalled, above 0 and below 1.
-
-    Returns
-    -------
-    ndarray
-        float64 (N,), 0..1.
-    """
-    scores, before = np.asarray(scores, np.float64), np.asarray(before, np.float64)
-    stalled, flowing = scores * (now / before), (1 - scores) * ((1 - now) / (1 - before))
-    return stalled / (stalled + flowing)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A share of stalled recordings that was read from scores alone.
-
-    Attributes
-    ----------
-    prevalence : float
-        The likeliest, 0..1.
-    interval : Interval
-        95 %, from the number of scores. What is wrong with the calibration is not in it.
-    doubt : str
-        Why it should not be relied on, in a sentence; empty if nothing speaks against it.
-    """
-
-    prevalence: float
-    interval: Interval
-    doubt: str
-
-
-def estimate_prevalence(scores: Floats, before: float) -> Estimate:
-    """Estimate how many recordings are stalled from their scores, without labels.
-
-    The maximum of the likelihood, at which the EM steps of Saerens et al. (2002) stand still. It is
-    found by halving: the likelihood has one maximum, and EM takes thousands of steps to it where
-    stalls are rare. The interval is that of the likelihood ratio.
-
-    Parameters
-    ----------
-    scores : ndarray
-        float (N,), 0..1, calibrated at the prevalence `before`.
-    before : float
-        Share of stalled in the set that calibrated them.
-
-    Raises
-    ------
-    InputError
-        If there are no scores.
-    """
-    if len(scores) == 0:
-        raise InputError("there is no score to estimate the share of stalled recordings from")
-    scores = np.clip(scores, CERTAIN, 1 - CERTAIN)
-    # By how much more often each score comes from a stalled recording than from a flowing one.
-    likelier = scores / (1 - scores) * ((1 - before) / before)
-
-    def fit(share: float) -> float:
-        return float(np.log1p(share * (likelier - 1)).sum())
-
-    def rises(share: float) -> bool:
-        return bool(((likelier - 1) / (1 + share * (likelier - 1))).sum() > 0)
-
-    share = _halve(rises, 0.0, 1.0)
-    # The 95 % quantile of chi-squared with one degree of freedom is the square of Z.
-    lowest = fit(share) - intervals.Z**2 / 2
-    interval = Interval(
-        _halve(lambda at: fit(at) < lowest, 0.0, share),
-        _halve(lambda at: fit(at) >= lowest, share, 1.0),
-    )
-    doubt = ""
-    if share * len(scores) < FEWEST_STALLED:
-        doubt = (
-            f"about {share * len(scores):.0f} stalled among {len(scores):,} recordings are too few "
-            "to tell from errors of the calibration"
-        )
-    elif interval.high > WIDEST * interval.low:
-        doubt = f"anything from {interval.low:.2%} to {interval.high:.2%} fits the scores"
-    return Estimate(share, interval, doubt)
-
-
-def _halve(is_below: Callable[[float], bool], low: float, high: float) -> float:
-    """Find where a condition that holds at first holds no more."""
-    for _ in range(40):  # to 1e-12
-        middle = (low + high) / 2
-        low, high = (middle, high) if is_below(middle) else (low, middle)
-    return (low + high) / 2
 
 
 @dataclass(frozen=True)
@@ -476,78 +315,6 @@ def _tolerance_limit(scores: Floats, share: float, confidence: float, kind: str)
             f"{needed:,}, or allow more errors"
         )
     return float(np.sort(scores)[enough[-1]])
-
-
-def check_vote(needed: int, models: int) -> None:
-    """Raise InputError if a vote of so many models cannot need so many."""
-    if not 1 <= needed <= models:
-        raise InputError(
-            f"a vote needs between 1 and {models} of {models} models, not {needed}; change --vote"
-        )
-
-
-def vote(calls: NDArray[np.bool_], needed: int) -> NDArray[np.bool_]:
-    """Call stalled what at least so many models call stalled.
-
-    Parameters
-    ----------
-    calls : ndarray
-        bool (models, N).
-    needed : int
-        1 to the number of models; published: 2 of 3 (FACTS 2).
-    """
-    check_vote(needed, len(calls))
-    return np.asarray(np.count_nonzero(calls, axis=0) >= needed)
-
-
-def vote_margin(scores: Floats, thresholds: Sequence[float], needed: int) -> Floats:
-    """Give what orders recordings that are voted on: how near the vote is to the other outcome.
-
-    The distance of the last model that is needed from its own threshold, as if all thresholds were
-    a half. It is no probability.
-
-    Parameters
-    ----------
-    scores : ndarray
-        float (models, N), 0..1.
-    thresholds : sequence of float
-        Of the models.
-    needed : int
-        As in `vote`.
-
-    Returns
-    -------
-    ndarray
-        float64 (N,), 0..1: a half and more where the vote is for stalled.
-    """
-    cuts = np.asarray(thresholds, np.float64)[:, np.newaxis]
-    voted = vote(scores >= cuts, needed)
-    margins = shift(scores, np.clip(cuts, CERTAIN, 1 - CERTAIN), 0.5)
-    margin: Floats = np.sort(margins, axis=0)[-needed]
-    # Rounding must not part it from the vote.
-    margin = np.where(voted, np.maximum(margin, 0.5), np.minimum(margin, 0.5 - CERTAIN))
-    return margin
-
-
-def average(scores: ArrayLike, weights: Sequence[float] | None = None) -> Floats:
-    """Average calibrated scores of several models, as log-odds.
-
-    Parameters
-    ----------
-    scores : array-like
-        float (models, N), 0..1.
-    weights : sequence of float, optional
-        Of the models; alike if not given.
-    """
-    odds = np.average(log_odds(scores), axis=0, weights=weights)
-    return 1 / (1 + np.exp(-odds))
-
-
-def log_odds(scores: ArrayLike) -> Floats:
-    """Log-odds of scores, those that are too near to 0 or 1 to be meant taken as `CERTAIN`."""
-    scores = np.clip(np.asarray(scores, np.float64), CERTAIN, 1 - CERTAIN)
-    odds: Floats = np.log(scores) - np.log1p(-scores)
-    return odds
 
 
 def call(score: float, threshold: float) -> Call:

@@ -21,8 +21,8 @@ from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import Prepared
 from stallscan.errors import InputError, RecordingError, WorkerError
 from stallscan.files import make_folder, sha256, write_text
+from stallscan.recordings import encode
 from stallscan.recordings import recording as recordings
-from stallscan.recordings import video
 from stallscan.recordings.video import Source
 from stallscan.simulate import crowd
 from stallscan.simulate.recording import Truth, make_plan, one, region
@@ -320,7 +320,7 @@ def _render_file(out: Path, item: Recording) -> tuple[Row, bool]:
         return _plan_row(item), False
     frames, truth = one(settings.seed, row, stalled, settings)
     # The preset changes the size of the file by some per cent, and not its quality.
-    video.write(path, frames, frame_rate=settings.frame_rate, crf=settings.crf, preset="veryfast")
+    encode.write(path, frames, frame_rate=settings.frame_rate, crf=settings.crf, preset="veryfast")
     return _describe(part, row, truth), True
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from stallscan.recipes.recipe import AugmentSettings
+from stallscan.recipes.settings import AugmentSettings
 from stallscan.scores import intervals
 
 # `drop` leaves so many frames: about as long as a segment in the plane is in focus (FACTS 5).

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from stallscan.clips import clip
 from stallscan.clips.store import Store
 from stallscan.nets.settings import NetSettings
-from stallscan.recipes.recipe import AugmentSettings
+from stallscan.recipes.settings import AugmentSettings
 from stallscan.training import augment
 
 Rows = NDArray[np.int64]

@@ -10,12 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stallscan import files, words
-from stallscan.bundle import bundle as bundles
+from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
-from stallscan.catalog import groups, names, text
-from stallscan.catalog import select as catalogs
+from stallscan.catalog import groups, names, split, text
+from stallscan.catalog.groups import MOUSE_COLUMNS
 from stallscan.catalog.names import match
-from stallscan.catalog.tables import LABELS, MOUSE_COLUMNS, labels_of
+from stallscan.catalog.tables import LABELS, labels_of
 from stallscan.clips import store
 from stallscan.clips.prepare import View
 from stallscan.clips.store import Store
@@ -26,6 +26,7 @@ from stallscan.recordings import video
 from stallscan.scores import bootstrap, metrics, thresholds
 from stallscan.scores.metrics import Interval, Metrics, Scored
 from stallscan.training import fit, train
+from stallscan.training.data import Data, Progress
 from stallscan.words import listed
 
 # What laboratories and the competition call what recordings must not be torn apart by.
@@ -136,7 +137,7 @@ def fine_tune(
     epochs: int = EPOCHS,
     learning_rate: float = LEARNING_RATE,
     seed: int = 0,
-    progress: train.Progress = lambda _done, _of: None,
+    progress: Progress = lambda _done, _of: None,
 ) -> Comparison:
     """Train a bundle further on labelled recordings, and compare it with what it was.
 
@@ -177,7 +178,7 @@ def fine_tune(
     StallscanError
         If bundle, labels or recordings cannot be used, or there are too few of a class.
     """
-    before = bundles.load(start)
+    before = disk.load(start)
     if before.spec.net.name == "features":
         raise InputError(
             f"{before.path}: its net is features, which is fitted at once and not trained further; "
@@ -198,19 +199,19 @@ def _fine_tune(
     recipe: Recipe,
     group: str,
     hold_out: float,
-    progress: train.Progress,
+    progress: Progress,
 ) -> Comparison:
     made, table = _prepare(recordings, table, recipe, labels, run / "store", progress)
     selected = {"all": set(table["filename"])}
     simulated = before.spec.simulated and _are_simulated(recordings)
-    data = train.Data.of(made, table, selected, simulated)
+    data = Data.of(made, table, selected, simulated)
     rest, held_out = (
-        catalogs.split_grouped(data.table, hold_out, recipe.seed, group)
+        split.split_grouped(data.table, hold_out, recipe.seed, group)
         if group
-        else catalogs.split_stratified(data.table, hold_out, recipe.seed)
+        else split.split_stratified(data.table, hold_out, recipe.seed)
     )
-    train.train_prepared(recipe, train.Data.of(made, rest, selected, simulated), run)
-    after = bundles.load(run / "bundle")
+    train.train_prepared(recipe, Data.of(made, rest, selected, simulated), run)
+    after = disk.load(run / "bundle")
     scored = [_score(model, recipe, made, held_out) for model in (before, after)]
     held_out = held_out.assign(score_before=scored[0].scores, score_after=scored[1].scores)
     files.write_text(run / "held_out.csv", held_out.to_csv(index=False))
@@ -327,7 +328,7 @@ def _prepare(
     recipe: Recipe,
     labels: Path,
     folder: Path,
-    progress: train.Progress,
+    progress: Progress,
 ) -> tuple[Store, pd.DataFrame]:
     """Make the clips of labelled recordings; return them, and the table with the clips' names."""
     made = store.among(recordings)

@@ -1,7 +1,6 @@
 """Fitting one net to clips: a stage of training with Lightning, or the baseline at once."""
 
 import importlib.util
-import io
 import logging
 import math
 import warnings
@@ -13,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pytorch_lightning as lightning
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning.callbacks import (
@@ -24,27 +22,34 @@ from pytorch_lightning.callbacks import (
     RichProgressBar,
 )
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from stallscan import files
 from stallscan.catalog import select as catalogs
-from stallscan.catalog.tables import HISTORY_COLUMNS
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
 from stallscan.nets import build, features
-from stallscan.nets.weights import read_plain
-from stallscan.recipes.recipe import Recipe, StageSettings
+from stallscan.recipes.recipe import Recipe
+from stallscan.recipes.settings import StageSettings
 from stallscan.scores import metrics
 from stallscan.training import ranks
+from stallscan.training.checkpoints import (
+    BEST_NAME,
+    DONE_NAME,
+    LAST_NAME,
+    Checkpoints,
+    HistoryWriter,
+    Interruption,
+    Snapshots,
+    read_checkpoint,
+    write_history,
+)
 from stallscan.training.dataset import Batch, ClipDataset, Collate, LengthSampler
 
 # FACTS 3, first place: the learning rate times 0.95 after 3 epochs without gain.
 PLATEAU_FACTOR, PLATEAU_EPOCHS = 0.95, 3
-# In a stage's folder: the weights it hands on, what it goes on from, and a sign that it is trained.
-BEST_NAME, LAST_NAME, DONE_NAME = "best.ckpt", "last.ckpt", "done"
 
 log = logging.getLogger("stallscan")
 
@@ -230,108 +235,6 @@ def measure(logits: Tensor, labels: Tensor, loss: float) -> Iterable[tuple[str, 
         yield f"val_{name}", float(getattr(measured, name) or 0.0)
 
 
-class _History(Callback):
-    """Writes ``history.csv`` after each epoch; a resumed run goes on in the same file."""
-
-    def __init__(self, path: Path, first_epoch: int) -> None:
-        self.path = path
-        self.first_epoch = first_epoch
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        row = {name: float(trainer.callback_metrics[name]) for name in HISTORY_COLUMNS[1:-1]}
-        row["epoch"] = self.first_epoch + trainer.current_epoch
-        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        if trainer.is_global_zero:
-            write_history(self.path, row)
-
-
-def write_history(path: Path, row: dict[str, float]) -> None:
-    """Add one epoch, named as in `HISTORY_COLUMNS`, in place of it and of all later ones."""
-    history = pd.DataFrame([row], columns=list(HISTORY_COLUMNS)).astype({"epoch": int})
-    if path.is_file():
-        before = pd.read_csv(path)
-        # The epoch that a kill cut short is done again.
-        history = pd.concat([before[before["epoch"] < row["epoch"]], history])
-    files.write_text(path, history.to_csv(index=False))
-
-
-class _Snapshots(Callback):
-    """Keeps the weights at the end of each of the last epochs of a stage."""
-
-    def __init__(self, folder: Path, count: int) -> None:
-        self.folder = folder
-        self.count = count
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        number = self.count - (trainer.max_epochs - trainer.current_epoch) + 1
-        if number >= 1 and trainer.is_global_zero:
-            weights = {
-                name: tensor.detach().cpu().contiguous()
-                for name, tensor in pl_module.net.state_dict().items()
-            }
-            path = self.folder / f"snapshot-{number}.safetensors"
-            _write(path, safetensors.torch.save(weights))
-
-
-class _Interruption(Callback):
-    """Notes whether a person stopped the training: Lightning makes an exit of that."""
-
-    def __init__(self) -> None:
-        self.happened = False
-
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        self.happened = isinstance(exception, KeyboardInterrupt)
-
-
-class _Checkpoints(TorchCheckpointIO):
-    """Writes checkpoints beside the one that they replace, the best one without the optimiser.
-
-    Lightning's own go through the system's temporary folder: where that is on another disk the last
-    checkpoint is overwritten in place, and lost if the disk is full or the process is killed. And
-    its `save_weights_only` asks no callback: with `ema` it keeps the weights that are not averaged.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        if Path(path).name == BEST_NAME:  # Adam's state is twice as large as the net
-            checkpoint = {name: checkpoint[name] for name in ("epoch", "state_dict")}
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        _write(Path(path), buffer.getvalue())
-
-    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        return _read(Path(path))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without executing anything in it.
-
-    Raises
-    ------
-    InputError
-        If it is damaged, or holds more than tensors and plain values.
-    """
-    try:
-        checkpoint: dict[str, Any] = read_plain(path)
-        if checkpoint["state_dict"] and checkpoint["epoch"] >= 0:
-            return checkpoint
-        reason = "it holds no weights"
-    except (ValueError, KeyError, TypeError) as error:
-        reason = str(error)
-    raise InputError(
-        f"{path}: not readable as a checkpoint ({reason}). Remove the folder {path.parent} and "
-        "start the same command again, which trains this stage again"
-    )
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        files.write_bytes(path, content)
-    except InputError as error:
-        raise InputError(f"{error}. The last good checkpoint is kept") from error
-
-
 def fit_stage(
     net: nn.Module,
     recipe: Recipe,
@@ -381,7 +284,7 @@ def fit_stage(
             recipe.training.batch_size,
         )
     last = folder / LAST_NAME
-    interruption = _Interruption()
+    interruption = Interruption()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # Lightning's advice on worker counts and unlogged steps is not for our users.
@@ -393,7 +296,7 @@ def fit_stage(
             **ranks.trainer_settings(),
             logger=_logger(history.parent),
             callbacks=[interruption, *_callbacks(recipe, stage, history, folder, first_epoch)],
-            plugins=[_Checkpoints()],
+            plugins=[Checkpoints()],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             use_distributed_sampler=False,
@@ -453,7 +356,7 @@ def fit_features(net: features.FeatureNet, recipe: Recipe, parts: Parts, history
 
 
 def _take_best(module: _Module, folder: Path) -> int:
-    best = _read(folder / BEST_NAME)
+    best = read_checkpoint(folder / BEST_NAME)
     module.load_state_dict(best["state_dict"])
     return int(best["epoch"])
 
@@ -464,7 +367,7 @@ def _callbacks(
     settings = recipe.training
     mode = _direction(settings.monitor)
     callbacks: list[Callback] = [
-        _History(history, first_epoch),
+        HistoryWriter(history, first_epoch),
         RichProgressBar(console_kwargs={"stderr": True}),
     ]
     if settings.ema:
@@ -472,7 +375,7 @@ def _callbacks(
     if settings.patience:
         callbacks.append(EarlyStopping(settings.monitor, mode=mode, patience=settings.patience))
     if settings.snapshots and stage == settings.stages[-1]:  # only of that one bundles are made
-        callbacks.append(_Snapshots(files.make_folder(folder), settings.snapshots))
+        callbacks.append(Snapshots(files.make_folder(folder), settings.snapshots))
     best = ModelCheckpoint(
         dirpath=folder,
         filename=Path(BEST_NAME).stem,

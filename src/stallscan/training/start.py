@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from stallscan.bundle import bundle as bundles
+from stallscan.bundle import disk
 from stallscan.errors import InputError
 from stallscan.nets.weights import HEADS, channels_hint, differing, download, fitted, read_state
 from stallscan.recipes.recipe import Recipe
@@ -54,7 +54,7 @@ def load(net: nn.Module, recipe: Recipe) -> None:
 
 def _read_bundle(which: str, recipe: Recipe) -> dict[str, Tensor]:
     """Read the weights of a bundle whose net is the recipe's and sees what it sees."""
-    start = bundles.load(which)
+    start = disk.load(which)
     if start.spec.net.name != recipe.net.name:
         raise InputError(
             f"{start.path}: the bundle's net is {start.spec.net.name}, the recipe's is "

@@ -4,9 +4,8 @@ Folds give a bundle each, and the mean of them as an ensemble.
 """
 
 import contextlib
-import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,91 +18,27 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stallscan import files, runs, words
-from stallscan.bundle import bundle as bundles
-from stallscan.bundle import ensemble
-from stallscan.bundle.bundle import BundleSpec
+from stallscan.bundle import disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.bundle.reference import Reference
-from stallscan.catalog import select as catalogs
-from stallscan.catalog.tables import HELD_OUT_NAME, OUT_OF_FOLD_NAME, read_labels, read_metadata
-from stallscan.clips import store
-from stallscan.clips.prepare import View
-from stallscan.clips.store import Store
+from stallscan.bundle.spec import SPEC_NAME, BundleSpec
+from stallscan.catalog import split
 from stallscan.errors import InputError
 from stallscan.nets import build, features
 from stallscan.recipes.recipe import Recipe
-from stallscan.recordings.video import Source
+from stallscan.runs import HELD_OUT_NAME, OUT_OF_FOLD_NAME
 from stallscan.scores import metrics
-from stallscan.scores.thresholds import best_mcc_threshold, call, fit_calibration, rounded
+from stallscan.scores.calibration import fit_calibration
+from stallscan.scores.thresholds import best_mcc_threshold, call, rounded
 from stallscan.templates import render
 from stallscan.training import fit, ranks, start
-from stallscan.words import listed
+from stallscan.training.data import Data, Progress, prepare_data
 
 RECIPE_NAME = "recipe.yaml"  # in the run folder: the recipe, resolved
 CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
 # Without a recipe beside them these are not of a training.
 OUTPUTS = ("bundle", "history.csv", CHECKPOINTS, HELD_OUT_NAME, OUT_OF_FOLD_NAME)
-log = logging.getLogger("stallscan")
-Progress = Callable[[int, int], None]
 Logits = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Data:
-    """Labelled recordings, prepared.
-
-    Attributes
-    ----------
-    store : Store
-        Their clips.
-    table : DataFrame
-        Rows of the catalog that a rule of the data or of a stage selects and that have a clip.
-    selected : dict of str to set of str
-        Filenames that each rule selects.
-    sha256 : str
-        Hash of filenames and labels.
-    simulated : bool
-        Whether the folder says that its recordings are simulated.
-    """
-
-    store: Store
-    table: pd.DataFrame
-    selected: dict[str, set[str]]
-    sha256: str
-    simulated: bool
-
-    @classmethod
-    def of(
-        cls, made: Store, wanted: pd.DataFrame, selected: dict[str, set[str]], simulated: bool
-    ) -> "Data":
-        """Take what is `wanted`, but, with a warning, what gave no clip or is not ok."""
-        usable = wanted[[name in made for name in wanted["filename"]]].reset_index(drop=True)
-        if len(usable) < len(wanted):
-            log.warning(
-                "%d of %d recordings have no clip in %s and are left out; its %s says why of those "
-                "that it knows",
-                len(wanted) - len(usable),
-                len(wanted),
-                made.folder,
-                store.TABLE_NAME,
-            )
-        not_ok = made.not_ok()
-        judged = usable[~usable["filename"].isin(not_ok)].reset_index(drop=True)
-        if len(judged) < len(usable):
-            names = usable.loc[usable["filename"].isin(not_ok), "filename"]
-            log.warning(
-                "%d recordings are damaged or cannot be judged, so that prediction would not call "
-                "them, and are left out: %s",
-                len(names),
-                listed([f"{name} ({not_ok[name]})" for name in names]),
-            )
-        usable = judged
-        content = usable[["filename", "stalled"]].to_csv(index=False).encode()
-        return cls(made, usable, selected, files.sha256_of(content), simulated)
-
-    def restrict(self, part: pd.DataFrame, rule: str) -> pd.DataFrame:
-        """Keep of a part of `table` what a rule selects."""
-        return part[part["filename"].isin(self.selected[rule])].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -188,12 +123,12 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
     base = prepared.restrict(prepared.table, recipe.data.rule)
     group = recipe.data.group or None
     splits = (
-        catalogs.folds(base, recipe.data.folds, recipe.data_seed, group)
+        split.folds(base, recipe.data.folds, recipe.data_seed, group)
         if recipe.data.folds
         else [
-            catalogs.split_grouped(base, recipe.data.validation, recipe.data_seed, group)
+            split.split_grouped(base, recipe.data.validation, recipe.data_seed, group)
             if group
-            else catalogs.split_stratified(base, recipe.data.validation, recipe.data_seed)
+            else split.split_stratified(base, recipe.data.validation, recipe.data_seed)
         ]
     )
     # All before any: what is missing in the last fold is better said now than in hours.
@@ -217,78 +152,6 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
         ensemble.join(folders, run / "bundle", EnsembleSettings(name=recipe.name))
     ranks.wait()
     return _summary(run, specs, held_out)
-
-
-def prepare_data(
-    recipe: Recipe,
-    data: Path,
-    folder: Path,
-    progress: Progress,
-    clips: Path | None = None,
-    asks: tuple[str, str] | None = None,
-) -> Data:
-    """Select and prepare the recordings of a data folder.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        The experiment.
-    data : Path
-        As in `train`. One that brings its clips in ``store/`` needs no recordings.
-    folder : Path
-        For the store of the clips that are made.
-    progress : callable
-        Called with how many recordings are prepared, of how many.
-    clips : Path, optional
-        A store that has the clips already.
-    asks : tuple of str, optional
-        Who asks for these clips, and how `stallscan prepare` is told so, as `Store.require` takes
-        it; the recipe by its name if not given.
-
-    Raises
-    ------
-    InputError
-        If tables are missing or wrong, or too few recordings are left.
-    StoreError
-        If the clips that are there already were made with other settings.
-    """
-    table = catalogs.join_labels(
-        read_metadata(_table(data, "train_metadata.csv")),
-        read_labels(_table(data, "train_labels.csv")),
-    )
-    rules = {recipe.data.rule, *(stage.rule for stage in recipe.training.stages)} - {""}
-    selected = {
-        rule: set(catalogs.select(table, rule, recipe.data_seed)["filename"])
-        for rule in sorted(rules)
-    }
-    wanted = table[table["filename"].isin(set().union(*selected.values()))]
-    if recipe.data.limit:
-        wanted = catalogs.limit(wanted, recipe.data.limit, recipe.data_seed)
-    simulated = (data / "simulation.json").is_file()
-    if clips is None and (data / "store" / store.MANIFEST_NAME).is_file():
-        clips = data / "store"
-    if clips is not None:
-        made = Store(clips)
-        asks = asks or (f"the recipe {recipe.name}", f"--recipe {recipe.name}")
-        made.require(View(recipe.outline, recipe.clip), *asks)
-        made.warn_of_replaced()
-        progress(len(wanted), len(wanted))
-    elif ranks.rank() > 0:
-        made = Store(folder)  # the first process has made it
-    else:
-        sources = [Source(name, data / "train" / name) for name in wanted["filename"]]
-        made = store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
-    return Data.of(made, wanted, selected, simulated)
-
-
-def _table(data: Path, name: str) -> Path:
-    for path in (data / name, data / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise InputError(
-        f"{data}: {name} is missing; a data folder holds train_metadata.csv, train_labels.csv "
-        "and the recordings in train/, or their clips in store/ (a store elsewhere: --store)"
-    )
 
 
 @contextlib.contextmanager
@@ -343,8 +206,8 @@ def _not_held_out(recipe: Recipe, data: Data, validation: pd.DataFrame) -> pd.Da
 
 def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path) -> BundleSpec:
     """Train on all that is not held back, stage by stage, and write the bundle."""
-    if (run / "bundle" / bundles.SPEC_NAME).is_file() and (run / HELD_OUT_NAME).is_file():
-        return bundles.load(run / "bundle").spec  # a fold that an earlier call finished
+    if (run / "bundle" / SPEC_NAME).is_file() and (run / HELD_OUT_NAME).is_file():
+        return disk.load(run / "bundle").spec  # a fold that an earlier call finished
     rest = _not_held_out(recipe, data, validation)
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     net = build.build(recipe.net)
@@ -370,7 +233,7 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
         # Several times as large as the bundle, and of no use once it stands.
         shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
     ranks.wait()
-    return bundles.load(run / "bundle").spec
+    return disk.load(run / "bundle").spec
 
 
 def _write_bundles(
@@ -431,7 +294,7 @@ def _write_bundle(
     )
     files.make_folder(run)
     files.write_text(run / HELD_OUT_NAME, table.to_csv(index=False))
-    bundles.save(run / "bundle", spec, net.state_dict(), _card(spec))
+    disk.save(run / "bundle", spec, net.state_dict(), _card(spec))
 
 
 def _read_held_out(run: Path) -> pd.DataFrame:

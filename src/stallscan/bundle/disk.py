@@ -1,0 +1,261 @@
+"""Bundles read and written."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import safetensors
+
+from stallscan import files
+from stallscan.bundle.spec import (
+    MEMBERS,
+    SPEC_NAME,
+    WEIGHTS_NAME,
+    BundleSpec,
+    EnsembleSpec,
+)
+from stallscan.errors import BundleError, InputError, SettingsError
+from stallscan.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+from stallscan.bundle.bundle import Bundle, Ensemble
+
+CARD_NAME = "README.md"
+SHIPPED = Path(__file__).with_name("shipped")
+DEFAULT = "default"
+# Where `exported` keeps what is made for other engines.
+EXPORTS = "openvino"
+EXPORTS_NAME = "exports.json"
+# All files of a bundle that is no ensemble. What else lies in its folder is nobody's business.
+KNOWN_FILES = (
+    SPEC_NAME,
+    WEIGHTS_NAME,
+    CARD_NAME,
+    f"{EXPORTS}/{EXPORTS_NAME}",
+    *(f"{EXPORTS}/{name}.{end}" for name in ("f32", "bf16", "int8") for end in ("xml", "bin")),
+)
+Spec = TypeVar("Spec", bound=Settings)
+
+
+def save(folder: Path, spec: BundleSpec, weights: "dict[str, Tensor]", card: str) -> BundleSpec:
+    """Write a bundle; one that stands at `folder` is replaced only when all is written.
+
+    The new one has no exports: those of the old one were made from other weights.
+
+    Parameters
+    ----------
+    folder : Path
+        Where.
+    spec : BundleSpec
+        Without the weights' hash, which is filled in.
+    weights : dict
+        The net's state dict.
+    card : str
+        The model card, Markdown.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    import safetensors.torch
+
+    with _replacing(folder) as temporary:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        # Not save_file: what that writes nobody but the owner may read.
+        content = safetensors.torch.save(tensors)
+        files.write_bytes(temporary / WEIGHTS_NAME, content)
+        spec = spec.model_copy(update={"weights_sha256": files.sha256_of(content)})
+        files.write_json(temporary / SPEC_NAME, spec.model_dump(mode="json"))
+        files.write_text(temporary / CARD_NAME, card)
+    return spec
+
+
+def save_ensemble(folder: Path, spec: EnsembleSpec, members: Sequence[Bundle], card: str) -> None:
+    """Write an ensemble with a copy of each member, as `save` writes a bundle.
+
+    Parameters
+    ----------
+    folder : Path
+        Where.
+    spec : EnsembleSpec
+        Its `members` name the folders that the copies get.
+    members : sequence of Bundle
+        In the same order.
+    card : str
+        The model card, Markdown.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    with _replacing(folder) as temporary:
+        for name, member in zip(spec.members, members, strict=True):
+            _copy(member.path, temporary / MEMBERS / name)
+        files.write_json(temporary / SPEC_NAME, spec.model_dump(mode="json"))
+        files.write_text(temporary / CARD_NAME, card)
+
+
+def _copy(bundle: Path, folder: Path) -> None:
+    """Copy the files of a bundle; a link would bring in whatever it points to, and is refused."""
+    (folder / EXPORTS).mkdir(parents=True, exist_ok=True)
+    for path in (bundle / EXPORTS, *(bundle / name for name in KNOWN_FILES)):
+        if path.is_symlink():
+            raise InputError(
+                f"{path}: is a link, and links are not copied. Copy the bundle with the files "
+                "themselves (cp -rL) and give the copy"
+            )
+        if path.is_file():
+            shutil.copy2(path, folder / path.relative_to(bundle))
+    with contextlib.suppress(OSError):
+        (folder / EXPORTS).rmdir()  # nothing has been exported
+
+
+def copy(which: str | Path, folder: Path) -> Path:
+    """Copy a bundle or an ensemble, and return its new folder.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be used.
+    InputError
+        If something is in `folder` already, or it cannot be written.
+    """
+    model = load_any(which)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: is not empty. Choose another folder with -o")
+    with _replacing(folder) as temporary:
+        _copy(model.path, temporary)
+        if isinstance(model, Ensemble):
+            for name in model.spec.members:
+                _copy(model.path / MEMBERS / name, temporary / MEMBERS / name)
+    return folder
+
+
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Give a folder to write into, which takes the place of `folder` once all is written."""
+    files.make_folder(folder.parent)
+    if folder.exists() and not _is_ours(folder):
+        raise InputError(
+            f"{folder}: holds something that is no bundle, and is left as it is; choose another "
+            "folder with -o"
+        )
+    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
+    for left in (temporary, old):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.exists():
+            folder.replace(old)
+        temporary.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, shutil.Error, safetensors.SafetensorError) as error:
+        raise InputError(f"{folder}: the bundle could not be written ({error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    return (folder / SPEC_NAME).is_file() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def load_any(which: str | Path = DEFAULT) -> Bundle | Ensemble:
+    """Read a bundle or an ensemble by the name of a shipped one or by its folder, and check it.
+
+    Raises
+    ------
+    BundleError
+        If it is not there, incomplete, of another format, or its weights are not those it was
+        saved with.
+    """
+    folder = _folder(which)
+    content = _read_content(folder)
+    if content.get("kind") != "ensemble":
+        return load(which)
+    spec = _parse(EnsembleSpec, content, folder)
+    members = tuple(load(folder / MEMBERS / name) for name in spec.members)
+    for member, sha256 in zip(members, spec.members_sha256, strict=True):
+        if member.spec.weights_sha256 != sha256:
+            raise BundleError(
+                f"{member.path}: not the member that the ensemble was made with (the hash of its "
+                f"weights differs from the one in {folder / SPEC_NAME}); copy the ensemble again"
+            )
+    return Ensemble(folder, spec, members)
+
+
+def load(which: str | Path = DEFAULT) -> Bundle:
+    """Read a bundle that is no ensemble, as `load_any` does.
+
+    Raises
+    ------
+    BundleError
+        As `load_any`, and if it is an ensemble.
+    """
+    folder = _folder(which)
+    content = _read_content(folder)
+    if content.get("kind") == "ensemble":
+        raise BundleError(
+            f"{folder}: an ensemble, where one net is wanted; give one of the folders in "
+            f"{folder / MEMBERS}"
+        )
+    if not (folder / WEIGHTS_NAME).is_file():
+        raise BundleError(_not_there(folder, WEIGHTS_NAME))
+    spec = _parse(BundleSpec, content, folder)
+    if files.sha256(folder / WEIGHTS_NAME) != spec.weights_sha256:
+        raise BundleError(
+            f"{folder / WEIGHTS_NAME}: damaged or not of this bundle (its hash differs from the "
+            f"one in {SPEC_NAME}); copy the bundle again"
+        )
+    return Bundle(folder, spec)
+
+
+def _folder(which: str | Path) -> Path:
+    shipped = sorted(path.name for path in SHIPPED.iterdir()) if SHIPPED.is_dir() else []
+    if str(which) in shipped:
+        return SHIPPED / which
+    if Path(which).is_dir():
+        return Path(which)
+    raise BundleError(
+        f"{which}: no such bundle; give the folder of one, or a shipped one by name "
+        f"({', '.join(shipped) or 'none is shipped'})"
+    )
+
+
+def _not_there(folder: Path, name: str) -> str:
+    return (
+        f"{folder}: not a bundle, {name} is missing; expected the folder 'bundle' that 'stallscan "
+        "train' writes into its run folder"
+    )
+
+
+def _read_content(folder: Path) -> dict[str, Any]:
+    path = folder / SPEC_NAME
+    if not path.is_file():
+        raise BundleError(_not_there(folder, SPEC_NAME))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not readable as a bundle ({error})") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: not readable as a bundle (expected a JSON object)")
+    if content.get("format") != 1:
+        raise BundleError(
+            f"{path}: bundle format {content.get('format')!r}, this stallscan reads format 1; use "
+            "the version of stallscan that wrote it"
+        )
+    return content
+
+
+def _parse(kind: type[Spec], content: dict[str, Any], folder: Path) -> Spec:
+    path = folder / SPEC_NAME
+    try:
+        return kind.parse(content, str(path))
+    except SettingsError as error:
+        raise BundleError(f"{path}: not readable as a bundle ({error})") from None

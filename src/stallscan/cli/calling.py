@@ -1,0 +1,185 @@
+"""Commands that call: predict, explain, decide."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from stallscan.cli.terminal import (
+    EXIT_FAILED_ROWS,
+    FEW_SHOWN,
+    Flag,
+    Out,
+    app,
+    predictions_in,
+    print_calls,
+    print_line,
+    say,
+    show_progress,
+)
+
+
+@app.command
+def predict(
+    *paths: Path,
+    out: Out,
+    bundle: str = "default",
+    prevalence: float | None = None,
+    engine: Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"] = "auto",
+    strict: Flag = False,
+    processes: int | None = None,
+) -> None:
+    """Call each recording flowing or stalled; an interrupted run goes on where it was.
+
+    Parameters
+    ----------
+    paths
+        Recordings and folders of them: mp4, avi, mov, mkv, webm, gif, tif, npy; or one
+        store of clips.
+    out
+        Folder for predictions.csv, run.json, traits.csv and sources.csv.
+    bundle
+        A shipped bundle by name, or the folder of a bundle or ensemble.
+    prevalence
+        About which share of these recordings is stalled (0.02): scores are read and the threshold
+        is chosen for it. As in the bundle's training if not given. To have it estimated from the
+        scores, run 'stallscan decide OUT --prevalence estimate' afterwards.
+    engine
+        What runs the nets. auto: torch on a GPU, else OpenVINO in f32 if it is installed and the
+        bundle carries an export, else torch; it goes on with that of an interrupted run.
+    strict
+        Exit with 1 if any recording got no call.
+    processes
+        Decoding processes; one a core if not given, none for one or two recordings.
+    """
+    from stallscan.calls import predict
+    from stallscan.errors import InputError
+
+    if not paths:
+        raise InputError(
+            "no recordings given; name files or folders: stallscan predict PATH... -o OUT"
+        )
+    with show_progress("predicting") as progress:
+        summary = predict.predict(paths, out, bundle, processes, prevalence, progress, engine)
+    if sum(summary.calls.values()) <= FEW_SHOWN:
+        print_calls(summary.table)
+    counts = ", ".join(f"{number} {call}" for call, number in sorted(summary.calls.items()))
+    print_line(f"{counts} -> {summary.table}")
+    for doubt in summary.doubts:
+        say(f"unlike what the bundle was trained on: {doubt}")
+    if summary.doubts:
+        say(
+            "label some of these recordings and measure the calls on them (stallscan evaluate); if "
+            "they are bad, train the bundle further on your labels (stallscan train fine-tune)"
+        )
+    if summary.failed:
+        print_line(f"{summary.failed} recordings have no call; the column 'reason' says why")
+        if strict:
+            sys.exit(EXIT_FAILED_ROWS)
+
+
+@app.command
+def explain(recordings: list[Path], /, *, bundle: str) -> None:
+    """Say in words why the baseline calls each recording as it does.
+
+    Parameters
+    ----------
+    recordings
+        Files and folders.
+    bundle
+        A bundle that 'stallscan train baseline' made.
+    """
+    from stallscan.calls import explain
+
+    for filename, words in explain.explain(recordings, bundle):
+        print_line(f"{filename}: {words}")
+
+
+@app.command
+def decide(
+    predictions: list[Path],
+    /,
+    *,
+    out: Out,
+    rule: Literal["mcc", "specificity", "load", "limits", "keep"] | None = None,
+    labels: Path | None = None,
+    threshold: list[float] | None = None,
+    prevalence: float | Literal["estimate"] | None = None,
+    vote: int | None = None,
+    weights: list[float] | None = None,
+    specificity: float = 0.999,
+    load: float = 0.05,
+    missed: float = 0.05,
+    false: float = 0.01,
+    confidence: float = 0.95,
+    calibrated_at: float | None = None,
+    submission: Path | None = None,
+) -> None:
+    """Call recordings anew from scores that stand, without predicting again.
+
+    Parameters
+    ----------
+    predictions
+        predictions.csv or the folder that holds it; of several models: their mean log-odds count,
+        or with --vote their calls.
+    out
+        Folder for the new predictions.csv.
+    rule
+        How the threshold is chosen: mcc (highest MCC; the default with --labels or --prevalence),
+        specificity, load, limits (calls with a guarantee, and 'review' between them); keep takes
+        the one of the table.
+    labels
+        Labels of some of the recordings, which choose the threshold; no figure may be reported on
+        them, and evaluate leaves them out.
+    threshold
+        A threshold that you choose; for a vote given once for each model, in their order.
+    prevalence
+        Share of stalled ones among these recordings (0.02), or 'estimate' from the scores.
+    vote
+        So many models must call a recording stalled (published: 2 of 3).
+    weights
+        Of the models in the mean, given once for each.
+    specificity
+        For the rule specificity.
+    load
+        For the rule load: the share called stalled.
+    missed
+        For the rule limits: at most this share of the stalled ones is called flowing.
+    false
+        For the rule limits: at most this share of the flowing ones is called stalled.
+    confidence
+        For the rule limits: how sure both are.
+    calibrated_at
+        Prevalence at which the scores are calibrated, where no run.json says it.
+    submission
+        The competition's submission_format.csv: also write submission.csv for it.
+    """
+    from stallscan.calls import decide
+    from stallscan.calls.submission import submit
+
+    default = "mcc" if labels is not None or prevalence is not None else "keep"
+    given = {
+        "combine": "average" if vote is None else "vote",
+        "needed": 1 if vote is None else vote,
+        "weights": tuple(weights or ()),
+        "thresholds": tuple(threshold or ()),
+        "prevalence": prevalence,
+        "rule": rule or ("keep" if threshold or vote is not None else default),
+        "specificity": specificity,
+        "load": load,
+        "missed": missed,
+        "false": false,
+        "confidence": confidence,
+    }
+    settings = decide.CallSettings.parse(given, "decide")
+    made = decide.decide_anew(
+        [predictions_in(path) for path in predictions], settings, labels, calibrated_at
+    )
+    table = decide.write(made, out)
+    doubts = list(made.doubts)
+    if submission is not None:
+        path, doubt = submit(made, submission, out)
+        doubts += [doubt] if doubt else []
+        print_line(f"submission -> {path}")
+    for doubt in doubts:
+        say(doubt)
+    print_line(f"{made} -> {table}")

@@ -1,0 +1,110 @@
+"""What all commands share: options, messages, tables, progress."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from stallscan import __version__
+from stallscan.words import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+app = App(
+    name="stallscan",
+    version=__version__,
+    help="Tells which brain capillaries have stopped flowing in two-photon recordings.",
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+)
+# 0 done, 1 done but some rows failed (with --strict), 2 bad input or settings, 3 bad bundle.
+EXIT_FAILED_ROWS = 1
+EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141
+# The calls of so many recordings are printed, too.
+FEW_SHOWN = 10
+Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+Flag = Annotated[bool, Parameter(negative="")]
+
+
+def print_calls(table: Path) -> None:
+    """Print the calls of a table of predictions, a line each."""
+    import csv
+
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            score = f" (score {row['score']})" if row["score"] else ""
+            print_line(f"{row['filename']}: {row['call']}{score}")
+
+
+def predictions_in(given: Path) -> Path:
+    """Return the table of predictions: the file given, or that of a folder."""
+    return given / "predictions.csv" if given.is_dir() else given
+
+
+def print_line(text: str) -> None:
+    """Print a line that a user asked for."""
+    # At once: a pipe that is closed is noticed here, where `main` knows what to do.
+    sys.stdout.write(printable(text, keep="\n") + "\n")
+    sys.stdout.flush()
+
+
+def show(*tables: "Table") -> None:
+    """Print tables."""
+    for table in tables:
+        console().print(table)
+
+
+def console(stderr: bool = False) -> "Console":
+    """Make a console that prints names as they are: ``[red]`` and ``:cat:`` are no markup."""
+    from rich.console import Console
+
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Plain(stderr=stderr, markup=False, emoji=False)
+
+
+def say(text: str) -> None:
+    """Write a sentence about the run to stderr."""
+    text = printable(text, keep="\n")
+    sys.stderr.write(f"stallscan: {text}\n")
+
+
+@contextlib.contextmanager
+def show_progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a stage is, with the time left, on stderr."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(stderr=True)) as bar:
+        task = bar.add_task(name, total=None)
+
+        def update(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+            if done >= of:
+                # What comes after may show progress of its own (training does).
+                bar.stop()
+
+        yield update

@@ -1,0 +1,310 @@
+"""Commands that make bundles: train, fine-tune, reproduce, import-weights, export, ensemble."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from stallscan.cli.terminal import (
+    Flag,
+    Out,
+    app,
+    print_line,
+    show,
+    show_progress,
+)
+
+train_app = App(name="train", help_format="plaintext")
+app.command(train_app)
+
+
+@train_app.default
+def train(
+    recipe: str,
+    *,
+    data: Path,
+    out: Out,
+    store: Path | None = None,
+    epochs: int | None = None,
+    limit: int | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+) -> None:
+    """Train a net as a recipe says; an interrupted run goes on where it was.
+
+    Parameters
+    ----------
+    recipe
+        A recipe file (YAML), or the name of a shipped one: default, baseline, third-place,
+        first-place, second-place, matlab-prize, accurate.
+    data
+        Folder with train_metadata.csv, train_labels.csv, and train/ or store/ (clips).
+    out
+        The run folder: recipe, history, plots, bundle, and checkpoints until it is done.
+    store
+        The clips, where 'stallscan prepare' put them; --data then needs the tables only.
+    epochs
+        Epochs of each stage, instead of those of the recipe.
+    limit
+        Train on at most so many recordings.
+    set_
+        Another setting of the recipe, name=value (net.name=r3d_18); may be given several times.
+    """
+    from stallscan.recipes import recipe as recipes
+    from stallscan.report import figures
+    from stallscan.report.history import draw_history
+    from stallscan.training import ranks, train
+
+    changes = list(set_ or [])
+    if limit is not None:
+        changes.append(f"data.limit={limit}")
+    settings = recipes.read_recipe(recipe, changes)
+    if epochs is not None:
+        settings = recipes.shorten(settings, epochs)
+    with ranks.joined():
+        with show_progress("preparing clips") as progress:
+            summary = train.train(settings, data, out, progress, store)
+        if ranks.rank() == 0:
+            for history in sorted(out.glob("fold-*/history.csv")) or [out / "history.csv"]:
+                draw_history(history, history.parent / "plots")
+            figures.evaluation(summary.held_out, out / "plots")
+            print_line(str(summary))
+
+
+@train_app.command
+def fine_tune(
+    recordings: list[Path],
+    /,
+    *,
+    from_: Annotated[str, Parameter(name="--from")] = "default",
+    labels: Path,
+    out: Out,
+    group: str | None = None,
+    hold_out: float = 0.3,
+    epochs: int = 12,
+    learning_rate: float = 2e-4,
+    seed: int = 0,
+) -> None:
+    """Train a bundle further on labels of your own, and say what it gained.
+
+    Parameters
+    ----------
+    recordings
+        Files and folders, or a store of their clips.
+    from_
+        The bundle to begin with: name of a shipped one, or a folder.
+    labels
+        CSV with filename, stalled (0 or 1) and, better, a column that names the mouse.
+    out
+        The run folder: bundle, history, plots, comparison.csv.
+    group
+        The column whose recordings stay together; if not given mouse, animal, project_id or
+        project. Empty: split by recording.
+    hold_out
+        Share of the recordings that is held out for the comparison.
+    epochs
+        Passes over the training part, at most.
+    learning_rate
+        Peak of the schedule.
+    seed
+        Of the split and the training.
+    """
+    from stallscan.report.history import draw_history
+    from stallscan.training import finetune
+
+    with show_progress("preparing clips") as progress:
+        comparison = finetune.fine_tune(
+            from_,
+            recordings,
+            labels,
+            out,
+            group=group,
+            hold_out=hold_out,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            seed=seed,
+            progress=progress,
+        )
+    draw_history(out / "history.csv", out / "plots")
+    print_line(str(comparison))
+
+
+@app.command
+def reproduce(
+    approach: str,
+    *,
+    data: Path,
+    out: Out,
+    store: Path | None = None,
+    epochs: int | None = None,
+    limit: int | None = None,
+    size: int | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+) -> None:
+    """Do a published approach again, from the selection to a page with its figures and ours.
+
+    An interrupted run goes on where it was.
+
+    Parameters
+    ----------
+    approach
+        third-place, first-place, second-place, matlab-prize.
+    data
+        Folder with train_metadata.csv, train_labels.csv and train/; and, for the test part,
+        test_metadata.csv and test/, submission_format.csv, and test_labels.csv where there is one.
+    out
+        Folder for all that is made: nets, calls, submission.csv, plots, metrics.json,
+        reproduction.html.
+    store
+        The clips to train on, where 'stallscan prepare' put them; --data then needs no train/.
+    epochs
+        Epochs of each stage, instead of those of the approach.
+    limit
+        Train on at most so many recordings.
+    size
+        Rows and columns of the clips, pixels, instead of those of the approach.
+    set_
+        Another setting of every net's recipe, name=value (pretrained.source=none, where nothing
+        can be downloaded); may be given several times.
+    """
+    from stallscan.published import reproduce, writeup
+    from stallscan.published.made import notes
+
+    changes = [] if limit is None else [f"data.limit={limit}"]
+    changes += [] if size is None else [f"clip.size={size}"]
+    made = reproduce.run(
+        approach,
+        data,
+        out,
+        show_progress,
+        changes=[*changes, *(set_ or [])],
+        epochs=epochs,
+        clips=store,
+    )
+    show(writeup.as_table(made))
+    for note in notes(made):
+        print_line(note)
+    print_line(f"page, figures and plots -> {out / writeup.PAGE_NAME}")
+
+
+@app.command
+def import_weights(
+    state: Path,
+    *,
+    out: Out,
+    net: str = "r2plus1d_18",
+    recipe: str = "third-place",
+    threshold: float = 0.5,
+    prevalence: float = 0.089,
+) -> None:
+    """Make a bundle of weights that were trained elsewhere.
+
+    Parameters
+    ----------
+    state
+        A state dict in torchvision's names, plain or behind the prefix cnn. (.pt, .pth,
+        .safetensors), with a head of one neuron.
+    out
+        The bundle's folder.
+    net
+        The net: r3d_18, mc3_18, r2plus1d_18.
+    recipe
+        How the net was trained: what its outline, clip and input settings are.
+    threshold
+        Stalled is called at or above this score.
+    prevalence
+        Share of stalled recordings that it was trained on.
+    """
+    from stallscan.bundle import imported
+    from stallscan.recipes import recipe as recipes
+
+    settings = recipes.read_recipe(recipe, [f"net.name={net}"])
+    spec = imported.import_weights(state, settings, out, threshold, prevalence)
+    print_line(f"bundle {spec.name}, {spec.net.name} -> {out}")
+
+
+@app.command
+def export(
+    bundle: str,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    precision: Literal["f32", "bf16", "int8"] = "f32",
+    data: Path | None = None,
+    limit: float = 0.005,
+    seed: int = 0,
+) -> None:
+    """Write a bundle's net in OpenVINO's form into its folder, and measure what that changes.
+
+    Parameters
+    ----------
+    bundle
+        Folder of a bundle or ensemble, or the name of a shipped bundle.
+    out
+        A folder for a copy of the bundle, which gets the export in its place. A shipped bundle is
+        exported only so.
+    precision
+        f32: the same logits but for rounding; bf16 and int8: faster on some processors, and refused
+        where they change the calls.
+    data
+        Labelled recordings that bf16 and int8 are measured on (int8 is calibrated on some others of
+        them): a folder as 'stallscan train' takes it.
+    limit
+        bf16 and int8 are refused where MCC or ROC AUC changes by more.
+    seed
+        Draws the recordings that int8 is calibrated on.
+    """
+    from stallscan.engines import export
+
+    if data is None:
+        made = export.export(bundle, precision, None, limit, seed, out=out)
+    else:
+        with show_progress("preparing clips") as progress:
+            made = export.export(bundle, precision, data, limit, seed, progress, out)
+    for line in made:
+        print_line(line)
+
+
+@app.command
+def ensemble(
+    bundles: list[Path],
+    /,
+    *,
+    out: Out,
+    name: str = "ensemble",
+    vote: int = 0,
+    threshold: list[float] | None = None,
+    weights: list[float] | None = None,
+    fit_weights: Flag = False,
+) -> None:
+    """Join bundles into one that calls as their mean or by vote, and that predict takes like any.
+
+    Parameters
+    ----------
+    bundles
+        Folders of bundles. What they held back in training (validation.csv beside each) chooses
+        the calibration and the threshold of the mean.
+    out
+        Folder for the ensemble, with a copy of each bundle.
+    name
+        What predictions call it.
+    vote
+        So many bundles must call a recording stalled (published: 2 of 3); 0 takes their mean.
+    threshold
+        A threshold that you choose; for a vote given once for each bundle, in their order.
+    weights
+        Of the bundles in the mean, given once for each.
+    fit_weights
+        Choose the weights on the recordings that all of them held back.
+    """
+    from stallscan.bundle import ensemble
+    from stallscan.errors import InputError
+
+    if fit_weights and weights:
+        raise InputError("--fit-weights chooses the weights; leave --weights out")
+    given = {
+        "name": name,
+        "needed": vote,
+        "thresholds": tuple(threshold or ()),
+        "weights": "fit" if fit_weights else tuple(weights or ()),
+    }
+    settings = ensemble.EnsembleSettings.parse(given, "ensemble")
+    print_line(f"{ensemble.join(bundles, out, settings)} -> {out}")

@@ -1,0 +1,152 @@
+"""The nets of the published approaches."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import ResNet
+from torchvision.models.resnet import BasicBlock
+
+from stallscan.errors import InputError
+from stallscan.nets import padding
+from stallscan.nets.stallnet import frame_change
+
+
+class QuartersResNet18(ResNet):  # type: ignore[misc]
+    """ResNet-18 on one picture: the means over the four quarters of a clip in time.
+
+    They stand two by two, the first two above: four tiles of 112 px fill the 224 px that the net
+    is made for (MATLAB prize, FACTS 3; its published code has a dropout of 0.1 before the last
+    layer, too). Quarters are as equal as possible, earlier ones have a frame more.
+
+    Parameters
+    ----------
+    channels : int
+        3, or 1, which is repeated.
+    """
+
+    def __init__(self, channels: int) -> None:
+        if channels not in (1, 3):
+            raise InputError(
+                f"the net quarters_resnet18 takes 1 or 3 channels, the settings have {channels}; "
+                "set clip.channels to rgb, bgr or grey and net.mean and net.std to as many values"
+            )
+        super().__init__(BasicBlock, [2, 2, 2, 2])
+        self.fc = nn.Sequential(nn.Dropout(0.1), nn.Linear(512, 1))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Give the logits (N,) of clips (N, 1 or 3, T, S, S)."""
+        frames = padding.counts(clips.shape[2])
+        if frames is None:
+            pictures = _quarters(clips)
+        else:
+            pictures = torch.cat(
+                [
+                    _quarters(clip[None, :, :count])
+                    for clip, count in zip(clips, frames, strict=True)
+                ]
+            )
+        logits: Tensor = super().forward(pictures.expand(-1, 3, -1, -1)).squeeze(1)
+        return logits
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Move or convert; the fast layout of videos is for pictures the one without time."""
+        if kwargs.get("memory_format") is torch.channels_last_3d:
+            kwargs["memory_format"] = torch.channels_last
+        return super().to(*args, **kwargs)
+
+
+def _quarters(clips: Tensor) -> Tensor:
+    """Means over four quarters in time, two by two: (N, C, T, S, S) to (N, C, 2 S, 2 S)."""
+    if clips.shape[2] < 4:
+        raise InputError(
+            f"the net quarters_resnet18 needs 4 frames, and a clip has {clips.shape[2]}; leave out "
+            "such short recordings"
+        )
+    # As tensor_split does it, but in arithmetic that a tracer can follow: the last term is
+    # min(q, rest) without a comparison.
+    each, rest = clips.shape[2] // 4, clips.shape[2] % 4
+    bounds = [q * each + (q + rest - abs(q - rest)) // 2 for q in range(5)]
+    a, b, c, d = (clips[:, :, i:j].mean(dim=2) for i, j in itertools.pairwise(bounds))
+    return torch.cat([torch.cat([a, b], dim=3), torch.cat([c, d], dim=3)], dim=2)
+
+
+def torchvision_net(make: Callable[..., Any]) -> Callable[[int], nn.Module]:
+    """Return what builds a video net of torchvision's with one logit."""
+
+    def build_net(channels: int) -> nn.Module:
+        if channels not in (2, 3):
+            raise InputError(
+                f"torchvision's video nets take 3 channels, or 2 (grey and mask), the settings "
+                f"have {channels}; set clip.channels to rgb, bgr or grey+mask and net.mean and "
+                "net.std to as many values"
+            )
+        net: nn.Module = make(weights=None)
+        net.fc = nn.Linear(512, 1)
+        if channels == 2:
+            net.register_forward_pre_hook(_put_change_between)
+        net.register_forward_hook(_one_logit)
+        return padding.prepare(net)
+
+    return build_net
+
+
+# Rows and columns that DenseNet-121 halves five times, rounding up twice, to at least one.
+DENSENET_SMALLEST_PX = 29
+
+
+def densenet121_3d(channels: int) -> nn.Module:
+    """DenseNet-121 in 3-D with the head of the first place (FACTS 3)."""
+    # MONAI takes seconds to import, and only two nets need it.
+    from monai.networks.nets.densenet import DenseNet121
+
+    net: nn.Module = DenseNet121(spatial_dims=3, in_channels=channels, out_channels=1)
+    for number in (1, 2, 3):
+        # A clip of less than 29 frames has one left before the last of these.
+        net.get_submodule(f"features.transition{number}").add_module("pool", padding.Halve())
+    head = nn.Sequential(nn.Linear(1024, 512), nn.Sigmoid(), nn.Dropout(0.5), nn.Linear(512, 1))
+    net.get_submodule("class_layers").add_module("out", head)
+    net.register_forward_pre_hook(_refuse_small)
+    net.register_forward_hook(_one_logit)
+    return padding.prepare(net)
+
+
+def resnet101_3d(channels: int) -> nn.Module:
+    """ResNet-101 in 3-D as the second place had it (FACTS 3).
+
+    Its published code halves rows and columns in the first layer, not time, and has no bias in the
+    shortcuts; MONAI's defaults differ.
+    """
+    from monai.networks.nets.resnet import resnet101
+
+    net: nn.Module = resnet101(
+        spatial_dims=3,
+        n_input_channels=channels,
+        num_classes=1,
+        conv1_t_stride=(1, 2, 2),
+        bias_downsample=False,
+    )
+    net.register_forward_hook(_one_logit)
+    return padding.prepare(net)
+
+
+# Functions by name, not lambdas: a net must be picklable.
+def _one_logit(_net: nn.Module, _inputs: Any, logits: Tensor) -> Tensor:
+    return logits.squeeze(1)
+
+
+def _put_change_between(_net: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    """Make (N, 3, T, S, S) of grey and mask: grey, its difference to the next frame, mask."""
+    grey, mask = inputs[0][:, :1], inputs[0][:, 1:]
+    return (torch.cat([grey, padding.by_clip(grey, frame_change), mask], dim=1),)
+
+
+def _refuse_small(_net: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    size = min(inputs[0].shape[-2:])
+    if size < DENSENET_SMALLEST_PX:
+        raise InputError(
+            f"the net densenet121_3d needs clips of at least {DENSENET_SMALLEST_PX} px, not "
+            f"{size}; raise clip.size"
+        )

@@ -1,0 +1,116 @@
+"""StallNet: the small net of our own."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stallscan.errors import InputError
+from stallscan.nets import padding
+
+
+class StallNet(nn.Module):
+    """Our small net, which looks whether what is dark in the vessel stays where it is.
+
+    Four blocks of a spatial and a temporal convolution. It sees the grey clip (its levels made
+    comparable), its first and second difference in time, and the mask. What it finds is pooled
+    inside the mask: a segment is in focus in a few frames only, so the maximum over time counts
+    beside the mean.
+
+    Parameters
+    ----------
+    channels : int
+        2: grey and mask, as `clip` makes them with ``grey+mask``.
+    """
+
+    # (width, spatial kernel, spatial stride). Rows and columns are halved at once, before the
+    # many channels: at full size the memory traffic costs more than all the arithmetic.
+    BLOCKS: tuple[tuple[int, int, int], ...] = ((16, 5, 2), (32, 3, 2), (48, 3, 1), (64, 3, 2))
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels != 2:
+            raise InputError(
+                f"the net stallnet takes 2 channels (grey, mask), the settings have {channels}; "
+                "set clip.channels to grey+mask and net.mean and net.std to two values each"
+            )
+        before, blocks = 4, []
+        for width, kernel, stride in self.BLOCKS:
+            blocks.append(_Block(before, width, kernel, stride))
+            before = width
+        self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(0.2)
+        self.fc = nn.Linear(3 * before, 1)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Give the logits (N,) of clips (N, 2, T, S, S)."""
+        grey, mask = clips[:, :1], clips[:, 1:]
+        grey = _standardised(grey, mask[:, :, :1])
+        change = padding.by_clip(grey, frame_change)
+        # Going in and out of focus is smooth in time; blood that moves is not.
+        flicker = F.pad(change[:, :, 1:] - change[:, :, :-1], (0, 0, 0, 0, 1, 0))
+        features = self.blocks(torch.cat([grey, change, flicker, mask], dim=1))
+        # The mask is the same in all frames: one is enough to weigh the pixels with.
+        weight = F.adaptive_avg_pool2d(mask[:, :, 0].clamp(min=0), features.shape[-2:])
+        weight = weight / weight.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
+        inside = (features * weight[:, :, None]).sum(dim=(-2, -1))
+        peak = features.amax(dim=(-2, -1))
+        pooled = [
+            padding.mean_over_time(inside),
+            padding.max_over_time(inside),
+            padding.mean_over_time(peak),
+        ]
+        logits: Tensor = self.fc(self.dropout(torch.cat(pooled, dim=1))).squeeze(1)
+        return logits
+
+
+def _standardised(grey: Tensor, mask: Tensor) -> Tensor:
+    """Bring the grey levels inside the mask to mean 0 and variance 1 over a whole clip.
+
+    How bright a recording is depends on laser and detector, and says nothing about flow.
+
+    Parameters
+    ----------
+    grey : Tensor
+        (N, 1, T, S, S).
+    mask : Tensor
+        (N, 1, 1, S, S), 0..1.
+    """
+    frames = padding.counts(grey.shape[2])
+    if frames is None:
+        weight = mask / (mask.sum(dim=(-2, -1), keepdim=True) * grey.shape[2]).clamp(min=1e-6)
+    else:
+        count = torch.tensor(frames, device=grey.device)[:, None, None, None, None]
+        weight = mask / (mask.sum(dim=(-2, -1), keepdim=True) * count).clamp(min=1e-6)
+        weight = padding.fill(weight.expand_as(grey))
+    mean = (grey * weight).sum(dim=(-3, -2, -1), keepdim=True)
+    variance = ((grey - mean) ** 2 * weight).sum(dim=(-3, -2, -1), keepdim=True)
+    return (grey - mean) * torch.rsqrt(variance + 1e-4)
+
+
+def frame_change(grey: Tensor) -> Tensor:
+    """Difference to the next frame, 0 at the last one; (N, 1, T, S, S)."""
+    return F.pad(grey[:, :, 1:] - grey[:, :, :-1], (0, 0, 0, 0, 0, 1))
+
+
+class _Block(nn.Sequential):
+    def __init__(self, before: int, width: int, kernel: int, stride: int) -> None:
+        super().__init__(
+            nn.Conv3d(
+                before,
+                width,
+                (1, kernel, kernel),
+                stride=(1, stride, stride),
+                padding=(0, kernel // 2, kernel // 2),
+                bias=False,
+            ),
+            nn.BatchNorm3d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
+            nn.BatchNorm3d(width),
+            nn.ReLU(inplace=True),
+        )
+
+
+def stallnet(channels: int) -> nn.Module:
+    """Build StallNet for clips with so many channels."""
+    return padding.prepare(StallNet(channels))

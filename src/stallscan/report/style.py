@@ -1,0 +1,112 @@
+"""How our figures look, and how they are written."""
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from stallscan.files import atomic_path, make_folder, refuse_foreign
+
+BLACK, GREY, LIGHT = "#1a1a1a", "#6b6b6b", "#dcdcdc"
+BLUE, VERMILION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
+FLOWING, STALLED = BLUE, VERMILION
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": BLACK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": LIGHT,
+    "grid.linewidth": 0.6,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": BLACK,
+    "ytick.labelcolor": BLACK,
+    "legend.frameon": True,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "white",
+    "axes.titleweight": "bold",
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.6,
+    # The same data give the same file.
+    "svg.hashsalt": "stallscan",
+}
+SIZE_INCHES = (5.2, 4.0)
+DPI = 200
+
+
+def save(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
+    """Write figures into the folder `out`, each as PNG and as SVG, by their names.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be made or written.
+    """
+    folder = make_folder(out)
+    paths = {
+        folder / f"{name}.{suffix}": figure
+        for name, figure in figures.items()
+        for suffix in ("png", "svg")
+    }
+    for path in paths:
+        refuse_foreign(path, ["Matplotlib"], "a plot of stallscan")
+    for path, figure in paths.items():
+        with atomic_path(path) as temporary:
+            _save(figure, temporary, path.suffix[1:])
+    return list(paths)
+
+
+def as_data_uri(figure: Figure) -> str:
+    """Give a figure as an SVG inside a ``data:`` address, for pages that stand by themselves."""
+    buffer = io.BytesIO()
+    _save(figure, buffer, "svg")
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def new_axes(title: str, grid: bool = True) -> tuple[Figure, Axes]:
+    """Make a figure with a title and one pair of axes."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        axes.set_title(title)
+        axes.grid(grid)
+    return figure, axes
+
+
+def square_axes(title: str) -> tuple[Figure, Axes]:
+    """Make a figure of two shares against each other."""
+    figure, axes = new_axes(title)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    return figure, axes
+
+
+def add_subtitle(axes: Axes, text: str) -> None:
+    """Write a line at the right of the title."""
+    axes.set_title(text, loc="right", fontsize=9, fontweight="normal", color=GREY)
+
+
+def add_legend(
+    axes: Axes,
+    where: Literal["best", "lower left", "lower right", "upper left", "upper right"] = "best",
+) -> None:
+    """Add a legend."""
+    with mpl.rc_context(STYLE):
+        axes.legend(loc=where)
+
+
+def _save(figure: Figure, target: Any, suffix: str) -> None:
+    # SVG would hold the time of writing.
+    metadata = {"Date": None} if suffix == "svg" else None
+    with mpl.rc_context(STYLE):
+        figure.savefig(target, format=suffix, dpi=DPI, metadata=metadata)
