@@ -85,10 +85,10 @@ def prepare(folder: Path, out: Path, processes: int) -> Took:
     clock = Clock()
     from stallscan.bundle import disk
     from stallscan.clips import store
-    from stallscan.recordings import video
+    from stallscan.recordings import find
 
     view = disk.load().spec.view
-    sources = video.list_recordings([folder])
+    sources = find.list_recordings([folder])
     store.build(out / "store", sources, view.outline, view.clip, processes, clock.update)
     return clock.took(len(sources), _cpu_s())
 

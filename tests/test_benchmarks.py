@@ -12,7 +12,7 @@ from stallscan.clips.prepare import View
 from stallscan.engines.torch_engine import TorchEngine
 from stallscan.nets import build
 from stallscan.recipes import recipe
-from stallscan.recordings.video import Source
+from stallscan.recordings.find import Source
 from stallscan.scores.calibration import Calibration
 from tests import drawing
 

@@ -180,10 +180,10 @@ def test_openvino_may_be_used_first_by_several_threads():
 
 HANDED_ON = """
 import signal, sys, threading
-from stallscan import bundle
+from stallscan.bundle import disk
 from stallscan.engines.openvino_engine import OpenVinoEngine
 
-engines = [OpenVinoEngine.of(bundle.load("default"))]
+engines = [OpenVinoEngine.of(disk.load("default"))]
 thread = threading.Thread(target=engines.clear)
 thread.start()
 thread.join()
@@ -201,7 +201,7 @@ def test_a_signal_after_another_thread_let_go_of_an_engine_is_no_crash():
 
 FROZEN = """
 import ctypes, time
-from stallscan import watchdog
+from stallscan.engines import watchdog
 watchdog.FROZEN_S = 2
 watchdog.start()
 time.sleep(4)
@@ -350,7 +350,7 @@ def test_an_ensemble_predicts_with_openvino(folder, exported_dir, other_exported
 
 def test_prediction_with_openvino_imports_nothing_heavy(folder, exported_dir, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from stallscan import predict;"
+        "import sys; from pathlib import Path; from stallscan.calls import predict;"
         "done = predict.predict([sys.argv[1]], Path(sys.argv[2]), sys.argv[3], engine='openvino');"
         "heavy = {'torch', 'torchvision', 'pytorch_lightning', 'monai', 'sklearn', 'pandas'};"
         "print(done.calls, sorted(heavy & set(sys.modules)), sys.modules['openvino_telemetry'])"

@@ -22,9 +22,10 @@ from stallscan.engines.torch_engine import TorchEngine
 from stallscan.errors import BundleError, InputError
 from stallscan.nets import build
 from stallscan.nets.settings import NetSettings
-from stallscan.recordings.video import Source
+from stallscan.recordings.find import Source
+from stallscan.recordings.recording import Box
 from stallscan.scores.calibration import Calibration
-from stallscan.vessels.outline import Box, OutlineSettings
+from stallscan.vessels.outline import OutlineSettings
 from tests.test_engine import _clips
 
 COUNT = 40

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stallscan import files
+from stallscan import errors, files
 from stallscan.calls import predict
 from stallscan.errors import InputError
 from stallscan.recordings import find, video
@@ -125,7 +125,7 @@ def test_a_file_under_two_names_counts_once_and_is_said(tmp_path: Path) -> None:
 def test_a_broken_link_is_a_recording_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").symlink_to("missing.mp4")
     (source,) = list_recordings([tmp_path])
-    with pytest.raises(video.UnreadableError, match="is a link, and its target cannot be opened"):
+    with pytest.raises(errors.UnreadableError, match="is a link, and its target cannot be opened"):
         video.read(source.path)
 
 

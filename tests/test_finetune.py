@@ -10,7 +10,7 @@ from stallscan.bundle import disk
 from stallscan.calls import inputs
 from stallscan.clips import store
 from stallscan.errors import InputError
-from stallscan.recordings import video
+from stallscan.recordings import find
 from stallscan.scores.metrics import Scored
 from stallscan.training import finetune
 from tests import drawing
@@ -81,7 +81,7 @@ def test_a_bundle_that_learned_from_real_recordings_says_so(
 
 def test_a_store_does_for_the_recordings(tuned, recordings, bundle_dir, tmp_path):
     clips, run = tmp_path / "clips", tmp_path / "run"
-    sources = video.list_recordings([recordings])
+    sources = find.list_recordings([recordings])
     store.build(clips, sources, *inputs.view_of(bundle_dir), processes=0)
     finetune.fine_tune(bundle_dir, [clips], recordings / "labels.csv", run, epochs=1)
     ours, theirs = (pd.read_csv(folder / "held_out.csv") for folder in (run, tuned[0]))

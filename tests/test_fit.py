@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from stallscan import runs
 from stallscan.clips import store
 from stallscan.clips.clip import ClipSettings
 from stallscan.errors import InputError
@@ -22,7 +23,7 @@ from stallscan.nets import build, norm
 from stallscan.nets.settings import NetSettings
 from stallscan.recipes import recipe
 from stallscan.recipes.settings import AugmentSettings, StageSettings
-from stallscan.recordings.video import Source
+from stallscan.recordings.find import Source
 from stallscan.training import fit
 from stallscan.vessels.outline import OutlineSettings
 from tests import bomb, drawing
@@ -233,12 +234,14 @@ TWO = textwrap.dedent(
     import json, sys
     from pathlib import Path
     import torch
-    from stallscan import fit, nets, ranks, recipe, store
+    from stallscan.clips import store
+    from stallscan.recipes.settings import StageSettings
+    from stallscan.training import fit, ranks
     from tests.test_fit import SmallNet, _rows, _third_place
 
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
-    stage = recipe.StageSettings(epochs=1, learning_rate=1e-4)
+    stage = StageSettings(epochs=1, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), batch_size=4, precision="64-true")
     net = SmallNet().double()
     kept = []
@@ -301,20 +304,23 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(clips, tmp_path):
             import resource, sys
             from pathlib import Path
             import torch
-            from stallscan import errors, fit, nets, recipe, store
+            from stallscan import errors
+            from stallscan.clips import store
+            from stallscan.recipes.settings import StageSettings
+            from stallscan.training import checkpoints, fit
             from tests.test_fit import SmallNet, _rows, _third_place
 
             folder, out = Path(sys.argv[1]), Path(sys.argv[2])
-            stage = recipe.StageSettings(epochs=3, learning_rate=1e-4)
+            stage = StageSettings(epochs=3, learning_rate=1e-4)
             settings = _third_place(stages=(stage,), batch_size=4)
-            end = fit.HistoryWriter.on_train_epoch_end
+            end = checkpoints.HistoryWriter.on_train_epoch_end
 
             def fill(callback, trainer, module):
                 end(callback, trainer, module)
                 if trainer.current_epoch == 1:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, 1 << 12))
 
-            fit.HistoryWriter.on_train_epoch_end = fill
+            checkpoints.HistoryWriter.on_train_epoch_end = fill
             parts = fit.Parts.of(store.Store(folder), _rows(0, 8), _rows(8, 12))
             try:
                 fit.fit_stage(

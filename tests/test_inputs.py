@@ -9,7 +9,7 @@ from stallscan.bundle.spec import EnsembleSpec
 from stallscan.calls import inputs, predict
 from stallscan.clips import store
 from stallscan.errors import InputError, StoreError
-from stallscan.recordings import video
+from stallscan.recordings import find
 from tests import drawing
 
 
@@ -31,7 +31,7 @@ def clips(recordings, bundle_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips") / "store"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "RECORDINGS_PER_SHARD", 3)
-        sources = video.list_recordings([recordings])
+        sources = find.list_recordings([recordings])
         store.build(folder, sources, *inputs.view_of(bundle_dir), processes=0)
     return folder
 
@@ -86,7 +86,7 @@ def test_the_recordings_need_not_be_there_any_more(recordings, clips, tmp_path, 
     there = shutil.copytree(recordings, tmp_path / "there")
     made = store.build(
         tmp_path / "made",
-        video.list_recordings([there]),
+        find.list_recordings([there]),
         *inputs.view_of(bundle_dir),
         processes=0,
     )

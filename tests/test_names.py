@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stallscan.catalog import names
-from stallscan.recordings import video
+from stallscan.recordings import find
 
 FOLDERS = ["m1", "m2", "M1", "Mäuse", "a b", "x"]
 FILES = ["001", "002", "é", "É", "scan.left"]
@@ -133,7 +133,7 @@ def test_names_without_any_in_common_are_shown():
 
 
 def test_endings_that_are_read_are_endings():
-    assert all(names.SUFFIXES.search(f"a{suffix}") for suffix in video.SUFFIXES)
+    assert all(names.SUFFIXES.search(f"a{suffix}") for suffix in find.SUFFIXES)
 
 
 @pytest.mark.slow

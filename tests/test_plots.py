@@ -49,7 +49,7 @@ def test_plots_are_written_and_repeatable(scored, tmp_path):
 
 def test_no_pyplot_and_no_torch():
     code = (
-        "import sys; from stallscan import plots, report; "
+        "import sys; from stallscan.report import figures, report; "
         "sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

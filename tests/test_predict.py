@@ -19,7 +19,7 @@ from stallscan.clips.traits import Traits
 from stallscan.engines.torch_engine import TorchEngine
 from stallscan.errors import BundleError, InputError
 from stallscan.recordings import encode
-from stallscan.recordings.video import Source
+from stallscan.recordings.find import Source
 from stallscan.runs import PREDICTION_COLUMNS
 from stallscan.scores import calibration, thresholds
 from tests import crashing, drawing, memory
@@ -371,7 +371,7 @@ def test_three_thousand_frames_stay_under_two_gigabytes(tmp_path, bundle_dir):
 
     encode.write(tmp_path / "long.mp4", frames(), preset="ultrafast", crf=int(rng.integers(28, 30)))
     script = (
-        "import sys; from pathlib import Path; from stallscan import predict;"
+        "import sys; from pathlib import Path; from stallscan.calls import predict;"
         "predict.predict([sys.argv[1]], Path(sys.argv[2]), sys.argv[3], processes=0)"
     )
     peak = memory.peak_bytes(script, tmp_path / "long.mp4", tmp_path / "out", bundle_dir)

@@ -16,7 +16,7 @@ from stallscan.bundle import disk
 from stallscan.calls import predict
 from stallscan.clips import store
 from stallscan.errors import InputError, SettingsError, TableError
-from stallscan.recordings import encode, video
+from stallscan.recordings import encode, find, video
 from stallscan.report import cards, report
 from stallscan.report.report import ReportSettings
 from stallscan.runs import PREDICTION_COLUMNS
@@ -341,7 +341,7 @@ def test_frames_are_thinned_alike_when_they_are_not_held(tmp_path, monkeypatch):
 def test_real_recordings(real_dir, tmp_path):
     rows = [
         (source.filename, "ok", 0.5, "flowing", None)
-        for source in video.list_recordings([real_dir / "clips"])
+        for source in find.list_recordings([real_dir / "clips"])
     ]
     predictions = write_predictions(tmp_path / "predictions.csv", rows)
     written = write(predictions, tmp_path / "x.html", recordings=[real_dir / "clips"])
@@ -369,7 +369,7 @@ def test_a_store_shows_the_recordings_that_its_clips_are_of(run, bundle_dir, tmp
     for name in ("a.mp4", "b.mp4"):
         shutil.copy(run / "films" / "flowing_far.mp4", films / name)
     view = disk.load(bundle_dir).spec.view
-    store.build(tmp_path / "store", video.list_recordings([films]), *view, processes=0)
+    store.build(tmp_path / "store", find.list_recordings([films]), *view, processes=0)
     predict.predict([tmp_path / "store"], tmp_path / "out", bundle_dir, processes=0)
     predictions = tmp_path / "out" / "predictions.csv"
     assert write(predictions, tmp_path / "x.html").without_clip == 0

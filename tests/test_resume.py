@@ -13,7 +13,7 @@ from stallscan.calls import predict, resume
 from stallscan.clips import prepare, store
 from stallscan.engines.choose import Chosen
 from stallscan.errors import InputError
-from stallscan.recordings import video
+from stallscan.recordings import find
 from tests import crashing, drawing
 
 NAMES = ("predictions.csv", "traits.csv", "sources.csv")
@@ -259,7 +259,7 @@ def test_names_with_what_ends_a_line_are_found_again(pristine, tmp_path, bundle_
 
 def test_a_store_that_was_replaced_between_runs(folder, tmp_path, bundle_dir):
     def build():
-        sources = video.list_recordings([folder])
+        sources = find.list_recordings([folder])
         store.build(tmp_path / "store", sources, *given_inputs.view_of(bundle_dir), processes=0)
 
     build()

@@ -16,8 +16,8 @@ from stallscan.clips.prepare import View
 from stallscan.clips.store import Store
 from stallscan.errors import InputError, SettingsError
 from stallscan.recordings import video
+from stallscan.recordings.find import Source
 from stallscan.recordings.recording import from_array
-from stallscan.recordings.video import Source
 from stallscan.simulate import corpus, crowd, make_plan, region, sheet
 from stallscan.simulate.corpus import draw_labels, simulate, simulate_clips
 from stallscan.simulate.settings import SheetSettings, SimulateSettings

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from stallscan.errors import InputError
 from stallscan.simulate import SimulateSettings, make_plan, region
-from stallscan.vessels.labels import MARGIN_UM, Network, Segment, place, read_network
+from stallscan.vessels.centrelines import Segment
+from stallscan.vessels.labels import MARGIN_UM, Network, place, read_network
 
 pytest.importorskip("skimage")
 

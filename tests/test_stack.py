@@ -17,10 +17,10 @@ from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import View
 from stallscan.errors import UnreadableError
 from stallscan.recordings import video
+from stallscan.recordings.find import Source
 from stallscan.recordings.limits import FRAME_PX, Limits
 from stallscan.recordings.recording import Frames
 from stallscan.recordings.stack import read_npy, read_tiff
-from stallscan.recordings.video import Source
 from stallscan.vessels.outline import OutlineSettings
 from tests import drawing, memory
 
@@ -575,7 +575,7 @@ def large_gif(path: Path) -> None:
 
 READ = """
 import sys
-from stallscan import video
+from stallscan.recordings import video
 from stallscan.errors import UnreadableError
 try:
     video.read(sys.argv[1])
@@ -598,11 +598,12 @@ def test_a_frame_that_is_too_large_takes_no_memory(
 PREPARE = """
 import sys
 from pathlib import Path
-from stallscan import prepare
+from stallscan.clips import prepare
 from stallscan.clips.clip import ClipSettings
+from stallscan.recordings.find import Source
 from stallscan.vessels.outline import OutlineSettings
 made = prepare.one(
-    prepare.Source("a", Path(sys.argv[1])),
+    Source("a", Path(sys.argv[1])),
     [prepare.View(OutlineSettings(), ClipSettings(channels="grey+mask"))],
 )
 assert made.clip is not None, made

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import safetensors
 
-from stallscan import files
+from stallscan import files, stamps
 from stallscan.clips import prepare, store
 from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import View
 from stallscan.clips.store import Store
 from stallscan.errors import InputError, StoreError
-from stallscan.recordings.video import Source
+from stallscan.recordings import recording
+from stallscan.recordings.find import Source
 from stallscan.vessels.outline import OutlineSettings
 from tests import drawing, memory
 
@@ -196,7 +197,7 @@ def test_a_store_of_an_older_version_is_resumed_and_says_what_is_not_known(
     tmp_path, sources, caplog, monkeypatch
 ):
     with monkeypatch.context() as older:
-        older.setattr(store.Stamp, "of", lambda _path: None)
+        older.setattr(stamps.Stamp, "of", lambda _path: None)
         made = _build(tmp_path, sources[:3])
     assert all(row.stamp is None for row in made.rows())
     with caplog.at_level("INFO", "stallscan"):
@@ -209,16 +210,16 @@ def test_a_damaged_recording_is_tried_again_where_nothing_says_that_it_is_the_sa
     tmp_path, monkeypatch
 ):
     given = [_recording(tmp_path / "0.mp4", count=30)]
-    monkeypatch.setattr(prepare.Recording, "is_damaged", True)
+    monkeypatch.setattr(recording.Recording, "is_damaged", True)
     with monkeypatch.context() as older:
-        older.setattr(store.Stamp, "of", lambda _path: None)
+        older.setattr(stamps.Stamp, "of", lambda _path: None)
         assert _build(tmp_path / "store", given).count() == {"damaged": 1}
     _build(tmp_path / "store", given)
     before = _content(tmp_path / "store")
     assert len(before) == 4  # manifest, table and two shards
     _build(tmp_path / "store", given)  # as it was: not again
     assert _content(tmp_path / "store") == before
-    monkeypatch.setattr(prepare.Recording, "is_damaged", False)
+    monkeypatch.setattr(recording.Recording, "is_damaged", False)
     drawing.write(given[0].path, count=31)
     assert _build(tmp_path / "store", given).count() == {"ok": 1}
 
@@ -539,12 +540,13 @@ def test_memory_does_not_grow_with_the_store(tmp_path):
 import sys
 from pathlib import Path
 import numpy as np
-from stallscan import store
+from stallscan.clips import store
 from stallscan.clips.clip import Clip, ClipSettings
-from stallscan.vessels.outline import Box, OutlineSettings
 from stallscan.clips.prepare import Prepared
 from stallscan.clips.traits import Traits
-from stallscan.recordings.video import Source
+from stallscan.recordings.find import Source
+from stallscan.recordings.recording import Box
+from stallscan.vessels.outline import OutlineSettings
 
 def make(todo):
     random = np.random.default_rng(0)

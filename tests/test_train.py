@@ -20,7 +20,7 @@ from stallscan.nets import build
 from stallscan.nets.settings import NetSettings
 from stallscan.recipes import recipe
 from stallscan.recipes.settings import AugmentSettings, DataSettings, StageSettings
-from stallscan.recordings.video import Source
+from stallscan.recordings.find import Source
 from stallscan.training import train
 from stallscan.training.data import Data, prepare_data
 from stallscan.training.dataset import ClipDataset, Collate, LengthSampler, Pick

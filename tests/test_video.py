@@ -953,7 +953,7 @@ def test_frames_that_are_not_held_are_the_same(
 
 READ_TWICE = """
 import sys
-from stallscan import recording, video
+from stallscan.recordings import recording, video
 recording = video.read(sys.argv[1])
 assert len(recording) == sum(len(chunk) for chunk in recording.chunks()) == 3000
 """

@@ -10,7 +10,7 @@ from stallscan.bundle import disk
 from stallscan.clips import clip, prepare
 from stallscan.errors import BundleError
 from stallscan.nets import build, features
-from stallscan.recordings import video
+from stallscan.recordings import find
 from stallscan.scores import thresholds
 
 
@@ -64,7 +64,7 @@ def explain(
         )
     net.load_state_dict(model.weights)
     spec = model.spec
-    for prepared in prepare.many(video.list_recordings(paths), [spec.view], processes):
+    for prepared in prepare.many(find.list_recordings(paths), [spec.view], processes):
         # As in prediction: some recordings have a clip, and are not called all the same.
         if prepared.clip is None or prepared.status != "ok":
             words = f"no call: {prepared.reason or prepared.status}"

@@ -13,8 +13,7 @@ from stallscan.clips import prepare, store
 from stallscan.clips.prepare import Prepared, View
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
-from stallscan.recordings import video
-from stallscan.recordings.video import Source
+from stallscan.recordings.find import Source, find_recordings
 from stallscan.stamps import Stamp
 
 # Fewer recordings are decoded in this process: they are done before a second one has started.
@@ -71,7 +70,7 @@ def find(
     workers.count(processes)
     made = store.among(paths)
     if made is None:
-        sources, passed_over = video.find_recordings(paths)
+        sources, passed_over = find_recordings(paths)
         views = [member.spec.view for member in members]
         # By all of them, not by those that are left: of those one may have crashed a decoder.
         if processes is None and len(sources) < FEW:

@@ -20,7 +20,7 @@ from stallscan import files, runs
 from stallscan.calls.inputs import Inputs
 from stallscan.clips.traits import Traits
 from stallscan.errors import InputError
-from stallscan.recordings.video import Source
+from stallscan.recordings.find import Source
 from stallscan.runs import PREDICTION_COLUMNS, PREDICTIONS_NAME, SOURCES_NAME, TRAITS_NAME
 from stallscan.stamps import Stamp
 

@@ -190,7 +190,7 @@ def prepare(
 
     from stallscan.clips import store
     from stallscan.clips.prepare import View
-    from stallscan.recordings import video
+    from stallscan.recordings import find
 
     if recipe is not None:
         from stallscan.recipes import recipe as recipes
@@ -201,7 +201,7 @@ def prepare(
         from stallscan.calls import inputs
 
         view = inputs.view_of(bundle or "default")
-    sources = video.list_recordings(paths)
+    sources = find.list_recordings(paths)
     with show_progress("preparing clips") as progress:
         made = store.build(out, sources, *view, processes, progress)
     counts = ", ".join(f"{number} {status}" for status, number in sorted(made.count().items()))

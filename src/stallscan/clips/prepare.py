@@ -16,8 +16,8 @@ from stallscan.clips import traits
 from stallscan.clips.clip import Clip, ClipSettings
 from stallscan.errors import RecordingError, TooShortError, UnreadableError
 from stallscan.recordings import video
+from stallscan.recordings.find import Source
 from stallscan.recordings.recording import Recording
-from stallscan.recordings.video import Source
 from stallscan.vessels import outline as outlines
 from stallscan.vessels.outline import Outline, OutlineSettings
 from stallscan.words import printable

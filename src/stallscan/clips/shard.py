@@ -20,8 +20,8 @@ from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import Prepared, View
 from stallscan.clips.traits import Traits
 from stallscan.errors import LostShardError, SettingsError, StoreError
+from stallscan.recordings.find import Source
 from stallscan.recordings.recording import Box, Frames
-from stallscan.recordings.video import Source
 from stallscan.stamps import Stamp
 from stallscan.vessels.outline import OutlineSettings
 

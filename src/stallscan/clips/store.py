@@ -25,8 +25,8 @@ from stallscan.clips.prepare import Prepared, View
 from stallscan.clips.shard import Header, Place, Row
 from stallscan.clips.traits import Traits
 from stallscan.errors import InputError, LostShardError, SettingsError, StoreError
+from stallscan.recordings.find import Source
 from stallscan.recordings.recording import Frames
-from stallscan.recordings.video import Source
 from stallscan.settings import Name, Settings
 from stallscan.stamps import Stamp
 from stallscan.vessels.outline import OutlineSettings

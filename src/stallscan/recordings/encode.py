@@ -12,8 +12,6 @@ import numpy as np
 from stallscan.files import atomic_path
 from stallscan.recordings.find import Listing as Listing
 from stallscan.recordings.find import Source as Source
-from stallscan.recordings.find import find_recordings as find_recordings
-from stallscan.recordings.find import list_recordings as list_recordings
 from stallscan.recordings.recording import Frames
 
 

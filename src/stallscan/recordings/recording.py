@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from stallscan.errors import UnreadableError
 from stallscan.recordings.find import Listing as Listing
 from stallscan.recordings.find import Source as Source
-from stallscan.recordings.find import find_recordings as find_recordings
-from stallscan.recordings.find import list_recordings as list_recordings
 from stallscan.recordings.limits import LIMITS
 
 # Rows and columns that a thumbnail has at least, if the frame has twice as many.

@@ -26,8 +26,6 @@ from stallscan.recordings import containers
 from stallscan.recordings.find import ARRAY_SUFFIXES, STACK_SUFFIXES, SUFFIXES, VIDEO_SUFFIXES
 from stallscan.recordings.find import Listing as Listing
 from stallscan.recordings.find import Source as Source
-from stallscan.recordings.find import find_recordings as find_recordings
-from stallscan.recordings.find import list_recordings as list_recordings
 from stallscan.recordings.limits import LIMITS
 from stallscan.recordings.recording import Box, Frames, Picture, Recording, collect, whole
 from stallscan.recordings.stack import read_npy, read_tiff

@@ -22,8 +22,8 @@ from stallscan.clips import store
 from stallscan.errors import InputError
 from stallscan.evaluation import evaluate, present
 from stallscan.evaluation.evaluate import Evaluation
-from stallscan.recordings import video
-from stallscan.recordings.video import Source
+from stallscan.recordings import find
+from stallscan.recordings.find import Source
 from stallscan.report import cards, figures
 from stallscan.report.cards import Clip
 from stallscan.settings import Settings
@@ -246,7 +246,7 @@ def _list(paths: Sequence[str | Path]) -> Sequence[Source]:
     """List recordings; of a store those that are still where its clips were cut from them."""
     made = store.among(paths)
     if made is None:
-        return video.list_recordings(paths)
+        return find.list_recordings(paths)
     return [row.source for row in made.rows() if row.source.path.is_file()]
 
 

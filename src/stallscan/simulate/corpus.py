@@ -23,7 +23,7 @@ from stallscan.errors import InputError, RecordingError, WorkerError
 from stallscan.files import make_folder, sha256, write_text
 from stallscan.recordings import encode
 from stallscan.recordings import recording as recordings
-from stallscan.recordings.video import Source
+from stallscan.recordings.find import Source
 from stallscan.simulate import crowd
 from stallscan.simulate.recording import Truth, make_plan, one, region
 from stallscan.simulate.settings import SimulateSettings

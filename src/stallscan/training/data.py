@@ -16,7 +16,7 @@ from stallscan.clips.prepare import View
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
 from stallscan.recipes.recipe import Recipe
-from stallscan.recordings.video import Source
+from stallscan.recordings.find import Source
 from stallscan.training import ranks
 from stallscan.words import listed
 

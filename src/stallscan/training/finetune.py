@@ -22,7 +22,7 @@ from stallscan.clips.store import Store
 from stallscan.errors import InputError
 from stallscan.nets import build
 from stallscan.recipes.recipe import Recipe
-from stallscan.recordings import video
+from stallscan.recordings import find
 from stallscan.scores import bootstrap, metrics, thresholds
 from stallscan.scores.metrics import Interval, Metrics, Scored
 from stallscan.training import fit, train
@@ -333,7 +333,7 @@ def _prepare(
     """Make the clips of labelled recordings; return them, and the table with the clips' names."""
     made = store.among(recordings)
     if made is None:
-        found = {source.filename: source for source in video.list_recordings(recordings)}
+        found = {source.filename: source for source in find.list_recordings(recordings)}
     else:
         start = recipe.pretrained.file
         made.require(View(recipe.outline, recipe.clip), f"the bundle {start}", f"--bundle {start}")
