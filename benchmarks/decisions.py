@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from stallscan.scores.prevalence import estimate_prevalence
-from stallscan.scores.thresholds import Limits
+from stallscan.scores.thresholds import ReviewBand
 
 CALIBRATED_AT = 0.3
 # How far apart stalled and flowing are, in standard deviations: ROC AUC 0.94, 0.98 and 0.998.
@@ -118,7 +118,7 @@ def guarantee(
     say = show_progress(f"limits from {labelled}")
     held, between = np.zeros(2), []
     for trial in range(trials):
-        limits = Limits.of(*draw(rng, distance, CALIBRATED_AT, labelled), missed, false)
+        limits = ReviewBand.of(*draw(rng, distance, CALIBRATED_AT, labelled), missed, false)
         low, high = values_of(limits.low, distance), values_of(limits.high, distance)
         held += (norm.cdf(low - distance) <= missed, norm.sf(high) <= false)
         stalled, flowing = (norm.cdf(high - at) - norm.cdf(low - at) for at in (distance, 0.0))

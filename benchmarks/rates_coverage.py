@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from stallscan.rates import rogan_gladen
-from stallscan.rates.correction import Errors
+from stallscan.rates.correction import CallAccuracy
 from stallscan.rates.mice import corrected_difference_of_mice, corrected_mean_of_mice, pool, welch
 from stallscan.rates.power import DISEASED, HEALTHY, SPREAD, compare_scorings, draw_mice
 from stallscan.scores import intervals
@@ -396,7 +396,7 @@ POWER_VESSELS = (200, 500, 1000, 5000)
 
 def power_rows() -> list[list[str]]:
     """Mice a group that the next study needs."""
-    better = Errors.stated(SENSITIVITY, 0.999)
+    better = CallAccuracy.stated(SENSITIVITY, 0.999)
     columns = [compare_scorings(better, vessels=vessels) for vessels in POWER_VESSELS]
     names = ["85 % / 99.9 %", *(power.scoring for power in columns[0][1:])]
     return [

@@ -155,7 +155,7 @@ def measure(path: Path) -> Measured:
     dict
         All of `STATISTICS` but the frames in focus, which no file tells.
     """
-    recording = video.read(path)
+    recording = video.read_recording(path)
     found = outline.find(recording)
     frames = recording.frames
     grey = to_grey(frames)

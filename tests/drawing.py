@@ -32,7 +32,7 @@ def frames(
 
 def write(path: Path, **options: int) -> Path:
     """Encode such a recording as the competition's H.264."""
-    encode.write(path, frames(**options))
+    encode.write_video(path, frames(**options))
     return path
 
 
@@ -41,5 +41,5 @@ def write_dark(path: Path) -> Path:
     dark = frames(count=12)
     inside = dark[:, 28:53, 15:50]
     inside[~(inside == ORANGE).all(axis=-1)] //= 8
-    encode.write(path, dark)
+    encode.write_video(path, dark)
     return path

@@ -8,7 +8,7 @@ from benchmarks import published
 from stallscan.bundle import disk
 from stallscan.bundle.spec import BundleSpec
 from stallscan.clips import prepare
-from stallscan.clips.prepare import View
+from stallscan.clips.prepare import Preprocessing
 from stallscan.engines.torch_engine import TorchEngine
 from stallscan.nets import build
 from stallscan.recipes import recipe
@@ -20,7 +20,7 @@ THIRD_PLACE = recipe.read_recipe("third-place")
 
 
 def _pixels(path):
-    view = View(THIRD_PLACE.outline, THIRD_PLACE.clip)
+    view = Preprocessing(THIRD_PLACE.outline, THIRD_PLACE.clip)
     return prepare.one(Source(path.name, path), [view]).clips[0].pixels
 
 

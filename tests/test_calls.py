@@ -63,12 +63,12 @@ def _drawn(folder, count, prevalence, seed=0):
 
 def test_the_published_vote_of_eight_recordings(models, tmp_path):
     settings = CallSettings(combine="vote", needed=2, thresholds=THRESHOLDS)
-    made = decide.decide_anew(models, settings)
+    made = decide.decide(models, settings)
     assert (made.table["call"] == "stalled").astype(int).tolist() == VOTED
     # What orders them agrees with the vote.
     assert ((made.table["score"] >= 0.5).astype(int)).tolist() == VOTED
     assert set(made.table["bundle"]) == {"first+second+third"}
-    written = read_predictions(decide.write(made, tmp_path / "out"))
+    written = read_predictions(decide.write_calls(made, tmp_path / "out"))
     assert written["call"].tolist() == made.table["call"].tolist()
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["decision"]["how"].startswith("vote of 2 among 3 at 0.9500 (first), 0.9000 (second)")
@@ -77,7 +77,7 @@ def test_the_published_vote_of_eight_recordings(models, tmp_path):
 
 
 def test_an_average_is_that_of_the_log_odds(models):
-    made = decide.decide_anew(models, CallSettings(weights=(1, 1, 0)))
+    made = decide.decide(models, CallSettings(weights=(1, 1, 0)))
     expected = vote.average([SCORES["first"], SCORES["second"]])
     assert made.table["score"].to_numpy() == pytest.approx(expected)
     assert made.table["threshold"].unique() == pytest.approx([0.5])
@@ -99,7 +99,7 @@ SETTINGS = st.one_of(
 
 def made_of_ones(paths, prevalence):
     """Whether a score is 1, so that there may be no threshold above it."""
-    kept = decide.decide_anew(paths, CallSettings(prevalence=prevalence))
+    kept = decide.decide(paths, CallSettings(prevalence=prevalence))
     return (kept.table["score"] == 1).any()
 
 
@@ -122,16 +122,16 @@ def test_memory_table_and_what_is_decided_again_agree(tmp_path, scores, how, pre
     pd.DataFrame({"filename": names, "stalled": known}).to_csv(labels, index=False)
     wanted = CallSettings(prevalence=prevalence, **how)
     try:
-        made = decide.decide_anew(paths, wanted, labels)
+        made = decide.decide(paths, wanted, labels)
     except InputError:
         # Chosen on scores of which too many are 1.
         assert set(how) & {"load", "rule"}
         assert made_of_ones(paths, prevalence)
         return
-    written = read_predictions(decide.write(made, tmp_path / "out"))
+    written = read_predictions(decide.write_calls(made, tmp_path / "out"))
     for name in ("score", "threshold", "call"):
         assert written[name].tolist() == made.table[name].tolist()
-    again = decide.decide_anew([tmp_path / "out" / "predictions.csv"], CallSettings())
+    again = decide.decide([tmp_path / "out" / "predictions.csv"], CallSettings())
     assert again.table["call"].tolist() == made.table["call"].tolist()
     decided = written[written["call"] != "review"]
     derived = np.where(decided["score"] >= decided["threshold"], "stalled", "flowing")
@@ -140,22 +140,22 @@ def test_memory_table_and_what_is_decided_again_agree(tmp_path, scores, how, pre
 
 def test_a_load_that_ties_do_not_allow_calls_none_again(tmp_path):
     path = _write(tmp_path / "run", [0.9999] * 3 + [0.2] * 17, [f"{n}.mp4" for n in range(20)])
-    made = decide.decide_anew([path], CallSettings(rule="load", load=0.05))
+    made = decide.decide([path], CallSettings(rule="load", load=0.05))
     assert "stalled" not in set(made.table["call"])
-    again = decide.decide_anew([decide.write(made, tmp_path / "out")], CallSettings())
+    again = decide.decide([decide.write_calls(made, tmp_path / "out")], CallSettings())
     assert "stalled" not in set(again.table["call"])
 
 
 @pytest.mark.parametrize(("needed", "count"), [(0, 3), (-1, 3), (4, 3), (0, 1), (2, 1)])
 def test_a_vote_that_cannot_be_is_refused(models, needed, count):
     with pytest.raises(InputError, match="--vote"):
-        decide.decide_anew(models[:count], CallSettings(combine="vote", needed=needed))
+        decide.decide(models[:count], CallSettings(combine="vote", needed=needed))
     with pytest.raises(InputError, match="--weights"):
-        decide.decide_anew(models, CallSettings(combine="vote", weights=(1, 1, 1)))
+        decide.decide(models, CallSettings(combine="vote", weights=(1, 1, 1)))
 
 
 def test_another_threshold_changes_nothing_else(models):
-    made = decide.decide_anew(models[:1], CallSettings(thresholds=(0.95,)))
+    made = decide.decide(models[:1], CallSettings(thresholds=(0.95,)))
     assert (made.table["call"] == "stalled").tolist() == [
         score >= 0.95 for score in SCORES["first"]
     ]
@@ -164,7 +164,7 @@ def test_another_threshold_changes_nothing_else(models):
 
 def test_a_recording_that_one_model_could_not_judge_is_kept_with_its_reason(tmp_path, models):
     blind = _write(tmp_path / "blind", [None, *SCORES["second"][1:]])
-    made = decide.decide_anew([models[0], blind], CallSettings())
+    made = decide.decide([models[0], blind], CallSettings())
     row = made.table.iloc[0]
     assert (row["call"], row["status"]) == ("unscorable", "no_outline")
     assert row["reason"] == "no outline in it"
@@ -177,22 +177,22 @@ def test_the_highest_mcc_at_a_declared_prevalence(tmp_path):
     table, known = _drawn(tmp_path / "run", 4000, 0.3)
     for rule_labels in (tmp_path / "run" / "labels.csv", None):
         settings = CallSettings(rule="mcc", prevalence=0.02)
-        made = decide.decide_anew([table], settings, rule_labels)
+        made = decide.decide([table], settings, rule_labels)
         assert made.table["score"].to_numpy() == pytest.approx(
             calibration.shift(read_predictions(table)["score"], 0.3, 0.02), abs=5.1e-7
         )
     rare, truth = _drawn(tmp_path / "rare", 40_000, 0.02, seed=1)
     mcc = []
     for settings in (CallSettings(), CallSettings(rule="mcc", prevalence=0.02)):
-        made = decide.decide_anew([rare], settings)
+        made = decide.decide([rare], settings)
         mcc.append(matthews_corrcoef(truth["stalled"], made.table["call"] == "stalled"))
     assert mcc[1] > mcc[0] + 0.1
     assert len(known) == 4000
 
 
 def test_a_prevalence_alone_reads_scores_anew_and_keeps_the_calls(models):
-    before = decide.decide_anew(models[:1], CallSettings())
-    after = decide.decide_anew(models[:1], CallSettings(prevalence=0.02))
+    before = decide.decide(models[:1], CallSettings())
+    after = decide.decide(models[:1], CallSettings(prevalence=0.02))
     assert after.table["call"].tolist() == before.table["call"].tolist()
     assert (after.table["score"] < before.table["score"]).all()
     assert after.run["prevalence"] == 0.02
@@ -200,11 +200,11 @@ def test_a_prevalence_alone_reads_scores_anew_and_keeps_the_calls(models):
 
 def test_the_prevalence_is_estimated_and_doubted(tmp_path):
     table, truth = _drawn(tmp_path / "run", 20_000, 0.02)
-    made = decide.decide_anew([table], CallSettings(rule="mcc", prevalence="estimate"))
+    made = decide.decide([table], CallSettings(rule="mcc", prevalence="estimate"))
     assert made.run["prevalence"] == pytest.approx(truth["stalled"].mean(), rel=0.2)
     assert made.doubts == ()
     few = _write(tmp_path / "few", SCORES["first"], simulated_training=True)
-    doubts = " ".join(decide.decide_anew([few], CallSettings(prevalence="estimate")).doubts)
+    doubts = " ".join(decide.decide([few], CallSettings(prevalence="estimate")).doubts)
     assert "too few" in doubts
     assert "simulated recordings only" in doubts
 
@@ -213,8 +213,8 @@ def test_labels_that_choose_are_noted(tmp_path):
     table, known = _drawn(tmp_path / "run", 2000, 0.3)
     known.head(1500).to_csv(tmp_path / "some.csv", index=False)
     settings = CallSettings(rule="specificity", specificity=0.99)
-    made = decide.decide_anew([table], settings, tmp_path / "some.csv")
-    decide.write(made, tmp_path / "out")
+    made = decide.decide([table], settings, tmp_path / "some.csv")
+    decide.write_calls(made, tmp_path / "out")
     noted = pd.read_csv(tmp_path / "out" / "chosen_on.csv")
     assert noted["filename"].tolist() == known["filename"].head(1500).tolist()
     assert "on 1,500 labelled recordings" in str(made)
@@ -226,7 +226,7 @@ def test_labels_that_choose_are_noted(tmp_path):
 def test_limits_leave_the_rest_to_a_person(tmp_path):
     table, known = _drawn(tmp_path / "run", 6000, 0.3)
     known.head(3000).to_csv(tmp_path / "some.csv", index=False)
-    made = decide.decide_anew([table], CallSettings(rule="limits"), tmp_path / "some.csv")
+    made = decide.decide([table], CallSettings(rule="limits"), tmp_path / "some.csv")
     rest, labels = made.table.iloc[3000:], known["stalled"].iloc[3000:].to_numpy()
     assert 0 < (rest["call"] == "review").mean() < 0.2
     assert (rest["call"][labels == 1] == "flowing").mean() < 0.05
@@ -236,7 +236,7 @@ def test_limits_leave_the_rest_to_a_person(tmp_path):
 
 def test_a_load_needs_no_labels(tmp_path):
     table, _ = _drawn(tmp_path / "run", 1000, 0.3)
-    made = decide.decide_anew([table], CallSettings(rule="load", load=0.1))
+    made = decide.decide([table], CallSettings(rule="load", load=0.1))
     assert (made.table["call"] == "stalled").sum() == 100
 
 
@@ -244,7 +244,7 @@ def test_the_competitions_file_has_its_names_in_its_order(tmp_path):
     table = _write(tmp_path / "run", [0.9, None, *SCORES["first"][2:]])
     form = pd.DataFrame({"filename": NAMES[:4][::-1], "stalled": 0})
     form.to_csv(tmp_path / "form.csv", index=False)
-    made = decide.decide_anew([table], CallSettings())
+    made = decide.decide([table], CallSettings())
     path, doubt = submission.submit(made, tmp_path / "form.csv", tmp_path)
     assert path.read_text() == "filename,stalled\n3.mp4,1\n2.mp4,0\n1.mp4,0\n0.mp4,1\n"
     assert doubt == "1 recordings without a call are submitted as flowing"
@@ -257,7 +257,7 @@ def test_the_real_form_is_submitted(real_dir, tmp_path):
     form = real_dir / "metadata" / "submission_format.csv.gz"
     names = pd.read_csv(form)["filename"].tolist()
     table = _write(tmp_path / "run", np.linspace(0, 1, len(names)), names[::-1])
-    made = decide.decide_anew([table], CallSettings(thresholds=(0.9,)))
+    made = decide.decide([table], CallSettings(thresholds=(0.9,)))
     path, _ = submission.submit(made, form, tmp_path)
     written = pd.read_csv(path)
     assert written["filename"].tolist() == names
@@ -278,7 +278,7 @@ def test_the_real_form_is_submitted(real_dir, tmp_path):
 )
 def test_settings_that_do_not_fit_are_refused(models, settings, message):
     with pytest.raises(InputError, match=message):
-        decide.decide_anew(models, CallSettings(**settings))
+        decide.decide(models, CallSettings(**settings))
 
 
 @pytest.mark.parametrize(
@@ -298,46 +298,46 @@ def test_values_out_of_range_are_refused(values, message):
 def test_tables_of_other_recordings_are_refused(tmp_path, models):
     other = _write(tmp_path / "other", SCORES["first"], [*NAMES[:7], "x.mp4"])
     with pytest.raises(TableError, match=r"2 recordings stand in one of them only: 7\.mp4, x\.mp4"):
-        decide.decide_anew([models[0], other], CallSettings())
+        decide.decide([models[0], other], CallSettings())
 
 
 def test_the_tables_themselves_are_not_written_over(models):
-    made = decide.decide_anew(models, CallSettings())
+    made = decide.decide(models, CallSettings())
     with pytest.raises(InputError, match="holds the predictions themselves"):
-        decide.write(made, models[0].parent)
+        decide.write_calls(made, models[0].parent)
 
 
 def test_without_its_run_the_calibration_is_asked_for(models):
     models[0].with_name("run.json").unlink()
     settings = CallSettings(prevalence=0.02)
     with pytest.raises(InputError, match="--calibrated-at"):
-        decide.decide_anew(models[:1], settings)
-    made = decide.decide_anew(models[:1], settings, calibrated_at=0.3)
+        decide.decide(models[:1], settings)
+    made = decide.decide(models[:1], settings, calibrated_at=0.3)
     assert made.table["score"].to_numpy() == pytest.approx(
         calibration.shift(SCORES["first"], 0.3, 0.02), abs=5.1e-7
     )
     models[0].with_name("run.json").write_text("{")
     with pytest.raises(InputError, match="not readable"):
-        decide.decide_anew(models[:1], settings)
+        decide.decide(models[:1], settings)
 
 
 def test_nothing_scored_and_nothing_labelled_is_said(tmp_path, models):
     none = _write(tmp_path / "none", [None] * 8)
     with pytest.raises(InputError, match="no recording has a score"):
-        decide.decide_anew([none], CallSettings())
+        decide.decide([none], CallSettings())
     pd.DataFrame({"filename": ["y.mp4"], "stalled": [1]}).to_csv(tmp_path / "l.csv", index=False)
     with pytest.raises(InputError, match=r"l\.csv: .*y\.mp4"):
-        decide.decide_anew(models[:1], CallSettings(rule="mcc"), tmp_path / "l.csv")
+        decide.decide(models[:1], CallSettings(rule="mcc"), tmp_path / "l.csv")
 
 
 def test_what_chose_a_threshold_before_is_not_forgotten(tmp_path):
     table, known = _drawn(tmp_path / "run", 400, 0.3)
     known.head(200).to_csv(tmp_path / "some.csv", index=False)
-    first = decide.decide_anew([table], CallSettings(rule="mcc"), tmp_path / "some.csv")
-    again = decide.decide_anew(
-        [decide.write(first, tmp_path / "one")], CallSettings(prevalence=0.1)
+    first = decide.decide([table], CallSettings(rule="mcc"), tmp_path / "some.csv")
+    again = decide.decide(
+        [decide.write_calls(first, tmp_path / "one")], CallSettings(prevalence=0.1)
     )
-    decide.write(again, tmp_path / "two")
+    decide.write_calls(again, tmp_path / "two")
     for folder in ("one", "two"):
         noted = pd.read_csv(tmp_path / folder / "chosen_on.csv")
         assert noted["filename"].tolist() == known["filename"].head(200).tolist()
@@ -348,7 +348,7 @@ def test_labels_are_found_by_base_name_as_evaluate_finds_them(tmp_path):
     table = _write(tmp_path / "run", SCORES["first"], names)
     labels = pd.DataFrame({"filename": NAMES, "stalled": VOTED})
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    made = decide.decide_anew([table], CallSettings(rule="mcc"), tmp_path / "labels.csv")
+    made = decide.decide([table], CallSettings(rule="mcc"), tmp_path / "labels.csv")
     assert made.chosen_on["filename"].tolist() == names
 
 
@@ -357,15 +357,15 @@ def test_a_threshold_that_is_not_there_is_not_kept(tmp_path):
     text = table.read_text().replace(",0.5,run", ",0.6,run", 1)
     table.write_text(text)
     with pytest.raises(InputError, match="no single threshold to keep"):
-        decide.decide_anew([table], CallSettings())
+        decide.decide([table], CallSettings())
 
 
 def test_what_was_left_to_a_person_stays_so(tmp_path):
     table, known = _drawn(tmp_path / "run", 3000, 0.3)
     known.to_csv(tmp_path / "labels.csv", index=False)
-    made = decide.decide_anew([table], CallSettings(rule="limits"), tmp_path / "labels.csv")
-    kept = decide.decide_anew(
-        [decide.write(made, tmp_path / "three")], CallSettings(prevalence=0.05)
+    made = decide.decide([table], CallSettings(rule="limits"), tmp_path / "labels.csv")
+    kept = decide.decide(
+        [decide.write_calls(made, tmp_path / "three")], CallSettings(prevalence=0.05)
     )
     assert kept.table["call"].tolist() == made.table["call"].tolist()
     assert "review" in set(kept.table["call"])
@@ -376,27 +376,27 @@ def test_labels_choose_for_the_prevalence_that_was_estimated(tmp_path):
     known.to_csv(tmp_path / "labels.csv", index=False)
     labels = tmp_path / "labels.csv"
     estimated = CallSettings(rule="mcc", prevalence="estimate")
-    made = decide.decide_anew([table], estimated, labels)
+    made = decide.decide([table], estimated, labels)
     share = made.run["prevalence"]
     declared = CallSettings(rule="mcc", prevalence=share)
-    assert made.run["threshold"] == decide.decide_anew([table], declared, labels).run["threshold"]
+    assert made.run["threshold"] == decide.decide([table], declared, labels).run["threshold"]
 
 
 def test_scores_calibrated_at_different_prevalences_are_averaged_at_one(tmp_path):
     common = _write(tmp_path / "a", SCORES["first"], prevalence=0.3)
     rare = calibration.shift(SCORES["second"], 0.3, 0.05)
     other = _write(tmp_path / "b", rare, threshold=0.1, prevalence=0.05)
-    made = decide.decide_anew([common, other], CallSettings())
+    made = decide.decide([common, other], CallSettings())
     expected = vote.average([SCORES["first"], SCORES["second"]])
     assert made.table["score"].to_numpy() == pytest.approx(expected)
     assert made.run["prevalence"] == 0.3
 
 
 def test_the_score_of_a_vote_is_not_read_at_another_prevalence(models, tmp_path):
-    voted = decide.decide_anew(models, CallSettings(combine="vote"))
-    table = decide.write(voted, tmp_path / "vote")
+    voted = decide.decide(models, CallSettings(combine="vote"))
+    table = decide.write_calls(voted, tmp_path / "vote")
     with pytest.raises(InputError, match="--calibrated-at"):
-        decide.decide_anew([table], CallSettings(prevalence=0.05))
+        decide.decide([table], CallSettings(prevalence=0.05))
 
 
 @pytest.mark.parametrize("weight", [np.nan, np.inf, -1.0])
@@ -408,4 +408,4 @@ def test_weights_are_numbers(weight):
 @pytest.mark.parametrize("share", [0.0, 1.0, 1.5, np.nan])
 def test_a_prevalence_of_the_calibration_is_a_share(models, share):
     with pytest.raises(InputError, match="change --calibrated-at"):
-        decide.decide_anew(models[:1], CallSettings(prevalence=0.02), calibrated_at=share)
+        decide.decide(models[:1], CallSettings(prevalence=0.02), calibrated_at=share)

@@ -101,7 +101,7 @@ def test_from_scores_to_a_stall_rate(run, tmp_path):
     mice = known.assign(mouse=[f"m{i % 8}" for i in range(400)], group=["wt", "ad"] * 200)
     mice.to_csv(tmp_path / "mice.csv", index=False)
     command = ("rate", out, "--groups", tmp_path / "mice.csv", "-o", out / "r")
-    code, shown, _ = run(*command, "--errors", out / "e" / "metrics.json")
+    code, shown, _ = run(*command, "--accuracy", out / "e" / "metrics.json")
     assert code == 0
     assert "perfect scoring" in shown
     assert len(pd.read_csv(out / "r" / "rates_mice.csv")) == 8

@@ -21,7 +21,7 @@ def _make(frames, /, **settings):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_equals_the_published_rule_to_the_pixel(tmp_path, seed):
-    recording = video.read(drawing.write(tmp_path / "a.mp4", seed=seed))
+    recording = video.read_recording(drawing.write(tmp_path / "a.mp4", seed=seed))
     found = outline.find(recording, OutlineSettings(rule="third-place"))
     made = clip.make(recording, found, ClipSettings())
     assert np.array_equal(made.pixels, published.clip(recording.frames))
@@ -72,7 +72,7 @@ def test_a_crop_of_contour_only_is_left_as_it_is():
 
 def test_chunked_recordings_give_the_same_clip(tmp_path):
     path = drawing.write(tmp_path / "a.mp4", count=70)
-    held, streamed = video.read(path), video.read(path, hold_bytes=0)
+    held, streamed = video.read_recording(path), video.read_recording(path, hold_bytes=0)
     for channels in ("rgb", "grey+mask"):
         settings = ClipSettings(size=32, channels=channels)
         clips = [clip.make(r, outline.find(r), settings).pixels for r in (held, streamed)]

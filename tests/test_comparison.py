@@ -37,7 +37,7 @@ def test_paired_comparison(study, tmp_path):
     same = comparisons.compare(old, old).differences
     assert {one.verdict for one in same} == {"no difference can be told"}
     assert {one.interval for one in same} == {(0, 0)}
-    content = json.loads(present.write(old, tmp_path / "out", comparison).read_text())
+    content = json.loads(present.write_metrics(old, tmp_path / "out", comparison).read_text())
     assert content["comparison"]["differences"][0]["verdict"] == "better"
     assert content["comparison"]["second"]["bundles"] == ["new"]
 

@@ -10,7 +10,7 @@ from stallscan.errors import InputError
 from stallscan.scores import calibration, thresholds, vote
 from stallscan.scores.calibration import Calibration
 from stallscan.scores.prevalence import estimate_prevalence
-from stallscan.scores.thresholds import Limits
+from stallscan.scores.thresholds import ReviewBand
 
 
 def test_calibration_is_a_sigmoid():
@@ -168,7 +168,7 @@ def test_a_load_is_never_exceeded_and_used_as_far_as_ties_allow(scores, percent)
     scores = np.array(scores)
     allowed = percent * len(scores) // 100
     try:
-        threshold = thresholds.load_threshold(scores, percent / 100)
+        threshold = thresholds.workload_threshold(scores, percent / 100)
     except InputError:
         assert np.count_nonzero(scores == 1) > allowed
         return
@@ -198,18 +198,18 @@ def test_a_specificity_is_kept_and_not_exceeded_without_need(scores, permille):
 def test_no_threshold_is_above_a_score_of_1():
     sure = np.array([0.1, 1.0, 1.0, 1.0])
     with pytest.raises(InputError, match="a score of 1"):
-        thresholds.load_threshold(sure, 0.5)
+        thresholds.workload_threshold(sure, 0.5)
     with pytest.raises(InputError, match="--specificity"):
         thresholds.specificity_threshold(sure, np.array([1, 0, 0, 1]), 0.9)
     assert thresholds.best_mcc_threshold(sure, np.array([1, 0, 0, 0])) <= 1
     with pytest.raises(InputError, match="a score of 1"):
-        Limits.of(np.repeat([0.5, 1.0], 400), np.repeat([1, 0], 400), missed=0.05, false=0.01)
+        ReviewBand.of(np.repeat([0.5, 1.0], 400), np.repeat([1, 0], 400), missed=0.05, false=0.01)
 
 
 def test_the_threshold_for_a_load():
     scores = np.array([0.1, 0.2, 0.2, 0.2, 0.9])
     for share, called in ((1.0, 5), (0.8, 4), (0.7, 1), (0.2, 1), (0.1, 0)):
-        assert np.count_nonzero(scores >= thresholds.load_threshold(scores, share)) == called
+        assert np.count_nonzero(scores >= thresholds.workload_threshold(scores, share)) == called
 
 
 def test_the_expected_best_threshold_is_about_half_the_precision():
@@ -228,7 +228,7 @@ def test_what_the_limits_guarantee_holds_as_often_as_they_say():
     rng = np.random.default_rng(6)
     missed, false = [], []
     for _ in range(400):
-        limits = Limits.of(*_draw(rng, 500, 0.3), missed=0.05, false=0.02)
+        limits = ReviewBand.of(*_draw(rng, 500, 0.3), missed=0.05, false=0.02)
         # The shares of new recordings, exactly: of the normal distributions of `_draw`.
         cuts = [
             (np.log(cut / (1 - cut)) - np.log(0.3 / 0.7) + 4.5) / 3
@@ -241,13 +241,13 @@ def test_what_the_limits_guarantee_holds_as_often_as_they_say():
 
 
 def test_limits_call_three_ways():
-    limits = Limits(0.2, 0.8, 0.05, 0.01, 0.95)
+    limits = ReviewBand(0.2, 0.8, 0.05, 0.01, 0.95)
     assert limits.call([0.1, 0.2, 0.5, 0.8]).tolist() == ["flowing", "review", "review", "stalled"]
 
 
 def test_classes_well_apart_leave_nothing_to_review():
     scores = np.concatenate([np.linspace(0, 0.3, 300), np.linspace(0.7, 1, 300)])
-    limits = Limits.of(scores, np.repeat([0, 1], 300), missed=0.02, false=0.02)
+    limits = ReviewBand.of(scores, np.repeat([0, 1], 300), missed=0.02, false=0.02)
     assert limits.low == limits.high
     assert 0.3 < limits.low < 0.7
 
@@ -255,7 +255,7 @@ def test_classes_well_apart_leave_nothing_to_review():
 def test_too_few_recordings_guarantee_nothing():
     scores, labels = _draw(np.random.default_rng(7), 200, 0.3)
     with pytest.raises(InputError, match=r"flowing recordings are too few.*label at least 2,995"):
-        Limits.of(scores, labels, missed=0.1, false=0.001)
+        ReviewBand.of(scores, labels, missed=0.1, false=0.001)
 
 
 # Eight recordings and three models with the thresholds that were published for the vote.

@@ -48,13 +48,13 @@ def test_the_reference_keeps_quantiles(reference):
 
 
 def test_a_recording_like_those_of_the_training_is_not_remarked(reference):
-    said = [reference.unlike(Traits(*row)) for row in _traits(2000, 2).itertuples(index=False)]
+    said = [reference.outliers(Traits(*row)) for row in _traits(2000, 2).itertuples(index=False)]
     assert sum(map(bool, said)) <= 20  # 1 %
 
 
 def test_a_recording_far_from_all_is_named_with_its_value_and_range(reference):
     odd = Traits(*[50.0] * len(Traits._fields))._replace(grey_middle=93.0)
-    assert reference.unlike(odd).startswith("middle grey level: 93, in training ")
+    assert reference.outliers(odd).startswith("middle grey level: 93, in training ")
 
 
 @pytest.mark.parametrize("prevalence", [0.05, 0.3, 0.6])

@@ -225,7 +225,7 @@ def test_members_may_see_different_clips_of_a_recording_that_is_decoded_once(
     from stallscan.recordings import video
 
     decoded = []
-    whole = video.read
+    whole = video.read_recording
     monkeypatch.setattr(prepare.video, "read", lambda path: decoded.append(path) or whole(path))
     predict.predict([recordings], tmp_path / "all", tmp_path / "joined", processes=0)
     assert len(decoded) == 4

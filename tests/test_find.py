@@ -83,7 +83,7 @@ def test_a_link_keeps_its_own_name(tmp_path: Path) -> None:
     (tmp_path / "data" / "a.mp4").symlink_to("../content/4f1d")
     sources = list_recordings([tmp_path / "data"])
     assert [source.filename for source in sources] == ["a.mp4", "b.mp4"]
-    assert len(video.read(sources[0].path)) == 8
+    assert len(video.read_recording(sources[0].path)) == 8
 
 
 # Links
@@ -126,7 +126,7 @@ def test_a_broken_link_is_a_recording_that_cannot_be_read(tmp_path: Path) -> Non
     (tmp_path / "a.mp4").symlink_to("missing.mp4")
     (source,) = list_recordings([tmp_path])
     with pytest.raises(errors.UnreadableError, match="is a link, and its target cannot be opened"):
-        video.read(source.path)
+        video.read_recording(source.path)
 
 
 # What is passed over

@@ -25,7 +25,7 @@ def test_a_drawn_ellipse_is_found_with_its_interior():
 
 @pytest.mark.parametrize(("rule", "px"), [("contour", 4), ("third-place", 4), ("first-place", 8)])
 def test_every_rule_finds_the_same_place_after_encoding(tmp_path, rule, px):
-    recording = video.read(drawing.write(tmp_path / "a.mp4"))
+    recording = video.read_recording(drawing.write(tmp_path / "a.mp4"))
     found = outline.find(recording, OutlineSettings(rule=rule))
     # The first place's range of colours takes in what the codec spreads over a block of 8 px.
     assert found.box == pytest.approx((24, 57, 10, 55), abs=px)
@@ -35,7 +35,7 @@ def test_every_rule_finds_the_same_place_after_encoding(tmp_path, rule, px):
 def test_the_published_rule_by_name_equals_the_rule_written_down(tmp_path):
     for seed in range(20):
         path = drawing.write(tmp_path / f"{seed}.mp4", count=3, seed=seed)
-        recording = video.read(path)
+        recording = video.read_recording(path)
         found = outline.find(recording, OutlineSettings(rule="third-place"))
         assert found.box == published.box(recording.frames[0])
 
@@ -130,13 +130,13 @@ def test_the_box_is_the_union_over_frames():
 @pytest.mark.parametrize("hold", [0, 10**9])
 def test_chunks_make_no_difference(tmp_path, hold):
     path = drawing.write(tmp_path / "a.mp4", count=70)
-    found = outline.find(video.read(path, hold_bytes=hold))
+    found = outline.find(video.read_recording(path, hold_bytes=hold))
     assert found.frames_outlined == 70
-    assert found.box == outline.find(video.read(path)).box
+    assert found.box == outline.find(video.read_recording(path)).box
 
 
 def test_the_original_file_has_one_closed_outline_in_each_frame(real_dir):
-    recording = video.read(real_dir / "clips" / "104611.mp4")
+    recording = video.read_recording(real_dir / "clips" / "104611.mp4")
     found = outline.find(recording)
     assert len(recording) == found.frames_outlined == 52
     assert found.is_closed
@@ -147,8 +147,10 @@ def test_the_original_file_has_one_closed_outline_in_each_frame(real_dir):
 
 
 def test_the_same_region_at_two_sizes(real_dir):
-    small = outline.find(video.read(real_dir / "clips" / "105668_2.gif")).box
-    large = outline.find(video.read(real_dir / "clips" / "105668_stalled_from320.mp4")).box
+    small = outline.find(video.read_recording(real_dir / "clips" / "105668_2.gif")).box
+    large = outline.find(
+        video.read_recording(real_dir / "clips" / "105668_stalled_from320.mp4")
+    ).box
     assert np.array(small) * 1.6 == pytest.approx(np.array(large), abs=3)
 
 
@@ -165,8 +167,8 @@ def test_where_a_contour_lies_in_a_large_frame_makes_no_difference(tmp_path):
             if number % 5 == 0:
                 cv2.circle(frame, (8 * number, 20), 3, drawing.ORANGE, -1)
         path = tmp_path / f"{number}.mp4"
-        encode.write(path, recording)
-        planes = video.read(path)
+        encode.write_video(path, recording)
+        planes = video.read_recording(path)
         for rule in ("contour", "third-place", "first-place"):
             settings = OutlineSettings(rule=rule)
             found = [_what_is_found(each, settings) for each in (planes, from_array(planes.frames))]
@@ -269,8 +271,8 @@ def test_every_enclosing_contour_counts(tmp_path, draw, encoded):
 def _maybe_encoded(tmp_path, recording, encoded):
     if not encoded:
         return from_array(recording)
-    encode.write(tmp_path / "a.mp4", recording)
-    return video.read(tmp_path / "a.mp4")
+    encode.write_video(tmp_path / "a.mp4", recording)
+    return video.read_recording(tmp_path / "a.mp4")
 
 
 def test_a_second_outline_in_few_frames_counts():

@@ -12,17 +12,17 @@ from stallscan.catalog import select
 from stallscan.errors import InputError
 from stallscan.evaluation import evaluate, present
 from stallscan.rates import rates
-from stallscan.rates.correction import Errors
+from stallscan.rates.correction import CallAccuracy
 from stallscan.report import figures, report, style
 from stallscan.simulate import SimulateSettings, sheet
 
 
 def _decide(tables, out):
-    decide.write(decide.decide_anew([tables[0]], CallSettings(thresholds=(0.5,))), out)
+    decide.write_calls(decide.decide([tables[0]], CallSettings(thresholds=(0.5,))), out)
 
 
 def _evaluate(tables, out):
-    present.write(evaluate.evaluate(*tables, partial=True), out)
+    present.write_metrics(evaluate.evaluate(*tables, partial=True), out)
 
 
 def _page(tables, out):
@@ -37,12 +37,12 @@ def _rate(tables, out):
     groups = pd.read_csv(tables[1])[["filename"]].assign(mouse="m1")
     groups = groups[groups["filename"].isin(pd.read_csv(tables[0])["filename"])]
     groups.to_csv(out.parent / "groups.csv", index=False)
-    found = rates.rate(tables[0], out.parent / "groups.csv", Errors.stated(0.9, 0.99))
-    rates.write(found, out)
+    found = rates.rate(tables[0], out.parent / "groups.csv", CallAccuracy.stated(0.9, 0.99))
+    rates.write_rates(found, out)
 
 
 def _report(tables, out):
-    report.write(tables[0], out / "report.html")
+    report.write_report(tables[0], out / "report.html")
 
 
 def _select(tables, out):
@@ -57,7 +57,7 @@ def _select(tables, out):
 
 
 def _sheet(_tables, out):
-    sheet.write(out / "sheet.png", SimulateSettings(count=2, stalled=0.5))
+    sheet.write_sheet(out / "sheet.png", SimulateSettings(count=2, stalled=0.5))
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_recordings_unlike_the_training_are_named_and_the_run_is_doubted(
     for index in range(30):
         frames = drawing.frames(count=8, seed=100 + index)
         orange = (frames == drawing.ORANGE).all(-1, keepdims=True)
-        encode.write(tmp_path / "in" / f"{index}.mp4", np.where(orange, frames, frames + 100))
+        encode.write_video(tmp_path / "in" / f"{index}.mp4", np.where(orange, frames, frames + 100))
     summary = _predict([tmp_path / "in"], tmp_path / "out", known)
     assert any(doubt.startswith("middle grey level: 100% of them") for doubt in summary.doubts)
     reasons = _table(tmp_path / "out")["reason"]
@@ -369,7 +369,9 @@ def test_three_thousand_frames_stay_under_two_gigabytes(tmp_path, bundle_dir):
         for index in range(3000):
             yield np.roll(base[index % 50], 0) if index else base[0]
 
-    encode.write(tmp_path / "long.mp4", frames(), preset="ultrafast", crf=int(rng.integers(28, 30)))
+    encode.write_video(
+        tmp_path / "long.mp4", frames(), preset="ultrafast", crf=int(rng.integers(28, 30))
+    )
     script = (
         "import sys; from pathlib import Path; from stallscan.calls import predict;"
         "predict.predict([sys.argv[1]], Path(sys.argv[2]), sys.argv[3], processes=0)"

@@ -22,12 +22,12 @@ def test_one_class_gives_no_reweighted_mcc(tmp_path):
     assert evaluation.curve is None
     assert ("ROC AUC", "not defined", "") in present.figures(evaluation)
     assert any(note.startswith("All 2 labels are flowing") for note in present.notes(evaluation))
-    present.write(evaluation, tmp_path / "out")
+    present.write_metrics(evaluation, tmp_path / "out")
     figures.evaluation(evaluation.scored, tmp_path / "out")
 
 
 def test_json_holds_the_figures_and_where_they_come_from(tables, tmp_path):
-    path = present.write(evaluate.evaluate(*tables, partial=True), tmp_path / "new" / "out")
+    path = present.write_metrics(evaluate.evaluate(*tables, partial=True), tmp_path / "new" / "out")
     assert path == tmp_path / "new" / "out" / "metrics.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["metrics"]["confusion"]["true_stalled"] == 1
@@ -88,7 +88,9 @@ def test_all_in_json(study):
     evaluation = evaluate.evaluate(
         study / "old" / "predictions.csv", study / "labels.csv", about=[study / "about.csv"]
     )
-    content = json.loads(present.write(evaluation, study / "out").read_text(encoding="utf-8"))
+    content = json.loads(
+        present.write_metrics(evaluation, study / "out").read_text(encoding="utf-8")
+    )
     assert set(content["intervals_95"]) == set(present.WORDS)
     assert content["drawn_by"]["unit"] == "mouse"
     assert [at["specificity"] for at in content["sensitivity_at"]] == [0.993, 0.999]

@@ -17,7 +17,7 @@ from stallscan.calls.predictions import read_predictions
 from stallscan.errors import InputError, TableError
 from stallscan.evaluation import evaluate, present
 from stallscan.rates import correction, power, rates, rogan_gladen
-from stallscan.rates.correction import PERFECT, PUBLISHED, Errors
+from stallscan.rates.correction import PERFECT, PUBLISHED, CallAccuracy
 from stallscan.rates.mice import (
     corrected_difference_of_mice,
     corrected_mean_of_mice,
@@ -32,7 +32,7 @@ from stallscan.scores.intervals import Share
 from stallscan.scores.metrics import Confusion
 from stallscan.words import Excluded
 
-COUNTED = Errors.counted(425, 500, 1986, 2000)  # 85 % and 99.3 %
+COUNTED = CallAccuracy.counted(425, 500, 1986, 2000)  # 85 % and 99.3 %
 
 
 def write_calls(folder, calls):
@@ -146,7 +146,7 @@ def test_a_share_lies_within_its_limits():
 
 @given(st.integers(0, 300), st.integers(30, 60), st.integers(900, 1000))
 def test_a_limit_is_where_the_distances_meet(stalled, found, left):
-    errors = Errors.counted(found, 60, left, 1000)
+    errors = CallAccuracy.counted(found, 60, left, 1000)
     called, sensitivity, false = (
         intervals.jeffreys(stalled, 300),
         errors.found,
@@ -165,7 +165,7 @@ def test_a_limit_is_where_the_distances_meet(stalled, found, left):
 
 
 def test_errors_hardly_better_than_chance_tell_nothing():
-    made = correction.corrected(5, 10, Errors.counted(6, 10, 5, 10))
+    made = correction.corrected(5, 10, CallAccuracy.counted(6, 10, 5, 10))
     assert made.interval == (0, 1)
     assert not made.resolvable
 
@@ -196,8 +196,8 @@ def test_below_what_the_specificity_resolves():
     assert not correction.corrected(round(1000 * called) - 1, 1000, COUNTED).resolvable
     # More vessels and a better specificity resolve lower rates.
     assert correction.resolves_from(5000, COUNTED) < least
-    assert correction.resolves_from(1000, Errors.counted(425, 500, 9990, 10000)) < least / 2
-    assert correction.resolves_from(10, Errors.counted(6, 10, 5, 10)) is None
+    assert correction.resolves_from(1000, CallAccuracy.counted(425, 500, 9990, 10000)) < least / 2
+    assert correction.resolves_from(10, CallAccuracy.counted(6, 10, 5, 10)) is None
 
 
 @pytest.mark.parametrize(("stalled", "word"), [(0, "fewer"), (1000, "more")])
@@ -212,7 +212,7 @@ def test_calls_that_the_errors_do_not_allow_are_said(tmp_path, stalled, word):
 
 def test_errors_that_are_chance_once_adjusted_leave_everything_open():
     # 1 of 1 and 1 of 20, one added to each: 2/3 + 2/22 is below 1.
-    made = correction.corrected(5, 10, Errors.counted(1, 1, 1, 20))
+    made = correction.corrected(5, 10, CallAccuracy.counted(1, 1, 1, 20))
     assert made.lang_reiczigel == (0, 1)
 
 
@@ -270,7 +270,7 @@ MICE_COUNTS = st.lists(
     min_size=2,
     max_size=9,
 )
-ERRORS = st.sampled_from([PERFECT, PUBLISHED, COUNTED, Errors.counted(6, 10, 18, 20)])
+ERRORS = st.sampled_from([PERFECT, PUBLISHED, COUNTED, CallAccuracy.counted(6, 10, 18, 20)])
 
 
 def contains(outer, inner):
@@ -376,7 +376,7 @@ def test_a_study(tmp_path):
 
 def test_tables_are_written_and_shown(tmp_path):
     result = rates.rate(*write_study(tmp_path, MICE), COUNTED)
-    paths = rates.write(result, tmp_path / "new" / "out")
+    paths = rates.write_rates(result, tmp_path / "new" / "out")
     names = ["rates_fields.csv", "rates_mice.csv", "rates_groups.csv", "comparison.csv"]
     assert [path.name for path in paths] == names
     read = [pd.read_csv(path) for path in paths]
@@ -422,7 +422,7 @@ def test_a_group_with_one_mouse_is_given_and_not_tested(tmp_path):
         "model against wild is not tested: group model has one mouse, which cannot say how mice "
         "differ"
     )
-    assert rates.write(result, tmp_path / "out")
+    assert rates.write_rates(result, tmp_path / "out")
 
 
 def test_a_mouse_that_was_not_scored_is_left_out_of_its_group(tmp_path):
@@ -434,7 +434,7 @@ def test_a_mouse_that_was_not_scored_is_left_out_of_its_group(tmp_path):
     assert result.mice[0].rate is None
     assert (result.groups[0].mice, result.groups[0].review) == (2, 400)
     assert any("no recording was scored of m1" in sentence for sentence in result.sentences())
-    assert rates.write(result, tmp_path / "out")
+    assert rates.write_rates(result, tmp_path / "out")
     assert rates.as_tables(result)
 
 
@@ -512,7 +512,7 @@ def write_metrics(folder, **changes):
 
 
 def test_errors_are_read_from_an_evaluation(tmp_path):
-    errors = Errors.read(write_metrics(tmp_path))
+    errors = CallAccuracy.read(write_metrics(tmp_path))
     assert (errors.sensitivity, errors.specificity) == (0.85, 0.993)
     assert (errors.stalled, errors.flowing) == (500, 2000)
     assert str(errors) == (
@@ -527,8 +527,8 @@ def test_errors_of_what_evaluate_writes(tmp_path):
     labels = tmp_path / "labels.csv"
     table = read_predictions(calls)
     table.assign(stalled=(table["call"] == "stalled").astype(int)).to_csv(labels, index=False)
-    path = present.write(evaluate.evaluate(calls, labels), tmp_path / "out")
-    errors = Errors.read(path)
+    path = present.write_metrics(evaluate.evaluate(calls, labels), tmp_path / "out")
+    errors = CallAccuracy.read(path)
     assert (errors.stalled, errors.flowing, errors.sensitivity) == (60, 2340, 1.0)
     assert (errors.bundles, errors.thresholds) == (("default 0123",), (0.5,))
 
@@ -541,7 +541,7 @@ def test_errors_of_what_evaluate_writes(tmp_path):
     ],
 )
 def test_errors_of_other_calls_are_refused(tmp_path, changes, message):
-    errors = Errors.read(write_metrics(tmp_path, **changes))
+    errors = CallAccuracy.read(write_metrics(tmp_path, **changes))
     with pytest.raises(InputError, match=f"its calls were made with {message}, but"):
         rates.rate(*write_study(tmp_path, MICE), errors)
 
@@ -549,13 +549,13 @@ def test_errors_of_other_calls_are_refused(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Errors.counted(0, 0, 5, 5), "no recording labelled stalled"),
-        (lambda: Errors.counted(5, 5, 0, 0), "no recording labelled flowing"),
-        (lambda: Errors.counted(6, 5, 5, 5), "6 of 5 recordings"),
-        (lambda: Errors.counted(1, 2, 1, 2), "no better than chance"),
-        (lambda: Errors.stated(85, 99.3), "sensitivity is 85, expected a share from 0 to 1"),
-        (lambda: Errors.stated(0.9, math.nan), "specificity is nan"),
-        (lambda: Errors.stated(0.3, 0.7), "no better than chance"),
+        (lambda: CallAccuracy.counted(0, 0, 5, 5), "no recording labelled stalled"),
+        (lambda: CallAccuracy.counted(5, 5, 0, 0), "no recording labelled flowing"),
+        (lambda: CallAccuracy.counted(6, 5, 5, 5), "6 of 5 recordings"),
+        (lambda: CallAccuracy.counted(1, 2, 1, 2), "no better than chance"),
+        (lambda: CallAccuracy.stated(85, 99.3), "sensitivity is 85, expected a share from 0 to 1"),
+        (lambda: CallAccuracy.stated(0.9, math.nan), "specificity is nan"),
+        (lambda: CallAccuracy.stated(0.3, 0.7), "no better than chance"),
         (lambda: correction.corrected(0, 0, PERFECT), "gives no rate"),
         (lambda: correction.corrected(3, 2, PERFECT), "gives no rate"),
         (lambda: power.mice_needed(PERFECT, low=0), "expected shares above 0"),
@@ -574,16 +574,16 @@ def test_other_files_are_no_evaluation(tmp_path, text):
     path = tmp_path / "metrics.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"metrics.json: no confusion matrix"):
-        Errors.read(path)
+        CallAccuracy.read(path)
     with pytest.raises(InputError, match="cannot be opened"):
-        Errors.read(tmp_path / "none.json")
+        CallAccuracy.read(tmp_path / "none.json")
 
 
 def test_an_evaluation_without_stalls_is_named(tmp_path):
     cells = Confusion(0, 14, 1986, 0)._asdict()
     path = write_metrics(tmp_path, metrics={"confusion": cells})
     with pytest.raises(InputError, match=r"metrics.json: no recording labelled stalled"):
-        Errors.read(path)
+        CallAccuracy.read(path)
 
 
 def test_wrong_tables_are_table_errors(tmp_path):

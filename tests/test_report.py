@@ -39,7 +39,7 @@ ROWS = (
 
 def write(*words, **named):
     """Write a report without other processes, which take a second to start."""
-    return report.write(*words, **{"processes": 0, **named})
+    return report.write_report(*words, **{"processes": 0, **named})
 
 
 def draw_recording(outlined=True, frames=6, size=(96, 128)):
@@ -82,7 +82,7 @@ def run(tmp_path_factory):
         if status == "unreadable":
             path.write_text("no video")
         else:
-            encode.write(path, draw_recording(outlined=status == "ok"))
+            encode.write_video(path, draw_recording(outlined=status == "ok"))
     write_predictions(folder / "predictions.csv", ROWS)
     labels = [(name, label) for name, *_, label in ROWS if label is not None]
     pd.DataFrame(labels, columns=["filename", "stalled"]).to_csv(folder / "labels.csv", index=False)
@@ -293,13 +293,13 @@ def test_bad_input(run, tmp_path):
 def decode(clip, tmp_path):
     path = tmp_path / "clip.mp4"
     path.write_bytes(base64.b64decode(clip.video.partition(",")[2]))
-    return video.read(path)
+    return video.read_recording(path)
 
 
 def test_clip_shows_the_outlined_region_with_its_margin(tmp_path):
     path = tmp_path / "film.mp4"
-    encode.write(path, draw_recording())
-    box = outline.find(video.read(path)).box
+    encode.write_video(path, draw_recording())
+    box = outline.find(video.read_recording(path)).box
     clip = cards.make_clip(path, margin_px=5)
     height = box.row1 - box.row0 + 10
     width = box.col1 - box.col0 + 10
@@ -327,7 +327,7 @@ def test_clip_of_unusual_recordings(tmp_path, frames, size, expected):
 
 def test_frames_are_thinned_alike_when_they_are_not_held(tmp_path, monkeypatch):
     path = tmp_path / "film.mp4"
-    encode.write(path, draw_recording(frames=100))
+    encode.write_video(path, draw_recording(frames=100))
     shown = []
     monkeypatch.setattr(cards, "CLIP_FRAMES", 15)
     monkeypatch.setattr(cards, "_as_video", lambda frames: shown.append(frames) or "data:")

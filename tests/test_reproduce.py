@@ -221,7 +221,7 @@ def test_a_mean_calls_what_all_folds_call_whatever_their_calibration(tmp_path):
         paths.append(folder / "predictions.csv")
     approach = approaches.find("first-place")
     settings = reproduce._together(approach, members, "published")
-    called = (decide.decide_anew(paths, settings).table["call"] == "stalled").to_numpy()
+    called = (decide.decide(paths, settings).table["call"] == "stalled").to_numpy()
     above = 1 / (1 + np.exp(-logits)) >= 0.7
     assert called[above.all(axis=0)].all()
     assert not called[~above.any(axis=0)].any()

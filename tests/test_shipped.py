@@ -26,7 +26,7 @@ def corpus(tmp_path_factory):
 
 def test_boxes_and_clips_equal_the_published_ones(corpus):
     for path in sorted((corpus / "train").glob("*.mp4")):
-        recording = video.read(path)
+        recording = video.read_recording(path)
         found = outline.find(recording, OutlineSettings(rule="third-place"))
         assert found.box == published.box(recording.frames[0]), path
         made = clip.make(recording, found, ClipSettings())

@@ -133,8 +133,8 @@ def test_outline_is_open_at_the_border():
 def test_outline_decodes_to_the_published_colour(tmp_path):
     frames, _ = one(3, 0, False, SMALL)
     line = make_plan(3, 0, False, SMALL).scene.outline.line
-    encode.write(tmp_path / "a.mp4", frames, frame_rate=15, crf=15)
-    decoded = video.read(tmp_path / "a.mp4").frames
+    encode.write_video(tmp_path / "a.mp4", frames, frame_rate=15, crf=15)
+    decoded = video.read_recording(tmp_path / "a.mp4").frames
     assert np.abs(decoded[:, line].mean(axis=(0, 1)) - COLOUR).max() < 45
     red, green, blue = np.moveaxis(decoded[0], -1, 0)
     found = (red >= 200) & (green <= 150) & (blue <= 150)

@@ -12,7 +12,7 @@ import tifffile
 from stallscan.catalog import tables
 from stallscan.clips import prepare, store
 from stallscan.clips.clip import ClipSettings
-from stallscan.clips.prepare import View
+from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
 from stallscan.errors import InputError, SettingsError
 from stallscan.recordings import video
@@ -170,7 +170,7 @@ def test_tables_have_the_competition_form(videos):
     assert list(truth["stalled"]) == list(labels["stalled"]) == draw_labels(SMALL).tolist()
     assert list(truth["project"]) == list(metadata["project_id"])
     for name, frames in zip(metadata["filename"], metadata["num_frames"], strict=True):
-        assert video.read(out / "train" / name).shape == (frames, 160, 192, 3)
+        assert video.read_recording(out / "train" / name).shape == (frames, 160, 192, 3)
     assert str(summary) == f"4 recordings, 2 stalled, 4 new -> {out}"
 
 
@@ -261,7 +261,7 @@ def test_a_test_part_has_the_competition_form(both_parts):
     assert list(metadata["filename"]) == ["100002.mp4", "100003.mp4", "100004.mp4"]
     assert metadata["url"][0] == "s3://simulated/test/100002.mp4"
     for name, frames in zip(metadata["filename"], metadata["num_frames"], strict=True):
-        assert video.read(out / "test" / name).shape == (frames, 160, 192, 3)
+        assert video.read_recording(out / "test" / name).shape == (frames, 160, 192, 3)
     form = tables.read_labels(out / "submission_format.csv")
     labels = tables.read_labels(out / "test_labels.csv")
     assert list(form["filename"]) == list(labels["filename"]) == list(metadata["filename"])
@@ -321,7 +321,7 @@ def test_clips_show_what_the_videos_show(videos, clips):
     for row in range(4):
         name = f"{100000 + row}.mp4"
         source = Source(name, videos[0] / "train" / name)
-        prepared = prepare.one(source, [View(OutlineSettings(), CLIP)])
+        prepared = prepare.one(source, [Preprocessing(OutlineSettings(), CLIP)])
         theirs, ours = prepared.clip.pixels.astype(float), made.read(name).astype(float)
         assert ours.shape == theirs.shape == (made.frames(name), 32, 32, 2)
         inside = (theirs[..., 1] > 0) & (ours[..., 1] > 0)
@@ -377,7 +377,7 @@ def test_clips_of_another_recipe_are_refused(clips):
 def test_the_sheet_shows_both_labels_with_their_outlines(tmp_path):
     path = tmp_path / "new" / "sheet.png"
     wanted = SheetSettings(rows=1, frames=5, row_px=64)
-    assert sheet.write(path, SMALL, wanted) == 2
+    assert sheet.write_sheet(path, SMALL, wanted) == 2
     picture = cv2.imread(str(path))
     assert picture.shape[0] == 2 * (64 + sheet.LINE_PX + sheet.GAP_PX)
     blue, green, red = np.moveaxis(picture.astype(int), -1, 0)
@@ -391,7 +391,7 @@ def test_the_sheet_shows_both_labels_with_their_outlines(tmp_path):
 def test_the_sheet_shows_what_is_there(tmp_path):
     settings = SMALL.model_copy(update={"stalled": 0.0, "count": 1})
     wanted = SheetSettings(rows=3, frames=3, row_px=32)
-    assert sheet.write(tmp_path / "sheet.png", settings, wanted) == 1
+    assert sheet.write_sheet(tmp_path / "sheet.png", settings, wanted) == 1
 
 
 def test_the_frames_of_the_sheet_lie_around_the_focus():

@@ -14,7 +14,7 @@ import tifffile
 
 from stallscan.clips import prepare
 from stallscan.clips.clip import ClipSettings
-from stallscan.clips.prepare import View
+from stallscan.clips.prepare import Preprocessing
 from stallscan.errors import UnreadableError
 from stallscan.recordings import video
 from stallscan.recordings.find import Source
@@ -37,7 +37,7 @@ def rgb() -> Frames:
 
 
 def read(path: Path) -> Frames:
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert not recording.is_damaged
     assert recording.frames_declared == len(recording)
     return recording.frames
@@ -115,7 +115,7 @@ def test_colours_of_unknown_range_are_refused(
 ) -> None:
     np.save(tmp_path / "a.npy", array(rgb))
     with pytest.raises(UnreadableError, match=r"a\.npy: .*8-bit RGB"):
-        video.read(tmp_path / "a.npy")
+        video.read_recording(tmp_path / "a.npy")
 
 
 def test_colours_that_are_no_numbers_are_black_or_bright(tmp_path: Path, rgb: Frames) -> None:
@@ -289,7 +289,7 @@ def test_what_is_not_one_recording_is_refused(tmp_path: Path, rgb: Frames, name:
     reason, save = REFUSED[name]
     save(tmp_path / "a.tif", rgb)
     with pytest.raises(UnreadableError, match=rf"a\.tif: .*({reason})"):
-        video.read(tmp_path / "a.tif")
+        video.read_recording(tmp_path / "a.tif")
 
 
 ONE: dict[str, Save] = {
@@ -361,7 +361,7 @@ def test_one_of_several_files_is_refused(tmp_path: Path, rgb: Frames, present: i
     missing = "" if present == COUNT else r".*4 of them missing: t2\.ome\.tif, t3.*t5"
     for name in names[:present]:
         with pytest.raises(UnreadableError, match=f"{name}: .*6 files{missing}"):
-            video.read(tmp_path / name)
+            video.read_recording(tmp_path / name)
 
 
 def test_an_ome_file_that_was_renamed_is_whole(tmp_path: Path, rgb: Frames) -> None:
@@ -373,13 +373,13 @@ def test_a_file_that_is_described_in_another_is_refused(tmp_path: Path, rgb: Fra
     text = f'<OME xmlns="{OME}"><BinaryOnly MetadataFile="a.companion.ome" UUID="urn:a"/></OME>'
     tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb", description=text, metadata=None)
     with pytest.raises(UnreadableError, match=r"a\.tif: .*several files"):
-        video.read(tmp_path / "a.tif")
+        video.read_recording(tmp_path / "a.tif")
 
 
 def test_a_real_file_without_its_companions_is_refused(real_dir: Path) -> None:
     path = real_dir / "tiff" / "ch1.ome.tif"
     with pytest.raises(UnreadableError, match=r"3 files \(2 of them missing: .*Ch2.*Ch3"):
-        video.read(path)
+        video.read_recording(path)
 
 
 # Files that were cut off
@@ -409,7 +409,7 @@ def test_a_stack_that_was_cut_is_never_whole(tmp_path: Path, rgb: Frames, name: 
     for cut in [*range(200, len(content), len(content) // 25), len(content) - 1]:
         path.write_bytes(content[:cut])
         try:
-            recording = video.read(path)
+            recording = video.read_recording(path)
         except UnreadableError:
             continue
         # All frames may be there and only headers gone.
@@ -427,7 +427,7 @@ def test_a_cut_stack_gives_the_frames_that_are_there(
     with tifffile.TiffFile(path) as tiff:
         start = tiff.pages.first.dataoffsets[0]
     path.write_bytes(path.read_bytes()[: start + rgb[:4].nbytes + 9])
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert (len(recording), recording.frames_declared) == (4, COUNT)
     assert recording.is_damaged
 
@@ -436,7 +436,7 @@ def test_a_stack_cut_to_its_first_frame_is_not_too_short(tmp_path: Path, rgb: Fr
     path = tmp_path / "a.tif"
     DIALECTS["pages"](path, rgb)
     path.write_bytes(path.read_bytes()[: int(1.5 * rgb[0].nbytes)])
-    made = prepare.one(Source("a", path), [View(OutlineSettings(), ClipSettings())])
+    made = prepare.one(Source("a", path), [Preprocessing(OutlineSettings(), ClipSettings())])
     assert made.status == "unreadable"
     assert "copy or download" in made.reason
 
@@ -455,7 +455,7 @@ def test_flipped_bytes_in_the_headers_never_end_a_run(
         flipped[place] ^= rng.randrange(1, 256)
         path.write_bytes(flipped)
         with contextlib.suppress(UnreadableError):
-            recording = video.read(path)
+            recording = video.read_recording(path)
             assert recording.frames.shape == recording.shape
 
 
@@ -474,7 +474,7 @@ def test_a_broken_channel_breaks_its_frame_alone(tmp_path: Path, rgb: Frames) ->
     content = bytearray(path.read_bytes())
     content[start + 20 : start + 60] = bytes(40)
     path.write_bytes(content)
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert recording.is_damaged
     np.testing.assert_array_equal(recording.frames, np.delete(rgb, 2, axis=0))
 
@@ -490,7 +490,7 @@ def test_an_opaque_fourth_channel_of_an_array_is_dropped(tmp_path: Path, rgb: Fr
     np.testing.assert_array_equal(read(tmp_path / "a.npy"), rgb)
     np.save(tmp_path / "a.npy", half_transparent(rgb))
     with pytest.raises(UnreadableError, match=r"a\.npy: .*transparent"):
-        video.read(tmp_path / "a.npy")
+        video.read_recording(tmp_path / "a.npy")
 
 
 def test_an_array_in_fortran_order(tmp_path: Path, rgb: Frames) -> None:
@@ -513,7 +513,7 @@ def test_an_array_of_another_form_says_what_to_do(
 ) -> None:
     np.save(tmp_path / "a.npy", array(rgb), allow_pickle=True)
     with pytest.raises(UnreadableError, match=rf"a\.npy: .*{remedy}"):
-        video.read(tmp_path / "a.npy")
+        video.read_recording(tmp_path / "a.npy")
 
 
 def test_an_array_that_was_cut_or_is_an_archive(tmp_path: Path, rgb: Frames) -> None:
@@ -521,11 +521,11 @@ def test_an_array_that_was_cut_or_is_an_archive(tmp_path: Path, rgb: Frames) -> 
     np.save(path, rgb)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UnreadableError, match=r"a\.npy: .*end of the file is missing"):
-        video.read(path)
+        video.read_recording(path)
     np.savez(tmp_path / "a.npz", rgb)
     (tmp_path / "a.npz").rename(path)
     with pytest.raises(UnreadableError, match=r"a\.npy: .*npz"):
-        video.read(path)
+        video.read_recording(path)
 
 
 # Limits
@@ -629,7 +629,7 @@ def test_a_recording_for_which_memory_does_not_suffice_is_a_row(
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", fail)
     source = Source("a", tmp_path / "a.tif")
-    made = prepare.one(source, [View(OutlineSettings(), ClipSettings())])
+    made = prepare.one(source, [Preprocessing(OutlineSettings(), ClipSettings())])
     assert made.status == "unreadable"
     assert "memory" in made.reason
 
@@ -664,7 +664,7 @@ def test_tifffile_is_silent_only_while_it_reads_for_us(
 def test_depths_of_several_times_are_read_one_after_another_and_that_is_said(tmp_path):
     rgb = np.arange(6 * HEIGHT * WIDTH * 3).astype(np.uint8).reshape(6, HEIGHT, WIDTH, 3)
     imagej(tmp_path / "a.tif", rgb.reshape(2, 3, HEIGHT, WIDTH, 3), "TZYXS")
-    recording = video.read(tmp_path / "a.tif")
+    recording = video.read_recording(tmp_path / "a.tif")
     np.testing.assert_array_equal(recording.frames, rgb)
     assert "time" in recording.note
     assert "depth" in recording.note

@@ -12,7 +12,7 @@ import safetensors
 from stallscan import files, stamps
 from stallscan.clips import prepare, store
 from stallscan.clips.clip import ClipSettings
-from stallscan.clips.prepare import View
+from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
 from stallscan.errors import InputError, StoreError
 from stallscan.recordings import recording
@@ -41,7 +41,7 @@ def _build(folder, sources, **options):
 def test_clips_come_back_as_prediction_makes_them(tmp_path, sources):
     made = _build(tmp_path, sources)
     for source in sources:
-        prepared = prepare.one(source, [View(OutlineSettings(), CLIP)])
+        prepared = prepare.one(source, [Preprocessing(OutlineSettings(), CLIP)])
         assert (source.filename in made) == (prepared.clip is not None)
         if prepared.clip is not None:
             assert np.array_equal(made.read(source.filename), prepared.clip.pixels)
@@ -53,7 +53,9 @@ def test_traits_are_kept_with_the_clips(tmp_path, sources, monkeypatch):
     made = _build(tmp_path, sources)
     table = made.traits(["3.mp4", "0.mp4", "x.mp4"])
     for row, number in ((0, 3), (1, 0)):
-        whole = prepare.one(sources[number + (number > 1)], [View(OutlineSettings(), CLIP)])
+        whole = prepare.one(
+            sources[number + (number > 1)], [Preprocessing(OutlineSettings(), CLIP)]
+        )
         assert tuple(table.iloc[row]) == pytest.approx(tuple(whole.clip.traits))
     assert len(table) == 2
     (tmp_path / made.manifest.shards[0].file).write_bytes(b"other")
@@ -69,7 +71,7 @@ def test_all_that_preparation_gave_comes_back_in_order(tmp_path, sources, monkey
         found = list(made.stream(source.filename for source in sources[start:]))
         assert len(found) == 6 - start
         for ours, source in zip(found, sources[start:], strict=True):
-            _same(ours, prepare.one(source, [View(OutlineSettings(), CLIP)]))
+            _same(ours, prepare.one(source, [Preprocessing(OutlineSettings(), CLIP)]))
 
 
 def _same(ours, theirs):
@@ -303,7 +305,7 @@ def test_a_store_is_filled_from_anywhere(tmp_path, sources, monkeypatch):
     def make(todo):
         asked.append([source.filename for source in todo])
         for source in todo:
-            yield prepare.one(source, [View(OutlineSettings(), CLIP)])
+            yield prepare.one(source, [Preprocessing(OutlineSettings(), CLIP)])
 
     store.fill(tmp_path, sources[:4], make, OutlineSettings(), CLIP)
     store.fill(tmp_path, sources, make, OutlineSettings(), CLIP)
@@ -314,9 +316,9 @@ def test_a_store_is_filled_from_anywhere(tmp_path, sources, monkeypatch):
 
 def test_differences_name_each_setting(tmp_path, sources):
     made = _build(tmp_path, sources[:1])
-    assert made.manifest.differences(View(OutlineSettings(), CLIP)) == []
-    made.require(View(OutlineSettings(), CLIP), "us", "--ours")
-    other = View(
+    assert made.manifest.differences(Preprocessing(OutlineSettings(), CLIP)) == []
+    made.require(Preprocessing(OutlineSettings(), CLIP), "us", "--ours")
+    other = Preprocessing(
         OutlineSettings(rule="third-place"), CLIP.model_copy(update={"size": 48, "margin": 9})
     )
     assert made.manifest.differences(other) == [
@@ -518,13 +520,13 @@ def test_a_store_of_the_first_format_is_refused(tmp_path, sources):
 
 def test_a_store_is_taken_by_itself(whole, sources, tmp_path):
     folder, _ = whole
-    assert store.among([source.path for source in sources]) is None
-    assert len(store.among([folder])) == 6
+    assert store.open_if_store([source.path for source in sources]) is None
+    assert len(store.open_if_store([folder])) == 6
     with pytest.raises(InputError, match="is taken by itself"):
-        store.among([sources[0].path, folder])
+        store.open_if_store([sources[0].path, folder])
     # a list of downloads is no store
     (tmp_path / "manifest.json").write_text("{}")
-    assert store.among([tmp_path]) is None
+    assert store.open_if_store([tmp_path]) is None
 
 
 def test_a_broken_manifest_is_said(tmp_path):
@@ -568,7 +570,7 @@ assert sum(1 for _ in made.stream()) == len(sources)
 
 def test_a_store_that_is_not_finished_is_refused(tmp_path, sources, monkeypatch):
     monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
-    view = View(OutlineSettings(), CLIP)
+    view = Preprocessing(OutlineSettings(), CLIP)
 
     def stops(todo):
         yield from prepare.many(todo[:3], [view], 0)

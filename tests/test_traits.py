@@ -66,7 +66,7 @@ def test_frames_in_focus_are_counted():
     found = _gather(_vessel(slice(10, 17)))
     assert found.frames_in_focus == 7
     assert found.contrast > 100
-    assert traits.judge(found) == ("ok", "")
+    assert traits.gradable(found) == ("ok", "")
 
 
 CASES = {
@@ -80,7 +80,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_what_cannot_be_judged_is_said_with_its_reason(name):
     grey, status, words = CASES[name]
-    found = traits.judge(_gather(grey))
+    found = traits.gradable(_gather(grey))
     assert found[0] == status
     assert words in found[1]
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_judged_is_said_with_its_reason(name):
 def test_a_region_outside_the_field_of_view_is_not_judged():
     grey = _vessel(slice(0, 30))
     grey[:, :, :38] = 0
-    status, reason = traits.judge(_gather(grey))
+    status, reason = traits.gradable(_gather(grey))
     assert status == "out_of_view"
     assert "black in every frame" in reason
 
@@ -96,7 +96,7 @@ def test_a_region_outside_the_field_of_view_is_not_judged():
 def test_a_region_that_moves_out_of_view_is_not_judged():
     grey = _vessel(slice(0, 30))
     grey[8:27] = 0
-    status, reason = traits.judge(_gather(grey))
+    status, reason = traits.gradable(_gather(grey))
     assert status == "out_of_view"
     assert "63% of the frames" in reason
 
@@ -105,7 +105,7 @@ def test_black_before_and_after_the_vessel_is_no_fault():
     grey = _vessel(slice(12, 18))
     grey[:11] = 0
     grey[20:] = 0
-    assert traits.judge(_gather(grey)) == ("ok", "")
+    assert traits.gradable(_gather(grey)) == ("ok", "")
 
 
 @pytest.mark.parametrize("frame", [0, 5, 29])
@@ -113,7 +113,7 @@ def test_a_flash_beside_a_vessel_is_no_fault(frame):
     grey = _vessel(slice(12, 20), light=60)
     grey[frame, 18:24] += np.uint8(190)
     found = _gather(grey)
-    assert traits.judge(found) == ("ok", "")
+    assert traits.gradable(found) == ("ok", "")
     assert found.frames_in_focus == 9
 
 

@@ -33,7 +33,7 @@ def _safetensors(folder, form, mark):
 
 
 def _recording(folder, form, mark):
-    video.read(bomb.write(folder / "recording.npy", form, mark))
+    video.read_recording(bomb.write(folder / "recording.npy", form, mark))
 
 
 def _manifest(folder, form, mark):

@@ -16,7 +16,7 @@ import tifffile
 
 from stallscan.errors import UnreadableError
 from stallscan.recordings import recording, video
-from stallscan.recordings.encode import write
+from stallscan.recordings.encode import write_video
 from stallscan.recordings.recording import Box, Frames, from_array, to_grey
 from tests import memory
 
@@ -53,7 +53,7 @@ def encode(path: Path, frames: Frames, codec: str, pixels: str, **options: str) 
 
 
 def write_mp4(path: Path, frames: Frames) -> None:
-    write(path, frames)
+    write_video(path, frames)
 
 
 def write_header_first(path: Path, frames: Frames) -> None:
@@ -112,7 +112,7 @@ def mean_error(first: Frames, second: Frames) -> float:
 def test_every_format_is_read_as_it_was_written(tmp_path: Path, rgb: Frames, name: str) -> None:
     path = tmp_path / name
     WRITERS[name](path, rgb)
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert recording.path == path
     assert len(recording) == COUNT
     assert recording.shape == rgb.shape == recording.frames.shape
@@ -133,7 +133,7 @@ def test_every_format_is_read_as_it_was_written(tmp_path: Path, rgb: Frames, nam
 def test_suffixes_count_whatever_their_case(tmp_path: Path, rgb: Frames) -> None:
     write_mp4(tmp_path / "a.mp4", rgb)
     (tmp_path / "a.mp4").rename(tmp_path / "A.MP4")
-    assert len(video.read(tmp_path / "A.MP4")) == COUNT
+    assert len(video.read_recording(tmp_path / "A.MP4")) == COUNT
 
 
 def test_a_colon_in_a_name_is_no_address(
@@ -142,12 +142,12 @@ def test_a_colon_in_a_name_is_no_address(
     write_mp4(tmp_path / "a.mp4", rgb)
     (tmp_path / "a.mp4").rename(tmp_path / "mouse:1.mp4")
     monkeypatch.chdir(tmp_path)
-    assert len(video.read("mouse:1.mp4")) == COUNT
+    assert len(video.read_recording("mouse:1.mp4")) == COUNT
 
 
 def test_written_videos_have_the_form_of_the_competition(tmp_path: Path, rgb: Frames) -> None:
     path = tmp_path / "a.mp4"
-    write(path, rgb)
+    write_video(path, rgb)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
@@ -158,8 +158,8 @@ def test_written_videos_have_the_form_of_the_competition(tmp_path: Path, rgb: Fr
 
 
 def test_grey_frames_can_be_written(tmp_path: Path, grey: Frames) -> None:
-    write(tmp_path / "a.mp4", iter(grey), keyframe_interval=8)
-    frames = video.read(tmp_path / "a.mp4").frames
+    write_video(tmp_path / "a.mp4", iter(grey), keyframe_interval=8)
+    frames = video.read_recording(tmp_path / "a.mp4").frames
     assert frames.shape == (COUNT, HEIGHT, WIDTH, 3)
     # 8-bit video holds 16..235 for black..white, so grey levels come back within a few.
     assert mean_error(to_grey(frames), grey) < 4
@@ -167,7 +167,7 @@ def test_grey_frames_can_be_written(tmp_path: Path, grey: Frames) -> None:
 
 def test_a_failed_writing_leaves_the_older_file(tmp_path: Path, rgb: Frames) -> None:
     path = tmp_path / "a.mp4"
-    write(path, rgb)
+    write_video(path, rgb)
     before = path.read_bytes()
 
     def broken() -> Iterator[Frames]:
@@ -175,7 +175,7 @@ def test_a_failed_writing_leaves_the_older_file(tmp_path: Path, rgb: Frames) -> 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write(path, broken())
+        write_video(path, broken())
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -220,7 +220,7 @@ def test_grey_stacks(
 ) -> None:
     path = tmp_path / "a.tif"
     save(path, grey.astype(dtype) * (1 if dtype is np.uint8 else 16))
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert recording.shape == grey.shape
     assert recording.frames_declared == COUNT
     assert not recording.is_damaged
@@ -236,7 +236,7 @@ def test_grey_stacks(
 def test_compressions_of_the_extra(tmp_path: Path, grey: Frames, compression: str) -> None:
     pytest.importorskip("imagecodecs")
     tifffile.imwrite(tmp_path / "a.tif", grey, compression=compression)
-    np.testing.assert_array_equal(video.read(tmp_path / "a.tif").frames, grey)
+    np.testing.assert_array_equal(video.read_recording(tmp_path / "a.tif").frames, grey)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_without_the_extra_the_message_says_how_to_get_it(
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", fail)
     with pytest.raises(UnreadableError, match=r"install it with: pip install 'stallscan\[lab\]'"):
-        video.read(tmp_path / "a.tif")
+        video.read_recording(tmp_path / "a.tif")
 
 
 def test_grey_levels_of_a_stack_are_stretched_alike_in_all_frames(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_grey_levels_of_a_stack_are_stretched_alike_in_all_frames(tmp_path: Path
     stack[1] = 2000
     stack[2] = 3000
     tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
-    frames = video.read(tmp_path / "a.tif").frames
+    frames = video.read_recording(tmp_path / "a.tif").frames
     assert [np.unique(frame).tolist() for frame in frames] == [[0], [128], [255]]
 
 
@@ -275,7 +275,7 @@ def test_colours_of_a_stack_keep_their_meaning(
     wide = rgb.astype(np.uint16) * factor
     wide[0, 0, 0] = top
     tifffile.imwrite(tmp_path / "a.tif", wide, photometric="rgb")
-    recording = video.read(tmp_path / "a.tif")
+    recording = video.read_recording(tmp_path / "a.tif")
     assert recording.shape == rgb.shape
     np.testing.assert_allclose(recording.frames[1:], rgb[1:], atol=1)
 
@@ -283,22 +283,22 @@ def test_colours_of_a_stack_keep_their_meaning(
 def test_colours_plane_by_plane_and_with_opacity(tmp_path: Path, rgb: Frames) -> None:
     planes = rgb.transpose(0, 3, 1, 2)
     tifffile.imwrite(tmp_path / "planar.tif", planes, photometric="rgb", planarconfig="separate")
-    np.testing.assert_array_equal(video.read(tmp_path / "planar.tif").frames, rgb)
+    np.testing.assert_array_equal(video.read_recording(tmp_path / "planar.tif").frames, rgb)
     opaque = np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], axis=-1)
     tifffile.imwrite(tmp_path / "rgba.tif", opaque, photometric="rgb", extrasamples=["unassalpha"])
-    np.testing.assert_array_equal(video.read(tmp_path / "rgba.tif").frames, rgb)
+    np.testing.assert_array_equal(video.read_recording(tmp_path / "rgba.tif").frames, rgb)
 
 
 def test_a_single_page_is_one_frame(tmp_path: Path, grey: Frames) -> None:
     tifffile.imwrite(tmp_path / "a.tif", grey[0])
-    assert video.read(tmp_path / "a.tif").shape == (1, HEIGHT, WIDTH)
+    assert video.read_recording(tmp_path / "a.tif").shape == (1, HEIGHT, WIDTH)
 
 
 def test_small_copies_of_a_page_are_no_frames(tmp_path: Path, grey: Frames) -> None:
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
         tiff.write(grey[0], contiguous=False)
         tiff.write(grey[0, ::2, ::2], contiguous=False, subfiletype=1)
-    assert video.read(tmp_path / "a.tif").shape == (1, HEIGHT, WIDTH)
+    assert video.read_recording(tmp_path / "a.tif").shape == (1, HEIGHT, WIDTH)
 
 
 def test_pages_of_different_pixels_are_refused(tmp_path: Path, grey: Frames) -> None:
@@ -306,7 +306,7 @@ def test_pages_of_different_pixels_are_refused(tmp_path: Path, grey: Frames) -> 
         tiff.write(grey[0], contiguous=False)
         tiff.write(grey[0].astype(np.uint16), contiguous=False)
     with pytest.raises(UnreadableError, match="has pixels of type uint8 and uint16"):
-        video.read(tmp_path / "a.tif")
+        video.read_recording(tmp_path / "a.tif")
 
 
 def test_a_chain_of_pages_that_leads_back_ends(tmp_path: Path, grey: Frames) -> None:
@@ -320,7 +320,7 @@ def test_a_chain_of_pages_that_leads_back_ends(tmp_path: Path, grey: Frames) -> 
     content = bytearray(path.read_bytes())
     content[place : place + 4] = first.offset.to_bytes(4, "little")
     path.write_bytes(content)
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert len(recording) == COUNT
     assert recording.is_damaged
 
@@ -329,7 +329,7 @@ def test_a_chain_of_pages_that_leads_back_ends(tmp_path: Path, grey: Frames) -> 
 def test_stacks_of_other_pixels_are_refused(tmp_path: Path, dtype: type) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 16, 16), dtype))
     with pytest.raises(UnreadableError, match=r"TIFF pixels of type \w+ are not supported"):
-        video.read(tmp_path / "a.tif")
+        video.read_recording(tmp_path / "a.tif")
 
 
 # Arrays
@@ -337,7 +337,7 @@ def test_stacks_of_other_pixels_are_refused(tmp_path: Path, dtype: type) -> None
 
 def test_grey_arrays_are_exact(tmp_path: Path, grey: Frames) -> None:
     np.save(tmp_path / "a.npy", grey)
-    recording = video.read(tmp_path / "a.npy")
+    recording = video.read_recording(tmp_path / "a.npy")
     np.testing.assert_array_equal(recording.frames, grey)
     assert recording.frames_declared == COUNT
 
@@ -348,7 +348,7 @@ def test_grey_arrays_of_other_types_are_stretched(
 ) -> None:
     grey = np.sort(grey, axis=None).reshape(grey.shape)
     np.save(tmp_path / "a.npy", grey.astype(dtype) * np.dtype(dtype).type(16))
-    frames = video.read(tmp_path / "a.npy").frames
+    frames = video.read_recording(tmp_path / "a.npy").frames
     assert (frames.min(), frames.max()) == (0, 255)
     assert (np.diff(frames.ravel().astype(int)) >= 0).all()
 
@@ -358,7 +358,7 @@ def test_numbers_that_are_none_are_black_or_white(tmp_path: Path) -> None:
     array[0, 0, :3] = np.nan, np.inf, -np.inf
     array[1] = np.nan
     np.save(tmp_path / "a.npy", array)
-    frames = video.read(tmp_path / "a.npy").frames
+    frames = video.read_recording(tmp_path / "a.npy").frames
     assert frames[0, 0, :3].tolist() == [0, 255, 0]
     assert frames[0, 1].tolist() == list(range(0, 256, 17))
     assert not frames[1].any()
@@ -379,14 +379,14 @@ def test_numbers_that_are_none_are_black_or_white(tmp_path: Path) -> None:
 def test_arrays_that_are_no_frames(tmp_path: Path, array: Any, sentence: str) -> None:
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(UnreadableError, match=sentence):
-        video.read(tmp_path / "a.npy")
+        video.read_recording(tmp_path / "a.npy")
 
 
 def test_an_archive_of_arrays_is_no_array(tmp_path: Path, grey: Frames) -> None:
     np.savez(tmp_path / "a.npz", grey)
     (tmp_path / "a.npz").rename(tmp_path / "a.npy")
     with pytest.raises(UnreadableError, match="not readable as npy"):
-        video.read(tmp_path / "a.npy")
+        video.read_recording(tmp_path / "a.npy")
 
 
 def test_frames_in_memory_become_a_recording(rgb: Frames) -> None:
@@ -414,10 +414,10 @@ def test_headers_may_miscount_by_one(rgb: Frames) -> None:
 def test_a_video_cut_in_half_gives_its_first_frames(tmp_path: Path, rgb: Frames, name: str) -> None:
     path = tmp_path / name
     WRITERS[name](path, rgb)
-    whole = video.read(path).frames
+    whole = video.read_recording(path).frames
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert COUNT // 4 < len(recording) < COUNT * 3 // 4
     assert recording.is_damaged
     np.testing.assert_array_equal(recording.frames[:-1], whole[: len(recording) - 1])
@@ -441,11 +441,11 @@ def test_no_cut_loses_frames_without_a_word(
     codecs = {".avi": ("mjpeg", "yuvj420p"), ".gif": ("gif", "rgb8")}
     encode(path, rgb, *codecs.get(path.suffix, ("libx264", "yuv420p")), **options)
     content = path.read_bytes()
-    assert not video.read(path).is_damaged
+    assert not video.read_recording(path).is_damaged
     for place in random.Random(name).sample(range(100, len(content)), 25):
         path.write_bytes(content[:place])
         with contextlib.suppress(UnreadableError):
-            recording = video.read(path)
+            recording = video.read_recording(path)
             assert recording.is_damaged or len(recording) == COUNT
 
 
@@ -458,7 +458,7 @@ def test_a_file_whose_needed_half_is_gone_is_unreadable(
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UnreadableError, match=f"{name}: not readable as"):
-        video.read(path)
+        video.read_recording(path)
 
 
 @pytest.mark.parametrize("name", ["a.tif", "deflated.tiff"])
@@ -467,7 +467,7 @@ def test_a_stack_cut_in_half_is_damaged(tmp_path: Path, rgb: Frames, name: str) 
     WRITERS[name](path, rgb)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert 0 < len(recording) < COUNT
     assert recording.is_damaged
     np.testing.assert_array_equal(recording.frames, rgb[: len(recording)])
@@ -476,7 +476,7 @@ def test_a_stack_cut_in_half_is_damaged(tmp_path: Path, rgb: Frames, name: str) 
 def test_a_damaged_packet_is_noted_and_gives_no_frame(tmp_path: Path, rgb: Frames) -> None:
     path = tmp_path / "a.mp4"
     write_mp4(path, rgb)
-    whole = video.read(path).frames
+    whole = video.read_recording(path).frames
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     content = bytearray(path.read_bytes())
@@ -485,7 +485,7 @@ def test_a_damaged_packet_is_noted_and_gives_no_frame(tmp_path: Path, rgb: Frame
     for place in range(packet.pos + packet.size // 3, packet.pos + packet.size // 2):
         content[place] ^= 0x5A
     path.write_bytes(content)
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert recording.corrupt == (5,)
     assert recording.is_damaged
     np.testing.assert_array_equal(recording.frames, np.delete(whole, 5, axis=0))
@@ -500,7 +500,7 @@ def test_a_damaged_page_is_noted_once_and_gives_no_frame(tmp_path: Path, grey: F
     content = bytearray(path.read_bytes())
     content[start + 20 : start + 60] = bytes(40)
     path.write_bytes(content)
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert recording.corrupt == (7,)
     assert len(recording) == COUNT - 1
     assert recording.is_damaged
@@ -519,7 +519,7 @@ def test_flipped_bytes_never_end_a_run(tmp_path: Path, rgb: Frames, name: str) -
         flipped[place] ^= rng.randrange(1, 256)
         path.write_bytes(flipped)
         with contextlib.suppress(UnreadableError):
-            recording = video.read(path)
+            recording = video.read_recording(path)
             assert recording.frames.shape == recording.shape
             # Beside H.264, which checks what it decodes, a flip may just be another picture. One in
             # an edit list is another edit.
@@ -531,28 +531,28 @@ def test_flipped_bytes_never_end_a_run(tmp_path: Path, rgb: Frames, name: str) -
 def test_an_empty_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     with pytest.raises(UnreadableError, match=f"{name}: the file is empty; copy or download it"):
-        video.read(tmp_path / name)
+        video.read_recording(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_text_under_the_name_of_a_recording(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("This is not a recording.\n" * 40, encoding="utf-8")
     with pytest.raises(UnreadableError, match=f"{name}: not readable as"):
-        video.read(tmp_path / name)
+        video.read_recording(tmp_path / name)
 
 
 def test_a_list_of_other_files_is_no_recording(tmp_path: Path, rgb: Frames) -> None:
     write_mp4(tmp_path / "a.mp4", rgb)
     (tmp_path / "b.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n", encoding="utf-8")
     with pytest.raises(UnreadableError, match=r"b\.mp4: not readable as mp4 video"):
-        video.read(tmp_path / "b.mp4")
+        video.read_recording(tmp_path / "b.mp4")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such files there")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.mp4")
     with pytest.raises(UnreadableError, match=r"a\.mp4: is not a file"):
-        video.read(tmp_path / "a.mp4")
+        video.read_recording(tmp_path / "a.mp4")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such names there")
@@ -565,25 +565,25 @@ def test_any_byte_may_be_in_a_name(tmp_path: Path, rgb: Frames, name: str) -> No
         (tmp_path / name).rename(path)
     except OSError:
         pytest.skip("this file system takes no such name")
-    assert len(video.read(path)) == COUNT
+    assert len(video.read_recording(path)) == COUNT
     path.write_bytes(b"")
     with pytest.raises(UnreadableError) as error:
-        video.read(path)
+        video.read_recording(path)
     assert r"m\xfc:s" in str(error.value)
 
 
 def test_what_is_not_there_or_of_no_known_format(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError, match=r"cannot be opened \(No such file or directory\)"):
-        video.read(tmp_path / "a.mp4")
+        video.read_recording(tmp_path / "a.mp4")
     (tmp_path / "a.txt").write_text("text", encoding="utf-8")
     with pytest.raises(UnreadableError, match=r"\.txt is not a format that stallscan reads \(\.a"):
-        video.read(tmp_path / "a.txt")
+        video.read_recording(tmp_path / "a.txt")
     (tmp_path / "a").write_text("text", encoding="utf-8")
     with pytest.raises(UnreadableError, match="a file without suffix is not a format"):
-        video.read(tmp_path / "a")
+        video.read_recording(tmp_path / "a")
     (tmp_path / "folder.mp4").mkdir()
     with pytest.raises(UnreadableError, match=r"folder\.mp4: is not a file"):
-        video.read(tmp_path / "folder.mp4")
+        video.read_recording(tmp_path / "folder.mp4")
 
 
 def test_a_sound_without_pictures(tmp_path: Path) -> None:
@@ -595,7 +595,7 @@ def test_a_sound_without_pictures(tmp_path: Path) -> None:
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
     with pytest.raises(UnreadableError, match="holds no video that can be decoded"):
-        video.read(path)
+        video.read_recording(path)
 
 
 def test_a_video_without_frames(tmp_path: Path) -> None:
@@ -605,7 +605,7 @@ def test_a_video_without_frames(tmp_path: Path) -> None:
         stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuvj420p"
         container.start_encoding()
     with pytest.raises(UnreadableError, match=r"a\.avi: (not one frame could be|not readable)"):
-        video.read(path)
+        video.read_recording(path)
 
 
 # Counts of frames
@@ -655,7 +655,7 @@ def test_a_duration_says_nothing_about_the_number_of_frames(
             silence.sample_rate, silence.pts = 48000, 960 * index
             container.mux(sound.encode(silence))
         container.mux(sound.encode())
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert len(recording) == recording.frames_promised == COUNT
     assert not recording.is_damaged
 
@@ -663,8 +663,8 @@ def test_a_duration_says_nothing_about_the_number_of_frames(
 @pytest.mark.parametrize("gop", [1, 48])
 def test_an_edit_list_that_trims_is_no_damage(tmp_path: Path, rgb: Frames, gop: int) -> None:
     path = tmp_path / "a.mp4"
-    write(path, rgb, keyframe_interval=gop)
-    whole = video.read(path).frames
+    write_video(path, rgb, keyframe_interval=gop)
+    whole = video.read_recording(path).frames
     content = bytearray(path.read_bytes())
     # The edit begins 8 frames of 1024 / 15360 s later than the media.
     place = content.find(b"elst") + 12
@@ -672,7 +672,7 @@ def test_an_edit_list_that_trims_is_no_damage(tmp_path: Path, rgb: Frames, gop: 
         int.from_bytes(content[place + 4 : place + 8]) + 8 * 1024
     ).to_bytes(4)
     path.write_bytes(content)
-    recording = video.read(path)
+    recording = video.read_recording(path)
     np.testing.assert_array_equal(recording.frames, whole[8:])
     assert recording.frames_declared == COUNT
     assert f"hides 8 of {COUNT}" in recording.note
@@ -682,9 +682,11 @@ def test_an_edit_list_that_trims_is_no_damage(tmp_path: Path, rgb: Frames, gop: 
 def test_frames_that_were_dropped_at_capture_are_no_damage(tmp_path: Path, rgb: Frames) -> None:
     write_avi(tmp_path / "whole.avi", rgb)
     copy(tmp_path / "whole.avi", tmp_path / "a.avi", lambda index: index % 6 != 5)
-    recording = video.read(tmp_path / "a.avi")
+    recording = video.read_recording(tmp_path / "a.avi")
     kept = [index for index in range(COUNT) if index % 6 != 5]
-    np.testing.assert_array_equal(recording.frames, video.read(tmp_path / "whole.avi").frames[kept])
+    np.testing.assert_array_equal(
+        recording.frames, video.read_recording(tmp_path / "whole.avi").frames[kept]
+    )
     assert recording.frames_declared == COUNT - 1
     assert not recording.is_damaged
 
@@ -699,7 +701,7 @@ def test_a_wrong_count_in_an_avi_header_is_no_damage(
     for place in (content.find(b"avih") + 24, content.find(b"strh") + 40):
         content[place : place + 4] = count.to_bytes(4, "little")
     path.write_bytes(content)
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert len(recording) == COUNT
     assert recording.frames_declared == (count or None)
     assert not recording.is_damaged
@@ -713,8 +715,8 @@ def test_bytes_after_the_end_are_no_damage(
     path = tmp_path / name
     WRITERS[name](path, rgb)
     path.write_bytes(path.read_bytes() + tail)
-    assert len(video.read(path)) == COUNT
-    assert not video.read(path).is_damaged
+    assert len(video.read_recording(path)) == COUNT
+    assert not video.read_recording(path).is_damaged
 
 
 def test_a_gif_needs_no_trailer(tmp_path: Path, rgb: Frames) -> None:
@@ -722,15 +724,15 @@ def test_a_gif_needs_no_trailer(tmp_path: Path, rgb: Frames) -> None:
     write_gif(path, rgb)
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    assert not video.read(path).is_damaged
+    assert not video.read_recording(path).is_damaged
     path.write_bytes(content[:-2])
-    assert video.read(path).is_damaged
+    assert video.read_recording(path).is_damaged
 
 
 def test_jpeg_frames_padded_are_no_damage(tmp_path: Path, rgb: Frames) -> None:
     write_avi(tmp_path / "whole.avi", rgb)
     copy(tmp_path / "whole.avi", tmp_path / "a.avi", tail="00" * 37)
-    assert not video.read(tmp_path / "a.avi").is_damaged
+    assert not video.read_recording(tmp_path / "a.avi").is_damaged
 
 
 def test_packets_that_are_never_shown_are_no_damage(tmp_path: Path, rgb: Frames) -> None:
@@ -745,15 +747,15 @@ def test_packets_that_are_never_shown_are_no_damage(tmp_path: Path, rgb: Frames)
             picture.pts = index
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
-    recording = video.read(path)
+    recording = video.read_recording(path)
     assert len(recording) == len(many)
     assert not recording.is_damaged
 
 
 def test_frames_before_the_first_whole_one_are_missed(tmp_path: Path, rgb: Frames) -> None:
-    write(tmp_path / "whole.mp4", rgb, keyframe_interval=12)
+    write_video(tmp_path / "whole.mp4", rgb, keyframe_interval=12)
     copy(tmp_path / "whole.mp4", tmp_path / "a.mkv", lambda index: index >= 4)
-    recording = video.read(tmp_path / "a.mkv")
+    recording = video.read_recording(tmp_path / "a.mkv")
     assert len(recording) < COUNT - 4
     assert recording.frames_promised == COUNT - 4
     assert recording.is_damaged
@@ -799,7 +801,7 @@ def test_the_track_with_most_frames_and_pixels_is_read(
 ) -> None:
     path = tmp_path / name
     write_tracks(path, rgb, *tracks)
-    recording = video.read(path)
+    recording = video.read_recording(path)
     _, part, _ = tracks[1]
     assert recording.shape == (COUNT, HEIGHT // part, WIDTH // part, 3)
     assert not recording.is_damaged
@@ -808,7 +810,7 @@ def test_the_track_with_most_frames_and_pixels_is_read(
 
 def test_a_cover_is_no_recording(tmp_path: Path, rgb: Frames) -> None:
     write_tracks(tmp_path / "a.mp4", rgb, (1, 1, COVER), (COUNT, 2, DEFAULT))
-    assert len(video.read(tmp_path / "a.mp4")) == COUNT
+    assert len(video.read_recording(tmp_path / "a.mp4")) == COUNT
 
 
 @pytest.mark.parametrize(
@@ -819,7 +821,7 @@ def test_where_two_tracks_may_be_meant_none_is_read(
 ) -> None:
     write_tracks(tmp_path / "a.mkv", rgb, *tracks)
     with pytest.raises(UnreadableError, match=r"a\.mkv: holds several video tracks"):
-        video.read(tmp_path / "a.mkv")
+        video.read_recording(tmp_path / "a.mkv")
 
 
 def test_a_change_of_the_frame_size_is_refused(tmp_path: Path, rgb: Frames) -> None:
@@ -839,7 +841,7 @@ def test_a_change_of_the_frame_size_is_refused(tmp_path: Path, rgb: Frames) -> N
                 packet.stream = stream
                 container.mux(packet)
     with pytest.raises(UnreadableError, match="frame 2 is 40 x 32 while those before it are 64 x"):
-        video.read(path)
+        video.read_recording(path)
 
 
 def test_pages_of_different_size_are_refused(tmp_path: Path, grey: Frames) -> None:
@@ -847,7 +849,7 @@ def test_pages_of_different_size_are_refused(tmp_path: Path, grey: Frames) -> No
         tiff.write(grey[0], contiguous=False)
         tiff.write(grey[0, :32], contiguous=False)
     with pytest.raises(UnreadableError, match="frame 1 is 64 x 32 while those before it are 64 x"):
-        video.read(tmp_path / "a.tif")
+        video.read_recording(tmp_path / "a.tif")
 
 
 # Parts of frames
@@ -876,7 +878,7 @@ def test_a_part_of_a_frame_is_that_of_the_whole_converted(
     tmp_path: Path, rgb: Frames, pixels: str, matrix: int
 ) -> None:
     expected = np.stack(encode_as(tmp_path / "a.mp4", rgb, pixels, matrix))
-    read = video.read(tmp_path / "a.mp4")
+    read = video.read_recording(tmp_path / "a.mp4")
     np.testing.assert_array_equal(read.frames, expected)
     random = np.random.default_rng(1)
     for _ in range(20):
@@ -884,7 +886,7 @@ def test_a_part_of_a_frame_is_that_of_the_whole_converted(
         cols = np.sort(random.choice(WIDTH + 1, 2, replace=False))
         box = Box(*map(int, (*rows, *cols)))
         # Anew each time: what was asked for before would be cut from what is known.
-        part = np.concatenate(list(video.read(tmp_path / "a.mp4").chunks(box)))
+        part = np.concatenate(list(video.read_recording(tmp_path / "a.mp4").chunks(box)))
         np.testing.assert_array_equal(part, expected[:, *box.slices])
         np.testing.assert_array_equal(np.concatenate(list(read.chunks(box))), part)
 
@@ -900,7 +902,7 @@ def test_outside_of_the_coloured_part_there_is_no_colour(
     frames[9, 40:42, 2:4] = (255, 102, 0)
     expected = np.stack(encode_as(tmp_path / "a.mp4", frames, pixels, matrix)).astype(int)
     over = (expected[::every, ..., 0] - expected[::every, ..., 2]).max(axis=0)
-    read = video.read(tmp_path / "a.mp4")
+    read = video.read_recording(tmp_path / "a.mp4")
     areas = []
     for least in (6, 30, 60, 100):
         part = read.coloured(least, every)
@@ -919,7 +921,7 @@ def test_without_chroma_planes_all_may_be_coloured(tmp_path: Path, rgb: Frames) 
     write_tiff(tmp_path / "a.tif", rgb)
     write_mkv(tmp_path / "a.mkv", rgb)
     for name in ("a.tif", "a.mkv"):
-        assert video.read(tmp_path / name).coloured(60) == Box(0, HEIGHT, 0, WIDTH)
+        assert video.read_recording(tmp_path / name).coloured(60) == Box(0, HEIGHT, 0, WIDTH)
 
 
 # Recordings too large to be held
@@ -937,10 +939,10 @@ def test_frames_that_are_not_held_are_the_same(
         np.save(path, many[..., 0].astype(np.uint16) * 7)
     else:
         WRITERS[name](path, many)
-    held = video.read(path)
+    held = video.read_recording(path)
     monkeypatch.setattr(recording, "CHUNK_BYTES", 32 * math.prod(held.shape[1:]) + 1)
     assert [len(chunk) for chunk in held.chunks()] == [32, 32, 8]
-    streamed = video.read(path, hold_bytes=10_000)
+    streamed = video.read_recording(path, hold_bytes=10_000)
     assert streamed.shape == held.shape
     assert streamed.frames_declared == held.frames_declared
     for _ in range(2):  # as often as one likes
@@ -966,7 +968,7 @@ def test_3000_frames_stay_within_a_gigabyte(tmp_path: Path) -> None:
     y, x = np.mgrid[:384, :512]
     patterns = [((x + 5 * shift) ^ y).astype(np.uint8) for shift in range(8)]
     many = (patterns[index % 8] for index in range(3000))
-    write(path, many, crf=35, preset="ultrafast", keyframe_interval=250)
+    write_video(path, many, crf=35, preset="ultrafast", keyframe_interval=250)
     assert memory.peak_bytes(READ_TWICE, path) < 10**9
 
 
@@ -989,7 +991,7 @@ def test_real_clips_have_the_frames_and_sizes_listed(real_dir: Path) -> None:
         listed = list(csv.DictReader(file))
     assert listed
     for row in listed:
-        recording = video.read(real_dir / "clips" / row["file"])
+        recording = video.read_recording(real_dir / "clips" / row["file"])
         width, height = map(int, row["size"].split("x"))
         assert recording.shape == (int(row["frames_here"]), height, width, 3), row["file"]
         assert not recording.is_damaged, row["file"]
@@ -1004,12 +1006,12 @@ def test_a_real_clip_with_flipped_bytes_is_never_another_error(
     for place in rng.sample(range(len(content)), 5):
         path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
         with contextlib.suppress(UnreadableError):
-            assert len(video.read(path)) <= 63
+            assert len(video.read_recording(path)) <= 63
 
 
 def test_real_stacks_are_read(real_dir: Path) -> None:
     pytest.importorskip("imagecodecs")
     for path in sorted((real_dir / "stacks").glob("poon2015_BBB*.tif")):
-        recording = video.read(path)
+        recording = video.read_recording(path)
         assert recording.shape == (25, 512, 512)
         assert not recording.is_damaged

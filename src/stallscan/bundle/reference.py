@@ -96,7 +96,7 @@ class Reference(Settings):
             scores=tuple(round(float(value), 6) for value in steps),
         )
 
-    def unlike(self, traits: Traits) -> str:
+    def outliers(self, traits: Traits) -> str:
         """Say what of a recording lies far from all that was trained on; empty if nothing does."""
         far = []
         for name, known in self.traits.items():

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from stallscan.bundle.reference import Reference
 from stallscan.clips.clip import ClipSettings
-from stallscan.clips.prepare import View
+from stallscan.clips.prepare import Preprocessing
 from stallscan.nets.settings import NetSettings
 from stallscan.scores.calibration import Calibration, log_odds
 from stallscan.scores.vote import vote_margin
@@ -82,9 +82,9 @@ class BundleSpec(Settings):
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @property
-    def view(self) -> View:
+    def view(self) -> Preprocessing:
         """How its net is shown a recording."""
-        return View(self.outline, self.clip)
+        return Preprocessing(self.outline, self.clip)
 
     @property
     def is_vote(self) -> bool:

@@ -19,13 +19,13 @@ from stallscan.runs import CHOSEN_NAME, PREDICTIONS_NAME, RUN_NAME, SUBMISSION_N
 from stallscan.scores.calibration import CERTAIN, shift
 from stallscan.scores.prevalence import estimate_prevalence
 from stallscan.scores.thresholds import (
-    Limits,
+    ReviewBand,
     best_mcc_threshold,
     expected_mcc_threshold,
-    load_threshold,
     on_grid,
     rounded,
     specificity_threshold,
+    workload_threshold,
 )
 from stallscan.scores.vote import average, check_vote, vote_margin
 from stallscan.settings import Settings
@@ -58,7 +58,7 @@ class CallSettings(Settings):
     load : float
         Share of the recordings to be called stalled, for those who look at them all.
     missed, false, confidence : float
-        For the rule ``limits``, see `thresholds.Limits`.
+        For the rule ``limits``, see `thresholds.ReviewBand`.
     """
 
     combine: Literal["vote", "average"] = "average"
@@ -188,7 +188,7 @@ class _Model:
         )
 
 
-def decide_anew(
+def decide(
     predictions: Sequence[str | Path],
     settings: CallSettings,
     labels: str | Path | None = None,
@@ -272,7 +272,7 @@ def decide_anew(
     return Calls(table, run, chosen_on, tuple(doubts + work.doubts))
 
 
-def write(calls: Calls, out: Path) -> Path:
+def write_calls(calls: Calls, out: Path) -> Path:
     """Write ``predictions.csv``, ``run.json`` and, if labels chose, ``chosen_on.csv``.
 
     Raises
@@ -403,7 +403,7 @@ def _choose(
 ) -> None:
     """Choose the threshold, or the limits, by the rule; `known` is -1 where there is no label."""
     if settings.rule == "load":
-        work.threshold = load_threshold(work.scores, settings.load)
+        work.threshold = workload_threshold(work.scores, settings.load)
         work.how.append(f"threshold {work.threshold:.4f} for {settings.load:.1%} called stalled")
         return
     if known is None:
@@ -424,7 +424,7 @@ def _choose(
     scores, labels = work.scores[labelled], known[labelled]
     on = f"on {len(labels):,} labelled recordings"
     if settings.rule == "limits":
-        limits = Limits.of(scores, labels, settings.missed, settings.false, settings.confidence)
+        limits = ReviewBand.of(scores, labels, settings.missed, settings.false, settings.confidence)
         work.threshold, work.calls = limits.high, limits.call(work.scores)
         work.how.append(
             f"flowing below {limits.low:.4f}, stalled from {limits.high:.4f}, chosen {on}: with "

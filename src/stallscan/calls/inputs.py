@@ -10,7 +10,7 @@ from stallscan import workers
 from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
 from stallscan.clips import prepare, store
-from stallscan.clips.prepare import Prepared, View
+from stallscan.clips.prepare import Prepared, Preprocessing
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
 from stallscan.recordings.find import Source, find_recordings
@@ -68,7 +68,7 @@ def find(
         If the store is damaged, or its clips are not those of every bundle.
     """
     workers.count(processes)
-    made = store.among(paths)
+    made = store.open_if_store(paths)
     if made is None:
         sources, passed_over = find_recordings(paths)
         views = [member.spec.view for member in members]
@@ -94,7 +94,7 @@ def find(
     )
 
 
-def view_of(which: str | Path) -> View:
+def view_of(which: str | Path) -> Preprocessing:
     """Say how a bundle is shown recordings, or all members of an ensemble alike.
 
     Parameters
@@ -110,7 +110,7 @@ def view_of(which: str | Path) -> View:
         If members see recordings differently.
     """
     members = disk.load_any(which).members
-    seeing: dict[View, list[str]] = {}
+    seeing: dict[Preprocessing, list[str]] = {}
     for member in members:
         seeing.setdefault(member.spec.view, []).append(str(member.path))
     if len(seeing) > 1:

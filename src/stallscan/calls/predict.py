@@ -40,7 +40,7 @@ SAME = ("paths", "bundle", "threshold", "prevalence", "engine")
 
 
 @dataclass(frozen=True)
-class Summary:
+class PredictionSummary:
     """What a run of predictions came to.
 
     Attributes
@@ -90,7 +90,7 @@ def predict(
     prevalence: float | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
     engine: Which = "auto",
-) -> Summary:
+) -> PredictionSummary:
     """Score and call every recording in files and folders, or in a store.
 
     Parameters
@@ -144,7 +144,7 @@ def _predict(
     calibrated_at: float,
     progress: Callable[[int, int], None],
     engine: Which,
-) -> Summary:
+) -> PredictionSummary:
     sources = given.sources
     rows = resume.read_table(out / PREDICTIONS_NAME, PREDICTION_COLUMNS)
     before = _run_of(out) if rows is not None else None
@@ -202,7 +202,7 @@ def _predict(
     run |= {"finished": _now(), "calls": calls, "statuses": statuses, "drift": found.figures}
     if not idle:
         files.write_json(out / RUN_NAME, run)
-    return Summary(
+    return PredictionSummary(
         out / PREDICTIONS_NAME,
         calls,
         statuses,
@@ -284,7 +284,7 @@ def _unlike(prepared: Prepared, model: Bundle | Ensemble) -> str:
             f"{prepared.frames} frames, the bundle was trained on recordings of {fewest} to {most}"
         )
     if model.spec.reference is not None and prepared.clip is not None:
-        found += filter(None, [model.spec.reference.unlike(prepared.clip.traits)])
+        found += filter(None, [model.spec.reference.outliers(prepared.clip.traits)])
     if not found:
         return ""
     return f"{prepared.source.path}: {'; '.join(found)}; look at this one yourself"

@@ -171,10 +171,10 @@ def decide(
         "confidence": confidence,
     }
     settings = decide.CallSettings.parse(given, "decide")
-    made = decide.decide_anew(
+    made = decide.decide(
         [predictions_in(path) for path in predictions], settings, labels, calibrated_at
     )
-    table = decide.write(made, out)
+    table = decide.write_calls(made, out)
     doubts = list(made.doubts)
     if submission is not None:
         path, doubt = submit(made, submission, out)

@@ -94,7 +94,7 @@ def simulate(
     if out is not None:
         _simulate_corpus(out, settings, (recipe or "default") if clips else None, processes)
     if sheet is not None:
-        print_line(f"{sheets.write(sheet, settings)} segments shown -> {sheet}")
+        print_line(f"{sheets.write_sheet(sheet, settings)} segments shown -> {sheet}")
 
 
 def _simulate_corpus(
@@ -189,14 +189,14 @@ def prepare(
         raise InputError("--bundle and --recipe both say how clips are made; give one of them")
 
     from stallscan.clips import store
-    from stallscan.clips.prepare import View
+    from stallscan.clips.prepare import Preprocessing
     from stallscan.recordings import find
 
     if recipe is not None:
         from stallscan.recipes import recipe as recipes
 
         settings = recipes.read_recipe(recipe)
-        view = View(settings.outline, settings.clip)
+        view = Preprocessing(settings.outline, settings.clip)
     else:
         from stallscan.calls import inputs
 

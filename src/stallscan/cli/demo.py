@@ -53,10 +53,10 @@ def run(out: Path, stage: Callable[[str], Progress]) -> Demonstration:
     summary = predict.predict([corpus / "train"], out, progress=stage("predicting"))
     labels = corpus / "train_labels.csv"
     evaluation = evaluate.evaluate(summary.table, labels)
-    present.write(evaluation, out)
+    present.write_metrics(evaluation, out)
     figures.evaluation(evaluation.scored, out, evaluation.curve)
     page = out / "report.html"
-    report.write(
+    report.write_report(
         summary.table, page, labels=labels, note=NOTE, progress=stage("writing the report")
     )
     return Demonstration(page, evaluation)

@@ -65,7 +65,7 @@ def evaluate(
     comparison = comparisons.compare(evaluation, measure(against, [])) if against else None
     drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve)
     with runs.hold(out):
-        present.write(evaluation, out, comparison)
+        present.write_metrics(evaluation, out, comparison)
         page = present.write_page(evaluation, figures.as_images(drawn), out, comparison)
         style.save(drawn, out)
     show(*present.tables(evaluation, comparison))
@@ -80,7 +80,7 @@ def rate(
     *,
     groups: Path,
     out: Out,
-    errors: Path | None = None,
+    accuracy: Path | None = None,
     sensitivity: float | None = None,
     specificity: float | None = None,
     reference: str | None = None,
@@ -97,7 +97,7 @@ def rate(
         Table with filename and any of field, mouse, group.
     out
         Folder for the tables.
-    errors
+    accuracy
         metrics.json that 'stallscan evaluate' wrote for calls of the same bundle and threshold.
     sensitivity
         Instead of it: share of stalled ones called so, taken to be exact.
@@ -114,24 +114,24 @@ def rate(
 
     from stallscan.errors import InputError
     from stallscan.rates import power, rates
-    from stallscan.rates.correction import Errors
+    from stallscan.rates.correction import CallAccuracy
 
-    if errors is not None and (sensitivity is not None or specificity is not None):
+    if accuracy is not None and (sensitivity is not None or specificity is not None):
         raise InputError(
-            "--errors brings sensitivity and specificity with it; leave out --sensitivity and "
-            "--specificity, or --errors"
+            "--accuracy brings sensitivity and specificity with it; leave out --sensitivity and "
+            "--specificity, or --accuracy"
         )
-    if errors is not None:
-        made_of = Errors.read(errors)
+    if accuracy is not None:
+        made_of = CallAccuracy.read(accuracy)
     elif sensitivity is not None and specificity is not None:
-        made_of = Errors.stated(sensitivity, specificity)
+        made_of = CallAccuracy.stated(sensitivity, specificity)
     else:
         raise InputError(
-            "how often the calls are wrong is not known; give --errors metrics.json, which "
+            "how often the calls are wrong is not known; give --accuracy metrics.json, which "
             "'stallscan evaluate' writes, or --sensitivity and --specificity"
         )
     result = rates.rate(predictions_in(calls), groups, made_of, reference=reference)
-    rates.write(result, out)
+    rates.write_rates(result, out)
     if vessels is None:
         scored = [mouse.rate.scored for mouse in result.mice if mouse.rate is not None]
         vessels = int(statistics.median(scored)) if scored else power.VESSELS
@@ -170,7 +170,7 @@ def report(
 
     settings = report.ReportSettings.parse({"max_cards": max_cards}, "report")
     with show_progress("writing the report") as progress:
-        written = report.write(
+        written = report.write_report(
             predictions_in(predictions),
             out,
             labels=labels,

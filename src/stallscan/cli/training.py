@@ -60,7 +60,7 @@ def train(
     settings = recipes.read_recipe(recipe, changes)
     if epochs is not None:
         settings = recipes.shorten(settings, epochs)
-    with ranks.joined():
+    with ranks.process_group():
         with show_progress("preparing clips") as progress:
             summary = train.train(settings, data, out, progress, store)
         if ranks.rank() == 0:

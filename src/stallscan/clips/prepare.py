@@ -29,7 +29,7 @@ RECORDING_S, SLOWEST_BYTES_S = 600.0, 500_000
 MIN_FRAMES = 6
 
 
-class View(NamedTuple):
+class Preprocessing(NamedTuple):
     """How a net is shown a recording.
 
     Attributes
@@ -83,7 +83,7 @@ class Prepared:
         return self.clips[0] if self.clips else None
 
 
-def one(source: Source, views: Sequence[View]) -> Prepared:
+def one(source: Source, views: Sequence[Preprocessing]) -> Prepared:
     """Read a recording, find its outline and cut its clips.
 
     Parameters
@@ -95,7 +95,7 @@ def one(source: Source, views: Sequence[View]) -> Prepared:
     """
     recording: Recording | None = None
     try:
-        recording = video.read(source.path)
+        recording = video.read_recording(source.path)
         if len(recording) < MIN_FRAMES and recording.is_damaged:
             raise UnreadableError(_damage(recording))
         if len(recording) < MIN_FRAMES:
@@ -104,7 +104,7 @@ def one(source: Source, views: Sequence[View]) -> Prepared:
                 f"{MIN_FRAMES} are needed to see whether anything moves"
             )
         found: dict[OutlineSettings, Outline] = {}
-        made: dict[View, Clip] = {}
+        made: dict[Preprocessing, Clip] = {}
         for view in views:
             if view.outline not in found:
                 found[view.outline] = outlines.find(recording, view.outline)
@@ -117,7 +117,7 @@ def one(source: Source, views: Sequence[View]) -> Prepared:
         reason = f"{source.path}: too large for the memory. Crop the recording around the segment"
         return Prepared(source, UnreadableError.status, reason)
     cut = tuple(made[view] for view in views)
-    status, reason = traits.judge(cut[0].traits)
+    status, reason = traits.gradable(cut[0].traits)
     remark = found[views[0].outline].remark
     reason = "; ".join(filter(None, [reason, recording.note, remark]))
     reason = f"{source.path}: {reason}" if reason else ""
@@ -128,7 +128,7 @@ def one(source: Source, views: Sequence[View]) -> Prepared:
 
 def many(
     sources: Iterable[Source],
-    views: Sequence[View],
+    views: Sequence[Preprocessing],
     processes: int | None = None,
 ) -> Generator[Prepared, None, None]:
     """Make clips in several processes, one thread each, and yield them in order.

@@ -17,7 +17,7 @@ import numpy as np
 
 from stallscan import files
 from stallscan.clips.clip import ClipSettings
-from stallscan.clips.prepare import Prepared, View
+from stallscan.clips.prepare import Prepared, Preprocessing
 from stallscan.clips.traits import Traits
 from stallscan.errors import LostShardError, SettingsError, StoreError
 from stallscan.recordings.find import Source
@@ -133,7 +133,7 @@ class Header(NamedTuple):
 
     Attributes
     ----------
-    view : View
+    view : Preprocessing
         The settings that its clips were made with.
     rows : tuple of Row
         One a recording.
@@ -141,12 +141,12 @@ class Header(NamedTuple):
         Of each of them.
     """
 
-    view: View
+    view: Preprocessing
     rows: tuple[Row, ...]
     places: tuple[Place, ...]
 
 
-def write(path: Path, batch: Sequence[tuple[Row, Prepared]], view: View) -> str:
+def write_shard(path: Path, batch: Sequence[tuple[Row, Prepared]], view: Preprocessing) -> str:
     """Write a shard in one atomic step.
 
     Parameters
@@ -155,7 +155,7 @@ def write(path: Path, batch: Sequence[tuple[Row, Prepared]], view: View) -> str:
         Where.
     batch : sequence of Row and Prepared
         What became of the recordings, with its row; no name stands there twice.
-    view : View
+    view : Preprocessing
         The settings that their clips were made with.
 
     Returns
@@ -201,7 +201,7 @@ def read_header(path: Path, sha256: str) -> Header:
     path : Path
         The shard.
     sha256 : str
-        What `write` returned.
+        What `write_shard` returned.
 
     Raises
     ------
@@ -224,7 +224,7 @@ def read_header(path: Path, sha256: str) -> Header:
     if size != end:
         raise refusal(path, f"is damaged: it has {size:,} of {end:,} bytes")
     try:
-        view = View(
+        view = Preprocessing(
             OutlineSettings.parse(about["outline"], str(path)),
             ClipSettings.parse(about["clip"], str(path)),
         )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from stallscan import files, runs, workers
 from stallscan.clips import prepare, shard
 from stallscan.clips.clip import Clip, ClipSettings
-from stallscan.clips.prepare import Prepared, View
+from stallscan.clips.prepare import Prepared, Preprocessing
 from stallscan.clips.shard import Header, Place, Row
 from stallscan.clips.traits import Traits
 from stallscan.errors import InputError, LostShardError, SettingsError, StoreError
@@ -94,15 +94,15 @@ class Manifest(Settings):
     shards: tuple[Shard, ...] = ()
 
     @property
-    def view(self) -> View:
+    def view(self) -> Preprocessing:
         """How the recordings are seen."""
-        return View(self.outline, self.clip)
+        return Preprocessing(self.outline, self.clip)
 
-    def differences(self, view: View) -> list[str]:
+    def differences(self, view: Preprocessing) -> list[str]:
         """Name each setting that these clips were made with and that is another one now."""
         return [
             f"{group}.{name} is {was}, not {getattr(wanted, name)}"
-            for group, stands, wanted in zip(View._fields, self.view, view, strict=True)
+            for group, stands, wanted in zip(Preprocessing._fields, self.view, view, strict=True)
             for name, was in stands
             if was != getattr(wanted, name)
         ]
@@ -293,12 +293,12 @@ class Store:
         """
         return dict(collections.Counter(row.status for row in self.rows()))
 
-    def require(self, view: View, whose: str, option: str) -> None:
+    def require(self, view: Preprocessing, whose: str, option: str) -> None:
         """Refuse clips that were made with other settings, or that are not all there yet.
 
         Parameters
         ----------
-        view : View
+        view : Preprocessing
             The settings that are asked for.
         whose : str
             Who asks: ``the recipe default``.
@@ -361,7 +361,7 @@ def is_store(path: str | Path) -> bool:
     return os.path.isfile(path / MANIFEST_NAME) and any(path.glob(SHARDS))  # noqa: PTH113
 
 
-def among(paths: Sequence[str | Path]) -> Store | None:
+def open_if_store(paths: Sequence[str | Path]) -> Store | None:
     """Open the store that is given in place of recordings; None if none of the paths is one.
 
     Raises
@@ -411,7 +411,9 @@ def build(
         If the folder cannot be written.
     """
     workers.count(processes)
-    make = functools.partial(prepare.many, views=[View(outline, clip)], processes=processes)
+    make = functools.partial(
+        prepare.many, views=[Preprocessing(outline, clip)], processes=processes
+    )
     return fill(folder, sources, make, outline, clip, progress)
 
 
@@ -450,14 +452,14 @@ def fill(
         If the folder cannot be written, or another process writes into it.
     """
     with runs.hold(folder):
-        return _fill(folder, sources, make, View(outline, clip), progress)
+        return _fill(folder, sources, make, Preprocessing(outline, clip), progress)
 
 
 def _fill(
     folder: Path,
     sources: Sequence[Source],
     make: Callable[[Sequence[Source]], Iterable[Prepared]],
-    view: View,
+    view: Preprocessing,
     progress: Progress,
 ) -> Store:
     manifest, on_disk = Manifest(outline=view.outline, clip=view.clip), None
@@ -670,7 +672,7 @@ def _append(folder: Path, manifest: Manifest, batch: Sequence[tuple[Row, Prepare
     taken = {entry.file for entry in manifest.shards}
     names = map(SHARD_NAME.format, itertools.count())
     file = next(name for name in names if name not in taken)
-    sha256 = shard.write(folder / file, batch, manifest.view)
+    sha256 = shard.write_shard(folder / file, batch, manifest.view)
     entries = [*manifest.shards, Shard(file=file, sha256=sha256, recordings=len(batch))]
     entries.sort(key=lambda entry: (len(entry.file), entry.file))
     manifest = manifest.model_copy(update={"shards": tuple(entries)})
@@ -682,7 +684,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
     files.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
 
 
-def _check_settings(folder: Path, manifest: Manifest, view: View) -> None:
+def _check_settings(folder: Path, manifest: Manifest, view: Preprocessing) -> None:
     if differences := manifest.differences(view):
         raise StoreError(
             f"{folder}: its clips were made with other settings ({'; '.join(differences)}). Choose "

@@ -1,7 +1,7 @@
 """What can be measured of any recording inside its outline, whatever it shows.
 
-The traits tell whether a recording can be judged at all (`judge`), and whether recordings are like
-those that a bundle was trained on (`drift`).
+The traits tell whether a recording can be judged at all (`gradable`), and whether recordings are
+like those that a bundle was trained on (`drift`).
 """
 
 from typing import NamedTuple
@@ -147,7 +147,7 @@ class Gatherer:
         )
 
 
-def judge(traits: Traits) -> tuple[str, str]:
+def gradable(traits: Traits) -> tuple[str, str]:
     """Say whether a recording can be judged.
 
     Returns

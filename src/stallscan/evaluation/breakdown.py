@@ -85,7 +85,7 @@ class Breakdown:
     parts: tuple[Part, ...]
 
 
-class Known:
+class RecordingFacts:
     """What the tables say about the recordings besides calls and labels, looked up by column.
 
     Parameters
@@ -185,12 +185,14 @@ class Known:
         return pd.Series(binned, frames.index, name=FRAMES)
 
 
-def find_groups(known: Known, decided: pd.DataFrame, wanted: str | None) -> "pd.Series[str] | None":
+def find_groups(
+    known: RecordingFacts, decided: pd.DataFrame, wanted: str | None
+) -> "pd.Series[str] | None":
     """Find what the evaluated recordings are drawn by; None: each by itself.
 
     Parameters
     ----------
-    known : Known
+    known : RecordingFacts
         Where it is looked for.
     decided : DataFrame
         The evaluated recordings.
@@ -227,7 +229,7 @@ def find_groups(known: Known, decided: pd.DataFrame, wanted: str | None) -> "pd.
 
 
 def break_down(
-    known: Known,
+    known: RecordingFacts,
     decided: pd.DataFrame,
     scored: Scored,
     groups: "NDArray[np.str_] | None",
@@ -237,7 +239,7 @@ def break_down(
 
     Parameters
     ----------
-    known : Known
+    known : RecordingFacts
         Where the columns are looked for.
     decided, scored : DataFrame, Scored
         The evaluated recordings, in one order.
@@ -335,7 +337,7 @@ def _reading_order(name: str) -> tuple[int, float, str]:
         return 1 + (name == NOT_SAID), 0.0, name
 
 
-def _no_column(known: Known, name: str, option: str) -> str:
+def _no_column(known: RecordingFacts, name: str, option: str) -> str:
     return (
         f"there is no column {name} in the predictions, the labels or what was given with --about; "
         f"the columns are {', '.join(known.columns)}: name one of them with {option}"

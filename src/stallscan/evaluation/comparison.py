@@ -57,7 +57,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """The result of `compare`.
 
     Attributes
@@ -85,7 +85,7 @@ class Comparison:
         return self.count == self.first.rows.evaluated == self.second.rows.evaluated
 
 
-def compare(first: Evaluation, second: Evaluation) -> Comparison:
+def compare(first: Evaluation, second: Evaluation) -> ModelComparison:
     """Compare two evaluations on the recordings that both called flowing or stalled.
 
     The same draws of recordings (or groups, where both evaluations have them by the same column)
@@ -118,7 +118,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     values = [values_of(scored) for scored in sides]
     draws = [bootstrap.draw(scored, groups).figures() for scored in sides]
     group = Group(column, len(old) if groups is None else len(set(groups)))
-    return Comparison(
+    return ModelComparison(
         first=first,
         second=second,
         count=len(old),

@@ -25,10 +25,10 @@ from stallscan.catalog import names, text
 from stallscan.catalog.names import match
 from stallscan.catalog.tables import LABELS, labels_of
 from stallscan.errors import InputError
-from stallscan.evaluation.breakdown import Breakdown, Group, Known, break_down, find_groups
+from stallscan.evaluation.breakdown import Breakdown, Group, RecordingFacts, break_down, find_groups
 from stallscan.runs import CHOSEN_NAME
 from stallscan.scores import bootstrap, metrics
-from stallscan.scores.bootstrap import Curve, Rates
+from stallscan.scores.bootstrap import ClassRates, Curve
 from stallscan.scores.metrics import Interval, Metrics, Scored, SensitivityAt
 from stallscan.words import Excluded
 
@@ -231,7 +231,7 @@ def evaluate(
             "or measure the others only, with --partial"
         )
     scored = scored_of(decided)
-    known = Known(table, raw, predictions, label_cells, [Path(path) for path in about])
+    known = RecordingFacts(table, raw, predictions, label_cells, [Path(path) for path in about])
     groups = find_groups(known, decided, group)
     if groups is not None and groups.nunique() < 2:
         raise InputError(
@@ -337,7 +337,7 @@ def _values(measured: Metrics, found: Sequence[SensitivityAt]) -> dict[str, floa
     return {name: values[name] if name in values else getattr(measured, name) for name in FIGURES}
 
 
-def _mcc_at(measured: Metrics, rates: Rates, prevalence: float) -> MccAt:
+def _mcc_at(measured: Metrics, rates: ClassRates, prevalence: float) -> MccAt:
     if measured.recall is None or measured.specificity is None:
         return MccAt(prevalence, None, None)
     value = metrics.reweighted_mcc(measured.recall, measured.specificity, prevalence)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from stallscan import templates, words
 from stallscan.evaluation.breakdown import Breakdown, Group
-from stallscan.evaluation.comparison import Comparison
+from stallscan.evaluation.comparison import ModelComparison
 from stallscan.evaluation.evaluate import FIGURES, Evaluation
 from stallscan.files import (
     make_folder,
@@ -56,7 +56,9 @@ class _Sheet(NamedTuple):
     note: str
 
 
-def write(evaluation: Evaluation, out: str | Path, comparison: Comparison | None = None) -> Path:
+def write_metrics(
+    evaluation: Evaluation, out: str | Path, comparison: ModelComparison | None = None
+) -> Path:
     """Write ``metrics.json`` into the folder `out` and return its path.
 
     Raises
@@ -74,7 +76,7 @@ def write_page(
     evaluation: Evaluation,
     plots: Mapping[str, str],
     out: str | Path,
-    comparison: Comparison | None = None,
+    comparison: ModelComparison | None = None,
 ) -> Path:
     """Write ``evaluation.html`` into the folder `out`: the figures and plots on one page.
 
@@ -86,7 +88,7 @@ def write_page(
         What each plot shows, in words, and the plot as a ``data:`` address.
     out : str or Path
         The folder; made if need be.
-    comparison : Comparison, optional
+    comparison : ModelComparison, optional
         Shown, too.
 
     Raises
@@ -112,7 +114,7 @@ def write_page(
     return path
 
 
-def as_json(evaluation: Evaluation, comparison: Comparison | None = None) -> dict[str, Any]:
+def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -> dict[str, Any]:
     """Give everything but the recordings themselves, in JSON's types."""
     compared = {"comparison": _comparison_json(comparison)} if comparison else {}
     return {
@@ -179,7 +181,7 @@ def as_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list[Table]:
+def tables(evaluation: Evaluation, comparison: ModelComparison | None = None) -> list[Table]:
     """Lay everything out for the terminal: the figures, the breakdowns, the comparison."""
     sheets = [_breakdown_sheet(one, evaluation) for one in evaluation.breakdowns]
     if comparison:
@@ -253,7 +255,7 @@ def notes(evaluation: Evaluation) -> list[str]:
     return said
 
 
-def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+def _comparison_json(comparison: ModelComparison) -> dict[str, Any]:
     return {
         "count": comparison.count,
         "stalled": comparison.stalled,
@@ -306,7 +308,7 @@ def _breakdown_sheet(breakdown: Breakdown, evaluation: Evaluation) -> _Sheet:
     return _Sheet(f"By {breakdown.column}", head, rows, note)
 
 
-def _comparison_sheet(comparison: Comparison) -> _Sheet:
+def _comparison_sheet(comparison: ModelComparison) -> _Sheet:
     first, second = comparison.first, comparison.second
     head = ["", "A", "B", "B less A", INTERVAL_HEAD, "B is"]
     own = ["A, all its own", "B, all its own"] if not comparison.is_on_all else []

@@ -260,7 +260,7 @@ def _reproduce(
         costs=_costs(approach, members, clock),
         doubts=tuple(doubts),
     )
-    writeup.write(result)
+    writeup.write_writeup(result)
     return result
 
 
@@ -411,9 +411,9 @@ def _call_test(
         if not _any_scored(paths):
             silent.append(decision.who)
             continue
-        decided = decide.decide_anew(paths, decision.settings)
+        decided = decide.decide(paths, decision.settings)
         folder = out / "calls" / decision.who / decision.at
-        decide.write(decided, folder)
+        decide.write_calls(decided, folder)
         made.append(_called(decision, "test", decided.table, known))
         if (decision.who, decision.at) == (decisions[-1].who, "published"):
             doubts += _submit(decided, test, out)
@@ -453,12 +453,12 @@ def _call_validation(approach: Approach, decision: Decision) -> Called:
     if approach.parts == "folds":
         alone = [CallSettings(thresholds=one.thresholds(decision.at)) for one in decision.members]
         made = [
-            decide.decide_anew([path], settings).table
+            decide.decide([path], settings).table
             for path, settings in zip(paths, alone, strict=True)
         ]
         table = pd.concat(made, ignore_index=True)
     else:
-        table = decide.decide_anew(paths, decision.settings).table
+        table = decide.decide(paths, decision.settings).table
     return _called(decision, "validation", table, known)
 
 

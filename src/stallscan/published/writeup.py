@@ -51,7 +51,7 @@ class _Section(NamedTuple):
     size: str = "middle"
 
 
-def write(made: Reproduction) -> Path:
+def write_writeup(made: Reproduction) -> Path:
     """Write ``metrics.json``, the plots and ``reproduction.html`` and return the page's path.
 
     Raises

@@ -28,7 +28,7 @@ from stallscan.words import percent
 
 
 @dataclass(frozen=True)
-class Errors:
+class CallAccuracy:
     """How often calls are right, and on how many recordings that was measured.
 
     Attributes
@@ -52,7 +52,9 @@ class Errors:
     thresholds: tuple[float, ...] = ()
 
     @classmethod
-    def counted(cls, true_stalled: int, stalled: int, true_flowing: int, flowing: int) -> "Errors":
+    def counted(
+        cls, true_stalled: int, stalled: int, true_flowing: int, flowing: int
+    ) -> "CallAccuracy":
         """Take the counts of an evaluation.
 
         Parameters
@@ -81,7 +83,7 @@ class Errors:
         return cls(true_stalled / stalled, true_flowing / flowing, stalled, flowing)._check()
 
     @classmethod
-    def stated(cls, sensitivity: float, specificity: float) -> "Errors":
+    def stated(cls, sensitivity: float, specificity: float) -> "CallAccuracy":
         """Take rates as exact, without sampling error: what is published, or supposed.
 
         Raises
@@ -98,14 +100,14 @@ class Errors:
         return cls(sensitivity, specificity)._check()
 
     @classmethod
-    def of(cls, cells: Confusion) -> "Errors":
+    def of(cls, cells: Confusion) -> "CallAccuracy":
         """Take the confusion matrix of an evaluation; errors as `counted`."""
         return cls.counted(
             int(cells.true_stalled), int(cells.stalled), int(cells.true_flowing), int(cells.flowing)
         )
 
     @classmethod
-    def read(cls, path: str | Path) -> "Errors":
+    def read(cls, path: str | Path) -> "CallAccuracy":
         """Take the ``metrics.json`` that `stallscan evaluate` wrote.
 
         Raises
@@ -154,7 +156,7 @@ class Errors:
             f"specificity {percent(self.specificity)} ({say_measured(self.flowing, 'flowing')})"
         )
 
-    def _check(self) -> "Errors":
+    def _check(self) -> "CallAccuracy":
         if self.sensitivity + self.specificity <= 1:
             raise InputError(
                 f"a sensitivity of {percent(self.sensitivity)} and a specificity of "
@@ -164,9 +166,9 @@ class Errors:
         return self
 
 
-PERFECT = Errors.stated(1.0, 1.0)
+PERFECT = CallAccuracy.stated(1.0, 1.0)
 # FACTS 6: of the calls that are published.
-PUBLISHED = Errors.stated(0.85, 0.993)
+PUBLISHED = CallAccuracy.stated(0.85, 0.993)
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class GroupDifference:
     """Two groups of mice compared.
 
     Attributes
@@ -238,14 +240,14 @@ class Comparison:
     note: str = ""
 
 
-def corrected(stalled: int, scored: int, errors: Errors) -> Rate:
+def corrected(stalled: int, scored: int, errors: CallAccuracy) -> Rate:
     """Correct the rate of recordings that are alike: of one field, or one mouse.
 
     Parameters
     ----------
     stalled, scored : int
         Recordings called stalled, and all that are called stalled or flowing.
-    errors : Errors
+    errors : CallAccuracy
         Of the calls.
 
     Raises
@@ -270,14 +272,14 @@ def corrected(stalled: int, scored: int, errors: Errors) -> Rate:
     return replace(made, naive_interval=_interval(naive), lang_reiczigel=_interval(published))
 
 
-def corrected_mean(stalled: Sequence[int], scored: Sequence[int], errors: Errors) -> Rate:
+def corrected_mean(stalled: Sequence[int], scored: Sequence[int], errors: CallAccuracy) -> Rate:
     """Correct the rate of a group: the mean over its mice, each counting the same.
 
     Parameters
     ----------
     stalled, scored : sequence of int
         (M,): recordings of each mouse called stalled, and all that are called stalled or flowing.
-    errors : Errors
+    errors : CallAccuracy
         Of the calls.
 
     Returns
@@ -295,14 +297,14 @@ def corrected_mean(stalled: Sequence[int], scored: Sequence[int], errors: Errors
     return _rate(intervals.around(naive, intervals.wilson(total, all_)), made, total, all_)
 
 
-def resolves_from(scored: int, errors: Errors) -> float | None:
+def resolves_from(scored: int, errors: CallAccuracy) -> float | None:
     """Give the lowest rate that so many recordings tell from 0; None where not even 1 is.
 
     Parameters
     ----------
     scored : int
         Recordings called stalled or flowing.
-    errors : Errors
+    errors : CallAccuracy
         Of the calls.
     """
     false = errors.false_stalled
@@ -325,8 +327,8 @@ def compare(
     names: tuple[str, str],
     stalled: tuple[Sequence[int], Sequence[int]],
     scored: tuple[Sequence[int], Sequence[int]],
-    errors: Errors,
-) -> Comparison:
+    errors: CallAccuracy,
+) -> GroupDifference:
     """Compare two groups, one value a mouse.
 
     Parameters
@@ -336,7 +338,7 @@ def compare(
     stalled, scored : tuple of sequence of int
         For each group, the recordings of its mice called stalled, and all called stalled or
         flowing.
-    errors : Errors
+    errors : CallAccuracy
         Of the calls; the same for both groups.
     """
     first, second = (
@@ -346,7 +348,7 @@ def compare(
     mice = (len(first), len(second))
     gain = errors.sensitivity + errors.specificity - 1.0
     difference = float(np.clip((second.mean() - first.mean()) / gain, -1.0, 1.0))
-    made = Comparison(*names, mice, difference)
+    made = GroupDifference(*names, mice, difference)
     few = [name for name, count in zip(names, mice, strict=True) if count < 2]
     if few:
         who = f"group {few[0]} has" if len(few) == 1 else f"groups {few[0]} and {few[1]} have"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from stallscan.errors import InputError
-from stallscan.rates.correction import PERFECT, PUBLISHED, Errors
+from stallscan.rates.correction import PERFECT, PUBLISHED, CallAccuracy
 from stallscan.rates.mice import welch_of_moments
 from stallscan.words import percent
 
@@ -34,7 +34,7 @@ class Power:
     ----------
     scoring : str
         What the calls are, in words.
-    errors : Errors
+    errors : CallAccuracy
         Their errors.
     low, high : float
         True rates of the two groups, 0 to 1.
@@ -49,7 +49,7 @@ class Power:
     """
 
     scoring: str
-    errors: Errors
+    errors: CallAccuracy
     low: float
     high: float
     vessels: int
@@ -67,7 +67,7 @@ class Power:
 
 
 def mice_needed(
-    errors: Errors,
+    errors: CallAccuracy,
     scoring: str = "",
     *,
     low: float = HEALTHY,
@@ -84,7 +84,7 @@ def mice_needed(
 
     Parameters
     ----------
-    errors : Errors
+    errors : CallAccuracy
         Of the calls.
     scoring : str
         What to call them; by default their rates.
@@ -133,7 +133,7 @@ def mice_needed(
 
 
 def compare_scorings(
-    errors: Errors,
+    errors: CallAccuracy,
     *,
     low: float = HEALTHY,
     high: float = DISEASED,

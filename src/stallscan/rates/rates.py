@@ -23,8 +23,8 @@ from stallscan.catalog.names import match
 from stallscan.errors import InputError, TableError
 from stallscan.files import refuse_foreign, write_text
 from stallscan.rates.correction import (
-    Comparison,
-    Errors,
+    CallAccuracy,
+    GroupDifference,
     Rate,
     compare,
     corrected,
@@ -106,7 +106,7 @@ class Rates:
     ----------
     calls, groups_table : Path
         The two tables.
-    errors : Errors
+    errors : CallAccuracy
         What was corrected for.
     fields, mice, groups : tuple of Unit
         In the order of the groups table; fields and mice are empty where no column names them.
@@ -118,11 +118,11 @@ class Rates:
 
     calls: Path
     groups_table: Path
-    errors: Errors
+    errors: CallAccuracy
     fields: tuple[Unit, ...]
     mice: tuple[Unit, ...]
     groups: tuple[Unit, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[GroupDifference, ...]
     without_group: Excluded
     without_call: Excluded
 
@@ -166,7 +166,7 @@ class Rates:
 
 
 def rate(
-    calls: str | Path, groups: str | Path, errors: Errors, *, reference: str | None = None
+    calls: str | Path, groups: str | Path, errors: CallAccuracy, *, reference: str | None = None
 ) -> Rates:
     """Compute stall rates per field, mouse and group, and compare the groups.
 
@@ -176,7 +176,7 @@ def rate(
         ``predictions.csv`` as `stallscan predict` writes it.
     groups : str or Path
         A table as `read_groups` takes it.
-    errors : Errors
+    errors : CallAccuracy
         Of these calls: same bundle, same threshold.
     reference : str, optional
         The group that the others are compared with; default: the first in the table.
@@ -294,7 +294,7 @@ def read_groups(path: str | Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def write(rates: Rates, out: str | Path) -> list[Path]:
+def write_rates(rates: Rates, out: str | Path) -> list[Path]:
     """Write the tables of `rates` into the folder `out`, and return their paths.
 
     Raises
@@ -354,8 +354,8 @@ def _count(table: pd.DataFrame, levels: list[str]) -> list[_Counts]:
 
 
 def _groups(
-    table: pd.DataFrame, mice: list[_Counts], errors: Errors, reference: str | None
-) -> tuple[tuple[Unit, ...], tuple[Comparison, ...]]:
+    table: pd.DataFrame, mice: list[_Counts], errors: CallAccuracy, reference: str | None
+) -> tuple[tuple[Unit, ...], tuple[GroupDifference, ...]]:
     counted = _count(table, ["group"])
     names = [counts.names["group"] for counts in counted]
     # A mouse without a scored recording has no rate.
@@ -382,7 +382,7 @@ def _groups(
     )
 
 
-def _group_unit(counts: _Counts, mice: list[_Counts], errors: Errors) -> Unit:
+def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> Unit:
     unit = _unit(counts, errors)
     if not mice:
         return unit
@@ -401,7 +401,7 @@ def _group_unit(counts: _Counts, mice: list[_Counts], errors: Errors) -> Unit:
     return replace(unit, mice=len(mice), rate=made, note="; ".join(notes))
 
 
-def _unit(counts: _Counts, errors: Errors, note: str = "") -> Unit:
+def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
     made = corrected(counts.stalled, counts.scored, errors) if counts.scored else None
     notes = [note] if note else []
     if made is None:
@@ -429,7 +429,7 @@ def _without_mice(counts: _Counts) -> str:
     )
 
 
-def _impossible(made: Rate, errors: Errors) -> str:
+def _impossible(made: Rate, errors: CallAccuracy) -> str:
     """Say where more or fewer are called stalled than the errors allow; empty if they allow it."""
     if made.interval is None or (made.interval.high > 0 and made.interval.low < 1):
         return ""
@@ -445,7 +445,7 @@ def _impossible(made: Rate, errors: Errors) -> str:
     )
 
 
-def _unresolved(made: Rate, errors: Errors) -> str:
+def _unresolved(made: Rate, errors: CallAccuracy) -> str:
     """Say why a rate cannot be told from 0."""
     if made.stalled == 0:
         return f"none of {made.scored:,} recordings is called stalled"
@@ -459,7 +459,7 @@ def _unresolved(made: Rate, errors: Errors) -> str:
     )
 
 
-def _refuse_other_calls(calls: Path, table: pd.DataFrame, errors: Errors) -> None:
+def _refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) -> None:
     """Refuse calls of another bundle or threshold than those whose errors were measured."""
     for what, measured, used in (
         ("bundle", errors.bundles, sorted(set(table["bundle"]))),
@@ -519,7 +519,7 @@ def _rate_cells(made: Rate | None) -> dict[str, Any]:
     return dict(zip(RATE_COLUMNS, values, strict=True))
 
 
-def _comparison_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+def _comparison_table(comparisons: Sequence[GroupDifference]) -> pd.DataFrame:
     rows = [
         (
             *(one.first, one.second, *one.mice, one.difference),
@@ -559,7 +559,7 @@ def _rich_units(level: str, units: Sequence[Unit]) -> Table:
     return table
 
 
-def _rich_comparisons(comparisons: Sequence[Comparison]) -> Table:
+def _rich_comparisons(comparisons: Sequence[GroupDifference]) -> Table:
     table = Table("groups", "mice", "difference", "95 % interval", "p (Welch)", "p (permutation)")
     for one in comparisons:
         table.add_row(

@@ -15,7 +15,7 @@ from stallscan.recordings.find import Source as Source
 from stallscan.recordings.recording import Frames
 
 
-def write(
+def write_video(
     path: str | Path,
     frames: Iterable[Frames],
     *,

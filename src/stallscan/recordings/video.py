@@ -47,7 +47,7 @@ PLANAR = frozenset({"yuv420p", "yuvj420p"})
 HOLD_BYTES = 256 * 2**20
 
 
-def read(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
+def read_recording(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
     """Decode a recording: mp4, avi, mov, mkv, webm, gif, tiff or npy.
 
     Parameters
@@ -95,8 +95,10 @@ def read(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
 
 def _read_video(path: Path, hold_bytes: int) -> Recording:
     decoder = _VideoDecoder(path)
-    read = collect(path, decoder, hold_bytes, lambda: decoder.frames_declared, decoder.corrupt)
-    return replace(read, frames_expected=decoder.frames_expected, note=decoder.note)
+    read_recording = collect(
+        path, decoder, hold_bytes, lambda: decoder.frames_declared, decoder.corrupt
+    )
+    return replace(read_recording, frames_expected=decoder.frames_expected, note=decoder.note)
 
 
 class _Planes(NamedTuple):

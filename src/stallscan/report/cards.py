@@ -31,7 +31,8 @@ CLIP_PRESET = "veryfast"
 CLIP_KEYFRAME_INTERVAL = 60
 # The longest recording of the competition (FACTS 4); longer ones are shown in every n-th frame.
 CLIP_FRAMES = 434
-# Several recordings are decoded side by side, so each may hold less than `video.read` allows one.
+# Several recordings are decoded side by side, so each may hold less than
+# `video.read_recording` allows one.
 HOLD_BYTES = 192 * 2**20
 MOST_PROCESSES = 4
 POSTER_QUALITY = 70
@@ -100,7 +101,7 @@ def make_clip(path: Path, margin_px: int) -> Clip:
         Without a video, but with the reason, if the recording cannot be read.
     """
     try:
-        recording = video.read(path, hold_bytes=HOLD_BYTES)
+        recording = video.read_recording(path, hold_bytes=HOLD_BYTES)
         box, note = _region(recording, margin_px)
         step = math.ceil(len(recording) / CLIP_FRAMES)
         frames = list(_crop(recording, box, step))
@@ -137,7 +138,7 @@ def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
 def _as_video(frames: list[Frames]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "clip.mp4")
-        encode.write(
+        encode.write_video(
             path,
             frames,
             crf=CLIP_CRF,

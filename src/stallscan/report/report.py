@@ -100,7 +100,7 @@ class Card:
         return abs(self.score - self.threshold)
 
 
-def write(
+def write_report(
     predictions: str | Path,
     out: str | Path,
     *,
@@ -244,7 +244,7 @@ def _list_of_run(run: dict[str, Any]) -> Sequence[Source]:
 
 def _list(paths: Sequence[str | Path]) -> Sequence[Source]:
     """List recordings; of a store those that are still where its clips were cut from them."""
-    made = store.among(paths)
+    made = store.open_if_store(paths)
     if made is None:
         return find.list_recordings(paths)
     return [row.source for row in made.rows() if row.source.path.is_file()]

@@ -48,7 +48,7 @@ HELD_WEIGHTS = 4_000_000
 MOST_CUTS = 5_000
 
 
-class Rates(NamedTuple):
+class ClassRates(NamedTuple):
     """Sensitivity and specificity in each draw, float64 (D,), NaN where a class is missing."""
 
     recall: Floats
@@ -63,7 +63,7 @@ class Drawn:
     ----------
     prevalence : float
         Share of stalled in the sample.
-    rates : Rates
+    rates : ClassRates
         Of the calls as made.
     roc_auc, pr_auc, brier, log_loss : ndarray
         float64 (D,), NaN where a draw cannot tell.
@@ -72,19 +72,19 @@ class Drawn:
     """
 
     prevalence: float
-    rates: Rates
+    rates: ClassRates
     roc_auc: Floats
     pr_auc: Floats
     brier: Floats
     log_loss: Floats
     sensitivity_at: dict[float, Floats]
 
-    def figures(self, rates: Rates | None = None) -> dict[str, Floats]:
+    def figures(self, rates: ClassRates | None = None) -> dict[str, Floats]:
         """Give the draws of each figure by its name in `Metrics` (and `sensitivity_name`).
 
         Parameters
         ----------
-        rates : Rates, optional
+        rates : ClassRates, optional
             What to derive the figures of the calls from; the drawn ones if not given.
         """
         return of_rates(rates or self.rates, self.prevalence) | {
@@ -139,7 +139,7 @@ def draw(scored: Scored, groups: NDArray[np.generic] | None = None) -> Drawn:
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Drawn(
         prevalence=prevalence,
-        rates=Rates(joined["recall"], joined["specificity"]),
+        rates=ClassRates(joined["recall"], joined["specificity"]),
         roc_auc=joined["roc_auc"],
         pr_auc=joined["pr_auc"],
         brier=joined["brier"],
@@ -148,16 +148,16 @@ def draw(scored: Scored, groups: NDArray[np.generic] | None = None) -> Drawn:
     )
 
 
-def smoothed_rates(cells: Confusion) -> Rates:
+def smoothed_rates(cells: Confusion) -> ClassRates:
     """Draw rates as `mcc_interval` says, each class by itself; NaN of a class that is missing."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    return Rates(
+    return ClassRates(
         _draw_rate(rng, cells.true_stalled, cells.stalled),
         _draw_rate(rng, cells.true_flowing, cells.flowing),
     )
 
 
-def group_rates(scored: Scored, groups: NDArray[np.generic]) -> Rates:
+def group_rates(scored: Scored, groups: NDArray[np.generic]) -> ClassRates:
     """Draw the rates of the calls by group.
 
     A rate of exactly 0 or 1 is the same in every draw of groups, which would make it look certain:
@@ -177,7 +177,7 @@ def group_rates(scored: Scored, groups: NDArray[np.generic]) -> Rates:
     return _without_certainty(rates, Confusion(*cells.sum(axis=1).astype(int).tolist()))
 
 
-def marginal_rates(drawn: Drawn, cells: Confusion, grouped: bool) -> Rates:
+def marginal_rates(drawn: Drawn, cells: Confusion, grouped: bool) -> ClassRates:
     """Rates for the intervals of one set of calls: never certain, see `smoothed_rates`.
 
     Parameters
@@ -192,7 +192,7 @@ def marginal_rates(drawn: Drawn, cells: Confusion, grouped: bool) -> Rates:
     return _without_certainty(drawn.rates, cells) if grouped else smoothed_rates(cells)
 
 
-def of_rates(rates: Rates, prevalence: float) -> dict[str, Floats]:
+def of_rates(rates: ClassRates, prevalence: float) -> dict[str, Floats]:
     """Figures that calls of these rates have at a prevalence, by their names in `Metrics`.
 
     Returns
@@ -243,12 +243,12 @@ def mcc_interval(cells: Confusion, prevalence: float) -> Interval | None:
     return interval(reweighted_mcc(*smoothed_rates(cells), prevalence))
 
 
-def mcc_curve(rates: Rates, measured: Metrics) -> Curve | None:
+def mcc_curve(rates: ClassRates, measured: Metrics) -> Curve | None:
     """MCC at every prevalence of `PREVALENCE_GRID`; None where no draw has both classes.
 
     Parameters
     ----------
-    rates : Rates
+    rates : ClassRates
         Draws that the band is made of.
     measured : Metrics
         What the curve is made of.
@@ -441,15 +441,15 @@ def _mix(stalled: Floats, flowing: Floats, prevalence: float) -> Floats:
     return prevalence * stalled + (1.0 - prevalence) * flowing
 
 
-def _rates_of(cells: Confusion) -> Rates:
-    return Rates(
+def _rates_of(cells: Confusion) -> ClassRates:
+    return ClassRates(
         divide(cells.true_stalled, cells.stalled), divide(cells.true_flowing, cells.flowing)
     )
 
 
-def _without_certainty(rates: Rates, cells: Confusion) -> Rates:
+def _without_certainty(rates: ClassRates, cells: Confusion) -> ClassRates:
     smoothed = smoothed_rates(cells)
-    return Rates(
+    return ClassRates(
         smoothed.recall if cells.true_stalled in (0, cells.stalled) else rates.recall,
         smoothed.specificity if cells.true_flowing in (0, cells.flowing) else rates.specificity,
     )

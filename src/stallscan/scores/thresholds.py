@@ -45,7 +45,7 @@ def _above(score: float, what: str) -> float:
 
 
 @dataclass(frozen=True)
-class Cuts:
+class Thresholds:
     """Every place where a threshold can lie between scores of known label.
 
     Attributes
@@ -62,7 +62,7 @@ class Cuts:
     specificity: Floats
 
     @classmethod
-    def of(cls, scores: Floats, labels: NDArray[np.int64]) -> "Cuts":
+    def of(cls, scores: Floats, labels: NDArray[np.int64]) -> "Thresholds":
         """Cut in the middle between neighbouring scores, which are rounded first.
 
         Raises
@@ -110,7 +110,7 @@ def best_mcc_threshold(
     float
         Stalled is called at or above it.
     """
-    cuts = Cuts.of(scores, labels)
+    cuts = Thresholds.of(scores, labels)
     share = float(np.mean(labels)) if prevalence is None else prevalence
     mcc = metrics.reweighted_mcc(cuts.sensitivity, cuts.specificity, share)
     best = np.flatnonzero(mcc >= mcc.max() - 1e-12)
@@ -133,7 +133,7 @@ def specificity_threshold(
     doubt : str
         Says so if the flowing recordings are too few to tell; otherwise empty.
     """
-    cuts = Cuts.of(scores, labels)
+    cuts = Thresholds.of(scores, labels)
     flowing = int(np.count_nonzero(labels == 0))
     enough = np.rint(cuts.specificity * flowing) >= float(intervals.portion(specificity, flowing))
     if not enough.any():
@@ -154,7 +154,7 @@ def specificity_threshold(
     return float(cuts.thresholds[first]), doubt
 
 
-def load_threshold(scores: Floats, share: float) -> float:
+def workload_threshold(scores: Floats, share: float) -> float:
     """Choose the threshold that calls at most a share of the recordings stalled.
 
     It needs no labels: it is for those who look at all that is called stalled, and have time for so
@@ -225,7 +225,7 @@ def threshold_at(scores: Floats, before: float, now: float) -> float:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ReviewBand:
     """Between which scores a person should look, and what holds for the calls outside.
 
     Attributes
@@ -254,7 +254,7 @@ class Limits:
         missed: float,
         false: float,
         confidence: float = 0.95,
-    ) -> "Limits":
+    ) -> "ReviewBand":
         """Choose the narrowest limits for which both guarantees hold.
 
         The k-th lowest score of n stalled recordings is a limit that a new one falls below with a
@@ -269,7 +269,7 @@ class Limits:
         labels : ndarray
             int (N,), 0 or 1; both present.
         missed, false, confidence : float
-            See `Limits`.
+            See `ReviewBand`.
 
         Raises
         ------

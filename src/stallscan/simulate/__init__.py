@@ -10,7 +10,7 @@ and that large vessels do not stall: whether it stalls is to be read from motion
 """
 
 from stallscan.simulate.contour import AREA_PX, COLOUR, DECODED_COLOUR, draw_outline
-from stallscan.simulate.corpus import Summary, draw_labels, simulate
+from stallscan.simulate.corpus import CorpusSummary, draw_labels, simulate
 from stallscan.simulate.recording import Plan, Truth, film, make_plan, one, region
 from stallscan.simulate.settings import SimulateSettings
 
@@ -18,9 +18,9 @@ __all__ = [
     "AREA_PX",
     "COLOUR",
     "DECODED_COLOUR",
+    "CorpusSummary",
     "Plan",
     "SimulateSettings",
-    "Summary",
     "Truth",
     "draw_labels",
     "draw_outline",

@@ -49,7 +49,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Summary:
+class CorpusSummary:
     """What `simulate` or `simulate_clips` left in the folder.
 
     Attributes
@@ -117,7 +117,7 @@ def simulate(
     settings: SimulateSettings,
     processes: int | None = None,
     progress: Progress = lambda _done, _of: None,
-) -> Summary:
+) -> CorpusSummary:
     """Write a corpus in the competition's exact form (FACTS 4 and 5).
 
     ``train/*.mp4``, ``train_metadata.csv``, ``train_labels.csv``, and beside them ``truth.csv`` and
@@ -154,7 +154,7 @@ def simulate(
 
 def _simulate(
     out: Path, settings: SimulateSettings, processes: int | None, progress: Progress
-) -> Summary:
+) -> CorpusSummary:
     _claim(out, _name_origin(settings))
     parts = [_Part("train", settings)]
     if settings.test:
@@ -174,7 +174,7 @@ def _simulate(
     if settings.test:
         _write_test_tables(out, test)
     _write_tables(out, every[: settings.count], every, settings)
-    return Summary(
+    return CorpusSummary(
         *(out, len(every), int(every["stalled"].sum()), rendered),
         *(len(test), int(test["stalled"].sum())),
     )
@@ -187,7 +187,7 @@ def simulate_clips(
     clip: ClipSettings,
     processes: int | None = None,
     progress: Progress = lambda _done, _of: None,
-) -> Summary:
+) -> CorpusSummary:
     """Write the prepared clips of a corpus, and its tables, but no videos.
 
     Only the surroundings of each outline are rendered, and nothing is encoded: the clips of the
@@ -230,7 +230,7 @@ def _simulate_clips(
     clip: ClipSettings,
     processes: int | None,
     progress: Progress,
-) -> Summary:
+) -> CorpusSummary:
     part = _Part("train", settings)
     made_with = {
         **_name_origin(settings),
@@ -257,7 +257,7 @@ def _simulate_clips(
         rows[row["filename"]] = row
     every = pd.DataFrame([rows[name] for name in items])
     _write_tables(out, every, every, settings)
-    return Summary(out, len(rows), sum(labels), rendered)
+    return CorpusSummary(out, len(rows), sum(labels), rendered)
 
 
 def draw_labels(settings: SimulateSettings) -> NDArray[np.bool_]:
@@ -320,7 +320,9 @@ def _render_file(out: Path, item: Recording) -> tuple[Row, bool]:
         return _plan_row(item), False
     frames, truth = one(settings.seed, row, stalled, settings)
     # The preset changes the size of the file by some per cent, and not its quality.
-    encode.write(path, frames, frame_rate=settings.frame_rate, crf=settings.crf, preset="veryfast")
+    encode.write_video(
+        path, frames, frame_rate=settings.frame_rate, crf=settings.crf, preset="veryfast"
+    )
     return _describe(part, row, truth), True
 
 

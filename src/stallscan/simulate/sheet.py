@@ -18,7 +18,7 @@ WIDEST = 1.5  # chosen: a picture is at most so many times as wide as the row is
 AROUND = 2  # chosen: frames shown before and after those in focus
 
 
-def write(path: Path, settings: SimulateSettings, sheet: SheetSettings | None = None) -> int:
+def write_sheet(path: Path, settings: SimulateSettings, sheet: SheetSettings | None = None) -> int:
     """Draw the first flowing and the first stalled segments of a corpus into a PNG file.
 
     Parameters

@@ -12,7 +12,7 @@ from stallscan.catalog import select as catalogs
 from stallscan.catalog import split
 from stallscan.catalog.tables import read_labels, read_metadata
 from stallscan.clips import store
-from stallscan.clips.prepare import View
+from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
 from stallscan.recipes.recipe import Recipe
@@ -133,7 +133,7 @@ def prepare_data(
     if clips is not None:
         made = Store(clips)
         asks = asks or (f"the recipe {recipe.name}", f"--recipe {recipe.name}")
-        made.require(View(recipe.outline, recipe.clip), *asks)
+        made.require(Preprocessing(recipe.outline, recipe.clip), *asks)
         made.warn_of_replaced()
         progress(len(wanted), len(wanted))
     elif ranks.rank() > 0:

@@ -17,7 +17,7 @@ from stallscan.catalog.groups import MOUSE_COLUMNS
 from stallscan.catalog.names import match
 from stallscan.catalog.tables import LABELS, labels_of
 from stallscan.clips import store
-from stallscan.clips.prepare import View
+from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
 from stallscan.nets import build
@@ -64,7 +64,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Gain:
     """The bundle before and after, on recordings that neither was trained or chosen on.
 
     Attributes
@@ -138,7 +138,7 @@ def fine_tune(
     learning_rate: float = LEARNING_RATE,
     seed: int = 0,
     progress: Progress = lambda _done, _of: None,
-) -> Comparison:
+) -> Gain:
     """Train a bundle further on labelled recordings, and compare it with what it was.
 
     The recordings are parted three ways, groups kept together: trained on, used to choose epoch,
@@ -200,7 +200,7 @@ def _fine_tune(
     group: str,
     hold_out: float,
     progress: Progress,
-) -> Comparison:
+) -> Gain:
     made, table = _prepare(recordings, table, recipe, labels, run / "store", progress)
     selected = {"all": set(table["filename"])}
     simulated = before.spec.simulated and _are_simulated(recordings)
@@ -218,7 +218,7 @@ def _fine_tune(
     mice = held_out[group].to_numpy() if group else np.arange(len(held_out))
     drawn_by = mice if group else None
     gain = bootstrap.mcc_gain(scored[0], scored[1], drawn_by)
-    comparison = Comparison(
+    comparison = Gain(
         folder=run,
         before=measure(before, scored[0], drawn_by),
         after=measure(after, scored[1], drawn_by),
@@ -331,12 +331,14 @@ def _prepare(
     progress: Progress,
 ) -> tuple[Store, pd.DataFrame]:
     """Make the clips of labelled recordings; return them, and the table with the clips' names."""
-    made = store.among(recordings)
+    made = store.open_if_store(recordings)
     if made is None:
         found = {source.filename: source for source in find.list_recordings(recordings)}
     else:
         start = recipe.pretrained.file
-        made.require(View(recipe.outline, recipe.clip), f"the bundle {start}", f"--bundle {start}")
+        made.require(
+            Preprocessing(recipe.outline, recipe.clip), f"the bundle {start}", f"--bundle {start}"
+        )
         made.warn_of_replaced()
         found = {row.filename: row.source for row in made.rows()}
     there = pd.Series(list(found), dtype=table["filename"].dtype)

@@ -55,7 +55,7 @@ log = logging.getLogger("stallscan")
 
 
 @dataclass(frozen=True)
-class Parts:
+class TrainValidation:
     """What one net is trained and validated on.
 
     Attributes
@@ -74,7 +74,7 @@ class Parts:
     class_weight: float
 
     @classmethod
-    def of(cls, store: Store, train: pd.DataFrame, validation: pd.DataFrame) -> "Parts":
+    def of(cls, store: Store, train: pd.DataFrame, validation: pd.DataFrame) -> "TrainValidation":
         """Check that there are both classes to train on, and weigh them.
 
         Raises
@@ -93,7 +93,7 @@ class _Module(lightning.LightningModule):
         net: nn.Module,
         recipe: Recipe,
         stage: StageSettings,
-        parts: Parts,
+        parts: TrainValidation,
         sampler: LengthSampler,
     ) -> None:
         super().__init__()
@@ -239,7 +239,7 @@ def fit_stage(
     net: nn.Module,
     recipe: Recipe,
     stage: StageSettings,
-    parts: Parts,
+    parts: TrainValidation,
     history: Path,
     folder: Path,
     first_epoch: int,
@@ -252,7 +252,7 @@ def fit_stage(
         Trained in place.
     recipe, stage
         The experiment, and the stage of it.
-    parts : Parts
+    parts : TrainValidation
         What to train and to validate on.
     history : Path
         ``history.csv``, written after each epoch.
@@ -321,7 +321,9 @@ def fit_stage(
     return _take_best(module, folder)
 
 
-def fit_features(net: features.FeatureNet, recipe: Recipe, parts: Parts, history: Path) -> None:
+def fit_features(
+    net: features.FeatureNet, recipe: Recipe, parts: TrainValidation, history: Path
+) -> None:
     """Fit the net that has no gradients to follow, and write its one line of history.
 
     Parameters
@@ -401,7 +403,7 @@ def _logger(run: Path) -> Any:
     return TensorBoardLogger(run, name="tensorboard", version="")
 
 
-def _sampler(recipe: Recipe, parts: Parts, first_epoch: int) -> LengthSampler:
+def _sampler(recipe: Recipe, parts: TrainValidation, first_epoch: int) -> LengthSampler:
     settings = recipe.training
     return LengthSampler(
         [parts.store.frames(name) for name in parts.train["filename"]],
@@ -416,7 +418,7 @@ def _sampler(recipe: Recipe, parts: Parts, first_epoch: int) -> LengthSampler:
     )
 
 
-def _training_loader(recipe: Recipe, parts: Parts, sampler: LengthSampler) -> Any:
+def _training_loader(recipe: Recipe, parts: TrainValidation, sampler: LengthSampler) -> Any:
     settings = recipe.training
     targets = parts.train["crowd_score" if settings.targets == "crowd" else "stalled"].tolist()
     names = parts.train["filename"].tolist()

@@ -15,7 +15,7 @@ PATIENCE = timedelta(days=7)
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Join the other processes that ``torchrun`` started, for the block; one by itself has none."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield

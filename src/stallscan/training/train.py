@@ -42,7 +42,7 @@ Logits = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Summary:
+class TrainingSummary:
     """What a training left in the run folder.
 
     Attributes
@@ -77,12 +77,12 @@ def train(
     run: Path,
     progress: Progress = lambda _done, _of: None,
     clips: Path | None = None,
-) -> Summary:
+) -> TrainingSummary:
     """Train a net as the recipe says and write its bundle into the run folder.
 
     A run that was interrupted goes on where it was: prepared clips and finished folds and stages
-    are kept, and a stage resumes from its last epoch's checkpoint. Processes that `ranks.joined`
-    brought together train one net together.
+    are kept, and a stage resumes from its last epoch's checkpoint. Processes that
+    `ranks.process_group` joined train one net together.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def train(
         return train_prepared(recipe, prepared, run)
 
 
-def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> Summary:
+def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> TrainingSummary:
     """Train on recordings that are prepared, inside a `claim` of the run folder for the recipe.
 
     Parameters
@@ -217,7 +217,7 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
     for number, stage in enumerate(recipe.training.stages, start=1):
         part = data.restrict(rest, stage.rule or recipe.data.rule)
         learned.append(part)
-        trained_on = fit.Parts.of(data.store, part, validation)
+        trained_on = fit.TrainValidation.of(data.store, part, validation)
         if isinstance(net, features.FeatureNet):
             fit.fit_features(net, recipe, trained_on, run / "history.csv")
             continue
@@ -237,7 +237,7 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
 
 
 def _write_bundles(
-    net: nn.Module, recipe: Recipe, data: Data, parts: fit.Parts, run: Path, epoch: int
+    net: nn.Module, recipe: Recipe, data: Data, parts: fit.TrainValidation, run: Path, epoch: int
 ) -> None:
     """Write the bundle, and one for each snapshot of the last stage."""
     folder = run / CHECKPOINTS / f"stage-{len(recipe.training.stages)}"
@@ -250,7 +250,7 @@ def _write_bundles(
 
 
 def _write_bundle(
-    net: nn.Module, recipe: Recipe, data: Data, parts: fit.Parts, run: Path, epoch: int
+    net: nn.Module, recipe: Recipe, data: Data, parts: fit.TrainValidation, run: Path, epoch: int
 ) -> None:
     logits = fit.score(net, recipe, parts.store, parts.validation)
     labels = parts.validation["stalled"].to_numpy(dtype=np.int64)
@@ -302,13 +302,13 @@ def _read_held_out(run: Path) -> pd.DataFrame:
     return pd.read_csv(run / HELD_OUT_NAME, dtype={"filename": str}, keep_default_na=False)
 
 
-def _summary(run: Path, specs: Sequence[BundleSpec], held_out: pd.DataFrame) -> Summary:
+def _summary(run: Path, specs: Sequence[BundleSpec], held_out: pd.DataFrame) -> TrainingSummary:
     labels = held_out["stalled"].to_numpy(np.int64)
     thresholds = tuple(sorted(set(held_out["threshold"])))
     scored = metrics.Scored.check(
         labels, held_out["score"].to_numpy(), held_out["call"] == "stalled", thresholds
     )
-    return Summary(run, tuple(specs), scored)
+    return TrainingSummary(run, tuple(specs), scored)
 
 
 def _card(spec: BundleSpec) -> str:
