@@ -26,7 +26,7 @@ from stallscan.recordings.find import Source
 from stallscan.recordings.recording import Box
 from stallscan.scores.calibration import Calibration
 from stallscan.vessels.outline import OutlineSettings
-from tests.test_engine import _clips
+from tests.engines.test_engines import _clips
 
 COUNT = 40
 

@@ -11,7 +11,6 @@ from stallscan.evaluation import evaluate
 from stallscan.recordings import video
 from stallscan.vessels import outline
 from stallscan.vessels.outline import OutlineSettings
-from tests import published
 
 # In one process: the recordings take longer to make than either test.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("shipped")]

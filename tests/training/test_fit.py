@@ -237,7 +237,7 @@ TWO = textwrap.dedent(
     from stallscan.clips import store
     from stallscan.recipes.settings import StageSettings
     from stallscan.training import fit, ranks
-    from tests.test_fit import SmallNet, _rows, _third_place
+    from tests.training.test_fit import SmallNet, _rows, _third_place
 
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
@@ -308,7 +308,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(clips, tmp_path):
             from stallscan.clips import store
             from stallscan.recipes.settings import StageSettings
             from stallscan.training import checkpoints, fit
-            from tests.test_fit import SmallNet, _rows, _third_place
+            from tests.training.test_fit import SmallNet, _rows, _third_place
 
             folder, out = Path(sys.argv[1]), Path(sys.argv[2])
             stage = StageSettings(epochs=3, learning_rate=1e-4)
