@@ -27,9 +27,9 @@ def test_boxes_and_clips_equal_the_published_ones(corpus):
     for path in sorted((corpus / "train").glob("*.mp4")):
         recording = video.read_recording(path)
         found = outline.find(recording, OutlineSettings(rule="third-place"))
-        assert found.box == published.box(recording.frames[0]), path
+        assert found.box == third_place.box(recording.frames[0]), path
         made = clip.make(recording, found, ClipSettings())
-        assert np.array_equal(made.pixels, published.clip(recording.frames)), path
+        assert np.array_equal(made.pixels, third_place.clip(recording.frames)), path
         ours = outline.find(recording).box
         # Later frames show pixels of the blurred edge (chroma has half the resolution) that the
         # first one does not.

@@ -37,7 +37,7 @@ def test_the_published_rule_by_name_equals_the_rule_written_down(tmp_path):
         path = drawing.write(tmp_path / f"{seed}.mp4", count=3, seed=seed)
         recording = video.read_recording(path)
         found = outline.find(recording, OutlineSettings(rule="third-place"))
-        assert found.box == published.box(recording.frames[0])
+        assert found.box == third_place.box(recording.frames[0])
 
 
 def test_no_outline_is_said():
