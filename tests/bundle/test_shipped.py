@@ -14,6 +14,7 @@ from stallscan.vessels.outline import OutlineSettings
 
 # In one process: the recordings take longer to make than either test.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("shipped")]
+from tests import third_place
 
 
 @pytest.fixture(scope="module")

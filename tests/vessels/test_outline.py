@@ -10,7 +10,7 @@ from stallscan.recordings import encode, video
 from stallscan.recordings.recording import from_array
 from stallscan.vessels import outline
 from stallscan.vessels.outline import OutlineSettings
-from tests import drawing
+from tests import drawing, third_place
 
 
 def test_a_drawn_ellipse_is_found_with_its_interior():
