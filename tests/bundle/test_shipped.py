@@ -11,10 +11,10 @@ from stallscan.evaluation import evaluate
 from stallscan.recordings import video
 from stallscan.vessels import outline
 from stallscan.vessels.outline import OutlineSettings
+from tests import third_place
 
 # In one process: the recordings take longer to make than either test.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("shipped")]
-from tests import third_place
 
 
 @pytest.fixture(scope="module")
