@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Of what it takes to predict, and of everything.
+BASE := $(VENV)/.installed-base
 INSTALLED := $(VENV)/.installed
 
 # What `make bench` measures with: some GB, kept for the next time. The original recording is not ours
@@ -11,7 +13,7 @@ REAL ?= $(wildcard ../shared/real/clips/104611.mp4)
 
 .PHONY: demo test test-slow check bench install clean
 
-demo: $(INSTALLED)
+demo: $(BASE)
 	$(BIN)/stallscan demo
 
 # One thread a test process: two times two on two cores wait for each other most of the time.
@@ -38,15 +40,18 @@ bench: $(INSTALLED)
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml
+$(BASE): EXTRAS :=
+$(INSTALLED): EXTRAS := [dev]
+
+$(BASE) $(INSTALLED): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
 		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-		uv pip install --quiet --python $(BIN)/python -e '.[lab,dev]'; \
+		uv pip install --quiet --python $(BIN)/python -e '.$(EXTRAS)'; \
 	else \
 		$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "stallscan needs Python 3.11 or newer, this is %d.%d; give another: make PYTHON=python3.12" % v[:2])' && \
 		$(PYTHON) -m venv $(VENV) && \
-		echo "installing stallscan and what it needs into $(VENV) (some GB, a few minutes)" && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lab,dev]'; \
+		echo "installing stallscan and what it needs into $(VENV) (a few minutes)" && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.$(EXTRAS)'; \
 	fi
 	@touch $@
 

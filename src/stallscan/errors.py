@@ -8,6 +8,30 @@ from typing import ClassVar
 
 from stallscan.words import printable
 
+# The extra that brings each library that not everybody needs.
+EXTRAS = {
+    "torch": "train",
+    "torchvision": "train",
+    "pytorch_lightning": "train",
+    "monai": "published",
+    "nncf": "int8",
+    "imagecodecs": "lab",
+    "skimage": "lab",
+}
+
+
+def install(library: str) -> str:
+    """Return the command that installs a library of `EXTRAS`."""
+    return f"pip install 'stallscan[{EXTRAS[library]}]'"
+
+
+def missing(error: ModuleNotFoundError) -> str | None:
+    """Say what is not installed and how to get it, if it is a library of `EXTRAS`."""
+    library = (error.name or "").partition(".")[0]
+    if library not in EXTRAS:
+        return None
+    return f"this needs {library}, which is not installed; run: {install(library)}"
+
 
 class StallscanError(Exception):
     """Base of every error that stallscan raises on purpose.

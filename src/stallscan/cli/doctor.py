@@ -15,19 +15,23 @@ import stallscan
 from stallscan import workers
 from stallscan.bundle import disk
 from stallscan.engines import choose, exports
-from stallscan.errors import BundleError
+from stallscan.errors import BundleError, install
 
 LIBRARIES = (
     "av",
     "numpy",
     "opencv-python-headless",
+    "openvino",
     "pandas",
-    "pytorch-lightning",
     "scikit-learn",
     "tifffile",
-    "torch",
-    "torchvision",
 )
+# What only some commands need, with the library of `EXTRAS` that is imported.
+TRAINING = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "pytorch-lightning": "pytorch_lightning",
+}
 # That microscopes' programs write; none of them, some, or all need imagecodecs.
 COMPRESSIONS = ("deflate", "lzw", "zstd", "jpeg", "jpeg2000")
 CODECS: tuple[tuple[str, Literal["r", "w"]], ...] = (("h264", "r"), ("libx264", "w"), ("gif", "r"))
@@ -59,19 +63,21 @@ def examine() -> list[Finding]:
         Finding("Python", f"{platform.python_version()} on {platform.platform()}"),
         Finding("processor", f"{workers.cores()} cores"),
         *map(_library, LIBRARIES),
+        *(_library(name, library) for name, library in TRAINING.items()),
         *(_codec(name, mode) for name, mode in CODECS),
         _gpu(),
-        _openvino(),
         _compressed_tiff(),
         _bundle(),
         _disk(),
     ]
 
 
-def _library(name: str) -> Finding:
+def _library(name: str, of_extra: str = "") -> Finding:
     try:
         return Finding(name, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
+        if of_extra:
+            return Finding(name, f"only for training; get it with: {install(of_extra)}", "optional")
         return Finding(name, f"not installed; run: pip install {name}", "missing")
 
 
@@ -90,23 +96,13 @@ def _codec(name: str, mode: Literal["r", "w"]) -> Finding:
 
 
 def _gpu() -> Finding:
+    if not choose.has_torch():
+        return Finding("GPU", "not looked for: without torch there is no use for one", "optional")
     import torch
 
     if torch.cuda.is_available():
         return Finding("GPU", torch.cuda.get_device_name())
     return Finding("GPU", "none; prediction does not need one, training is slower", "optional")
-
-
-def _openvino() -> Finding:
-    if not choose.is_installed():
-        return Finding(
-            "OpenVINO", f"torch predicts, slower; get it with: {choose.INSTALL}", "optional"
-        )
-    try:
-        version = importlib.metadata.version("openvino")
-    except importlib.metadata.PackageNotFoundError:
-        version = "of a version that does not tell"
-    return Finding("OpenVINO", version)
 
 
 def _compressed_tiff() -> Finding:
@@ -126,7 +122,7 @@ def _compressed_tiff() -> Finding:
             missing.append(compression)
     if not missing:
         return Finding("compressed TIFF", f"{', '.join(COMPRESSIONS)}: works")
-    found = f"{', '.join(missing)}: only with: pip install 'stallscan[lab]'"
+    found = f"{', '.join(missing)}: only with: {install('imagecodecs')}"
     return Finding("compressed TIFF", found, "optional")
 
 
@@ -136,8 +132,8 @@ def _bundle() -> Finding:
     except BundleError as error:
         return Finding("default bundle", str(error), "missing")
     origin = "trained on simulated recordings only" if model.spec.simulated else "trained"
-    engines = ["torch"]
-    for name, precision in choose.PRECISIONS.items() if choose.is_installed() else ():
+    engines = ["torch"] if choose.has_torch() else []
+    for name, precision in choose.PRECISIONS.items():
         with contextlib.suppress(BundleError):
             exports.find(model, precision)
             engines.append(name)

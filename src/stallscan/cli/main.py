@@ -26,7 +26,7 @@ from stallscan.cli.terminal import (
     show,
     show_progress,
 )
-from stallscan.errors import EngineError, StallscanError
+from stallscan.errors import EngineError, StallscanError, missing
 
 # Commands that go on where an interrupted run was.
 RESUMABLE = ("simulate", "prepare", "train", "reproduce", "predict", "demo")
@@ -102,6 +102,11 @@ def main() -> None:
     except StallscanError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (sentence := missing(error)) is None:
+            raise
+        say(f"error: {sentence}")
+        sys.exit(StallscanError.exit_code)
     except BrokenPipeError:
         # Whoever reads the output wants no more of it. Python flushes again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

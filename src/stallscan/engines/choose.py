@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.engines.exports import Precision
-from stallscan.errors import BundleError, InputError
+from stallscan.errors import BundleError, InputError, install
 from stallscan.recordings.recording import Frames
 
 Which = Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"]
@@ -20,7 +20,6 @@ PRECISIONS: dict[str, Precision] = {
     "openvino-bf16": "bf16",
     "openvino-int8": "int8",
 }
-INSTALL = "pip install 'stallscan[cpu]'"
 # What stands for a GPU that torch may be able to use: NVIDIA's and AMD's drivers, and WSL's.
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
@@ -65,13 +64,13 @@ def choose(model: Bundle | Ensemble, which: Which = "auto") -> Chosen:
     model : Bundle or Ensemble
         What is run.
     which : str
-        ``auto`` takes torch where there is a GPU, else OpenVINO in f32 where it is installed and
-        every member carries an export that may be used, else torch on the processor.
+        ``auto`` takes torch where there is a GPU, else OpenVINO in f32 where every member carries
+        an export that may be used, else torch on the processor; torch only where it is installed.
 
     Raises
     ------
     InputError
-        If an engine that is asked for by name is not installed or the processor cannot run it.
+        If the engine that is needed is not installed or the processor cannot run it.
     BundleError
         If a bundle carries no usable export for it, or its weights do not fit its net.
     """
@@ -79,27 +78,20 @@ def choose(model: Bundle | Ensemble, which: Which = "auto") -> Chosen:
         return _automatic(model)
     if which == "torch":
         return _torch(model, "asked for")
-    if not is_installed():
-        raise InputError(
-            f"the engine {which} needs OpenVINO, which is not installed; run: {INSTALL}, or take "
-            "--engine torch"
-        )
     return _openvino(model, which, "asked for")
 
 
-def is_installed() -> bool:
-    """Whether OpenVINO is installed."""
-    return importlib.util.find_spec("openvino") is not None
+def has_torch() -> bool:
+    """Whether PyTorch is installed."""
+    return importlib.util.find_spec("torch") is not None
 
 
 def _automatic(model: Bundle | Ensemble) -> Chosen:
-    if _may_have_gpu():
+    if has_torch() and _may_have_gpu():
         from stallscan.engines import torch_engine
 
         if torch_engine.has_gpu():
             return _torch(model, "there is a GPU")
-    if not is_installed():
-        return _torch(model, f"OpenVINO, which is faster, is not installed ({INSTALL})")
     try:
         return _openvino(model, "openvino", "no GPU, and an export that fits the weights")
     except (BundleError, InputError, ImportError) as error:
@@ -112,6 +104,11 @@ def _may_have_gpu() -> bool:
 
 
 def _torch(model: Bundle | Ensemble, reason: str) -> Chosen:
+    if not has_torch():
+        raise InputError(
+            f"the engine torch is needed ({reason}), and PyTorch is not installed; run: "
+            f"{install('torch')}"
+        )
     from stallscan.engines.torch_engine import TorchEngine
 
     engines = tuple(TorchEngine(member) for member in model.members)

@@ -22,7 +22,7 @@ from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
 from stallscan.bundle.spec import BundleSpec
 from stallscan.clips.store import Store
-from stallscan.engines import choose, exports
+from stallscan.engines import exports
 from stallscan.engines.exports import Change, Export, Exports, Precision
 from stallscan.engines.measure import (
     Floats,
@@ -88,13 +88,9 @@ def export(
     BundleError
         If the bundle cannot be used, or its net has no other form.
     InputError
-        If OpenVINO (for int8 also NNCF) or the data are missing or unfit, the folder cannot be
+        If NNCF (for int8) or the data are missing or unfit, the folder cannot be
         written, or the export exceeds its limit: then nothing is written.
     """
-    if not choose.is_installed():
-        raise InputError(
-            f"exports are made with OpenVINO, which is not installed; {choose.INSTALL}"
-        )
     if precision != "f32" and data is None:
         raise InputError(
             f"what {precision} changes is measured on labelled recordings; give their folder with "

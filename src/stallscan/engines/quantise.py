@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from stallscan.bundle.spec import BundleSpec
 from stallscan.clips import clip
-from stallscan.engines import choose
 from stallscan.engines.measure import Labelled
-from stallscan.errors import InputError
+from stallscan.errors import InputError, install
 
 # What has weights, and what only moves values.
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
@@ -41,7 +40,7 @@ def quantise(model: Any, spec: BundleSpec, labelled: Labelled, wider: Wider) -> 
         import nncf
     except ImportError:
         raise InputError(
-            f"int8 needs NNCF, which is not installed; run: {choose.INSTALL}"
+            f"int8 needs NNCF, which is not installed; run: {install('nncf')}"
         ) from None
 
     def as_input(name: str) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 
-from stallscan.errors import RecordingError, UnreadableError
+from stallscan.errors import RecordingError, UnreadableError, install
 from stallscan.recordings.levels import scale_of
 from stallscan.recordings.limits import LIMITS, Limits
 from stallscan.recordings.recording import ArrayDecoder, Recording, check_shape, collect, of_frames
@@ -487,7 +487,7 @@ def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
                 name = getattr(page.compression, "name", page.compression)
                 raise UnreadableError(
                     f"{path}: its compression, {name}, needs the package imagecodecs; "
-                    "install it with: pip install 'stallscan[lab]'"
+                    f"install it with: {install('imagecodecs')}"
                 ) from None
             yield None
             continue

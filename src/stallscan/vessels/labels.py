@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from stallscan.errors import InputError
+from stallscan.errors import InputError, install
 from stallscan.vessels import centrelines
 from stallscan.vessels.centrelines import SMOOTH_UM, SPECK_UM, Segment
 
@@ -137,9 +137,7 @@ def _read_mask(path: Path) -> Mask:
         raise InputError(f"{path}: no such file; a TIFF stack of labels is expected") from None
     # Whatever tifffile's code stumbles over in a damaged file is raised as it comes.
     except Exception as error:  # noqa: BLE001
-        hint = (
-            "; install it with: pip install 'stallscan[lab]'" if "imagecodecs" in str(error) else ""
-        )
+        hint = f"; install it with: {install('imagecodecs')}" if "imagecodecs" in str(error) else ""
         raise InputError(f"{path}: not readable as a TIFF stack ({error}){hint}") from None
     if stack.ndim != 3 or stack.dtype.kind not in "uib" or min(stack.shape[:2]) < 2:
         raise InputError(
@@ -214,7 +212,7 @@ def _skeletonize(mask: Mask) -> NDArray[np.int64]:
         from skimage.morphology import skeletonize
     except ImportError:
         raise InputError(
-            "label stacks need scikit-image; install it with: pip install 'stallscan[lab]'"
+            f"label stacks need scikit-image; install it with: {install('skimage')}"
         ) from None
     fine = np.repeat(np.repeat(mask, 2, axis=1), 2, axis=2)[:, :-1, :-1]
     fine[:, 1::2] &= fine[:, 2::2]
