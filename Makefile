@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 BENCH_OUT ?= stallscan-bench
 REAL ?= $(wildcard ../shared/real/clips/104611.mp4)
 
-.PHONY: demo test test-slow check bench install clean
+.PHONY: demo test test-slow check docs bench install clean
 
 demo: $(BASE)
 	$(BIN)/stallscan demo
@@ -31,6 +31,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The reference of all commands; a test fails while it is out of date.
+docs: $(INSTALLED)
+	$(BIN)/python -m stallscan.cli.reference docs/commands.md
 
 # An hour, on a machine that does nothing else; the tables in benchmarks/ are written anew.
 bench: $(INSTALLED)

@@ -1,11 +1,7 @@
-import io
-import sys
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stallscan.cli import main
 from stallscan.errors import InputError
 from stallscan.words import printable
 
@@ -40,17 +36,3 @@ def test_bytes_that_a_locale_did_not_decode_are_decoded() -> None:
 
 def test_messages_are_printable() -> None:
     assert str(InputError("m\udcfc.mp4: no such file")) == r"m\xfc.mp4: no such file"
-
-
-def test_a_console_that_cannot_show_a_name_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    for name in ("stdout", "stderr"):
-        monkeypatch.setattr(sys, name, console)
-    monkeypatch.setattr(
-        sys, "argv", ["stallscan", "evaluate", "マウス.csv", "--labels", "a.csv", "-o", "a"]
-    )
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    assert ended.value.code == 2
-    console.seek(0)
-    assert r"\u30de\u30a6\u30b9.csv" in console.read()

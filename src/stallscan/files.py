@@ -28,24 +28,38 @@ LEFTOVER_S = 3600
 MARK_BYTES = 2**16
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{8}-\d+\.partial(\..*)?")
-_REASONS = {
-    errno.ENOSPC: "the disk is full. Make room, and run the same command again",
-    errno.EDQUOT: "the disk quota is used up. Make room, and run the same command again",
-    errno.EFBIG: "the file is larger than this disk allows. Choose another place with -o",
-    errno.ENAMETOOLONG: "the name is too long. Choose a shorter one with -o",
-    errno.EISDIR: "this is a folder, expected the name of a file. Choose another with -o",
-    errno.ENOTDIR: "a part of this path is a file, not a folder. Choose another with -o",
-    errno.EEXIST: "this is a file, expected a folder. Choose another with -o",
-    errno.EROFS: "the disk is read-only. Choose another place with -o",
+_FULL = "Make room, and run the same command again"
+_ELSEWHERE = "Change its permissions, or choose another place with -o"
+# What is wrong and what to do, by the number that the system gives an error.
+_ADVICE = {
+    errno.ENOSPC: ("the disk is full", _FULL),
+    errno.EDQUOT: ("the disk quota is used up", _FULL),
+    errno.EFBIG: ("the file is larger than this disk allows", "Choose another place with -o"),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one (output: -o)"),
+    errno.EISDIR: ("this is a folder", "Name a file (output: -o)"),
+    errno.ENOTDIR: ("a part of this path is a file", "Name another path (output: -o)"),
+    errno.EEXIST: ("this is a file, expected a folder", "Choose another with -o"),
+    errno.EROFS: ("the disk is read-only", "Choose another place with -o"),
+    errno.ENOENT: ("no such file or folder", "Check that it exists"),
+    errno.EACCES: ("permission denied", _ELSEWHERE),
+    errno.EPERM: ("not permitted", _ELSEWHERE),
+    errno.EMFILE: (
+        "too many open files",
+        "Allow more of them (ulimit -n), or use fewer --processes",
+    ),
 }
+_ADVICE_ELSE = "Check that the file and its folder can be read and written (output: -o)"
+
+
+def explain(error: OSError) -> str:
+    """Say in one sentence what an error of the system means, and in another what to do."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return ". ".join(_ADVICE.get(error.errno or 0, (reason, _ADVICE_ELSE)))
 
 
 def unwritable(path: str | Path, error: OSError) -> InputError:
-    """Say in one sentence why a file or folder cannot be written, and what to do."""
-    reason = _REASONS.get(error.errno or 0)
-    if reason is None:
-        reason = f"{error.strerror or error}. Choose another place with -o, or mend its permissions"
-    return InputError(f"{path}: cannot be written: {reason}")
+    """Say why a file or folder cannot be written, and what to do."""
+    return InputError(f"{path}: cannot be written: {explain(error)}")
 
 
 @contextlib.contextmanager
@@ -195,24 +209,27 @@ def provenance() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``stallscan`` (version) and ``git`` (commit, with ``+`` where files differ from it; None
-        outside a checkout).
+        ``stallscan`` (version) and ``git`` (commit, as `git_commit` returns it).
     """
-    return {"stallscan": stallscan.__version__, "git": _git_commit()}
+    return {"stallscan": stallscan.__version__, "git": git_commit()}
 
 
-def _git_commit() -> str | None:
+def git_commit(limit_s: float = 10) -> str | None:
+    """Return the commit of stallscan's own checkout, with ``+dirty`` where files differ from it.
+
+    None outside a checkout, without git, and where git takes longer than `limit_s`.
+    """
     # Only our own checkout counts: an installed package may lie inside a user's unrelated one.
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:
         described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+dirty", "--exclude=*"],
             cwd=root,
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=limit_s,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):

@@ -46,6 +46,21 @@ def test_a_state_dict_becomes_a_bundle_that_predicts(tmp_path, settings, prefix,
     assert "not calibrated" in (tmp_path / "bundle" / "README.md").read_text()
 
 
+def test_only_the_same_import_replaces_a_bundle(tmp_path, settings):
+    torch.save(_net().state_dict(), tmp_path / "mc3.pt")
+    for _ in range(2):
+        imported.import_weights(tmp_path / "mc3.pt", settings, tmp_path / "bundle")
+    before = (tmp_path / "bundle" / "bundle.json").read_bytes()
+    with pytest.raises(InputError, match=r"bundle: .*threshold was 0\.5, now 0\.9.* -o"):
+        imported.import_weights(tmp_path / "mc3.pt", settings, tmp_path / "bundle", threshold=0.9)
+    net = _net()
+    torch.nn.init.zeros_(net.fc.bias)
+    torch.save(net.state_dict(), tmp_path / "mc3.pt")
+    with pytest.raises(InputError, match="weights was"):
+        imported.import_weights(tmp_path / "mc3.pt", settings, tmp_path / "bundle")
+    assert (tmp_path / "bundle" / "bundle.json").read_bytes() == before
+
+
 def test_a_head_of_400_classes_is_refused(tmp_path, settings):
     torch.save(torchvision_video.mc3_18(weights=None).state_dict(), tmp_path / "kinetics.pt")
     with pytest.raises(InputError, match=r"mc3_18 with one output: fc\.bias, fc\.weight"):

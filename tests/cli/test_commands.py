@@ -16,6 +16,7 @@ import tifffile
 from rich.table import Table
 
 from stallscan.cli import doctor, terminal
+from stallscan.cli.main import EXIT_CLOSED_PIPE
 from stallscan.cli.main import main as run_main
 from tests import drawing
 
@@ -53,7 +54,7 @@ def test_help_lists_every_command():
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from stallscan.cli.main import app;"
+        "import sys; from stallscan.cli.commands import app;"
         "app(['--help'], result_action='return_value');"
         "print(sorted({'torch', 'numpy', 'pandas', 'cv2', 'av'} & set(sys.modules)))"
     )
@@ -331,11 +332,11 @@ def test_reproduce_says_what_is_wrong(run, tmp_path):
 
 
 @pytest.fixture
-def main(monkeypatch, capsys):
+def main(monkeypatch, capfd):
     """Run `main.main` with something in place of the commands; gives (exit code, stderr)."""
 
     def call(command, stdout=None):
-        monkeypatch.setattr("stallscan.cli.main.app", lambda *_, **__: command())
+        monkeypatch.setattr("stallscan.cli.commands.app", lambda *_, **__: command())
         if stdout is not None:
             monkeypatch.setattr(sys, "stdout", stdout)
         try:
@@ -343,7 +344,7 @@ def main(monkeypatch, capsys):
             code = 0
         except SystemExit as end:
             code = end.code
-        return code, capsys.readouterr().err
+        return code, capfd.readouterr().err
 
     return call
 
@@ -367,7 +368,7 @@ def test_a_closed_pipe_ends_quietly(main, show):
     reader, writer = os.pipe()
     os.close(reader)
     with io.TextIOWrapper(io.FileIO(writer, "w")) as stdout:
-        assert main(show, stdout) == (terminal.EXIT_CLOSED_PIPE, "")
+        assert main(show, stdout) == (EXIT_CLOSED_PIPE, "")
 
 
 @pytest.mark.parametrize(
@@ -375,6 +376,7 @@ def test_a_closed_pipe_ends_quietly(main, show):
     [
         (errno.ENOSPC, "Make room"),
         (errno.EACCES, "permissions"),
+        (errno.ENOENT, "exists"),
         (errno.EROFS, "-o"),
         (errno.ENAMETOOLONG, "shorter"),
         (errno.EIO, "read and written"),
@@ -386,9 +388,51 @@ def test_an_error_of_the_system_is_a_sentence(main, number, advice):
 
     code, said = main(fail)
     assert code == 2
-    assert f"a: b.csv: {os.strerror(number)}" in said
+    assert "a: b.csv: " in said
     assert advice in said
     assert said.count("\n") == 1
+
+
+def test_a_console_that_cannot_show_a_name_ends_no_run(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, console)
+    monkeypatch.setattr(
+        sys, "argv", ["stallscan", "evaluate", "マウス.csv", "--labels", "a.csv", "-o", "a"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        run_main()
+    assert ended.value.code == 2
+    console.seek(0)
+    assert r"\u30de\u30a6\u30b9.csv" in console.read()
+
+
+def test_fine_tune_is_found_under_its_former_name(run, tmp_path):
+    words = (tmp_path, "--labels", tmp_path / "labels.csv", "-o", tmp_path / "out")
+    code, _, now = run("fine-tune", *words)
+    assert code == 2
+    assert "labels.csv" in now
+    code, _, before = run("train", "fine-tune", *words)
+    assert code == 2
+    first, _, rest = before.partition("\n")
+    assert "'stallscan fine-tune'" in first
+    assert rest == now
+
+
+@pytest.mark.parametrize("words", [("predict", "", "-o", "out"), ("predict", ".", "-o", "")])
+def test_an_empty_word_is_not_the_current_folder(run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    drawing.write(tmp_path / "a.mp4")
+    code, _, err = run(*words)
+    assert code == 2
+    assert "empty" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_an_empty_group_means_none(run, tmp_path):
+    code, _, err = run("evaluate", tmp_path / "x", "--group", "", "-o", tmp_path / "out")
+    assert code == 2
+    assert "empty word" not in err
 
 
 def test_an_error_of_ours_keeps_its_traceback(main):

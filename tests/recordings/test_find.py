@@ -39,6 +39,13 @@ def test_a_folder_is_searched_in_the_order_of_names(folder: Path) -> None:
     assert [source.path for source in found] == [folder / source.filename for source in found]
 
 
+def test_an_empty_path_is_not_the_current_folder(folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    assert find_recordings(["."]).sources
+    with pytest.raises(InputError, match="empty"):
+        find_recordings([""])
+
+
 def test_files_and_folders_mix_in_the_order_given(folder: Path) -> None:
     found = list_recordings([folder / "sub" / "c.GIF", str(folder / "a.tif"), folder])
     # What was given twice counts once, under its first name.

@@ -1,11 +1,13 @@
 """Weights that were trained elsewhere, made into a bundle."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from stallscan import files
+from stallscan import files, runs
 from stallscan.bundle import disk
 from stallscan.bundle.spec import SPEC_NAME, BundleSpec
 from stallscan.errors import InputError
@@ -37,7 +39,7 @@ def import_weights(
     recipe : Recipe
         How the net was trained: its outline, clip and net settings become the bundle's.
     out : Path
-        The bundle's folder.
+        The bundle's folder; the same import replaces what is there.
     threshold : float
         Stalled is called at or above this score, 0..1.
     prevalence : float
@@ -46,7 +48,8 @@ def import_weights(
     Raises
     ------
     InputError
-        If the file cannot be read, or names or shapes are not those of the recipe's net.
+        If the file cannot be read, names or shapes are not those of the recipe's net, or the folder
+        holds another bundle.
     SettingsError
         If threshold or prevalence is out of range.
     """
@@ -78,8 +81,20 @@ def import_weights(
         "provenance": provenance,
     }
     spec = BundleSpec.parse(known, "imported weights")
+    if before := runs.read_note(spec_path, "imported weights"):
+        now = spec.model_dump(mode="json")
+        runs.refuse_other(out, _settings(before), _settings(now), "imported weights")
     card = render("imported.md.j2", spec=spec) + "\n"
     return disk.save(out, spec, net.state_dict(), card)
+
+
+def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes two imports the same, of a bundle.json."""
+    names = ("outline", "clip", "net", "threshold", "prevalence")
+    return {
+        **{name: spec.get(name) for name in names},
+        "weights": spec["provenance"]["imported_sha256"],
+    }
 
 
 def _load(net: nn.Module, weights: dict[str, torch.Tensor], state: Path, recipe: Recipe) -> None:

@@ -7,9 +7,8 @@ from typing import Literal
 from stallscan.cli.terminal import (
     EXIT_FAILED_ROWS,
     FEW_SHOWN,
-    Flag,
     Out,
-    app,
+    command,
     predictions_in,
     print_calls,
     print_line,
@@ -18,17 +17,19 @@ from stallscan.cli.terminal import (
 )
 
 
-@app.command
+@command
 def predict(
     *paths: Path,
     out: Out,
     bundle: str = "default",
     prevalence: float | None = None,
     engine: Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"] = "auto",
-    strict: Flag = False,
+    strict: bool = False,
     processes: int | None = None,
 ) -> None:
-    """Call each recording flowing or stalled; an interrupted run goes on where it was.
+    """Call each recording flowing or stalled; an interrupted run resumes where it left off.
+
+    Example: stallscan predict my_recordings/ -o results --prevalence 0.02
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def predict(
         scores, run 'stallscan decide OUT --prevalence estimate' afterwards.
     engine
         What runs the nets. auto: torch on a GPU, else OpenVINO in f32 if it is installed and the
-        bundle carries an export, else torch; it goes on with that of an interrupted run.
+        bundle carries an export, else torch. A resumed run keeps its engine.
     strict
         Exit with 1 if any recording got no call.
     processes
@@ -69,7 +70,7 @@ def predict(
     if summary.doubts:
         say(
             "label some of these recordings and measure the calls on them (stallscan evaluate); if "
-            "they are bad, train the bundle further on your labels (stallscan train fine-tune)"
+            "they are bad, train the bundle further on your labels (stallscan fine-tune)"
         )
     if summary.failed:
         print_line(f"{summary.failed} recordings have no call; the column 'reason' says why")
@@ -77,9 +78,11 @@ def predict(
             sys.exit(EXIT_FAILED_ROWS)
 
 
-@app.command
+@command
 def explain(recordings: list[Path], /, *, bundle: str) -> None:
     """Say in words why the baseline calls each recording as it does.
+
+    Example: stallscan explain my_recordings/ --bundle run/bundle
 
     Parameters
     ----------
@@ -94,7 +97,7 @@ def explain(recordings: list[Path], /, *, bundle: str) -> None:
         print_line(f"{filename}: {words}")
 
 
-@app.command
+@command
 def decide(
     predictions: list[Path],
     /,
@@ -114,7 +117,9 @@ def decide(
     calibrated_at: float | None = None,
     submission: Path | None = None,
 ) -> None:
-    """Call recordings anew from scores that stand, without predicting again.
+    """Call recordings again from existing scores, without predicting again.
+
+    Example: stallscan decide results -o rare --prevalence 0.02
 
     Parameters
     ----------
@@ -135,7 +140,7 @@ def decide(
     prevalence
         Share of stalled ones among these recordings (0.02), or 'estimate' from the scores.
     vote
-        So many models must call a recording stalled (published: 2 of 3).
+        How many models must call a recording stalled (published: 2 of 3).
     weights
         Of the models in the mean, given once for each.
     specificity

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from stallscan.cli.terminal import (
-    Flag,
     Out,
-    app,
+    command,
     print_line,
     say,
     show_progress,
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from stallscan.simulate import SimulateSettings
 
 
-@app.command
+@command
 def simulate(
     out: Path | None = None,
     *,
@@ -28,14 +27,16 @@ def simulate(
     test: int = 0,
     test_stalled: float = 0.046,
     seed: int = 0,
-    clips: Flag = False,
+    clips: bool = False,
     recipe: str | None = None,
     sheet: Path | None = None,
     label_stack: Path | None = None,
     label_um: tuple[float, float, float] = (1.0, 1.0, 1.0),
     processes: int | None = None,
 ) -> None:
-    """Write outlined recordings with known label, in the competition's own form.
+    """Simulate outlined recordings with known labels, in the competition's own form.
+
+    Example: stallscan simulate corpus --count 200 --stalled 0.3 --seed 0
 
     Parameters
     ----------
@@ -117,11 +118,13 @@ def _simulate_corpus(
     print_line(str(summary))
 
 
-@app.command
+@command
 def select(
     metadata: Path, *, labels: Path, out: Out, rule: str = "third-place", seed: int = 0
 ) -> None:
     """Select recordings from the competition's tables by a rule.
+
+    Example: stallscan select train_metadata.csv --labels train_labels.csv -o selected.csv
 
     Parameters
     ----------
@@ -143,7 +146,7 @@ def select(
     print_line(f"{selection} -> {out}")
 
 
-@app.command
+@command
 def prepare(
     *paths: Path,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
@@ -152,9 +155,11 @@ def prepare(
     verify: Path | None = None,
     processes: int | None = None,
 ) -> None:
-    """Cut the clips of recordings once, into a store that train and predict take in their place.
+    """Cut clips once, into a store that train and predict take in place of recordings.
 
-    An interrupted run goes on where it was; recordings that stand in the store are not done again.
+    An interrupted run resumes where it left off; recordings already in the store are kept.
+
+    Example: stallscan prepare my_recordings/ -o clips
 
     Parameters
     ----------

@@ -1,98 +1,94 @@
-"""The command line: one command, one call, and what it prints.
+"""The entry point: runs a command, and ends every error and Ctrl-C in one sentence.
 
-Heavy modules are imported inside the commands, so that help answers at once.
+It imports next to nothing at first: Ctrl-C is answered before the commands are imported.
 """
 
 import contextlib
-import errno
-import io
-import logging
+import itertools
 import os
+import signal
 import sys
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
-from cyclopts import CycloptsError
-
-# Imported for the commands that they define.
-from stallscan.cli import calling, data, measuring, training  # noqa: F401
-from stallscan.cli.terminal import (
-    EXIT_CLOSED_PIPE,
-    EXIT_FAILED_ROWS,
-    EXIT_INTERRUPTED,
-    Out,
-    app,
-    print_line,
-    say,
-    show,
-    show_progress,
-)
-from stallscan.errors import EngineError, StallscanError, missing
-
-# Commands that go on where an interrupted run was.
-RESUMABLE = ("simulate", "prepare", "train", "reproduce", "predict", "demo")
-# What to do about an error of the system that nothing else has put into words.
-ADVICE = {
-    errno.ENOSPC: "Make room and start the same command again",
-    errno.EDQUOT: "Make room and start the same command again",
-    errno.EACCES: "Change its permissions, or choose another one",
-    errno.EPERM: "Change its permissions, or choose another one",
-    errno.EROFS: "Choose a folder that can be written, with -o",
-    errno.ENAMETOOLONG: "Choose a shorter name",
-    errno.EISDIR: "Name a file, not a folder",
-    errno.ENOTDIR: "Name a folder, not a file",
-    errno.ENOENT: "See that it exists",
-    errno.EMFILE: "Allow more open files (ulimit -n), or use fewer --processes",
-}
-ADVICE_ELSE = "See that the file and its folder can be read and written"
-
-
-@app.command
-def demo(*, out: Out = Path("stallscan-demo")) -> None:
-    """Show the whole way on simulated recordings: simulate, predict, evaluate, report.
-
-    Parameters
-    ----------
-    out
-        Folder for all that is made.
-    """
-    from stallscan.cli import demo
-    from stallscan.evaluation import present
-
-    with contextlib.ExitStack() as stack:
-        made = demo.run(out, lambda name: stack.enter_context(show_progress(name)))
-    show(present.as_table(made.evaluation))
-    print_line(f"All recordings are simulated. Open the report: {made.report.resolve()}")
-
-
-@app.command
-def doctor() -> None:
-    """Say what is installed, what works, and what is missing with the way to get it."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from stallscan.cli import doctor
-
-    findings = doctor.examine()
-    colours = {"ok": "green", "optional": "yellow", "missing": "red"}
-    table = Table("what", "state", "found")
-    for finding in findings:
-        state = Text(finding.state, colours[finding.state])
-        table.add_row(finding.what, state, finding.found)
-    show(table)
-    if any(finding.state == "missing" for finding in findings):
-        sys.exit(EXIT_FAILED_ROWS)
+EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141
+# Commands that resume an interrupted run.
+RESUMABLE = ("simulate", "prepare", "train", "fine-tune", "reproduce", "predict", "demo")
+# Options for which an empty word means something.
+EMPTY_OPTIONS = ("--group",)
 
 
 def main() -> None:
     """Run the command line; errors that are raised on purpose end in one sentence, no traceback."""
+    interrupts = _Interrupts()
+    try:
+        _run(interrupts)
+    except KeyboardInterrupt:
+        _end_interrupted()
+
+
+class _Interrupts:
+    """Ctrl-C: the first one lets a command at work clean up, any other ends the process at once."""
+
+    def __init__(self) -> None:
+        self._is_at_work = False
+        self._happened = False
+        self._process = os.getpid()
+        # Not where it is ignored (nohup, a script's background job), a caller handles it, or (a
+        # ValueError) this is not the main thread.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            with contextlib.suppress(ValueError):
+                signal.signal(signal.SIGINT, self._handle)
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Raise KeyboardInterrupt after Ctrl-C, whatever a library makes of it inside.
+
+        One that is being imported may raise another error instead; Lightning's trainer exits.
+        """
+        self._is_at_work = True
+        try:
+            yield
+        except BaseException:
+            if self._happened:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            self._is_at_work = False
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == self._process and (self._happened or not self._is_at_work):
+            _end_interrupted()
+        self._happened = True
+        raise KeyboardInterrupt
+
+
+def _run(interrupts: _Interrupts) -> None:
+    import io
+    import logging
+
+    from cyclopts import CycloptsError
+
+    from stallscan.cli.commands import app
+    from stallscan.cli.terminal import say
+    from stallscan.errors import EngineError, StallscanError, missing
+    from stallscan.files import explain
+
     for stream in (sys.stdout, sys.stderr):
         # A console that has no character for a name shows its code; the run goes on.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="stallscan: %(message)s", stream=sys.stderr)
     logging.getLogger("stallscan").setLevel(logging.INFO)
+    words = sys.argv[1:]
+    if words[:2] == ["train", "fine-tune"]:
+        say("'stallscan train fine-tune' is now called 'stallscan fine-tune'")
+        del words[0]
     try:
-        app(sys.argv[1:], exit_on_error=False)
+        _refuse_empty(words)
+        with interrupts.at_work():
+            app(words, exit_on_error=False)
     except CycloptsError:
         # Cyclopts has said what is wrong; its own exit code would be 1.
         sys.exit(StallscanError.exit_code)
@@ -112,30 +108,38 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_CLOSED_PIPE)
     except OSError as error:
-        say(f"error: {_sentence(error)}")
+        # Of a replacement the second one is what the user named; the first is a temporary file.
+        file = error.filename if error.filename2 is None else error.filename2
+        say(f"error: {'' if file is None else f'{file}: '}{explain(error)}")
         sys.exit(StallscanError.exit_code)
-    except KeyboardInterrupt:
-        resumes = sys.argv[1:2] and sys.argv[1] in RESUMABLE
-        say(f"interrupted{'; run the same command again to resume' if resumes else ''}")
-        _end_now(EXIT_INTERRUPTED)
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Refuse an empty word: as a path, such as a variable that is not set, it is this folder."""
+    from stallscan.errors import InputError
+
+    for before, word in itertools.pairwise(("stallscan", *words)):
+        if not word and before not in EMPTY_OPTIONS:
+            raise InputError(
+                f"after {before}: an empty word. Name a file or folder; the current folder is ."
+            )
+
+
+def _end_interrupted() -> None:
+    resumes = sys.argv[1:2] and sys.argv[1] in RESUMABLE
+    rest = "resume" if resumes else "start over"
+    # Not through a stream: the signal may have come while it was being written to.
+    os.write(2, f"stallscan: interrupted; run the same command again to {rest}\n".encode())
+    _end_now(EXIT_INTERRUPTED)
 
 
 def _end_now(code: int) -> None:
     """Exit without waiting for threads, of which some may hang in native code."""
     # A console that is gone must not keep this process from ending.
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            stream.flush()
     os._exit(code)
-
-
-def _sentence(error: OSError) -> str:
-    """Say which file, what is wrong with it and what to do."""
-    # Of a replacement the second one is what the user named; the first is a temporary file.
-    file = error.filename if error.filename2 is None else error.filename2
-    name = "" if file is None else f"{file}: "
-    reason = error.strerror or str(error) or type(error).__name__
-    return f"{name}{reason}. {ADVICE.get(error.errno or 0, ADVICE_ELSE)}"
 
 
 if __name__ == "__main__":

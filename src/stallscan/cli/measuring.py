@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from stallscan.cli.terminal import (
-    Flag,
     Out,
-    app,
+    command,
     predictions_in,
     print_line,
     show,
@@ -13,7 +12,7 @@ from stallscan.cli.terminal import (
 )
 
 
-@app.command
+@command
 def evaluate(
     predictions: Path,
     *,
@@ -23,9 +22,11 @@ def evaluate(
     group: str | None = None,
     by: list[str] | None = None,
     against: Path | None = None,
-    partial: Flag = False,
+    partial: bool = False,
 ) -> None:
     """Measure predictions against labels, and compare two models on the same recordings.
+
+    Example: stallscan evaluate results --labels labels.csv -o results/measured
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def evaluate(
     print_line(f"metrics, plots and {page.name} -> {page.parent}")
 
 
-@app.command
+@command
 def rate(
     calls: Path,
     *,
@@ -87,7 +88,9 @@ def rate(
     vessels: int | None = None,
     spread: float = 0.5,
 ) -> None:
-    """Give stall rates of fields, mice and groups, corrected for wrong calls, and compare groups.
+    """Estimate stall rates of fields, mice and groups, corrected for wrong calls; compare groups.
+
+    Example: stallscan rate results --groups mice.csv --accuracy measured/metrics.json -o rates
 
     Parameters
     ----------
@@ -142,7 +145,7 @@ def rate(
     print_line(f"tables -> {out}")
 
 
-@app.command
+@command
 def report(
     predictions: Path,
     *,
@@ -151,7 +154,9 @@ def report(
     recordings: list[Path] | None = None,
     max_cards: int = 200,
 ) -> None:
-    """Write a report to look at: one HTML file with counts, plots and a card per recording.
+    """Write a report: one HTML file with counts, plots and a card per recording.
+
+    Example: stallscan report results -o results/report.html
 
     Parameters
     ----------

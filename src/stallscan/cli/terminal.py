@@ -1,14 +1,15 @@
 """What all commands share: options, messages, tables, progress."""
 
 import contextlib
+import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import App, Parameter
 
-from stallscan import __version__
 from stallscan.words import printable
 
 if TYPE_CHECKING:
@@ -16,21 +17,44 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+def version() -> str:
+    """Return what --version prints: the version and, in a checkout, the git commit."""
+    from stallscan import __version__
+    from stallscan.files import git_commit
+
+    commit = git_commit(limit_s=0.3)
+    return f"{__version__} ({commit})" if commit else __version__
+
+
 app = App(
     name="stallscan",
-    version=__version__,
-    help="Tells which brain capillaries have stopped flowing in two-photon recordings.",
+    version=version,
+    help="Detects stalled capillaries in two-photon recordings.",
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
+    # Neither --no-... for flags nor --empty-... for lists.
+    default_parameter=Parameter(negative=()),
 )
-# 0 done, 1 done but some rows failed (with --strict), 2 bad input or settings, 3 bad bundle.
+# 0 done, 1 done but some rows failed (with --strict), 2 bad input or settings, 3 bad bundle; main
+# has the others.
 EXIT_FAILED_ROWS = 1
-EXIT_INTERRUPTED = 130
-EXIT_CLOSED_PIPE = 141
 # The calls of so many recordings are printed, too.
 FEW_SHOWN = 10
+Command = TypeVar("Command", bound=Callable[..., Any])
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
-Flag = Annotated[bool, Parameter(negative="")]
+
+
+def command(function: Command) -> Command:
+    """Make a function a command. In its help, the lines of each description are joined."""
+    lines = inspect.cleandoc(function.__doc__ or "")
+    function.__doc__ = re.sub(
+        r"^    \S.*(\n    \S.*)+",
+        lambda found: "    " + " ".join(found[0].split()),
+        lines,
+        flags=re.MULTILINE,
+    )
+    app.command(function)
+    return function
 
 
 def print_calls(table: Path) -> None:

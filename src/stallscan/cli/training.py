@@ -3,22 +3,18 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from stallscan.cli.terminal import (
-    Flag,
     Out,
-    app,
+    command,
     print_line,
     show,
     show_progress,
 )
 
-train_app = App(name="train", help_format="plaintext")
-app.command(train_app)
 
-
-@train_app.default
+@command
 def train(
     recipe: str,
     *,
@@ -27,9 +23,11 @@ def train(
     store: Path | None = None,
     epochs: int | None = None,
     limit: int | None = None,
-    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
 ) -> None:
-    """Train a net as a recipe says; an interrupted run goes on where it was.
+    """Train a net as a recipe says; an interrupted run resumes where it left off.
+
+    Example: stallscan train default --data my_data -o run
 
     Parameters
     ----------
@@ -45,7 +43,7 @@ def train(
     epochs
         Epochs of each stage, instead of those of the recipe.
     limit
-        Train on at most so many recordings.
+        Train on at most this many recordings.
     set_
         Another setting of the recipe, name=value (net.name=r3d_18); may be given several times.
     """
@@ -70,7 +68,7 @@ def train(
             print_line(str(summary))
 
 
-@train_app.command
+@command
 def fine_tune(
     recordings: list[Path],
     /,
@@ -85,6 +83,8 @@ def fine_tune(
     seed: int = 0,
 ) -> None:
     """Train a bundle further on labels of your own, and say what it gained.
+
+    Example: stallscan fine-tune my_recordings/ --labels labels.csv -o tuned
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def fine_tune(
     print_line(str(comparison))
 
 
-@app.command
+@command
 def reproduce(
     approach: str,
     *,
@@ -138,11 +138,13 @@ def reproduce(
     epochs: int | None = None,
     limit: int | None = None,
     size: int | None = None,
-    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
 ) -> None:
-    """Do a published approach again, from the selection to a page with its figures and ours.
+    """Reproduce a published approach end to end, up to a page with its figures and ours.
 
-    An interrupted run goes on where it was.
+    An interrupted run resumes where it left off.
+
+    Example: stallscan reproduce third-place --data competition -o third
 
     Parameters
     ----------
@@ -152,14 +154,14 @@ def reproduce(
         Folder with train_metadata.csv, train_labels.csv and train/; and, for the test part,
         test_metadata.csv and test/, submission_format.csv, and test_labels.csv where there is one.
     out
-        Folder for all that is made: nets, calls, submission.csv, plots, metrics.json,
+        Folder for all output: nets, calls, submission.csv, plots, metrics.json,
         reproduction.html.
     store
         The clips to train on, where 'stallscan prepare' put them; --data then needs no train/.
     epochs
         Epochs of each stage, instead of those of the approach.
     limit
-        Train on at most so many recordings.
+        Train on at most this many recordings.
     size
         Rows and columns of the clips, pixels, instead of those of the approach.
     set_
@@ -186,7 +188,7 @@ def reproduce(
     print_line(f"page, figures and plots -> {out / writeup.PAGE_NAME}")
 
 
-@app.command
+@command
 def import_weights(
     state: Path,
     *,
@@ -196,7 +198,9 @@ def import_weights(
     threshold: float = 0.5,
     prevalence: float = 0.089,
 ) -> None:
-    """Make a bundle of weights that were trained elsewhere.
+    """Make a bundle from weights that were trained elsewhere.
+
+    Example: stallscan import-weights published.pt --net r2plus1d_18 -o imported
 
     Parameters
     ----------
@@ -222,7 +226,7 @@ def import_weights(
     print_line(f"bundle {spec.name}, {spec.net.name} -> {out}")
 
 
-@app.command
+@command
 def export(
     bundle: str,
     *,
@@ -232,7 +236,9 @@ def export(
     limit: float = 0.005,
     seed: int = 0,
 ) -> None:
-    """Write a bundle's net in OpenVINO's form into its folder, and measure what that changes.
+    """Export a bundle's net to OpenVINO, into its folder, and measure what that changes.
+
+    Example: stallscan export run/bundle --precision bf16 --data my_data
 
     Parameters
     ----------
@@ -263,7 +269,7 @@ def export(
         print_line(line)
 
 
-@app.command
+@command
 def ensemble(
     bundles: list[Path],
     /,
@@ -273,9 +279,11 @@ def ensemble(
     vote: int = 0,
     threshold: list[float] | None = None,
     weights: list[float] | None = None,
-    fit_weights: Flag = False,
+    fit_weights: bool = False,
 ) -> None:
-    """Join bundles into one that calls as their mean or by vote, and that predict takes like any.
+    """Join bundles into one that calls by their mean score or by vote.
+
+    Example: stallscan ensemble a/bundle b/bundle -o both
 
     Parameters
     ----------
@@ -287,7 +295,7 @@ def ensemble(
     name
         What predictions call it.
     vote
-        So many bundles must call a recording stalled (published: 2 of 3); 0 takes their mean.
+        How many bundles must call a recording stalled (published: 2 of 3); 0 takes their mean.
     threshold
         A threshold that you choose; for a vote given once for each bundle, in their order.
     weights

@@ -141,11 +141,15 @@ def find_recordings(paths: Sequence[str | Path]) -> Listing:
     Raises
     ------
     InputError
-        If a path does not exist or cannot be read, or there is no recording in any of them.
+        If a path is empty, does not exist or cannot be read, or there is no recording in any of
+        them.
     """
     found: dict[str, tuple[str, Path]] = {}
     passed_over = PassedOver()
     for text in map(str, paths):
+        # Path("") is the current folder.
+        if not text:
+            raise InputError("a path is empty. Name a file or folder; the current folder is .")
         given = Path(text)
         if _is_folder(text):
             for name, path, real in _walk(given, passed_over):

@@ -1,0 +1,87 @@
+"""What the commands say of themselves: help, examples, the reference, the version."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stallscan
+from stallscan import files
+from stallscan.cli import reference, terminal
+from stallscan.cli.commands import app
+
+ROOT = Path(__file__).parents[2]
+NAMES = [name for name in app if not name.startswith("-")]
+# Commands as the documents show them, in blocks and in running text.
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def parse(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    assert words[0] == "stallscan"
+    app.parse_args(words[1:], exit_on_error=False, print_error=False)
+
+
+def helped(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    app([name, "--help"], result_action="return_value")
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_shows_one_example_that_parses(name, capsys):
+    assert helped(name, capsys).count("Example: stallscan ") == 1
+    (example,) = re.findall(r"^Example: (.*)$", app[name].help, re.MULTILINE)
+    assert example.split()[1] == name
+    parse(example)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_command_offers_options_that_nobody_asked_for(name, capsys):
+    assert not re.findall(r"--(?:empty|no)-\S+", helped(name, capsys))
+
+
+def test_the_commands_in_the_documents_parse():
+    lines = [
+        (path.name, line)
+        for path in DOCUMENTS
+        for block in re.findall(r"^```sh\n(.*?)^```", path.read_text("utf-8"), re.M | re.S)
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("stallscan ") and not line.startswith("stallscan --")
+    ]
+    assert len(lines) > 40
+    wrong = []
+    for name, line in lines:
+        try:
+            parse(line)
+        except Exception as error:  # noqa: BLE001
+            wrong.append((name, line, str(error)))
+    assert not wrong
+
+
+def test_the_reference_is_up_to_date():
+    written = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    assert written == reference.reference(), "docs/commands.md is out of date; run: make docs"
+
+
+def test_the_version_names_the_commit_of_a_checkout(monkeypatch):
+    monkeypatch.setattr(files, "git_commit", lambda limit_s: "0123abcd+dirty")
+    assert terminal.version() == f"{stallscan.__version__} (0123abcd+dirty)"
+    monkeypatch.setattr(files, "git_commit", lambda limit_s: None)
+    assert terminal.version() == stallscan.__version__
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_the_commit_is_that_of_git_and_git_is_not_needed(monkeypatch):
+    commit = files.git_commit()
+    assert re.fullmatch(r"[0-9a-f]{12,}(\+dirty)?", commit)
+    monkeypatch.setenv("PATH", "")
+    assert files.git_commit() is None
+
+
+def test_version_prints_it():
+    command = [sys.executable, "-m", "stallscan", "--version"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown.startswith(stallscan.__version__)
