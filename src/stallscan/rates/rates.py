@@ -52,8 +52,6 @@ RATE_COLUMNS = (
     "low",
     "high",
     "rate_unclipped",
-    "lang_reiczigel_low",
-    "lang_reiczigel_high",
     "resolvable",
 )
 COMPARISON_COLUMNS = (
@@ -506,15 +504,9 @@ def _unit_table(units: Sequence[Unit], columns: tuple[str, ...]) -> pd.DataFrame
 def _rate_cells(made: Rate | None) -> dict[str, Any]:
     if made is None:
         return {"stalled": 0, "scored": 0}
-    ends = [
-        end
-        for interval in (made.naive_interval, made.interval, made.lang_reiczigel)
-        for end in (interval or (None, None))
-    ]
     values = (
-        *(made.stalled, made.scored, made.naive, *ends[:2]),
-        *(made.estimate, *ends[2:4], made.unclipped, *ends[4:]),
-        made.resolvable,
+        *(made.stalled, made.scored, made.naive, *(made.naive_interval or (None, None))),
+        *(made.estimate, *(made.interval or (None, None)), made.unclipped, made.resolvable),
     )
     return dict(zip(RATE_COLUMNS, values, strict=True))
 
