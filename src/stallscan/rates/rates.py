@@ -102,8 +102,6 @@ class Rates:
 
     Attributes
     ----------
-    calls, groups_table : Path
-        The two tables.
     errors : CallAccuracy
         What was corrected for.
     fields, mice, groups : tuple of Unit
@@ -114,8 +112,6 @@ class Rates:
         Recordings that only the calls, and only the groups table know.
     """
 
-    calls: Path
-    groups_table: Path
     errors: CallAccuracy
     fields: tuple[Unit, ...]
     mice: tuple[Unit, ...]
@@ -218,8 +214,6 @@ def rate(
     mice = _count(table, ["mouse", "group"]) if "mouse" in table else []
     made, compared = _groups(table, mice, errors, reference)
     return Rates(
-        calls=calls,
-        groups_table=groups,
         errors=errors,
         fields=tuple(_unit(counts, errors) for counts in fields),
         mice=tuple(_unit(counts, errors) for counts in mice),
