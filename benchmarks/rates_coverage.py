@@ -110,7 +110,6 @@ def main() -> None:
                     "vessels",
                     "called (Wilson)",
                     "corrected",
-                    "Lang & Reiczigel",
                     "bias",
                     "bias as shown",
                     "reads as",
@@ -196,13 +195,9 @@ def vessel_rows(rng: np.random.Generator, trials: int) -> tuple[list[list[str]],
         count = rng.binomial(vessels, truth.called(true), trials)
         found, false = truth.measure(rng, trials)
         made = rogan_gladen.correct(intervals.jeffreys(count, vessels), found, false)
-        published = rogan_gladen.lang_reiczigel(
-            count, vessels, found.value, stalled, 1.0 - false.value, flowing
-        )
         parts = [
             covers(intervals.wilson(count, vessels), truth.called(true)),
             covers(made, true),
-            covers(published, true),
         ]
         bias = 100 * (made.value.mean() - true)
         shown = 100 * (np.clip(made.value, 0, 1).mean() - true)

@@ -12,6 +12,12 @@ def double(item):
     return 2 * item
 
 
+def started_with(name):
+    """The variable in the environment that the process was given, not as Python sees it now."""
+    given = Path("/proc/self/environ").read_text().split("\0")
+    return dict(pair.split("=", 1) for pair in given if pair).get(name)
+
+
 def take_time(item):
     """The first ones are done last."""
     time.sleep(0.2 / (1 + item))

@@ -196,6 +196,17 @@ def test_a_process_that_still_starts_writes_into_no_folder(tmp_path):
     assert '__name__ == "__main__"' in done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_starts_with_the_thresholds_of_glibc(monkeypatch):
+    mmap, trim = "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"
+    monkeypatch.delenv(mmap, raising=False)
+    monkeypatch.setenv(trim, "1000000")
+    started = list(workers.in_order(tasks.started_with, [mmap, trim], 1, lost))
+    assert started == ["33554432", "1000000"]  # the user's wins
+    assert mmap not in os.environ
+    assert os.environ[trim] == "1000000"
+
+
 def test_a_process_that_may_have_no_children_works_by_itself(monkeypatch):
     monkeypatch.setitem(workers.multiprocessing.current_process()._config, "daemon", True)
     assert set(workers.in_order(tasks.pid_of, range(3), 2, lost)) == {os.getpid()}

@@ -6,7 +6,6 @@ process that started them does, however it ends.
 
 import collections
 import contextlib
-import ctypes
 import math
 import multiprocessing
 import os
@@ -43,13 +42,14 @@ _STEP_S = 1.0
 # A thread in native code cannot be ended: it is not waited for any longer than this.
 _JOIN_S = 10.0
 
-# Parameters of glibc's mallopt, from malloc.h; the threshold is the highest that it takes.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MMAP_BYTES, _TRIM_BYTES = 32 * 2**20, 128 * 2**20
+# In bytes; glibc reads them when a process starts. It then reuses freed memory, such as the frames
+# of the recording before, instead of returning it to the system: to get it back, zeroed, takes a
+# fourteenth of the time that decoding does. The first is the highest that glibc takes.
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 32 * 2**20, "MALLOC_TRIM_THRESHOLD_": 128 * 2**20}
 
 # Not forked: a fork of a process in which threads of OpenCV or torch run may hang.
 _CONTEXT = multiprocessing.get_context("spawn")
-# Held while a process starts, because `__main__` is hidden meanwhile.
+# Held while a process starts, because `__main__` and the environment are changed meanwhile.
 _STARTING = threading.Lock()
 
 Item = TypeVar("Item")
@@ -420,6 +420,7 @@ class _Worker:
                 resource_tracker.ensure_running()
             with (
                 held_interrupts(),
+                _kept_memory(),
                 contextlib.nullcontext() if is_of_main else _hidden_main(),
             ):
                 self._process.start()
@@ -512,6 +513,18 @@ def _hidden_main() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _kept_memory() -> Iterator[None]:
+    """Set `_MEMORY` for processes that start; what the user set wins."""
+    added = {name: str(size) for name, size in _MEMORY.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+@contextlib.contextmanager
 def held_interrupts() -> Iterator[None]:
     """Block SIGINT in this thread, and for good in processes that it starts meanwhile.
 
@@ -538,7 +551,6 @@ def _work_for(connection: "Connection[Any, Any]", pickled: bytes) -> None:
         import cv2
 
         cv2.setNumThreads(1)
-        _keep_memory()
         task = pickle.loads(pickled)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent names it
         connection.send(f"{type(error).__name__}: {error}")
@@ -556,20 +568,6 @@ def _answer(task: Callable[[Any], object], pickled: bytes) -> bytes:
     except Exception as error:  # noqa: BLE001 - raised in the parent
         error.add_note("".join(traceback.format_exception(error)))
         return pickle.dumps((False, error))
-
-
-def _keep_memory() -> None:
-    """Have memory that was freed used again instead of given back to the system, where glibc is.
-
-    The frames of a recording are freed when the next one comes. To get as many pages from the
-    system again, zeroed, takes a fourteenth of the time that decoding does.
-    """
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
-        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
 
 
 def _end_with_parent() -> None:

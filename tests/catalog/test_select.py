@@ -136,7 +136,7 @@ def test_a_selection_without_a_class_is_not_written(
     assert not out.exists()
     assert select.select_to_file(metadata, labels, "all", 0, out) == select.Selection(3, 1)
     joined = select.join_labels(tables.read_metadata(metadata), tables.read_labels(labels))
-    assert_frame_equal(tables.read_catalog(out), joined)
+    assert_frame_equal(pd.read_csv(out), joined, check_dtype=False)
     assert_frame_equal(tables.read_labels(out), joined[["filename", "stalled"]])
 
 
@@ -321,7 +321,7 @@ def test_the_published_selection_of_the_real_tables(real_dir: Path, tmp_path: Pa
     )
     assert time.process_time() - started < 10
     assert str(selection) == "7,931 recordings, 706 stalled, 91.1 % flowing, class weight 10.23"
-    selected = tables.read_catalog(out)
+    selected = pd.read_csv(out)
     assert select.Selection.of(selected) == selection
     assert selected["tier1"].all()
     others = selected[~selected["micro"]].groupby("project_id").size()

@@ -1,7 +1,6 @@
 """Tables of predictions, read and checked, and what stands beside them."""
 
 import json
-import logging
 from collections import Counter
 from operator import itemgetter
 from pathlib import Path
@@ -38,8 +37,6 @@ PREDICTIONS = "the file predictions.csv that stallscan predict writes"
 ONCE = "to stand in one row only"
 # Of columns of these names there must not be two: which of them is meant nobody knows.
 _ONCE_ONLY = {*PREDICTION_COLUMNS, *TRAIN_COLUMNS, *LABEL_COLUMNS, *MOUSE_COLUMNS, "field", "group"}
-
-log = logging.getLogger("stallscan")
 
 
 def find_table(given: str | Path) -> Path:

@@ -163,23 +163,6 @@ def labels_of(table: Text) -> "pd.DataFrame":
     )
 
 
-def read_catalog(path: str | Path) -> "pd.DataFrame":
-    """Read a catalog: metadata and labels in one table, as `select.select_to_file` writes it.
-
-    Returns
-    -------
-    DataFrame
-        As `read_metadata` gives it, and stalled (int, 0 or 1).
-
-    Raises
-    ------
-    TableError
-        As `read_metadata`.
-    """
-    forms = [(*TRAIN_COLUMNS, "stalled"), (*TEST_COLUMNS, "stalled")]
-    return _read(text.read(path), forms)
-
-
 def write_table(table: "pd.DataFrame", path: str | Path) -> None:
     """Write metadata, labels or a catalog in the competition's form, in one atomic step.
 

@@ -10,7 +10,7 @@ import io
 import logging
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
@@ -103,11 +103,6 @@ class Text:
     def filenames(self) -> list[str]:
         """The column that names the recordings; empty texts where there is none."""
         return self.column(KEY) if KEY in self.header else [""] * len(self.rows)
-
-    def records(self) -> Iterator[dict[str, str]]:
-        """Yield each row by column, the cells as they stand."""
-        for row in self.rows:
-            yield {name: row[place] for name, place in zip(self.header, self.places, strict=True)}
 
 
 def read(path: str | Path, expected: str = "a table in CSV") -> Text:

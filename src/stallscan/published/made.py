@@ -9,7 +9,6 @@ import pandas as pd
 
 from stallscan import files
 from stallscan.published.approaches import Approach, Part
-from stallscan.published.clock import Stage
 from stallscan.scores import bootstrap, metrics
 from stallscan.scores.intervals import wilson
 from stallscan.scores.metrics import Interval, Metrics, Scored
@@ -156,7 +155,7 @@ class Reproduction:
     simulated : bool
         Whether the recordings are.
     machine : str
-        What the last sitting ran on.
+        What the run that finished ran on.
     group : str
         Column whose recordings were kept on one side of the split; empty: split by recording.
     trained_on : Sample
@@ -171,8 +170,8 @@ class Reproduction:
         On the test part and on the validation part.
     final : str
         Whose calls are the approach's own: at the published threshold they are the submission.
-    costs : tuple
-        Of each stage its name, what it took here, and what it took those who published it.
+    seconds : float
+        How long that run took. Stages that an earlier, stopped run had done are not in it.
     doubts : tuple of str
         What else is to be known of the test part.
     """
@@ -189,7 +188,7 @@ class Reproduction:
     cuts: tuple[Cut, ...]
     calls: tuple[Called, ...]
     final: str
-    costs: tuple[tuple[str, Stage, str], ...]
+    seconds: float
     doubts: tuple[str, ...] = ()
 
     def find(self, who: str, at: str, part: Part) -> Called | None:
@@ -228,10 +227,7 @@ class Reproduction:
             "thresholds": [asdict(cut) for cut in self.cuts],
             "final": self.final,
             "calls": [one.as_json() for one in self.calls],
-            "times": {
-                name: {"seconds": stage.seconds, "sittings": stage.sittings, "published": said}
-                for name, stage, said in self.costs
-            },
+            "seconds": self.seconds,
             "notes": notes(self),
         }
 

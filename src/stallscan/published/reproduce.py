@@ -4,6 +4,7 @@ Every stage goes on where it was: clips, trainings and predictions that stand ar
 figures and the page take seconds, and are made anew each time.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 
 from stallscan import runs, words, workers
 from stallscan.bundle import disk
-from stallscan.bundle.spec import SPEC_NAME, BundleSpec
+from stallscan.bundle.spec import BundleSpec
 from stallscan.calls import decide, predict, submission
 from stallscan.calls.decide import Calls, CallSettings
 from stallscan.calls.predictions import read_predictions
@@ -24,7 +25,6 @@ from stallscan.catalog import tables
 from stallscan.errors import InputError
 from stallscan.published import approaches, writeup
 from stallscan.published.approaches import Approach, Model, Part
-from stallscan.published.clock import Clock, Sitting, Stage
 from stallscan.published.made import Called, Change, Cut, Reproduction, Sample
 from stallscan.recipes import recipe as recipes
 from stallscan.recipes.recipe import Recipe
@@ -35,7 +35,7 @@ from stallscan.scores.vote import average
 from stallscan.training import train
 from stallscan.training.data import Data, prepare_data
 
-NOTES_NAME, TIMES_NAME = "reproduction.json", "times.json"
+NOTES_NAME = "reproduction.json"
 # None of these was published, and none makes a run another one.
 NO_CHANGE = ("seed", "data.seed", "training.workers")
 
@@ -230,17 +230,17 @@ def _reproduce(
     display: Display,
     clips: Path | None,
 ) -> Reproduction:
-    clock = Clock(out / TIMES_NAME)
+    began = time.monotonic()
     first = next(iter(planned.values()))  # as all, in what concerns the recordings
-    prepared = _prepare(first, data, clips, out, clock, display)
+    prepared = _prepare(first, data, clips, out, display)
     members = [
         member
         for model in approach.models
-        for member in _train(approach, model, planned[model.name], prepared, out, clock)
+        for member in _train(approach, model, planned[model.name], prepared, out)
     ]
     if test is not None:
         for member in members:
-            _score(member, test, out, clock, display)
+            _score(member, test, out, display)
     decisions = _decisions(approach, members)
     made, doubts = _call_test(decisions, test, out) if test else ([], [])
     made += [_call_validation(approach, decision) for decision in decisions]
@@ -257,7 +257,7 @@ def _reproduce(
         cuts=tuple(_cut(member) for member in members),
         calls=tuple(made),
         final=decisions[-1].who,
-        costs=_costs(approach, members, clock),
+        seconds=time.monotonic() - began,
         doubts=tuple(doubts),
     )
     writeup.write_writeup(result)
@@ -274,33 +274,22 @@ def _claim(out: Path, approach: Approach, planned: dict[str, Recipe]) -> None:
     runs.claim(out / NOTES_NAME, now, "a reproduction", outputs)
 
 
-def _prepare(
-    recipe: Recipe, data: Path, clips: Path | None, out: Path, clock: Clock, display: Display
-) -> Data:
+def _prepare(recipe: Recipe, data: Path, clips: Path | None, out: Path, display: Display) -> Data:
     """Select the recordings and make their clips, once for all nets."""
-    name, folder = "select and prepare", out / "store"
-    with clock.stage(name, folder) as sitting, display("preparing clips") as show:
-        return prepare_data(recipe, data, folder, _watched(show, sitting), clips)
+    with display("preparing clips") as show:
+        return prepare_data(recipe, data, out / "store", show, clips)
 
 
 def _train(
-    approach: Approach,
-    model: Model,
-    recipe: Recipe,
-    prepared: Data,
-    out: Path,
-    clock: Clock,
+    approach: Approach, model: Model, recipe: Recipe, prepared: Data, out: Path
 ) -> list[Member]:
     """Train a net, or find it trained, and give the bundles of it that take part."""
     folder = out / "models" / model.name
-    with clock.stage(f"train {model.name}", folder) as sitting:
-        sitting.stands = _is_trained(recipe, folder)
-        # Writes into the folder, so not before the clock has seen when a killed sitting last did.
-        with train.claim(folder, recipe):
-            train.train_prepared(recipe, prepared, folder)
+    with train.claim(folder, recipe):
+        train.train_prepared(recipe, prepared, folder)
     trained = sorted(folder.glob("fold-*")) or [folder]
     for part in trained:
-        if not (sitting.stands and (part / "plots" / "history.svg").is_file()):
+        if not (part / "plots" / "history.svg").is_file():
             history.draw_history(part / "history.csv", part / "plots")
     if approach.parts == "snapshots":
         trained = sorted((folder / "snapshots").glob("snapshot-*"))
@@ -320,41 +309,16 @@ def _train(
     ]
 
 
-def _is_trained(recipe: Recipe, folder: Path) -> bool:
-    parts = [folder / f"fold-{fold}" for fold in range(recipe.data.folds)] or [folder]
-    return all(
-        (part / "bundle" / SPEC_NAME).is_file() and (part / runs.HELD_OUT_NAME).is_file()
-        for part in parts
-    )
-
-
-def _score(member: Member, test: TestPart, out: Path, clock: Clock, display: Display) -> None:
+def _score(member: Member, test: TestPart, out: Path, display: Display) -> None:
     """Score the test part with one bundle."""
-    folder = _scores(out, member)
-    with (
-        clock.stage(f"score with {member.name}", folder) as sitting,
-        display(f"scoring with {member.name}") as show,
-    ):
+    with display(f"scoring with {member.name}") as show:
         predict.predict(
-            [test.folder], folder, member.folder / "bundle", progress=_watched(show, sitting)
+            [test.folder], _scores(out, member), member.folder / "bundle", progress=show
         )
 
 
 def _scores(out: Path, member: Member) -> Path:
     return out / "test" / member.name
-
-
-def _watched(show: Progress, sitting: Sitting) -> Progress:
-    """Show how far a stage is, and note whether it had nothing left to do when it began."""
-    told = False
-
-    def update(done: int, of: int) -> None:
-        nonlocal told
-        if not told:
-            told, sitting.stands = True, done >= of
-        show(done, of)
-
-    return update
 
 
 def _decisions(approach: Approach, members: Sequence[Member]) -> list[Decision]:
@@ -510,21 +474,6 @@ def _compare(
     if approach.parts == "snapshots" and len(members) < snapshots:
         changes.append(Change("snapshots that there are", f"{snapshots}", f"{len(members)}"))
     return tuple(changes)
-
-
-def _costs(
-    approach: Approach, members: Sequence[Member], clock: Clock
-) -> tuple[tuple[str, Stage, str], ...]:
-    """Give each stage with what it took here and what it took those who published it."""
-    published = {f"train {model.name}": model.training for model in approach.models}
-    # Of folds and snapshots only what all of them took together is known.
-    alike = len(members) == len(approach.models)
-    for member in members:
-        said = member.model.scoring
-        if said and not alike:
-            said += f" (all {approach.parts} together)"
-        published[f"score with {member.name}"] = said
-    return tuple((name, stage, published.get(name, "")) for name, stage in clock.stages.items())
 
 
 def _machine() -> str:

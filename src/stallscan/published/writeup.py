@@ -93,7 +93,7 @@ def write_writeup(made: Reproduction) -> Path:
             plots=[_Plot(plots.WORDS[name], _address(folder / f"{name}.svg")) for name in figures],
         ),
         _Section("Training", plots=_curves(made), size="wide"),
-        _Section("Time", [f"The last sitting ran on {made.machine}."], [_times(made)]),
+        _times(made),
         _Section("Files", sheets=[_files(made)]),
     ]
     page = render(
@@ -240,15 +240,17 @@ def _figures(one: Called) -> tuple[str, ...]:
     return (one.who, AT[one.at], *counts, *said, *_mcc(one))
 
 
-def _times(made: Reproduction) -> _Sheet:
-    rows = [
-        (name, say_time(stage.seconds), f"{stage.sittings:,}", published or "not said")
-        for name, stage, published in made.costs
-    ]
-    note = (
-        "All sittings of a stage are summed; one that was killed counts until it last wrote a file."
+def _times(made: Reproduction) -> _Section:
+    here = (
+        f"This run took {say_time(made.seconds)} on {made.machine}. What an earlier, stopped run "
+        "had done is not counted."
     )
-    return _Sheet(("stage", "here", "sittings", "published"), rows, note)
+    rows = [
+        (model.name, model.training or "not said", model.scoring or "not said")
+        for model in made.approach.models
+    ]
+    note = "" if made.approach.parts == "whole" else f"All {made.approach.parts} together."
+    return _Section("Time", [here], [_Sheet(("net", "training, published", "scoring"), rows, note)])
 
 
 def _files(made: Reproduction) -> _Sheet:
@@ -257,7 +259,7 @@ def _files(made: Reproduction) -> _Sheet:
         ("store/", "clips, the same for all nets"),
         (METRICS_NAME, "every figure of this page"),
         ("plots/", "the plots, as PNG and SVG"),
-        ("reproduction.json, times.json", "settings of this run, and how long each stage took"),
+        ("reproduction.json", "settings of this run"),
     ]
     of_test = []
     if made.test:

@@ -5,7 +5,6 @@ the calls, the sensitivity and the specificity.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -191,8 +190,6 @@ class Rate:
     interval : Interval or None
         95 %, with the sampling error of sensitivity and specificity, as `rogan_gladen.correct`;
         for a group as `mice.corrected_mean_of_mice`.
-    lang_reiczigel : Interval or None
-        95 % after Lang & Reiczigel (2014), for comparison; None for a group.
     resolvable : bool
         Whether the interval leaves 0 out.
     """
@@ -204,7 +201,6 @@ class Rate:
     estimate: float
     unclipped: float
     interval: Interval | None
-    lang_reiczigel: Interval | None
     resolvable: bool
 
 
@@ -258,18 +254,10 @@ def corrected(stalled: int, scored: int, errors: CallAccuracy) -> Rate:
     if scored < 1 or not 0 <= stalled <= scored:
         raise InputError(f"{stalled} of {scored} scored recordings called stalled gives no rate")
     naive = intervals.wilson(stalled, scored)
-    published = rogan_gladen.lang_reiczigel(
-        stalled,
-        scored,
-        errors.sensitivity,
-        math.inf if errors.stalled is None else errors.stalled,
-        errors.specificity,
-        math.inf if errors.flowing is None else errors.flowing,
-    )
     called = intervals.jeffreys(stalled, scored)
     result = rogan_gladen.correct(called, errors.found, errors.false_stalled)
     made = _rate(called, result, stalled, scored)
-    return replace(made, naive_interval=_interval(naive), lang_reiczigel=_interval(published))
+    return replace(made, naive_interval=_interval(naive))
 
 
 def corrected_mean(stalled: Sequence[int], scored: Sequence[int], errors: CallAccuracy) -> Rate:
@@ -291,7 +279,7 @@ def corrected_mean(stalled: Sequence[int], scored: Sequence[int], errors: CallAc
     total, all_ = int(np.sum(stalled)), int(np.sum(scored))
     pooled = corrected(total, all_, errors)
     if len(called) == 1:
-        return replace(pooled, naive_interval=None, interval=None, lang_reiczigel=None)
+        return replace(pooled, naive_interval=None, interval=None)
     naive = mean_of_mice(called, scored, errors.false_stalled.value)
     made = corrected_mean_of_mice(called, scored, errors.found, errors.false_stalled)
     return _rate(intervals.around(naive, intervals.wilson(total, all_)), made, total, all_)
@@ -395,7 +383,6 @@ def _rate(called: Share, result: Share, stalled: int, scored: int) -> Rate:
         estimate=float(np.clip(result.value, 0.0, 1.0)),
         unclipped=float(result.value),
         interval=_interval(result),
-        lang_reiczigel=None,
         resolvable=bool(result.low > 0),
     )
 

@@ -1,5 +1,6 @@
 """Rates of groups of mice: their mean, their difference, and whether it is more than chance."""
 
+import warnings
 from math import comb
 from typing import Any
 
@@ -15,6 +16,8 @@ PERMUTATION_SEED = 0
 # By how much the variance between mice is enlarged at most. Chosen among 30 intervals, see
 # benchmarks/rates_coverage.md; without a bound a single mouse with stalls would tell nothing.
 MOST_SPREAD_GAIN = 3.0
+# A variance up to this is rounding.
+NO_SPREAD = 1e-15
 
 
 def mean_of_mice(shares: ArrayLike, scored: ArrayLike, false_stalled: Any = 0.0) -> Share:
@@ -57,7 +60,7 @@ def mean_of_mice(shares: ArrayLike, scored: ArrayLike, false_stalled: Any = 0.0)
         np.divide(
             *(mean * (1.0 - mean) * few, variance * gain),
             out=np.array(alike),
-            where=variance > 1e-15,
+            where=variance > NO_SPREAD,
         ),
         alike,
     )
@@ -108,28 +111,20 @@ def welch(first: ArrayLike, second: ArrayLike) -> tuple[Share, Any]:
     float or ndarray
         p; 1 where neither group has any spread, of which nothing can be concluded.
     """
+    from scipy import stats
+
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    means = [group.mean(axis=-1) for group in (first, second)]
-    variances = [group.var(axis=-1, ddof=1) / group.shape[-1] for group in (first, second)]
-    return welch_of_moments(means, variances, (first.shape[-1], second.shape[-1]))
-
-
-def welch_of_moments(
-    means: "list[Any]", variances: "list[Any]", mice: tuple[Any, Any]
-) -> tuple[Share, Any]:
-    """Do as `welch` with the mean of each group, the variance of that mean, and its mice."""
-    from scipy.special import stdtr, stdtrit
-
-    total = variances[0] + variances[1]
-    known = np.asarray(total) > 1e-15
-    safe = np.where(known, total, 1.0)
-    parts = [(part / safe) ** 2 / (count - 1) for part, count in zip(variances, mice, strict=True)]
-    freedom = np.where(known, 1.0 / np.where(known, sum(parts), 1.0), 1.0)
-    difference = means[1] - means[0]
-    error = np.where(known, np.sqrt(safe), np.inf)
-    half = stdtrit(freedom, TAILS[1]) * error
-    p = 2.0 * stdtr(freedom, -np.abs(difference) / error)
-    return Share(difference, difference - half, difference + half), p
+    # scipy warns of groups without spread: one is no matter, and two are dealt with here.
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        tested = stats.ttest_ind(second, first, axis=-1, equal_var=False)
+        low, high = tested.confidence_interval()
+    spread = sum(group.var(axis=-1, ddof=1) / group.shape[-1] for group in (first, second))
+    known = spread > NO_SPREAD
+    return Share(
+        second.mean(axis=-1) - first.mean(axis=-1),
+        np.where(known, low, -np.inf)[()],
+        np.where(known, high, np.inf)[()],
+    ), np.where(known, tested.pvalue, 1.0)[()]
 
 
 def corrected_difference_of_mice(

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from stallscan.errors import InputError
 from stallscan.rates.correction import PERFECT, PUBLISHED, CallAccuracy
-from stallscan.rates.mice import welch_of_moments
+from stallscan.rates.mice import NO_SPREAD
 from stallscan.words import percent
 
 # A healthy mouse and a model of Alzheimer's disease: FACTS 6.
@@ -100,6 +100,8 @@ def mice_needed(
     InputError
         If an argument is out of range.
     """
+    from scipy import stats
+
     if not (0 < low < 1 and 0 < high < 1):
         raise InputError(f"rates of {low:g} and {high:g}: expected shares above 0 and below 1")
     # NaN fails every comparison, so it must be this way round.
@@ -107,7 +109,7 @@ def mice_needed(
         raise InputError(f"{vessels} vessels a mouse with a spread of {spread:g} are no study")
     gain = errors.sensitivity + errors.specificity - 1.0
     rng = np.random.default_rng(POWER_SEED)
-    means, variances = [], []
+    moments = []
     counts = np.arange(2, MOST_MICE + 1)
     for true in (low, high):
         called = 1.0 - errors.specificity + gain * draw_mice(rng, true, spread, (TRIALS, MOST_MICE))
@@ -115,11 +117,12 @@ def mice_needed(
         seen = rng.binomial(vessels, np.clip(called, 0.0, 1.0)) / vessels
         mean = np.cumsum(seen, axis=1)[:, 1:] / counts
         square = np.cumsum(seen**2, axis=1)[:, 1:] / counts
-        means.append(mean)
-        # Of the mean: the variance among n mice, with n - 1, over n.
-        variances.append(np.maximum(square - mean**2, 0.0) / (counts - 1))
-    _, p = welch_of_moments(means, variances, (counts, counts))
-    enough = np.flatnonzero((p < 0.05).mean(axis=0) >= POWER)
+        variance = np.maximum(square - mean**2, 0.0) * counts / (counts - 1)
+        moments += [mean, np.sqrt(variance), counts]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = stats.ttest_ind_from_stats(*moments, equal_var=False).pvalue
+    is_seen = (p < 0.05) & (moments[1] ** 2 + moments[4] ** 2 > NO_SPREAD)
+    enough = np.flatnonzero(is_seen.mean(axis=0) >= POWER)
     return Power(
         scoring=scoring or f"{percent(errors.sensitivity)} / {percent(errors.specificity)}",
         errors=errors,

@@ -52,8 +52,6 @@ RATE_COLUMNS = (
     "low",
     "high",
     "rate_unclipped",
-    "lang_reiczigel_low",
-    "lang_reiczigel_high",
     "resolvable",
 )
 COMPARISON_COLUMNS = (
@@ -104,8 +102,6 @@ class Rates:
 
     Attributes
     ----------
-    calls, groups_table : Path
-        The two tables.
     errors : CallAccuracy
         What was corrected for.
     fields, mice, groups : tuple of Unit
@@ -116,8 +112,6 @@ class Rates:
         Recordings that only the calls, and only the groups table know.
     """
 
-    calls: Path
-    groups_table: Path
     errors: CallAccuracy
     fields: tuple[Unit, ...]
     mice: tuple[Unit, ...]
@@ -220,8 +214,6 @@ def rate(
     mice = _count(table, ["mouse", "group"]) if "mouse" in table else []
     made, compared = _groups(table, mice, errors, reference)
     return Rates(
-        calls=calls,
-        groups_table=groups,
         errors=errors,
         fields=tuple(_unit(counts, errors) for counts in fields),
         mice=tuple(_unit(counts, errors) for counts in mice),
@@ -506,15 +498,9 @@ def _unit_table(units: Sequence[Unit], columns: tuple[str, ...]) -> pd.DataFrame
 def _rate_cells(made: Rate | None) -> dict[str, Any]:
     if made is None:
         return {"stalled": 0, "scored": 0}
-    ends = [
-        end
-        for interval in (made.naive_interval, made.interval, made.lang_reiczigel)
-        for end in (interval or (None, None))
-    ]
     values = (
-        *(made.stalled, made.scored, made.naive, *ends[:2]),
-        *(made.estimate, *ends[2:4], made.unclipped, *ends[4:]),
-        made.resolvable,
+        *(made.stalled, made.scored, made.naive, *(made.naive_interval or (None, None))),
+        *(made.estimate, *(made.interval or (None, None)), made.unclipped, made.resolvable),
     )
     return dict(zip(RATE_COLUMNS, values, strict=True))
 

@@ -3,9 +3,8 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from stallscan.scores.intervals import Share, Z
+from stallscan.scores.intervals import Share
 
 
 def correct(called: Share, sensitivity: Share, false_stalled: Share) -> Share:
@@ -92,55 +91,6 @@ def correct_difference(called: Share, sensitivity: Share, false_stalled: Share) 
     return Share(called.value / gain, low, high)
 
 
-def lang_reiczigel(
-    part: ArrayLike,
-    whole: ArrayLike,
-    sensitivity: ArrayLike,
-    stalled: ArrayLike,
-    specificity: ArrayLike,
-    flowing: ArrayLike,
-) -> Share:
-    """Corrected share with the interval of Lang & Reiczigel (2014).
-
-    Preventive Veterinary Medicine 113:13-22, equations 6, 7, 16 and 17, in which every share is
-    first drawn a little towards one half; in the variance (1 - p)^2, where print has (1 + p)^2.
-    Where calls are false in one of a thousand it holds the truth too often (98 %), which is why it
-    is given beside the interval of `correct`, as the method that is published, and not in its
-    place.
-
-    Parameters
-    ----------
-    part, whole : int or ndarray
-        Recordings called stalled, and all that were called.
-    sensitivity, specificity : float or ndarray
-        0 to 1, as measured.
-    stalled, flowing : float or ndarray
-        On how many recordings; infinite for a rate that is known without error.
-
-    Returns
-    -------
-    Share
-        Value and interval of the adjusted shares, not clipped; NaN and infinite where the adjusted
-        sensitivity and specificity are no better than chance.
-    """
-    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    called = (part + Z**2 / 2) / (whole + Z**2)
-    found, found_variance = _plus_one(sensitivity, stalled)
-    left, left_variance = _plus_one(specificity, flowing)
-    gain = np.asarray(found + left - 1.0)
-    told = gain > 0
-    safe = np.where(told, gain, 1.0)
-    rate = (called + left - 1.0) / safe
-    shift = 2 * Z**2 * (rate * found_variance - (1.0 - rate) * left_variance)
-    variance = (
-        called * (1.0 - called) / (whole + Z**2)
-        + rate**2 * found_variance
-        + (1.0 - rate) ** 2 * left_variance
-    )
-    half = np.where(told, Z * np.sqrt(variance) / safe, np.inf)[()]
-    return Share(np.where(told, rate, np.nan)[()], rate + shift - half, rate + shift + half)
-
-
 def _limit(
     side: float, excess: Any, gain: Any, of_called: Any, of_found: Any, of_false: Any | None
 ) -> Any:
@@ -157,12 +107,3 @@ def _limit(
     solvable = (square > 0) & (np.asarray(gain) > 0)
     limit = (half + side * root) / np.where(solvable, square, 1.0)
     return np.where(solvable, limit, side * np.inf)[()]
-
-
-def _plus_one(share: ArrayLike, count: ArrayLike) -> tuple[Any, Any]:
-    """Add one success and one failure; give the share and its variance."""
-    share, count = np.asarray(share, np.float64), np.asarray(count, np.float64)
-    known = np.isinf(count)
-    finite = np.where(known, 0.0, count)
-    adjusted = np.where(known, share, (finite * share + 1.0) / (finite + 2.0))
-    return adjusted, np.where(known, 0.0, adjusted * (1.0 - adjusted) / (finite + 2.0))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from stallscan.files import atomic_path, make_folder, refuse_foreign
 
 BLACK, GREY, LIGHT = "#1a1a1a", "#6b6b6b", "#dcdcdc"
-BLUE, VERMILION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 FLOWING, STALLED = BLUE, VERMILION
 STYLE: dict[Any, Any] = {
     "font.size": 10,

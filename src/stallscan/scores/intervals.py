@@ -11,9 +11,7 @@ from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-Floats = NDArray[np.float64]
+from numpy.typing import ArrayLike
 
 # Both tails of a 95 % interval.
 TAILS = (0.025, 0.975)

@@ -203,27 +203,6 @@ def stall(blood: Blood, length_um: float, focus: tuple[int, int], rng: Rng) -> B
     return replace(blood, motion=motion, speed_um_s=speed, start_um=start)
 
 
-def standing_share(blood: Blood, frame_s: float, focus: tuple[int, int]) -> float:
-    """Compute in which share of its frames in focus the outlined segment stands still.
-
-    Parameters
-    ----------
-    blood : Blood
-        Flowing or stalled.
-    frame_s : float
-        Seconds from frame to frame.
-    focus : tuple of int
-        As in `draw_blood`.
-
-    Returns
-    -------
-    float
-        0..1; from `STALLED_SHARE` up it is stalled.
-    """
-    speed = blood.speed_um_s[0, focus[0] : focus[1] + 1]
-    return float((np.abs(speed) * frame_s < STANDING_UM).mean())
-
-
 def draw_patterns(rng: Rng, kinds: Sequence[str]) -> F32:
     """Draw where cells are along a vessel, one row for each kind.
 

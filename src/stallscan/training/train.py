@@ -14,7 +14,6 @@ import pandas as pd
 import pytorch_lightning as lightning
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from stallscan import files, runs, words
@@ -38,7 +37,6 @@ RECIPE_NAME = "recipe.yaml"  # in the run folder: the recipe, resolved
 CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
 # Without a recipe beside them these are not of a training.
 OUTPUTS = ("bundle", "history.csv", CHECKPOINTS, HELD_OUT_NAME, OUT_OF_FOLD_NAME)
-Logits = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
