@@ -17,7 +17,8 @@ import pandas as pd
 from stallscan.calls.predictions import read_predictions
 from stallscan.scores import metrics
 
-PREVALENCES = (0.3, 0.046)  # of the simulated corpus, and of the competition's test set (FACTS 4)
+# Of the simulated corpus, and of the competition's test set (docs/facts.md 4).
+PREVALENCES = (0.3, 0.046)
 GROUPS = ("motion", "kind", "shape", "difficulty")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from common import HERE, machine, markdown, publish, say, version
 
-# The competition's training set (FACTS 4).
+# The competition's training set (docs/facts.md 4).
 RECORDINGS, STALLED, PROJECTS = 573_048, 1_887, 12
 MICE = 200  # chosen: some 2,900 recordings each
 LIMIT_S, LIMIT_GB = 60.0, 2.0

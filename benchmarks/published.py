@@ -1,4 +1,4 @@
-"""The pipeline of the published third place, plainly written from its description (FACTS 2).
+"""The pipeline of the published third place, written from its description (docs/facts.md 2).
 
 It is what ours is timed against. The description names the steps, not the code; what had to be
 chosen was chosen as somebody would who wants it to work and to be quick enough:
@@ -29,7 +29,7 @@ Frame = NDArray[Any]  # uint8; OpenCV does not say which
 
 SIZE = 112
 MARGIN = 5
-FRAME_RATE = 15.0  # of the originals (FACTS 5)
+FRAME_RATE = 15.0  # of the originals (docs/facts.md 5)
 MEAN = (0.43216, 0.394666, 0.37645)
 STD = (0.22803, 0.22145, 0.216989)
 SINGLE = ("r2plus1d_18",)

@@ -26,8 +26,8 @@ from stallscan.scores.intervals import Share
 
 Floats = NDArray[np.float64]
 
-SENSITIVITY = 0.85  # published: FACTS 6
-SPECIFICITIES = (0.993, 0.999)  # published, and what users need: FACTS 6
+SENSITIVITY = 0.85  # published: docs/facts.md 6
+SPECIFICITIES = (0.993, 0.999)  # published, and what users need: docs/facts.md 6
 # Stalled and flowing recordings that they are measured on: a validation set, and a test set.
 MEASURED = tuple(product((71, 500), (2000, 10000)))
 VESSELS = (1000, 5000)

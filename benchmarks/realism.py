@@ -31,7 +31,7 @@ from stallscan.vessels.outline import Outline
 BLACK = 1
 PERCENTILES = (5, 50, 95, 99)
 # A pixel belongs to the core of the line if it has the published colour in this share of the
-# frames: of the untouched original this gives the width and the colour that FACTS 5 states.
+# frames: of the untouched original this gives the width and the colour that docs/facts.md 5 states.
 CORE_SHARE = 0.5
 
 FIELD = tuple(f"field grey, {p} %" for p in PERCENTILES)
@@ -77,7 +77,7 @@ REAL = {
     "105668": Real("105668_stalled_from320.mp4", frozenset((*FIELD[2:], *INSIDE[2:], AREA))),
     "200149": Real("200149_flowing.mp4", frozenset((*FIELD[2:], *INSIDE[2:], AREA))),
 }
-# What FACTS 5 states of the untouched original, for where the file is not at hand.
+# What docs/facts.md 5 states of the untouched original, for where the file is not at hand.
 STATED: Measured = {
     **dict(zip(FIELD, (0, 32, 128, 243), strict=True)),
     **dict(zip(INSIDE, (15, 39, 113, 179), strict=True)),
@@ -87,7 +87,7 @@ STATED: Measured = {
     WIDTH: 2.5,
     **dict(zip(COLOUR, (245, 102, 10), strict=True)),
 }
-# FACTS 5, of all real recordings.
+# docs/facts.md 5, of all real recordings.
 STATED_RANGES: dict[str, tuple[float, float]] = {AREA: (1150, 6400), SIZE: (1, 2.5), FOCUS: (6, 12)}
 
 
@@ -108,7 +108,7 @@ def main(
     out
         Folder for the simulated recordings, kept there; without it they are removed at the end.
     real
-        Folder with clips/ of real recordings; without it the figures stated in FACTS.md stand in.
+        Folder with clips/ of real recordings; without it the figures of docs/facts.md 5 stand in.
     count
         Recordings to simulate.
     seed
@@ -217,7 +217,7 @@ def _measure_corpus(corpus: Path, processes: int | None) -> pd.DataFrame:
     truth = pd.read_csv(corpus / "truth.csv")
     paths = [corpus / "train" / name for name in truth["filename"]]
     table = pd.DataFrame(_measure_all(paths, processes))
-    # Frames that a real segment is in focus are known for those in the plane only (FACTS 5).
+    # How long a real segment is in focus is known for those in the plane only (docs/facts.md 5).
     table[FOCUS] = truth["frames_in_focus"].where(truth["shape"] == "plane")
     return table
 

@@ -50,7 +50,7 @@ CHANGES = (
     "training.snapshots=0",
 )
 STALLED = 0.3
-TIMED_FRAMES = 56  # the median of the real recordings (FACTS 4)
+TIMED_FRAMES = 56  # the median of the real recordings (docs/facts.md 4)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from stallscan.recipes import recipe
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate, simulate_clips
 
-FRAMES = 56  # the median of the real recordings (FACTS 4), for which speeds are stated
+FRAMES = 56  # the median of the real recordings (docs/facts.md 4), for which speeds are stated
 
 
 class Timed(NamedTuple):

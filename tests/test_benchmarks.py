@@ -38,7 +38,7 @@ def test_published_small_video_is_near_the_crop(tmp_path):
     again = published.load(tmp_path / "small.mp4")
     exact = published.normalise(np.stack(published.crop(path)))
     assert again.shape == exact.shape == (1, 3, len(_pixels(path)), 112, 112)
-    # Lossy, by some grey levels on average (FACTS 2); a grey level is about 0.017.
+    # Lossy, by some grey levels on average (docs/facts.md 2); a grey level is about 0.017.
     assert 0 < float((again - exact).abs().mean()) < 10 * 0.0175
 
 

@@ -1,4 +1,4 @@
-"""The third place's preprocessing, written from its description (FACTS 2), frame by frame."""
+"""The third place's preprocessing, frame by frame, from its description (docs/facts.md 2)."""
 
 import cv2
 import numpy as np

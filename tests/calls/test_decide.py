@@ -15,7 +15,7 @@ from stallscan.runs import PREDICTION_COLUMNS
 from stallscan.scores import calibration, vote
 
 NAMES = [f"{index}.mp4" for index in range(8)]
-# Eight recordings, three models, and the published thresholds (FACTS 2).
+# Eight recordings, three models, and the published thresholds (docs/facts.md 2).
 SCORES = {
     "first": [0.96, 0.94, 0.30, 0.99, 0.10, 0.97, 0.95, 0.20],
     "second": [0.85, 0.93, 0.31, 0.95, 0.92, 0.20, 0.90, 0.10],

@@ -281,7 +281,7 @@ def test_splits_that_cannot_be_made_say_why() -> None:
         folds(make_catalog([0, 0, 1, 1]), 2, 0, "project_id")
 
 
-# The real tables: every figure is published (FACTS 2 and 4)
+# The real tables: every figure is published (docs/facts.md 2 and 4)
 
 
 @pytest.fixture(scope="module")

@@ -165,7 +165,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(study):
 
 @pytest.mark.slow
 def test_crowd_scores_against_the_real_labels(real_dir, tmp_path):
-    # FACTS 4: crowd score >= 0.5 against the label gives MCC 0.76 over all 573,048.
+    # docs/facts.md 4: crowd score >= 0.5 against the label gives MCC 0.76 over all 573,048.
     metadata = pd.read_csv(
         real_dir / "metadata" / "train_metadata.csv.gz", usecols=["filename", "crowd_score"]
     )

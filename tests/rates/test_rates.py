@@ -92,7 +92,7 @@ def test_hand_worked_correction():
 
 
 def test_the_five_fold_effect_that_looks_two_fold():
-    # FACTS 6: a true 0.4 % against 2 % reads as 1.04 % against 2.39 %.
+    # docs/facts.md 6: a true 0.4 % against 2 % reads as 1.04 % against 2.39 %.
     for true, read in ((0.004, 0.0104), (0.02, 0.0239)):
         called = true * 0.85 + (1 - true) * 0.007
         assert called == pytest.approx(read, abs=5e-5)

@@ -12,7 +12,7 @@ from tests.scored import gain_by_hand, random_scored, scored_from_counts
 @pytest.mark.parametrize(
     ("cells", "spread"),
     [
-        # FACTS 6: 85 % and 99.3 % on the whole test set (650 of 14,160 stalled) ...
+        # docs/facts.md 6: 85 % and 99.3 % on the whole test set (650 of 14,160 stalled) ...
         (Confusion(553, 95, 13415, 97), 0.011),
         # ... and on 800 validation clips with 71 stalls.
         (Confusion(60, 5, 724, 11), 0.03),

@@ -99,7 +99,7 @@ def test_what_the_data_cannot_tell_is_none():
     ("prevalence", "expected"), [(0.046, 0.85), (0.02, 0.77), (0.01, 0.68), (0.003, 0.475)]
 )
 def test_reweighted_mcc_as_published(prevalence, expected):
-    # FACTS 6
+    # docs/facts.md 6
     assert metrics.reweighted_mcc(0.85, 0.993, prevalence) == pytest.approx(expected, abs=0.006)
 
 

@@ -220,7 +220,7 @@ def test_the_expected_best_threshold_is_about_half_the_precision():
     best = thresholds.best_mcc_threshold(shifted, labels)
     achieved, possible = (matthews_corrcoef(labels, shifted >= cut) for cut in (threshold, best))
     assert achieved > possible - 0.003
-    # FACTS 6: half the positive predictive value there.
+    # docs/facts.md 6: half the positive predictive value there.
     assert threshold == pytest.approx(labels[shifted >= threshold].mean() / 2, abs=0.05)
 
 
@@ -269,7 +269,7 @@ VOTED = np.array(
 
 
 def test_the_published_vote():
-    calls = np.array([[0.95], [0.90], [0.80]]) <= VOTED  # FACTS 2
+    calls = np.array([[0.95], [0.90], [0.80]]) <= VOTED  # docs/facts.md 2
     assert vote.vote(calls, 2).tolist() == [
         False,
         True,

@@ -11,7 +11,7 @@ from stallscan.simulate.contour import draw_outline
 from stallscan.simulate.microscope import black_area, draw_microscope
 from stallscan.simulate.projects import PROJECTS
 
-FRAMES, HEIGHT, WIDTH = 30, 384, 512  # FACTS 5
+FRAMES, HEIGHT, WIDTH = 30, 384, 512  # docs/facts.md 5
 FIELD = slice(0, HEIGHT), slice(0, WIDTH)
 COUNT = 300
 
@@ -157,7 +157,7 @@ def test_smears_last_a_few_frames(scopes):
 
 def test_black_areas_cover_as_much_as_in_real_recordings(scopes):
     cover = np.array([black_area(scope, FRAMES // 2, *FIELD).mean() for scope in scopes])
-    # FACTS 5: 17 % pure black in the one original.
+    # docs/facts.md 5: 17 % pure black in the one original.
     assert np.percentile(cover, 5) < 0.05
     assert 0.03 < np.median(cover) < 0.14
     assert np.percentile(cover, 95) > 0.17

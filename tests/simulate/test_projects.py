@@ -33,7 +33,7 @@ def test_figures_are_those_of_the_real_table(real_table):
 
 
 def test_figures_add_up_to_the_published_ones():
-    # FACTS 4: 12 projects without B, 573,048 recordings, 1,887 stalled, L has 444 with 133.
+    # docs/facts.md 4: 12 projects without B, 573,048 recordings, 1,887 stalled, L has 444 with 133.
     assert "".join(LETTERS) == "ACDEFGHIJKLM"
     assert sum(project.recordings for project in PROJECTS) == 573_048
     assert sum(project.stalled for project in PROJECTS) == 1_887

@@ -112,7 +112,7 @@ def test_the_third_place_step_equals_a_plain_loop(clips, tmp_path, monkeypatch, 
     net.load_state_dict(last)
     assert len(seen) == STEPS
 
-    # From here on nothing of ours but the clips: FACTS 2, in plain PyTorch.
+    # From here on nothing of ours but the clips: docs/facts.md 2, in plain PyTorch.
     from torchvision.models import video as theirs
 
     plain = getattr(theirs, name)(weights=None)

@@ -22,7 +22,7 @@ from stallscan.templates import render
 # The published nets stand in their state dicts behind this name.
 PREFIX = "cnn."
 # Fewest and most frames, and the share of stalled ones, of the recordings that the third place
-# trained on (FACTS 2 and 4).
+# trained on (docs/facts.md 2 and 4).
 FRAMES, PREVALENCE = (17, 434), 0.089
 
 

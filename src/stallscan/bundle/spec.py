@@ -111,7 +111,7 @@ class EnsembleSpec(Settings):
         ``average``: the mean log-odds of the members' scores, calibrated; ``vote``: stalled is
         called where at least `needed` members call so, each at its own threshold.
     needed : int
-        Of a vote; published: 2 of 3 (FACTS 2).
+        Of a vote; published: 2 of 3 (docs/facts.md 2).
     weights : tuple of float
         Of the members in an average.
     thresholds : tuple of float

@@ -54,7 +54,7 @@ class CallSettings(Settings):
         Without given thresholds: ``mcc`` (the highest; on labels, or expected from the scores),
         ``specificity``, ``load``, ``limits``, or ``keep`` (the threshold of the table).
     specificity : float
-        For the rule of that name; 99.9 % is what users need (FACTS 6).
+        For the rule of that name; 99.9 % is what users need (docs/facts.md 6).
     load : float
         Share of the recordings to be called stalled, for those who look at them all.
     missed, false, confidence : float

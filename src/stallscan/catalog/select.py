@@ -1,8 +1,8 @@
 """The catalog: metadata and labels joined, recordings selected, data split.
 
 A catalog is a pandas DataFrame with the columns of `tables.TRAIN_COLUMNS` and ``stalled`` (0
-flowing, 1 stalled), as FACTS 4 describes them. Every function gives its rows sorted by filename,
-and draws only after sorting, so the order of rows in a file never changes a result.
+flowing, 1 stalled), as docs/facts.md 4 describes them. Every function gives its rows sorted by
+filename, and draws only after sorting, so the order of rows in a file never changes a result.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,14 +19,16 @@ from stallscan.files import refuse_foreign
 from stallscan.words import listed, suggest
 
 # The published selection takes at most this many tier1 videos of each project beside the micro
-# subset (FACTS 2, write-up of the 3rd place).
+# subset (docs/facts.md 2, write-up of the 3rd place).
 OTHERS_PER_PROJECT = 500
 
-# Recordings that the first place and the MATLAB prize trained on (FACTS 3). Among the 51,490 of the
-# first place are 1,887 stalled, which is all there are; which flowing ones is not said: at random.
+# Recordings that the first place and the MATLAB prize trained on (docs/facts.md 3). Among the
+# 51,490 of the first place are 1,887 stalled, which is all there are; which flowing ones is not
+# said: at random.
 FIRST_PLACE_COUNT, MATLAB_PRIZE_COUNT = 51490, 13990
 
-# The second place added stalled recordings outside tier1 with a higher crowd score (FACTS 3).
+# The second place added stalled recordings outside tier1 with a higher crowd score
+# (docs/facts.md 3).
 TIER2_CROWD_SCORE = 0.6
 
 
@@ -125,7 +127,7 @@ class Selection:
 
 
 def _third_place(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Take the micro subset and some other videos of each project, all from tier1 (FACTS 2)."""
+    """Take the micro subset and some other tier1 videos of each project (docs/facts.md 2)."""
     tier1 = catalog[catalog["tier1"]]
     others = tier1[~tier1["micro"]]
     shuffled = others.iloc[rng.permutation(len(others))]
@@ -136,7 +138,7 @@ def _third_place(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFram
 def _with_tier2_stalls(
     choose: Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame],
 ) -> Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]:
-    """Add the stalled recordings outside tier1 that the crowd was sure of (FACTS 3, 2nd place)."""
+    """Add the tier2 stalls that the crowd was sure of (docs/facts.md 3, second place)."""
 
     def choose_more(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         stalled = (catalog["stalled"] == 1) & ~catalog["tier1"]
@@ -161,7 +163,7 @@ def _all_stalled_and(
 
 
 def _first_place_tier1(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Take what ``first-place`` takes, as far as it is tier1: its last stage (FACTS 3)."""
+    """Take what ``first-place`` takes, as far as it is tier1: its last stage (docs/facts.md 3)."""
     chosen = _all_stalled_and(FIRST_PLACE_COUNT)(catalog, rng)
     return chosen[chosen["tier1"]]
 

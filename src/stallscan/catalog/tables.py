@@ -1,4 +1,4 @@
-"""The competition's tables, read, checked and written in their exact form (FACTS 4).
+"""The competition's tables, read, checked and written in their exact form (docs/facts.md 4).
 
 Everything that is wrong in a table is named in one message, each row by its line in the file.
 """

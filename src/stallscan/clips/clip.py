@@ -16,7 +16,7 @@ from stallscan.vessels.outline import Outline
 
 
 class ClipSettings(Settings):
-    """How a recording becomes a clip. The defaults are the published third-place crop (FACTS 2).
+    """How a recording becomes a clip. The defaults are the third-place crop (docs/facts.md 2).
 
     Attributes
     ----------
@@ -33,10 +33,10 @@ class ClipSettings(Settings):
         ``rgb``, ``bgr`` and ``grey`` (the luma) leave the outline in; ``grey+mask`` has the luma
         with the outline painted out, and the enclosed mask (0 or 255) as a second channel.
     background : str
-        ``keep``; ``black`` sets what the outline does not enclose to 0 (FACTS 2: no gain).
+        ``keep``; ``black`` sets what the outline does not enclose to 0 (docs/facts.md 2: no gain).
     frames : int
         Frames of every clip: longer ones are cut, shorter ones filled with black frames, at both
-        ends alike (FACTS 3, first place: 96); 0 keeps the recording's.
+        ends alike (docs/facts.md 3, first place: 96); 0 keeps the recording's.
     """
 
     size: int = Field(default=112, ge=16, le=1024)

@@ -24,8 +24,8 @@ from stallscan.words import printable
 
 # Chosen: hundreds of times what a recording takes, and what the slowest network drive gives.
 RECORDING_S, SLOWEST_BYTES_S = 600.0, 500_000
-# A segment that lies in the plane is in focus for 6 to 12 frames (FACTS 5): fewer show less than
-# one pass through it. The shortest recording of the competition has 17.
+# A segment that lies in the plane is in focus for 6 to 12 frames (docs/facts.md 5): fewer show less
+# than one pass through it. The shortest recording of the competition has 17.
 MIN_FRAMES = 6
 
 

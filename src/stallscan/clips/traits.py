@@ -22,7 +22,7 @@ _BLACK_SHARE = 0.98
 # has: a flash is no vessel.
 _FOCUS = 0.5
 # Side of the box that grey levels are averaged in before light is looked for, px: noise goes, and
-# a capillary (4 to 8 px, FACTS 5) stays.
+# a capillary (4 to 8 px, docs/facts.md 5) stays.
 _LIGHT_PX = 5
 # Percentile of a region that a vessel is brighter than, however little of the region it fills.
 _BRIGHT = 97

@@ -20,7 +20,7 @@ from stallscan.scores.metrics import Interval, Scored
 # Columns that are broken down by if no other is named; `FRAMES` is binned.
 FRAMES = "frames"
 BY = ("project_id", "project", "kind", "motion", "difficulty", FRAMES)
-# The quartiles of the real recordings (FACTS 4), and a bound for the long ones.
+# The quartiles of the real recordings (docs/facts.md 4), and a bound for the long ones.
 FRAME_BOUNDS = (49, 56, 66, 100)
 # Chosen: a table of more lines is none to read.
 MOST_PARTS = 40

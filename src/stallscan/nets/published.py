@@ -18,8 +18,8 @@ class QuartersResNet18(ResNet):  # type: ignore[misc]
     """ResNet-18 on one picture: the means over the four quarters of a clip in time.
 
     They stand two by two, the first two above: four tiles of 112 px fill the 224 px that the net
-    is made for (MATLAB prize, FACTS 3; its published code has a dropout of 0.1 before the last
-    layer, too). Quarters are as equal as possible, earlier ones have a frame more.
+    is made for (MATLAB prize, docs/facts.md 3; its published code has a dropout of 0.1 before the
+    last layer, too). Quarters are as equal as possible, earlier ones have a frame more.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ DENSENET_SMALLEST_PX = 29
 
 
 def densenet121_3d(channels: int) -> nn.Module:
-    """DenseNet-121 in 3-D with the head of the first place (FACTS 3)."""
+    """DenseNet-121 in 3-D with the head of the first place (docs/facts.md 3)."""
     # MONAI takes seconds to import, and only two nets need it.
     from monai.networks.nets.densenet import DenseNet121
 
@@ -114,7 +114,7 @@ def densenet121_3d(channels: int) -> nn.Module:
 
 
 def resnet101_3d(channels: int) -> nn.Module:
-    """ResNet-101 in 3-D as the second place had it (FACTS 3).
+    """ResNet-101 in 3-D as the second place had it (docs/facts.md 3).
 
     Its published code halves rows and columns in the first layer, not time, and has no bias in the
     shortcuts; MONAI's defaults differ.

@@ -20,12 +20,12 @@ class NetSettings(Settings):
         A key of `build.NETS`.
     normalisation : str
         ``per-video``: every BatchNorm uses the mean and variance of the one video at hand, in
-        training and in inference (FACTS 2); ``running``: statistics gathered in training.
+        training and in inference (docs/facts.md 2); ``running``: statistics gathered in training.
     mean, std : tuple of float
         Of each channel, on the scale 0..1; subtracted and divided by.
     views : str
         ``one``: the clip as it is; ``flips``: the mean logit of the eight clips that flips of
-        rows, columns and time make of it, in prediction (FACTS 3, first place).
+        rows, columns and time make of it, in prediction (docs/facts.md 3, first place).
     """
 
     name: Literal[

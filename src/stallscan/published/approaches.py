@@ -1,7 +1,7 @@
-"""The published approaches: what each trained, how it decided, and what it reported (FACTS 2, 3).
+"""The published approaches: what each trained, how it decided, and what it reported.
 
-Only what is needed to do it again and to put its figures beside ours; how a net is trained stands
-in the recipe of the same name.
+The figures are those of docs/facts.md 2 and 3. Only what is needed to do it again and to put its
+figures beside ours; how a net is trained stands in the recipe of the same name.
 """
 
 from dataclasses import dataclass

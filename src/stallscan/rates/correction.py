@@ -166,7 +166,7 @@ class CallAccuracy:
 
 
 PERFECT = CallAccuracy.stated(1.0, 1.0)
-# FACTS 6: of the calls that are published.
+# docs/facts.md 6: of the calls that are published.
 PUBLISHED = CallAccuracy.stated(0.85, 0.993)
 
 

@@ -12,7 +12,7 @@ from stallscan.rates.correction import PERFECT, PUBLISHED, CallAccuracy
 from stallscan.rates.mice import NO_SPREAD
 from stallscan.words import percent
 
-# A healthy mouse and a model of Alzheimer's disease: FACTS 6.
+# A healthy mouse and a model of Alzheimer's disease: docs/facts.md 6.
 HEALTHY, DISEASED = 0.004, 0.02
 # The share of studies that are to find the difference, at a two-sided 5 %: the usual convention.
 POWER = 0.8

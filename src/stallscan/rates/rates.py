@@ -1,8 +1,9 @@
 """Stall rates per field, mouse and group, corrected for the errors of the calls.
 
-At a specificity of 99.3 % a true 0.4 % against 2 % reads as 1.04 % against 2.39 % (FACTS 6). So the
-rates are corrected (Rogan & Gladen 1978) with the sampling error of everything that was measured,
-and groups are compared mouse by mouse: vessels of one mouse are no independent witnesses.
+At a specificity of 99.3 % true rates of 0.4 % and 2 % are measured as 1.04 % and 2.39 %
+(docs/facts.md 6). So the rates are corrected (Rogan & Gladen 1978) with the sampling error of
+everything that was measured, and groups are compared mouse by mouse: vessels of one mouse are no
+independent witnesses.
 """
 
 from collections.abc import Iterator, Sequence

@@ -69,7 +69,8 @@ class AugmentSettings(Settings):
     """How a clip is changed in training, one draw for all of its frames.
 
     Each chance is that of the change being made at all; how strong it is, is drawn evenly up to
-    the strength that stands beside it. The defaults are published (FACTS 2), all else is off.
+    the strength that stands beside it. The defaults are published (docs/facts.md 2), all else is
+    off.
 
     Attributes
     ----------
@@ -151,7 +152,7 @@ class StageSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """The optimisation. The defaults are the published third-place ones (FACTS 2).
+    """The optimisation. The defaults are the published third-place ones (docs/facts.md 2).
 
     Attributes
     ----------
@@ -160,7 +161,7 @@ class TrainingSettings(Settings):
     schedule : str
         ``one-cycle``: a rise over `warm_up` of all steps, then a cosine down to 4e-6 of the peak,
         beta1 the other way round; ``cosine``: from the peak to 0; ``plateau``: times 0.95 after 3
-        epochs without gain in `monitor` (FACTS 3, first place).
+        epochs without gain in `monitor` (docs/facts.md 3, first place).
     warm_up : float
         Share of all steps in which the learning rate rises (``one-cycle``).
     weight_decay : float
@@ -178,7 +179,7 @@ class TrainingSettings(Settings):
     class_weight : str
         ``ratio``: a stalled clip counts n_flowing / n_stalled in the loss; ``none``: 1.
     targets : str
-        ``label``; ``crowd``: the crowd's scores (FACTS 2: no gain).
+        ``label``; ``crowd``: the crowd's scores (docs/facts.md 2: no gain).
     precision : str
         As Lightning names it; ``64-true`` is for checks.
     ema : float

@@ -26,8 +26,8 @@ def write_video(
 ) -> None:
     """Encode frames as H.264 High, yuv420p, mp4, in one atomic step.
 
-    The defaults are those of the competition's files (FACTS 5): every frame intra, crf 15, 15
-    frames a second.
+    The defaults are those of the competition's files (docs/facts.md 5): every frame intra, crf 15,
+    15 frames a second.
 
     Parameters
     ----------

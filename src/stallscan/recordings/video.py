@@ -1,9 +1,9 @@
 """Recordings: decoding them whole, and writing the competition's H.264.
 
 Video is decoded by PyAV with one thread; frames are counted by decoding them, because headers may
-miscount (FACTS: by one frame in the competition's files). Pixels are taken as they are stored: a
-file's wish to be shown rotated is not followed, because neither a stall nor an outline depends on
-it. Of a file that was trimmed by an edit list the frames are read that players show.
+miscount (docs/facts.md 5: by one frame in the competition's files). Pixels are taken as they are
+stored: a file's wish to be shown rotated is not followed, because neither a stall nor an outline
+depends on it. Of a file that was trimmed by an edit list the frames are read that players show.
 """
 
 import itertools

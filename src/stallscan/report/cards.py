@@ -29,7 +29,8 @@ CLIP_SIDE_PX = 320
 CLIP_CRF = 28
 CLIP_PRESET = "veryfast"
 CLIP_KEYFRAME_INTERVAL = 60
-# The longest recording of the competition (FACTS 4); longer ones are shown in every n-th frame.
+# The longest recording of the competition (docs/facts.md 4); of longer ones every n-th frame is
+# shown.
 CLIP_FRAMES = 434
 # Several recordings are decoded side by side, so each may hold less than
 # `video.read_recording` allows one.

@@ -72,7 +72,7 @@ def shift(scores: ArrayLike, before: ArrayLike, now: float) -> Floats:
     """Read scores at another prevalence: the log-odds move by the change in those of a stall.
 
     True where what stalled and what flowing recordings look like is the same and only their shares
-    differ (Saerens et al. 2002, FACTS 6).
+    differ (Saerens et al. 2002, docs/facts.md 6).
 
     Parameters
     ----------

@@ -23,12 +23,12 @@ from stallscan.errors import InputError
 from stallscan.scores import intervals
 from stallscan.words import listed
 
-# Shares of stalled at which MCC is stated besides the data's own (FACTS 2, 4 and 6): the third
-# place's selection, the competition's test set, Alzheimer's models, half of that, the
+# Shares of stalled at which MCC is stated besides the data's own (docs/facts.md 2, 4 and 6): the
+# third place's selection, the competition's test set, Alzheimer's models, half of that, the
 # competition's training set.
 PREVALENCES = (0.09, 0.046, 0.02, 0.01, 0.003)
-# Specificities at which the sensitivity is stated (FACTS 6): that of a good published net, and what
-# a comparison of mice needs.
+# Specificities at which the sensitivity is stated (docs/facts.md 6): that of a good published net,
+# and what a comparison of mice needs.
 SPECIFICITIES = (0.993, 0.999)
 
 

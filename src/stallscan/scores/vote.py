@@ -27,7 +27,7 @@ def vote(calls: NDArray[np.bool_], needed: int) -> NDArray[np.bool_]:
     calls : ndarray
         bool (models, N).
     needed : int
-        1 to the number of models; published: 2 of 3 (FACTS 2).
+        1 to the number of models; published: 2 of 3 (docs/facts.md 2).
     """
     check_vote(needed, len(calls))
     return np.asarray(np.count_nonzero(calls, axis=0) >= needed)

@@ -26,14 +26,14 @@ MOVING_UM = 3.0  # chosen: in eight frames in focus, well over the pitch of the 
 STALLED_SHARE = 0.6  # chosen, as is the next
 FLOWING_SHARE = 0.3
 
-CELL_UM = (4.0, 8.0)  # FACTS 5
-HEMATOCRIT = (0.2, 0.45)  # FACTS 5, in the tube
-SPEED_UM_S = (20.0, 2000.0)  # the range; FACTS 5 has 100..2000 for most
-MEDIAN_UM_S = 110.0  # FACTS 5, of 1,423 segments
+CELL_UM = (4.0, 8.0)  # docs/facts.md 5
+HEMATOCRIT = (0.2, 0.45)  # docs/facts.md 5, in the tube
+SPEED_UM_S = (20.0, 2000.0)  # chosen; docs/facts.md 5 has 150..8600
+MEDIAN_UM_S = 110.0  # too slow: docs/facts.md 5 has a mean of 2000
 SPREAD = 0.9  # chosen: standard deviation of the log speed over all vessels of all recordings
 SPREAD_WITHIN = 0.6  # chosen: the part of it within one recording
 LARGE_UM_S = (500.0, 5000.0)  # chosen: above a mean radius of `LARGE_RADIUS_UM`
-STALLED_NEIGHBOURS = 0.01  # FACTS 1: 0.4 % in healthy mice, 2 % in Alzheimer's models
+STALLED_NEIGHBOURS = 0.01  # docs/facts.md 1: 0.4 % in healthy mice, 2 % in Alzheimer's models
 REVERSING_NEIGHBOURS = 0.05  # chosen
 
 FLOWING = {"flow": 0.8, "crawl": 0.08, "pause": 0.07, "reverse": 0.05}  # chosen, as is the next

@@ -32,7 +32,7 @@ from stallscan.vessels.outline import OutlineSettings
 
 # Goes up whenever the same seed gives other recordings: old folders are then not continued.
 FORMAT = 4
-FIRST_NAME = 100000  # FACTS 4
+FIRST_NAME = 100000  # docs/facts.md 4
 # Not known before a test part was asked for: folders without one are gone on with as they are.
 TEST_SETTINGS = {"test", "test_stalled"}
 # Without simulation.json beside them these are not of a simulation.
@@ -118,7 +118,7 @@ def simulate(
     processes: int | None = None,
     progress: Progress = lambda _done, _of: None,
 ) -> CorpusSummary:
-    """Write a corpus in the competition's exact form (FACTS 4 and 5).
+    """Write a corpus in the competition's exact form (docs/facts.md 4 and 5).
 
     ``train/*.mp4``, ``train_metadata.csv``, ``train_labels.csv``, and beside them ``truth.csv`` and
     ``simulation.json`` (the settings). A test part is ``test/*.mp4``, ``test_metadata.csv``,

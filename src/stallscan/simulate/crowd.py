@@ -1,9 +1,9 @@
 """The crowd and the experts: scores of a project's recordings, and the subsets made from them.
 
-All figures are computed from the competition's own train tables (573,048 rows, FACTS 4). In most
-projects the crowd and the label agree by construction: no flowing recording has half of the crowd
-against it and no stalled one less than half. Only in G and J, which experts have looked at, do
-they differ, and L was never shown to the crowd.
+All figures are computed from the competition's own train tables (573,048 rows, docs/facts.md 4). In
+most projects the crowd and the label agree by construction: no flowing recording has half of the
+crowd against it and no stalled one less than half. Only in G and J, which experts have looked at,
+do they differ, and L was never shown to the crowd.
 """
 
 import numpy as np
@@ -40,9 +40,9 @@ POSITIVE: dict[str, tuple[Quantiles, Quantiles]] = {
         (.104, .110, .133, .197, .303, .539, .784, .809, .856, .897, .927, .941, .979, .995, 1),
     ),
 }  # fmt: skip
-# A score is trusted without an expert if it is 0 or at least this (FACTS 4).
+# A score is trusted without an expert if it is 0 or at least this (docs/facts.md 4).
 SURE_SCORE = 0.75
-# Flowing recordings of micro and nano for each stalled one of tier1 (FACTS 4).
+# Flowing recordings of micro and nano for each stalled one of tier1 (docs/facts.md 4).
 MICRO_FLOWING, NANO_FLOWING = 1693 / 706, 707 / 706
 
 
@@ -76,7 +76,7 @@ def draw_crowd(rng: Rng, project: str, stalled: bool) -> tuple[float, bool]:
 
 
 def is_tier1(score: float, expert: bool) -> bool:
-    """Tell whether a recording is of tier1: an expert labelled it, or the crowd is sure (FACTS 4).
+    """Tell whether a recording is tier1: labelled by an expert, or a sure crowd (docs/facts.md 4).
 
     Parameters
     ----------

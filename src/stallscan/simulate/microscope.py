@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from stallscan.simulate.projects import Project
 from stallscan.simulate.scene import F32, F64, Rng, Scene
 
-# Every range below is chosen, so that the recordings span what is seen in the real ones (FACTS 5),
-# unless a source is named.
+# Every range below is chosen, so that the recordings span what is seen in the real ones
+# (docs/facts.md 5), unless a source is named.
 FRAME_S = (0.5, 1.0)
 # Most of a frame is scanned, the rest is fly-back and the step of the stage; at 384 rows this is
-# 1-2.5 ms a row (FACTS 5: 1-2).
+# 1-2.5 ms a row (docs/facts.md 5: 1-2).
 SCANNED_SHARE = (0.8, 0.97)
 ATTENUATION_UM = (100.0, 600.0)
 EXCESS = (0.2, 0.5)
@@ -22,7 +22,7 @@ READ_NOISE = (0.1, 0.6)
 # What is displayed as black, relative to the tissue, and as 243, relative to undiluted plasma.
 BLACK_LEVEL = (0.0, 1.15)
 WHITE_LEVEL = (0.32, 0.95)
-WHITE_GREY = 243  # FACTS 5: the 99th percentile of the one original
+WHITE_GREY = 243  # docs/facts.md 5: the 99th percentile of the one original
 JITTER_PX = (0.1, 0.5)
 SMEAR_PX = (3.0, 14.0)
 BAND_PX = (10.0, 40.0)

@@ -17,9 +17,9 @@ DEVIATES = [NormalDist().inv_cdf(min(max(each, 1e-5), 1 - 1e-5)) for each in QUA
 class Project:
     """One project.
 
-    Numbers of recordings and frames are those of the real training table (FACTS 4). How each was
-    recorded is not known: the optics are chosen, so that the twelve span what is seen in the real
-    recordings (FACTS 5). Recordings vary around them: see `microscope`.
+    Numbers of recordings and frames are those of the real training table (docs/facts.md 4). How
+    each was recorded is not known: the optics are chosen, so that the twelve span what is seen in
+    the real recordings (docs/facts.md 5). Recordings vary around them: see `microscope`.
 
     Attributes
     ----------
@@ -30,12 +30,12 @@ class Project:
     frames : tuple of int
         Frames of its real recordings at each of `QUANTILES`.
     um_per_px : float
-        Size of a pixel; FACTS 5 has about 1.
+        Size of a pixel; docs/facts.md 5 has about 1.
     step_um : float
-        Depth between frames; FACTS 1 has about 1.
+        Depth between frames; docs/facts.md 1 has about 1.
     psf_xy_um, psf_z_um : float
         Standard deviations of the point spread function: a segment in the plane is in focus for
-        6-12 frames (FACTS 5).
+        6-12 frames (docs/facts.md 5).
     photons : float
         Photons a pixel from undiluted plasma.
     background : float

@@ -23,7 +23,8 @@ F32 = NDArray[np.float32]
 Image = NDArray[np.uint8]
 Rng = np.random.Generator
 
-# How often an outlined segment runs so: chosen, by what is seen in the real recordings (FACTS 5).
+# How often an outlined segment runs so: chosen, by what is seen in the real recordings
+# (docs/facts.md 5).
 SHAPES = {
     "plane": 0.42,
     "oblique": 0.22,
@@ -32,7 +33,7 @@ SHAPES = {
     "end_on": 0.04,
     "large": 0.02,
 }
-# FACTS 5: capillaries are 4-8 px wide
+# docs/facts.md 5: capillaries are 4-8 px wide
 CAPILLARY_RADIUS_UM = (2.1, 4.0)
 LARGE_RADIUS_UM = 6.0  # chosen: wider vessels carry many cells abreast
 # Length of vessels, 1 m a mm3 is 1e-3 um a um3; chosen around the 0.9 that Blinder et al. 2013
@@ -179,7 +180,7 @@ def _draw_target(
     Each try is flatter and shorter than the one before, so that one does fit in the end.
     """
     frames, height, width = shape
-    touches = rng.random() < 0.05  # FACTS 5: at times open at the image border
+    touches = rng.random() < 0.05  # docs/facts.md 5: at times open at the image border
     for shrink in np.linspace(1, 0, 100):
         size = math.exp(0.43 * rng.standard_normal())
         line = _draw_target_line(rng, kind, size, shrink)
@@ -306,7 +307,7 @@ def _continue(rng: Rng, target: Vessel) -> Iterator[Vessel]:
 
 
 def _draw_large(rng: Rng, extent: F64, outline: Outline, um_per_px: float) -> Iterator[Vessel]:
-    """Draw large vessels: some in the plane near the surface, some that run down (FACTS 5)."""
+    """Draw large vessels: some in the plane near the surface, some descending (docs/facts.md 5)."""
     rows, columns = np.nonzero(outline.interior)
     outlined = cKDTree(np.column_stack([columns, rows])[::7] * um_per_px)
     for _ in range(rng.choice(3, p=[0.5, 0.35, 0.15])):

@@ -23,9 +23,9 @@ class SimulateSettings(Settings):
     test : int
         Recordings of the test part beside those `count` ones; 0: there is no test part.
     test_stalled : float
-        Fraction of them that is stalled, 0..1; 4.6 % in the competition (FACTS 4).
+        Fraction of them that is stalled, 0..1; 4.6 % in the competition (docs/facts.md 4).
     height, width : int
-        Field in pixels, even and at least 128; 384 x 512 in the competition (FACTS 5).
+        Field in pixels, even and at least 128; 384 x 512 in the competition (docs/facts.md 5).
     frame_rate : int
         Frames per second of the file, at least 1; 15 in the competition.
     crf : int

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from stallscan.recipes.settings import AugmentSettings
 from stallscan.scores import intervals
 
-# `drop` leaves so many frames: about as long as a segment in the plane is in focus (FACTS 5).
+# `drop` leaves at least this many frames: about as long as a segment in the plane is in focus
+# (docs/facts.md 5).
 FEWEST_FRAMES = 8
 # The warp is noise smoothed by a Gaussian of this share of the clip's size. Chosen so that the
 # default 2 px turn the parts of a clip of 64 px by 10 degrees (standard deviation; 5 at 112 px) and

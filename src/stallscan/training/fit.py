@@ -48,7 +48,7 @@ from stallscan.training.checkpoints import (
 )
 from stallscan.training.dataset import Batch, ClipDataset, Collate, LengthSampler
 
-# FACTS 3, first place: the learning rate times 0.95 after 3 epochs without gain.
+# docs/facts.md 3, first place: the learning rate times 0.95 after 3 epochs without gain.
 PLATEAU_FACTOR, PLATEAU_EPOCHS = 0.95, 3
 
 log = logging.getLogger("stallscan")

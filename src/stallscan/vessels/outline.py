@@ -1,9 +1,9 @@
 """The outline: the contour that was drawn around one vessel segment, its box and its mask.
 
 Recordings are grey, the outline is orange (drawn (255, 102, 0), decoded on average (245, 102, 10);
-FACTS 5), so colour finds it: any warm hue from red over orange to yellow. What is drawn in such a
-colour and encloses no segment is no outline. It must be found before any resizing: scaled down, it
-opens.
+docs/facts.md 5), so colour finds it: any warm hue from red over orange to yellow. What is drawn in
+such a colour and encloses no segment is no outline. It must be found before any resizing: scaled
+down, it opens.
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class ColourRule(NamedTuple):
     frames: Literal["first", "all"]
 
 
-# FACTS 2 and 3; the first place writes its bounds in B, G, R order.
+# docs/facts.md 2 and 3; the first place writes its bounds in B, G, R order.
 RULES: dict[str, ColourRule] = {
     "third-place": ColourRule((200, 0, 0), (255, 150, 150), "first"),
     "first-place": ColourRule((104, 13, 9), (255, 143, 98), "all"),
