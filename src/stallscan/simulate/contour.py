@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLOUR = (255, 102, 0)  # FACTS 5
-DECODED_COLOUR = (245, 102, 10)  # what the codec makes of it, FACTS 5
 # FACTS 5 has 2.5 px after decoding: the codec's half resolution in colour takes some of a line.
 LINE_WIDTH_PX = (2.8, 4.0)
 # What an outline encloses, its line not counted: FACTS 5 has 1,150 to 6,400 in five recordings; the
