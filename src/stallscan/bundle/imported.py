@@ -58,6 +58,7 @@ def import_weights(
     weights = read_state(state)
     if weights and all(name.startswith(PREFIX) for name in weights):
         weights = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
+    build.import_net(recipe.net.name)
     net = build.build(recipe.net)
     _load(net, weights, state, recipe)
     provenance = {

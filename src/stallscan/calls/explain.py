@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 
 from stallscan.bundle import disk
+from stallscan.bundle.net import load_net
 from stallscan.clips import clip, prepare
 from stallscan.errors import BundleError
-from stallscan.nets import build, features
+from stallscan.nets import features
 from stallscan.recordings import find
 from stallscan.scores import thresholds
 
@@ -56,13 +57,12 @@ def explain(
         If the bundle cannot be used, or its net looks at pixels, which have no names.
     """
     model = disk.load(bundle)
-    net = build.build(model.spec.net)
+    net = load_net(model)
     if not isinstance(net, features.FeatureNet):
         raise BundleError(
             f"{model.path}: its net is {model.spec.net.name}, whose calls cannot be put in words; "
             "give a bundle that 'stallscan train baseline' made"
         )
-    net.load_state_dict(model.weights)
     spec = model.spec
     for prepared in prepare.many(find.list_recordings(paths), [spec.view], processes):
         # As in prediction: some recordings have a clip, and are not called all the same.

@@ -186,7 +186,7 @@ def _predict(
         # Closed, so that after an error no process goes on decoding.
         with Appender(out) as appender, contextlib.closing(given.stream(standing.todo)) as todo:
             for prepared, logits in _score(todo, chosen.engines):
-                row = _row(prepared, logits, model)
+                row = make_row(prepared, logits, model)
                 stamp = standing.stamps.get(row["filename"])
                 appender.append(
                     row,
@@ -242,7 +242,7 @@ def _pixels(prepared: Prepared, place: int) -> Frames | None:
     return prepared.clips[place].pixels if prepared.clips else None
 
 
-def _row(
+def make_row(
     prepared: Prepared, given: Sequence[float | None], model: Bundle | Ensemble
 ) -> dict[str, Any]:
     """Make a row of a recording and the logits of the bundle's members, None without a clip."""

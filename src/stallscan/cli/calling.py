@@ -14,6 +14,7 @@ from stallscan.cli.terminal import (
     print_line,
     say,
     show_progress,
+    trust_nets,
 )
 
 
@@ -26,6 +27,7 @@ def predict(
     engine: Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"] = "auto",
     strict: bool = False,
     processes: int | None = None,
+    trust: Flag = False,
 ) -> None:
     """Call each recording flowing or stalled; an interrupted run resumes where it left off.
 
@@ -51,6 +53,8 @@ def predict(
         Exit with 1 if any recording got no call.
     processes
         Decoding processes; one a core if not given, none for one or two recordings.
+    trust
+        Import the nets of your own that the bundle names, which runs their code.
     """
     from stallscan.calls import predict
     from stallscan.errors import InputError
@@ -59,6 +63,8 @@ def predict(
         raise InputError(
             "no recordings given; name files or folders: stallscan predict PATH... -o OUT"
         )
+    if trust:
+        trust_nets(bundle)
     with show_progress("predicting") as progress:
         summary = predict.predict(paths, out, bundle, processes, prevalence, progress, engine)
     if sum(summary.calls.values()) <= FEW_SHOWN:

@@ -72,6 +72,13 @@ def predictions_in(given: Path) -> Path:
     return given / "predictions.csv" if given.is_dir() else given
 
 
+def trust_nets(bundle: str) -> None:
+    """Import the nets of the user's own that a bundle names, because the user said so."""
+    from stallscan.bundle import disk, net
+
+    net.trust(disk.load_any(bundle))
+
+
 def print_line(text: str) -> None:
     """Print a line that a user asked for."""
     # At once: a pipe that is closed is noticed here, where `main` knows what to do.

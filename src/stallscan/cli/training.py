@@ -11,6 +11,7 @@ from stallscan.cli.terminal import (
     print_line,
     show,
     show_progress,
+    trust_nets,
 )
 
 
@@ -81,6 +82,7 @@ def fine_tune(
     epochs: int = 12,
     learning_rate: float = 2e-4,
     seed: int = 0,
+    trust: Flag = False,
 ) -> None:
     """Train a bundle further on labels of your own, and say what it gained.
 
@@ -107,10 +109,14 @@ def fine_tune(
         Peak of the schedule.
     seed
         Of the split and the training.
+    trust
+        Import the nets of your own that the bundle names, which runs their code.
     """
     from stallscan.report.history import draw_history
     from stallscan.training import finetune
 
+    if trust:
+        trust_nets(from_)
     with show_progress("preparing clips") as progress:
         comparison = finetune.fine_tune(
             from_,
@@ -235,6 +241,7 @@ def export(
     data: Path | None = None,
     limit: float = 0.005,
     seed: int = 0,
+    trust: Flag = False,
 ) -> None:
     """Export a bundle's net to OpenVINO, into its folder, and measure what that changes.
 
@@ -257,9 +264,13 @@ def export(
         bf16 and int8 are refused where MCC or ROC AUC changes by more.
     seed
         Draws the recordings that int8 is calibrated on.
+    trust
+        Import the nets of your own that the bundle names, which runs their code.
     """
     from stallscan.engines import export
 
+    if trust:
+        trust_nets(bundle)
     if data is None:
         made = export.export(bundle, precision, None, limit, seed, out=out)
     else:

@@ -96,34 +96,61 @@ def one(source: Source, views: Sequence[Preprocessing]) -> Prepared:
     recording: Recording | None = None
     try:
         recording = video.read_recording(source.path)
-        if len(recording) < MIN_FRAMES and recording.is_damaged:
-            raise UnreadableError(_damage(recording))
-        if len(recording) < MIN_FRAMES:
-            raise TooShortError(
-                f"{source.path}: has {len(recording)} frame{'s' * (len(recording) > 1)}. At least "
-                f"{MIN_FRAMES} are needed to see whether anything moves"
-            )
-        found: dict[OutlineSettings, Outline] = {}
-        made: dict[Preprocessing, Clip] = {}
-        for view in views:
-            if view.outline not in found:
-                found[view.outline] = outlines.find(recording, view.outline)
-            if view not in made:
-                made[view] = clips.make(recording, found[view.outline], view.clip)
+        return cut(source, recording, views)
     except RecordingError as error:
         counted = (len(recording), recording.frames_declared) if recording else (None, None)
         return Prepared(source, error.status, str(error), *counted)
     except MemoryError:
         reason = f"{source.path}: too large for the memory. Crop the recording around the segment"
         return Prepared(source, UnreadableError.status, reason)
-    cut = tuple(made[view] for view in views)
-    status, reason = traits.gradable(cut[0].traits)
+
+
+def cut(
+    source: Source,
+    recording: Recording,
+    views: Sequence[Preprocessing],
+    outline: Outline | None = None,
+) -> Prepared:
+    """Find the outline of a recording that is read, and cut its clips.
+
+    Parameters
+    ----------
+    source : Source
+        What to call it.
+    recording : Recording
+        Colour, (T, H, W, 3).
+    views : sequence of Preprocessing
+        As in `one`.
+    outline : Outline, optional
+        Where the segment is; if not given, it is found as each view says.
+
+    Raises
+    ------
+    RecordingError
+        If no clip can be made.
+    """
+    if len(recording) < MIN_FRAMES and recording.is_damaged:
+        raise UnreadableError(_damage(recording))
+    if len(recording) < MIN_FRAMES:
+        raise TooShortError(
+            f"{source.path}: has {len(recording)} frame{'s' * (len(recording) > 1)}. At least "
+            f"{MIN_FRAMES} are needed to see whether anything moves"
+        )
+    found: dict[OutlineSettings, Outline] = {}
+    made: dict[Preprocessing, Clip] = {}
+    for view in views:
+        if view.outline not in found:
+            found[view.outline] = outline or outlines.find(recording, view.outline)
+        if view not in made:
+            made[view] = clips.make(recording, found[view.outline], view.clip)
+    cut_clips = tuple(made[view] for view in views)
+    status, reason = traits.gradable(cut_clips[0].traits)
     remark = found[views[0].outline].remark
     reason = "; ".join(filter(None, [reason, recording.note, remark]))
     reason = f"{source.path}: {reason}" if reason else ""
     if recording.is_damaged:
         status, reason = "damaged", _damage(recording)
-    return Prepared(source, status, reason, len(recording), recording.frames_declared, cut)
+    return Prepared(source, status, reason, len(recording), recording.frames_declared, cut_clips)
 
 
 def many(

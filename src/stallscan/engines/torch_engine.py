@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from stallscan.bundle.bundle import Bundle
+from stallscan.bundle.net import load_net
 from stallscan.clips import clip
 from stallscan.engines.stream import stream
-from stallscan.errors import BundleError
 from stallscan.nets import build
 from stallscan.recordings.recording import Frames
 
@@ -32,7 +32,7 @@ class TorchEngine:
     Raises
     ------
     BundleError
-        If the weights do not fit the net.
+        If the net is not trusted, or the weights do not fit it (`net.load_net`).
     """
 
     name = "torch"
@@ -40,13 +40,7 @@ class TorchEngine:
     def __init__(self, bundle: Bundle, device: str | None = None) -> None:
         self.settings = bundle.spec.net
         self.device = torch.device(device or ("cuda" if has_gpu() else "cpu"))
-        net = build.build(self.settings)
-        try:
-            net.load_state_dict(bundle.weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise BundleError(f"{bundle.path}: the weights do not fit the net: {reason}") from None
-        self.net = net.eval().to(self.device)
+        self.net = load_net(bundle).eval().to(self.device)
         # With its number: another thread may have another current GPU.
         self.device = next(self.net.parameters()).device
 

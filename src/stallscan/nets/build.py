@@ -1,18 +1,25 @@
 """The nets: clips in, one logit each out (positive speaks for stalled).
 
 `NETS` names them. All take float32 (N, C, T, S, S) and give float32 (N,).
+
+A net of one's own is code, and code runs only where the user gave its name: `import_net` puts it
+among `NETS`, for this process. Names in bundles, stores, checkpoints and run folders are looked up
+in `NETS` and nowhere else. To look into `sys.modules` would not be safe: `os` is there, and
+``os:_exit`` takes a number, too.
 """
 
+import importlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import video as torchvision_video
 
+from stallscan.errors import InputError, SettingsError
 from stallscan.nets import padding
 from stallscan.nets.norm import with_video_norm
 from stallscan.nets.published import QuartersResNet18, densenet121_3d, resnet101_3d, torchvision_net
-from stallscan.nets.settings import NetSettings
+from stallscan.nets.settings import BUILT_IN, NetSettings
 from stallscan.nets.stallnet import stallnet
 
 
@@ -22,10 +29,56 @@ def build(settings: NetSettings) -> nn.Module:
     Raises
     ------
     InputError
-        If the net does not take as many channels as the settings have means.
+        If the net does not take as many channels as the settings have means, or is one of the
+        user's own that was not imported by `import_net`, or is no net.
     """
+    if settings.name not in NETS:
+        raise InputError(
+            f"the net {settings.name} is not part of stallscan, and code is imported only for a "
+            "recipe that 'stallscan train' is given, or for a bundle that is trusted (trust=True)"
+        )
     net = NETS[settings.name](len(settings.mean))
+    if settings.name not in BUILT_IN:
+        if not isinstance(net, nn.Module):
+            raise InputError(
+                f"{settings.name}: returned a {type(net).__name__}, expected a torch.nn.Module"
+            )
+        # What its forward does with padded frames is not known: it never gets any.
+        net.is_own = True  # type: ignore[assignment]
     return with_video_norm(net) if settings.normalisation == "per-video" else net
+
+
+def import_net(name: str) -> None:
+    """Import a net of the user's own, so that this process can build it; none for one of ours.
+
+    Only for names that the user gave: importing a module runs it.
+
+    Parameters
+    ----------
+    name : str
+        As in `NetSettings`.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such module, or nothing callable of that name in it.
+    """
+    if name in NETS:
+        return
+    module, _, last = name.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), last, None)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"net.name: {name} cannot be imported ({error}). Install its package, or add its "
+            "folder to PYTHONPATH"
+        ) from error
+    if not callable(make):
+        raise SettingsError(
+            f"net.name: the module {module} has no class or function {last}. Name one that takes "
+            "the number of channels and returns a torch.nn.Module"
+        )
+    NETS[name] = make
 
 
 def forward(net: nn.Module, clips: Tensor, frames: Tensor | None = None) -> Tensor:
@@ -49,8 +102,16 @@ def forward(net: nn.Module, clips: Tensor, frames: Tensor | None = None) -> Tens
     if frames is None or padding.is_prepared(net) or isinstance(net, QuartersResNet18):
         with padding.padded(frames, clips.shape[2]):
             logits: Tensor = net(clips)
+        if logits.shape != clips.shape[:1]:
+            raise InputError(
+                f"the net gave {tuple(logits.shape)} for clips {tuple(clips.shape)}; expected one "
+                f"logit for each, ({len(clips)},)"
+            )
         return logits
-    alone = [net(clip[None, :, :count]) for clip, count in zip(clips, frames.tolist(), strict=True)]
+    alone = [
+        forward(net, clip[None, :, :count])
+        for clip, count in zip(clips, frames.tolist(), strict=True)
+    ]
     return torch.cat(alone)
 
 

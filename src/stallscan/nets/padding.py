@@ -298,8 +298,10 @@ def prepare(net: nn.Module) -> nn.Module:
 
 
 def is_prepared(net: nn.Module) -> bool:
-    """Whether any layer of a net leaves out padded frames."""
-    return any(isinstance(module, tuple(_MASKED.values())) for module in net.modules())
+    """Whether a net leaves out padded frames: one of ours in which any layer does."""
+    return not getattr(net, "is_own", False) and any(
+        isinstance(module, tuple(_MASKED.values())) for module in net.modules()
+    )
 
 
 def _windows(count: int, kernel: int, stride: int, padding: int, dilation: int) -> int:

@@ -9,10 +9,11 @@ motion in its outlined segment is drawn before, and independently of, its label,
 and that large vessels do not stall: whether it stalls is to be read from motion.
 """
 
-from stallscan.simulate.contour import AREA_PX, COLOUR, DECODED_COLOUR, draw_outline
+from stallscan.simulate.contour import AREA_PX, COLOUR, draw_outline
 from stallscan.simulate.corpus import CorpusSummary, draw_labels, simulate
 from stallscan.simulate.recording import Plan, Truth, film, make_plan, one, region
 from stallscan.simulate.settings import SimulateSettings
+from stallscan.vessels.outline import DECODED_COLOUR
 
 __all__ = [
     "AREA_PX",

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLOUR = (255, 102, 0)  # docs/facts.md 5
-DECODED_COLOUR = (245, 102, 10)  # what the codec makes of it, docs/facts.md 5
 # docs/facts.md 5 has 2.5 px after decoding: the codec halves the resolution of colour, which takes
 # some of a line.
 LINE_WIDTH_PX = (2.8, 4.0)

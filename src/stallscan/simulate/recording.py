@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from stallscan.simulate.blood import Blood, draw_blood, stall
-from stallscan.simulate.contour import COLOUR, DECODED_COLOUR
+from stallscan.simulate.contour import COLOUR
 from stallscan.simulate.imaging import Window, expose, render, whole_field
 from stallscan.simulate.microscope import Microscope, draw_microscope
 from stallscan.simulate.projects import Project, draw_project
 from stallscan.simulate.scene import F32, F64, Image, Rng, Scene, draw_scene
 from stallscan.simulate.settings import SimulateSettings
+from stallscan.vessels.outline import DECODED_COLOUR
 
 
 @dataclass(frozen=True)

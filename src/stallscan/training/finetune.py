@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stallscan import files, words
 from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
+from stallscan.bundle.net import load_net
 from stallscan.catalog import groups, names, split, text
 from stallscan.catalog.groups import MOUSE_COLUMNS
 from stallscan.catalog.names import match
@@ -20,7 +21,6 @@ from stallscan.clips import store
 from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
-from stallscan.nets import build
 from stallscan.recipes.recipe import Recipe
 from stallscan.recordings import find
 from stallscan.scores import bootstrap, metrics, thresholds
@@ -370,8 +370,7 @@ def _are_simulated(recordings: Sequence[str | Path]) -> bool:
 
 
 def _score(model: Bundle, recipe: Recipe, clips: Store, rows: pd.DataFrame) -> Scored:
-    net = build.build(model.spec.net)
-    net.load_state_dict(model.weights)
+    net = load_net(model)
     scores = thresholds.rounded(model.spec.calibration.score(fit.score(net, recipe, clips, rows)))
     threshold = model.spec.threshold
     calls = [thresholds.call(score, threshold) == "stalled" for score in scores]

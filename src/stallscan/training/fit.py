@@ -299,6 +299,7 @@ def fit_stage(
             plugins=[Checkpoints()],
             num_sanity_val_steps=0,
             enable_model_summary=False,
+            enable_progress_bar=_shows_progress(),
             use_distributed_sampler=False,
             default_root_dir=folder,
         )
@@ -370,8 +371,9 @@ def _callbacks(
     mode = _direction(settings.monitor)
     callbacks: list[Callback] = [
         HistoryWriter(history, first_epoch),
-        RichProgressBar(console_kwargs={"stderr": True}),
     ]
+    if _shows_progress():
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
     if settings.ema:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
     if settings.patience:
@@ -390,6 +392,11 @@ def _callbacks(
         dirpath=folder, filename=Path(LAST_NAME).stem, enable_version_counter=False
     )
     return [*callbacks, best, last]
+
+
+def _shows_progress() -> bool:
+    """Whether whoever called wants to hear of the run; the command line does."""
+    return log.isEnabledFor(logging.INFO)
 
 
 def _direction(monitor: str) -> Literal["min", "max"]:

@@ -85,7 +85,7 @@ def train(
     Parameters
     ----------
     recipe : Recipe
-        The experiment.
+        The experiment. A net of one's own that it names is imported, which runs its module.
     data : Path
         Folder with ``train_metadata.csv``, ``train_labels.csv`` (or ``.gz``) and ``train/``.
     run : Path
@@ -100,6 +100,8 @@ def train(
     StallscanError
         If recipe, tables or recordings cannot be used, or the run folder holds another run.
     """
+    # Here, and not where it is built: of other recipes the net may be named by a bundle.
+    build.import_net(recipe.net.name)
     with claim(run, recipe):
         with ranks.first_process_first():
             # By the file, which has what was set on the command line, too.

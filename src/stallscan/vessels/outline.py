@@ -59,6 +59,13 @@ MOST_LINE = 0.6
 BLOCKS = 8
 
 
+# What decoded recordings show of the line (FACTS 5), drawn around a region that is given as data.
+# Of lines of 3, 4 and 5 px one of 4 changes the shipped bundle's logits least, by 0.2 on average
+# (14 simulated recordings with and without their own line).
+DECODED_COLOUR = (245, 102, 10)
+LINE_PX = 4
+
+
 class ColourRule(NamedTuple):
     """A published search for the outline: bounds (inclusive) of R, G, B, and in which frames."""
 
@@ -148,6 +155,33 @@ def find(recording: Recording, settings: OutlineSettings | None = None) -> Outli
         raise _nothing_drawn(recording)
     mask, is_closed = enclosure.enclosed(pixels, seen.beyond)
     return seen.outline(enclosure.box(pixels), pixels, mask, is_closed)
+
+
+def draw(frames: Frames, region: Mask) -> tuple[Frames, Outline]:
+    """Draw an outline around a region that is given as data, as the recordings have it.
+
+    Nets have learned from outlined recordings: they are shown the same here, line included, and
+    what they leave out of those they leave out of these.
+
+    Parameters
+    ----------
+    frames : ndarray
+        uint8 (T, H, W, 3) RGB or (T, H, W).
+    region : ndarray
+        bool (H, W), not empty: the segment and a few pixels around it.
+
+    Returns
+    -------
+    frames, outline
+        A copy, uint8 (T, H, W, 3), and the outline, whose mask is the region.
+    """
+    colour = np.repeat(frames[..., None], 3, axis=-1) if frames.ndim == 3 else frames.copy()
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * LINE_PX + 1,) * 2)
+    line = (cv2.dilate(region.astype(np.uint8), disc) > 0) & ~region
+    colour[:, line] = DECODED_COLOUR
+    # A region that fills the frame has no room for a line.
+    box = enclosure.box(line | region)
+    return colour, Outline(box, line, region, bool(line.any()), len(frames))
 
 
 @dataclass
