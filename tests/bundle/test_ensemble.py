@@ -226,7 +226,9 @@ def test_members_may_see_different_clips_of_a_recording_that_is_decoded_once(
 
     decoded = []
     whole = video.read_recording
-    monkeypatch.setattr(prepare.video, "read", lambda path: decoded.append(path) or whole(path))
+    monkeypatch.setattr(
+        prepare.video, "read_recording", lambda path: decoded.append(path) or whole(path)
+    )
     predict.predict([recordings], tmp_path / "all", tmp_path / "joined", processes=0)
     assert len(decoded) == 4
     monkeypatch.undo()

@@ -11,7 +11,7 @@ from stallscan.recordings import video
 from stallscan.recordings.recording import Box, from_array, to_grey
 from stallscan.vessels import outline
 from stallscan.vessels.outline import OutlineSettings
-from tests import drawing, published
+from tests import drawing, third_place
 
 
 def _make(frames, /, **settings):
@@ -24,7 +24,7 @@ def test_equals_the_published_rule_to_the_pixel(tmp_path, seed):
     recording = video.read_recording(drawing.write(tmp_path / "a.mp4", seed=seed))
     found = outline.find(recording, OutlineSettings(rule="third-place"))
     made = clip.make(recording, found, ClipSettings())
-    assert np.array_equal(made.pixels, published.clip(recording.frames))
+    assert np.array_equal(made.pixels, third_place.clip(recording.frames))
 
 
 def test_bgr_is_rgb_reversed():

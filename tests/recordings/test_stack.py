@@ -578,7 +578,7 @@ import sys
 from stallscan.recordings import video
 from stallscan.errors import UnreadableError
 try:
-    video.read(sys.argv[1])
+    video.read_recording(sys.argv[1])
 except UnreadableError as error:
     assert "Crop" in str(error), error
 else:

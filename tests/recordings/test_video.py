@@ -956,7 +956,7 @@ def test_frames_that_are_not_held_are_the_same(
 READ_TWICE = """
 import sys
 from stallscan.recordings import recording, video
-recording = video.read(sys.argv[1])
+recording = video.read_recording(sys.argv[1])
 assert len(recording) == sum(len(chunk) for chunk in recording.chunks()) == 3000
 """
 

@@ -27,7 +27,7 @@ def predict(
     engine: Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"] = "auto",
     strict: bool = False,
     processes: int | None = None,
-    trust: Flag = False,
+    trust: bool = False,
 ) -> None:
     """Call each recording flowing or stalled; an interrupted run resumes where it left off.
 

@@ -82,7 +82,7 @@ def fine_tune(
     epochs: int = 12,
     learning_rate: float = 2e-4,
     seed: int = 0,
-    trust: Flag = False,
+    trust: bool = False,
 ) -> None:
     """Train a bundle further on labels of your own, and say what it gained.
 
@@ -241,7 +241,7 @@ def export(
     data: Path | None = None,
     limit: float = 0.005,
     seed: int = 0,
-    trust: Flag = False,
+    trust: bool = False,
 ) -> None:
     """Export a bundle's net to OpenVINO, into its folder, and measure what that changes.
 

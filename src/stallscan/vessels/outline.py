@@ -59,7 +59,7 @@ MOST_LINE = 0.6
 BLOCKS = 8
 
 
-# What decoded recordings show of the line (FACTS 5), drawn around a region that is given as data.
+# What decoded recordings show of the line (docs/facts.md 5); drawn around a region given as data.
 # Of lines of 3, 4 and 5 px one of 4 changes the shipped bundle's logits least, by 0.2 on average
 # (14 simulated recordings with and without their own line).
 DECODED_COLOUR = (245, 102, 10)
