@@ -84,12 +84,12 @@ def prepare(folder: Path, out: Path, processes: int) -> Took:
     """Make a store of clips, as `stallscan prepare` does."""
     clock = Clock()
     from stallscan.bundle import disk
-    from stallscan.clips import store
+    from stallscan.clips import fill
     from stallscan.recordings import find
 
     view = disk.load().spec.view
     sources = find.list_recordings([folder])
-    store.build(out / "store", sources, view.outline, view.clip, processes, clock.update)
+    fill.build(out / "store", sources, view.outline, view.clip, processes, clock.update)
     return clock.took(len(sources), _cpu_s())
 
 

@@ -23,7 +23,7 @@ from stallscan.errors import StallscanError
 from stallscan.recordings import video
 from stallscan.recordings.recording import Frames, to_grey
 from stallscan.simulate import SimulateSettings, simulate
-from stallscan.vessels import outline
+from stallscan.vessels import colours, outline
 from stallscan.vessels.enclosure import Mask
 from stallscan.vessels.outline import Outline
 
@@ -193,7 +193,7 @@ def _neighbour_correlation(grey: Frames, where: Mask) -> float:
 
 def _line_core(frames: Frames, found: Outline) -> tuple[int, NDArray[np.float64]]:
     """Count the pixels of the line's core, and average their colour: float64 (3,) R, G, B."""
-    rule = outline.RULES["third-place"]
+    rule = colours.RULES["third-place"]
     pixels = frames[:, found.contour]
     follows = ((pixels >= rule.low) & (pixels <= rule.high)).all(axis=2)
     core = follows.mean(axis=0) >= CORE_SHARE

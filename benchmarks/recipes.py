@@ -31,7 +31,7 @@ from trained import score, train_once
 
 from stallscan import files
 from stallscan.clips import clip as clips
-from stallscan.nets import build, features
+from stallscan.nets import build, features, measures
 from stallscan.recipes import recipe
 from stallscan.recipes.recipe import Recipe
 from stallscan.scores import bootstrap, metrics
@@ -207,7 +207,7 @@ def time_step(settings: Recipe, repeats: int = 2) -> float:
     for _ in range(repeats):
         start = time.perf_counter()
         if isinstance(net, features.FeatureNet):
-            features.compute(inputs)
+            measures.compute(inputs)
         else:
             wide = settings.training.precision == "32-true"
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not wide):

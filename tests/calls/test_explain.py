@@ -6,7 +6,7 @@ from stallscan.bundle.spec import BundleSpec
 from stallscan.calls import explain
 from stallscan.clips.clip import ClipSettings
 from stallscan.errors import BundleError
-from stallscan.nets import build, features
+from stallscan.nets import build, features, measures
 from stallscan.nets.settings import NetSettings
 from stallscan.scores.calibration import Calibration
 from stallscan.vessels.outline import OutlineSettings
@@ -20,7 +20,7 @@ def baseline(tmp_path):
     net = build.build(settings)
     rng = np.random.default_rng(0)
     labels = np.arange(80) % 2
-    table = rng.normal(size=(80, len(features.FEATURES))).astype(np.float32)
+    table = rng.normal(size=(80, len(measures.FEATURES))).astype(np.float32)
     table[:, 3] += 3 * labels  # same_next
     features.fit(net, table, labels, seed=0)
     spec = BundleSpec(

@@ -7,7 +7,7 @@ import pytest
 from stallscan.bundle import disk
 from stallscan.bundle.spec import EnsembleSpec
 from stallscan.calls import inputs, predict
-from stallscan.clips import store
+from stallscan.clips import fill, store
 from stallscan.errors import InputError, StoreError
 from stallscan.recordings import find
 from tests import drawing
@@ -30,9 +30,9 @@ def recordings(tmp_path_factory):
 def clips(recordings, bundle_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips") / "store"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "RECORDINGS_PER_SHARD", 3)
+        patch.setattr(fill, "RECORDINGS_PER_SHARD", 3)
         sources = find.list_recordings([recordings])
-        store.build(folder, sources, *inputs.view_of(bundle_dir), processes=0)
+        fill.build(folder, sources, *inputs.view_of(bundle_dir), processes=0)
     return folder
 
 
@@ -84,7 +84,7 @@ def test_predictions_from_a_store_are_those_from_the_recordings(
 
 def test_the_recordings_need_not_be_there_any_more(recordings, clips, tmp_path, bundle_dir):
     there = shutil.copytree(recordings, tmp_path / "there")
-    made = store.build(
+    made = fill.build(
         tmp_path / "made",
         find.list_recordings([there]),
         *inputs.view_of(bundle_dir),

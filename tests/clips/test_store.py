@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import safetensors
 
-from stallscan import files, stamps
-from stallscan.clips import prepare, store
+from stallscan import files, runs, stamps
+from stallscan.clips import fill, prepare, store
 from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
@@ -35,7 +35,7 @@ def sources(tmp_path_factory):
 
 
 def _build(folder, sources, **options):
-    return store.build(folder, sources, OutlineSettings(), CLIP, processes=0, **options)
+    return fill.build(folder, sources, OutlineSettings(), CLIP, processes=0, **options)
 
 
 def test_clips_come_back_as_prediction_makes_them(tmp_path, sources):
@@ -49,7 +49,7 @@ def test_clips_come_back_as_prediction_makes_them(tmp_path, sources):
 
 
 def test_traits_are_kept_with_the_clips(tmp_path, sources, monkeypatch):
-    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
     made = _build(tmp_path, sources)
     table = made.traits(["3.mp4", "0.mp4", "x.mp4"])
     for row, number in ((0, 3), (1, 0)):
@@ -64,7 +64,7 @@ def test_traits_are_kept_with_the_clips(tmp_path, sources, monkeypatch):
 
 
 def test_all_that_preparation_gave_comes_back_in_order(tmp_path, sources, monkeypatch):
-    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
     made = _build(tmp_path, sources)
     assert len(made) == 6
     for start in (0, 3, 6):
@@ -164,7 +164,7 @@ def _content_of(made, name):
 
 
 def test_a_recording_that_was_replaced_is_done_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 1)
+    monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 1)
     given = [_recording(tmp_path / f"{i}.mp4", seed=i, count=8) for i in range(3)]
     made = _build(tmp_path / "store", given)
     before = {source.filename: _content_of(made, source.filename) for source in given}
@@ -239,7 +239,7 @@ def test_recordings_that_changed_since_are_said_when_the_store_is_read(tmp_path,
 
 
 def test_a_store_has_one_writer(tmp_path, sources):
-    with store.runs.hold(tmp_path / "a"), pytest.raises(InputError, match="writes into"):
+    with runs.hold(tmp_path / "a"), pytest.raises(InputError, match="writes into"):
         _build(tmp_path / "a", sources)
     assert not list((tmp_path / "a").glob("[!.]*"))
 
@@ -262,7 +262,7 @@ def test_recordings_that_prediction_would_not_call_are_known(tmp_path):
 
 
 def test_an_interrupted_build_goes_on(tmp_path, sources, monkeypatch):
-    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
 
     def stop(done, _of):
         if done == 5:
@@ -279,7 +279,7 @@ def test_an_interrupted_build_goes_on(tmp_path, sources, monkeypatch):
 
 def test_large_clips_fill_a_shard_sooner(tmp_path, sources, monkeypatch):
     one = 6 * CLIP.size**2 * 2
-    monkeypatch.setattr(store, "BYTES_PER_SHARD", 2 * one)
+    monkeypatch.setattr(fill, "BYTES_PER_SHARD", 2 * one)
     made = _build(tmp_path, sources)
     assert [entry.recordings for entry in made.manifest.shards] == [2, 3, 1]
 
@@ -299,7 +299,7 @@ def test_another_recording_of_the_same_name_is_refused(tmp_path, sources):
 
 
 def test_a_store_is_filled_from_anywhere(tmp_path, sources, monkeypatch):
-    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
     asked = []
 
     def make(todo):
@@ -307,8 +307,8 @@ def test_a_store_is_filled_from_anywhere(tmp_path, sources, monkeypatch):
         for source in todo:
             yield prepare.one(source, [Preprocessing(OutlineSettings(), CLIP)])
 
-    store.fill(tmp_path, sources[:4], make, OutlineSettings(), CLIP)
-    store.fill(tmp_path, sources, make, OutlineSettings(), CLIP)
+    fill.fill(tmp_path, sources[:4], make, OutlineSettings(), CLIP)
+    fill.fill(tmp_path, sources, make, OutlineSettings(), CLIP)
     assert asked == [["0.mp4", "1.mp4", "x.mp4", "2.mp4"], ["3.mp4", "4.mp4"]]
     made = Store(tmp_path)
     assert all(source.filename in made for source in sources if source.filename != "x.mp4")
@@ -336,11 +336,11 @@ def test_other_settings_are_refused_and_both_shown(tmp_path, sources):
     _build(tmp_path, sources)
     other = CLIP.model_copy(update={"size": 48})
     with pytest.raises(StoreError, match=r"clip\.size is 24, not 48"):
-        store.build(tmp_path, sources, OutlineSettings(), other, processes=0)
+        fill.build(tmp_path, sources, OutlineSettings(), other, processes=0)
 
 
 def test_a_full_disk_is_said_and_costs_no_shard_that_stands(tmp_path, sources, monkeypatch):
-    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
@@ -364,7 +364,7 @@ def whole(tmp_path_factory, sources):
     """A store of three shards, and what it holds."""
     folder = tmp_path_factory.mktemp("whole") / "store"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+        patch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
         made = _build(folder, sources)
     return folder, {item.source.filename: item for item in made.stream()}
 
@@ -479,7 +479,7 @@ def test_pixels_that_go_bad_while_the_store_is_open_are_refused(whole, tmp_path)
 
 
 def test_a_lost_shard_is_made_anew_in_its_place(whole, sources, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
     folder, _ = whole
     shutil.copytree(folder, tmp_path / "store")
     path = tmp_path / "store" / "shard-00001.safetensors"
@@ -542,7 +542,7 @@ def test_memory_does_not_grow_with_the_store(tmp_path):
 import sys
 from pathlib import Path
 import numpy as np
-from stallscan.clips import store
+from stallscan.clips import fill
 from stallscan.clips.clip import Clip, ClipSettings
 from stallscan.clips.prepare import Prepared
 from stallscan.clips.traits import Traits
@@ -559,7 +559,7 @@ def make(todo):
 
 sources = [Source(f"{index}.mp4", Path(f"{index}.mp4")) for index in range(int(sys.argv[2]))]
 settings = ClipSettings(size=64, channels="grey+mask")
-made = store.fill(Path(sys.argv[1]), sources, make, OutlineSettings(), settings)
+made = fill.fill(Path(sys.argv[1]), sources, make, OutlineSettings(), settings)
 assert sum(1 for _ in made.stream()) == len(sources)
 """
     few = memory.peak_bytes(script, tmp_path / "few", 256)
@@ -569,7 +569,7 @@ assert sum(1 for _ in made.stream()) == len(sources)
 
 
 def test_a_store_that_is_not_finished_is_refused(tmp_path, sources, monkeypatch):
-    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
     view = Preprocessing(OutlineSettings(), CLIP)
 
     def stops(todo):
@@ -577,13 +577,13 @@ def test_a_store_that_is_not_finished_is_refused(tmp_path, sources, monkeypatch)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.fill(tmp_path, sources, stops, *view)
+        fill.fill(tmp_path, sources, stops, *view)
     with pytest.raises(StoreError, match="is not finished, it has 2 recordings so far; start"):
         Store(tmp_path).require(view, "the bundle x", "--bundle x")
     _build(tmp_path, sources).require(view, "the bundle x", "--bundle x")
     more = [Source(f"more {each.filename}", each.path) for each in sources]
     with pytest.raises(KeyboardInterrupt):
-        store.fill(tmp_path, [*sources, *more], stops, *view)
+        fill.fill(tmp_path, [*sources, *more], stops, *view)
     with pytest.raises(StoreError, match="is not finished, it has 8"):
         Store(tmp_path).require(view, "the bundle x", "--bundle x")
 
@@ -597,6 +597,6 @@ def test_a_shard_that_cannot_be_read_just_now_is_not_made_anew(tmp_path, sources
 
     monkeypatch.setattr("pathlib.Path.open", fails)
     with pytest.raises(StoreError, match="cannot be read"):
-        store._take_stock(tmp_path, made.manifest)
+        fill._take_stock(tmp_path, made.manifest)
     monkeypatch.undo()
     assert (tmp_path / made.manifest.shards[0].file).read_bytes() == before

@@ -11,7 +11,7 @@ import torch
 from stallscan.bundle import disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.bundle.spec import BundleSpec
-from stallscan.clips import store
+from stallscan.clips import fill
 from stallscan.clips.clip import Clip, ClipSettings
 from stallscan.clips.prepare import Prepared
 from stallscan.clips.traits import Traits
@@ -54,7 +54,7 @@ def data(bundle_dir, tmp_path_factory):
             yield Prepared(source, "ok", clips=(Clip(pixels, Box(0, 9, 0, 9), traits),))
 
     sources = [Source(name, folder / name) for name in names]
-    store.fill(folder / "store", sources, make, spec.outline, spec.clip)
+    fill.fill(folder / "store", sources, make, spec.outline, spec.clip)
     head = "filename,url,project_id,num_frames,crowd_score,tier1,micro,nano\n"
     rows = [f"{name},s3://x/{name},A,7,0.0,True,True,False\n" for name in names]
     (folder / "train_metadata.csv").write_text(head + "".join(rows))

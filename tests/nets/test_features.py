@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from stallscan.errors import InputError
-from stallscan.nets import features
-from stallscan.nets.features import FEATURES, FeatureNet
+from stallscan.nets import features, measures
+from stallscan.nets.features import FeatureNet
+from stallscan.nets.measures import FEATURES
 
 NAMES = [name for name, _ in FEATURES]
 SIZE, FRAMES, PERIOD = 64, 20, 16
@@ -28,7 +29,7 @@ def _draw(moving=False, dark=6, width=6, noise=0.0, focus=4.0, upright=False, se
 
 
 def _measure(clip):
-    return dict(zip(NAMES, features.compute(clip)[0].tolist(), strict=True))
+    return dict(zip(NAMES, measures.compute(clip)[0].tolist(), strict=True))
 
 
 def test_what_stands_is_told_from_what_moves():
@@ -87,8 +88,8 @@ def test_brightness_is_that_above_the_background():
 
 def test_turning_a_clip_changes_nothing_much():
     one, other = (
-        features.compute(_draw(moving=True)),
-        features.compute(_draw(moving=True, upright=True)),
+        measures.compute(_draw(moving=True)),
+        measures.compute(_draw(moving=True, upright=True)),
     )
     torch.testing.assert_close(one, other, atol=0.02, rtol=0.02)
 
@@ -102,15 +103,15 @@ def test_a_crossing_vessel_is_left_out():
 
 def test_a_clip_gets_the_same_features_alone_and_in_a_batch():
     clips = torch.cat([_draw(moving=n % 2 == 0, noise=0.05, seed=n) for n in range(5)])
-    alone = torch.cat([features.compute(clip[None]) for clip in clips])
-    torch.testing.assert_close(features.compute(clips), alone, atol=1e-5, rtol=1e-5)
+    alone = torch.cat([measures.compute(clip[None]) for clip in clips])
+    torch.testing.assert_close(measures.compute(clips), alone, atol=1e-5, rtol=1e-5)
 
 
 def test_black_frames_at_the_end_change_nothing():
     clip = _draw(moving=True, noise=0.05, focus=8)
     padded = torch.cat([clip, torch.zeros(1, 2, 7, SIZE, SIZE)], dim=2)
     torch.testing.assert_close(
-        features.compute(padded), features.compute(clip), atol=1e-5, rtol=1e-5
+        measures.compute(padded), measures.compute(clip), atol=1e-5, rtol=1e-5
     )
 
 
@@ -123,7 +124,7 @@ def test_whatever_the_clip_the_numbers_are_finite(frames, kind):
         clip[:, 1, :, 30, 30] = 1
     if kind in ("black", "white"):
         clip[:, 0] = float(kind == "white")
-    assert features.compute(clip).isfinite().all()
+    assert measures.compute(clip).isfinite().all()
 
 
 def test_other_channels_are_refused():
@@ -139,7 +140,7 @@ def _set(count):
 
 def test_the_fit_separates_an_easy_set_and_says_why():
     clips, labels = _set(24)
-    measured = features.compute(clips).numpy()
+    measured = measures.compute(clips).numpy()
     net = FeatureNet(2)
     features.fit(net, measured, labels, seed=0)
     logits = net(clips)

@@ -17,10 +17,11 @@ from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import Preprocessing
 from stallscan.errors import UnreadableError
 from stallscan.recordings import video
+from stallscan.recordings.array import read_npy
 from stallscan.recordings.find import Source
 from stallscan.recordings.limits import FRAME_PX, Limits
 from stallscan.recordings.recording import Frames
-from stallscan.recordings.stack import read_npy, read_tiff
+from stallscan.recordings.stack import read_tiff
 from stallscan.vessels.outline import OutlineSettings
 from tests import drawing, memory
 

@@ -14,7 +14,7 @@ import pytest
 
 from stallscan.bundle import disk
 from stallscan.calls import predict
-from stallscan.clips import store
+from stallscan.clips import fill
 from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.recordings import encode, find, video
 from stallscan.report import cards, report
@@ -369,7 +369,7 @@ def test_a_store_shows_the_recordings_that_its_clips_are_of(run, bundle_dir, tmp
     for name in ("a.mp4", "b.mp4"):
         shutil.copy(run / "films" / "flowing_far.mp4", films / name)
     view = disk.load(bundle_dir).spec.view
-    store.build(tmp_path / "store", find.list_recordings([films]), *view, processes=0)
+    fill.build(tmp_path / "store", find.list_recordings([films]), *view, processes=0)
     predict.predict([tmp_path / "store"], tmp_path / "out", bundle_dir, processes=0)
     predictions = tmp_path / "out" / "predictions.csv"
     assert write(predictions, tmp_path / "x.html").without_clip == 0

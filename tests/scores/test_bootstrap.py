@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 
-from stallscan.scores import bootstrap, metrics
+from stallscan.scores import bootstrap, metrics, resample
 from stallscan.scores.metrics import Confusion, Scored
 from tests.scored import gain_by_hand, random_scored, scored_from_counts
 
@@ -73,17 +73,17 @@ def test_each_draw_is_what_scikit_learn_says_of_the_recordings_drawn(monkeypatch
     scored = random_scored(200)
     groups = np.arange(200) // 9 if grouped else None
     drawn_weights = []
-    real = bootstrap._weights
+    real = resample.draw_weights
 
     def keep(strata, seed):
         for weights in real(strata, seed):
             drawn_weights.append(weights)
             yield weights
 
-    monkeypatch.setattr(bootstrap, "_weights", keep)
+    monkeypatch.setattr(bootstrap, "draw_weights", keep)
     figures = bootstrap.draw(scored, groups).figures()
     weights = np.concatenate(drawn_weights, axis=1)
-    assert weights.shape[1] == bootstrap.BOOTSTRAP_DRAWS
+    assert weights.shape[1] == resample.BOOTSTRAP_DRAWS
     if grouped:
         assert (weights.sum(axis=0) == 23).all()
         weights = weights[groups]
@@ -140,13 +140,13 @@ def test_the_interval_by_group_holds_the_truth():
 def test_poisson_weights_come_to_the_same(monkeypatch):
     scored = random_scored(3000)
     drawn = bootstrap.draw(scored).figures()
-    monkeypatch.setattr(bootstrap, "POISSON_FROM", 0)
+    monkeypatch.setattr(resample, "POISSON_FROM", 0)
     poisson = bootstrap.draw(scored).figures()
     for name, values in drawn.items():
         assert bootstrap.interval(poisson[name]) == pytest.approx(
             bootstrap.interval(values), rel=0.04
         )
-    table = bootstrap.POISSON_TABLE
+    table = resample.POISSON_TABLE
     assert (table.mean(), table.var()) == (pytest.approx(1, abs=1e-3), pytest.approx(1, abs=1e-2))
 
 
@@ -155,7 +155,7 @@ def test_many_stalled_scores_are_thinned(monkeypatch):
     scores = (scored.scores + np.random.default_rng(0).random(20_000) * 1e-3).clip(0, 1)
     scored = Scored.check(scored.labels, scores, scored.calls)
     exact = bootstrap.draw(scored)
-    monkeypatch.setattr(bootstrap, "MOST_CUTS", 1000)
+    monkeypatch.setattr(resample, "MOST_CUTS", 1000)
     thinned = bootstrap.draw(scored)
     for name in ("roc_auc", "pr_auc"):
         assert getattr(thinned, name) == pytest.approx(getattr(exact, name), abs=1e-3)

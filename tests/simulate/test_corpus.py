@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from stallscan.catalog import tables
-from stallscan.clips import prepare, store
+from stallscan.clips import fill, prepare
 from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
@@ -21,7 +21,7 @@ from stallscan.recordings.recording import from_array
 from stallscan.simulate import corpus, crowd, make_plan, region, sheet
 from stallscan.simulate.corpus import draw_labels, simulate, simulate_clips
 from stallscan.simulate.settings import SheetSettings, SimulateSettings
-from stallscan.vessels import outline
+from stallscan.vessels import colours, outline
 from stallscan.vessels.outline import OutlineSettings
 
 SMALL = SimulateSettings(count=4, stalled=0.5, seed=3, height=160, width=192)
@@ -348,7 +348,7 @@ def test_any_number_of_processes_gives_the_same_clips(clips, tmp_path):
 
 
 def test_killed_clips_go_on_after_the_last_shard(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "RECORDINGS_PER_SHARD", 2)
+    monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     _clips(whole, processes=1)
 
@@ -424,7 +424,7 @@ def test_a_label_stack_is_known_by_its_content(tmp_path):
         simulate(tmp_path / "out", settings, processes=1)
 
 
-@pytest.mark.parametrize("rule", ["contour", *outline.RULES])
+@pytest.mark.parametrize("rule", ["contour", *colours.RULES])
 def test_the_published_rules_find_the_outline_of_clips_that_were_never_encoded(tmp_path, rule):
     clip = ClipSettings(size=32, channels="rgb")
     simulate_clips(tmp_path, SMALL, OutlineSettings(rule=rule), clip, processes=1)

@@ -8,7 +8,7 @@ import pytest
 
 from stallscan.bundle import disk
 from stallscan.calls import inputs
-from stallscan.clips import store
+from stallscan.clips import fill
 from stallscan.errors import InputError
 from stallscan.recordings import find
 from stallscan.scores.metrics import Scored
@@ -82,7 +82,7 @@ def test_a_bundle_that_learned_from_real_recordings_says_so(
 def test_a_store_does_for_the_recordings(tuned, recordings, bundle_dir, tmp_path):
     clips, run = tmp_path / "clips", tmp_path / "run"
     sources = find.list_recordings([recordings])
-    store.build(clips, sources, *inputs.view_of(bundle_dir), processes=0)
+    fill.build(clips, sources, *inputs.view_of(bundle_dir), processes=0)
     finetune.fine_tune(bundle_dir, [clips], recordings / "labels.csv", run, epochs=1)
     ours, theirs = (pd.read_csv(folder / "held_out.csv") for folder in (run, tuned[0]))
     columns = ["filename", "stalled", "mouse", "score_before"]

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from stallscan import runs
-from stallscan.clips import store
+from stallscan.clips import fill
 from stallscan.clips.clip import ClipSettings
 from stallscan.errors import InputError
 from stallscan.nets import build, norm
@@ -24,7 +24,7 @@ from stallscan.nets.settings import NetSettings
 from stallscan.recipes import recipe
 from stallscan.recipes.settings import AugmentSettings, StageSettings
 from stallscan.recordings.find import Source
-from stallscan.training import fit
+from stallscan.training import data, fit
 from stallscan.vessels.outline import OutlineSettings
 from tests import bomb, drawing
 
@@ -44,7 +44,7 @@ def clips(tmp_path_factory):
         drawing.write(path, seed=index, count=9 + index % 3, height=64, width=64)
         sources.append(Source(path.name, path))
     settings = ClipSettings(size=32, channels="bgr")
-    return store.build(folder / "store", sources, OutlineSettings(), settings, processes=0)
+    return fill.build(folder / "store", sources, OutlineSettings(), settings, processes=0)
 
 
 def _rows(first, last):
@@ -89,7 +89,7 @@ def test_the_third_place_step_equals_a_plain_loop(clips, tmp_path, monkeypatch, 
     stage = StageSettings(epochs=2, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), precision="64-true")
     settings = settings.model_copy(update={"net": NetSettings(name=name)})
-    parts = fit.TrainValidation.of(clips, _rows(0, 10), _rows(8, 12))
+    parts = data.TrainValidation.of(clips, _rows(0, 10), _rows(8, 12))
     torch.manual_seed(0)
     net = build.build(settings.net).double()
     start = {key: value.clone() for key, value in net.state_dict().items()}
@@ -163,7 +163,7 @@ def test_the_learning_rate_is_the_published_cosine(clips, tmp_path, monkeypatch)
         return step(optimiser, *args, **more)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", record)
-    parts = fit.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
     fit.fit_stage(SmallNet(), settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
     rates, betas, decays = (np.array(column) for column in zip(*seen, strict=True))
     # The warm-up ends before the first step, so all that is left is the cosine from the peak down.
@@ -179,7 +179,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_lost(
 ):
     stage = StageSettings(epochs=1, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), batch_size=4)
-    parts = fit.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
     net = SmallNet()
     net.fc.weight.register_hook(lambda gradient: gradient * np.nan)
     with pytest.raises(InputError, match=r"gradient became nan in epoch 0.*32-true"):
@@ -194,7 +194,7 @@ def test_every_epoch_has_batches_of_its_own_and_so_has_one_that_goes_on(
     stage = StageSettings(epochs=3, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), batch_size=2, workers=workers)
     settings = settings.model_copy(update={"augment": AugmentSettings(rotate=0.5, flip=0.5)})
-    parts = fit.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
     step = fit._Module.training_step
 
     def run(folder, stop_at=None):
@@ -360,7 +360,7 @@ def test_a_plateau_lowers_the_rate_in_the_epoch_of_the_checkpoint(clips, tmp_pat
         return step(module, batch, index)
 
     monkeypatch.setattr(fit._Module, "training_step", stop_at_last)
-    parts = fit.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
     with pytest.raises(KeyboardInterrupt):
         fit.fit_stage(SmallNet(), settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
     # The first epoch is the best one; three without gain follow.
@@ -373,7 +373,7 @@ def test_a_plateau_lowers_the_rate_in_the_epoch_of_the_checkpoint(clips, tmp_pat
 def test_a_stage_that_ended_early_is_not_trained_on(clips, tmp_path):
     stage = StageSettings(epochs=9, learning_rate=1e-9)
     settings = _third_place(stages=(stage,), patience=1, batch_size=8, monitor="val_mcc")
-    parts = fit.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
 
     def run():
         net = SmallNet()
@@ -393,7 +393,7 @@ def test_a_stage_that_ended_early_is_not_trained_on(clips, tmp_path):
 def test_checkpoints_take_no_more_room_than_is_needed(clips, tmp_path):
     stages = tuple(StageSettings(epochs=count, learning_rate=1e-4) for count in (1, 3))
     settings = _third_place(stages=stages, snapshots=2, batch_size=8)
-    parts = fit.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
     left = []
     for number, stage in enumerate(stages):
         folder = tmp_path / str(number)
@@ -407,7 +407,7 @@ def test_checkpoints_take_no_more_room_than_is_needed(clips, tmp_path):
 def test_a_person_who_stops_it_is_told_so_and_can_go_on(clips, tmp_path, monkeypatch):
     stage = StageSettings(epochs=2, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), batch_size=8)
-    parts = fit.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -423,7 +423,7 @@ def test_a_person_who_stops_it_is_told_so_and_can_go_on(clips, tmp_path, monkeyp
 def test_a_checkpoint_is_not_executed(clips, tmp_path, name, form):
     stage = StageSettings(epochs=2, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), batch_size=8)
-    parts = fit.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
     bomb.write(tmp_path / "run" / name, form, tmp_path / "mark")
     if name == "best.ckpt":
         (tmp_path / "run" / "done").touch()
@@ -439,7 +439,7 @@ def test_a_checkpoint_is_not_executed(clips, tmp_path, name, form):
 def test_a_checkpoint_has_nothing_to_execute(clips, tmp_path, monkeypatch, training):
     stage = StageSettings(epochs=3, learning_rate=1e-4)
     settings = _third_place(stages=(stage,), batch_size=8, **training)
-    parts = fit.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
     step = fit._Module.training_step
 
     def stop_at_last(module, batch, index):

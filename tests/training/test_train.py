@@ -13,7 +13,7 @@ import yaml
 
 from stallscan import runs
 from stallscan.bundle import disk
-from stallscan.clips import prepare, store
+from stallscan.clips import fill, prepare, store
 from stallscan.clips.clip import ClipSettings
 from stallscan.errors import InputError, SettingsError, StoreError
 from stallscan.nets import build
@@ -181,7 +181,7 @@ def test_what_prediction_would_not_call_is_left_out_and_named(tmp_path, caplog):
     drawing.write(tmp_path / "good.mp4", count=12)
     sources = [Source(name, tmp_path / name) for name in ("dark.mp4", "good.mp4")]
     settings = _recipe()
-    made = store.build(tmp_path / "s", sources, settings.outline, settings.clip, processes=0)
+    made = fill.build(tmp_path / "s", sources, settings.outline, settings.clip, processes=0)
     table = pd.DataFrame({"filename": ["dark.mp4", "good.mp4"], "stalled": [1, 0]})
     found = Data.of(made, table, {"all": {"dark.mp4", "good.mp4"}}, False)
     assert found.table["filename"].tolist() == ["good.mp4"]
@@ -285,7 +285,7 @@ def test_the_third_place_recipe_has_the_published_figures():
 def clips(data, tmp_path_factory):
     sources = [Source(f"{i}.mp4", data / "train" / f"{i}.mp4") for i in range(15)]
     clip = ClipSettings(size=24, channels="grey+mask")
-    return store.build(
+    return fill.build(
         tmp_path_factory.mktemp("store"), sources, OutlineSettings(), clip, processes=0
     )
 

@@ -1,7 +1,7 @@
 """Calls made anew from scores that stand: one table of predictions or several, no video is read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from stallscan import files, runs, words
+from stallscan.calls.models import Model
 from stallscan.calls.predictions import read_chosen, read_predictions, read_run
 from stallscan.catalog import names, tables
 from stallscan.catalog.names import match
 from stallscan.errors import InputError, TableError
 from stallscan.runs import CHOSEN_NAME, PREDICTIONS_NAME, RUN_NAME, SUBMISSION_NAME
-from stallscan.scores.calibration import CERTAIN, shift
+from stallscan.scores.calibration import CERTAIN
 from stallscan.scores.prevalence import estimate_prevalence
 from stallscan.scores.thresholds import (
     ReviewBand,
@@ -126,68 +127,6 @@ class _Work:
     chosen_on: list[pd.DataFrame] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Model:
-    """What one table holds on the recordings that all could score."""
-
-    path: Path
-    scores: Floats
-    thresholds: Floats
-    calls: NDArray[np.str_]
-    run: dict[str, Any]
-    calibrated_at: float | None
-
-    @classmethod
-    def of(
-        cls, path: Path, table: pd.DataFrame, run: dict[str, Any], calibrated_at: float | None
-    ) -> "_Model":
-        share = run.get("prevalence") if calibrated_at is None else calibrated_at
-        return cls(
-            path,
-            table["score"].to_numpy(np.float64),
-            table["threshold"].to_numpy(np.float64),
-            table["call"].to_numpy(str),
-            run,
-            share if isinstance(share, float) and 0 < share < 1 else None,
-        )
-
-    @property
-    def threshold(self) -> float:
-        """The one threshold of the table."""
-        found = np.unique(self.thresholds)
-        if len(found) != 1 or np.isnan(found[0]):
-            raise InputError(
-                f"{self.path}: has no single threshold to keep; give one with --threshold, or "
-                "choose one with --rule"
-            )
-        return float(found[0])
-
-    @property
-    def is_three_way(self) -> bool:
-        """Whether some were left to a person: no threshold says which."""
-        return "review" in self.calls
-
-    @property
-    def known_prevalence(self) -> float:
-        """Where the scores are calibrated."""
-        if self.calibrated_at is None:
-            raise InputError(
-                f"{self.path}: no {RUN_NAME} beside it says at which prevalence the scores "
-                "are calibrated; give it with --calibrated-at"
-            )
-        return self.calibrated_at
-
-    def at(self, share: float) -> "_Model":
-        """Read scores and thresholds at another prevalence."""
-        before = self.known_prevalence
-        return replace(
-            self,
-            scores=shift(self.scores, before, share),
-            thresholds=shift(self.thresholds, before, share),
-            calibrated_at=share,
-        )
-
-
 def decide(
     predictions: Sequence[str | Path],
     settings: CallSettings,
@@ -236,7 +175,7 @@ def decide(
         if settings.weights:
             raise InputError("weights are for an average; a vote has none, leave out --weights")
     models = [
-        _Model.of(path, table[usable], run, calibrated_at)
+        Model.of(path, table[usable], run, calibrated_at)
         for path, table, run in zip(paths, aligned, runs, strict=True)
     ]
     share, how, doubts = _find_share(models, settings)
@@ -317,7 +256,7 @@ def _write(calls: Calls, out: Path) -> None:
 
 
 def _find_share(
-    models: Sequence[_Model], settings: CallSettings
+    models: Sequence[Model], settings: CallSettings
 ) -> tuple[float | None, list[str], list[str]]:
     """Give the prevalence to read all scores at, or None; how it was found, and what to doubt."""
     if settings.prevalence is None:
@@ -344,11 +283,11 @@ def _find_share(
     return share, [how], doubts
 
 
-def _is_vote(models: Sequence[_Model], settings: CallSettings) -> bool:
+def _is_vote(models: Sequence[Model], settings: CallSettings) -> bool:
     return settings.combine == "vote" and len(models) > 1
 
 
-def _average(models: Sequence[_Model], settings: CallSettings) -> _Work:
+def _average(models: Sequence[Model], settings: CallSettings) -> _Work:
     """Make one score of those of all models, and one threshold; of one model, its own."""
     given, weights = settings.thresholds, settings.weights
     if len(given) > 1:
@@ -375,7 +314,7 @@ def _average(models: Sequence[_Model], settings: CallSettings) -> _Work:
     return work
 
 
-def _vote(models: Sequence[_Model], settings: CallSettings) -> _Work:
+def _vote(models: Sequence[Model], settings: CallSettings) -> _Work:
     """Call stalled what enough of the models call so, each at its own threshold."""
     given = settings.thresholds
     if given and len(given) != len(models):

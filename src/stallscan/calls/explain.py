@@ -10,7 +10,7 @@ from stallscan.bundle import disk
 from stallscan.bundle.net import load_net
 from stallscan.clips import clip, prepare
 from stallscan.errors import BundleError
-from stallscan.nets import features
+from stallscan.nets import features, measures
 from stallscan.recordings import find
 from stallscan.scores import thresholds
 
@@ -71,7 +71,7 @@ def explain(
         else:
             array = clip.to_input(prepared.clip.pixels, spec.net.mean, spec.net.std)
             with torch.inference_mode():
-                row = features.compute(torch.from_numpy(array)[None])
+                row = measures.compute(torch.from_numpy(array)[None])
                 score = float(thresholds.rounded(spec.calibration.score(float(net.score(row)[0]))))
             stalled = thresholds.call(score, spec.threshold) == "stalled"
             words = features.explain(net, row[0].numpy(), stalled)

@@ -193,7 +193,7 @@ def prepare(
     if bundle is not None and recipe is not None:
         raise InputError("--bundle and --recipe both say how clips are made; give one of them")
 
-    from stallscan.clips import store
+    from stallscan.clips import fill, store
     from stallscan.clips.prepare import Preprocessing
     from stallscan.recordings import find
 
@@ -208,7 +208,7 @@ def prepare(
         view = inputs.view_of(bundle or "default")
     sources = find.list_recordings(paths)
     with show_progress("preparing clips") as progress:
-        made = store.build(out, sources, *view, processes, progress)
+        made = fill.build(out, sources, *view, processes, progress)
     counts = ", ".join(f"{number} {status}" for status, number in sorted(made.count().items()))
     print_line(f"{counts} -> {out}")
     if failures := len(made.failures()):

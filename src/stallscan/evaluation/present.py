@@ -20,7 +20,7 @@ from stallscan.files import (
     write_json,
     write_text,
 )
-from stallscan.scores import bootstrap, curves, metrics
+from stallscan.scores import bootstrap, curves, metrics, resample
 from stallscan.scores.metrics import Interval
 
 METRICS_NAME, PAGE_NAME = "metrics.json", "evaluation.html"
@@ -137,7 +137,7 @@ def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -
         "drawn_by": {
             **asdict(evaluation.group),
             "unit": evaluation.group.column or "recording",
-            "draws": bootstrap.BOOTSTRAP_DRAWS,
+            "draws": resample.BOOTSTRAP_DRAWS,
             "seed": bootstrap.BOOTSTRAP_SEED,
         },
         "mcc_by_prevalence": (
@@ -341,7 +341,7 @@ def _name(evaluation: Evaluation) -> str:
 
 
 def _say_unit(group: Group) -> str:
-    draws = f"{bootstrap.BOOTSTRAP_DRAWS:,} draws"
+    draws = f"{resample.BOOTSTRAP_DRAWS:,} draws"
     if not group.column:
         return (
             f"Intervals hold the middle 95 % of {draws} of single recordings. Recordings of one "

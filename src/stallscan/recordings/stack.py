@@ -4,44 +4,36 @@ import contextlib
 import logging
 import struct
 import threading
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
-from tifffile import COMPRESSION, PHOTOMETRIC
+from tifffile import PHOTOMETRIC
 
 from stallscan.errors import RecordingError, UnreadableError, install
+from stallscan.recordings.colours import (
+    IMAGEJ_CHANNELS,
+    Array,
+    check_colours,
+    check_opaque,
+    find_channels,
+    ome,
+    product,
+    significant_bits,
+)
 from stallscan.recordings.levels import scale_of
 from stallscan.recordings.limits import LIMITS, Limits
-from stallscan.recordings.recording import ArrayDecoder, Recording, check_shape, collect, of_frames
+from stallscan.recordings.recording import ArrayDecoder, Recording, collect
 from stallscan.words import listed
-
-Array = NDArray[Any]
 
 # Axes that frames may follow each other on: time, depth, and two that tifffile gives to pages of
 # unknown order. Channels and positions are none.
 _FRAME_AXES = "TZIQ"
-# The most that ImageJ shows together.
-_IMAGEJ_CHANNELS = 7
 # Kinds of tifffile's series that it makes of pages that are alike, for want of a description.
 _COUNTED = ("generic", "uniform")
-# Red, green and blue, as OME and ImageJ describe the colour of a channel.
-_PRIMARIES: dict[tuple[int, ...], int] = {(255, 0, 0): 0, (0, 255, 0): 1, (0, 0, 255): 2}
-_READ_COLOURS = (
-    PHOTOMETRIC.MINISBLACK,
-    PHOTOMETRIC.MINISWHITE,
-    PHOTOMETRIC.RGB,
-    PHOTOMETRIC.PALETTE,
-)
-# In these, the decoder brings YCbCr to RGB.
-_JPEG = (COMPRESSION.OJPEG, COMPRESSION.JPEG)
-_AS_RGB = "Save it as RGB with the outline drawn in (in Fiji: Image > Type > RGB Color)"
 
 
 class _Quiet(logging.Filter):
@@ -158,12 +150,12 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
     shown = [each for each in pages if each.shape not in skipped]
     if page.dtype is None or page.dtype.kind not in "uif":
         raise UnreadableError(f"{path}: TIFF pixels of type {page.dtype} are not supported")
-    samples = _check_colours(page, path)
+    samples = check_colours(page, path)
     dimensions = [] if is_joined else _dimensions(tiff, main)
-    channels = _channels(tiff, main, dimensions, path)
+    channels = find_channels(tiff, main, dimensions, path)
     note = _note_frame_axes(dimensions, path)
     has_palette = page.photometric == PHOTOMETRIC.PALETTE
-    planes = _product(size for _, size in dimensions)
+    planes = product(size for _, size in dimensions)
     shown_planes = len(shown) * page.imagedepth
     # Pages that are alike are counted; a count is declared by other kinds of series.
     is_declared = planes > 1 and (main.kind not in _COUNTED or tiff.is_imagej)
@@ -174,7 +166,7 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
     return _Layout(
         dtype=np.dtype(np.uint8) if has_palette else page.dtype,
         is_colour=samples == 3 or channels is not None or has_palette,
-        bits=None if has_palette else _significant_bits(tiff, page),
+        bits=None if has_palette else significant_bits(tiff, page),
         channels=channels,
         frames=frames if is_declared or following == 0 else None,
         contiguous=planes if only_one and (following == 0 or following >= end) else 0,
@@ -183,24 +175,12 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
     )
 
 
-def _ome(tiff: tifffile.TiffFile) -> ElementTree.Element:
-    """Return the OME metadata, an element without any if there are none.
-
-    tifffile goes on without metadata that do not parse, and so would join positions.
-    """
-    return ElementTree.fromstring(tiff.ome_metadata or "<none/>")
-
-
-def _product(sizes: Iterable[int]) -> int:
-    return int(np.prod([*sizes, 1], dtype=np.int64))
-
-
 def _check_is_whole(tiff: tifffile.TiffFile, path: Path) -> None:
     """Raise UnreadableError if the file is one of several that hold a recording together.
 
     tifffile would read the others along, and take those that are missing as black.
     """
-    root = _ome(tiff)
+    root = ome(tiff)
     files = {element.text: element.get("FileName", "") for element in root.iterfind(".//{*}UUID")}
     is_root = root.find("{*}BinaryOnly") is None
     if is_root and len(files) < 2:
@@ -297,7 +277,7 @@ def _area(series: Any) -> int:
 
 def _stage_positions(tiff: tifffile.TiffFile) -> int:
     """Count the places in x and y that OME metadata give for the planes."""
-    planes = _ome(tiff).iterfind(".//{*}Plane")
+    planes = ome(tiff).iterfind(".//{*}Plane")
     return len({(each.get("PositionX"), each.get("PositionY")) for each in planes})
 
 
@@ -314,10 +294,10 @@ def _dimensions(tiff: tifffile.TiffFile, series: Any) -> list[tuple[str, int]]:
         keys = {"T": "frames", "Z": "slices"} | ({"C": "channels"} if samples == 1 else {})
         found = [(axis, int(described.get(key, 1))) for axis, key in keys.items()]
         images = int(described.get("images", 1))
-        if _product(size for _, size in found) < images:
+        if product(size for _, size in found) < images:
             found = [("I", images)]
     if described:  # tifffile writes frames of which it is not told the axis as channels
-        most = 1 if samples > 1 else _IMAGEJ_CHANNELS
+        most = 1 if samples > 1 else IMAGEJ_CHANNELS
         found = [("I" if axis == "C" and size > most else axis, size) for axis, size in found]
     return [(axis, size) for axis, size in found if size > 1]
 
@@ -343,86 +323,6 @@ def _note_frame_axes(dimensions: list[tuple[str, int]], path: Path) -> str:
             "file of its own"
         )
     return ""
-
-
-def _channels(
-    tiff: tifffile.TiffFile, series: Any, dimensions: list[tuple[str, int]], path: Path
-) -> tuple[int, ...] | None:
-    """Say which of three channels are red, green and blue; None if there are no channels.
-
-    Raises
-    ------
-    UnreadableError
-        If the file does not say so, or there are more or fewer.
-    """
-    count = _product(size for axis, size in dimensions if axis == "C")
-    if count == 1:
-        return None
-    order: list[int] = []
-    if count == 3 and dimensions[-1][0] == "C" and series.keyframe.samplesperpixel == 1:
-        colours = _ome_colours(tiff) if series.kind == "ome" else _imagej_colours(tiff)
-        order = [_PRIMARIES.get(colour, 3) for colour in colours]
-    if sorted(order) != [0, 1, 2]:
-        raise UnreadableError(
-            f"{path}: has {count} channels and does not say that they are red, green and blue. "
-            f"{_AS_RGB}"
-        )
-    return tuple(order.index(primary) for primary in range(3))
-
-
-def _ome_colours(tiff: tifffile.TiffFile) -> list[tuple[int, ...]]:
-    """Return the colours of the channels as RGB, from signed 32-bit RGBA."""
-    channels = _ome(tiff).iterfind(".//{*}Channel")
-    colours = [int(channel.get("Color", "-1")) & 0xFFFFFFFF for channel in channels]
-    return [(rgba >> 24, rgba >> 16 & 255, rgba >> 8 & 255) for rgba in colours]
-
-
-def _imagej_colours(tiff: tifffile.TiffFile) -> list[tuple[int, ...]]:
-    """Return the colours in which ImageJ shows the channels, if it shows them as they are."""
-    described = tiff.imagej_metadata or {}
-    if described.get("mode") != "composite":
-        return []
-    if tuple(described.get("Ranges", (0.0, 255.0) * 3)) != (0.0, 255.0) * 3:
-        return []
-    ramp = np.arange(256)
-    tables = described.get("LUTs") or [np.outer(primary, ramp) // 255 for primary in _PRIMARIES]
-    tops = [tuple(int(value) for value in table[:, -1]) for table in tables]
-    pure = all(
-        (np.outer(top, ramp) // 255 == table).all() for top, table in zip(tops, tables, strict=True)
-    )
-    return tops if pure else []
-
-
-def _check_colours(page: Any, path: Path) -> int:
-    """Return the samples of a pixel that are shown: 1 for grey and palettes, 3 for RGB.
-
-    Raises
-    ------
-    UnreadableError
-        If the colours are of a kind that is not read.
-    """
-    photometric, samples = page.photometric, page.samplesperpixel
-    rgb = photometric == PHOTOMETRIC.RGB
-    if photometric == PHOTOMETRIC.YCBCR and page.compression in _JPEG:
-        rgb = True
-    elif photometric not in _READ_COLOURS:
-        name = getattr(photometric, "name", photometric)
-        raise UnreadableError(f"{path}: its colours are {name}, which is not read. {_AS_RGB}")
-    shown = 3 if rgb else 1
-    if samples - len(page.extrasamples) > shown or (not rgb and samples > 2) or samples < shown:
-        raise UnreadableError(
-            f"{path}: its pixels have {samples} values that are not declared as red, green and "
-            f"blue. {_AS_RGB}"
-        )
-    return shown
-
-
-def _significant_bits(tiff: tifffile.TiffFile, page: Any) -> int | None:
-    """Return the bits of a value that the file declares, if fewer than its type has."""
-    stored: int = page.bitspersample
-    for pixels in _ome(tiff).iterfind(".//{*}Pixels"):
-        stored = int(pixels.get("SignificantBits", stored))
-    return stored if 0 < stored < 8 * page.dtype.itemsize else None
 
 
 def _tiff_frames(
@@ -525,77 +425,9 @@ def _planes(array: Array, page: Any, path: Path) -> Array:
     if "S" not in axes:
         return array.reshape(-1, *array.shape[-2:])
     array = np.moveaxis(array, axes.index("S"), -1)
-    shown = _check_colours(page, path)
+    shown = check_colours(page, path)
     for sample, kind in enumerate(page.extrasamples, start=shown):
         if kind != tifffile.EXTRASAMPLE.UNSPECIFIED:
-            _check_opaque(array[..., sample], path)
+            check_opaque(array[..., sample], path)
     array = array.reshape(-1, *array.shape[-3:])[..., :shown]
     return array if shown == 3 else array[..., 0]
-
-
-def _check_opaque(opacity: Array, path: Path) -> None:
-    """Raise UnreadableError unless all pixels of a frame are equally opaque."""
-    if not opacity.size or opacity.flat[0] == 0 or (opacity != opacity.flat[0]).any():
-        raise UnreadableError(
-            f"{path}: some of its pixels are transparent, so their colour is unknown. "
-            "Save the recording as RGB without transparency"
-        )
-
-
-def read_npy(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording:
-    """Read an array (T, H, W), (T, H, W, 3) or (T, H, W, 4) of numbers; no pickles.
-
-    Four channels are taken as red, green, blue and opacity.
-
-    Raises
-    ------
-    UnreadableError
-        If it is not such an array, or beyond the limits.
-    """
-    array = _open_npy(path)
-    _check_npy(array, path)
-    limits.check_count(path, len(array))
-    limits.check_frame(path, array.shape[1], array.shape[2], array[0].nbytes)
-    is_colour = array.ndim == 4
-    if is_colour and array.shape[3] == 4:
-        for frame in array:
-            _check_opaque(frame[..., 3], path)
-        array = array[..., :3]
-    if array.dtype == np.uint8:
-        return of_frames(path, array, len(array))
-    scale = scale_of(path, array.dtype, lambda: iter(array), is_colour=is_colour)
-    decoder = ArrayDecoder(lambda: map(scale, array))
-    return collect(path, decoder, hold_bytes, lambda: len(array), [])
-
-
-def _open_npy(path: Path) -> Array:
-    try:
-        # Not np.load, which takes archives and pickles for arrays too.
-        return np.lib.format.open_memmap(path, mode="r")
-    # Whatever numpy's parser stumbles over in a damaged header is raised as it comes.
-    except Exception as error:  # noqa: BLE001
-        reason = str(error)
-    if "Python objects" in reason:
-        reason = "it holds Python objects; save an array of numbers"
-    elif "greater than file size" in reason:
-        reason = "the end of the file is missing; copy or download it again"
-    elif reason.startswith("the magic string") and zipfile.is_zipfile(path):
-        reason = "it is an archive, npz; save the one array by numpy.save"
-    raise UnreadableError(f"{path}: not readable as npy ({reason})")
-
-
-def _check_npy(array: Array, path: Path) -> None:
-    shape = array.shape
-    if array.dtype.kind not in "uif":
-        raise UnreadableError(f"{path}: npy values of type {array.dtype} are not supported")
-    if len(shape) == 3 and shape[2] in (3, 4) and 0 not in shape:
-        raise UnreadableError(
-            f"{path}: the array has shape {shape}: one picture in colour, not the frames of a "
-            "recording. Save an array (frames, rows, columns, 3)"
-        )
-    if len(shape) == 4 and shape[3] > 4 and shape[1] in (3, 4):
-        raise UnreadableError(
-            f"{path}: the array has shape {shape}, with the channels before rows and columns. "
-            "Move them to the end: numpy.moveaxis(array, 1, -1)"
-        )
-    check_shape((*shape[:3], 3) if len(shape) == 4 and shape[3] == 4 else shape, path)

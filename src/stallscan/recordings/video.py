@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 
 from stallscan.errors import UnreadableError
 from stallscan.recordings import containers
+from stallscan.recordings.array import read_npy
 from stallscan.recordings.find import ARRAY_SUFFIXES, STACK_SUFFIXES, SUFFIXES, VIDEO_SUFFIXES
 from stallscan.recordings.find import Listing as Listing
 from stallscan.recordings.find import Source as Source
 from stallscan.recordings.limits import LIMITS
 from stallscan.recordings.recording import Box, Frames, Picture, Recording, collect, whole
-from stallscan.recordings.stack import read_npy, read_tiff
+from stallscan.recordings.stack import read_tiff
 
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif"
 

@@ -5,9 +5,8 @@ a draw holds is chance, so its figures are stated at the sample's own prevalence
 a figure is re-weighted to.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +23,17 @@ from stallscan.scores.metrics import (
     reweighted_mcc,
     sensitivity_name,
 )
+from stallscan.scores.resample import (
+    BOOTSTRAP_DRAWS,
+    as_codes,
+    cells_by_group,
+    draw_weights,
+    sums_by_unit,
+)
 
 # Prevalences of the curve: around and between those at which MCC is stated.
 PREVALENCE_GRID = np.geomspace(0.001, 0.5, 109)
 
-BOOTSTRAP_DRAWS = 1000
 BOOTSTRAP_SEED = 0
 # Bounds of the central 95 % of the draws, in percent.
 INTERVAL = (2.5, 97.5)
@@ -37,15 +42,6 @@ FEWEST_GROUPS = 10
 # Chosen: draws that hold one class only cannot tell; where more than this share cannot, nothing is
 # said.
 MOST_UNTOLD = 0.1
-# A class of more recordings is drawn by independent Poisson(1) weights, twice as fast (Chamandy et
-# al. 2012). Measured on 40,000 recordings: intervals as wide as by drawing, but for the 2 % that
-# 1,000 draws leave to chance.
-POISSON_FROM = 20_000
-# Weights held at once, of all draws together: 32 MB.
-HELD_WEIGHTS = 4_000_000
-# Scores at which the curves of a draw are cut. With no more distinct scores among the stalled than
-# this the ROC and PR AUC of a draw are exact; with 20,000 they were off by 0.00005 at most.
-MOST_CUTS = 5_000
 
 
 class ClassRates(NamedTuple):
@@ -126,15 +122,15 @@ def draw(scored: Scored, groups: NDArray[np.generic] | None = None) -> Drawn:
     else:
         of, count = _number(groups)
         strata = [np.arange(count)]
-    codes, width = _codes(scored)
+    codes, width = as_codes(scored)
     counted = csr_array(
         (np.ones(len(of)), (codes + width * ~scored.labels, of)), shape=(2 * width, count)
     )
-    summed = _sums_by_unit(scored, of, count)
+    summed = sums_by_unit(scored, of, count)
     prevalence = float(scored.labels.mean())
     parts = [
         _figures_of_draws(counted @ weights, summed @ weights, prevalence)
-        for weights in _weights(strata, BOOTSTRAP_SEED)
+        for weights in draw_weights(strata, BOOTSTRAP_SEED)
     ]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Drawn(
@@ -171,8 +167,8 @@ def group_rates(scored: Scored, groups: NDArray[np.generic]) -> ClassRates:
         (N,): recordings with the same value are drawn together.
     """
     of, count = _number(groups)
-    cells = _cells_by_group(scored, of, count).astype(np.float64)
-    drawn = [cells @ weights for weights in _weights([np.arange(count)], BOOTSTRAP_SEED)]
+    cells = cells_by_group(scored, of, count).astype(np.float64)
+    drawn = [cells @ weights for weights in draw_weights([np.arange(count)], BOOTSTRAP_SEED)]
     rates = _rates_of(Confusion(*np.concatenate(drawn, axis=1)))
     return _without_certainty(rates, Confusion(*cells.sum(axis=1).astype(int).tolist()))
 
@@ -309,100 +305,6 @@ def _number(groups: NDArray[np.generic]) -> tuple[NDArray[np.int64], int]:
     """Count the groups, and give each recording the number of its own, from 0: (N,)."""
     names, of = np.unique(groups, return_inverse=True)
     return of, len(names)
-
-
-def _cells_by_group(scored: Scored, of: NDArray[np.int64], count: int) -> Floats:
-    """Count the cells of `Confusion` in each group: (4, count)."""
-    return np.stack(
-        [
-            np.bincount(of, labels & calls, minlength=count)
-            for labels, calls in (
-                (scored.labels, scored.calls),
-                (~scored.labels, scored.calls),
-                (~scored.labels, ~scored.calls),
-                (scored.labels, ~scored.calls),
-            )
-        ]
-    )
-
-
-def _sums_by_unit(scored: Scored, of: NDArray[np.int64], count: int) -> Floats:
-    """Sum, in each unit, what means are made of: (6, count).
-
-    Found stalls, kept flowing; squared error of stalled, of flowing; log-loss of either.
-    """
-    stalled, flowing = scored.labels, ~scored.labels
-    squared = (scored.scores - stalled) ** 2
-    # As scikit-learn keeps log-loss finite.
-    tiny = np.finfo(np.float64).eps
-    lost = -np.log(np.clip(np.where(stalled, scored.scores, 1.0 - scored.scores), tiny, 1.0 - tiny))
-    return np.stack(
-        [
-            np.bincount(of, values * chosen, minlength=count)
-            for values, chosen in (
-                (scored.calls, stalled),
-                (~scored.calls, flowing),
-                (squared, stalled),
-                (squared, flowing),
-                (lost, stalled),
-                (lost, flowing),
-            )
-        ]
-    )
-
-
-def _codes(scored: Scored) -> tuple[NDArray[np.int64], int]:
-    """Reduce the scores to what the curves depend on: their order among the stalled ones.
-
-    Returns
-    -------
-    codes : ndarray
-        int64 (N,): 2 k + 1 at the k-th distinct score of a stalled recording, counted from 0, and
-        2 k just below it.
-    width : int
-        How many codes there are.
-    """
-    cuts = np.unique(scored.scores[scored.labels])
-    if len(cuts) > MOST_CUTS:
-        cuts = cuts[np.linspace(0, len(cuts) - 1, MOST_CUTS).round().astype(int)]
-    below = np.searchsorted(cuts, scored.scores, "left")
-    return below + np.searchsorted(cuts, scored.scores, "right"), 2 * len(cuts) + 1
-
-
-def _weights(strata: Sequence[NDArray[np.int64]], seed: int) -> Iterator[Floats]:
-    """Yield how often each unit is drawn: (units, draws of the part), `BOOTSTRAP_DRAWS` in all.
-
-    A single unit would be the same in every draw, and its figures look certain: NaN.
-    """
-    rng = np.random.default_rng(seed)
-    units = sum(len(stratum) for stratum in strata)
-    if units == 1:
-        yield np.full((1, BOOTSTRAP_DRAWS), np.nan)
-        return
-    most = max(1, HELD_WEIGHTS // units)
-    for start in range(0, BOOTSTRAP_DRAWS, most):
-        drawn = np.zeros((min(most, BOOTSTRAP_DRAWS - start), units))
-        for row in drawn:
-            for stratum in strata:
-                row[stratum] = _draw_units(rng, len(stratum))
-        yield np.ascontiguousarray(drawn.T)
-
-
-def _draw_units(rng: np.random.Generator, count: int) -> NDArray[Any]:
-    if count > POISSON_FROM:
-        return POISSON_TABLE[rng.integers(0, 2**16, count, dtype=np.uint16)]
-    return np.bincount(rng.integers(0, count, count), minlength=count) if count else np.zeros(0)
-
-
-def _poisson_table() -> Floats:
-    """Poisson(1) weights of equal chance, 2**16 of them."""
-    weights = np.arange(12)
-    chances = np.exp(-1.0) / np.cumprod(np.maximum(weights, 1))
-    places = (np.arange(2**16) + 0.5) / 2**16
-    return np.searchsorted(np.cumsum(chances), places).astype(np.float64)
-
-
-POISSON_TABLE = _poisson_table()
 
 
 def _figures_of_draws(counted: Floats, summed: Floats, prevalence: float) -> dict[str, Floats]:

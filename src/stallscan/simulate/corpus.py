@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stallscan import runs, workers
 from stallscan.clips import clip as clips
-from stallscan.clips import store
+from stallscan.clips import fill
 from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import Prepared
 from stallscan.errors import InputError, RecordingError, WorkerError
@@ -192,7 +192,7 @@ def simulate_clips(
 
     Only the surroundings of each outline are rendered, and nothing is encoded: the clips of the
     same settings as `simulate` has them, but for the noise and the codec's losses. ``store/`` holds
-    them as `store.build` would; the tables and files beside it are those of `simulate`. A killed
+    them as `fill.build` would; the tables and files beside it are those of `simulate`. A killed
     run goes on after the last whole shard.
 
     Parameters
@@ -250,7 +250,7 @@ def _simulate_clips(
             yield prepared
 
     sources = [Source(name, Path(name)) for name in items]
-    store.fill(out / "store", sources, prepare, outline, clip, progress)
+    fill.fill(out / "store", sources, prepare, outline, clip, progress)
     rendered = len(rows)
     kept = [item for name, item in items.items() if name not in rows]
     for row in _in_order(_plan_row, kept, processes):

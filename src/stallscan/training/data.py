@@ -11,7 +11,7 @@ from stallscan import files
 from stallscan.catalog import select as catalogs
 from stallscan.catalog import split
 from stallscan.catalog.tables import read_labels, read_metadata
-from stallscan.clips import store
+from stallscan.clips import fill, store
 from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
@@ -140,7 +140,7 @@ def prepare_data(
         made = Store(folder)  # the first process has made it
     else:
         sources = [Source(name, data / "train" / name) for name in wanted["filename"]]
-        made = store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
+        made = fill.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
     return Data.of(made, wanted, selected, simulated)
 
 
@@ -152,3 +152,34 @@ def _table(data: Path, name: str) -> Path:
         f"{data}: {name} is missing; a data folder holds train_metadata.csv, train_labels.csv "
         "and the recordings in train/, or their clips in store/ (a store elsewhere: --store)"
     )
+
+
+@dataclass(frozen=True)
+class TrainValidation:
+    """What one net is trained and validated on.
+
+    Attributes
+    ----------
+    store : Store
+        The clips.
+    train, validation : DataFrame
+        Rows of the catalog.
+    class_weight : float
+        Flowing recordings per stalled one in `train`.
+    """
+
+    store: Store
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    class_weight: float
+
+    @classmethod
+    def of(cls, store: Store, train: pd.DataFrame, validation: pd.DataFrame) -> "TrainValidation":
+        """Check that there are both classes to train on, and weigh them.
+
+        Raises
+        ------
+        InputError
+            If there are not.
+        """
+        return cls(store, train, validation, catalogs.Selection.of(train).class_weight)

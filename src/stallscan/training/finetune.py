@@ -17,7 +17,7 @@ from stallscan.catalog import groups, names, split, text
 from stallscan.catalog.groups import MOUSE_COLUMNS
 from stallscan.catalog.names import match
 from stallscan.catalog.tables import LABELS, labels_of
-from stallscan.clips import store
+from stallscan.clips import fill, store
 from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
@@ -357,7 +357,7 @@ def _prepare(
         progress(len(table), len(table))
         return made, table
     sources = [found[name] for name in table["filename"]]
-    made = store.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
+    made = fill.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
     return made, table
 
 

@@ -5,7 +5,6 @@ import logging
 import math
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,13 +23,11 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from stallscan import files
-from stallscan.catalog import select as catalogs
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
-from stallscan.nets import build, features
+from stallscan.nets import build, features, measures
 from stallscan.recipes.recipe import Recipe
 from stallscan.recipes.settings import StageSettings
 from stallscan.scores import metrics
@@ -46,43 +43,14 @@ from stallscan.training.checkpoints import (
     read_checkpoint,
     write_history,
 )
-from stallscan.training.dataset import Batch, ClipDataset, Collate, LengthSampler
+from stallscan.training.data import TrainValidation
+from stallscan.training.dataset import Batch, LengthSampler
+from stallscan.training.loaders import scoring_loader, training_loader, training_sampler
 
 # docs/facts.md 3, first place: the learning rate times 0.95 after 3 epochs without gain.
 PLATEAU_FACTOR, PLATEAU_EPOCHS = 0.95, 3
 
 log = logging.getLogger("stallscan")
-
-
-@dataclass(frozen=True)
-class TrainValidation:
-    """What one net is trained and validated on.
-
-    Attributes
-    ----------
-    store : Store
-        The clips.
-    train, validation : DataFrame
-        Rows of the catalog.
-    class_weight : float
-        Flowing recordings per stalled one in `train`.
-    """
-
-    store: Store
-    train: pd.DataFrame
-    validation: pd.DataFrame
-    class_weight: float
-
-    @classmethod
-    def of(cls, store: Store, train: pd.DataFrame, validation: pd.DataFrame) -> "TrainValidation":
-        """Check that there are both classes to train on, and weigh them.
-
-        Raises
-        ------
-        InputError
-            If there are not.
-        """
-        return cls(store, train, validation, catalogs.Selection.of(train).class_weight)
 
 
 class _Module(lightning.LightningModule):
@@ -271,7 +239,7 @@ def fit_stage(
     InputError
         If the loss is no number any more, or a checkpoint cannot be written.
     """
-    sampler = _sampler(recipe, parts, first_epoch)
+    sampler = training_sampler(recipe, parts, first_epoch)
     module = _Module(net, recipe, stage, parts, sampler)
     done = folder / DONE_NAME
     if done.is_file():
@@ -306,7 +274,7 @@ def fit_stage(
         try:
             trainer.fit(
                 module,
-                _training_loader(recipe, parts, sampler),
+                training_loader(recipe, parts, sampler),
                 scoring_loader(recipe, parts.store, parts.validation, ranks.rank(), ranks.world()),
                 ckpt_path=str(last) if last.is_file() else None,
                 weights_only=True,
@@ -339,7 +307,7 @@ def fit_features(
     for rows in (parts.train, parts.validation):
         with torch.inference_mode():
             made = [
-                features.compute(batch.inputs)
+                measures.compute(batch.inputs)
                 for batch in scoring_loader(recipe, parts.store, rows)
             ]
         tables.append(torch.cat(made))
@@ -408,50 +376,6 @@ def _logger(run: Path) -> Any:
     if importlib.util.find_spec("tensorboard") is None:
         return False
     return TensorBoardLogger(run, name="tensorboard", version="")
-
-
-def _sampler(recipe: Recipe, parts: TrainValidation, first_epoch: int) -> LengthSampler:
-    settings = recipe.training
-    return LengthSampler(
-        [parts.store.frames(name) for name in parts.train["filename"]],
-        settings.batch_size,
-        recipe.seed,
-        labels=parts.train["stalled"].tolist(),
-        stalled_share=settings.stalled_share,
-        trim=settings.lengths != "pad",
-        first_epoch=first_epoch,
-        rank=ranks.rank(),
-        world=ranks.world(),
-    )
-
-
-def _training_loader(recipe: Recipe, parts: TrainValidation, sampler: LengthSampler) -> Any:
-    settings = recipe.training
-    targets = parts.train["crowd_score" if settings.targets == "crowd" else "stalled"].tolist()
-    names = parts.train["filename"].tolist()
-    return DataLoader(
-        ClipDataset(parts.store, names, targets, recipe.augment, recipe.seed),
-        batch_sampler=sampler,
-        collate_fn=Collate(recipe.net, pad=settings.lengths == "pad"),
-        num_workers=settings.workers,
-        # A worker that is not forked takes seconds to start: once, and not in every epoch.
-        persistent_workers=settings.workers > 0,
-    )
-
-
-def scoring_loader(
-    recipe: Recipe, clips: Store, rows: pd.DataFrame, rank: int = 0, world: int = 1
-) -> Any:
-    """Clips one at a time and as they are: none is trimmed to the length of another."""
-    names = rows["filename"].tolist()
-    return DataLoader(
-        ClipDataset(clips, names, rows["stalled"].tolist()),
-        sampler=range(rank, len(names), world),
-        batch_size=1,
-        collate_fn=Collate(recipe.net),
-        num_workers=recipe.training.workers,
-        persistent_workers=recipe.training.workers > 0,
-    )
 
 
 @torch.inference_mode()

@@ -31,7 +31,7 @@ from stallscan.scores.calibration import fit_calibration
 from stallscan.scores.thresholds import best_mcc_threshold, call, rounded
 from stallscan.templates import render
 from stallscan.training import fit, ranks, start
-from stallscan.training.data import Data, Progress, prepare_data
+from stallscan.training.data import Data, Progress, TrainValidation, prepare_data
 
 RECIPE_NAME = "recipe.yaml"  # in the run folder: the recipe, resolved
 CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
@@ -217,7 +217,7 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
     for number, stage in enumerate(recipe.training.stages, start=1):
         part = data.restrict(rest, stage.rule or recipe.data.rule)
         learned.append(part)
-        trained_on = fit.TrainValidation.of(data.store, part, validation)
+        trained_on = TrainValidation.of(data.store, part, validation)
         if isinstance(net, features.FeatureNet):
             fit.fit_features(net, recipe, trained_on, run / "history.csv")
             continue
@@ -237,7 +237,7 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
 
 
 def _write_bundles(
-    net: nn.Module, recipe: Recipe, data: Data, parts: fit.TrainValidation, run: Path, epoch: int
+    net: nn.Module, recipe: Recipe, data: Data, parts: TrainValidation, run: Path, epoch: int
 ) -> None:
     """Write the bundle, and one for each snapshot of the last stage."""
     folder = run / CHECKPOINTS / f"stage-{len(recipe.training.stages)}"
@@ -250,7 +250,7 @@ def _write_bundles(
 
 
 def _write_bundle(
-    net: nn.Module, recipe: Recipe, data: Data, parts: fit.TrainValidation, run: Path, epoch: int
+    net: nn.Module, recipe: Recipe, data: Data, parts: TrainValidation, run: Path, epoch: int
 ) -> None:
     logits = fit.score(net, recipe, parts.store, parts.validation)
     labels = parts.validation["stalled"].to_numpy(dtype=np.int64)

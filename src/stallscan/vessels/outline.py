@@ -7,7 +7,7 @@ down, it opens.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -17,15 +17,18 @@ from stallscan.errors import NoOutlineError, SeveralOutlinesError, UnreadableErr
 from stallscan.recordings.recording import Box, Frames, Recording, whole
 from stallscan.settings import Settings
 from stallscan.vessels import enclosure
+from stallscan.vessels.colours import MEAN_RED_OVER_BLUE, RULES, ColourRule, in_range, warmth
 from stallscan.vessels.enclosure import Enclosure, Mask
+from stallscan.vessels.movement import (
+    MATCHED_PX,
+    MOST_MOVED_SHARE,
+    MOVED_PX,
+    displacement,
+    frames_drawn_in,
+    moved_px,
+    moving_outline,
+)
 
-# Mean red minus mean blue of a pixel that belongs to the contour, blurred by chroma subsampling or
-# resizing as it may be: at least a quarter of the drawn 255. Grey pixels have 0.
-MEAN_RED_OVER_BLUE = 60.0
-# Hues from -20 to 72 degrees, where red is 0 and yellow 60: by how much blue may exceed green and
-# green may exceed red, as shares of red minus blue. Blurring changes the saturation, not the hue.
-MOST_BLUE_OVER_GREEN = 0.35
-MOST_GREEN_OVER_RED = 0.2
 # Every n-th frame enters the mean picture: the outline stands still, noise in 1/n suffices.
 MEAN_STRIDE = 4
 # Pixels around the contour that are looked at with it: more than the widest gap that is closed
@@ -33,16 +36,6 @@ MEAN_STRIDE = 4
 AROUND_PX = enclosure.AROUND_PX
 # Pixels of the contour in each frame that tell whether it is there, and frames that tell where.
 LOOKED_AT_PX = 60
-MOVEMENT_FRAMES = 3
-# Two frames whose contours are at least this much alike (cosine) need no closer look: moving by
-# the half of a line's width makes it 0.6.
-UNMOVED_LIKENESS = 0.8
-# Still outlines move by less than a pixel when encoded. One that moves by a larger share of the
-# smaller side of its box encloses something else in the end.
-MOVED_PX = 2.0
-MOST_MOVED_SHARE = 0.25
-# Farther movement is measured by the first and the last frame.
-MATCHED_PX = 8
 # How far the box of the published colour may lie from that of the contour, pixels.
 STRONG_AWAY_PX = 4
 # Red minus blue that what is enclosed has beyond its surroundings: a translucent filling.
@@ -64,21 +57,6 @@ BLOCKS = 8
 # (14 simulated recordings with and without their own line).
 DECODED_COLOUR = (245, 102, 10)
 LINE_PX = 4
-
-
-class ColourRule(NamedTuple):
-    """A published search for the outline: bounds (inclusive) of R, G, B, and in which frames."""
-
-    low: tuple[int, int, int]
-    high: tuple[int, int, int]
-    frames: Literal["first", "all"]
-
-
-# docs/facts.md 2 and 3; the first place writes its bounds in B, G, R order.
-RULES: dict[str, ColourRule] = {
-    "third-place": ColourRule((200, 0, 0), (255, 150, 150), "first"),
-    "first-place": ColourRule((104, 13, 9), (255, 143, 98), "all"),
-}
 
 
 class OutlineSettings(Settings):
@@ -266,7 +244,7 @@ def _look(
     total = np.zeros((*around.shape, 3))
     summed = position = 0
     for chunk in recording.chunks(around):
-        follows = _in_range(chunk, rule)
+        follows = in_range(chunk, rule)
         if position == 0:
             seen.first[inside.slices] = follows[0].reshape(around.shape) > 0
         hit |= follows.astype(bool).any(axis=0).reshape(around.shape)
@@ -287,13 +265,6 @@ def _look(
     return seen
 
 
-def _in_range(frames: Frames, rule: ColourRule) -> NDArray[np.uint8]:
-    """Return 255 for pixels that follow the rule, else 0: uint8 (n, h * w)."""
-    count, height, width, _ = frames.shape
-    tall = cv2.inRange(frames.reshape(count * height, width, 3), rule.low, rule.high)
-    return np.asarray(tall, dtype=np.uint8).reshape(count, height * width)
-
-
 def _find_contour(recording: Recording) -> Outline:
     if _is_coloured(recording):
         raise NoOutlineError(
@@ -311,12 +282,12 @@ def _find_contour(recording: Recording) -> Outline:
             error = reason
     # It may be drawn in a few frames, too few for their mean.
     part = recording.coloured(MEAN_RED_OVER_BLUE)
-    outlined = _frames_drawn_in(recording, part) if part else np.zeros(len(recording), bool)
+    outlined = frames_drawn_in(recording, part) if part else np.zeros(len(recording), bool)
     if part is None or not outlined.any():
         raise error
     if outlined.all():
-        moved = _displacement(recording) or 0.0
-        raise _moves(recording, moved) if moved > MATCHED_PX else error
+        moved = displacement(recording) or 0.0
+        raise moving_outline(recording, moved) if moved > MATCHED_PX else error
     return _contour_outline(recording, _look(recording, rule, part, outlined))
 
 
@@ -344,7 +315,7 @@ def _is_coloured(recording: Recording) -> bool:
 
 
 def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
-    drawn = _warm(seen.mean)
+    drawn = warmth(seen.mean)
     if cv2.countNonZero(drawn.view(np.uint8)) < enclosure.MIN_CONTOUR_PX:
         raise _nothing_drawn(recording)
     kept, found = enclosure.find(drawn, seen.beyond)
@@ -371,17 +342,6 @@ def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
     box = _box(seen, kept, segment.line)
     mask = segment.mask & ~contour
     return seen.outline(box, contour, mask, segment.is_closed, "; ".join(remarks))
-
-
-def _warm(picture: NDArray[np.float32]) -> Mask:
-    """Pixels (h, w) of a picture that have a colour in which outlines are drawn."""
-    red, green, blue = np.moveaxis(picture, -1, 0)
-    excess = red - blue
-    return np.asarray(
-        (excess >= MEAN_RED_OVER_BLUE)
-        & (blue - green <= MOST_BLUE_OVER_GREEN * excess)
-        & (green - red <= MOST_GREEN_OVER_RED * excess)
-    )
 
 
 def _box(seen: _Seen, kept: Mask, line: Mask) -> Box:
@@ -441,11 +401,11 @@ def _remarks(recording: Recording, seen: _Seen, segment: Enclosure) -> list[str]
         counts.append(np.count_nonzero(excess >= MEAN_RED_OVER_BLUE, axis=1))
     count = np.concatenate(counts)
     shown = count >= max(0.5 * count.max(), 1)
-    moved = _moved(recording, around, line, np.flatnonzero(shown))
+    moved = moved_px(recording, around, line, np.flatnonzero(shown))
     if moved > MATCHED_PX:
-        moved = _displacement(recording) or moved
+        moved = displacement(recording) or moved
     if moved > MOST_MOVED_SHARE * min(enclosure.box(segment.line).shape):
-        raise _moves(recording, moved)
+        raise moving_outline(recording, moved)
     remarks = []
     if not segment.is_closed:
         remarks.append("the outline is open, so its convex hull was taken")
@@ -454,67 +414,6 @@ def _remarks(recording: Recording, seen: _Seen, segment: Enclosure) -> list[str]
     if moved >= MOVED_PX:
         remarks.append(f"the outline moves by {moved:.0f} pixels")
     return remarks
-
-
-def _moved(recording: Recording, around: Box, line: Mask, shown: NDArray[np.intp]) -> float:
-    """Compare where a contour is in some of the frames that show it; pixels, to the next even one.
-
-    The place of the best correlation does not change if parts of the contour are hidden.
-    """
-    reach = MATCHED_PX // 2 + 1
-    half = (slice(None, None, 2), slice(None, None, 2))
-    near = cv2.dilate(line[half].astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8))
-    chosen = shown[np.linspace(0, len(shown) - 1, MOVEMENT_FRAMES).astype(int)]
-    parts = []
-    start = 0
-    for chunk in recording.chunks(around):
-        few = chunk[chosen[(chosen >= start) & (chosen < start + len(chunk))] - start, *half]
-        parts.append(few[..., 0].astype(np.float32) - few[..., 2])
-        start += len(chunk)
-    pictures = np.maximum(np.concatenate(parts), 0) * near
-    flat = pictures.reshape(len(pictures), -1)
-    alike = flat @ flat.T
-    likeness = alike[0] / np.sqrt(alike[0, 0] * alike.diagonal() + 1)
-    bordered = cv2.copyMakeBorder(pictures[0], *(reach,) * 4, cv2.BORDER_CONSTANT)
-    farthest = 0.0
-    for picture in pictures[likeness < UNMOVED_LIKENESS]:
-        places = cv2.matchTemplate(bordered, picture, cv2.TM_CCORR)
-        row, col = np.unravel_index(int(places.argmax()), places.shape)
-        farthest = max(farthest, 2 * float(np.hypot(row - reach, col - reach)))
-    return farthest
-
-
-def _moves(recording: Recording, px: float) -> NoOutlineError:
-    return NoOutlineError(
-        f"{recording.path}: the outline moves by {px:.0f} pixels or more, so it does not enclose "
-        "the same segment in all frames. Draw it at the same place in every frame"
-    )
-
-
-def _frames_drawn_in(recording: Recording, part: Box) -> NDArray[np.bool_]:
-    """Say of every frame, bool (T,), whether as much is drawn in it as in those with the most."""
-    counts = []
-    for chunk in recording.chunks(part):
-        excess = cv2.subtract(chunk[..., 0], chunk[..., 2])
-        counts.append(np.count_nonzero(excess >= MEAN_RED_OVER_BLUE, axis=(1, 2)))
-    count = np.concatenate(counts)
-    return np.asarray(count >= max(enclosure.MIN_CONTOUR_PX, 0.5 * count.max()))
-
-
-def _displacement(recording: Recording) -> float | None:
-    """Measure how far the outline of the last frame is from that of the first one, pixels.
-
-    None unless each has one.
-    """
-    centres = []
-    first = next(recording.chunks())[0]
-    *_, last = recording.chunks()
-    for frame in (first, last[-1]):
-        _, found = enclosure.find(_warm(frame.astype(np.float32)), 0)
-        if len(found) != 1:
-            return None
-        centres.append(np.argwhere(found[0].line).mean(axis=0))
-    return float(np.hypot(*(centres[1] - centres[0])))
 
 
 def _nothing_drawn(recording: Recording) -> NoOutlineError:
