@@ -15,6 +15,7 @@ from stallscan import runs
 from stallscan.bundle import disk
 from stallscan.clips import fill, prepare, store
 from stallscan.clips.clip import ClipSettings
+from stallscan.engines import exports
 from stallscan.errors import InputError, SettingsError, StoreError
 from stallscan.nets import build
 from stallscan.nets.settings import NetSettings
@@ -141,6 +142,7 @@ def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
     process.wait()
     assert not (out / "bundle").exists()
     subprocess.run(command, check=True, capture_output=True)
+    assert exports.find(disk.load(out / "bundle"), "f32").is_file()
     assert (out / "history.csv").read_text() == (run / "history.csv").read_text()
     assert list(pd.read_csv(out / "history.csv")["epoch"]) == [0, 1, 2]
     weights = [disk.load(folder / "bundle").weights for folder in (out, run)]
