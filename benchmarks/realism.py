@@ -156,7 +156,7 @@ def measure(path: Path) -> Measured:
         All of `STATISTICS` but the frames in focus, which no file tells.
     """
     recording = video.read_recording(path)
-    found = outline.find(recording)
+    found = outline.find_outline(recording)
     frames = recording.frames
     grey = to_grey(frames)
     field, inside = ~found.contour, found.mask

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from trained import score, train_once
 
 from stallscan import files
-from stallscan.clips import clip as clips
+from stallscan.clips import clip
 from stallscan.nets import build, features, measures
 from stallscan.recipes import recipe
 from stallscan.recipes.recipe import Recipe
@@ -201,7 +201,7 @@ def time_step(settings: Recipe, repeats: int = 2) -> float:
     frames = settings.clip.frames or TIMED_FRAMES
     shape = (frames, size, size, len(settings.net.mean))
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    array = clips.to_input(pixels, settings.net.mean, settings.net.std)
+    array = clip.to_input(pixels, settings.net.mean, settings.net.std)
     inputs = torch.from_numpy(array)[None]
     taken = []
     for _ in range(repeats):

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from stallscan import workers
-from stallscan.clips import clip as clips
+from stallscan.clips import clip
 from stallscan.clips.store import Store
 from stallscan.nets import build
 from stallscan.recipes import recipe
@@ -430,7 +430,7 @@ def _crop_size(settings: SimulateSettings, margin: int, item: tuple[int, bool]) 
     line = make_plan(settings.seed, int(row), bool(stalled), settings).scene.outline.line
     rows, columns = (np.flatnonzero(line.any(axis=axis)) for axis in (1, 0))
     drawn = Box(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
-    box = clips.crop_box(drawn, margin, line.shape)
+    box = clip.crop_box(drawn, margin, line.shape)
     return box.col1 - box.col0, box.row1 - box.row0
 
 

@@ -15,7 +15,7 @@ import torch
 
 import stallscan
 from stallscan.bundle import disk, net
-from stallscan.calls import predict as module
+from stallscan.calls import predict
 from stallscan.cli import calling
 from stallscan.errors import (
     BundleError,
@@ -198,7 +198,7 @@ def test_predict_gives_the_rows_of_the_command(recordings, bundle_dir, tmp_path,
     assert list(table.columns) == list(PREDICTION_COLUMNS)
     assert table["status"].tolist()[1:] == ["no_outline", "unreadable"]
     assert table["reason"].iloc[1:].str.contains("mp4").all()
-    summary = module.predict([recordings], tmp_path / "out", bundle_dir, 0, engine="torch")
+    summary = predict.predict([recordings], tmp_path / "out", bundle_dir, 0, engine="torch")
     written = pd.read_csv(summary.table, keep_default_na=False)
     assert written["reason"].tolist() == table["reason"].tolist()
     assert float(written["score"][0]) == table["score"][0]

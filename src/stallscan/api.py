@@ -23,7 +23,7 @@ from stallscan.calls.predict import predict as predict_into
 from stallscan.calls.predictions import read_predictions
 from stallscan.clips import prepare
 from stallscan.clips.clip import Clip, ClipSettings
-from stallscan.clips.clip import make as cut_clip
+from stallscan.clips.clip import make_clip as cut_clip
 from stallscan.engines import choose
 from stallscan.engines.choose import Chosen, Which
 from stallscan.errors import InputError
@@ -36,7 +36,7 @@ from stallscan.recordings.video import read_recording as read_recording
 from stallscan.scores.calibration import log_odds
 from stallscan.simulate import CorpusSummary, SimulateSettings, Truth
 from stallscan.vessels.outline import Outline, OutlineSettings, draw
-from stallscan.vessels.outline import find as find_in
+from stallscan.vessels.outline import find_outline as find_in
 
 if TYPE_CHECKING:
     from stallscan.training.train import TrainingSummary

@@ -27,11 +27,11 @@ def corpus(tmp_path_factory):
 def test_boxes_and_clips_equal_the_published_ones(corpus):
     for path in sorted((corpus / "train").glob("*.mp4")):
         recording = video.read_recording(path)
-        found = outline.find(recording, OutlineSettings(rule="third-place"))
+        found = outline.find_outline(recording, OutlineSettings(rule="third-place"))
         assert found.box == third_place.box(recording.frames[0]), path
-        made = clip.make(recording, found, ClipSettings())
+        made = clip.make_clip(recording, found, ClipSettings())
         assert np.array_equal(made.pixels, third_place.clip(recording.frames)), path
-        ours = outline.find(recording).box
+        ours = outline.find_outline(recording).box
         # Later frames show pixels of the blurred edge (chroma has half the resolution) that the
         # first one does not.
         assert np.abs(np.subtract(ours, found.box)).max() <= 4, path

@@ -13,7 +13,7 @@ import tifffile
 
 from stallscan.bundle import disk
 from stallscan.bundle.reference import Reference
-from stallscan.calls import predict as module
+from stallscan.calls import predict
 from stallscan.clips import prepare
 from stallscan.clips.traits import Traits
 from stallscan.engines.torch_engine import TorchEngine
@@ -26,7 +26,7 @@ from tests import crashing, drawing, memory
 
 
 def _predict(paths, out, bundle_dir, **options):
-    return module.predict(paths, out, bundle_dir, processes=0, **options)
+    return predict.predict(paths, out, bundle_dir, processes=0, **options)
 
 
 def _table(out):
@@ -65,7 +65,7 @@ def test_each_recording_gets_a_row_and_its_score(folder, tmp_path, bundle_dir):
 
 def test_several_processes_give_the_same_table(folder, tmp_path, bundle_dir):
     _predict([folder], tmp_path / "a", bundle_dir)
-    module.predict([folder], tmp_path / "b", bundle_dir, processes=2)
+    predict.predict([folder], tmp_path / "b", bundle_dir, processes=2)
     tables = [(tmp_path / name / "predictions.csv").read_bytes() for name in "ab"]
     assert tables[0] == tables[1]
 
@@ -272,7 +272,7 @@ def test_an_absurd_number_of_processes_is_refused_before_anything_is_written(
     folder, tmp_path, bundle_dir, processes
 ):
     with pytest.raises(InputError, match=f"{processes} processes"):
-        module.predict([folder], tmp_path / "out", bundle_dir, processes=processes)
+        predict.predict([folder], tmp_path / "out", bundle_dir, processes=processes)
     assert not (tmp_path / "out").exists()
 
 

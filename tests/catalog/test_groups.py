@@ -8,7 +8,7 @@ from stallscan.errors import TableError
 
 def check(*cells):
     rows = [f"line {row}" for row in range(2, 2 + len(cells))]
-    return groups.check("mice.csv", "mouse", cells, rows, "fill it in, or use --group ''")
+    return groups.check_cells("mice.csv", "mouse", cells, rows, "fill it in, or use --group ''")
 
 
 def test_names_are_brought_to_one_form():
@@ -44,6 +44,6 @@ def test_words_that_may_be_names_are_names_and_it_is_said(caplog):
 
 def test_the_column_that_names_the_mouse():
     columns = {"mouse": ["", ""], "animal": ["a", "a"], "project": ["p", "q"]}
-    assert groups.find(columns.get, fewest=1) == "animal"
-    assert groups.find(columns.get, fewest=2) == "project"
-    assert groups.find(columns.get, fewest=3) == ""
+    assert groups.find_column(columns.get, fewest=1) == "animal"
+    assert groups.find_column(columns.get, fewest=2) == "project"
+    assert groups.find_column(columns.get, fewest=3) == ""

@@ -16,14 +16,14 @@ from tests import drawing, third_place
 
 def _make(frames, /, **settings):
     recording = from_array(frames)
-    return clip.make(recording, outline.find(recording), ClipSettings(**settings))
+    return clip.make_clip(recording, outline.find_outline(recording), ClipSettings(**settings))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_equals_the_published_rule_to_the_pixel(tmp_path, seed):
     recording = video.read_recording(drawing.write(tmp_path / "a.mp4", seed=seed))
-    found = outline.find(recording, OutlineSettings(rule="third-place"))
-    made = clip.make(recording, found, ClipSettings())
+    found = outline.find_outline(recording, OutlineSettings(rule="third-place"))
+    made = clip.make_clip(recording, found, ClipSettings())
     assert np.array_equal(made.pixels, third_place.clip(recording.frames))
 
 
@@ -45,8 +45,8 @@ def test_padding_keeps_the_aspect():
 def test_painted_out_clips_do_not_show_the_outline():
     plain, outlined = drawing.frames(contours=0), drawing.frames()
     recording = from_array(outlined)
-    found = outline.find(recording)
-    made = clip.make(recording, found, ClipSettings(size=64, channels="grey+mask"))
+    found = outline.find_outline(recording)
+    made = clip.make_clip(recording, found, ClipSettings(size=64, channels="grey+mask"))
     assert made.pixels.shape == (8, 64, 64, 2)
     contour = found.contour
     painted = clip.paint_out(to_grey(outlined), contour)
@@ -75,7 +75,9 @@ def test_chunked_recordings_give_the_same_clip(tmp_path):
     held, streamed = video.read_recording(path), video.read_recording(path, hold_bytes=0)
     for channels in ("rgb", "grey+mask"):
         settings = ClipSettings(size=32, channels=channels)
-        clips = [clip.make(r, outline.find(r), settings).pixels for r in (held, streamed)]
+        clips = [
+            clip.make_clip(r, outline.find_outline(r), settings).pixels for r in (held, streamed)
+        ]
         assert np.array_equal(*clips)
 
 

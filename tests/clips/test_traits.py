@@ -128,9 +128,9 @@ def test_a_clip_has_the_traits_of_the_whole_recording_whatever_is_cut():
     for frame in frames:
         frame[5, 5:45] = frame[35, 5:45] = frame[5:36, 5] = frame[5:36, 44] = (255, 102, 0)
     recording: Recording = from_array(frames)
-    found = outline.find(recording)
+    found = outline.find_outline(recording)
     made = [
-        clip.make(recording, found, settings).traits
+        clip.make_clip(recording, found, settings).traits
         for settings in (
             ClipSettings(size=32, channels="rgb"),
             ClipSettings(size=64, channels="grey+mask", shape="pad", frames=8, background="black"),

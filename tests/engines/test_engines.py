@@ -16,7 +16,7 @@ import pytest
 from stallscan import workers
 from stallscan.bundle import bundle, disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
-from stallscan.calls import predict as module
+from stallscan.calls import predict
 from stallscan.clips.store import Store
 from stallscan.engines import choose, export, exports, stream
 from stallscan.engines.openvino_engine import OpenVinoEngine
@@ -141,7 +141,7 @@ def test_an_engine_that_gives_nothing_ends_the_run_and_keeps_its_rows(
     monkeypatch.setattr(stream, "CLIP_S", 0.3)
     name = "torch" if kind is TorchEngine else "openvino"
     with pytest.raises(EngineError, match=f"{name} gave no result for 0.3 s.*resume"):
-        module.predict([tmp_path / "in"], tmp_path, exported_dir, processes=0, engine=name)
+        predict.predict([tmp_path / "in"], tmp_path, exported_dir, processes=0, engine=name)
     assert list(pd.read_csv(tmp_path / "predictions.csv")["filename"]) == ["0.mp4"]
 
 
@@ -322,7 +322,7 @@ def test_engines_give_the_same_table_and_a_run_stays_with_its_own(
 ):
     _without_gpu(monkeypatch)
     for name in ("torch", "openvino"):
-        module.predict([folder], tmp_path / name, exported_dir, processes=0, engine=name)
+        predict.predict([folder], tmp_path / name, exported_dir, processes=0, engine=name)
     tables = [pd.read_csv(tmp_path / name / "predictions.csv") for name in ("torch", "openvino")]
     scores = [table.pop("score") for table in tables]
     assert scores[0].to_numpy() == pytest.approx(scores[1].to_numpy(), abs=3e-6)
@@ -331,8 +331,8 @@ def test_engines_give_the_same_table_and_a_run_stays_with_its_own(
     whole = (out / "predictions.csv").read_text()
     (out / "predictions.csv").write_text("".join(whole.splitlines(keepends=True)[:3]))
     with pytest.raises(InputError, match="engine was torch, now openvino"):
-        module.predict([folder], out, exported_dir, processes=0, engine="openvino")
-    assert module.predict([folder], out, exported_dir, processes=0).resumed == 2
+        predict.predict([folder], out, exported_dir, processes=0, engine="openvino")
+    assert predict.predict([folder], out, exported_dir, processes=0).resumed == 2
     assert (out / "predictions.csv").read_text() == whole
     assert json.loads((out / "run.json").read_text())["engine"] == "torch"
 
@@ -341,7 +341,7 @@ def test_an_ensemble_predicts_with_openvino(folder, exported_dir, other_exported
     made = tmp_path / "two"
     ensemble.join([exported_dir, other_exported_dir], made, EnsembleSettings(needed=2))
     for name in ("torch", "openvino"):
-        module.predict([folder], tmp_path / name, made, processes=0, engine=name)
+        predict.predict([folder], tmp_path / name, made, processes=0, engine=name)
     tables = [pd.read_csv(tmp_path / name / "predictions.csv") for name in ("torch", "openvino")]
     assert (tables[0]["call"] == tables[1]["call"]).all()
     assert tables[0]["score"].to_numpy() == pytest.approx(tables[1]["score"].to_numpy(), abs=3e-6)

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from stallscan.errors import InputError
-from stallscan.evaluation import comparison as comparisons
 from stallscan.evaluation import evaluate, present
 from stallscan.evaluation.breakdown import Group
+from stallscan.evaluation.comparison import compare
 from stallscan.scores import metrics
 from stallscan.scores.metrics import Scored
 from tests.scored import gain_by_hand
@@ -20,7 +20,7 @@ def test_paired_comparison(study, tmp_path):
         evaluate.evaluate(study / name / "predictions.csv", study / "labels.csv")
         for name in ("old", "new")
     )
-    comparison = comparisons.compare(old, new)
+    comparison = compare(old, new)
     assert (comparison.count, comparison.stalled) == (600, 120)
     assert comparison.group == Group("mouse", 12)
     by_name = {one.name: one for one in comparison.differences}
@@ -31,10 +31,10 @@ def test_paired_comparison(study, tmp_path):
     assert mcc.interval == pytest.approx(expected, abs=0.02)
     assert (mcc.verdict, by_name["brier"].verdict) == ("better", "better")
     assert by_name["brier"].difference < 0
-    back = {one.name: one for one in comparisons.compare(new, old).differences}
+    back = {one.name: one for one in compare(new, old).differences}
     assert back["mcc"].verdict == back["brier"].verdict == "worse"
     assert back["mcc"].interval == pytest.approx((-mcc.interval.high, -mcc.interval.low))
-    same = comparisons.compare(old, old).differences
+    same = compare(old, old).differences
     assert {one.verdict for one in same} == {"no difference can be told"}
     assert {one.interval for one in same} == {(0, 0)}
     content = json.loads(present.write_metrics(old, tmp_path / "out", comparison).read_text())
@@ -51,7 +51,7 @@ def test_comparison_is_on_what_both_called(study):
         evaluate.evaluate(study / name / "predictions.csv", study / "labels.csv")
         for name in ("old", "new")
     )
-    comparison = comparisons.compare(old, new)
+    comparison = compare(old, new)
     assert comparison.count == 450
     assert not comparison.is_on_all
     rest = old.evaluated.iloc[150:]
@@ -75,9 +75,9 @@ def test_recordings_that_cannot_be_compared_are_refused(study):
     labels.assign(stalled=1 - labels["stalled"]).to_csv(study / "flipped.csv", index=False)
     flipped = evaluate.evaluate(path, study / "flipped.csv")
     with pytest.raises(InputError, match=r"label 600 recordings differently: 0\.mp4, 1\.mp4"):
-        comparisons.compare(old, flipped)
+        compare(old, flipped)
     for table in (path, study / "flipped.csv"):
         table.write_text(table.read_text().replace(".mp4", "b.mp4"))
     others = evaluate.evaluate(path, study / "flipped.csv")
     with pytest.raises(InputError, match="no recording in common"):
-        comparisons.compare(old, others)
+        compare(old, others)

@@ -299,7 +299,7 @@ def decode(clip, tmp_path):
 def test_clip_shows_the_outlined_region_with_its_margin(tmp_path):
     path = tmp_path / "film.mp4"
     encode.write_video(path, draw_recording())
-    box = outline.find(video.read_recording(path)).box
+    box = outline.find_outline(video.read_recording(path)).box
     clip = cards.make_clip(path, margin_px=5)
     height = box.row1 - box.row0 + 10
     width = box.col1 - box.col0 + 10

@@ -335,7 +335,9 @@ def test_clips_show_what_the_videos_show(videos, clips):
 def test_the_outline_of_one_frame_is_that_of_all():
     for row in range(3):
         frames, _ = region(SMALL.seed, row, False, SMALL, CLIP.margin + corpus.SPARE_PX)
-        whole, first = (outline.find(from_array(part, "x")) for part in (frames, frames[:1]))
+        whole, first = (
+            outline.find_outline(from_array(part, "x")) for part in (frames, frames[:1])
+        )
         assert first.box == whole.box
         assert first.is_closed == whole.is_closed
         assert np.array_equal(first.contour, whole.contour)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stallscan.simulate import microscope as source
+from stallscan.simulate import microscope
 from stallscan.simulate.contour import draw_outline
 from stallscan.simulate.microscope import black_area, draw_microscope
 from stallscan.simulate.projects import PROJECTS
@@ -108,10 +108,12 @@ def test_laser_is_stepped_up_in_a_quarter_of_the_recordings(scopes):
 
 def test_display_runs_from_the_tissue_to_the_plasma(scopes):
     black = np.array([scope.black_photons / scope.photons for scope in scopes])
-    white = black + [source.WHITE_GREY / (s.grey_per_photon * s.photons) for s in scopes]
+    white = black + [microscope.WHITE_GREY / (s.grey_per_photon * s.photons) for s in scopes]
     tissue = black / [scope.background for scope in scopes]
-    assert source.BLACK_LEVEL[0] <= tissue.min() <= tissue.max() <= source.BLACK_LEVEL[1]
-    assert source.WHITE_LEVEL[0] <= white.min() <= white.max() <= source.WHITE_LEVEL[1] + 1e-9
+    assert microscope.BLACK_LEVEL[0] <= tissue.min() <= tissue.max() <= microscope.BLACK_LEVEL[1]
+    assert (
+        microscope.WHITE_LEVEL[0] <= white.min() <= white.max() <= microscope.WHITE_LEVEL[1] + 1e-9
+    )
     assert (white - black).min() > 0.1
     # Both kinds are there: tissue that is black, and tissue that is grey.
     assert 0.02 < (tissue > 1).mean() < 0.9

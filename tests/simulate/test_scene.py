@@ -95,7 +95,7 @@ def test_the_region_is_that_of_the_whole_recording():
     assert dataclasses.replace(truth, line_um=0, offset_px=0) == dataclasses.replace(
         same, line_um=0, offset_px=0
     )
-    box = outline.find(from_array(whole)).box
+    box = outline.find_outline(from_array(whole)).box
     crop = whole[:, box.row0 - 8 : box.row1 + 8, box.col0 - 8 : box.col1 + 8]
     assert crop.shape == part.shape
     # Noise differs; what is seen is the same.

@@ -14,7 +14,7 @@ from tests import drawing, third_place
 
 
 def test_a_drawn_ellipse_is_found_with_its_interior():
-    found = outline.find(from_array(drawing.frames()))
+    found = outline.find_outline(from_array(drawing.frames()))
     assert found.is_closed
     assert found.frames_outlined == 8
     assert found.box == pytest.approx((24, 57, 10, 55), abs=2)
@@ -26,7 +26,7 @@ def test_a_drawn_ellipse_is_found_with_its_interior():
 @pytest.mark.parametrize(("rule", "px"), [("contour", 4), ("third-place", 4), ("first-place", 8)])
 def test_every_rule_finds_the_same_place_after_encoding(tmp_path, rule, px):
     recording = video.read_recording(drawing.write(tmp_path / "a.mp4"))
-    found = outline.find(recording, OutlineSettings(rule=rule))
+    found = outline.find_outline(recording, OutlineSettings(rule=rule))
     # The first place's range of colours takes in what the codec spreads over a block of 8 px.
     assert found.box == pytest.approx((24, 57, 10, 55), abs=px)
     assert found.is_closed
@@ -36,27 +36,27 @@ def test_the_published_rule_by_name_equals_the_rule_written_down(tmp_path):
     for seed in range(20):
         path = drawing.write(tmp_path / f"{seed}.mp4", count=3, seed=seed)
         recording = video.read_recording(path)
-        found = outline.find(recording, OutlineSettings(rule="third-place"))
+        found = outline.find_outline(recording, OutlineSettings(rule="third-place"))
         assert found.box == third_place.box(recording.frames[0])
 
 
 def test_no_outline_is_said():
     with pytest.raises(NoOutlineError, match="no outline found in any of its 8 frames"):
-        outline.find(from_array(drawing.frames(contours=0), "a.mp4"))
+        outline.find_outline(from_array(drawing.frames(contours=0), "a.mp4"))
 
 
 def test_a_grey_recording_has_no_outline():
     with pytest.raises(NoOutlineError, match=r"a\.tif: the recording is grey"):
-        outline.find(from_array(np.zeros((5, 40, 40), np.uint8), "a.tif"))
+        outline.find_outline(from_array(np.zeros((5, 40, 40), np.uint8), "a.tif"))
 
 
 def test_two_outlines_are_said():
     with pytest.raises(SeveralOutlinesError, match="2 segments are outlined"):
-        outline.find(from_array(drawing.frames(contours=2)))
+        outline.find_outline(from_array(drawing.frames(contours=2)))
 
 
 def test_the_published_rule_takes_two_outlines_together():
-    found = outline.find(
+    found = outline.find_outline(
         from_array(drawing.frames(contours=2)), OutlineSettings(rule="third-place")
     )
     assert found.box.col1 > 100
@@ -65,14 +65,14 @@ def test_the_published_rule_takes_two_outlines_together():
 def test_specks_of_colour_do_not_matter():
     recording = drawing.frames()
     recording[:, 80:83, 110:113] = drawing.ORANGE
-    assert outline.find(from_array(recording)).box.row1 < 60
+    assert outline.find_outline(from_array(recording)).box.row1 < 60
 
 
 def test_a_faint_specks_only_recording_has_no_outline():
     recording = drawing.frames(contours=0)
     recording[:, 80:83, 110:113] = drawing.ORANGE
     with pytest.raises(NoOutlineError):
-        outline.find(from_array(recording))
+        outline.find_outline(from_array(recording))
 
 
 @pytest.mark.parametrize("centre", [(5, 40), (64, 4), (124, 50), (2, 2)])
@@ -82,7 +82,7 @@ def test_the_image_border_closes_an_outline(centre):
     for frame in recording:
         cv2.ellipse(frame, centre, (22, 15), 0, 0, 360, drawing.ORANGE, 3)
     cv2.ellipse(inside, centre, (20, 13), 0, 0, 360, 1, -1)
-    found = outline.find(from_array(recording))
+    found = outline.find_outline(from_array(recording))
     assert found.is_closed
     overlap = (found.mask & (inside > 0)).sum() / (found.mask | (inside > 0)).sum()
     assert overlap > 0.85
@@ -92,7 +92,7 @@ def test_an_outline_cut_by_the_border_into_two_arcs_is_one():
     recording = drawing.frames(contours=0, height=60)
     for frame in recording:
         cv2.ellipse(frame, (60, 30), (30, 40), 0, 0, 360, drawing.ORANGE, 3)
-    found = outline.find(from_array(recording))
+    found = outline.find_outline(from_array(recording))
     assert found.is_closed
     assert found.mask[30, 60]
     assert not found.mask[30, 5]
@@ -100,7 +100,7 @@ def test_an_outline_cut_by_the_border_into_two_arcs_is_one():
 
 def test_a_tight_crop_has_no_corners_in_its_mask():
     recording = drawing.frames()[:, 24:57, 10:55]
-    found = outline.find(from_array(recording))
+    found = outline.find_outline(from_array(recording))
     assert found.mask[16, 22]
     assert not found.mask[0, 0]
     assert not found.mask[-1, -1]
@@ -109,10 +109,10 @@ def test_a_tight_crop_has_no_corners_in_its_mask():
 def test_an_open_contour_is_filled_over_a_small_gap_and_hulled_over_a_large_one():
     recording = drawing.frames()
     recording[:, 22:32, 30:34] = 50
-    small = outline.find(from_array(recording))
+    small = outline.find_outline(from_array(recording))
     assert small.is_closed
     recording[:, 20:40, 30:60] = 50
-    large = outline.find(from_array(recording))
+    large = outline.find_outline(from_array(recording))
     assert not large.is_closed
     assert large.mask.any()
 
@@ -121,8 +121,8 @@ def test_the_box_is_the_union_over_frames():
     recording = drawing.frames(contours=0)
     for index, frame in enumerate(recording):
         cv2.ellipse(frame, (32 + 3 * (index % 2), 40), (20, 14), 0, 0, 360, drawing.ORANGE, 3)
-    both = outline.find(from_array(recording)).box
-    one = outline.find(from_array(recording[::2])).box
+    both = outline.find_outline(from_array(recording)).box
+    one = outline.find_outline(from_array(recording[::2])).box
     assert both.col1 == one.col1 + 3
     assert both.col0 == one.col0
 
@@ -130,25 +130,25 @@ def test_the_box_is_the_union_over_frames():
 @pytest.mark.parametrize("hold", [0, 10**9])
 def test_chunks_make_no_difference(tmp_path, hold):
     path = drawing.write(tmp_path / "a.mp4", count=70)
-    found = outline.find(video.read_recording(path, hold_bytes=hold))
+    found = outline.find_outline(video.read_recording(path, hold_bytes=hold))
     assert found.frames_outlined == 70
-    assert found.box == outline.find(video.read_recording(path)).box
+    assert found.box == outline.find_outline(video.read_recording(path)).box
 
 
 def test_the_original_file_has_one_closed_outline_in_each_frame(real_dir):
     recording = video.read_recording(real_dir / "clips" / "104611.mp4")
-    found = outline.find(recording)
+    found = outline.find_outline(recording)
     assert len(recording) == found.frames_outlined == 52
     assert found.is_closed
     for frame in recording.frames:
-        alone = outline.find(from_array(frame[None]))
+        alone = outline.find_outline(from_array(frame[None]))
         assert alone.is_closed
         assert alone.box == pytest.approx(found.box, abs=2)
 
 
 def test_the_same_region_at_two_sizes(real_dir):
-    small = outline.find(video.read_recording(real_dir / "clips" / "105668_2.gif")).box
-    large = outline.find(
+    small = outline.find_outline(video.read_recording(real_dir / "clips" / "105668_2.gif")).box
+    large = outline.find_outline(
         video.read_recording(real_dir / "clips" / "105668_stalled_from320.mp4")
     ).box
     assert np.array(small) * 1.6 == pytest.approx(np.array(large), abs=3)
@@ -177,7 +177,7 @@ def test_where_a_contour_lies_in_a_large_frame_makes_no_difference(tmp_path):
 
 def _what_is_found(recording, settings):
     try:
-        found = outline.find(recording, settings)
+        found = outline.find_outline(recording, settings)
     except RecordingError as error:
         return error.status
     return (found.box, found.contour.tobytes(), found.mask.tobytes(), found.is_closed)
@@ -216,8 +216,8 @@ def _text(content, place, colour=drawing.ORANGE, size=0.6):
     ids=["stamp", "scale bar", "arrow", "dot", "line across the frame"],
 )
 def test_what_encloses_nothing_changes_neither_box_nor_mask(draw, colour):
-    alone = outline.find(from_array(_canvas()))
-    found = outline.find(from_array(_each(_canvas(), draw(colour))))
+    alone = outline.find_outline(from_array(_canvas()))
+    found = outline.find_outline(from_array(_each(_canvas(), draw(colour))))
     assert found.box == alone.box
     assert np.array_equal(found.mask, alone.mask)
 
@@ -226,7 +226,7 @@ def test_what_encloses_nothing_changes_neither_box_nor_mask(draw, colour):
 @hypothesis.settings(max_examples=10, deadline=None)
 def test_clutter_that_encloses_nothing_makes_no_difference(seed, strokes):
     random = np.random.default_rng(seed)
-    alone = outline.find(from_array(_canvas(count=2)))
+    alone = outline.find_outline(from_array(_canvas(count=2)))
     recording = _canvas(count=2)
     for number in range(strokes):  # one beside the other, so that they enclose nothing together
         ends = random.integers([150, 5 + 25 * number], [210, 20 + 25 * number], (2, 2)).tolist()
@@ -238,14 +238,14 @@ def test_clutter_that_encloses_nothing_makes_no_difference(seed, strokes):
                 cv2.rectangle(frame, ends[0], ends[1], (255, 40, 0), -1)
             else:
                 _text("08", (ends[0][0] - 4, ends[0][1] + 5), size=0.4)(frame)
-    found = outline.find(from_array(recording))
+    found = outline.find_outline(from_array(recording))
     assert found.box == alone.box
     assert np.array_equal(found.mask, alone.mask)
 
 
 def test_a_label_that_touches_the_outline_is_no_part_of_it():
-    alone = outline.find(from_array(_canvas()))
-    found = outline.find(from_array(_each(_canvas(), _text("8", (128, 90), size=1.0))))
+    alone = outline.find_outline(from_array(_canvas()))
+    found = outline.find_outline(from_array(_each(_canvas(), _text("8", (128, 90), size=1.0))))
     assert tuple(found.box) == pytest.approx(tuple(alone.box), abs=8)
     assert (found.mask & ~alone.mask).sum() == 0
 
@@ -265,7 +265,7 @@ def test_a_label_that_touches_the_outline_is_no_part_of_it():
 @pytest.mark.parametrize("encoded", [False, True])
 def test_every_enclosing_contour_counts(tmp_path, draw, encoded):
     with pytest.raises(SeveralOutlinesError):
-        outline.find(_maybe_encoded(tmp_path, _each(_canvas(), draw), encoded))
+        outline.find_outline(_maybe_encoded(tmp_path, _each(_canvas(), draw), encoded))
 
 
 def _maybe_encoded(tmp_path, recording, encoded):
@@ -280,7 +280,7 @@ def test_a_second_outline_in_few_frames_counts():
     for frame in recording[:2]:
         cv2.ellipse(frame, (180, 80), (20, 24), 0, 0, 360, drawing.ORANGE, 3)
     with pytest.raises(SeveralOutlinesError):
-        outline.find(from_array(recording))
+        outline.find_outline(from_array(recording))
 
 
 @pytest.mark.parametrize("encoded", [False, True])
@@ -300,13 +300,13 @@ def test_a_coloured_recording_is_refused(tmp_path, table, outlined, encoded):
         if outlined:
             cv2.ellipse(frame, (60, 40), (30, 20), 0, 0, 360, drawing.ORANGE, 3)
     with pytest.raises(NoOutlineError, match="coloured"):
-        outline.find(_maybe_encoded(tmp_path, recording, encoded))
+        outline.find_outline(_maybe_encoded(tmp_path, recording, encoded))
 
 
 def test_a_warm_white_balance_is_not_a_coloured_recording():
-    alone = outline.find(from_array(_canvas()))
+    alone = outline.find_outline(from_array(_canvas()))
     recording = np.clip(_canvas() * [1.15, 1, 0.75], 0, 255).astype(np.uint8)
-    found = outline.find(from_array(recording))
+    found = outline.find_outline(from_array(recording))
     assert found.box == alone.box
 
 
@@ -322,22 +322,22 @@ def test_a_filled_outline_is_refused(alpha, contour):
     line = (recording == drawing.ORANGE).all(axis=-1)
     recording[inside & ~line] = blended.astype(np.uint8)[inside & ~line]
     with pytest.raises(NoOutlineError):
-        outline.find(from_array(recording))
+        outline.find_outline(from_array(recording))
 
 
 def test_a_thick_contour_counts():
-    assert outline.find(from_array(_canvas(thickness=12))).is_closed
+    assert outline.find_outline(from_array(_canvas(thickness=12))).is_closed
 
 
 @pytest.mark.parametrize("encoded", [False, True])
 @pytest.mark.parametrize(("dash", "step"), [(6, 12), (5, 18), (2, 9)])
 def test_dashes_are_joined(tmp_path, dash, step, encoded):
-    alone = outline.find(from_array(_canvas()))
+    alone = outline.find_outline(from_array(_canvas()))
     recording = drawing.frames(4, 160, 220, contours=0)
     for frame in recording:
         for angle in range(0, 360, step):
             cv2.ellipse(frame, (90, 80), (40, 24), 0, angle, angle + dash, drawing.ORANGE, 3)
-    found = outline.find(_maybe_encoded(tmp_path, recording, encoded))
+    found = outline.find_outline(_maybe_encoded(tmp_path, recording, encoded))
     assert (found.mask & alone.mask).sum() / alone.mask.sum() > 0.9
     assert found.box == pytest.approx(alone.box, abs=4)
 
@@ -354,19 +354,19 @@ def test_dashes_are_joined(tmp_path, dash, step, encoded):
 )
 def test_what_encloses_no_segment_is_refused(draw):
     with pytest.raises(NoOutlineError, match="encloses"):
-        outline.find(from_array(_each(drawing.frames(4, 160, 220, contours=0), draw)))
+        outline.find_outline(from_array(_each(drawing.frames(4, 160, 220, contours=0), draw)))
 
 
 @pytest.mark.parametrize(
     ("shown", "frames"), [(lambda t: t == 0, 1), (lambda t: t == 23, 1), (lambda t: t % 4 == 1, 6)]
 )
 def test_an_outline_in_few_frames_is_found_and_remarked(shown, frames):
-    alone = outline.find(from_array(_canvas()))
+    alone = outline.find_outline(from_array(_canvas()))
     recording = drawing.frames(24, 160, 220, contours=0)
     for index, frame in enumerate(recording):
         if shown(index):
             cv2.ellipse(frame, (90, 80), (40, 24), 0, 0, 360, drawing.ORANGE, 3)
-    found = outline.find(from_array(recording))
+    found = outline.find_outline(from_array(recording))
     assert found.box == alone.box
     assert f"{frames} of 24 frames" in found.remark
 
@@ -379,9 +379,9 @@ def test_an_outline_that_moves_is_remarked_or_refused(px, is_refused):
         cv2.ellipse(frame, centre, (40, 24), 0, 0, 360, drawing.ORANGE, 3)
     if is_refused:
         with pytest.raises(NoOutlineError, match="moves"):
-            outline.find(from_array(recording))
+            outline.find_outline(from_array(recording))
     else:
-        assert ("moves" in outline.find(from_array(recording)).remark) == (px > 0)
+        assert ("moves" in outline.find_outline(from_array(recording)).remark) == (px > 0)
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_an_outline_that_moves_is_remarked_or_refused(px, is_refused):
 )
 def test_the_codec_does_not_decide_whether_a_colour_counts(tmp_path, colour):
     found = [
-        outline.find(_maybe_encoded(tmp_path, _canvas(colour), encoded))
+        outline.find_outline(_maybe_encoded(tmp_path, _canvas(colour), encoded))
         for encoded in (False, True)
     ]
     both, either = found[0].mask & found[1].mask, found[0].mask | found[1].mask
@@ -403,7 +403,7 @@ def test_the_codec_does_not_decide_whether_a_colour_counts(tmp_path, colour):
 @pytest.mark.parametrize("encoded", [False, True])
 def test_other_colours_are_no_outline(tmp_path, colour, encoded):
     with pytest.raises(NoOutlineError, match="orange"):
-        outline.find(_maybe_encoded(tmp_path, _canvas(colour), encoded))
+        outline.find_outline(_maybe_encoded(tmp_path, _canvas(colour), encoded))
 
 
 def test_a_double_line_is_one_outline():
@@ -411,10 +411,10 @@ def test_a_double_line_is_one_outline():
         _canvas(),
         lambda frame: cv2.ellipse(frame, (92, 82), (40, 24), 0, 0, 360, drawing.ORANGE, 3),
     )
-    assert outline.find(from_array(recording)).is_closed
+    assert outline.find_outline(from_array(recording)).is_closed
 
 
 def test_an_outline_of_the_whole_frame_is_found():
     recording = drawing.frames(4, 160, 220, contours=0)
     _each(recording, lambda frame: cv2.rectangle(frame, (2, 2), (217, 157), drawing.ORANGE, 3))
-    assert outline.find(from_array(recording)).mask.mean() > 0.8
+    assert outline.find_outline(from_array(recording)).mask.mean() > 0.8

@@ -21,7 +21,7 @@ _DOUBTFUL = re.compile(r"na|n/a|none|null|unknown|[-?.]+", re.IGNORECASE)
 log = logging.getLogger("stallscan")
 
 
-def find(column: Callable[[str], Sequence[str] | None], fewest: int) -> str:
+def find_column(column: Callable[[str], Sequence[str] | None], fewest: int) -> str:
     """Return the first of `groups.MOUSE_COLUMNS` with enough different values.
 
     Parameters
@@ -43,7 +43,7 @@ def find(column: Callable[[str], Sequence[str] | None], fewest: int) -> str:
     return ""
 
 
-def check(
+def check_cells(
     path: str | Path,
     column: str,
     cells: Sequence[str],

@@ -71,7 +71,7 @@ def simulate(
     """
     from stallscan.errors import InputError
     from stallscan.simulate import SimulateSettings
-    from stallscan.simulate import sheet as sheets
+    from stallscan.simulate.sheet import write_sheet
 
     if out is None and sheet is None:
         raise InputError(
@@ -95,7 +95,7 @@ def simulate(
     if out is not None:
         _simulate_corpus(out, settings, (recipe or "default") if clips else None, processes)
     if sheet is not None:
-        print_line(f"{sheets.write_sheet(sheet, settings)} segments shown -> {sheet}")
+        print_line(f"{write_sheet(sheet, settings)} segments shown -> {sheet}")
 
 
 def _simulate_corpus(
@@ -108,9 +108,9 @@ def _simulate_corpus(
             summary = corpus.simulate(out, settings, processes, progress)
     else:
         # A recipe knows the nets, and so torch: seconds that videos need not wait for.
-        from stallscan.recipes import recipe as recipes
+        from stallscan.recipes.recipe import read_recipe
 
-        made_for = recipes.read_recipe(recipe)
+        made_for = read_recipe(recipe)
         with show_progress("simulating clips") as progress:
             summary = corpus.simulate_clips(
                 out, settings, made_for.outline, made_for.clip, processes, progress
@@ -198,9 +198,9 @@ def prepare(
     from stallscan.recordings import find
 
     if recipe is not None:
-        from stallscan.recipes import recipe as recipes
+        from stallscan.recipes.recipe import read_recipe
 
-        settings = recipes.read_recipe(recipe)
+        settings = read_recipe(recipe)
         view = Preprocessing(settings.outline, settings.clip)
     else:
         from stallscan.calls import inputs

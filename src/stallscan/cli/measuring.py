@@ -53,8 +53,8 @@ def evaluate(
     """
     from stallscan import runs
     from stallscan.calls.predictions import find_table
-    from stallscan.evaluation import comparison as comparisons
     from stallscan.evaluation import evaluate, present
+    from stallscan.evaluation.comparison import compare
     from stallscan.report import figures, style
 
     def measure(path: Path, by: list[str] | None) -> evaluate.Evaluation:
@@ -63,7 +63,7 @@ def evaluate(
         )
 
     evaluation = measure(predictions, by)
-    comparison = comparisons.compare(evaluation, measure(against, [])) if against else None
+    comparison = compare(evaluation, measure(against, [])) if against else None
     drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve)
     with runs.hold(out):
         present.write_metrics(evaluation, out, comparison)

@@ -50,7 +50,7 @@ def train(
     set_
         Another setting of the recipe, name=value (net.name=r3d_18); may be given several times.
     """
-    from stallscan.recipes import recipe as recipes
+    from stallscan.recipes.recipe import read_recipe, shorten
     from stallscan.report import figures
     from stallscan.report.history import draw_history
     from stallscan.training import ranks, train
@@ -58,9 +58,9 @@ def train(
     changes = list(set_ or [])
     if limit is not None:
         changes.append(f"data.limit={limit}")
-    settings = recipes.read_recipe(recipe, changes)
+    settings = read_recipe(recipe, changes)
     if epochs is not None:
-        settings = recipes.shorten(settings, epochs)
+        settings = shorten(settings, epochs)
     with ranks.process_group():
         with show_progress("preparing clips") as progress:
             summary = train.train(settings, data, out, progress, store)
@@ -245,9 +245,9 @@ def import_weights(
         Share of stalled recordings that it was trained on.
     """
     from stallscan.bundle import imported
-    from stallscan.recipes import recipe as recipes
+    from stallscan.recipes.recipe import read_recipe
 
-    settings = recipes.read_recipe(recipe, [f"net.name={net}"])
+    settings = read_recipe(recipe, [f"net.name={net}"])
     spec = imported.import_weights(state, settings, out, threshold, prevalence)
     print_line(f"bundle {spec.name}, {spec.net.name} -> {out}")
 

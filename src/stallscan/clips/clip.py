@@ -71,7 +71,7 @@ class Clip:
     traits: Traits
 
 
-def make(recording: Recording, outline: Outline, settings: ClipSettings) -> Clip:
+def make_clip(recording: Recording, outline: Outline, settings: ClipSettings) -> Clip:
     """Crop and resize a recording around its outline.
 
     Parameters

@@ -18,8 +18,7 @@ from stallscan.errors import RecordingError, TooShortError, UnreadableError
 from stallscan.recordings import video
 from stallscan.recordings.find import Source
 from stallscan.recordings.recording import Recording
-from stallscan.vessels import outline as outlines
-from stallscan.vessels.outline import Outline, OutlineSettings
+from stallscan.vessels.outline import Outline, OutlineSettings, find_outline
 from stallscan.words import printable
 
 # Chosen: hundreds of times what a recording takes, and what the slowest network drive gives.
@@ -140,9 +139,9 @@ def cut(
     made: dict[Preprocessing, Clip] = {}
     for view in views:
         if view.outline not in found:
-            found[view.outline] = outline or outlines.find(recording, view.outline)
+            found[view.outline] = outline or find_outline(recording, view.outline)
         if view not in made:
-            made[view] = clips.make(recording, found[view.outline], view.clip)
+            made[view] = clips.make_clip(recording, found[view.outline], view.clip)
     cut_clips = tuple(made[view] for view in views)
     status, reason = traits.gradable(cut_clips[0].traits)
     remark = found[views[0].outline].remark

@@ -212,13 +212,13 @@ def find_groups(
         column = known.column(name)
         return None if column is None else column.loc[decided.index].tolist()
 
-    name = groups.find(cells, fewest=2) if wanted is None else wanted.lower()
+    name = groups.find_column(cells, fewest=2) if wanted is None else wanted.lower()
     if not name:
         return None
     found = cells(name)
     if found is None:
         raise InputError(_no_column(known, name, "--group"))
-    checked = groups.check(
+    checked = groups.check_cells(
         known.path_of(name),
         name,
         found,

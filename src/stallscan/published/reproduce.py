@@ -26,8 +26,7 @@ from stallscan.errors import InputError
 from stallscan.published import approaches, writeup
 from stallscan.published.approaches import Approach, Model, Part
 from stallscan.published.made import Called, Change, Cut, Reproduction, Sample
-from stallscan.recipes import recipe as recipes
-from stallscan.recipes.recipe import Recipe
+from stallscan.recipes.recipe import Recipe, read_recipe, shorten
 from stallscan.report import history
 from stallscan.scores.calibration import shift
 from stallscan.scores.metrics import Scored
@@ -166,9 +165,9 @@ def plan(
     """
     made = {}
     for model in approach.models:
-        settings = recipes.read_recipe(approach.name, [*model.changes, *changes])
+        settings = read_recipe(approach.name, [*model.changes, *changes])
         if epochs is not None:
-            settings = recipes.shorten(settings, epochs)
+            settings = shorten(settings, epochs)
         content = settings.model_dump()
         content["data"]["seed"] = settings.data_seed
         content["seed"] = settings.seed + model.seed

@@ -17,10 +17,8 @@ from rich.text import Text
 
 from stallscan import runs
 from stallscan.calls.predictions import DECIDED, OPEN, read_predictions, read_text
-from stallscan.catalog import groups as grouping
-from stallscan.catalog import names as naming
-from stallscan.catalog.groups import MOUSE_COLUMNS
-from stallscan.catalog.names import match
+from stallscan.catalog.groups import MOUSE_COLUMNS, check_cells, find_column
+from stallscan.catalog.names import contrast, match
 from stallscan.errors import InputError, TableError
 from stallscan.files import refuse_foreign, write_text
 from stallscan.rates.correction import (
@@ -195,7 +193,7 @@ def rate(
     if table.empty:
         raise InputError(
             f"{calls} and {groups} have no filename in common "
-            f"({naming.contrast(predictions['filename'].tolist(), units['filename'].tolist())}); "
+            f"({contrast(predictions['filename'].tolist(), units['filename'].tolist())}); "
             "give the groups of these recordings"
         )
     if not table["call"].isin(DECIDED).any():
@@ -257,7 +255,7 @@ def read_groups(path: str | Path) -> pd.DataFrame:
     }
     # A column of mice that nobody filled in does not hide the next one.
     found["mouse"] = (
-        grouping.find(lambda name: raw[name].tolist() if name in raw else None, fewest=1)
+        find_column(lambda name: raw[name].tolist() if name in raw else None, fewest=1)
         or found["mouse"]
     )
     names = {name: what for what, name in found.items() if name}
@@ -281,7 +279,7 @@ def read_groups(path: str | Path) -> pd.DataFrame:
         )
     rows = _rows(table)
     for name, what in names.items():
-        table[what] = grouping.check(path, name, table[what].tolist(), rows)
+        table[what] = check_cells(path, name, table[what].tolist(), rows)
     for part, whole in (("field", "mouse"), ("mouse", "group"), ("field", "group")):
         _refuse_two(path, table, part, whole)
     return table.reset_index(drop=True)

@@ -116,7 +116,7 @@ def make_clip(path: Path, margin_px: int) -> Clip:
 def _region(recording: Recording, margin_px: int) -> tuple[Box, str]:
     height, width = recording.shape[1:3]
     try:
-        box = outline.find(recording).box
+        box = outline.find_outline(recording).box
     except (NoOutlineError, SeveralOutlinesError):
         return Box(0, height, 0, width), "The whole field is shown."
     return box.grown(margin_px, (height, width)), ""

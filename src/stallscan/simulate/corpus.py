@@ -15,9 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stallscan import runs, workers
-from stallscan.clips import clip as clips
 from stallscan.clips import fill
-from stallscan.clips.clip import ClipSettings
+from stallscan.clips.clip import ClipSettings, make_clip
 from stallscan.clips.prepare import Prepared
 from stallscan.errors import InputError, RecordingError, WorkerError
 from stallscan.files import make_folder, sha256, write_text
@@ -27,8 +26,7 @@ from stallscan.recordings.find import Source
 from stallscan.simulate import crowd
 from stallscan.simulate.recording import Truth, make_plan, one, region
 from stallscan.simulate.settings import SimulateSettings
-from stallscan.vessels import outline as outlines
-from stallscan.vessels.outline import OutlineSettings
+from stallscan.vessels.outline import OutlineSettings, find_outline
 
 # Goes up whenever the same seed gives other recordings: old folders are then not continued.
 FORMAT = 4
@@ -338,8 +336,8 @@ def _make_clip(
     count = len(frames)
     try:
         # The outline is drawn the same into every frame, so one of them shows all of it.
-        found = outlines.find(recordings.from_array(frames[:1], source.path), outline)
-        made = clips.make(recordings.from_array(frames, source.path), found, clip)
+        found = find_outline(recordings.from_array(frames[:1], source.path), outline)
+        made = make_clip(recordings.from_array(frames, source.path), found, clip)
         prepared = Prepared(source, "ok", "", count, count, (made,))
     except RecordingError as error:
         prepared = Prepared(source, error.status, str(error), count, count)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from stallscan import files
-from stallscan.catalog import select as catalogs
-from stallscan.catalog import split
+from stallscan.catalog import select, split
 from stallscan.catalog.tables import read_labels, read_metadata
 from stallscan.clips import fill, store
 from stallscan.clips.prepare import Preprocessing
@@ -115,13 +114,13 @@ def prepare_data(
     StoreError
         If the clips that are there already were made with other settings.
     """
-    table = catalogs.join_labels(
+    table = select.join_labels(
         read_metadata(_table(data, "train_metadata.csv")),
         read_labels(_table(data, "train_labels.csv")),
     )
     rules = {recipe.data.rule, *(stage.rule for stage in recipe.training.stages)} - {""}
     selected = {
-        rule: set(catalogs.select(table, rule, recipe.data_seed)["filename"])
+        rule: set(select.select(table, rule, recipe.data_seed)["filename"])
         for rule in sorted(rules)
     }
     wanted = table[table["filename"].isin(set().union(*selected.values()))]
@@ -182,4 +181,4 @@ class TrainValidation:
         InputError
             If there are not.
         """
-        return cls(store, train, validation, catalogs.Selection.of(train).class_weight)
+        return cls(store, train, validation, select.Selection.of(train).class_weight)

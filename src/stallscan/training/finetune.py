@@ -287,7 +287,7 @@ def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
         return cells.column(name) if name in cells.header else None
 
     if group is None:
-        group = groups.find(column, FEWEST_GROUPS)
+        group = groups.find_column(column, FEWEST_GROUPS)
         if not group:
             log.warning(
                 "%s: no column names the mouse (%s) for at least %d of them: recordings of one "
@@ -304,7 +304,7 @@ def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
         kept = table.index
         lines = [f"line {cells.lines[row]} ({cells.filenames[row]})" for row in kept]
         remedy = "fill it in, or split by recording with --group ''"
-        checked = groups.check(labels, group, [found[row] for row in kept], lines, remedy)
+        checked = groups.check_cells(labels, group, [found[row] for row in kept], lines, remedy)
         _refuse_two_groups(cells, group, found)
         table = table.assign(**{group: checked})
     return table.reset_index(drop=True), group

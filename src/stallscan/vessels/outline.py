@@ -102,7 +102,7 @@ class Outline:
     remark: str = ""
 
 
-def find(recording: Recording, settings: OutlineSettings | None = None) -> Outline:
+def find_outline(recording: Recording, settings: OutlineSettings | None = None) -> Outline:
     """Find the one outline in a recording.
 
     Raises
