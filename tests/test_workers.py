@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from stallscan import workers
+from stallscan import cores, workers
 from stallscan.errors import InputError, WorkerError
 from tests import tasks
 
@@ -309,4 +309,4 @@ def test_cores_are_those_of_the_control_group(tmp_path, monkeypatch, name, writt
     (tmp_path / folder).mkdir(parents=True)
     for file, content in written.items():
         (tmp_path / folder / file).write_text(content)
-    assert workers.cores(tmp_path) == expected
+    assert cores.count_cores(tmp_path) == expected

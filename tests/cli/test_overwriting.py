@@ -13,6 +13,7 @@ from stallscan.errors import InputError
 from stallscan.evaluation import evaluate, present
 from stallscan.rates import rates
 from stallscan.rates.correction import CallAccuracy
+from stallscan.rates.tables import write_rates
 from stallscan.report import figures, report, style
 from stallscan.simulate import SimulateSettings, sheet
 
@@ -38,7 +39,7 @@ def _rate(tables, out):
     groups = groups[groups["filename"].isin(pd.read_csv(tables[0])["filename"])]
     groups.to_csv(out.parent / "groups.csv", index=False)
     found = rates.rate(tables[0], out.parent / "groups.csv", CallAccuracy.stated(0.9, 0.99))
-    rates.write_rates(found, out)
+    write_rates(found, out)
 
 
 def _report(tables, out):

@@ -10,7 +10,7 @@ import pytest
 import safetensors
 
 from stallscan import files, runs, stamps
-from stallscan.clips import fill, prepare, store
+from stallscan.clips import fill, prepare, store, verify
 from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
@@ -113,7 +113,7 @@ def test_recordings_without_any_clip_make_a_store(tmp_path, sources):
     made = _build(tmp_path, sources[2:3])
     assert "x.mp4" not in made
     assert [item.status for item in made.stream()] == ["no_outline"]
-    assert store.verify(tmp_path) == []
+    assert verify.find_damage(tmp_path) == []
 
 
 def test_the_table_has_a_row_for_every_recording(tmp_path, sources):
@@ -414,7 +414,7 @@ def test_what_is_read_of_a_damaged_store_is_right_or_refused(whole, tmp_path):
         shutil.copytree(folder, copy)
         name = rng.choice(shards)
         done = _damage(copy / name, rng)
-        (damage,) = store.verify(copy)
+        (damage,) = verify.find_damage(copy)
         assert damage.file == name, done
         assert f"{copy / name}: this shard of the store" in damage.what
         with contextlib.suppress(StoreError):  # of what cannot even be opened
@@ -453,7 +453,7 @@ def test_files_that_are_not_where_they_were_are_named(whole, sources, tmp_path, 
         _build(tmp_path / "other", sources[:2])
         shutil.copy(tmp_path / "other" / first.name, second)
         bad = [second]
-    damaged = store.verify(copy)
+    damaged = verify.find_damage(copy)
     assert [damage.file for damage in damaged] == [path.name for path in bad]
     lost = {"shard-00000.safetensors": ("0.mp4", "1.mp4")}
     for damage in damaged:

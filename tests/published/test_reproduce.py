@@ -21,7 +21,7 @@ from stallscan.bundle.spec import WEIGHTS_NAME
 from stallscan.calls import decide
 from stallscan.catalog import tables
 from stallscan.errors import InputError, SettingsError, TableError
-from stallscan.published import approaches, reproduce, writeup
+from stallscan.published import approaches, reproduce, test_part, writeup
 from stallscan.published.made import Change, Sample, notes
 from stallscan.published.reproduce import Member
 from stallscan.recipes import recipe
@@ -278,7 +278,7 @@ def test_the_vote_is_two_of_three_at_the_published_thresholds_of_the_logits(tmp_
     assert np.array_equal(held_out.scored.labels, labels == 1)
     # The test part the same, and so the submission.
     pd.DataFrame({"filename": names, "stalled": labels}).to_csv(tmp_path / "labels.csv")
-    test = reproduce.TestPart(tmp_path, tuple(names), None, tmp_path / "labels.csv")
+    test = test_part.TestPart(tmp_path, tuple(names), None, tmp_path / "labels.csv")
     made, doubts = reproduce._call_test(decisions, test, tmp_path / "out")
     assert doubts == []
     voted = next(one for one in made if (one.who, one.at) == ("vote", "published"))

@@ -16,7 +16,7 @@ from scipy import stats
 from stallscan.calls.predictions import read_predictions
 from stallscan.errors import InputError, TableError
 from stallscan.evaluation import evaluate, present
-from stallscan.rates import correction, power, rates, rogan_gladen
+from stallscan.rates import correction, power, rates, rogan_gladen, tables
 from stallscan.rates.correction import PERFECT, PUBLISHED, CallAccuracy
 from stallscan.rates.mice import (
     corrected_difference_of_mice,
@@ -366,7 +366,7 @@ def test_a_study(tmp_path):
 
 def test_tables_are_written_and_shown(tmp_path):
     result = rates.rate(*write_study(tmp_path, MICE), COUNTED)
-    paths = rates.write_rates(result, tmp_path / "new" / "out")
+    paths = tables.write_rates(result, tmp_path / "new" / "out")
     names = ["rates_fields.csv", "rates_mice.csv", "rates_groups.csv", "comparison.csv"]
     assert [path.name for path in paths] == names
     read = [pd.read_csv(path) for path in paths]
@@ -374,7 +374,7 @@ def test_tables_are_written_and_shown(tmp_path):
     assert read[1]["rate"].tolist() == [unit.rate.estimate for unit in result.mice]
     assert read[3].loc[0, "welch_p"] == result.comparisons[0].welch_p
     console = Console(width=120, file=io.StringIO())
-    for table in rates.as_tables(result):
+    for table in tables.as_tables(result):
         console.print(table)
     text = console.file.getvalue()
     assert "model less wild" in text
@@ -411,7 +411,7 @@ def test_a_group_with_one_mouse_is_given_and_not_tested(tmp_path):
         "model against wild is not tested: group model has one mouse, which cannot say how mice "
         "differ"
     )
-    assert rates.write_rates(result, tmp_path / "out")
+    assert tables.write_rates(result, tmp_path / "out")
 
 
 def test_a_mouse_that_was_not_scored_is_left_out_of_its_group(tmp_path):
@@ -423,8 +423,8 @@ def test_a_mouse_that_was_not_scored_is_left_out_of_its_group(tmp_path):
     assert result.mice[0].rate is None
     assert (result.groups[0].mice, result.groups[0].review) == (2, 400)
     assert any("no recording was scored of m1" in sentence for sentence in result.sentences())
-    assert rates.write_rates(result, tmp_path / "out")
-    assert rates.as_tables(result)
+    assert tables.write_rates(result, tmp_path / "out")
+    assert tables.as_tables(result)
 
 
 def test_without_groups_and_without_mice(tmp_path):
@@ -437,7 +437,7 @@ def test_without_groups_and_without_mice(tmp_path):
     assert result.mice == result.comparisons == ()
     assert result.groups[1].rate.scored == 1200
     assert "no column names the mouse" in result.groups[1].note
-    assert len(rates.as_tables(result)) == 2
+    assert len(tables.as_tables(result)) == 2
 
 
 def test_three_groups_say_how_many_tests_there_are(tmp_path):

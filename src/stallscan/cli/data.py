@@ -216,12 +216,12 @@ def prepare(
 
 
 def _verify(folder: Path) -> None:
-    from stallscan.clips import store
+    from stallscan.clips.verify import find_damage
     from stallscan.errors import StoreError
     from stallscan.words import listed
 
     with show_progress("verifying") as progress:
-        damaged = store.verify(folder, progress)
+        damaged = find_damage(folder, progress)
     for one in damaged:
         say(f"error: {one.what}")
         names = f": {listed(one.recordings)}" if one.recordings else ""

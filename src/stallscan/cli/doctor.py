@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 import stallscan
-from stallscan import workers
+from stallscan import cores
 from stallscan.bundle import disk
 from stallscan.engines import choose, exports
 from stallscan.errors import BundleError, install
@@ -61,7 +61,7 @@ def examine() -> list[Finding]:
     return [
         Finding("stallscan", stallscan.__version__),
         Finding("Python", f"{platform.python_version()} on {platform.platform()}"),
-        Finding("processor", f"{workers.cores()} cores"),
+        Finding("processor", f"{cores.count_cores()} cores"),
         *map(_library, LIBRARIES),
         *(_library(name, library) for name, library in TRAINING.items()),
         *(_codec(name, mode) for name, mode in CODECS),

@@ -116,7 +116,7 @@ def rate(
     import statistics
 
     from stallscan.errors import InputError
-    from stallscan.rates import power, rates
+    from stallscan.rates import power, rates, tables
     from stallscan.rates.correction import CallAccuracy
 
     if accuracy is not None and (sensitivity is not None or specificity is not None):
@@ -134,12 +134,12 @@ def rate(
             "'stallscan evaluate' writes, or --sensitivity and --specificity"
         )
     result = rates.rate(predictions_in(calls), groups, made_of, reference=reference)
-    rates.write_rates(result, out)
+    tables.write_rates(result, out)
     if vessels is None:
         scored = [mouse.rate.scored for mouse in result.mice if mouse.rate is not None]
         vessels = int(statistics.median(scored)) if scored else power.VESSELS
     needed = power.compare_scorings(made_of, vessels=vessels, spread=spread)
-    show(*rates.as_tables(result), power.as_table(needed))
+    show(*tables.as_tables(result), power.as_table(needed))
     for sentence in result.sentences():
         print_line(sentence)
     print_line(f"tables -> {out}")

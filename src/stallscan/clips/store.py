@@ -15,7 +15,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from stallscan import files
 from stallscan.clips import shard
@@ -102,27 +102,6 @@ class Manifest(Settings):
             for name, was in stands
             if was != getattr(wanted, name)
         ]
-
-
-class Damage(NamedTuple):
-    """What is wrong with a shard.
-
-    Attributes
-    ----------
-    file : str
-        The shard.
-    what : str
-        One sentence: what is wrong with it, and what to do.
-    lost : int
-        Recordings that are lost with it.
-    recordings : tuple of str
-        Their names, as far as they are known.
-    """
-
-    file: str
-    what: str
-    lost: int
-    recordings: tuple[str, ...]
 
 
 class Store:
@@ -376,55 +355,6 @@ def open_if_store(paths: Sequence[str | Path]) -> Store | None:
     return Store(found[0]) if found else None
 
 
-def verify(folder: Path, progress: Progress = lambda _done, _of: None) -> list[Damage]:
-    """Read every byte of a store, and say which shards are not as they were written.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the store.
-    progress : callable
-        Called with how many recordings are looked at, of how many.
-
-    Returns
-    -------
-    list of Damage
-        Empty if all is well.
-
-    Raises
-    ------
-    StoreError
-        If there is no readable manifest.
-    """
-    manifest = read_manifest(folder)
-    total = sum(entry.recordings for entry in manifest.shards)
-    done = 0
-    found = []
-    for entry in manifest.shards:
-        progress(done, total)
-        try:
-            header = read_header(folder, manifest, entry)
-        except StoreError as error:
-            names = _listed_in_table(folder, entry.file)
-            found.append(Damage(entry.file, str(error), entry.recordings, names))
-            done += entry.recordings
-            continue
-        what, lost = "", []
-        for row, place in zip(header.rows, header.places, strict=True):
-            try:
-                if row.has_clip:
-                    shard.read_clip(place, manifest.clip)
-            except StoreError as error:
-                what = str(error)
-                lost.append(row.filename)
-            done += 1
-            progress(done, total)
-        if lost:
-            found.append(Damage(entry.file, what, len(lost), tuple(lost)))
-    progress(total, total)
-    return found
-
-
 def glance(path: Path) -> tuple[int, bytes, bytes]:
     """Give the size, the beginning and the end of a file: to read it all would take too long."""
     with path.open("rb") as file:
@@ -458,7 +388,7 @@ def read_header(folder: Path, manifest: Manifest, entry: Shard) -> Header:
     return header
 
 
-def _listed_in_table(folder: Path, file: str) -> tuple[str, ...]:
+def listed_in_table(folder: Path, file: str) -> tuple[str, ...]:
     """Names of the recordings of a shard by the store's table; none where that does not know."""
     path = folder / TABLE_NAME
     try:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stallscan import workers
 from stallscan.bundle.bundle import Bundle
 from stallscan.clips import clip
+from stallscan.cores import count_cores
 from stallscan.engines import exports
 from stallscan.engines.exports import Precision
 from stallscan.engines.stream import stream
@@ -96,7 +96,7 @@ class OpenVinoEngine:
             raise InputError(
                 "this processor cannot compute in bf16; take another engine: --engine openvino"
             )
-        cores = workers.cores()
+        cores = count_cores()
         # Said by hand: by itself OpenVINO takes bf16 where the processor has it. One thread a clip
         # wastes nothing on waiting; not pinned, because the decoders share the cores.
         options = {

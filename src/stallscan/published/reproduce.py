@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stallscan import runs, words, workers
+from stallscan import cores, runs, words
 from stallscan.bundle import disk
 from stallscan.bundle.spec import BundleSpec
 from stallscan.calls import decide, predict, submission
@@ -26,6 +26,7 @@ from stallscan.errors import InputError
 from stallscan.published import approaches, writeup
 from stallscan.published.approaches import Approach, Model, Part
 from stallscan.published.made import Called, Change, Cut, Reproduction, Sample
+from stallscan.published.test_part import TestPart
 from stallscan.recipes.recipe import Recipe, read_recipe, shorten
 from stallscan.report import history
 from stallscan.scores.calibration import shift
@@ -84,60 +85,6 @@ class Decision(NamedTuple):
     at: At
     members: tuple[Member, ...]
     settings: CallSettings
-
-
-@dataclass(frozen=True)
-class TestPart:
-    """The recordings that are called for the competition.
-
-    Attributes
-    ----------
-    folder : Path
-        Holds them.
-    names : tuple of str
-        Their filenames, by the metadata.
-    form, labels : Path or None
-        Tables, where there are such.
-    """
-
-    folder: Path
-    names: tuple[str, ...]
-    form: Path | None
-    labels: Path | None
-
-    def known(self) -> pd.DataFrame | None:
-        """Read the labels of its recordings; None where there is no table of them."""
-        if self.labels is None:
-            return None
-        table = tables.read_labels(self.labels)
-        return table[table["filename"].isin(self.names)]
-
-    @classmethod
-    def find(cls, data: Path) -> "TestPart | None":
-        """Look for the test part of a data folder.
-
-        Raises
-        ------
-        InputError
-            If its metadata name recordings that are not there.
-        """
-        path = _optional(data, "test_metadata.csv")
-        if path is None:
-            return None
-        names = tuple(tables.read_metadata(path)["filename"])
-        missing = [name for name in names if not (data / "test" / name).is_file()]
-        if missing:
-            raise InputError(
-                f"{data / 'test'}: {len(missing):,} of the {len(names):,} recordings in "
-                f"{path.name} are missing: {words.listed(missing)}; download them, or move "
-                f"{path.name} away to do without a test part"
-            )
-        return cls(
-            data / "test",
-            names,
-            _optional(data, "submission_format.csv"),
-            _optional(data, "test_labels.csv"),
-        )
 
 
 def plan(
@@ -478,8 +425,4 @@ def _compare(
 def _machine() -> str:
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
-    return f"{workers.cores()} processor cores, no GPU"
-
-
-def _optional(data: Path, name: str) -> Path | None:
-    return next((path for path in (data / name, data / f"{name}.gz") if path.is_file()), None)
+    return f"{cores.count_cores()} processor cores, no GPU"

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stallscan import workers
+from stallscan import cores, workers
 from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesError
 from stallscan.recordings import encode, video
 from stallscan.recordings.recording import Box, Frames, Recording
@@ -70,7 +70,7 @@ def make_clips(
         Called with how many clips are made, of how many.
     """
     if processes is None:
-        processes = min(workers.cores(), MOST_PROCESSES)
+        processes = min(cores.count_cores(), MOST_PROCESSES)
     progress(0, len(paths))
     clips = []
     task = functools.partial(make_clip, margin_px=margin_px)
