@@ -9,7 +9,7 @@ import pytest
 
 from stallscan import runs
 from stallscan.calls import inputs, predict, resume
-from stallscan.clips import prepare
+from stallscan.clips import fill, prepare
 from stallscan.engines.choose import Chosen
 from stallscan.errors import InputError
 from stallscan.recordings import find
@@ -259,7 +259,7 @@ def test_names_with_what_ends_a_line_are_found_again(pristine, tmp_path, bundle_
 def test_a_store_that_was_replaced_between_runs(folder, tmp_path, bundle_dir):
     def build():
         sources = find.list_recordings([folder])
-        build(tmp_path / "store", sources, *inputs.view_of(bundle_dir), processes=0)
+        fill.build(tmp_path / "store", sources, *inputs.view_of(bundle_dir), processes=0)
 
     build()
     _predict(tmp_path / "store", tmp_path / "out", bundle_dir)
