@@ -605,7 +605,7 @@ from stallscan.recordings.find import Source
 from stallscan.vessels.outline import OutlineSettings
 made = prepare.one(
     Source("a", Path(sys.argv[1])),
-    [prepare.View(OutlineSettings(), ClipSettings(channels="grey+mask"))],
+    [prepare.Preprocessing(OutlineSettings(), ClipSettings(channels="grey+mask"))],
 )
 assert made.clip is not None, made
 """

@@ -237,6 +237,7 @@ TWO = textwrap.dedent(
     from stallscan.clips import store
     from stallscan.recipes.settings import StageSettings
     from stallscan.training import fit, ranks
+    from stallscan.training.data import TrainValidation
     from tests.training.test_fit import SmallNet, _rows, _third_place
 
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -258,8 +259,8 @@ TWO = textwrap.dedent(
         end(module)
 
     fit._Module.on_validation_epoch_end = count
-    parts = fit.Parts.of(store.Store(folder), _rows(0, 9), _rows(9, 12))
-    with ranks.joined():
+    parts = TrainValidation.of(store.Store(folder), _rows(0, 9), _rows(9, 12))
+    with ranks.process_group():
         fit.fit_stage(net, settings, stage, parts, out / "history.csv", out / "run", 0)
         if ranks.rank() == 0:
             torch.save(kept, out / "gradients.pt")
@@ -308,6 +309,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(clips, tmp_path):
             from stallscan.clips import store
             from stallscan.recipes.settings import StageSettings
             from stallscan.training import checkpoints, fit
+            from stallscan.training.data import TrainValidation
             from tests.training.test_fit import SmallNet, _rows, _third_place
 
             folder, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -321,7 +323,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(clips, tmp_path):
                     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, 1 << 12))
 
             checkpoints.HistoryWriter.on_train_epoch_end = fill
-            parts = fit.Parts.of(store.Store(folder), _rows(0, 8), _rows(8, 12))
+            parts = TrainValidation.of(store.Store(folder), _rows(0, 8), _rows(8, 12))
             try:
                 fit.fit_stage(
                     SmallNet(), settings, stage, parts, out / "h.csv", out / "run", 0
