@@ -39,7 +39,7 @@ SIZES = [
 ]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1700)
 @pytest.mark.parametrize(("name", "smaller"), SIZES)
 def test_a_recipe_runs_from_clips_to_a_bundle_that_predicts(name, smaller, tmp_path):
     changes = [*CHANGES.get(name, ()), *(SMALLER.get(name, ()) if smaller else ())]
@@ -50,7 +50,7 @@ def test_a_recipe_runs_from_clips_to_a_bundle_that_predicts(name, smaller, tmp_p
     command += ["-o", str(tmp_path / "run"), "--epochs", "1"]
     for change in (*changes, "data.validation=0.25"):
         command += ["--set", change]
-    subprocess.run(command, check=True, timeout=800)
+    subprocess.run(command, check=True, timeout=1600)
     folders = sorted((tmp_path / "run").glob("fold-*")) or [tmp_path / "run"]
     for folder in folders:
         spec = disk.load(folder / "bundle").spec
