@@ -615,7 +615,7 @@ assert made.clip is not None, made
 @memory.needs_proc
 def test_the_largest_frames_stay_within_the_stated_memory(tmp_path: Path) -> None:
     side = int(FRAME_PX**0.5)
-    frames = drawing.frames(count=2, height=side, width=side)
+    frames = drawing.frames(count=6, height=side, width=side)
     pages(tmp_path / "a.tif", frames, photometric="rgb", compression="zlib")
     assert memory.peak_bytes(PREPARE, tmp_path / "a.tif") < 1.6e9
 
