@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -125,24 +124,6 @@ def test_no_more_processes_start_than_there_are_items(monkeypatch):
     monkeypatch.setattr(workers, "_in_processes", lambda *given: started.append(given[2]))
     workers.in_order(tasks.double, range(3), 64, lost)
     assert started == [3]
-
-
-def test_threads_keep_the_order_and_raise_where_an_item_takes_too_long():
-    assert list(workers.in_threads(tasks.take_time, range(7), 2, lambda _: 60)) == [*range(7)]
-    results = workers.in_threads(
-        lambda seconds: time.sleep(seconds) or seconds, [0, 0, 3], 2, lambda _: 0.2
-    )
-    assert [next(results), next(results)] == [0, 0]
-    with pytest.raises(workers.LateError, match=r"0\.2 s"):
-        next(results)
-
-
-def test_threads_end():
-    before = set(threading.enumerate())
-    results = workers.in_threads(tasks.double, range(9), 2, lambda _: 60)
-    next(results)
-    results.close()
-    assert set(threading.enumerate()) <= before
 
 
 # Of a script without a guard, which every worker of a plain pool would run again.

@@ -351,6 +351,7 @@ def train(
         If tables or recordings cannot be used, or `out` holds another run.
     """
     # Takes seconds, most of them for torch.
+    from stallscan.engines.export import export_if_missing
     from stallscan.training import ranks
     from stallscan.training.train import train as train_into
 
@@ -358,7 +359,10 @@ def train(
     settings = [f"{name}={json.dumps(value)}" for name, value in (changes or {}).items()]
     checked = read_recipe(recipe, settings)
     with ranks.process_group():
-        return train_into(checked, Path(data), Path(out), progress or _no_progress)
+        summary = train_into(checked, Path(data), Path(out), progress or _no_progress)
+        if ranks.rank() == 0:
+            export_if_missing(Path(out) / "bundle")
+    return summary
 
 
 def evaluate(

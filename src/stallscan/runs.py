@@ -1,4 +1,4 @@
-"""One run in one folder: who writes into it now, and what run it holds."""
+"""One run in one folder: who writes into it, what run it holds, what its files are called."""
 
 import contextlib
 import datetime
@@ -19,8 +19,6 @@ from stallscan import files
 from stallscan.errors import InputError
 from stallscan.words import listed
 
-SUBMISSION_NAME = "submission.csv"
-
 # What predict writes a row of for each recording, and train for each epoch.
 PREDICTION_COLUMNS = (
     "filename",
@@ -39,6 +37,8 @@ RUN_NAME = "run.json"
 TRAITS_NAME = "traits.csv"
 SOURCES_NAME = "sources.csv"
 CHOSEN_NAME = "chosen_on.csv"
+# What decide writes in the competition's form.
+SUBMISSION_NAME = "submission.csv"
 # What train leaves: the recordings held back, with their scores, of one training and of all folds.
 HELD_OUT_NAME, OUT_OF_FOLD_NAME = "validation.csv", "out_of_fold.csv"
 HISTORY_COLUMNS = (

@@ -1,4 +1,4 @@
-"""Work through items in order, in processes or threads, however many of them crash or hang.
+"""Work through items in order, in processes, however many of them crash or hang.
 
 A process that crashes or hangs costs the item it worked on, never the run. The workers end when the
 process that started them does, however it ends.
@@ -39,7 +39,7 @@ MOST_PROCESSES = 1000
 TRIES = 2
 # Waits are made of such steps, so that time during which this process was suspended does not count.
 _STEP_S = 1.0
-# A thread in native code cannot be ended: it is not waited for any longer than this.
+# A process that waits for a dead network drive cannot be ended: it is waited for no longer.
 _JOIN_S = 10.0
 
 # In bytes; glibc reads them when a process starts. It then reuses freed memory, such as the frames
@@ -54,10 +54,6 @@ _STARTING = threading.Lock()
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class LateError(Exception):
-    """An item took longer than it may; its thread is left behind."""
 
 
 def count(processes: int | None) -> int:
@@ -123,60 +119,10 @@ def in_order(
     return _in_processes(task, items, started, lost, limit_s)
 
 
-def in_threads(
-    task: Callable[[Item], Result],
-    items: Iterable[Item],
-    threads: int,
-    limit_s: Callable[[Item], float],
-) -> Generator[Result, None, None]:
-    """Work through items in threads and yield the results in order.
-
-    Items are taken a few ahead of what is yielded, two a thread at most.
-
-    Parameters
-    ----------
-    task : callable
-        Works on one item. What it raises is raised here.
-    items : iterable
-        What is worked on; taken in the calling thread.
-    threads : int
-        How many, at least 1.
-    limit_s : callable
-        Given an item, returns for how long its result is waited for, in seconds.
-
-    Raises
-    ------
-    LateError
-        If an item takes longer. Its thread is left behind, and does not keep Python from exiting.
-    """
-    jobs: queue.SimpleQueue[_Job[Item, Result] | None] = queue.SimpleQueue()
-    # Daemons: Python waits at its exit for the threads of a ThreadPoolExecutor, be they hung.
-    started = [
-        threading.Thread(target=_work, args=(task, jobs), daemon=True) for _ in range(threads)
-    ]
-    for thread in started:
-        thread.start()
-    is_waiting = True
-    try:
-        for job in _in_turn(jobs.put, items, 2 * threads):
-            limit = limit_s(job.item)
-            if not job.wait(limit):
-                raise LateError(duration(limit))
-            yield job.future.result()
-    except (LateError, KeyboardInterrupt):
-        is_waiting = False
-        raise
-    finally:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                jobs.get_nowait()
-        jobs.put(None)
-        for thread in started if is_waiting else ():
-            thread.join(_JOIN_S)
-
-
 @dataclass
-class _Job(Generic[Item, Result]):
+class Job(Generic[Item, Result]):
+    """An item, its result to come, and how many processes have crashed on it."""
+
     item: Item
     future: "Future[Result]" = field(default_factory=Future)
     crashes: int = 0
@@ -194,30 +140,18 @@ def _steps(limit_s: float) -> Iterator[float]:
         left -= _STEP_S
 
 
-def _in_turn(
-    submit: Callable[["_Job[Item, Result]"], None], items: Iterable[Item], ahead: int
-) -> Iterator["_Job[Item, Result]"]:
+def in_turn(
+    submit: Callable[["Job[Item, Result]"], None], items: Iterable[Item], ahead: int
+) -> Iterator["Job[Item, Result]"]:
     """Submit items, at most `ahead` of them, and yield the jobs in order."""
-    waiting: collections.deque[_Job[Item, Result]] = collections.deque()
+    waiting: collections.deque[Job[Item, Result]] = collections.deque()
     for item in items:
-        waiting.append(_Job(item))
+        waiting.append(Job(item))
         submit(waiting[-1])
         while waiting and (len(waiting) >= ahead or waiting[0].future.done()):
             yield waiting.popleft()
     while waiting:
         yield waiting.popleft()
-
-
-def _work(
-    task: Callable[[Item], Result], jobs: "queue.SimpleQueue[_Job[Item, Result] | None]"
-) -> None:
-    while (job := jobs.get()) is not None:
-        try:
-            job.future.set_result(task(job.item))
-        except BaseException as error:  # noqa: BLE001 - raised where the result is taken
-            job.future.set_exception(error)
-        del job  # its item is large, and the next one may take long to come
-    jobs.put(None)  # for the other threads
 
 
 def _in_processes(
@@ -229,7 +163,7 @@ def _in_processes(
 ) -> Generator[Result, None, None]:
     pool: _Pool[Item, Result] = _Pool(task, processes, limit_s)
     try:
-        for job in _in_turn(pool.submit, items, AHEAD * processes):
+        for job in in_turn(pool.submit, items, AHEAD * processes):
             job.wait()
             result = job.future.result()
             yield lost(job.item, result.reason) if isinstance(result, _Lost) else result
@@ -254,14 +188,14 @@ class _Pool(Generic[Item, Result]):
         self._task = task
         self._processes = processes
         self._limit_s = limit_s
-        self._jobs: queue.SimpleQueue[_Job[Item, Result | _Lost] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job[Item, Result | _Lost] | None] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
         self._failure: BaseException | None = None
         self._has_ended = False
         for _ in range(processes):
             threading.Thread(target=self._serve, daemon=True).start()
 
-    def submit(self, job: "_Job[Item, Result | _Lost]") -> None:
+    def submit(self, job: "Job[Item, Result | _Lost]") -> None:
         """Have a job done."""
         self._jobs.put(job)
         if self._failure is not None:
@@ -280,7 +214,7 @@ class _Pool(Generic[Item, Result]):
 
     def _serve(self) -> None:
         """Keep a process busy."""
-        pending: collections.deque[_Job[Item, Result | _Lost]] = collections.deque()
+        pending: collections.deque[Job[Item, Result | _Lost]] = collections.deque()
         try:
             worker: _Worker | None = None
             while True:
@@ -315,7 +249,7 @@ class _Pool(Generic[Item, Result]):
                 job.future.set_exception(error)
             self._fail(error)
 
-    def _take(self, is_busy: bool) -> "_Job[Item, Result | _Lost] | None":
+    def _take(self, is_busy: bool) -> "Job[Item, Result | _Lost] | None":
         """Take a job; None at the end, and where an idle process will take what is left."""
         if is_busy and self._jobs.qsize() <= self._processes:
             return None

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stallscan import workers
 from stallscan.bundle import bundle, disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.calls import predict
@@ -147,7 +146,7 @@ def test_an_engine_that_gives_nothing_ends_the_run_and_keeps_its_rows(
 
 def test_a_longer_clip_and_more_views_get_more_time(monkeypatch):
     given = []
-    monkeypatch.setattr(workers, "in_threads", lambda *args: given.append(args[3]) or iter(()))
+    monkeypatch.setattr(stream, "in_threads", lambda *args: given.append(args[3]) or iter(()))
     list(stream.stream("torch", float, [], 1, "one"))
     list(stream.stream("torch", float, [], 1, "flips"))
     assert [given[0](np.zeros((count, 1))) for count in (1, 100, 300)] == [600, 600, 1800]
@@ -278,6 +277,17 @@ def test_an_ensemble_runs_on_one_engine(
     assert choose.choose(disk.load_any(tmp_path / "both")).name == "openvino"
     chosen = choose.choose(disk.load_any(tmp_path / "one"))
     assert [each.name for each in chosen.engines] == ["torch", "torch"]
+
+
+def test_after_training_only_what_lacks_an_export_is_exported(
+    exported_dir, other_bundle_dir, tmp_path
+):
+    ensemble.join([exported_dir, other_bundle_dir], tmp_path / "joined", EnsembleSettings(needed=1))
+    done, lacking = disk.load_any(tmp_path / "joined").members
+    before = exports.find(done, "f32").stat().st_mtime_ns
+    export.export_if_missing(tmp_path / "joined")
+    assert exports.has(lacking, "f32")
+    assert exports.find(done, "f32").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(

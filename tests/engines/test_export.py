@@ -140,12 +140,14 @@ def test_each_member_of_an_ensemble_is_exported(copy, other_bundle_dir, tmp_path
         assert exports.find(member, "f32").is_file()
 
 
-def test_features_have_no_other_form(tmp_path):
+def test_features_have_no_other_form(tmp_path, caplog):
     net = NetSettings(name="features", mean=(0.2, 0.0), std=(0.2, 1.0))
     model = _save(tmp_path / "b", net, channels="grey+mask")
     with pytest.raises(BundleError, match="features has no form for OpenVINO; torch runs it"):
         export.export(model.path)
     assert not (model.path / "openvino").exists()
+    export.export_if_missing(tmp_path / "b")
+    assert "predicts with torch only" in caplog.text
 
 
 def test_an_export_that_is_not_like_torch_is_refused_and_leaves_nothing(copy, monkeypatch):

@@ -3,7 +3,7 @@
 ``bundle.json`` (settings of outline, clip and net, calibration, threshold, provenance),
 ``weights.safetensors``, and ``README.md``, the model card. No pickle is ever read. An ensemble has
 the bundles that it joins in ``members/`` instead of weights. Forms for other engines than torch lie
-in ``openvino/`` (`exported`).
+in ``openvino/`` (`engines.exports`).
 
 Nothing here imports torch before the weights themselves are asked for.
 """

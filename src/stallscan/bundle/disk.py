@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import safetensors
 
 from stallscan import files
+from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.bundle.spec import (
     MEMBERS,
     SPEC_NAME,
@@ -22,12 +23,11 @@ from stallscan.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
-from stallscan.bundle.bundle import Bundle, Ensemble
 
 CARD_NAME = "README.md"
 SHIPPED = Path(__file__).with_name("shipped")
 DEFAULT = "default"
-# Where `exported` keeps what is made for other engines.
+# Where `engines.exports` keeps what is made for other engines.
 EXPORTS = "openvino"
 EXPORTS_NAME = "exports.json"
 # All files of a bundle that is no ensemble. What else lies in its folder is nobody's business.

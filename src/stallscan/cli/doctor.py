@@ -1,6 +1,5 @@
 """What is installed, what works here, and what is missing with the way to get it."""
 
-import contextlib
 import importlib.metadata
 import io
 import platform
@@ -133,10 +132,8 @@ def _bundle() -> Finding:
         return Finding("default bundle", str(error), "missing")
     origin = "trained on simulated recordings only" if model.spec.simulated else "trained"
     engines = ["torch"] if choose.has_torch() else []
-    for name, precision in choose.PRECISIONS.items():
-        with contextlib.suppress(BundleError):
-            exports.find(model, precision)
-            engines.append(name)
+    found = choose.PRECISIONS.items()
+    engines += [name for name, precision in found if exports.has(model, precision)]
     return Finding("default bundle", f"{model.label}, {origin}; engines: {', '.join(engines)}")
 
 

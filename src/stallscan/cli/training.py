@@ -1,6 +1,5 @@
 """Commands that make bundles: train, fine-tune, reproduce, import-weights, export, ensemble."""
 
-import contextlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +9,6 @@ from stallscan.cli.terminal import (
     Out,
     command,
     print_line,
-    say,
     show,
     show_progress,
     trust_nets,
@@ -50,6 +48,7 @@ def train(
     set_
         Another setting of the recipe, name=value (net.name=r3d_18); may be given several times.
     """
+    from stallscan.engines import export
     from stallscan.recipes.recipe import read_recipe, shorten
     from stallscan.report import figures
     from stallscan.report.history import draw_history
@@ -68,24 +67,8 @@ def train(
             for history in sorted(out.glob("fold-*/history.csv")) or [out / "history.csv"]:
                 draw_history(history, history.parent / "plots")
             figures.evaluation(summary.held_out, out / "plots")
-            _export(sorted(out.glob("fold-*/bundle")) or [out / "bundle"])
+            export.export_if_missing(out / "bundle")
             print_line(str(summary))
-
-
-def _export(bundles: list[Path]) -> None:
-    """Write the form that predicts without torch into new bundles, where their nets have one."""
-    from stallscan.bundle import disk
-    from stallscan.engines import export, exports
-    from stallscan.errors import StallscanError
-
-    for folder in bundles:
-        with contextlib.suppress(StallscanError):
-            exports.find(disk.load(folder), "f32")
-            continue  # a run that was done before
-        try:
-            export.export(folder)
-        except StallscanError as error:
-            say(f"{folder} predicts with torch only: {error}")
 
 
 @command
@@ -131,6 +114,7 @@ def fine_tune(
     trust
         Import the nets of your own that the bundle names, which runs their code.
     """
+    from stallscan.engines import export
     from stallscan.report.history import draw_history
     from stallscan.training import finetune
 
@@ -150,7 +134,7 @@ def fine_tune(
             progress=progress,
         )
     draw_history(out / "history.csv", out / "plots")
-    _export([out / "bundle"])
+    export.export_if_missing(out / "bundle")
     print_line(str(comparison))
 
 

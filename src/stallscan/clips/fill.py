@@ -86,7 +86,7 @@ def fill(
 
     Made again are those of a recording that was replaced since, those that could not be read, and
     those of a shard that is missing or whose header is damaged, as far as `sources` has its
-    recordings; pixels are not looked at (`verify` does that).
+    recordings; pixels are not looked at (`verify.find_damage` does that).
 
     Parameters
     ----------

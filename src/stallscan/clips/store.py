@@ -30,10 +30,8 @@ from stallscan.stamps import Stamp
 from stallscan.vessels.outline import OutlineSettings
 from stallscan.words import listed
 
-# What became of a recording that may be mended by copying the file again.
-TRY_AGAIN = "unreadable"
-
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    import pandas as pd
 
 MANIFEST_NAME = "manifest.json"
 TABLE_NAME = "recordings.csv"
@@ -44,10 +42,10 @@ SHARDS = "shard-*.safetensors"
 HEADERS_KEPT = 8
 # Of a file's beginning and end, to tell it from another one of the same name.
 GLANCE_BYTES = 2**16
+# What became of a recording that may be mended by copying the file again.
+TRY_AGAIN = "unreadable"
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+Progress = Callable[[int, int], None]
 log = logging.getLogger("stallscan")
 
 

@@ -1,7 +1,7 @@
 """What can be measured of any recording inside its outline, whatever it shows.
 
 The traits tell whether a recording can be judged at all (`gradable`), and whether recordings are
-like those that a bundle was trained on (`drift`).
+like those that a bundle was trained on (`bundle.reference`).
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """Exports: a bundle's net in OpenVINO's form, and how far it is from the bundle.
 
-What is written is what was measured, and what was measured is written beside it (`exported`). An
+What is written is what was measured, and what was measured is written beside it (`exports`). An
 export that exceeds its limit is not written.
 """
 
@@ -34,7 +34,7 @@ from stallscan.engines.measure import (
 )
 from stallscan.engines.quantise import Wider, ladder, quantise
 from stallscan.engines.torch_engine import TorchEngine
-from stallscan.errors import BundleError, InputError
+from stallscan.errors import BundleError, InputError, StallscanError
 from stallscan.nets import norm
 from stallscan.recordings.recording import Frames
 from stallscan.simulate import SimulateSettings
@@ -119,6 +119,20 @@ def export(
                 made = measure(member, labelled, limit)
         said.append(f"{_say(made, member, precision)} -> {exports.folder(member)}")
     return said
+
+
+def export_if_missing(which: str | Path) -> None:
+    """Have a bundle that was trained predict without torch: write the f32 exports that it lacks.
+
+    What has no such form is logged with the reason: it predicts with torch.
+    """
+    try:
+        for member in disk.load_any(which).members:
+            if not exports.has(member, "f32"):
+                exports.refuse_unexportable(member)
+                _export_f32(member)
+    except StallscanError as error:
+        log.warning("%s: predicts with torch only: %s", which, error)
 
 
 def _export_f32(bundle: Bundle) -> Export:

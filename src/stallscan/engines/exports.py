@@ -186,6 +186,15 @@ def find(bundle: Bundle, precision: Precision) -> Path:
     return xml
 
 
+def has(bundle: Bundle, precision: Precision) -> bool:
+    """Whether there is an export that `find` would give."""
+    try:
+        find(bundle, precision)
+    except BundleError:
+        return False
+    return True
+
+
 def refuse_unexportable(bundle: Bundle) -> None:
     """Refuse a bundle whose net has no other form than torch's.
 

@@ -1,4 +1,4 @@
-"""What the features measure of a clip, in torch."""
+"""What is measured of a clip for the baseline: the features of `nets.features`, in torch."""
 
 import math
 from typing import NamedTuple
@@ -30,8 +30,6 @@ FEATURES: tuple[tuple[str, str], ...] = (
 # All lengths are in pixels of a clip of 64 px and grow with the clip. They, and the shares below,
 # were chosen on 500 simulated clips by the ROC AUC of these features.
 CLIP_PX = 64
-
-
 # Blur of each frame: half a capillary's width, so that noise goes and cells stay.
 _LIGHT_PX = 1.2
 _RIDGE_PX = 1.5

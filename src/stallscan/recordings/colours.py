@@ -1,4 +1,4 @@
-"""Which channels of a TIFF stack are red, green and blue."""
+"""Which channels of a TIFF stack are red, green and blue, and whether its colours can be read."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +15,6 @@ from stallscan.errors import UnreadableError
 Array = NDArray[Any]
 # In these, the decoder brings YCbCr to RGB.
 JPEG = (COMPRESSION.OJPEG, COMPRESSION.JPEG)
-
-
 # The most that ImageJ shows together.
 IMAGEJ_CHANNELS = 7
 # Red, green and blue, as OME and ImageJ describe the colour of a channel.

@@ -10,8 +10,6 @@ import av.error
 import numpy as np
 
 from stallscan.files import atomic_path
-from stallscan.recordings.find import Listing as Listing
-from stallscan.recordings.find import Source as Source
 from stallscan.recordings.recording import Frames
 
 

@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stallscan.errors import UnreadableError
-from stallscan.recordings.find import Listing as Listing
-from stallscan.recordings.find import Source as Source
 from stallscan.recordings.limits import LIMITS
 
 # Rows and columns that a thumbnail has at least, if the frame has twice as many.

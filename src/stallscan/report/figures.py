@@ -1,4 +1,4 @@
-"""Plots of an evaluation and of a training run, all in one style.
+"""Plots of an evaluation.
 
 Figures are made with matplotlib's objects and without pyplot, so that nothing global is touched
 and no display is looked for. Colours are those of Okabe and Ito (2008), which people with any
@@ -44,8 +44,6 @@ LOG_RATIO = 200
 CURVE_POINTS = 2000
 # More thresholds than this (tables of many runs put together) are not drawn one by one.
 MOST_THRESHOLDS = 3
-
-
 # What each plot of an evaluation shows, for those who cannot see it.
 WORDS = {
     "confusion": "Confusion matrix of calls against labels",

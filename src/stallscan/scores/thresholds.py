@@ -1,4 +1,4 @@
-"""From logits to scores to calls: calibration, prevalence, thresholds, votes, and when to ask."""
+"""From scores to calls: thresholds, and when to leave a call to a person."""
 
 import math
 from dataclasses import dataclass

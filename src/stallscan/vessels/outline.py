@@ -50,8 +50,6 @@ LINE_LEVEL = 120
 MOST_LINE = 0.6
 # Blocks of the frame, in rows and columns, in which that is counted; the outline is in few of them.
 BLOCKS = 8
-
-
 # What decoded recordings show of the line (docs/facts.md 5); drawn around a region given as data.
 # Of lines of 3, 4 and 5 px one of 4 changes the shipped bundle's logits least, by 0.2 on average
 # (14 simulated recordings with and without their own line).
