@@ -38,7 +38,7 @@ def explain(
     Parameters
     ----------
     paths : sequence of str or Path
-        Files and folders, as `video.list_recordings` takes them.
+        Files and folders, as `find.list_recordings` takes them.
     bundle : str or Path
         A bundle whose net is ``features``.
     processes : int, optional

@@ -35,7 +35,7 @@ class Inputs:
     from_store : bool
         Whether their clips come from a store.
     passed_over : dict
-        Files and folders that are not read, as `video.PassedOver.as_dict` returns them.
+        Files and folders that are not read, as `find.PassedOver.as_dict` returns them.
     """
 
     sources: Sequence[Source]
@@ -53,7 +53,7 @@ def find(
     Parameters
     ----------
     paths : sequence of str or Path
-        Files and folders, as `video.list_recordings` takes them, or one store.
+        Files and folders, as `find.list_recordings` takes them, or one store.
     members : sequence of Bundle
         A clip is made for each.
     processes : int, optional

@@ -96,7 +96,7 @@ def predict(
     Parameters
     ----------
     paths : sequence of str or Path
-        Files and folders, as `video.list_recordings` takes them, or one store of their clips.
+        Files and folders, as `find.list_recordings` takes them, or one store of their clips.
     out : Path
         Folder for ``predictions.csv``, ``run.json``, ``traits.csv``, what was measured of each
         recording (`traits.Traits`), and ``sources.csv``, by which one that was replaced is known

@@ -201,7 +201,7 @@ def select(catalog: pd.DataFrame, rule: str, seed: int) -> pd.DataFrame:
     Parameters
     ----------
     catalog : DataFrame
-        From `join_labels` or `tables.read_catalog`.
+        From `join_labels`.
     rule : str
         A name in `RULES`. ``third-place`` is the published one: the micro subset and at most
         `OTHERS_PER_PROJECT` others of each project, all from tier1. ``+stalls`` adds stalled

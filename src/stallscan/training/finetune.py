@@ -149,7 +149,7 @@ def fine_tune(
     start : str or Path
         The bundle to begin with: name of a shipped one, or a folder.
     recordings : sequence of str or Path
-        Files and folders, as `video.list_recordings` takes them, or one store of their clips.
+        Files and folders, as `find.list_recordings` takes them, or one store of their clips.
     labels : Path
         As `tables.read_labels` takes them; better with a column that names the mouse.
     run : Path
