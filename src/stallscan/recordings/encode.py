@@ -29,18 +29,12 @@ def write_video(
 
     Parameters
     ----------
-    path : str or Path
-        The mp4 file to write.
     frames : iterable of ndarray
         uint8 (H, W, 3) RGB or (H, W) grey, all of the same size, H and W even.
-    frame_rate : int
-        Frames per second.
     crf : int
         Constant rate factor of x264, 0 (lossless) to 51.
     keyframe_interval : int
         Distance between intra frames, in frames.
-    preset : str
-        Speed preset of x264.
     """
     with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
         options = {"crf": str(crf), "preset": preset}

@@ -135,7 +135,7 @@ def find_recordings(paths: Sequence[str | Path]) -> Listing:
     InputError
         If a path is empty, missing or unreadable, or there is no recording in any of them.
     """
-    found: dict[str, tuple[str, Path]] = {}  # real path -> name and path
+    files: dict[str, tuple[str, Path]] = {}  # real path -> name and path
     passed_over = PassedOver()
     for text in map(str, paths):
         # Path("") is the current folder.
@@ -144,22 +144,22 @@ def find_recordings(paths: Sequence[str | Path]) -> Listing:
         given = Path(text)
         if _is_folder(text):
             for name, path, real in _walk(given, passed_over):
-                if found.setdefault(real, (name, path))[0] != name:
+                if files.setdefault(real, (name, path))[0] != name:
                     passed_over.add(SAME, name)
         else:
-            found.setdefault(os.path.realpath(given), (given.name, given.absolute()))
+            files.setdefault(os.path.realpath(given), (given.name, given.absolute()))
     if passed_over:
         log.warning("%s", passed_over)
-    if not found:
+    if not files:
         given_names = ", ".join(str(path) for path in paths)
         raise InputError(
             f"{given_names}: no recordings found. Name a file, or a folder with files of type "
             f"{', '.join(sorted(SUFFIXES))}"
         )
-    return Listing(_name_uniquely(list(found.values())), passed_over)
+    return Listing(_name_uniquely(list(files.values())), passed_over)
 
 
-def _name_uniquely(found: list[tuple[str, Path]]) -> list[Source]:
+def _name_uniquely(files: list[tuple[str, Path]]) -> list[Source]:
     """Name each recording in the most readable form that no other one shares."""
     forms: list[Callable[[str, Path], str]] = [
         lambda name, _: printable(name),
@@ -167,11 +167,11 @@ def _name_uniquely(found: list[tuple[str, Path]]) -> list[Source]:
         # Unambiguous: backslashes of the path itself differ from those of escapes.
         lambda _, path: printable(path.as_posix().replace("\\", "\\\\")),
     ]
-    sources = [Source("", path) for _, path in found]
+    sources = [Source("", path) for _, path in files]
     todo = list(range(len(sources)))
     for form in forms:
         for index in todo:
-            sources[index] = sources[index]._replace(filename=form(*found[index]))
+            sources[index] = sources[index]._replace(filename=form(*files[index]))
         count = Counter(source.filename for source in sources)
         todo = [index for index in todo if count[sources[index].filename] > 1]
     return sources

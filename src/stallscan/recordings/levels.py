@@ -52,10 +52,6 @@ def scale_of(
 
     Parameters
     ----------
-    path : Path
-        Named in messages.
-    dtype : dtype
-        Integer or floating-point type of the frames.
     arrays : callable
         Returns a new iterator over the frames; called at most twice.
     is_colour : bool

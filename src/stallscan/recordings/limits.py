@@ -24,14 +24,7 @@ PAGE_BYTES = 512 * 2**20
 class Limits(Settings):
     """The largest recording that stallscan reads.
 
-    Attributes
-    ----------
-    frame_px : int
-        Pixels in a frame.
-    frames : int
-        Frames in a recording.
-    page_bytes : int
-        Decoded bytes of a frame, or of a TIFF page that holds several.
+    `page_bytes` are the decoded bytes of a frame, or of a TIFF page that holds several frames.
     """
 
     frame_px: int = Field(default=FRAME_PX, ge=1)

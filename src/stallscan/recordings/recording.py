@@ -98,13 +98,7 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class ArrayDecoder:
-    """A decoder whose pictures are arrays.
-
-    Attributes
-    ----------
-    arrays : callable
-        Returns a new iterator over the frames, uint8 (H, W, 3) or (H, W).
-    """
+    """A decoder of arrays: each call of `arrays` iterates over uint8 (H, W, 3) or (H, W)."""
 
     arrays: Callable[[], Iterator[Frames]]
 
@@ -131,8 +125,6 @@ class Recording:
 
     Attributes
     ----------
-    path : Path
-        The file.
     shape : tuple of int
         (T, H, W, 3) RGB or (T, H, W) grey; T counts the frames that can be decoded.
     frames_declared : int or None
@@ -247,14 +239,9 @@ class Recording:
 
 
 def from_array(frames: Frames, path: str | Path = "<array>") -> Recording:
-    """Return a recording of frames in memory.
+    """Return a recording of frames in memory, uint8 (T, H, W, 3) RGB or (T, H, W), T at least 1.
 
-    Parameters
-    ----------
-    frames : ndarray
-        uint8 (T, H, W, 3) RGB or (T, H, W), T at least 1.
-    path : str or Path
-        Its name in messages.
+    `path` is its name in messages.
 
     Raises
     ------
@@ -294,10 +281,6 @@ def collect(
 
     Parameters
     ----------
-    path : Path
-        The file.
-    decoder : Decoder
-        Decoder of the file.
     hold_bytes : int
         Do not hold recordings with more decoded bytes than this.
     frames_declared : callable

@@ -343,7 +343,7 @@ def _open(piece: Mask) -> list[Enclosure]:
     mask = hull & ~piece
     area = int(mask.sum())
     drawn = np.count_nonzero(edge & near) / np.count_nonzero(edge)
-    is_outline = drawn >= MIN_HULL_DRAWN and area >= max(MIN_HULL_PX, np.count_nonzero(piece))
+    is_outline = drawn >= MIN_HULL_DRAWN and area >= max(MIN_HULL_PX, int(piece.sum()))
     return [Enclosure(piece, mask, False, area)] if is_outline else []
 
 

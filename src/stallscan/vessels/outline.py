@@ -165,7 +165,7 @@ class _Scan:
     Attributes
     ----------
     frame : tuple of int
-        (H, W) of the recording.
+        (H, W).
     where : Box
         The part of the frame: anything that may be outline, with a margin that may exceed the
         frame; or the whole frame if the outline may touch its border. All arrays have the shape
