@@ -142,7 +142,7 @@ def test_a_file_that_was_not_readable_is_tried_again(tmp_path, sources):
     assert (_content(tmp_path / "store"), _times(tmp_path / "store")) == before
     late.path.touch()
     made = _build(tmp_path / "store", [*sources, late])
-    assert made.failures()[1].reason.endswith("the file is empty; copy or download it again")
+    assert "empty" in made.failures()[1].reason
     drawing.write(late.path, count=6)
     last = Source("last.mp4", drawing.write(tmp_path / "last.mp4", count=7))
     made = _build(tmp_path / "store", [*sources, late, last])
