@@ -115,5 +115,5 @@ def test_members_that_see_recordings_differently_need_stores_of_their_own(
 
 
 def test_a_store_and_recordings_are_not_mixed(recordings, clips, tmp_path, bundle_dir):
-    with pytest.raises(InputError, match="a store of clips is taken by itself"):
+    with pytest.raises(InputError, match="store"):
         predict.predict([recordings, clips], tmp_path / "out", bundle_dir)

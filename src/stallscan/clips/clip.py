@@ -63,17 +63,7 @@ class Clip:
 
 
 def make_clip(recording: Recording, outline: Outline, settings: ClipSettings) -> Clip:
-    """Crop and resize a recording around its outline.
-
-    Parameters
-    ----------
-    recording : Recording
-        Colour, (T, H, W, 3).
-    outline : Outline
-        The outline of this recording.
-    settings : ClipSettings
-        Size, shape and channels of the clip.
-    """
+    """Crop and resize a recording (T, H, W, 3) around its outline."""
     box = crop_box(outline.box, settings.margin, (recording.shape[1], recording.shape[2]))
     rows, cols = box.slices
     place = _place(box, settings)

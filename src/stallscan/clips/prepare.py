@@ -40,30 +40,18 @@ class Preprocessing(NamedTuple):
 class Prepared:
     """The result of preparing one recording.
 
-    Attributes
-    ----------
-    source : Source
-        The recording.
-    status : str
-        With clips: ``ok``; ``damaged`` if only some frames could be decoded; or ``too_dark``,
-        ``out_of_view`` or ``out_of_focus`` if even a person could not judge it. Without clips:
-        ``unreadable``, ``too_short``, ``no_outline`` or ``several_outlines``.
-    reason : str
-        What is wrong and what to do; may be empty.
-    frames : int or None
-        Frames decoded; None if there were none.
-    frames_declared : int or None
-        Frames according to the file's header.
-    clips : tuple of Clip
-        One per view, or none.
+    With clips the status is ``ok``; ``damaged`` if only some frames could be decoded; or
+    ``too_dark``, ``out_of_view`` or ``out_of_focus`` if even a person could not judge the
+    recording. Without clips it is ``unreadable``, ``too_short``, ``no_outline`` or
+    ``several_outlines``.
     """
 
     source: Source
     status: str
-    reason: str = ""
-    frames: int | None = None
-    frames_declared: int | None = None
-    clips: tuple[Clip, ...] = ()
+    reason: str = ""  # what is wrong and what to do
+    frames: int | None = None  # decoded; None if there were none
+    frames_declared: int | None = None  # according to the file's header
+    clips: tuple[Clip, ...] = ()  # one per view, or none
 
     def __post_init__(self) -> None:
         # Reasons contain file names, which may have any characters, and become cells of tables.
@@ -95,16 +83,10 @@ def cut(
     views: Sequence[Preprocessing],
     outline: Outline | None = None,
 ) -> Prepared:
-    """Find the outline of a recording in memory and cut its clips.
+    """Find the outline of a recording (T, H, W, 3) and cut a clip for each view.
 
     Parameters
     ----------
-    source : Source
-        Name and path, for the result and its reason.
-    recording : Recording
-        Colour, (T, H, W, 3).
-    views : sequence of Preprocessing
-        One clip is cut for each; equal ones are computed once.
     outline : Outline, optional
         Where the segment is. If omitted, it is found with the settings of each view.
 
@@ -146,16 +128,8 @@ def many(
     """Prepare recordings in several single-threaded processes and yield the results in order.
 
     At most four recordings per process are in progress or waiting, so memory stays bounded. A file
-    that makes the decoder crash or hang yields an ``unreadable`` result.
-
-    Parameters
-    ----------
-    sources : iterable of Source
-        The recordings.
-    views : sequence of Preprocessing
-        As in `one`.
-    processes : int, optional
-        Default: one per core. With 0 the work is done in this process.
+    that makes the decoder crash or hang yields an ``unreadable`` result. The default is one process
+    per core; with 0 the work is done in this process.
 
     Raises
     ------

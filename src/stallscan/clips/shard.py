@@ -35,37 +35,19 @@ PREFIX_BYTES, ALIGN_BYTES = 8, 8
 
 
 class Row(NamedTuple):
-    """What a shard records about one recording, mostly from `prepare.Prepared`.
-
-    Attributes
-    ----------
-    filename, status, reason, frames, frames_declared
-        As in `Prepared` and its source.
-    path : str
-        Where the recording was when its clip was made.
-    box, traits
-        As in `clip.Clip`; None without a clip.
-    sha256 : str
-        Hash of the clip's pixels; empty without a clip.
-    stamp : Stamp or None
-        Size, times and hash of the recording's file; None if the file did not exist or the row is
-        from an older version.
-    made : int
-        How many times the recording was prepared before. Of several rows of one recording the one
-        with the highest number counts.
-    """
+    """What a shard records about one recording, mostly from `prepare.Prepared`."""
 
     filename: str
-    path: str
+    path: str  # of the recording when its clip was made
     status: str
     reason: str
     frames: int | None
     frames_declared: int | None
-    box: Box | None = None
+    box: Box | None = None  # None without a clip, like the traits
     traits: Traits | None = None
-    sha256: str = ""
-    stamp: Stamp | None = None
-    made: int = 0
+    sha256: str = ""  # hash of the clip's pixels; empty without a clip
+    stamp: Stamp | None = None  # None if there was no file, or in rows of older versions
+    made: int = 0  # earlier preparations; of several rows the one with the highest number counts
 
     @classmethod
     def of(cls, prepared: Prepared) -> "Row":
@@ -109,27 +91,13 @@ class Row(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where to find a recording's row and clip.
+    """Where to find a recording's row and clip."""
 
-    Attributes
-    ----------
-    path : Path
-        The shard.
-    row : int
-        Index of the row in the shard's header.
-    offset : int
-        Position of the clip's first byte in the file.
-    frames : int
-        Frames of the clip; 0 without a clip.
-    sha256 : bytes
-        Hash of the clip's pixels; empty without a clip.
-    """
-
-    path: Path
-    row: int
-    offset: int = 0
-    frames: int = 0
-    sha256: bytes = b""
+    path: Path  # of the shard
+    row: int  # index in the shard's header
+    offset: int = 0  # position of the clip's first byte in the file
+    frames: int = 0  # of the clip; 0 without a clip
+    sha256: bytes = b""  # hash of the clip's pixels; empty without a clip
 
 
 class Header(NamedTuple):
@@ -143,19 +111,7 @@ class Header(NamedTuple):
 def write_shard(path: Path, batch: Sequence[tuple[Row, Prepared]], view: Preprocessing) -> str:
     """Write a shard atomically and return the hash of its header, which `read_header` checks.
 
-    Parameters
-    ----------
-    path : Path
-        The file to write.
-    batch : sequence of Row and Prepared
-        The recordings, each name at most once.
-    view : Preprocessing
-        The settings the clips were made with.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
+    Each filename may occur once. Raises `InputError` if the file cannot be written.
     """
     metadata = {
         "outline": view.outline.model_dump(mode="json"),
@@ -184,14 +140,7 @@ def write_shard(path: Path, batch: Sequence[tuple[Row, Prepared]], view: Preproc
 
 
 def read_header(path: Path, sha256: str) -> Header:
-    """Read everything but the pixels.
-
-    Parameters
-    ----------
-    path : Path
-        The shard.
-    sha256 : str
-        The hash that `write_shard` returned.
+    """Read everything but the pixels, and check it against the hash from `write_shard`.
 
     Raises
     ------
@@ -236,19 +185,7 @@ def read_header(path: Path, sha256: str) -> Header:
 
 
 def read_clip(place: Place, settings: ClipSettings) -> Frames:
-    """Read one clip and check its hash.
-
-    Parameters
-    ----------
-    place : Place
-        From the header.
-    settings : ClipSettings
-        The settings the clip was made with.
-
-    Returns
-    -------
-    ndarray
-        uint8 (T, S, S, C).
+    """Read one clip, uint8 (T, S, S, C), and check its hash.
 
     Raises
     ------
