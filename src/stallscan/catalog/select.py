@@ -176,7 +176,7 @@ RULES: dict[str, Rule] = {
 
 
 def select(catalog: pd.DataFrame, rule: str, seed: int) -> pd.DataFrame:
-    """Select recordings by a rule.
+    """Select recordings of a catalog by a rule; the result is sorted and may be empty.
 
     Parameters
     ----------
@@ -188,11 +188,6 @@ def select(catalog: pd.DataFrame, rule: str, seed: int) -> pd.DataFrame:
         recordings outside tier1 with a crowd score above `TIER2_CROWD_SCORE`.
     seed : int
         Seed of the draw, 0..2**32 - 1. A seed draws the same recordings whatever the row order.
-
-    Returns
-    -------
-    DataFrame
-        The selected rows, sorted by filename; may be empty.
 
     Raises
     ------

@@ -20,19 +20,7 @@ Split = tuple[pd.DataFrame, pd.DataFrame]
 def limit(catalog: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """Draw at most `count` recordings with the same share of stalled ones, at least one per class.
 
-    Parameters
-    ----------
-    catalog : DataFrame
-        Recordings with stalled (0 or 1).
-    count : int
-        At least 1.
-    seed : int
-        Seed of the draw, 0..2**32 - 1.
-
-    Returns
-    -------
-    DataFrame
-        Sorted by filename.
+    The result is sorted by filename.
     """
     if len(catalog) <= count:
         return sorted_by_name(catalog)
@@ -130,22 +118,9 @@ def split_grouped(
 def folds(catalog: pd.DataFrame, k: int, seed: int, by: str | None = None) -> list[Split]:
     """Split k times so that each recording is validated on exactly once.
 
-    Parameters
-    ----------
-    catalog : DataFrame
-        Recordings with stalled (0 or 1), at least k of each class.
-    k : int
-        Number of folds, at least 2.
-    seed : int
-        Seed of the draw, 0..2**32 - 1.
-    by : str, optional
-        The column that names groups to keep together (``project_id``). The classes are then
-        balanced only as far as the groups allow, and a fold may lack stalled recordings.
-
-    Returns
-    -------
-    list of tuple of DataFrame
-        Training and validation data of each fold, each sorted by filename.
+    With `by`, a column such as ``project_id``, groups stay together. The classes are then balanced
+    only as far as the groups allow, and a fold may lack stalled recordings. Each split is as in
+    `split_stratified`.
 
     Raises
     ------

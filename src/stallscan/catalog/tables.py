@@ -224,9 +224,7 @@ def _read(table: Text, forms: Sequence[tuple[str, ...]]) -> "pd.DataFrame":
 
 def _refuse_without_rows(table: Text) -> None:
     if not table.rows and not table.wrong:
-        raise TableError(
-            f"{table.path}: the table has a header but no rows. Add a row per recording"
-        )
+        raise TableError(f"{table.path}: the table has a header but no rows. Add the recordings")
 
 
 def _match_form(

@@ -256,7 +256,7 @@ def _even(
         if len(row) > width:
             beyond = next(cell for cell in reversed(row) if cell.strip())
             what += (
-                f" ({_shown(beyond)} is beyond the last column; a note needs a column with a name in "
+                f" ({_shown(beyond)} is beyond the last column; a column of notes needs a name in "
                 "the first line)"
             )
         wrong.append(Wrong(line, _name(row, key), what))
@@ -292,8 +292,8 @@ def _beside(
         Wrong(
             line,
             _name(row, key),
-            f"{_shown(row[place])} is in a column without a name; name the column in the first line, "
-            "or empty the cell",
+            f"{_shown(row[place])} is in a column without a name (name the column in the first "
+            "line, or empty the cell)",
         )
         for line, row in zip(lines, rows, strict=True)
         if row[place] and row[place].strip()
