@@ -108,7 +108,7 @@ def test_members_that_see_recordings_differently_need_stores_of_their_own(
     with pytest.raises(InputError, match=r"--bundle .*members/a, or --bundle .*members/b$"):
         inputs.view_of(joined)
     with pytest.raises(
-        StoreError, match=r"the bundle second@\w+ \(clip\.size is 32, not 48\).*members/b makes"
+        StoreError, match=r"the bundle second@\w+ \(clip\.size is 32, not 48\).*members/b$"
     ):
         predict.predict([clips], tmp_path / "out", joined)
     assert not (tmp_path / "out").exists()
