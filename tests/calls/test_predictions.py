@@ -56,7 +56,7 @@ def test_torn_last_line_is_refused(tables):
     [
         (None, InputError, "no such file"),
         ("", TableError, "is empty"),
-        ("\0", TableError, "is no text"),
+        ("\0", TableError, "zero bytes"),
         (",".join(PREDICTION_COLUMNS) + "\n", InputError, "holds no predictions"),
     ],
 )
@@ -69,7 +69,7 @@ def test_unreadable_predictions(tmp_path, content, error, message):
 
 
 def test_folder_in_place_of_the_table(tmp_path):
-    with pytest.raises(InputError, match=r"is a folder; give the file predictions\.csv"):
+    with pytest.raises(InputError, match=r"is a folder.* predictions\.csv"):
         read_predictions(tmp_path)
 
 
@@ -82,9 +82,9 @@ def test_text_stays_as_it_stands(tmp_path):
         "note": [""],
     }
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(TableError, match=r"mice\.csv\.gz: not readable as gzip"):
+    with pytest.raises(TableError, match=r"mice\.csv\.gz: .*gzip"):
         read_text(path)
-    with pytest.raises(InputError, match=r"none\.csv: no such file; expected here is a list"):
+    with pytest.raises(InputError, match=r"none\.csv: .*a list of mice"):
         read_text(tmp_path / "none.csv", "a list of mice")
 
 
