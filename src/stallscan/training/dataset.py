@@ -47,7 +47,7 @@ class Batch(NamedTuple):
     labels: Tensor  # float32 (N,), 1 for stalled; fractions if the targets are the crowd's scores
     rows: Tensor  # int64 (N,), row of each clip in the dataset
     weights: Tensor  # float32 (N,): the loss of the batch is the sum of weight times loss
-    together: int  # N summed over all processes
+    together: int  # N of all processes
     frames: Tensor | None  # int64 (N,): frames that are not padding; None where none is
 
 

@@ -297,7 +297,7 @@ def fit_stage(
 def fit_features(
     net: features.FeatureNet, recipe: Recipe, parts: TrainValidation, history: Path
 ) -> None:
-    """Fit the net that has no gradients to follow, and write its one line of history.
+    """Fit the features net, which is not trained by gradient descent; write its row of history.
 
     Parameters
     ----------
@@ -310,11 +310,11 @@ def fit_features(
     tables, truths = [], []
     for rows in (parts.train, parts.validation):
         with torch.inference_mode():
-            made = [
+            measured_clips = [
                 measures.compute(batch.inputs)
                 for batch in scoring_loader(recipe, parts.store, rows)
             ]
-        tables.append(torch.cat(made))
+        tables.append(torch.cat(measured_clips))  # (rows, features)
         truths.append(torch.from_numpy(rows["stalled"].to_numpy(np.float32)))
     labels = truths[0].numpy().astype(np.int64)
     features.fit(net, tables[0].numpy(), labels, recipe.seed, stalled_weight)
