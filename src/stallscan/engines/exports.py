@@ -25,30 +25,15 @@ NOT_EXPORTABLE = ("features",)
 
 
 class Change(Settings):
-    """How an export changes the bundle's performance on labelled recordings.
+    """How an export changes the bundle's performance on labelled recordings."""
 
-    Attributes
-    ----------
-    recordings, stalled : int
-        Number of recordings measured on, and how many of them are stalled. None of them was used
-        to calibrate the export.
-    simulated : bool
-        Whether the recordings are simulated.
-    threshold : float
-        The bundle's threshold, at which both MCCs were measured.
-    mcc, roc_auc : float
-        Figures of the bundle with eager torch in float32.
-    mcc_change, roc_auc_change : float
-        Figures of the export minus those of the bundle.
-    """
-
-    recordings: int
-    stalled: int
-    simulated: bool
-    threshold: float
-    mcc: float
+    recordings: int  # measured on; none of them calibrated the export
+    stalled: int  # of `recordings`
+    simulated: bool  # whether the recordings are
+    threshold: float  # the bundle's, used for both MCCs
+    mcc: float  # of the bundle, with eager torch in float32
     roc_auc: float
-    mcc_change: float
+    mcc_change: float  # of the export minus that of the bundle
     roc_auc_change: float
 
     @property
@@ -58,39 +43,20 @@ class Change(Settings):
 
 
 class Export(Settings):
-    """One export of a bundle.
+    """One export of a bundle."""
 
-    Attributes
-    ----------
-    weights_sha256 : str
-        Hash of the weights that it was made from.
-    xml_sha256, bin_sha256 : str
-        Hashes of its files.
-    openvino : str
-        The version of OpenVINO that made and measured it.
-    logit_difference : float
-        The largest difference from the logits of eager torch in float32, relative to
-        max(1, |logit|).
-    clips : int
-        Number of clips that the logits were compared on.
-    limit : float
-        Limit on `logit_difference` if `change` is None, else on the changes of MCC and ROC AUC. An
-        export that exceeds it is never used.
-    change : Change or None
-        Change of the calls; None for f32, whose logits differ by rounding only.
-    wider : tuple of str
-        The layers that an int8 export leaves at f32.
-    """
-
-    weights_sha256: str
+    weights_sha256: str  # of the weights that the export was made from
     xml_sha256: str
     bin_sha256: str
-    openvino: str
+    openvino: str  # version that made and measured the export
+    # Largest difference from the logits of eager torch in float32, relative to max(1, |logit|).
     logit_difference: float = Field(ge=0)
-    clips: int
+    clips: int  # that the logits were compared on
+    # On `logit_difference` if `change` is None, else on the changes of MCC and ROC AUC. An export
+    # that exceeds its limit is never used.
     limit: float = Field(gt=0)
-    change: Change | None = None
-    wider: tuple[str, ...] = ()
+    change: Change | None = None  # None for f32, whose logits differ by rounding only
+    wider: tuple[str, ...] = ()  # layers that an int8 export leaves at f32
 
     @property
     def exceeds(self) -> str:

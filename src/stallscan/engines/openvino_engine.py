@@ -74,13 +74,6 @@ class OpenVinoEngine:
     precision : str
         The precision to compute in.
 
-    Attributes
-    ----------
-    name : str
-        ``openvino``, ``openvino-bf16`` or ``openvino-int8``.
-    count : int
-        Number of clips scored at the same time.
-
     Raises
     ------
     InputError
@@ -113,6 +106,7 @@ class OpenVinoEngine:
                 f"{xml}: OpenVINO {openvino.__version__} cannot read it ({reason}). Export the "
                 "bundle again with this version"
             ) from None
+        # clips scored at the same time
         self.count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.count):

@@ -28,19 +28,9 @@ def stream(
 ) -> Generator[float | None, None, None]:
     """Yield the logit of each clip in order, while the next clips are prepared.
 
-    Parameters
-    ----------
-    name : str
-        Name of the engine, for the error message.
-    logit : callable
-        Computes the logit of a clip; called from all threads.
-    clips : iterable of ndarray or None
-        uint8 (T, S, S, C), or None, which yields None. At most two per thread are read ahead.
-    threads : int
-        Number of clips scored at the same time.
-    views : str
-        `NetSettings.views`: ``flips`` runs the net eight times per clip and gets eight times as
-        long.
+    Clips are uint8 (T, S, S, C), or None, which yields None. At most two per thread are read ahead.
+    `name` is the engine's name; `views` is that of `NetSettings`, and allows eight times as long
+    with ``flips``, which run the net eight times per clip.
 
     Raises
     ------
@@ -78,21 +68,13 @@ def in_threads(
 ) -> Generator[Result, None, None]:
     """Process items in threads and yield the results in order.
 
-    Parameters
-    ----------
-    task : callable
-        Processes one item. Exceptions that it raises are raised here.
-    items : iterable
-        Read in the calling thread, at most two per thread ahead of the results.
-    threads : int
-        At least 1.
-    limit_s : callable
-        Returns the time limit of an item, in seconds.
+    Items are read in the calling thread, at most two per thread ahead of the results. Exceptions
+    of the task are raised here.
 
     Raises
     ------
     LateError
-        If an item takes longer than its limit. Its thread is abandoned; Python can still exit.
+        If an item takes longer than its `limit_s`. Its thread is abandoned; Python can still exit.
     """
     jobs: queue.SimpleQueue[Job[Item, Result] | None] = queue.SimpleQueue()
     # Daemon threads: at exit, Python would wait for a hung thread of a ThreadPoolExecutor.

@@ -109,10 +109,8 @@ class Gain:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        split = (
-            f"split by {self.group}" if self.group else "split by recording, which is optimistic"
-        )
-        held_out = f"{self.before.measured.count} recordings held out, {split}"
+        by = f"by {self.group}" if self.group else "by recording, which is optimistic"
+        held_out = f"{self.before.measured.count} recordings held out, split {by}"
         return "\n".join([held_out, *lines, self._verdict(), f"bundle -> {self.folder / 'bundle'}"])
 
     def _verdict(self) -> str:
@@ -120,9 +118,9 @@ class Gain:
         verdict = f"MCC {self.after.measured.mcc - self.before.measured.mcc:+.3f}"
         if self.groups < FEWEST_HELD_OUT:
             what = f"groups by {self.group}" if self.group else "recordings"
-            return f"{verdict} (too few {what} held out for an interval: {self.groups})"
+            return f"{verdict} (no interval: only {self.groups} {what} held out)"
         if self.gain is None:
-            return f"{verdict} (too few recordings of one class held out for an interval)"
+            return f"{verdict} (no interval: too few recordings of one class held out)"
         sign = "better" if self.gain.low > 0 else "worse" if self.gain.high < 0 else "within noise"
         return f"{verdict} ({self.gain.low:+.3f} to {self.gain.high:+.3f}): {sign}"
 
