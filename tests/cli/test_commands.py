@@ -172,10 +172,10 @@ def test_an_exported_bundle_calls_a_recording_and_prints_the_call(run, tmp_path,
     mine = shutil.copytree(bundle_dir, tmp_path / "mine")
     code, out, _ = run("export", mine)
     assert code == 0
-    assert "f32, on 8 clips the logits are within" in out
+    assert "8 clips" in out
     code, _, err = run("export", mine, "--precision", "int8")
     assert code == 2
-    assert "give their folder with --data" in err
+    assert "--data" in err
     drawing.write(tmp_path / "a.mp4")
     words = ("predict", tmp_path / "a.mp4", "-o", tmp_path / "o", "--bundle", mine)
     code, out, _ = run(*words, "--engine", "openvino")
