@@ -1,4 +1,4 @@
-"""Commands that call: predict, explain, decide."""
+"""Commands that call recordings: predict, explain, decide."""
 
 import sys
 from pathlib import Path
@@ -36,32 +36,32 @@ def predict(
     Parameters
     ----------
     paths
-        Recordings and folders of them: mp4, avi, mov, mkv, webm, gif, tif, npy; or one
+        Recordings (mp4, avi, mov, mkv, webm, gif, tif, npy) and folders of recordings, or one
         store of clips.
     out
         Folder for predictions.csv, run.json, traits.csv and sources.csv.
     bundle
-        A shipped bundle by name, or the folder of a bundle or ensemble.
+        Name of a shipped bundle, or the folder of a bundle or ensemble.
     prevalence
-        About which share of these recordings is stalled (0.02): scores are read and the threshold
-        is chosen for it. As in the bundle's training if not given. To have it estimated from the
-        scores, run 'stallscan decide OUT --prevalence estimate' afterwards.
+        Expected share of stalled recordings (0.02). Scores and threshold are adapted to it. By
+        default, the prevalence that the bundle was trained for. To estimate it from the scores, run
+        'stallscan decide OUT --prevalence estimate' afterwards.
     engine
-        What runs the nets. auto: torch on a GPU, else OpenVINO in f32 if it is installed and the
-        bundle carries an export, else torch. A resumed run keeps its engine.
+        What runs the nets. auto: torch if there is a GPU, otherwise OpenVINO in f32 if it is
+        installed and the bundle has an export, otherwise torch. A resumed run keeps its engine.
     strict
-        Exit with 1 if any recording got no call.
+        Exit with code 1 if any recording got no call.
     processes
-        Decoding processes; one a core if not given, none for one or two recordings.
+        Number of decoding processes. By default, one per core, or none for one or two recordings.
     trust
-        Import the nets of your own that the bundle names, which runs their code.
+        Import the custom nets that the bundle names. This runs their code.
     """
     from stallscan.calls import predict
     from stallscan.errors import InputError
 
     if not paths:
         raise InputError(
-            "no recordings given; name files or folders: stallscan predict PATH... -o OUT"
+            "no recordings given. Name files or folders: stallscan predict PATH... -o OUT"
         )
     if trust:
         trust_nets(bundle)
@@ -72,30 +72,30 @@ def predict(
     counts = ", ".join(f"{number} {call}" for call, number in sorted(summary.calls.items()))
     print_line(f"{counts} -> {summary.table}")
     for doubt in summary.doubts:
-        say(f"unlike what the bundle was trained on: {doubt}")
+        say(f"unlike the bundle's training recordings: {doubt}")
     if summary.doubts:
         say(
-            "label some of these recordings and measure the calls on them (stallscan evaluate); if "
-            "they are bad, train the bundle further on your labels (stallscan fine-tune)"
+            "Label some of these recordings and measure the calls (stallscan evaluate). If too "
+            "many are wrong, train the bundle further on your labels (stallscan fine-tune)."
         )
     if summary.failed:
-        print_line(f"{summary.failed} recordings have no call; the column 'reason' says why")
+        print_line(f"{summary.failed} recordings have no call. The column 'reason' says why")
         if strict:
             sys.exit(EXIT_FAILED_ROWS)
 
 
 @command
 def explain(recordings: list[Path], /, *, bundle: str) -> None:
-    """Say in words why the baseline calls each recording as it does.
+    """Explain in words why the baseline calls each recording as it does.
 
     Example: stallscan explain my_recordings/ --bundle run/bundle
 
     Parameters
     ----------
     recordings
-        Files and folders.
+        Recordings and folders of recordings.
     bundle
-        A bundle that 'stallscan train baseline' made.
+        Folder of a bundle from 'stallscan train baseline'.
     """
     from stallscan.calls import explain
 
