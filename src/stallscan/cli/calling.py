@@ -123,7 +123,7 @@ def decide(
     calibrated_at: float | None = None,
     submission: Path | None = None,
 ) -> None:
-    """Call recordings again from existing scores, without predicting again.
+    """Compute new calls from existing scores, without predicting again.
 
     Example: stallscan decide results -o rare --prevalence 0.02
 
@@ -135,12 +135,12 @@ def decide(
     out
         Folder for the new predictions.csv.
     rule
-        How the threshold is chosen: mcc (highest MCC; the default with --labels or --prevalence),
-        specificity, load, limits (calls with a guarantee, and 'review' between them); keep takes
-        the one of the table.
+        How to choose the threshold: mcc (highest MCC; the default with --labels or --prevalence),
+        specificity, load, limits (calls with guaranteed error rates, and 'review' between them), or
+        keep (the threshold of the table).
     labels
-        Labels of some of the recordings, which choose the threshold; no figure may be reported on
-        them, and evaluate leaves them out.
+        Labels of some recordings, to choose the threshold. 'stallscan evaluate' leaves these
+        recordings out.
     threshold
         A threshold that you choose; for a vote given once for each model, in their order.
     prevalence
@@ -150,19 +150,19 @@ def decide(
     weights
         Of the models in the mean, given once for each.
     specificity
-        For the rule specificity.
+        For --rule specificity: the specificity to reach.
     load
-        For the rule load: the share called stalled.
+        For --rule load: the share of recordings to call stalled.
     missed
-        For the rule limits: at most this share of the stalled ones is called flowing.
+        For --rule limits: maximum share of stalled recordings that are called flowing.
     false
-        For the rule limits: at most this share of the flowing ones is called stalled.
+        For --rule limits: maximum share of flowing recordings that are called stalled.
     confidence
-        For the rule limits: how sure both are.
+        For --rule limits: confidence level of both guarantees.
     calibrated_at
-        Prevalence at which the scores are calibrated, where no run.json says it.
+        Prevalence that the scores are calibrated for; needed only without run.json.
     submission
-        The competition's submission_format.csv: also write submission.csv for it.
+        The competition's submission_format.csv: also write a submission.csv in this format.
     """
     from stallscan.calls import decide
     from stallscan.calls.submission import submit

@@ -295,21 +295,21 @@ def ensemble(
     weights: list[float] | None = None,
     fit_weights: bool = False,
 ) -> None:
-    """Join bundles into one that calls by their mean score or by vote.
+    """Join bundles into an ensemble that calls by mean score or by vote.
 
     Example: stallscan ensemble a/bundle b/bundle -o both
 
     Parameters
     ----------
     bundles
-        Folders of bundles. What they held back in training (validation.csv beside each) chooses
-        the calibration and the threshold of the mean.
+        Folders of bundles. The recordings that they held out in training (validation.csv next to
+        each) determine the calibration and the threshold of the mean.
     out
         Folder for the ensemble, with a copy of each bundle.
     name
-        What predictions call it.
+        Name of the ensemble, which predictions record.
     vote
-        How many bundles must call a recording stalled (published: 2 of 3); 0 takes their mean.
+        Number of bundles that must call a recording stalled (published: 2 of 3); 0 for the mean.
     threshold
         A threshold that you choose; for a vote given once for each bundle, in their order.
     weights
