@@ -273,5 +273,5 @@ def test_blood_flows_through_labelled_vessels(tmp_path: Path) -> None:
 def test_a_stack_of_large_vessels_has_nothing_to_outline(tmp_path: Path) -> None:
     path = write(tmp_path / "wide.tif", draw((1, 1, 1), [((10, 55, 30), (100, 55, 30))], 9))
     settings = SimulateSettings(height=160, width=192, label_stack=str(path))
-    with pytest.raises(InputError, match=r"wide\.tif: "):
+    with pytest.raises(InputError, match=r"wide\.tif.*--label-um"):
         make_plan(0, 1, False, settings)
