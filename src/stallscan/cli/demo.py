@@ -43,12 +43,11 @@ def run(out: Path, stage: Callable[[str], Progress]) -> Demonstration:
     settings = simulate.SimulateSettings(count=COUNT, stalled=STALLED, seed=SEED)
     simulate.simulate(corpus, settings, progress=stage("simulating recordings"))
     summary = predict.predict([corpus / "train"], out, progress=stage("predicting"))
-    labels = corpus / "train_labels.csv"
-    evaluation = evaluate.evaluate(summary.table, labels)
+    evaluation = evaluate.evaluate(summary.table, corpus / "train_labels.csv")
     present.write_metrics(evaluation, out)
-    figures.evaluation(evaluation.scored, out, evaluation.curve)
+    figures.evaluation(evaluation.scored, out, evaluation.curve, evaluation.metrics)
     page = out / "report.html"
     report.write_report(
-        summary.table, page, labels=labels, note=NOTE, progress=stage("writing the report")
+        summary.table, page, evaluation=evaluation, note=NOTE, progress=stage("writing the report")
     )
     return Demonstration(page, evaluation)

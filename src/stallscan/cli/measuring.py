@@ -58,14 +58,16 @@ def evaluate(
     from stallscan.evaluation.comparison import compare
     from stallscan.report import figures, style
 
+    label_table = None if labels is None else evaluate.LabelTable.read(labels)
+
     def measure(path: Path, by: list[str] | None) -> evaluate.Evaluation:
         return evaluate.evaluate(
-            find_table(path), labels, about=about or (), group=group, by=by, partial=partial
+            find_table(path), label_table, about=about or (), group=group, by=by, partial=partial
         )
 
     evaluation = measure(predictions, by)
     comparison = compare(evaluation, measure(against, [])) if against else None
-    drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve)
+    drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve, evaluation.metrics)
     with runs.hold(out):
         present.write_metrics(evaluation, out, comparison)
         page = present.write_page(evaluation, figures.as_images(drawn), out, comparison)
@@ -173,14 +175,18 @@ def report(
     max_cards
         Maximum number of cards. The page says which recordings were chosen.
     """
+    from stallscan.evaluation.evaluate import evaluate
     from stallscan.report import report
 
     settings = report.ReportSettings.parse({"max_cards": max_cards}, "report")
+    table = predictions_in(predictions)
     with show_progress("writing the report") as progress:
+        # Recordings without a label are shown, too: they are the ones to look at.
+        evaluation = None if labels is None else evaluate(table, labels, partial=True)
         written = report.write_report(
-            predictions_in(predictions),
+            table,
             out,
-            labels=labels,
+            evaluation=evaluation,
             recordings=recordings,
             settings=settings,
             progress=progress,
