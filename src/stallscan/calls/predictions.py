@@ -2,11 +2,14 @@
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from stallscan.catalog import text
 from stallscan.catalog.groups import MOUSE_COLUMNS
@@ -37,6 +40,43 @@ PREDICTIONS = "the file predictions.csv that stallscan predict writes"
 ONCE = "to stand in one row only"
 # Of columns of these names there must not be two: which of them is meant nobody knows.
 _ONCE_ONLY = {*PREDICTION_COLUMNS, *TRAIN_COLUMNS, *LABEL_COLUMNS, *MOUSE_COLUMNS, "field", "group"}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A table of predictions, and what is known of its run.
+
+    Attributes
+    ----------
+    path : Path
+        The table's.
+    table : DataFrame
+        As `read_predictions` returns it.
+    run : dict
+        As `read_run` returns it.
+    """
+
+    path: Path
+    table: pd.DataFrame
+    run: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Predictions":
+        """Read a table and its run; errors as in `read_predictions` and `read_run`."""
+        path = Path(path)
+        return cls(path, read_predictions(path), read_run(path))
+
+    @property
+    def has_score(self) -> NDArray[np.bool_]:
+        """Whether each recording has a score that can be called, bool (N,)."""
+        usable = (self.table["call"] != "unscorable") & self.table["score"].notna()
+        return usable.to_numpy(bool)
+
+    @property
+    def prevalence(self) -> float | None:
+        """The prevalence for which the scores are calibrated, if it is known."""
+        share = self.run.get("prevalence")
+        return share if isinstance(share, float) and 0 < share < 1 else None
 
 
 def find_table(given: str | Path) -> Path:
