@@ -12,9 +12,9 @@ from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.bundle.reference import Reference
 from stallscan.bundle.spec import combine
 from stallscan.calls import predict
-from stallscan.cli.terminal import app
+from stallscan.cli import training
 from stallscan.errors import BundleError, InputError, SettingsError, TableError
-from stallscan.scores.calibration import Calibration, fit_calibration, shift
+from stallscan.scores.calibration import fit_calibration, shift
 from tests import drawing
 
 COUNT = 400
@@ -24,13 +24,13 @@ def _odds(score):
     return np.log(score) - np.log1p(-score)
 
 
-def _member(where, model, *, seed, names=None, calibration=None, threshold=0.5, quality=1.0):
+def _member(where, model, *, seed, names=None, threshold=0.5):
     """A bundle with other weights, and what it held back: logits that tell the classes apart."""
     random = np.random.default_rng(seed)
     names = [f"{row}.mp4" for row in range(COUNT)] if names is None else names
     stalled = np.array([int(name.split(".")[0]) % 3 == 0 for name in names], int)
-    logits = quality * (4 * stalled - 2) + random.normal(0, 2, len(names))
-    calibration = calibration or fit_calibration(logits, stalled)
+    logits = 4 * stalled - 2 + random.normal(0, 2, len(names))
+    calibration = fit_calibration(logits, stalled)
     # No two members have the same weights: their folders are called differently.
     more = 0.01 * seed + 0.001 * int(where.name)
     weights = {name: tensor + more for name, tensor in model.weights.items()}
@@ -162,29 +162,6 @@ def test_the_label_follows_from_all_that_decides(members, tmp_path):
     content["calibration"]["bias"] += 5
     path.write_text(json.dumps(content))
     assert disk.load_any(tmp_path / "out").label != model.label
-
-
-def test_fitted_weights_leave_out_a_member_that_knows_nothing(tmp_path, bundle_dir):
-    model = disk.load(bundle_dir)
-    made = [
-        _member(tmp_path / str(seed), model, seed=seed, quality=quality, calibration=Calibration())
-        for seed, quality in ((1, 1.0), (2, 0.0), (3, 1.0))
-    ]
-    spec = ensemble.join(made, tmp_path / "out", EnsembleSettings(weights="fit"))
-    assert sum(spec.weights) == pytest.approx(1)
-    assert spec.weights[1] < 0.1
-    assert min(spec.weights[0], spec.weights[2]) > 0.2
-
-
-def test_weights_cannot_be_fitted_on_folds(tmp_path, bundle_dir):
-    model = disk.load(bundle_dir)
-    folds = [[f"{row}.mp4" for row in rows] for rows in (range(20), range(20, 40))]
-    made = [
-        _member(tmp_path / str(fold), model, seed=fold + 1, names=names)
-        for fold, names in enumerate(folds)
-    ]
-    with pytest.raises(InputError, match="none in common"):
-        ensemble.join(made, tmp_path / "out", EnsembleSettings(weights="fit"))
 
 
 @pytest.mark.parametrize("settings", [EnsembleSettings(), EnsembleSettings(needed=2)])
@@ -329,7 +306,6 @@ def test_a_member_that_was_exchanged_is_named(members, tmp_path):
         ({"weights": (0.0, 0.0, 0.0)}, "not all 0"),
         ({"thresholds": (0.1, 0.2)}, "2 thresholds are given where one is used"),
         ({"needed": 2, "weights": (1.0, 1.0, 1.0)}, "a vote has no weights"),
-        ({"weights": "best"}, "or fit"),
         ({"thresholds": (2.0,)}, "within 0 to 1"),
     ],
 )
@@ -404,10 +380,6 @@ def test_labels_that_differ_between_members_are_an_error(members, tmp_path):
 
 
 def test_the_command_joins(members, tmp_path, capsys):
-    given = [str(folder) for folder in members]
-    app(
-        ["ensemble", *given, "-o", str(tmp_path / "out"), "--vote", "2", "--name", "voted"],
-        result_action="return_value",
-    )
+    training.ensemble(members, out=tmp_path / "out", vote=2, name="voted")
     assert disk.load_any(tmp_path / "out").spec.needed == 2
     assert "voted: vote of 2 among 3" in capsys.readouterr().out

@@ -12,17 +12,11 @@ from stallscan.calls.decide import CallSettings
 from stallscan.calls.predictions import read_predictions
 from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.runs import PREDICTION_COLUMNS
-from stallscan.scores import calibration, vote
+from stallscan.scores import calibration
 
 NAMES = [f"{index}.mp4" for index in range(8)]
-# Eight recordings, three models, and the published thresholds (docs/facts.md 2).
-SCORES = {
-    "first": [0.96, 0.94, 0.30, 0.99, 0.10, 0.97, 0.95, 0.20],
-    "second": [0.85, 0.93, 0.31, 0.95, 0.92, 0.20, 0.90, 0.10],
-    "third": [0.79, 0.81, 0.85, 0.82, 0.10, 0.20, 0.10, 0.05],
-}
-THRESHOLDS = (0.95, 0.90, 0.80)
-VOTED = [0, 1, 0, 1, 0, 0, 1, 0]
+SCORES = [0.96, 0.94, 0.30, 0.99, 0.10, 0.97, 0.95, 0.20]
+LABELS = [0, 1, 0, 1, 0, 0, 1, 0]
 
 
 def _write(folder, scores, names=NAMES, threshold=0.5, prevalence=0.3, **run):
@@ -45,8 +39,8 @@ def _write(folder, scores, names=NAMES, threshold=0.5, prevalence=0.3, **run):
 
 
 @pytest.fixture
-def models(tmp_path):
-    return [_write(tmp_path / name, scores) for name, scores in SCORES.items()]
+def model(tmp_path):
+    return _write(tmp_path / "run", SCORES)
 
 
 def _drawn(folder, count, prevalence, seed=0):
@@ -61,31 +55,9 @@ def _drawn(folder, count, prevalence, seed=0):
     return table, known
 
 
-def test_the_published_vote_of_eight_recordings(models, tmp_path):
-    settings = CallSettings(combine="vote", needed=2, thresholds=THRESHOLDS)
-    made = decide.decide(models, settings)
-    assert (made.table["call"] == "stalled").astype(int).tolist() == VOTED
-    # What orders them agrees with the vote.
-    assert ((made.table["score"] >= 0.5).astype(int)).tolist() == VOTED
-    assert set(made.table["bundle"]) == {"first+second+third"}
-    written = read_predictions(decide.write_calls(made, tmp_path / "out"))
-    assert written["call"].tolist() == made.table["call"].tolist()
-    run = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert run["decision"]["how"].startswith("vote of 2 among 3 at 0.9500 (first), 0.9000 (second)")
-    assert run["paths"] == ["x"]  # so that a report still finds the recordings
-    assert not (tmp_path / "out" / "chosen_on.csv").exists()
-
-
-def test_an_average_is_that_of_the_log_odds(models):
-    made = decide.decide(models, CallSettings(weights=(1, 1, 0)))
-    expected = vote.average([SCORES["first"], SCORES["second"]])
-    assert made.table["score"].to_numpy() == pytest.approx(expected)
-    assert made.table["threshold"].unique() == pytest.approx([0.5])
-
-
 SETTINGS = st.one_of(
     st.just({"rule": "keep"}),
-    st.floats(0, 1).map(lambda cut: {"thresholds": (cut,)}),
+    st.floats(0, 1).map(lambda cut: {"threshold": cut}),
     st.sampled_from(
         [
             {"rule": "mcc"},
@@ -97,12 +69,6 @@ SETTINGS = st.one_of(
 )
 
 
-def made_of_ones(paths, prevalence):
-    """Whether a score is 1, so that there may be no threshold above it."""
-    kept = decide.decide(paths, CallSettings(prevalence=prevalence))
-    return (kept.table["score"] == 1).any()
-
-
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -110,28 +76,27 @@ def made_of_ones(paths, prevalence):
     st.lists(st.sampled_from([0.0, 1e-6, 0.25, 0.5, 0.5 + 1e-6, 0.9, 1 - 1e-6, 1.0]), min_size=8),
     SETTINGS,
     st.sampled_from([None, 0.001, 0.0457, 0.9]),
-    st.booleans(),
+    st.sampled_from([0.5, 0.1234567]),
 )
-def test_memory_table_and_what_is_decided_again_agree(tmp_path, scores, how, prevalence, two):
+def test_memory_table_and_what_is_decided_again_agree(tmp_path, scores, how, prevalence, threshold):
     names = [f"{index}.mp4" for index in range(len(scores))]
-    paths = [_write(tmp_path / "one", scores, names)]
-    if two:
-        paths.append(_write(tmp_path / "two", scores[::-1], names, threshold=0.1234567))
+    path = _write(tmp_path / "run", scores, names, threshold=threshold)
     labels = tmp_path / "labels.csv"
     known = np.arange(len(scores)) % 2
     pd.DataFrame({"filename": names, "stalled": known}).to_csv(labels, index=False)
     wanted = CallSettings(prevalence=prevalence, **how)
     try:
-        made = decide.decide(paths, wanted, labels)
+        made = decide.decide(path, wanted, labels)
     except InputError:
-        # Chosen on scores of which too many are 1.
-        assert set(how) & {"load", "rule"}
-        assert made_of_ones(paths, prevalence)
+        # A rule may need a threshold above a score of 1.
+        assert "rule" in how
+        kept = decide.decide(path, CallSettings(prevalence=prevalence))
+        assert (kept.table["score"] == 1).any()
         return
     written = read_predictions(decide.write_calls(made, tmp_path / "out"))
     for name in ("score", "threshold", "call"):
         assert written[name].tolist() == made.table[name].tolist()
-    again = decide.decide([tmp_path / "out" / "predictions.csv"], CallSettings())
+    again = decide.decide(tmp_path / "out" / "predictions.csv", CallSettings())
     assert again.table["call"].tolist() == made.table["call"].tolist()
     decided = written[written["call"] != "review"]
     derived = np.where(decided["score"] >= decided["threshold"], "stalled", "flowing")
@@ -140,59 +105,38 @@ def test_memory_table_and_what_is_decided_again_agree(tmp_path, scores, how, pre
 
 def test_a_load_that_ties_do_not_allow_calls_none_again(tmp_path):
     path = _write(tmp_path / "run", [0.9999] * 3 + [0.2] * 17, [f"{n}.mp4" for n in range(20)])
-    made = decide.decide([path], CallSettings(rule="load", load=0.05))
+    made = decide.decide(path, CallSettings(rule="load", load=0.05))
     assert "stalled" not in set(made.table["call"])
-    again = decide.decide([decide.write_calls(made, tmp_path / "out")], CallSettings())
+    again = decide.decide(decide.write_calls(made, tmp_path / "out"), CallSettings())
     assert "stalled" not in set(again.table["call"])
 
 
-@pytest.mark.parametrize(("needed", "count"), [(0, 3), (-1, 3), (4, 3), (0, 1), (2, 1)])
-def test_a_vote_that_cannot_be_is_refused(models, needed, count):
-    with pytest.raises(InputError, match="--vote"):
-        decide.decide(models[:count], CallSettings(combine="vote", needed=needed))
-    with pytest.raises(InputError, match="--weights"):
-        decide.decide(models, CallSettings(combine="vote", weights=(1, 1, 1)))
-
-
-def test_another_threshold_changes_nothing_else(models):
-    made = decide.decide(models[:1], CallSettings(thresholds=(0.95,)))
-    assert (made.table["call"] == "stalled").tolist() == [
-        score >= 0.95 for score in SCORES["first"]
-    ]
-    assert made.table["score"].tolist() == SCORES["first"]
-
-
-def test_a_recording_that_one_model_could_not_judge_is_kept_with_its_reason(tmp_path, models):
-    blind = _write(tmp_path / "blind", [None, *SCORES["second"][1:]])
-    made = decide.decide([models[0], blind], CallSettings())
-    row = made.table.iloc[0]
-    assert (row["call"], row["status"]) == ("unscorable", "no_outline")
-    assert row["reason"] == "no outline in it"
-    assert np.isnan(row["score"])
-    assert len(made.table) == 8
-    assert "1 unscorable" in str(made)
+def test_another_threshold_changes_nothing_else(model):
+    made = decide.decide(model, CallSettings(threshold=0.95))
+    assert (made.table["call"] == "stalled").tolist() == [score >= 0.95 for score in SCORES]
+    assert made.table["score"].tolist() == SCORES
 
 
 def test_the_highest_mcc_at_a_declared_prevalence(tmp_path):
     table, known = _drawn(tmp_path / "run", 4000, 0.3)
     for rule_labels in (tmp_path / "run" / "labels.csv", None):
         settings = CallSettings(rule="mcc", prevalence=0.02)
-        made = decide.decide([table], settings, rule_labels)
+        made = decide.decide(table, settings, rule_labels)
         assert made.table["score"].to_numpy() == pytest.approx(
             calibration.shift(read_predictions(table)["score"], 0.3, 0.02), abs=5.1e-7
         )
     rare, truth = _drawn(tmp_path / "rare", 40_000, 0.02, seed=1)
     mcc = []
     for settings in (CallSettings(), CallSettings(rule="mcc", prevalence=0.02)):
-        made = decide.decide([rare], settings)
+        made = decide.decide(rare, settings)
         mcc.append(matthews_corrcoef(truth["stalled"], made.table["call"] == "stalled"))
     assert mcc[1] > mcc[0] + 0.1
     assert len(known) == 4000
 
 
-def test_a_prevalence_alone_reads_scores_anew_and_keeps_the_calls(models):
-    before = decide.decide(models[:1], CallSettings())
-    after = decide.decide(models[:1], CallSettings(prevalence=0.02))
+def test_a_prevalence_alone_reads_scores_anew_and_keeps_the_calls(model):
+    before = decide.decide(model, CallSettings())
+    after = decide.decide(model, CallSettings(prevalence=0.02))
     assert after.table["call"].tolist() == before.table["call"].tolist()
     assert (after.table["score"] < before.table["score"]).all()
     assert after.run["prevalence"] == 0.02
@@ -200,11 +144,11 @@ def test_a_prevalence_alone_reads_scores_anew_and_keeps_the_calls(models):
 
 def test_the_prevalence_is_estimated_and_doubted(tmp_path):
     table, truth = _drawn(tmp_path / "run", 20_000, 0.02)
-    made = decide.decide([table], CallSettings(rule="mcc", prevalence="estimate"))
+    made = decide.decide(table, CallSettings(rule="mcc", prevalence="estimate"))
     assert made.run["prevalence"] == pytest.approx(truth["stalled"].mean(), rel=0.2)
     assert made.doubts == ()
-    few = _write(tmp_path / "few", SCORES["first"], simulated_training=True)
-    doubts = " ".join(decide.decide([few], CallSettings(prevalence="estimate")).doubts)
+    few = _write(tmp_path / "few", SCORES, simulated_training=True)
+    doubts = " ".join(decide.decide(few, CallSettings(prevalence="estimate")).doubts)
     assert "too few" in doubts
     assert "simulated recordings only" in doubts
 
@@ -213,7 +157,7 @@ def test_labels_that_choose_are_noted(tmp_path):
     table, known = _drawn(tmp_path / "run", 2000, 0.3)
     known.head(1500).to_csv(tmp_path / "some.csv", index=False)
     settings = CallSettings(rule="specificity", specificity=0.99)
-    made = decide.decide([table], settings, tmp_path / "some.csv")
+    made = decide.decide(table, settings, tmp_path / "some.csv")
     decide.write_calls(made, tmp_path / "out")
     noted = pd.read_csv(tmp_path / "out" / "chosen_on.csv")
     assert noted["filename"].tolist() == known["filename"].head(1500).tolist()
@@ -226,25 +170,25 @@ def test_labels_that_choose_are_noted(tmp_path):
 def test_limits_leave_the_rest_to_a_person(tmp_path):
     table, known = _drawn(tmp_path / "run", 6000, 0.3)
     known.head(3000).to_csv(tmp_path / "some.csv", index=False)
-    made = decide.decide([table], CallSettings(rule="limits"), tmp_path / "some.csv")
+    made = decide.decide(table, CallSettings(rule="limits"), tmp_path / "some.csv")
     rest, labels = made.table.iloc[3000:], known["stalled"].iloc[3000:].to_numpy()
     assert 0 < (rest["call"] == "review").mean() < 0.2
     assert (rest["call"][labels == 1] == "flowing").mean() < 0.05
     assert (rest["call"][labels == 0] == "stalled").mean() < 0.01
-    assert "at most 5.0% of the stalled ones" in str(made)
+    assert "at most 5.0% of the stalled" in str(made)
 
 
 def test_a_load_needs_no_labels(tmp_path):
     table, _ = _drawn(tmp_path / "run", 1000, 0.3)
-    made = decide.decide([table], CallSettings(rule="load", load=0.1))
+    made = decide.decide(table, CallSettings(rule="load", load=0.1))
     assert (made.table["call"] == "stalled").sum() == 100
 
 
 def test_the_competitions_file_has_its_names_in_its_order(tmp_path):
-    table = _write(tmp_path / "run", [0.9, None, *SCORES["first"][2:]])
+    table = _write(tmp_path / "run", [0.9, None, *SCORES[2:]])
     form = pd.DataFrame({"filename": NAMES[:4][::-1], "stalled": 0})
     form.to_csv(tmp_path / "form.csv", index=False)
-    made = decide.decide([table], CallSettings())
+    made = decide.decide(table, CallSettings())
     path, doubt = submission.submit(made, tmp_path / "form.csv", tmp_path)
     assert path.read_text() == "filename,stalled\n3.mp4,1\n2.mp4,0\n1.mp4,0\n0.mp4,1\n"
     assert doubt == "1 recordings without a call are submitted as flowing"
@@ -257,7 +201,7 @@ def test_the_real_form_is_submitted(real_dir, tmp_path):
     form = real_dir / "metadata" / "submission_format.csv.gz"
     names = pd.read_csv(form)["filename"].tolist()
     table = _write(tmp_path / "run", np.linspace(0, 1, len(names)), names[::-1])
-    made = decide.decide([table], CallSettings(thresholds=(0.9,)))
+    made = decide.decide(table, CallSettings(threshold=0.9))
     path, _ = submission.submit(made, form, tmp_path)
     written = pd.read_csv(path)
     assert written["filename"].tolist() == names
@@ -267,26 +211,20 @@ def test_the_real_form_is_submitted(real_dir, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"thresholds": (0.5, 0.6)}, "2 thresholds are given where one is used"),
-        ({"combine": "vote", "thresholds": (0.5, 0.6)}, "2 thresholds are given for 3 tables"),
-        ({"combine": "vote", "needed": 4}, "between 1 and 3"),
-        ({"combine": "vote", "rule": "mcc"}, "a threshold for each model"),
-        ({"weights": (1, 2)}, "2 weights are given for 3 tables"),
-        ({"rule": "mcc"}, "on labels"),
-        ({"rule": "limits"}, "needs labels"),
+        ({"rule": "mcc"}, "--labels"),
+        ({"rule": "limits"}, "--labels"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(models, settings, message):
+def test_settings_that_do_not_fit_are_refused(model, settings, message):
     with pytest.raises(InputError, match=message):
-        decide.decide(models, CallSettings(**settings))
+        decide.decide(model, CallSettings(**settings))
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"thresholds": (1.5,)}, "within 0 to 1"),
+        ({"threshold": 1.5}, "threshold"),
         ({"prevalence": 0.0}, "above 0"),
-        ({"weights": (0.0, 0.0)}, "not all 0"),
         ({"specificity": 1.0}, "specificity"),
     ],
 )
@@ -295,48 +233,40 @@ def test_values_out_of_range_are_refused(values, message):
         CallSettings.parse(values, "decide")
 
 
-def test_tables_of_other_recordings_are_refused(tmp_path, models):
-    other = _write(tmp_path / "other", SCORES["first"], [*NAMES[:7], "x.mp4"])
-    with pytest.raises(TableError, match=r"2 recordings stand in one of them only: 7\.mp4, x\.mp4"):
-        decide.decide([models[0], other], CallSettings())
-
-
-def test_the_tables_themselves_are_not_written_over(models):
-    made = decide.decide(models, CallSettings())
+def test_the_tables_themselves_are_not_written_over(model):
+    made = decide.decide(model, CallSettings())
     with pytest.raises(InputError, match="holds the predictions themselves"):
-        decide.write_calls(made, models[0].parent)
+        decide.write_calls(made, model.parent)
 
 
-def test_without_its_run_the_calibration_is_asked_for(models):
-    models[0].with_name("run.json").unlink()
+def test_without_its_run_the_calibration_is_asked_for(model):
+    model.with_name("run.json").unlink()
     settings = CallSettings(prevalence=0.02)
     with pytest.raises(InputError, match="--calibrated-at"):
-        decide.decide(models[:1], settings)
-    made = decide.decide(models[:1], settings, calibrated_at=0.3)
+        decide.decide(model, settings)
+    made = decide.decide(model, settings, calibrated_at=0.3)
     assert made.table["score"].to_numpy() == pytest.approx(
-        calibration.shift(SCORES["first"], 0.3, 0.02), abs=5.1e-7
+        calibration.shift(SCORES, 0.3, 0.02), abs=5.1e-7
     )
-    models[0].with_name("run.json").write_text("{")
+    model.with_name("run.json").write_text("{")
     with pytest.raises(InputError, match="not readable"):
-        decide.decide(models[:1], settings)
+        decide.decide(model, settings)
 
 
-def test_nothing_scored_and_nothing_labelled_is_said(tmp_path, models):
+def test_nothing_scored_and_nothing_labelled_is_said(tmp_path, model):
     none = _write(tmp_path / "none", [None] * 8)
     with pytest.raises(InputError, match="no recording has a score"):
-        decide.decide([none], CallSettings())
+        decide.decide(none, CallSettings())
     pd.DataFrame({"filename": ["y.mp4"], "stalled": [1]}).to_csv(tmp_path / "l.csv", index=False)
     with pytest.raises(InputError, match=r"l\.csv: .*y\.mp4"):
-        decide.decide(models[:1], CallSettings(rule="mcc"), tmp_path / "l.csv")
+        decide.decide(model, CallSettings(rule="mcc"), tmp_path / "l.csv")
 
 
 def test_what_chose_a_threshold_before_is_not_forgotten(tmp_path):
     table, known = _drawn(tmp_path / "run", 400, 0.3)
     known.head(200).to_csv(tmp_path / "some.csv", index=False)
-    first = decide.decide([table], CallSettings(rule="mcc"), tmp_path / "some.csv")
-    again = decide.decide(
-        [decide.write_calls(first, tmp_path / "one")], CallSettings(prevalence=0.1)
-    )
+    first = decide.decide(table, CallSettings(rule="mcc"), tmp_path / "some.csv")
+    again = decide.decide(decide.write_calls(first, tmp_path / "one"), CallSettings(prevalence=0.1))
     decide.write_calls(again, tmp_path / "two")
     for folder in ("one", "two"):
         noted = pd.read_csv(tmp_path / folder / "chosen_on.csv")
@@ -345,27 +275,27 @@ def test_what_chose_a_threshold_before_is_not_forgotten(tmp_path):
 
 def test_labels_are_found_by_base_name_as_evaluate_finds_them(tmp_path):
     names = [f"mouse/{name}" for name in NAMES]
-    table = _write(tmp_path / "run", SCORES["first"], names)
-    labels = pd.DataFrame({"filename": NAMES, "stalled": VOTED})
+    table = _write(tmp_path / "run", SCORES, names)
+    labels = pd.DataFrame({"filename": NAMES, "stalled": LABELS})
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    made = decide.decide([table], CallSettings(rule="mcc"), tmp_path / "labels.csv")
+    made = decide.decide(table, CallSettings(rule="mcc"), tmp_path / "labels.csv")
     assert made.chosen_on["filename"].tolist() == names
 
 
 def test_a_threshold_that_is_not_there_is_not_kept(tmp_path):
-    table = _write(tmp_path / "run", SCORES["first"])
+    table = _write(tmp_path / "run", SCORES)
     text = table.read_text().replace(",0.5,run", ",0.6,run", 1)
     table.write_text(text)
     with pytest.raises(InputError, match="no single threshold to keep"):
-        decide.decide([table], CallSettings())
+        decide.decide(table, CallSettings())
 
 
 def test_what_was_left_to_a_person_stays_so(tmp_path):
     table, known = _drawn(tmp_path / "run", 3000, 0.3)
     known.to_csv(tmp_path / "labels.csv", index=False)
-    made = decide.decide([table], CallSettings(rule="limits"), tmp_path / "labels.csv")
+    made = decide.decide(table, CallSettings(rule="limits"), tmp_path / "labels.csv")
     kept = decide.decide(
-        [decide.write_calls(made, tmp_path / "three")], CallSettings(prevalence=0.05)
+        decide.write_calls(made, tmp_path / "three"), CallSettings(prevalence=0.05)
     )
     assert kept.table["call"].tolist() == made.table["call"].tolist()
     assert "review" in set(kept.table["call"])
@@ -376,36 +306,13 @@ def test_labels_choose_for_the_prevalence_that_was_estimated(tmp_path):
     known.to_csv(tmp_path / "labels.csv", index=False)
     labels = tmp_path / "labels.csv"
     estimated = CallSettings(rule="mcc", prevalence="estimate")
-    made = decide.decide([table], estimated, labels)
+    made = decide.decide(table, estimated, labels)
     share = made.run["prevalence"]
     declared = CallSettings(rule="mcc", prevalence=share)
-    assert made.run["threshold"] == decide.decide([table], declared, labels).run["threshold"]
-
-
-def test_scores_calibrated_at_different_prevalences_are_averaged_at_one(tmp_path):
-    common = _write(tmp_path / "a", SCORES["first"], prevalence=0.3)
-    rare = calibration.shift(SCORES["second"], 0.3, 0.05)
-    other = _write(tmp_path / "b", rare, threshold=0.1, prevalence=0.05)
-    made = decide.decide([common, other], CallSettings())
-    expected = vote.average([SCORES["first"], SCORES["second"]])
-    assert made.table["score"].to_numpy() == pytest.approx(expected)
-    assert made.run["prevalence"] == 0.3
-
-
-def test_the_score_of_a_vote_is_not_read_at_another_prevalence(models, tmp_path):
-    voted = decide.decide(models, CallSettings(combine="vote"))
-    table = decide.write_calls(voted, tmp_path / "vote")
-    with pytest.raises(InputError, match="--calibrated-at"):
-        decide.decide([table], CallSettings(prevalence=0.05))
-
-
-@pytest.mark.parametrize("weight", [np.nan, np.inf, -1.0])
-def test_weights_are_numbers(weight):
-    with pytest.raises(SettingsError, match="weights"):
-        CallSettings.parse({"weights": (1.0, weight)}, "decide")
+    assert made.run["threshold"] == decide.decide(table, declared, labels).run["threshold"]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 1.5, np.nan])
-def test_a_prevalence_of_the_calibration_is_a_share(models, share):
-    with pytest.raises(InputError, match="change --calibrated-at"):
-        decide.decide(models[:1], CallSettings(prevalence=0.02), calibrated_at=share)
+def test_a_prevalence_of_the_calibration_is_a_share(model, share):
+    with pytest.raises(InputError, match="--calibrated-at"):
+        decide.decide(model, CallSettings(prevalence=0.02), calibrated_at=share)

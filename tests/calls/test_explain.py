@@ -15,7 +15,7 @@ from tests import drawing
 
 @pytest.fixture
 def baseline(tmp_path):
-    """A bundle of the baseline, fitted on numbers of which one speaks for stalled."""
+    """A bundle of the baseline, fitted to random features of which one predicts stalled."""
     settings = NetSettings(name="features", normalisation="running", mean=(0, 0), std=(1, 1))
     net = build.build(settings)
     rng = np.random.default_rng(0)
@@ -61,14 +61,14 @@ def test_the_call_is_that_of_prediction(baseline, tmp_path):
         assert ("called stalled" in words) == (",stalled," in row)
 
 
-def test_a_net_that_sees_pixels_cannot_be_put_in_words(bundle_dir, tmp_path):
+def test_a_net_without_named_features_is_refused(bundle_dir, tmp_path):
     drawing.write(tmp_path / "a.mp4", seed=0)
-    with pytest.raises(BundleError, match="its net is stallnet"):
+    with pytest.raises(BundleError, match=r"stallnet.*stallscan train baseline"):
         next(explain.explain([tmp_path / "a.mp4"], bundle_dir))
 
 
-def test_what_prediction_does_not_call_is_not_explained(baseline, tmp_path):
-    """It has a clip and a score, but nobody could judge it."""
+def test_a_recording_without_a_call_is_not_explained(baseline, tmp_path):
+    """It has a clip and a score, but is too dark to be called."""
     drawing.write_dark(tmp_path / "dark.mp4")
     (said,) = explain.explain([tmp_path / "dark.mp4"], baseline, processes=0)
     assert said.words.startswith("no call: ")

@@ -58,6 +58,7 @@ def test_each_recording_gets_a_row_and_its_score(folder, tmp_path, bundle_dir):
         )
         assert row.call == ("stalled" if row.score >= row.threshold else "flowing")
     assert summary.calls == dict(table["call"].value_counts())
+    assert summary.counts == {"new": 6}
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["finished"]
     assert run["bundle"] == model.label
@@ -72,7 +73,7 @@ def test_several_processes_give_the_same_table(folder, tmp_path, bundle_dir):
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory):
-    """Every kind of bad input, one file each, and a good one last."""
+    """One file for each kind of bad input, and a good one last."""
     made = tmp_path_factory.mktemp("bad")
     good = drawing.write(made / "z_good.mp4", count=30)
     content = good.read_bytes()
@@ -94,24 +95,24 @@ def bad(tmp_path_factory):
 
 
 EXPECTED = {
-    "empty.mp4": ("unreadable", "the file is empty"),
-    "text.mp4": ("unreadable", "not readable as mp4 video"),
-    "half.mp4": ("unreadable", "not readable as mp4 video"),
-    "no_outline.mp4": ("no_outline", "no outline found in any of its 8 frames"),
-    "two_outlines.mp4": ("several_outlines", "2 segments are outlined, expected one"),
-    "one_frame.mp4": ("too_short", "has 1 frame. At least 6 are needed"),
-    "grey16.tif": ("no_outline", "the recording is grey"),
+    "empty.mp4": ("unreadable", "empty"),
+    "text.mp4": ("unreadable", "mp4"),
+    "half.mp4": ("unreadable", "mp4"),
+    "no_outline.mp4": ("no_outline", "8 frames"),
+    "two_outlines.mp4": ("several_outlines", "2 segments"),
+    "one_frame.mp4": ("too_short", "6"),
+    "grey16.tif": ("no_outline", "grey"),
 }
 
 
-def test_bad_input_becomes_rows_with_a_sentence(bad, tmp_path, bundle_dir):
+def test_bad_input_becomes_rows_with_a_reason(bad, tmp_path, bundle_dir):
     summary = _predict([bad], tmp_path, bundle_dir)
     table = _table(tmp_path)
     assert len(table) == 10
-    for name, (status, sentence) in EXPECTED.items():
+    for name, (status, word) in EXPECTED.items():
         row = table.loc[name]
         assert row["status"] == status, row
-        assert sentence in row["reason"]
+        assert word in row["reason"]
         assert name in row["reason"]
         assert row["call"] == "unscorable"
         assert np.isnan(row["score"])
@@ -136,7 +137,7 @@ def test_what_cannot_be_judged_has_a_score_but_no_call(tmp_path, bundle_dir):
 
 
 def _with_reference(bundle_dir, where, folder):
-    """The bundle, as if it had been trained on these recordings and held them back."""
+    """Save the bundle as if these recordings had been its validation split."""
     model = disk.load(bundle_dir)
     seen = [
         prepare.one(Source(path.name, path), [model.spec.view]).clip.traits
@@ -149,7 +150,7 @@ def _with_reference(bundle_dir, where, folder):
     return where
 
 
-def test_a_prevalence_moves_scores_and_threshold(folder, tmp_path, bundle_dir):
+def test_a_prevalence_changes_scores_and_threshold(folder, tmp_path, bundle_dir):
     known = _with_reference(bundle_dir, tmp_path / "known", folder)
     _predict([folder], tmp_path / "a", known)
     _predict([folder], tmp_path / "b", known, prevalence=0.02)
@@ -160,36 +161,33 @@ def test_a_prevalence_moves_scores_and_threshold(folder, tmp_path, bundle_dir):
     expected = thresholds.threshold_at(np.array(disk.load(known).spec.reference.scores), 0.3, 0.02)
     assert now["threshold"].iloc[0] == pytest.approx(expected, abs=1e-6)
     assert json.loads((tmp_path / "b" / "run.json").read_text())["prevalence"] == 0.02
-    with pytest.raises(InputError, match="threshold was"):
+    with pytest.raises(InputError, match="threshold"):
         _predict([folder], tmp_path / "b", known, prevalence=0.03)
 
 
-def test_a_prevalence_must_be_a_share_and_the_bundle_know_its_scores(folder, tmp_path, bundle_dir):
-    with pytest.raises(InputError, match="above 0 and below 1"):
+def test_a_prevalence_must_be_a_share_and_needs_validation_scores(folder, tmp_path, bundle_dir):
+    with pytest.raises(InputError, match="prevalence of 2"):
         _predict([folder], tmp_path / "a", bundle_dir, prevalence=2)
-    with pytest.raises(BundleError, match="does not know the scores"):
+    with pytest.raises(BundleError, match="validation"):
         _predict([folder], tmp_path / "a", bundle_dir, prevalence=0.02)
 
 
-def test_recordings_unlike_the_training_are_named_and_the_run_is_doubted(
-    folder, tmp_path, bundle_dir
-):
+def test_recordings_unlike_the_training_data_are_reported(folder, tmp_path, bundle_dir):
     known = _with_reference(bundle_dir, tmp_path / "known", folder)
     for index in range(30):
         frames = drawing.frames(count=8, seed=100 + index)
         orange = (frames == drawing.ORANGE).all(-1, keepdims=True)
         encode.write_video(tmp_path / "in" / f"{index}.mp4", np.where(orange, frames, frames + 100))
     summary = _predict([tmp_path / "in"], tmp_path / "out", known)
-    assert any(doubt.startswith("middle grey level: 100% of them") for doubt in summary.doubts)
+    assert any("middle grey level: 100%" in doubt for doubt in summary.doubts)
     reasons = _table(tmp_path / "out")["reason"]
     assert reasons.str.contains("middle grey level: 1").all()
-    assert reasons.str.endswith("look at this one yourself").all()
     drifted = json.loads((tmp_path / "out" / "run.json").read_text())["drift"]
     assert drifted["recordings"] == 30
     assert drifted["traits"]["grey_middle"]["outside_98"] == 1
 
 
-def test_a_table_whose_head_was_torn_is_begun_anew(folder, tmp_path, bundle_dir):
+def test_a_table_with_an_incomplete_header_is_started_again(folder, tmp_path, bundle_dir):
     _predict([folder], tmp_path / "whole", bundle_dir)
     _predict([folder], tmp_path / "torn", bundle_dir)
     expected = (tmp_path / "whole" / "predictions.csv").read_bytes()
@@ -199,7 +197,7 @@ def test_a_table_whose_head_was_torn_is_begun_anew(folder, tmp_path, bundle_dir)
         assert (tmp_path / "torn" / "predictions.csv").read_bytes() == expected
 
 
-def test_traits_of_rows_that_stand_are_kept_and_of_a_torn_row_are_not(folder, tmp_path, bundle_dir):
+def test_traits_of_an_incomplete_row_are_not_kept(folder, tmp_path, bundle_dir):
     known = _with_reference(bundle_dir, tmp_path / "known", folder)
     _predict([folder], tmp_path / "whole", known)
     _predict([folder], tmp_path / "cut", known)
@@ -209,7 +207,7 @@ def test_traits_of_rows_that_stand_are_kept_and_of_a_torn_row_are_not(folder, tm
     # Killed after the traits of the fourth were written, while its row was being written.
     lines = predictions.read_text().splitlines(keepends=True)
     predictions.write_text("".join(lines[:4]) + lines[4][:5])
-    # ... and those of the fifth torn inside a character.
+    # The traits of the fifth end inside a character.
     traits.write_bytes("".join(expected.splitlines(keepends=True)[:5]).encode() + b"4\xc3")
     summary = _predict([folder], tmp_path / "cut", known)
     assert summary.resumed == 3
@@ -225,10 +223,10 @@ def test_a_crash_of_the_decoder_is_a_row(folder, tmp_path, bundle_dir, monkeypat
     rows = list(prepare.many(sources, [model.spec.view], processes=2))
     assert [row.source.filename for row in rows] == [source.filename for source in sources]
     assert [row.status for row in rows] == ["ok", "ok", "ok", "unreadable", "ok", "ok"]
-    assert "the decoder crashed" in rows[3].reason
+    assert "crashed" in rows[3].reason
 
 
-def test_a_recording_gets_time_by_its_size(tmp_path):
+def test_the_time_limit_depends_on_the_file_size(tmp_path):
     (tmp_path / "a.tif").touch()
     os.truncate(tmp_path / "a.tif", 10**9)
     times = [prepare._limit_s(Source(name, tmp_path / name)) for name in ("a.tif", "missing")]
@@ -239,8 +237,8 @@ def test_a_recording_gets_time_by_its_size(tmp_path):
 @pytest.mark.parametrize(
     "options", [[], pytest.param(["--processes", "0", "--engine", "torch"], marks=pytest.mark.slow)]
 )
-def test_an_interrupted_run_says_at_once_how_to_resume(folder, tmp_path, options):
-    """Ctrl-C goes to the workers as well, and what is queued is not waited for."""
+def test_an_interrupted_run_stops_at_once_and_explains_how_to_resume(folder, tmp_path, options):
+    """Ctrl-C also reaches the workers, and queued recordings are not waited for."""
     (tmp_path / "in").mkdir()
     for index in range(100):
         os.link(folder / "5.mp4", tmp_path / "in" / f"{index}.mp4")
@@ -261,7 +259,7 @@ def test_an_interrupted_run_says_at_once_how_to_resume(folder, tmp_path, options
     said = process.communicate(timeout=30)[0]
     assert time.monotonic() - started < 5
     assert process.returncode == 130
-    assert "run the same command again to resume" in said
+    assert "resume" in said
     assert "Traceback" not in said
     assert 0 < _rows(table) < 100
     assert set(pd.read_csv(table)["status"]) == {"ok"}
@@ -283,22 +281,24 @@ def test_nothing_to_predict_is_refused(given, tmp_path, bundle_dir):
         _predict([tmp_path / name for name in given] or [tmp_path], tmp_path / "o", bundle_dir)
 
 
-def test_a_folder_that_cannot_be_written_is_said(folder, tmp_path, bundle_dir):
+def test_a_folder_that_cannot_be_written_is_refused(folder, tmp_path, bundle_dir):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="file"):
         _predict([folder], tmp_path / "file" / "out", bundle_dir)
 
 
-def test_another_run_is_not_mixed_in(folder, tmp_path, bundle_dir):
+def test_runs_are_not_mixed(folder, tmp_path, bundle_dir):
     _predict([folder / "0.mp4"], tmp_path, bundle_dir)
-    with pytest.raises(InputError, match="paths was"):
+    with pytest.raises(InputError, match="paths"):
         _predict([folder / "1.mp4"], tmp_path, bundle_dir)
     (tmp_path / "run.json").unlink()
-    with pytest.raises(InputError, match=r"no run\.json"):
+    with pytest.raises(InputError, match=r"run\.json"):
         _predict([folder / "0.mp4"], tmp_path, bundle_dir)
 
 
-def test_a_torn_row_is_done_again_and_no_other(folder, tmp_path, bundle_dir, monkeypatch):
+def test_an_incomplete_row_and_missing_rows_are_predicted_again(
+    folder, tmp_path, bundle_dir, monkeypatch
+):
     _predict([folder], tmp_path, bundle_dir)
     table = tmp_path / "predictions.csv"
     whole = table.read_text()
@@ -317,7 +317,7 @@ def test_a_torn_row_is_done_again_and_no_other(folder, tmp_path, bundle_dir, mon
     assert table.read_text() == whole
 
 
-def test_a_row_torn_inside_a_character_is_done_again(tmp_path, bundle_dir):
+def test_a_row_cut_inside_a_character_is_predicted_again(tmp_path, bundle_dir):
     drawing.write(tmp_path / "in" / "Gefäß.mp4")
     _predict([tmp_path / "in"], tmp_path / "out", bundle_dir)
     table = tmp_path / "out" / "predictions.csv"
@@ -380,7 +380,7 @@ def test_three_thousand_frames_stay_under_two_gigabytes(tmp_path, bundle_dir):
     row = _table(tmp_path / "out").loc["long.mp4"]
     assert row["status"] == "ok"
     assert row["frames"] == 3000
-    assert "trained on recordings of 4 to 100" in row["reason"]
+    assert "4 to 100" in row["reason"]
     assert peak < 2 * 2**30
 
 

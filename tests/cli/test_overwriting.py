@@ -19,7 +19,7 @@ from stallscan.simulate import SimulateSettings, sheet
 
 
 def _decide(tables, out):
-    decide.write_calls(decide.decide([tables[0]], CallSettings(thresholds=(0.5,))), out)
+    decide.write_calls(decide.decide(tables[0], CallSettings(threshold=0.5)), out)
 
 
 def _evaluate(tables, out):

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -19,11 +20,13 @@ from stallscan import runs
 from stallscan.bundle import disk
 from stallscan.bundle.spec import WEIGHTS_NAME
 from stallscan.calls import decide
+from stallscan.calls.decide import CallSettings
+from stallscan.calls.predictions import Predictions
 from stallscan.catalog import tables
 from stallscan.errors import InputError, SettingsError, TableError
-from stallscan.published import approaches, reproduce, test_part, writeup
+from stallscan.published import approaches, decisions, reproduce, test_part, writeup
+from stallscan.published.decisions import Member
 from stallscan.published.made import Change, Sample, notes
-from stallscan.published.reproduce import Member
 from stallscan.recipes import recipe
 from stallscan.scores import calibration
 from stallscan.scores.calibration import Calibration
@@ -219,8 +222,11 @@ def test_a_mean_calls_what_all_folds_call_whatever_their_calibration(tmp_path):
         members.append(member)
         paths.append(folder / "predictions.csv")
     approach = approaches.find("first-place")
-    settings = reproduce._together(approach, members, "published")
-    called = (decide.decide(paths, settings).table["call"] == "stalled").to_numpy()
+    decision = decisions.list_decisions(approach, members)[-2]
+    assert (decision.who, decision.at) == ("mean", "published")
+    joined = decision.join([Predictions.read(path) for path in paths])
+    assert joined.prevalence == 0.3
+    called = (decide.decide(joined, decision.settings).table["call"] == "stalled").to_numpy()
     above = 1 / (1 + np.exp(-logits)) >= 0.7
     assert called[above.all(axis=0)].all()
     assert not called[~above.any(axis=0)].any()
@@ -228,7 +234,50 @@ def test_a_mean_calls_what_all_folds_call_whatever_their_calibration(tmp_path):
     # One threshold is as exact as can be: that of the means of what the cut is in each.
     cuts = [calibration.shift(one.cut(0.7), one.spec.prevalence, 0.3) for one in members]
     odds = np.mean([np.log(cut / (1 - cut)) for cut in cuts])
-    assert settings.thresholds == (pytest.approx(1 / (1 + np.exp(-odds))),)
+    assert decision.settings.threshold == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-6)
+
+
+def _predictions(folder, scores, status="ok", reason="", prevalence=0.3):
+    """Predictions of two recordings; the first has this status."""
+    rows = {"filename": ["a.mp4", "b.mp4"], "status": [status, "ok"], "reason": [reason, ""]}
+    table = pd.DataFrame({**rows, "score": scores, "threshold": 0.5, "bundle": folder})
+    table = table.assign(frames=9.0, frames_declared=9.0)
+    table["call"] = ["unscorable" if status != "ok" else "flowing", "flowing"]
+    path = pathlib.Path(folder) / "predictions.csv"
+    return Predictions(path, table[list(runs.PREDICTION_COLUMNS)], {"prevalence": prevalence})
+
+
+def test_a_recording_without_a_score_by_one_member_keeps_its_reason():
+    members = [_member("a", 1.0, 0.0), _member("b", 1.0, 0.0, prevalence=0.05)]
+    approach = approaches.find("first-place")
+    spec = decisions.ensemble_of(approach, members, "published")
+    tables = [
+        _predictions("a", [0.6, 0.6]),
+        _predictions("b", [np.nan, 0.05], "no_outline", "no outline in it", prevalence=0.05),
+    ]
+    joined = decisions.join(tables, spec)
+    first, second = joined.table.itertuples(index=False)
+    assert (first.status, first.reason, first.call) == (
+        *("no_outline", "no outline in it", "unscorable"),
+    )
+    assert np.isnan(first.score)
+    odds = np.log([0.6 / 0.4, 0.3 / 0.7])  # 5 % is read as 30 %, as the first member does
+    assert second.score == pytest.approx(1 / (1 + np.exp(-odds.mean())))
+    assert second.bundle == "a+b"
+    assert joined.prevalence == 0.3
+
+
+def test_the_score_of_a_vote_is_calibrated_for_no_prevalence():
+    approach = approaches.find("third-place")
+    members = [_member(name, 1.0, 0.0) for name in "abc"]
+    spec = decisions.ensemble_of(approach, members, "chosen")
+    joined = decisions.join([_predictions(name, [0.6, 0.1]) for name in "abc"], spec)
+    assert joined.prevalence is None
+    calls = decide.decide(joined, CallSettings(threshold=spec.threshold))
+    assert calls.table["call"].tolist() == ["stalled", "flowing"]
+    assert calls.run["prevalence"] is None
+    with pytest.raises(InputError, match="--calibrated-at"):
+        decide.decide(joined, CallSettings(prevalence=0.05))
 
 
 # Calls of nets whose logits are known: those of small nets are never near a published threshold
@@ -270,16 +319,17 @@ def test_the_vote_is_two_of_three_at_the_published_thresholds_of_the_logits(tmp_
     above = np.array([[first >= 0.95, mc3 >= 0.9, second >= 0.8] for first, mc3, second in ways])
     expected = above.sum(axis=1) >= 2
     assert {0, 1, 2, 3} == set(above.sum(axis=1))
-    decisions = reproduce._decisions(approach, members)
-    assert (decisions[-2].who, decisions[-2].at) == ("vote", "published")
-    held_out = reproduce._call_validation(approach, decisions[-2])
+    everyone = decisions.list_decisions(approach, members)
+    published = everyone[-2]
+    assert (published.who, published.at) == ("vote", "published")
+    held_out = reproduce._call_validation(approach, published)
     assert held_out.counts == {"stalled": expected.sum(), "flowing": (~expected).sum()}
     assert np.array_equal(held_out.scored.calls, expected)
     assert np.array_equal(held_out.scored.labels, labels == 1)
     # The test part the same, and so the submission.
     pd.DataFrame({"filename": names, "stalled": labels}).to_csv(tmp_path / "labels.csv")
     test = test_part.TestPart(tmp_path, tuple(names), None, tmp_path / "labels.csv")
-    made, doubts = reproduce._call_test(decisions, test, tmp_path / "out")
+    made, doubts = reproduce._call_test(everyone, test, tmp_path / "out")
     assert doubts == []
     voted = next(one for one in made if (one.who, one.at) == ("vote", "published"))
     assert np.array_equal(voted.scored.calls, expected)
@@ -300,7 +350,7 @@ def test_out_of_fold_calls_are_those_of_each_fold_at_the_published_cut(tmp_path)
         labels = np.arange(49) % 2
         members.append(_with_logits(tmp_path, approach.models[0], fold, names, sigmoids, labels))
         expected |= dict(zip(names, sigmoids >= 0.7, strict=True))
-    decision = reproduce._decisions(approach, members)[-2]
+    decision = decisions.list_decisions(approach, members)[-2]
     assert (decision.who, decision.at) == ("mean", "published")
     called = reproduce._call_validation(approach, decision)
     assert 0 < sum(expected.values()) < len(expected)

@@ -1,7 +1,7 @@
 """Ensembles: several bundles joined into one that calls like any other.
 
-What an ensemble chooses (calibration, threshold, weights) it chooses on recordings that its members
-held back in their training. A recording is scored by those members only that did not learn from it.
+What an ensemble chooses (calibration, threshold) it chooses on recordings that its members held
+back in their training. A recording is scored by those members only that did not learn from it.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from scipy.optimize import minimize
 
 from stallscan import files
 from stallscan.bundle import disk
@@ -45,26 +44,22 @@ class EnsembleSettings(Settings):
     thresholds : tuple of float
         For a vote one for each member, on its calibrated score (those of the members if empty);
         for a mean one (chosen for the highest MCC if empty).
-    weights : tuple of float or "fit"
-        Of the members in a mean: alike if empty; ``fit`` chooses them for the highest likelihood.
+    weights : tuple of float
+        Of the members in a mean: alike if empty.
     """
 
     name: Name = "ensemble"
     needed: int = Field(default=0, ge=0)
     thresholds: tuple[float, ...] = ()
-    weights: tuple[float, ...] | str = ()
+    weights: tuple[float, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> "EnsembleSettings":
         if any(not 0 <= threshold <= 1 for threshold in self.thresholds):
             raise ValueError("thresholds must be within 0 to 1")
-        if isinstance(self.weights, str) and self.weights != "fit":
-            raise ValueError("weights are numbers, one for each member, or fit")
-        if not isinstance(self.weights, str) and (
-            # NaN fails every comparison, so it must be this way round.
-            not all(0 <= weight < np.inf for weight in self.weights)
-            or (self.weights and not sum(self.weights))
-        ):
+        # NaN fails every comparison, so it must be this way round.
+        finite = all(0 <= weight < np.inf for weight in self.weights)
+        if not finite or (self.weights and not sum(self.weights)):
             raise ValueError("weights must be finite, 0 or more, and not all 0")
         if self.needed and self.weights:
             raise ValueError("a vote has no weights")
@@ -235,10 +230,7 @@ def _average(
     held_out: HeldOut,
 ) -> EnsembleSpec:
     whole = held_out.of_all()
-    if settings.weights == "fit":
-        weights = _fit_weights(whole)
-    else:
-        weights = tuple(map(float, settings.weights)) or (1.0,) * len(members)
+    weights = settings.weights or (1.0,) * len(members)
     if len(weights) != len(members):
         raise InputError(f"{len(weights)} weights are given for {len(members)} members")
     if len(settings.thresholds) > 1:
@@ -317,29 +309,3 @@ def _read_table(member: Bundle) -> pd.DataFrame | None:
     scores = member.spec.calibration.score(logits)
     # As prediction averages them.
     return labels.assign(odds=log_odds(scores))
-
-
-def _fit_weights(whole: HeldOut) -> tuple[float, ...]:
-    """Choose weights of 0 or more for the highest likelihood; they add up to 1."""
-    if not whole.has_both:
-        raise InputError(
-            "weights are fitted on recordings that every member held back, stalled and flowing "
-            "ones; the members have none in common: train them with the same data.seed, or give "
-            "the weights"
-        )
-    odds, labels = whole.odds, whole.labels
-    signs = 2.0 * labels - 1
-
-    def loss(parameters: Floats) -> tuple[float, Floats]:
-        margins = signs * (odds @ parameters[:-1] + parameters[-1])
-        slopes = -signs * np.exp(-np.logaddexp(0, margins)) / len(labels)
-        return float(np.logaddexp(0, -margins).mean()), np.append(odds.T @ slopes, slopes.sum())
-
-    count: int = odds.shape[1]
-    start = np.append(np.full(count, 1 / count), 0.0)
-    bounds = [*[(0.0, None)] * count, (None, None)]
-    found: Floats = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x[:-1]
-    if found.sum() <= 0:
-        return (1.0,) * count
-    weights: list[float] = (found / found.sum()).round(6).tolist()
-    return tuple(weights)

@@ -1,4 +1,4 @@
-"""Calls of the baseline in words: what in a recording spoke for them."""
+"""Explain calls of the baseline in words."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,15 +16,7 @@ from stallscan.scores import thresholds
 
 
 class Explanation(NamedTuple):
-    """One recording's call.
-
-    Attributes
-    ----------
-    filename : str
-        The recording.
-    words : str
-        A sentence: the call and its reasons, or why there is none.
-    """
+    """The call of one recording and its reasons in a sentence, or why there is no call."""
 
     filename: str
     words: str
@@ -33,7 +25,7 @@ class Explanation(NamedTuple):
 def explain(
     paths: Sequence[str | Path], bundle: str | Path, processes: int | None = None
 ) -> Iterator[Explanation]:
-    """Say in words what a bundle of the baseline calls each recording, and why.
+    """Explain in words how a bundle of the baseline calls each recording.
 
     Parameters
     ----------
@@ -42,36 +34,36 @@ def explain(
     bundle : str or Path
         A bundle whose net is ``features``.
     processes : int, optional
-        That decode; default one a core, 0 does it in this process.
+        Decoding processes. By default one per core; 0 decodes in this process.
 
     Yields
     ------
     Explanation
-        For every recording, in their order.
+        For every recording, in order.
 
     Raises
     ------
     InputError
         If there are no recordings.
     BundleError
-        If the bundle cannot be used, or its net looks at pixels, which have no names.
+        If the bundle cannot be used, or its net has no named features.
     """
     model = disk.load(bundle)
     net = load_net(model)
     if not isinstance(net, features.FeatureNet):
         raise BundleError(
-            f"{model.path}: its net is {model.spec.net.name}, whose calls cannot be put in words; "
-            "give a bundle that 'stallscan train baseline' made"
+            f"{model.path}: its net is {model.spec.net.name}, whose calls cannot be explained. "
+            "Give a bundle that 'stallscan train baseline' made"
         )
     spec = model.spec
     for prepared in prepare.many(find.list_recordings(paths), [spec.view], processes):
-        # As in prediction: some recordings have a clip, and are not called all the same.
+        # As in prediction, a recording with a clip may still get no call.
         if prepared.clip is None or prepared.status != "ok":
             words = f"no call: {prepared.reason or prepared.status}"
         else:
             array = clip.to_input(prepared.clip.pixels, spec.net.mean, spec.net.std)
             with torch.inference_mode():
-                row = measures.compute(torch.from_numpy(array)[None])
+                row = measures.compute(torch.from_numpy(array)[None])  # (1, features)
                 score = float(thresholds.rounded(spec.calibration.score(float(net.score(row)[0]))))
             stalled = thresholds.call(score, spec.threshold) == "stalled"
             words = features.explain(net, row[0].numpy(), stalled)

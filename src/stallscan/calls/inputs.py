@@ -1,4 +1,4 @@
-"""What a command is given to look at: recordings, or a store of their clips."""
+"""Find the inputs of a command: recordings, or a store of their clips."""
 
 import functools
 from collections.abc import Callable, Generator, Sequence
@@ -16,24 +16,24 @@ from stallscan.errors import InputError
 from stallscan.recordings.find import Source, find_recordings
 from stallscan.stamps import Stamp
 
-# Fewer recordings are decoded in this process: they are done before a second one has started.
+# Fewer recordings are decoded in this process, which takes less time than starting another.
 FEW = 3
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Recordings, and the way to their clips.
+    """Recordings, and how to get their clips.
 
     Attributes
     ----------
     sources : sequence of Source
         In order.
     stamps : sequence of Stamp or None
-        What each was like when it was found: a file, or what a store holds of it.
+        Identifies the content of each, as a file or as recorded in the store.
     stream : callable
-        Given some of the sources in this order, yields what becomes of them.
+        Takes some of the sources, in this order, and yields them prepared.
     from_store : bool
-        Whether their clips come from a store.
+        Whether the clips come from a store.
     passed_over : dict
         Files and folders that are not read, as `find.PassedOver.as_dict` returns them.
     """
@@ -48,31 +48,31 @@ class Inputs:
 def find(
     paths: Sequence[str | Path], members: Sequence[Bundle], processes: int | None = None
 ) -> Inputs:
-    """Find recordings and how each of some bundles is shown them.
+    """Find recordings, and prepare to stream their clips for each bundle.
 
     Parameters
     ----------
     paths : sequence of str or Path
         Files and folders, as `find.list_recordings` takes them, or one store.
     members : sequence of Bundle
-        A clip is made for each.
+        Each gets a clip of its own from every recording.
     processes : int, optional
-        That decode, as in `prepare.many`; by default none for one or two recordings.
+        Decoding processes, as in `prepare.many`; by default 0 for one or two recordings.
 
     Raises
     ------
     InputError
-        If there are no recordings, a store and something else, or a number of processes that makes
-        no sense.
+        If there are no recordings, a store is given together with other paths, or the number of
+        processes is invalid.
     StoreError
-        If the store is damaged, or its clips are not those of every bundle.
+        If the store is damaged, or its clips do not suit every bundle.
     """
     workers.count(processes)
-    made = store.open_if_store(paths)
-    if made is None:
+    clips = store.open_if_store(paths)
+    if clips is None:
         sources, passed_over = find_recordings(paths)
         views = [member.spec.view for member in members]
-        # By all of them, not by those that are left: of those one may have crashed a decoder.
+        # Count all recordings, not only the pending ones: a pending one may have crashed a decoder.
         if processes is None and len(sources) < FEW:
             processes = 0
         stamps = [Stamp.of(source.path) for source in sources]
@@ -83,19 +83,19 @@ def find(
             passed_over=passed_over.as_dict(),
         )
     for member in members:
-        made.require(member.spec.view, f"the bundle {member.label}", f"--bundle {member.path}")
-    made.warn_of_replaced()
-    rows = [(row.source, row.as_stamp()) for row in made.rows()]
+        clips.require(member.spec.view, f"the bundle {member.label}", f"--bundle {member.path}")
+    clips.warn_of_replaced()
+    rows = [(row.source, row.as_stamp()) for row in clips.rows()]
     return Inputs(
         [source for source, _ in rows],
         [stamp for _, stamp in rows],
-        functools.partial(_stream, made, len(members)),
+        functools.partial(_stream, clips, len(members)),
         from_store=True,
     )
 
 
 def view_of(which: str | Path) -> Preprocessing:
-    """Say how a bundle is shown recordings, or all members of an ensemble alike.
+    """Return how a bundle, or every member of an ensemble, preprocesses recordings.
 
     Parameters
     ----------
@@ -105,9 +105,9 @@ def view_of(which: str | Path) -> Preprocessing:
     Raises
     ------
     BundleError
-        If it cannot be used.
+        If the bundle cannot be used.
     InputError
-        If members see recordings differently.
+        If the members differ in their preprocessing.
     """
     members = disk.load_any(which).members
     seeing: dict[Preprocessing, list[str]] = {}
@@ -115,14 +115,14 @@ def view_of(which: str | Path) -> Preprocessing:
         seeing.setdefault(member.spec.view, []).append(str(member.path))
     if len(seeing) > 1:
         raise InputError(
-            f"{which}: the members of this ensemble see recordings differently, and a store has "
-            f"clips of one kind; make one for each: --bundle "
+            f"{which}: the members of this ensemble preprocess recordings differently, and a "
+            f"store has clips of one kind. Make one store for each: --bundle "
             f"{', or --bundle '.join(paths[0] for paths in seeing.values())}"
         )
     return members[0].spec.view
 
 
-def _stream(made: Store, views: int, todo: Sequence[Source]) -> Generator[Prepared, None, None]:
-    """Give what a store holds of recordings, with the clip once for each of so many views."""
+def _stream(clips: Store, members: int, todo: Sequence[Source]) -> Generator[Prepared, None, None]:
+    """Yield recordings from a store, with their one clip repeated for each of the bundles."""
     names = [source.filename for source in todo]
-    return (replace(prepared, clips=views * prepared.clips) for prepared in made.stream(names))
+    return (replace(prepared, clips=members * prepared.clips) for prepared in clips.stream(names))

@@ -1,9 +1,10 @@
-"""Prediction: recordings in, one row each out, written as the run goes.
+"""Predict: score and call recordings, and write one row for each as the run proceeds.
 
-A run that was killed goes on where it was: the rows that stand are kept, in order, and the table
-ends up the same as that of an undisturbed run.
+A killed run resumes where it left off: existing rows are kept, and the finished table is the same
+as that of an uninterrupted run.
 """
 
+import collections
 import contextlib
 import csv
 import datetime
@@ -35,51 +36,40 @@ from stallscan.words import printable
 
 log = logging.getLogger("stallscan")
 
-# What must be the same for a run to be resumed.
+# Entries of run.json that must be the same for a run to be resumed.
 SAME = ("paths", "bundle", "threshold", "prevalence", "engine")
 
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """What a run of predictions came to.
+    """The result of a run of predictions.
 
     Attributes
     ----------
     table : Path
         ``predictions.csv``.
-    calls : dict
+    calls : Counter
         Recordings by call.
-    statuses : dict
-        Recordings by status.
-    resumed : int
-        Rows that stood there already and still hold.
+    counts : Counter
+        Recordings by the reason why they were or were not predicted in this run.
     doubts : tuple of str
-        In what these recordings are unlike those that the bundle was trained on.
-    changed : int
-        Recordings that were done again because they were replaced.
-    again : int
-        Those that were tried again because they could not be read before.
-    unknown : int
-        Rows of an older version among `resumed`, of which it is not known whether the recording
-        was replaced.
-    removed : int
-        Rows that were removed because their recording is gone.
+        How these recordings differ from those that the bundle was trained on.
     """
 
     table: Path
-    calls: dict[str, int]
-    statuses: dict[str, int]
-    resumed: int
+    calls: "collections.Counter[str]"
+    counts: "collections.Counter[runs.Why]"
     doubts: tuple[str, ...] = ()
-    changed: int = 0
-    again: int = 0
-    unknown: int = 0
-    removed: int = 0
 
     @property
     def failed(self) -> int:
-        """Recordings without a call of flowing or stalled."""
-        return self.calls.get("unscorable", 0)
+        """Number of recordings called neither flowing nor stalled."""
+        return self.calls["unscorable"]
+
+    @property
+    def resumed(self) -> int:
+        """Number of rows kept from an earlier run."""
+        return self.counts["kept"] + self.counts["unknown"]
 
 
 def predict(
@@ -98,39 +88,41 @@ def predict(
     paths : sequence of str or Path
         Files and folders, as `find.list_recordings` takes them, or one store of their clips.
     out : Path
-        Folder for ``predictions.csv``, ``run.json``, ``traits.csv``, what was measured of each
-        recording (`traits.Traits`), and ``sources.csv``, by which one that was replaced is known
-        (`stamps.Stamp`).
+        Folder for ``predictions.csv``, ``run.json``, ``traits.csv`` (the measured `traits.Traits`
+        of each recording) and ``sources.csv`` (the `stamps.Stamp` of each, which reveals a
+        replaced file).
     bundle : str or Path
         Name of a shipped bundle, or the folder of a bundle or ensemble.
     processes : int, optional
-        That decode; default one a core, or none for one or two recordings; 0 does it in this
-        process.
+        Decoding processes. By default one per core, or 0 for one or two recordings; 0 decodes in
+        this process.
     prevalence : float, optional
-        Share of stalled among these recordings, above 0 and below 1: what scores are read and the
-        threshold is chosen for. That of the bundle's validation part if not given.
+        Share of stalled among these recordings, above 0 and below 1, for which scores are converted
+        and the threshold is chosen. By default that of the bundle's validation split.
     progress : callable
-        Called with how many recordings are done, of how many.
+        Called with the number of finished recordings and of all.
     engine : str
-        What runs the nets, as `choose.choose` takes it; ``auto`` goes on with that of a run that
-        was interrupted.
+        What runs the nets, as `choose.choose` takes it. With ``auto`` a resumed run keeps its
+        engine.
 
     Raises
     ------
     InputError
-        If there are no recordings, `out` cannot be written, it holds another run or another
-        process writes into it, or the engine is not installed.
+        If there are no recordings, `out` cannot be written, holds another run or is in use by
+        another process, or the engine is not installed.
     StoreError
-        If a store is damaged, or its clips are not those of the bundle.
+        If a store is damaged, or its clips do not suit the bundle.
     BundleError
-        If the bundle cannot be used, or carries nothing for the engine.
+        If the bundle cannot be used, or has no export for the engine.
     """
     model = disk.load_any(bundle)
     given = inputs.find(paths, model.members, processes)
     calibrated_at = model.spec.prevalence
     if prevalence is not None:
         if not 0 < prevalence < 1:
-            raise InputError(f"a prevalence of {prevalence:g}: give a share above 0 and below 1")
+            raise InputError(
+                f"a prevalence of {prevalence:g}: expected a share above 0 and below 1"
+            )
         model = model.at(prevalence)
     with runs.hold(out):
         return _predict(paths, out, model, given, calibrated_at, progress, engine)
@@ -149,7 +141,7 @@ def _predict(
     rows = resume.read_table(out / PREDICTIONS_NAME, PREDICTION_COLUMNS)
     before = _run_of(out) if rows is not None else None
     if before and engine == "auto":
-        # Runs that do not name theirs are of a time when there was no other.
+        # Older runs did not record the engine; it was always torch.
         chosen = _as_before(model, before.get("engine", "torch"), out)
     else:
         chosen = engines.choose(model, engine)
@@ -166,53 +158,54 @@ def _predict(
     standing = Standing.of(out, given, rows or [])
     if before is not None:
         log.info("%s: %s", out, runs.say_resumed(standing.counts, standing.removed))
-    # A run that is finished and has nothing to do leaves all files as they are.
+    # A finished run with nothing pending leaves all files as they are.
     idle = bool(before and before.get("finished")) and standing.is_whole
     if not idle:
         files.write_json(out / RUN_NAME, run)
         standing.write(out)
-    calls: dict[str, int] = {}
-    statuses: dict[str, int] = {}
-
-    def count(row: dict[str, Any]) -> None:
-        calls[row["call"]] = calls.get(row["call"], 0) + 1
-        statuses[row["status"]] = statuses.get(row["status"], 0) + 1
-
+    calls: collections.Counter[str] = collections.Counter()
+    statuses: collections.Counter[str] = collections.Counter()
     for cells in standing.rows.values():
-        count(dict(zip(PREDICTION_COLUMNS, cells, strict=True)))
+        row = dict(zip(PREDICTION_COLUMNS, cells, strict=True))
+        calls[row["call"]] += 1
+        statuses[row["status"]] += 1
     done = len(standing.rows)
     progress(done, len(sources))
-    if standing.todo:
-        # Closed, so that after an error no process goes on decoding.
-        with Appender(out) as appender, contextlib.closing(given.stream(standing.todo)) as todo:
-            for prepared, logits in _score(todo, chosen.engines):
-                row = make_row(prepared, logits, model)
-                stamp = standing.stamps.get(row["filename"])
-                appender.append(
-                    row,
-                    prepared.clip.traits if prepared.clip is not None else None,
-                    stamp and stamp.sealed(prepared.source.path),
-                )
-                count(row)
-                done += 1
-                progress(done, len(sources))
+    for new in _append_rows(out, model, given, standing, chosen.engines):
+        calls[new["call"]] += 1
+        statuses[new["status"]] += 1
+        done += 1
+        progress(done, len(sources))
     if not standing.is_prefix:
         resume.sort(out, sources)
-    found = _drift(model, calibrated_at, out)
-    run |= {"finished": _now(), "calls": calls, "statuses": statuses, "drift": found.figures}
+    drift = _drift(model, calibrated_at, out)
+    run |= {"finished": _now(), "calls": calls, "statuses": statuses, "drift": drift.figures}
     if not idle:
         files.write_json(out / RUN_NAME, run)
-    return PredictionSummary(
-        out / PREDICTIONS_NAME,
-        calls,
-        statuses,
-        len(standing.rows),
-        found.doubts,
-        changed=standing.counts["changed"],
-        again=standing.counts["again"],
-        unknown=standing.counts["unknown"],
-        removed=standing.removed,
-    )
+    return PredictionSummary(out / PREDICTIONS_NAME, calls, standing.counts, drift.doubts)
+
+
+def _append_rows(
+    out: Path,
+    model: Bundle | Ensemble,
+    given: Inputs,
+    standing: Standing,
+    engines: Sequence[Engine],
+) -> Iterator[dict[str, Any]]:
+    """Predict the pending recordings, append their rows to the tables, and yield each row."""
+    if not standing.todo:
+        return
+    # Closing the stream stops the decoding processes after an error.
+    with Appender(out) as appender, contextlib.closing(given.stream(standing.todo)) as todo:
+        for prepared, logits in _score(todo, engines):
+            row = make_row(prepared, logits, model)
+            stamp = standing.stamps.get(row["filename"])
+            appender.append(
+                row,
+                prepared.clip.traits if prepared.clip is not None else None,
+                stamp and stamp.sealed(prepared.source.path),
+            )
+            yield row
 
 
 def _as_before(model: Bundle | Ensemble, engine: Which, out: Path) -> Chosen:
@@ -221,15 +214,18 @@ def _as_before(model: Bundle | Ensemble, engine: Which, out: Path) -> Chosen:
         return engines.choose(model, engine)
     except (BundleError, InputError) as error:
         raise InputError(
-            f"{out}: holds a run that was begun with the engine {engine}, and that cannot be used "
-            f"any more ({error}); choose another folder with -o, or remove this one"
+            f"{out}: this run was started with the engine {engine}, which can no longer be used "
+            f"({error}). Choose another folder with -o, or remove this one"
         ) from None
 
 
 def _score(
     todo: Iterable[Prepared], engines: Sequence[Engine]
 ) -> Iterator[tuple[Prepared, tuple[float | None, ...]]]:
-    """Give every recording the logits of all engines, which look a bounded number ahead."""
+    """Yield every recording with the logit of each engine.
+
+    Each engine reads ahead by a batch, so `tee` holds a bounded number of recordings.
+    """
     ours, *theirs = itertools.tee(todo, 1 + len(engines))
     logits = [
         engine.stream(_pixels(prepared, place) for prepared in each)
@@ -245,18 +241,21 @@ def _pixels(prepared: Prepared, place: int) -> Frames | None:
 def make_row(
     prepared: Prepared, given: Sequence[float | None], model: Bundle | Ensemble
 ) -> dict[str, Any]:
-    """Make a row of a recording and the logits of the bundle's members, None without a clip."""
+    """Return the row of a recording, from one logit per member of the bundle.
+
+    A logit is None where the recording has no clip.
+    """
     spec = model.spec
     status, reason, call, score = prepared.status, prepared.reason, "unscorable", ""
     if prepared.clips:
-        logits = np.array(given, np.float64)[:, np.newaxis]
+        logits = np.array(given, np.float64)[:, np.newaxis]  # (members, 1)
         if not np.isfinite(logits).all():
             status = "failed"
-            reason = f"{prepared.source.path}: the net gave no finite number for this recording"
+            reason = f"{prepared.source.path}: the net's output for this recording is not finite"
         else:
             value = round(float(model.score(logits)[0]), 6)
             score = f"{value:.6f}"
-            # Frames that are missing may be the ones that show the stall: no call without them.
+            # No call with frames missing: they may be the ones that show the stall.
             if status == "ok":
                 call = thresholds.call(value, spec.threshold)
                 reason = "; ".join(filter(None, [reason, _unlike(prepared, model)]))
@@ -276,36 +275,36 @@ def make_row(
 
 
 def _unlike(prepared: Prepared, model: Bundle | Ensemble) -> str:
-    """Say what of a recording the bundle has not seen the like of; empty if nothing."""
-    found = []
+    """Return a sentence on how a recording differs from the training data; empty if it does not."""
+    differences = []
     fewest, most = model.spec.frames
     if prepared.frames is not None and not fewest <= prepared.frames <= most:
-        found.append(
+        differences.append(
             f"{prepared.frames} frames, the bundle was trained on recordings of {fewest} to {most}"
         )
     if model.spec.reference is not None and prepared.clip is not None:
-        found += filter(None, [model.spec.reference.outliers(prepared.clip.traits)])
-    if not found:
+        differences += filter(None, [model.spec.reference.outliers(prepared.clip.traits)])
+    if not differences:
         return ""
-    return f"{prepared.source.path}: {'; '.join(found)}; look at this one yourself"
+    return f"{prepared.source.path}: {'; '.join(differences)}; check this recording yourself"
 
 
 def _drift(model: Bundle | Ensemble, calibrated_at: float, out: Path) -> Drift:
-    """Compare the recordings of the run with those of the training, as far as both are known."""
+    """Compare traits and scores of the run with those of the bundle's training."""
     spec = model.spec
     if spec.reference is None:
         return Drift((), {})
-    # By hand: pandas takes longer to import than a recording to predict.
+    # Without pandas, whose import takes longer than predicting a recording.
     with (out / TRAITS_NAME).open(encoding="utf-8", newline="") as file:
         rows = itertools.islice(csv.reader(file), 1, None)
         values = np.fromiter((float(value) for row in rows for value in row[1:]), np.float64)
     with (out / PREDICTIONS_NAME).open(encoding="utf-8", newline="") as file:
         called = (row for row in csv.DictReader(file) if row["call"] != "unscorable")
         scores = np.fromiter((float(row["score"]) for row in called), np.float64)
-    # The score of a vote is no probability: there is no share of stalled to explain it with.
-    known = calibration.shift([] if spec.is_vote else scores, spec.prevalence, calibrated_at)
-    traits = values.reshape(-1, len(Traits._fields))
-    return reference.compare(spec.reference, calibrated_at, traits, known)
+    # The score of a vote is not a probability, so no prevalence can explain its distribution.
+    comparable = calibration.shift([] if spec.is_vote else scores, spec.prevalence, calibrated_at)
+    traits = values.reshape(-1, len(Traits._fields))  # (N, traits)
+    return reference.compare(spec.reference, calibrated_at, traits, comparable)
 
 
 def _run(
@@ -319,7 +318,7 @@ def _run(
         "bundle_path": str(model.path.resolve()),
         "simulated_training": model.spec.simulated,
         "threshold": model.spec.threshold,
-        # The score of a vote is no probability: there is no prevalence at which it is calibrated.
+        # The score of a vote is not a probability, so it is calibrated for no prevalence.
         "prevalence": None if model.spec.is_vote else model.spec.prevalence,
         "engine": engine,
         "started": _now(),
@@ -328,17 +327,17 @@ def _run(
 
 
 def _run_of(out: Path) -> dict[str, Any]:
-    """Read what the run whose rows stand in a folder noted of itself.
+    """Read the ``run.json`` of the existing rows in a folder.
 
     Raises
     ------
     InputError
-        If nothing says of which run the rows are, or `decide` made them.
+        If there is none, or `decide` made the rows.
     """
     before = runs.read_note(out / RUN_NAME, "predictions")
     if before is None:
         raise InputError(
-            f"{out}: holds a {PREDICTIONS_NAME} but no {RUN_NAME}, so the run cannot be resumed. "
+            f"{out}: has a {PREDICTIONS_NAME} but no {RUN_NAME}, so the run cannot be resumed. "
             "Choose another folder with -o, or remove the table"
         )
     if "decision" in before:
@@ -349,13 +348,13 @@ def _run_of(out: Path) -> dict[str, Any]:
 
 
 def _say_versions(out: Path, before: dict[str, Any], run: dict[str, Any]) -> None:
-    """Note all versions that rows are of, and say if they differ."""
+    """Record all versions that the rows were made with, and warn if they differ."""
     versions = before.get("versions") or [str(before.get("stallscan", "an unknown version"))]
     run["versions"] = list(dict.fromkeys([*versions, run["stallscan"]]))
     if len(run["versions"]) > 1:
         log.warning(
-            "%s: its rows are of several versions of stallscan (%s); in another folder all are "
-            "made by this one",
+            "%s: its rows were made with several versions of stallscan (%s). To use one version "
+            "for all of them, predict into another folder",
             out,
             ", ".join(run["versions"]),
         )

@@ -1,12 +1,15 @@
-"""Tables of predictions, read and checked, and what stands beside them."""
+"""Read and check tables of predictions and the files beside them."""
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from stallscan.catalog import text
 from stallscan.catalog.groups import MOUSE_COLUMNS
@@ -24,23 +27,50 @@ from stallscan.scores import metrics
 from stallscan.words import listed
 
 NUMBERS = ("frames", "frames_declared", "score", "threshold")
-# The calls that can be right or wrong, and those that leave it open.
+# Calls that can be right or wrong, and calls that leave the question open.
 DECIDED = ("flowing", "stalled")
 OPEN = ("review", "unscorable")
 
-# The tables that a folder is looked through for: of predict, and of train with folds and without.
+# Tables to look for in a folder: of predict, of train with folds, and of train without.
 TABLES = (PREDICTIONS_NAME, OUT_OF_FOLD_NAME, HELD_OUT_NAME)
-# What is read of the latter two, which bring their labels with them.
+# Columns read from the latter two, which contain their labels.
 HELD_OUT_COLUMNS = ("filename", "stalled", "score", "call", "threshold")
 
 PREDICTIONS = "the file predictions.csv that stallscan predict writes"
-ONCE = "to stand in one row only"
-# Of columns of these names there must not be two: which of them is meant nobody knows.
+ONCE = "a name that no other row has"
+# Each of these columns may occur once only: with two it is unclear which one is meant.
 _ONCE_ONLY = {*PREDICTION_COLUMNS, *TRAIN_COLUMNS, *LABEL_COLUMNS, *MOUSE_COLUMNS, "field", "group"}
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """A table of predictions and the description of its run."""
+
+    path: Path
+    table: pd.DataFrame  # as `read_predictions` returns it
+    run: dict[str, Any]  # as `read_run` returns it
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Predictions":
+        """Read a table and its run; errors as in `read_predictions` and `read_run`."""
+        path = Path(path)
+        return cls(path, read_predictions(path), read_run(path))
+
+    @property
+    def has_score(self) -> NDArray[np.bool_]:
+        """Whether each recording has a score that can be called, bool (N,)."""
+        usable = (self.table["call"] != "unscorable") & self.table["score"].notna()
+        return usable.to_numpy(bool)
+
+    @property
+    def prevalence(self) -> float | None:
+        """The prevalence for which the scores are calibrated, if it is known."""
+        share = self.run.get("prevalence")
+        return share if isinstance(share, float) and 0 < share < 1 else None
+
+
 def find_table(given: str | Path) -> Path:
-    """Find the table of predictions: the file itself, or the first of `TABLES` in a folder."""
+    """Return the path of a table: the given file, or the first of `TABLES` in a folder."""
     given = Path(given)
     if not given.is_dir():
         return given
@@ -49,34 +79,35 @@ def find_table(given: str | Path) -> Path:
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read and check ``predictions.csv``, or a table of held-out recordings of a training run.
+    """Read and check ``predictions.csv``, or the table of held-out recordings of a training run.
 
-    The latter (``validation.csv``, ``out_of_fold.csv``) has no status and names no bundle: all are
-    taken as ok, and the bundle is called after the run's folder.
+    The latter (``validation.csv``, ``out_of_fold.csv``) has no status and names no bundle: every
+    status becomes ok, and the bundle is named after the run's folder.
 
     Returns
     -------
     DataFrame
-        One row a recording, `PREDICTION_COLUMNS` in the order of the file: filename, status,
-        reason, call and bundle (str, empty where the file says nothing), frames, frames_declared,
-        score and threshold (float, NaN where it says nothing). Score and threshold are within 0..1.
+        One row per recording in the order of the file, with `PREDICTION_COLUMNS`: filename, status,
+        reason, call and bundle (str, empty if missing), frames, frames_declared, score and
+        threshold (float, NaN if missing). Score and threshold are within 0..1.
 
     Raises
     ------
     InputError
         If the file has no rows.
     TableError
-        If the file is missing or no table, a column is missing, a filename stands there twice, a
-        value is wrong, or a recording is called flowing or stalled without a score; rows are named.
+        If the file is missing or not a table, a column is missing, a filename occurs twice, a value
+        is invalid, or a recording is called flowing or stalled without a score. The message names
+        the rows.
     """
     path = Path(path)
     return check_predictions(path, read_text(path))
 
 
 def check_predictions(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Check what `read_text` gave of the file at `path`; results and errors as `read_predictions`.
+    """Check a table that `read_text` returned; results and errors as in `read_predictions`.
 
-    For those who need its other columns, too, and would read it twice.
+    Callers that also need other columns use this to avoid reading the file twice.
     """
     if is_held_out(table):
         table = table.assign(
@@ -85,8 +116,8 @@ def check_predictions(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     missing = [column for column in PREDICTION_COLUMNS if column not in table]
     if missing:
         raise TableError(
-            f"{path}: column {', '.join(missing)} is missing; expected the predictions.csv that "
-            f"stallscan predict writes, with columns {', '.join(PREDICTION_COLUMNS)}"
+            f"{path}: column {', '.join(missing)} is missing. Give the predictions.csv that "
+            f"stallscan predict writes, with the columns {', '.join(PREDICTION_COLUMNS)}"
         )
     if table.empty:
         raise InputError(f"{path}: holds no predictions")
@@ -96,50 +127,44 @@ def check_predictions(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_held_out(table: pd.DataFrame) -> bool:
-    """Tell whether a table is one of `train`, whose recordings chose the epoch and the threshold.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As `read_text` gives it.
-    """
+    """Return whether `train` wrote the table, so that its recordings chose epoch and threshold."""
     return not set(PREDICTION_COLUMNS) <= set(table) and set(HELD_OUT_COLUMNS) <= set(table)
 
 
 def read_text(path: Path, expected: str = PREDICTIONS) -> pd.DataFrame:
-    """Read a table as it stands: every cell str, empty where nothing is said.
+    """Read a table without converting it: every cell is a str, empty if missing.
 
     Parameters
     ----------
     path : Path
-        As `text.read` takes it.
+        The file, also gzipped.
     expected : str
-        What it should be, in the words of a message.
+        What the file should be, for error messages.
 
     Returns
     -------
     DataFrame
-        The index is the line of the file that each row begins on.
+        Indexed by the line of the file on which each row begins.
 
     Raises
     ------
     TableError
-        If the file cannot be opened or is no table, rows are longer or shorter than the header, or
-        the last one is cut off.
+        If the file cannot be opened or is not a table, rows are longer or shorter than the header,
+        or the last row is cut off.
     """
     return as_frame(text.read(path, expected))
 
 
 def as_frame(cells: text.Text) -> pd.DataFrame:
-    """Lay a table out as `read_text` gives it, for those who have read it; errors as there."""
+    """Convert the cells of a file to the table that `read_text` returns; errors as there."""
     path = cells.path
     refuse_rows(path, cells.wrong)
     count = Counter(cells.header)
     if twice := [name for name in cells.header if count[name] > 1 and name in _ONCE_ONLY]:
-        raise TableError(f"{path}: column {twice[0]} stands twice; remove or rename one of them")
+        raise TableError(f"{path}: column {twice[0]} occurs twice. Remove or rename one of them")
     if cells.is_torn and cells.header[-1:] == ("bundle",) and cells.rows:
         _refuse_torn(path, cells)
-    # Of others neither is found by its name.
+    # Other columns that occur twice are renamed, so that neither is found by its name.
     columns = {
         name if count[name] == 1 else f"{name}.{place}": text.stripped(
             map(itemgetter(place), cells.rows)
@@ -150,21 +175,21 @@ def as_frame(cells: text.Text) -> pd.DataFrame:
 
 
 def _refuse_torn(path: Path, cells: text.Text) -> None:
-    """Raise TableError if the last cell of the table is the beginning of those above it."""
+    """Raise TableError if the last cell is a shortened copy of the cell above it."""
     *above, last = cells.column("bundle")
     if any(name != last and name.startswith(last) for name in above[-1:]):
         raise TableError(
-            f"{path}: line {cells.lines[-1]} is cut off; copy the table again, or predict again"
+            f"{path}: line {cells.lines[-1]} is cut off. Copy the table again, or predict again"
         )
 
 
 def read_run(predictions: Path) -> dict[str, Any]:
-    """Read ``run.json`` beside a table of predictions; empty where there is none.
+    """Read ``run.json`` beside a table of predictions; return an empty dict if there is none.
 
     Raises
     ------
     InputError
-        If it is broken.
+        If the file cannot be read.
     """
     path = predictions.with_name(RUN_NAME)
     try:
@@ -172,25 +197,25 @@ def read_run(predictions: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable ({error}); remove or restore it") from None
+        raise InputError(f"{path}: not readable ({error}). Remove or restore it") from None
     if not isinstance(run, dict):
-        raise InputError(f"{path}: does not describe a run; remove or restore it")
+        raise InputError(f"{path}: does not describe a run. Remove or restore it")
     return run
 
 
 def read_chosen(predictions: Path) -> pd.DataFrame:
-    """Read which recordings chose the threshold of a table: no figure may be reported on them.
+    """Read which recordings chose the threshold of a table. Figures must not be reported on them.
 
     Returns
     -------
     DataFrame
-        filename and stalled, as `tables.read_labels` gives them; no rows where nothing is noted
-        beside the table.
+        filename and stalled, as from `tables.read_labels`; empty without ``chosen_on.csv`` beside
+        the table.
 
     Raises
     ------
     TableError
-        If the note is wrong.
+        If that file is invalid.
     """
     path = predictions.with_name(CHOSEN_NAME)
     if not path.is_file():
@@ -199,25 +224,25 @@ def read_chosen(predictions: Path) -> pd.DataFrame:
 
 
 def refuse_twice(path: Path, table: pd.DataFrame) -> None:
-    """Raise TableError if a filename stands in `table` twice."""
+    """Raise TableError if a filename occurs twice."""
     refuse(path, table, table["filename"].duplicated(keep=False), "filename", ONCE)
 
 
 def refuse(
     path: Path, table: pd.DataFrame, wrong: "pd.Series[bool]", column: str, expected: str
 ) -> None:
-    """Raise TableError, naming rows by their line, if any is wrong.
+    """Raise TableError if any row is wrong, and name these rows by their line.
 
     Parameters
     ----------
     path : Path
-        Of the file.
+        The file that the table was read from.
     table : DataFrame
-        As `read_text` gives it.
+        As `read_text` returns it.
     wrong : Series
-        bool, which rows are.
+        bool, one per row.
     column, expected : str
-        Where, and what should stand there.
+        The column with the wrong values, and what it should contain.
     """
     if not wrong.any():
         return
@@ -228,7 +253,7 @@ def refuse(
         else f"line {index} ({filename})"
         for index, filename, value in rows
     ]
-    raise TableError(f"{path}: {column}: expected {expected}, but see {listed(named)}")
+    raise TableError(f"{path}: {column}: expected {expected}, got {listed(named)}")
 
 
 def _with_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,8 @@
-"""The tables of a run of predictions: what an earlier run left that still holds, and adding rows.
+"""Resume a run of predictions: find the rows of an earlier run that are still valid, and add rows.
 
-Rows are told apart by the recording's name. While recordings are done again the tables lack their
-rows, and have the new ones at the end; when all are done they are put in order. So a run that is
-killed loses nothing that holds, and ends up with the tables of an undisturbed one.
+Rows are identified by the name of the recording. When recordings are predicted again, their old
+rows are removed, the new rows are appended, and the finished tables are sorted. So a killed run
+loses no valid row, and its tables end up the same as those of an uninterrupted run.
 """
 
 import collections
@@ -26,14 +26,14 @@ from stallscan.stamps import Stamp
 
 log = logging.getLogger("stallscan")
 
-# Rows reach the disk so many seconds after they are known at the latest: to write each by itself
-# takes as long as to find its outline.
+# Flush rows at most this many seconds after they are computed. Writing each row by itself takes as
+# long as finding its outline.
 WRITE_S = 0.25
-# What became of a recording that may be mended by copying the file again.
+# Statuses that copying the file again may fix.
 TRY_AGAIN = ("unreadable", "damaged")
 TRAIT_COLUMNS = ("filename", *Traits._fields)
 SOURCE_COLUMNS = ("filename", *Stamp._fields)
-# In the order in which rows are added: a row that stands has its traits and its stamp.
+# In the order in which rows are added: every row of the last table has its traits and its stamp.
 TABLES = {
     TRAITS_NAME: TRAIT_COLUMNS,
     SOURCES_NAME: SOURCE_COLUMNS,
@@ -42,12 +42,14 @@ TABLES = {
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[list[str]] | None:
-    """Read the rows of a table of a run, but a last one that was torn; None where none stands.
+    """Read the complete rows of a table of a run; None if there is no table.
+
+    An incomplete last row is left out.
 
     Raises
     ------
     InputError
-        If the table cannot be read, or is not as `predict` writes it.
+        If the table cannot be read, or does not have the format that `predict` writes.
     """
     try:
         content = path.read_bytes()
@@ -55,22 +57,22 @@ def read_table(path: Path, columns: Sequence[str]) -> list[list[str]] | None:
         return None
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror or error}). Mend its permissions, or choose "
+            f"{path}: cannot be read ({error.strerror or error}). Fix its permissions, or choose "
             "another folder with -o"
         ) from None
     if _line(columns).encode().startswith(content):
         return None
-    # Cut before decoding: a torn line may end inside a character.
+    # Cut before decoding: an incomplete line may end inside a character.
     whole = content[: content.rfind(b"\n") + 1]
     try:
-        # Not split into lines: a name in quotes may hold what ends one.
+        # Not split into lines first: a quoted name may contain a line break.
         lines = list(csv.reader(io.StringIO(whole.decode(), newline="")))
     except (ValueError, csv.Error):
         lines = []
     if not lines or lines[0] != list(columns):
         raise InputError(
-            f"{path}: is not as stallscan writes it; was it saved by another program? Restore it, "
-            "or choose another folder with -o"
+            f"{path}: does not have the format that stallscan writes; another program may have "
+            "saved it. Restore it, or choose another folder with -o"
         )
     rows = lines[1:]
     if rows and len(rows[-1]) < len(columns):
@@ -79,31 +81,32 @@ def read_table(path: Path, columns: Sequence[str]) -> list[list[str]] | None:
         if len(row) != len(columns):
             raise InputError(
                 f"{path}: row {number} ({row[0] if row else 'empty'}) has {len(row)} cells, "
-                f"expected {len(columns)}. Restore it, or remove it: its recording is done again"
+                f"expected {len(columns)}. Restore or remove the row; a recording without a row is "
+                "predicted again"
             )
     return rows
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What an earlier run left that still holds, and what is to be done.
+    """The valid rows of an earlier run, and the pending recordings.
 
     Attributes
     ----------
     rows, traits : dict
-        Rows of the tables, by the recording's name, in the order of the recordings.
+        Rows of the tables by the name of the recording, in the order of the recordings.
     stamps : dict
-        What each recording was like: when its row was made, or else when it was found now.
+        Stamp of each recording: from when its row was made, or else its present one.
     todo : list of Source
-        Recordings without a row that holds.
+        Recordings without a valid row.
     counts : Counter
         Recordings by `runs.Why`.
     removed : int
-        Rows of recordings that are gone.
+        Rows of recordings that no longer exist.
     is_prefix : bool
         Whether the rows are those of the first recordings.
     is_whole : bool
-        Whether there is nothing to do, not even to a file.
+        Whether nothing is pending and no file needs to change.
     """
 
     rows: dict[str, list[str]]
@@ -117,26 +120,26 @@ class Standing:
 
     @classmethod
     def of(cls, out: Path, given: Inputs, table: Sequence[list[str]]) -> "Standing":
-        """Look at the rows of a table, and at the recordings that they are of."""
+        """Check each row of a table against its recording."""
         written = _by_name(table)
-        # Two runs that wrote at once, which older versions let them do: either may be right.
+        # Older versions let two runs write at once; which of their rows is right is unknown.
         rows_of = collections.Counter(row[0] for row in table)
         twice = {name for name, count in rows_of.items() if count > 1}
         if twice:
             log.warning(
-                "%s: %d recordings stand in it more than once, because two runs wrote into it at "
-                "once; they are done again",
+                "%s: %d recordings occur more than once, because two runs wrote into it at once. "
+                "They are predicted again",
                 out / PREDICTIONS_NAME,
                 len(twice),
             )
-        known = _read_stamps(out / SOURCES_NAME) if table else {}
+        old_stamps = _read_stamps(out / SOURCES_NAME) if table else {}
         rows: dict[str, list[str]] = {}
         stamps: dict[str, Stamp] = {}
         todo: list[Source] = []
         counts: collections.Counter[runs.Why] = collections.Counter()
         for source, now in zip(given.sources, given.stamps, strict=True):
             name = source.filename
-            row, before = written.get(name), known.get(name)
+            row, before = written.get(name), old_stamps.get(name)
             why = _why(row if name not in twice else None, source, before, now, given.from_store)
             counts[why] += 1
             if row is None or why not in ("kept", "unknown"):
@@ -164,13 +167,13 @@ class Standing:
         )
 
     def write(self, out: Path) -> None:
-        """Leave in the tables what holds."""
-        # The rows first: a row that does not hold must not outlive what it can be told by.
+        """Write the tables with their valid rows only."""
+        # Predictions first: if killed in between, no invalid row is left without its old stamp.
         _write_table(out / PREDICTIONS_NAME, PREDICTION_COLUMNS, self.rows.values())
         _write_table(out / TRAITS_NAME, TRAIT_COLUMNS, self.traits.values())
-        known = {name: self.stamps[name] for name in self.rows if name in self.stamps}
+        stamps = {name: self.stamps[name] for name in self.rows if name in self.stamps}
         _write_table(
-            out / SOURCES_NAME, SOURCE_COLUMNS, ([name, *stamp] for name, stamp in known.items())
+            out / SOURCES_NAME, SOURCE_COLUMNS, ([name, *stamp] for name, stamp in stamps.items())
         )
 
 
@@ -181,10 +184,10 @@ def _why(
     now: Stamp | None,
     from_store: bool,
 ) -> runs.Why:
-    """Say whether a recording is done, and why."""
+    """Return why a recording is or is not predicted again."""
     if row is None:
         return "new"
-    # What a store holds of a file is not read again.
+    # A store already recorded that it could not read the file; only the store can retry it.
     if row[1] == "failed" or (row[1] in TRY_AGAIN and not from_store):
         return "again"
     if before is None:
@@ -202,7 +205,8 @@ def _read_stamps(path: Path) -> dict[str, Stamp]:
         }
     except ValueError:
         raise InputError(
-            f"{path}: is not as stallscan writes it. Restore it, or choose another folder with -o"
+            f"{path}: does not have the format that stallscan writes. Restore it, or choose "
+            "another folder with -o"
         ) from None
 
 
@@ -215,7 +219,7 @@ def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any
 
 
 def sort(out: Path, sources: Sequence[Source]) -> None:
-    """Bring the rows of all tables into the order of the recordings."""
+    """Sort the rows of all tables into the order of the recordings."""
     for name, columns in TABLES.items():
         rows = _by_name(read_table(out / name, columns) or [])
         ordered = (rows[source.filename] for source in sources if source.filename in rows)
@@ -223,11 +227,11 @@ def sort(out: Path, sources: Sequence[Source]) -> None:
 
 
 class Appender:
-    """Appends to the tables of a run, some rows at a time."""
+    """Appends rows to the tables of a run, several at a time."""
 
     def __init__(self, out: Path) -> None:
         self._lines: dict[Path, list[str]] = {out / name: [] for name in TABLES}
-        # Unbuffered: what a full disk does not take must not be tried again on closing.
+        # Unbuffered: otherwise closing the file would retry what a full disk refused.
         self._files = [path.open("ab", buffering=0) for path in self._lines]
         self._written = time.monotonic()
 
@@ -242,7 +246,7 @@ class Appender:
                 file.close()
 
     def append(self, row: dict[str, Any], traits: Traits | None, stamp: Stamp | None) -> None:
-        """Add a recording's row, its traits if it has a clip, and its stamp if it is known."""
+        """Add a row, with its traits if it has a clip, and its stamp if it is known."""
         name = row["filename"]
         of_traits, of_stamps, of_rows = self._lines.values()
         if traits is not None:
@@ -254,7 +258,7 @@ class Appender:
             self.flush()
 
     def flush(self) -> None:
-        """Write all rows that were added; of one that the disk does not take nothing is left.
+        """Write all added rows. If a write fails, remove what was written of it.
 
         Raises
         ------
@@ -277,12 +281,12 @@ class Appender:
 
 
 def _line(values: Sequence[Any]) -> str:
-    """Write one row of CSV."""
+    """Return one line of CSV."""
     buffer = io.StringIO()
     cells = [str(value) for value in values]
     writer = csv.writer(buffer, lineterminator="\n")
     if any("\r" in cell for cell in cells):
-        # A carriage return by itself ends a row, too, and is not quoted otherwise.
+        # A lone carriage return also ends a row, but is not quoted by default.
         writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(cells)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Calls in the form that the competition takes."""
+"""Write calls in the format of the competition."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from stallscan.runs import SUBMISSION_NAME
 
 
 def submit(calls: Calls, form: str | Path, out: Path) -> tuple[Path, str]:
-    """Write the competition's file: the names of its form in its order, each 0 or 1.
+    """Write ``submission.csv``: the names of the form in its order, each with 0 or 1.
 
     Parameters
     ----------
     calls : Calls
-        All recordings of the form, and perhaps others.
+        At least all recordings of the form.
     form : str or Path
         ``submission_format.csv``, also gzipped.
     out : Path
@@ -27,12 +27,13 @@ def submit(calls: Calls, form: str | Path, out: Path) -> tuple[Path, str]:
     -------
     path : Path
     doubt : str
-        Says how many were neither called flowing nor stalled, and count as flowing; or empty.
+        A sentence with the number of recordings called neither flowing nor stalled, which count as
+        flowing. Empty if there are none.
 
     Raises
     ------
     TableError
-        If the form cannot be read, or names recordings that were not called.
+        If the form cannot be read, or names recordings without predictions.
     """
     wanted = tables.read_form(form)
     called = calls.table.set_index("filename")["call"]
@@ -40,7 +41,7 @@ def submit(calls: Calls, form: str | Path, out: Path) -> tuple[Path, str]:
     if missing:
         raise TableError(
             f"{form}: {len(missing):,} of its {len(wanted):,} recordings are not among the "
-            f"predictions: {words.listed(missing)}; predict them, too"
+            f"predictions: {words.listed(missing)}. Predict them, too"
         )
     chosen = called.loc[wanted]
     path = out / SUBMISSION_NAME

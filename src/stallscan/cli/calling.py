@@ -111,10 +111,8 @@ def decide(
     out: Out,
     rule: Literal["mcc", "specificity", "load", "limits", "keep"] | None = None,
     labels: Path | None = None,
-    threshold: list[float] | None = None,
+    threshold: float | None = None,
     prevalence: float | Literal["estimate"] | None = None,
-    vote: int | None = None,
-    weights: list[float] | None = None,
     specificity: float = 0.999,
     load: float = 0.05,
     missed: float = 0.05,
@@ -130,8 +128,7 @@ def decide(
     Parameters
     ----------
     predictions
-        predictions.csv or the folder that holds it; of several models: their mean log-odds count,
-        or with --vote their calls.
+        predictions.csv, or the folder that holds it.
     out
         Folder for the new predictions.csv.
     rule
@@ -142,13 +139,9 @@ def decide(
         Labels of some recordings, to choose the threshold. 'stallscan evaluate' leaves these
         recordings out.
     threshold
-        A threshold that you choose; for a vote given once for each model, in their order.
+        A threshold that you choose.
     prevalence
         Share of stalled ones among these recordings (0.02), or 'estimate' from the scores.
-    vote
-        How many models must call a recording stalled (published: 2 of 3).
-    weights
-        Of the models in the mean, given once for each.
     specificity
         For --rule specificity: the specificity to reach.
     load
@@ -166,15 +159,18 @@ def decide(
     """
     from stallscan.calls import decide
     from stallscan.calls.submission import submit
+    from stallscan.errors import InputError
 
+    if len(predictions) != 1:
+        raise InputError(
+            f"decide takes one table of predictions, {len(predictions)} given. To combine several "
+            "models, join their bundles with 'stallscan ensemble' and predict with the result"
+        )
     default = "mcc" if labels is not None or prevalence is not None else "keep"
     given = {
-        "combine": "average" if vote is None else "vote",
-        "needed": 1 if vote is None else vote,
-        "weights": tuple(weights or ()),
-        "thresholds": tuple(threshold or ()),
+        "threshold": threshold,
         "prevalence": prevalence,
-        "rule": rule or ("keep" if threshold or vote is not None else default),
+        "rule": rule or ("keep" if threshold is not None else default),
         "specificity": specificity,
         "load": load,
         "missed": missed,
@@ -182,9 +178,7 @@ def decide(
         "confidence": confidence,
     }
     settings = decide.CallSettings.parse(given, "decide")
-    made = decide.decide(
-        [predictions_in(path) for path in predictions], settings, labels, calibrated_at
-    )
+    made = decide.decide(predictions_in(predictions[0]), settings, labels, calibrated_at)
     table = decide.write_calls(made, out)
     doubts = list(made.doubts)
     if submission is not None:

@@ -293,7 +293,6 @@ def ensemble(
     vote: int = 0,
     threshold: list[float] | None = None,
     weights: list[float] | None = None,
-    fit_weights: bool = False,
 ) -> None:
     """Join bundles into an ensemble that calls by mean score or by vote.
 
@@ -314,19 +313,14 @@ def ensemble(
         A threshold that you choose; for a vote given once for each bundle, in their order.
     weights
         Of the bundles in the mean, given once for each.
-    fit_weights
-        Choose the weights on the recordings that all of them held back.
     """
     from stallscan.bundle import ensemble
-    from stallscan.errors import InputError
 
-    if fit_weights and weights:
-        raise InputError("--fit-weights chooses the weights; leave --weights out")
     given = {
         "name": name,
         "needed": vote,
         "thresholds": tuple(threshold or ()),
-        "weights": "fit" if fit_weights else tuple(weights or ()),
+        "weights": tuple(weights or ()),
     }
     settings = ensemble.EnsembleSettings.parse(given, "ensemble")
     print_line(f"{ensemble.join(bundles, out, settings)} -> {out}")

@@ -7,31 +7,26 @@ figures and the page take seconds, and are made anew each time.
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
 
-import numpy as np
 import pandas as pd
 import torch
 
 from stallscan import cores, runs, words
 from stallscan.bundle import disk
-from stallscan.bundle.spec import BundleSpec
 from stallscan.calls import decide, predict, submission
 from stallscan.calls.decide import Calls, CallSettings
-from stallscan.calls.predictions import read_predictions
+from stallscan.calls.predictions import Predictions
 from stallscan.catalog import tables
 from stallscan.errors import InputError
 from stallscan.published import approaches, writeup
 from stallscan.published.approaches import Approach, Model, Part
+from stallscan.published.decisions import Decision, Member, list_decisions
 from stallscan.published.made import Called, Change, Cut, Reproduction, Sample
 from stallscan.published.test_part import TestPart
 from stallscan.recipes.recipe import Recipe, read_recipe, shorten
 from stallscan.report import history
-from stallscan.scores.calibration import shift
 from stallscan.scores.metrics import Scored
-from stallscan.scores.vote import average
 from stallscan.training import train
 from stallscan.training.data import Data, prepare_data
 
@@ -39,52 +34,9 @@ NOTES_NAME = "reproduction.json"
 # None of these was published, and none makes a run another one.
 NO_CHANGE = ("seed", "data.seed", "training.workers")
 
-At = Literal["half", "published", "chosen"]
-AT: tuple[At, ...] = get_args(At)
 Progress = Callable[[int, int], None]
 # Opens the display of a long stage, by its name.
 Display = Callable[[str], AbstractContextManager[Progress]]
-
-
-@dataclass(frozen=True)
-class Member:
-    """A bundle that takes part: a model, a fold or a snapshot of it.
-
-    Attributes
-    ----------
-    name : str
-        What its predictions and calls are called.
-    model : Model
-        What was published of it.
-    folder : Path
-        Holds its ``bundle`` and ``validation.csv``.
-    spec : BundleSpec
-        The bundle's.
-    """
-
-    name: str
-    model: Model
-    folder: Path
-    spec: BundleSpec
-
-    def cut(self, raw: float) -> float:
-        """Give the score that is the like of a sigmoid of the logit."""
-        return float(self.spec.calibration.score(np.log(raw / (1 - raw))))
-
-    def thresholds(self, at: At) -> tuple[float, ...]:
-        """Give the threshold to call with; none where it is that of the bundle."""
-        if at == "chosen":
-            return ()
-        return (self.cut(self.model.threshold if at == "published" else 0.5),)
-
-
-class Decision(NamedTuple):
-    """Whose calls are made, and how."""
-
-    who: str
-    at: At
-    members: tuple[Member, ...]
-    settings: CallSettings
 
 
 def plan(
@@ -187,7 +139,7 @@ def _reproduce(
     if test is not None:
         for member in members:
             _score(member, test, out, display)
-    decisions = _decisions(approach, members)
+    decisions = list_decisions(approach, members)
     made, doubts = _call_test(decisions, test, out) if test else ([], [])
     made += [_call_validation(approach, decision) for decision in decisions]
     result = Reproduction(
@@ -267,41 +219,6 @@ def _scores(out: Path, member: Member) -> Path:
     return out / "test" / member.name
 
 
-def _decisions(approach: Approach, members: Sequence[Member]) -> list[Decision]:
-    """List the calls to make: of each net alone, then, last, of those that decide together."""
-    made = [
-        Decision(member.name, at, (member,), CallSettings(thresholds=member.thresholds(at)))
-        for member in members
-        for at in AT
-        if not (at == "half" and member.model.threshold == 0.5)  # that is the published one
-    ]
-    deciding = tuple(member for member in members if member.model.decides)
-    if len(deciding) > 1:
-        who = {"vote": "vote", "average": "mean"}[approach.combine]
-        made += [
-            Decision(who, at, deciding, _together(approach, deciding, at))
-            for at in AT
-            if at != "half"
-        ]
-    return made
-
-
-def _together(approach: Approach, members: Sequence[Member], at: At) -> CallSettings:
-    """Say how nets decide together."""
-    cuts = [member.thresholds(at) for member in members]
-    if approach.combine == "vote":
-        given = tuple(cut for own in cuts for cut in own)
-        return CallSettings(combine="vote", needed=approach.needed, thresholds=given)
-    if at == "chosen":
-        return CallSettings(combine="average")
-    # Scores are averaged at the prevalence of the first: there the cut of each is to be read.
-    first = members[0].spec.prevalence
-    read = [
-        shift(own, member.spec.prevalence, first) for own, member in zip(cuts, members, strict=True)
-    ]
-    return CallSettings(combine="average", thresholds=(float(average(read)[0]),))
-
-
 def _call_test(
     decisions: Sequence[Decision], test: TestPart, out: Path
 ) -> tuple[list[Called], list[str]]:
@@ -318,10 +235,11 @@ def _call_test(
         )
     for decision in decisions:
         paths = [_scores(out, member) / runs.PREDICTIONS_NAME for member in decision.members]
-        if not _any_scored(paths):
+        predictions = decision.join([Predictions.read(path) for path in paths])
+        if not predictions.has_score.any():
             silent.append(decision.who)
             continue
-        decided = decide.decide(paths, decision.settings)
+        decided = decide.decide(predictions, decision.settings)
         folder = out / "calls" / decision.who / decision.at
         decide.write_calls(decided, folder)
         made.append(_called(decision, "test", decided.table, known))
@@ -337,16 +255,6 @@ def _call_test(
     return made, doubts
 
 
-def _any_scored(paths: Sequence[Path]) -> bool:
-    """Tell whether there is a recording that can be called by all of these predictions."""
-    named = []
-    for path in paths:
-        table = read_predictions(path)
-        usable = (table["call"] != "unscorable") & table["score"].notna()
-        named.append(set(table["filename"][usable]))
-    return bool(set.intersection(*named))
-
-
 def _submit(decided: Calls, test: TestPart, out: Path) -> list[str]:
     form = test.form
     if form is None:
@@ -360,15 +268,15 @@ def _call_validation(approach: Approach, decision: Decision) -> Called:
     """Call the validation part; with folds each recording by the one that was not trained on it."""
     paths = [member.folder / runs.HELD_OUT_NAME for member in decision.members]
     known = pd.concat([tables.read_labels(path) for path in paths]).drop_duplicates("filename")
+    predictions = [Predictions.read(path) for path in paths]
     if approach.parts == "folds":
-        alone = [CallSettings(thresholds=one.thresholds(decision.at)) for one in decision.members]
-        made = [
-            decide.decide([path], settings).table
-            for path, settings in zip(paths, alone, strict=True)
+        folds = [
+            decide.decide(fold, CallSettings(threshold=member.threshold(decision.at))).table
+            for member, fold in zip(decision.members, predictions, strict=True)
         ]
-        table = pd.concat(made, ignore_index=True)
+        table = pd.concat(folds, ignore_index=True)
     else:
-        table = decide.decide(paths, decision.settings).table
+        table = decide.decide(decision.join(predictions), decision.settings).table
     return _called(decision, "validation", table, known)
 
 
