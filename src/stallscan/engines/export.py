@@ -215,8 +215,8 @@ def _convert(net: torch.nn.Module, spec: BundleSpec) -> Any:
     # Of a length that no layer's size equals by chance.
     example = torch.zeros([1, shape[1], spec.clip.frames or 41, *shape[3:]])
     with warnings.catch_warnings(), torch.inference_mode():
-        # The tracer warns where a shape decides, which it does not for clips alone (None padded),
-        # and that it will be replaced. Whether the result is right is measured.
+        # The tracer warns where a shape decides a branch, and that the tracer will be replaced.
+        # Whether the result is right is measured.
         warnings.simplefilter("ignore", TracerWarning)
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -134,7 +134,7 @@ class _Module(lightning.LightningModule):
 
     def _logits(self, batch: Batch) -> Tensor:
         inputs = batch.inputs.to(memory_format=self._layout())
-        return build.forward(self.net, inputs, batch.frames)
+        return build.forward(self.net, inputs)
 
     def _layout(self) -> torch.memory_format:
         # On a GPU convolutions are fastest with the channels last. On a processor the statistics of
