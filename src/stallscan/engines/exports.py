@@ -20,8 +20,6 @@ from stallscan.settings import Settings
 FOLDER, RECORD_NAME = disk.EXPORTS, disk.EXPORTS_NAME
 
 Precision = Literal["f32", "bf16", "int8"]
-# The features of the baseline are no net that could be converted.
-NOT_EXPORTABLE = ("features",)
 
 
 class Change(Settings):
@@ -203,7 +201,7 @@ def refuse_unexportable(bundle: Bundle) -> None:
     BundleError
         If it is one.
     """
-    if bundle.spec.net.name in NOT_EXPORTABLE:
+    if bundle.spec.net.is_feature_model:
         raise BundleError(
             f"{bundle.path}: its net {bundle.spec.net.name} has no form for OpenVINO; torch runs it"
         )

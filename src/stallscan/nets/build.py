@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import video as torchvision_video
 
 from stallscan.errors import InputError, SettingsError
+from stallscan.nets.features import FeatureNet
 from stallscan.nets.norm import with_video_norm
 from stallscan.nets.published import QuartersResNet18, densenet121_3d, resnet101_3d, torchvision_net
 from stallscan.nets.settings import NetSettings
@@ -117,16 +118,9 @@ def score(net: nn.Module, clips: Tensor, settings: NetSettings) -> Tensor:
     return torch.stack([forward(net, clips.flip(axes)) for axes in flips]).mean(dim=0)
 
 
-def _features(channels: int) -> nn.Module:
-    from stallscan.nets.features import FeatureNet
-
-    net: nn.Module = FeatureNet(channels)
-    return net
-
-
 NETS: dict[str, Callable[[int], nn.Module]] = {
     "stallnet": StallNet,
-    "features": _features,
+    "features": FeatureNet,
     "r3d_18": torchvision_net(torchvision_video.r3d_18),
     "mc3_18": torchvision_net(torchvision_video.mc3_18),
     "r2plus1d_18": torchvision_net(torchvision_video.r2plus1d_18),

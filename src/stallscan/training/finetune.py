@@ -179,7 +179,7 @@ def fine_tune(
         If bundle, labels or recordings cannot be used, or there are too few of a class.
     """
     before = disk.load(start)
-    if before.spec.net.name == "features":
+    if before.spec.net.is_feature_model:
         raise InputError(
             f"{before.path}: its net is features, which is fitted at once and not trained further; "
             "'stallscan train baseline' fits it to recordings of your own"
