@@ -218,8 +218,8 @@ def _convert(net: torch.nn.Module, spec: BundleSpec) -> Any:
     # 41 frames: no layer has this size, so the tracer cannot confuse the two.
     example = torch.zeros([1, shape[1], spec.clip.frames or 41, *shape[3:]])
     with warnings.catch_warnings(), torch.inference_mode():
-        # The tracer warns about branches that depend on a shape (single clips do not change which
-        # branch is taken) and about its deprecation. The export is compared with torch anyway.
+        # The tracer warns about branches that depend on a shape, and about its deprecation. The
+        # export is compared with torch anyway.
         warnings.simplefilter("ignore", TracerWarning)
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)

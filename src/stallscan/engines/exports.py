@@ -20,8 +20,6 @@ from stallscan.settings import Settings
 FOLDER, RECORD_NAME = disk.EXPORTS, disk.EXPORTS_NAME
 
 Precision = Literal["f32", "bf16", "int8"]
-# The baseline computes hand-made features, and there is no network to convert.
-NOT_EXPORTABLE = ("features",)
 
 
 class Change(Settings):
@@ -159,7 +157,7 @@ def has(bundle: Bundle, precision: Precision) -> bool:
 
 def refuse_unexportable(bundle: Bundle) -> None:
     """Raise BundleError if the bundle's net cannot be exported."""
-    if bundle.spec.net.name in NOT_EXPORTABLE:
+    if bundle.spec.net.is_feature_model:
         raise BundleError(
             f"{bundle.path}: its net {bundle.spec.net.name} cannot be exported to OpenVINO. Use "
             "--engine torch"

@@ -48,7 +48,6 @@ class Batch(NamedTuple):
     rows: Tensor  # int64 (N,), row of each clip in the dataset
     weights: Tensor  # float32 (N,): the loss of the batch is the sum of weight times loss
     together: int  # N of all processes
-    frames: Tensor | None  # int64 (N,): frames that are not padding; None where none is
 
 
 class ClipDataset(Dataset[Example]):
@@ -210,7 +209,7 @@ class Collate:
     net : NetSettings
         For the mean and standard deviation of the input.
     pad : bool
-        Fill shorter clips with zeros at their end instead of cutting longer ones at both ends.
+        Append zeros to shorter clips instead of cutting longer ones at both ends.
     """
 
     def __init__(self, net: NetSettings, *, pad: bool = False) -> None:
@@ -236,7 +235,6 @@ class Collate:
             torch.tensor([pick.row for pick in picks]),
             torch.tensor([pick.weight for pick in picks]),
             picks[0].together,
-            torch.tensor(lengths) if self.pad and min(lengths) < max(lengths) else None,
         )
 
     def _input(self, pixels: Tensor) -> NDArray[np.float32]:

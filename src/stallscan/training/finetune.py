@@ -179,7 +179,7 @@ def fine_tune(
         If bundle, labels or recordings are unusable, or a class has too few recordings.
     """
     before = disk.load(start)
-    if before.spec.net.name == "features":
+    if before.spec.net.is_feature_model:
         raise InputError(
             f"{before.path}: its net features cannot be fine-tuned. Fit it to your own recordings "
             "with 'stallscan train baseline'"

@@ -135,7 +135,7 @@ class _Module(lightning.LightningModule):
 
     def _logits(self, batch: Batch) -> Tensor:
         inputs = batch.inputs.to(memory_format=self._layout())
-        return build.forward(self.net, inputs, batch.frames)
+        return build.forward(self.net, inputs)
 
     def _layout(self) -> torch.memory_format:
         # Convolutions on a GPU are fastest with channels last. On a CPU, the per-video statistics
