@@ -255,7 +255,7 @@ def run(name: str, out: Path) -> Result:
     folder = out / f"run-{name}"
     say(f"{name}: {candidate.what}")
     made = candidate.make
-    with patch.dict(build.NETS, {"stallnet": lambda c: prepare(made(c))} if made else {}):
+    with patch.dict(build.NETS, {"stallnet": made} if made else {}):
         clips = out / "simulated-train" / "store"
         seconds = train_once(settings, out / "train", clips, folder)
         net = build.build(settings.net)
