@@ -1,14 +1,14 @@
-"""How good calls and scores are against labels; stalled is the positive class throughout.
+"""Measure calls and scores against labels. Stalled is the positive class.
 
-A value that the data cannot tell (precision without a stalled call, ROC AUC with one class) is
-None: never a warning, never a made-up 0. The one exception is MCC, which by the usual convention is
-0 where a row or column of the confusion matrix is empty: such calls carry no information.
+A figure that is undefined (precision without a stalled call, ROC AUC with one class) is None. MCC
+is the exception: by the usual convention it is 0 where a row or column of the confusion matrix is
+empty.
 
-Every figure is a function of what happens among the stalled, what happens among the flowing, and
-how common stalls are. How far chance may have moved it says `bootstrap`.
+Every figure is a function of the results among the stalled recordings, the results among the
+flowing ones, and the share of stalled. `bootstrap` computes the sampling error.
 
-scikit-learn takes half a second to import and is imported where it is needed: prediction, which
-imports this module, does without.
+scikit-learn takes half a second to import, so it is imported inside the functions: prediction
+imports this module but does not need it.
 """
 
 import math
@@ -23,12 +23,12 @@ from stallscan.errors import InputError
 from stallscan.scores import intervals
 from stallscan.words import listed
 
-# Shares of stalled at which MCC is stated besides the data's own (docs/facts.md 2, 4 and 6): the
-# third place's selection, the competition's test set, Alzheimer's models, half of that, the
+# Shares of stalled at which MCC is reported besides that of the data (docs/facts.md 2, 4 and 6):
+# the third place's selection, the competition's test set, Alzheimer's models, half of that, the
 # competition's training set.
 PREVALENCES = (0.09, 0.046, 0.02, 0.01, 0.003)
-# Specificities at which the sensitivity is stated (docs/facts.md 6): that of a good published net,
-# and what a comparison of mice needs.
+# Specificities at which the sensitivity is reported (docs/facts.md 6): that of a good published
+# net, and the one that a comparison of mice needs.
 SPECIFICITIES = (0.993, 0.999)
 
 
@@ -38,7 +38,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Scored:
-    """Recordings with a label, a score and a call, one element each.
+    """The labels, scores and calls of N recordings.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Scored:
     calls : ndarray
         bool (N,), whether it was called stalled.
     thresholds : tuple of float
-        The distinct thresholds the calls were made with, ascending; normally one.
+        The distinct thresholds of the calls, ascending; normally one.
     """
 
     labels: Bools
@@ -74,13 +74,13 @@ class Scored:
         scores : array-like
             (N,), 0 to 1.
         thresholds : sequence of float
-            The thresholds the calls were made with, 0 to 1.
+            The thresholds of the calls, 0 to 1.
 
         Raises
         ------
         InputError
-            If the lengths differ, nothing is given, or a label, score or call is not what it
-            must be; the message names the rows, counted from 1.
+            If the lengths differ, the arrays are empty, or a label, score or call is out of range.
+            The message names the rows, counted from 1.
         """
         arrays = {
             "labels": np.asarray(labels, dtype=np.float64),
@@ -89,10 +89,10 @@ class Scored:
         }
         shapes = {array.shape for array in arrays.values()}
         if len(shapes) != 1 or len(shapes.pop()) != 1:
-            found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-            raise InputError(f"labels, scores and calls must be lists of one length, got {found}")
+            given = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise InputError(f"labels, scores and calls must be lists of one length, got {given}")
         if arrays["labels"].size == 0:
-            raise InputError("there is no recording with a label, a score and a call")
+            raise InputError("no recording has a label, a score and a call")
         _refuse("score", arrays["scores"], bad_scores(arrays["scores"]), "within 0 to 1")
         for name in ("labels", "calls"):
             wrong = ~np.isin(arrays[name], (0.0, 1.0))
@@ -123,12 +123,12 @@ class Confusion(NamedTuple):
 
     @property
     def stalled(self) -> Any:
-        """How many are labelled stalled."""
+        """Number of recordings labelled stalled."""
         return self.missed_stalled + self.true_stalled
 
     @property
     def flowing(self) -> Any:
-        """How many are labelled flowing."""
+        """Number of recordings labelled flowing."""
         return self.true_flowing + self.false_stalled
 
 
@@ -141,14 +141,14 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Metrics:
-    """The figures of one set of calls; None where the data cannot tell.
+    """The figures of one set of calls; None where undefined.
 
     Attributes
     ----------
     count : int
         Recordings measured.
     prevalence : float
-        Share of stalled among them; MCC, accuracy, precision, F1 and PR AUC hold for it only.
+        Share of stalled among them; MCC, accuracy, precision, F1 and PR AUC depend on it.
     confusion : Confusion
         The four counts.
     mcc : float
@@ -157,8 +157,9 @@ class Metrics:
         0 to 1. Recall is the sensitivity. PR AUC is the average precision.
     brier, log_loss : float
         Mean squared error of the scores, 0 (best) to 1, and their mean negative log-likelihood in
-        nats, 0 (best) upwards. What answering the prevalence every time would get is p (1 - p)
-        and the entropy of p. A score of exactly 0 or 1 that is wrong costs 36 nats, not infinity.
+        nats, 0 (best) or more. Constant scores equal to the prevalence p have a Brier score of
+        p (1 - p) and the entropy of p as log-loss. A wrong score of 0 or 1 counts 36 nats, not
+        infinity.
     """
 
     count: int
@@ -176,27 +177,27 @@ class Metrics:
     log_loss: float
 
     def as_json(self) -> dict[str, Any]:
-        """Give the figures by name, in JSON's types."""
+        """Return the figures by name, as JSON types."""
         return asdict(self) | {"confusion": self.confusion._asdict()}
 
 
 class SensitivityAt(NamedTuple):
-    """How many stalls are found where the threshold leaves this specificity.
+    """The sensitivity at a given specificity.
 
-    The threshold is chosen on the very recordings that are measured: on others the same threshold
-    gives another specificity.
+    The threshold is chosen on the measured recordings themselves; on other recordings it has
+    another specificity.
 
     Attributes
     ----------
     specificity : float
-        What is asked for, 0 to 1.
+        The required specificity, 0 to 1.
     sensitivity : float or None
         Share of stalled at or above the threshold; None with one class.
     threshold : float or None
-        The lowest that leaves the specificity; None where none above a flowing one is left.
+        The lowest score of a stalled recording that has the specificity; None if there is none.
     false_alarms : int
-        How many flowing recordings may be called stalled; at 0 there are too few flowing ones to
-        tell the specificity from a perfect one.
+        Number of flowing recordings that may be called stalled. At 0 the flowing recordings are too
+        few to distinguish the specificity from a perfect one.
     """
 
     specificity: float
@@ -247,27 +248,19 @@ def count(scored: Scored) -> Confusion:
 
 
 def sensitivity_at(scored: Scored, specificity: float) -> SensitivityAt:
-    """Find the sensitivity that the scores have at a specificity, on these recordings.
-
-    Parameters
-    ----------
-    scored : Scored
-        The recordings; their calls do not matter.
-    specificity : float
-        Above 0, at most 1.
-    """
+    """Compute the sensitivity of the scores at a specificity above 0 and at most 1."""
     stalled, flowing = scored.scores[scored.labels], scored.scores[~scored.labels]
     allowed = len(flowing) - math.ceil(intervals.portion(specificity, len(flowing)))
     if not len(stalled) or not len(flowing):
         return SensitivityAt(specificity, None, None, allowed)
     highest_not_allowed = np.sort(flowing)[-(allowed + 1)]
-    found = stalled[stalled > highest_not_allowed]
-    threshold = float(found.min()) if found.size else None
-    return SensitivityAt(specificity, len(found) / len(stalled), threshold, allowed)
+    hits = stalled[stalled > highest_not_allowed]
+    threshold = float(hits.min()) if hits.size else None
+    return SensitivityAt(specificity, len(hits) / len(stalled), threshold, allowed)
 
 
 def sensitivity_name(specificity: float) -> str:
-    """Name that `Drawn.figures` gives a sensitivity at a specificity."""
+    """Return the name of a sensitivity at a specificity in `Drawn.figures`."""
     return f"sensitivity_at_{specificity:g}"
 
 
@@ -277,7 +270,7 @@ def mcc_of_counts(
     true_flowing: ArrayLike,
     missed_stalled: ArrayLike,
 ) -> Floats:
-    """Matthews correlation coefficient of counts or shares, in the order of `Confusion`.
+    """Compute the Matthews correlation coefficient from counts or shares, as in `Confusion`.
 
     Parameters
     ----------
@@ -296,7 +289,7 @@ def mcc_of_counts(
 
 
 def reweighted_mcc(sensitivity: ArrayLike, specificity: ArrayLike, prevalence: ArrayLike) -> Floats:
-    """MCC that calls of this sensitivity and specificity have where stalls are this common.
+    """Compute the MCC from sensitivity and specificity at a prevalence.
 
     Parameters
     ----------
@@ -322,14 +315,14 @@ def reweighted_mcc(sensitivity: ArrayLike, specificity: ArrayLike, prevalence: A
 
 
 def divide(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """Divide element by element, NaN where the whole is 0 (or not above it)."""
+    """Divide element by element; NaN where the divisor is not above 0."""
     undefined = np.full(part.shape, np.nan)
     return np.asarray(np.divide(part, whole, out=undefined, where=np.asarray(whole) > 0))
 
 
 def bad_scores(scores: Floats) -> Bools:
-    """Tell which scores are no probabilities: NaN, below 0 or above 1."""
-    # NaN fails every comparison, so it must be this way round.
+    """Return which scores are not probabilities: NaN, below 0 or above 1."""
+    # Negated, because every comparison with NaN is false.
     return ~((scores >= 0.0) & (scores <= 1.0))
 
 
