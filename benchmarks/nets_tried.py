@@ -32,7 +32,6 @@ from trained import score, train_once
 
 from stallscan import files
 from stallscan.nets import build
-from stallscan.nets.padding import prepare
 from stallscan.nets.stallnet import StallNet
 from stallscan.recipes import recipe
 from stallscan.recipes.recipe import Recipe

@@ -1,4 +1,4 @@
-"""The public functions: what importing costs, that the documentation is true, whose code is run."""
+"""The public functions: cost of importing, agreement with the documentation, trusted code."""
 
 import importlib.util
 import inspect
@@ -74,7 +74,7 @@ def _python(code, cwd=None, **environment):
 
 @pytest.fixture
 def mynets(tmp_path, monkeypatch):
-    """A module that leaves a mark when it is imported; gives the path of the mark."""
+    """A module that creates a file when it is imported; return the path of that file."""
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "mynets.py").write_text(MODULE)
@@ -94,7 +94,7 @@ def _bundle_with(folder, bundle_dir, name, weights=None):
 
 
 def _bundle_of_mynet(folder, bundle_dir):
-    """Write one in this process, which forgets the net, and its module, again."""
+    """Write a bundle of MyNet, then unload the net and its module again."""
     build.import_net("mynets:MyNet")
     settings = NetSettings(name="mynets:MyNet", mean=(0.2, 0.0), std=(0.2, 1.0))
     weights = build.build(settings).state_dict()
@@ -145,7 +145,7 @@ def test_the_page_has_every_name_and_parameter():
 
 
 def test_the_code_of_the_page_runs(tmp_path, mynets, monkeypatch, capfd):
-    """On recordings drawn by hand, and with less training than the page has."""
+    """Run it on drawn recordings, and with less training than on the page."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recordings").mkdir()
     drawing.write(tmp_path / "recordings" / "drawn.mp4", count=12)
@@ -220,17 +220,17 @@ def test_score_is_that_of_predict(recordings, bundle_dir):
     model = stallscan.load_bundle(bundle_dir)
     frames = stallscan.read_recording(recordings / "a.mp4").frames
     for given in (recordings / "a.mp4", stallscan.read_recording(recordings / "a.mp4"), frames):
-        found = stallscan.score(given, bundle=model, engine="torch")
-        assert (found.score, found.call) == (table["score"][0], table["call"][0])
-    assert found.score == pytest.approx(float(model.score([[found.logit]])[0]), abs=1e-6)
+        result = stallscan.score(given, bundle=model, engine="torch")
+        assert (result.score, result.call) == (table["score"][0], table["call"][0])
+    assert result.score == pytest.approx(float(model.score([[result.logit]])[0]), abs=1e-6)
 
 
 def test_a_mask_stands_for_a_line(bundle_dir):
     plain = drawing.frames(12, contours=0)
     mask = np.zeros((96, 128), bool)
     mask[28:53, 15:50] = True
-    given = [stallscan.score(one, mask, bundle=bundle_dir) for one in (plain, plain[..., 0])]
-    assert given[0] == given[1]
+    scores = [stallscan.score(frames, mask, bundle=bundle_dir) for frames in (plain, plain[..., 0])]
+    assert scores[0] == scores[1]
     assert (plain == plain[..., :1]).all()  # nothing was drawn into the caller's array
     settings = stallscan.load_bundle(bundle_dir).spec.clip
     clip = stallscan.make_clip(plain, settings, mask=mask)
@@ -307,11 +307,8 @@ def test_a_net_of_ones_own(mynets):
     made = build.build(settings).eval()
     clips = torch.rand(3, 2, 9, 8, 8)
     with torch.inference_mode():
-        together = build.forward(made, clips)
-        # It does not know of padding: each clip goes through it alone.
-        padded = build.forward(made, clips, torch.tensor([9, 6, 7]))
-        torch.testing.assert_close(padded[0], together[0])
-        torch.testing.assert_close(padded[1], made(clips[1:2, :, :6])[0])
+        alone = torch.cat([made(clip[None]) for clip in clips])
+        torch.testing.assert_close(build.forward(made, clips), alone)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What our speed is compared with does what we do: the published crop and the published nets."""
+"""The published code that our speed is compared with does the same as ours: crop and nets."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def _pixels(path):
 def test_published_crop_is_our_third_place_clip(tmp_path):
     path = drawing.write(tmp_path / "a.mp4")
     ours, theirs = _pixels(path), np.stack(published.crop(path))
-    # OpenCV and PyAV turn the decoder's YUV into colours with roundings of their own.
+    # OpenCV and PyAV round differently when they convert the decoder's YUV to RGB.
     assert theirs.shape == ours.shape
     assert np.abs(theirs.astype(int) - ours).max() <= 3
 

@@ -1,4 +1,4 @@
-"""Citations of docs/facts.md and links between documents lead somewhere."""
+"""Citations of docs/facts.md and links between documents are valid."""
 
 import re
 from pathlib import Path
@@ -9,13 +9,13 @@ ROOT = Path(__file__).resolve().parents[1]
 FACTS = ROOT / "docs" / "facts.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 TEXT = {".py", ".md", ".yaml", ".j2"}
-# Where the page is not the target or the text of a link, the number of a section must follow.
+# A section number must follow, unless the page is the target or the text of a link.
 CITATION = re.compile(r"docs/facts\.md(?![\])#])(?: (\d+(?:(?:, | and )\d+\b)*))?")
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
 
 
 def _cited() -> dict[str, set[str]]:
-    """Return the sections that each file cites; an empty one where the number is missing."""
+    """Return the sections cited by each file; '' for a citation without a number."""
     files = [*ROOT.glob("*.md")]
     for folder in ("src", "tests", "docs", "benchmarks"):
         files += (ROOT / folder).rglob("*.*")

@@ -1,4 +1,4 @@
-"""Whether a file is the one that it was."""
+"""Detection of changed files."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What is filled into pages and model cards."""
+"""Rendering of pages and model cards."""
 
 from types import SimpleNamespace
 
@@ -43,7 +43,7 @@ def test_pages_are():
     page = templates.render("evaluation.html.j2", **values)
     assert "<h1>a &lt; b &amp; c</h1>" in page
     assert "<dd>&lt;b&gt;</dd>" in page
-    assert "(coverage 33.3 %)" in page
+    assert "33.3 %" in page
 
 
 def test_what_is_missing_is_an_error():

@@ -1,4 +1,4 @@
-"""Nothing that is read is executed: a pickle that leaves a mark, in every place of a file."""
+"""Nothing that is read is executed: a pickle that leaves a mark, in place of every kind of file."""
 
 import pickle
 import shutil
@@ -52,7 +52,7 @@ def test_a_pickle_is_not_loaded(tmp_path, bundle_dir, form, place):
 
 
 def test_the_pickle_works(tmp_path):
-    """Else the tests above would show nothing."""
+    """Otherwise the tests above would prove nothing."""
     content = bomb.write(tmp_path / "p", "pickle", tmp_path / "mark").read_bytes()
     pickle.loads(content)
     assert (tmp_path / "mark").is_dir()

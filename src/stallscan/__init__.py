@@ -1,7 +1,7 @@
-"""stallscan tells which brain capillaries have stopped flowing in two-photon recordings.
+"""stallscan detects stalled capillaries in two-photon recordings.
 
-The names of `__all__` are those of `stallscan.api`, imported when they are first asked for:
-``import stallscan`` alone takes milliseconds, numpy, pandas and torch together seconds.
+The public functions live in `stallscan.api`, which is imported on first use: ``import stallscan``
+takes milliseconds, while numpy, pandas and torch take seconds.
 """
 
 import importlib
@@ -36,7 +36,7 @@ __all__ = [
     "train",
 ]
 
-# A library does not write to stderr unless the program that uses it sets up logging.
+# As a library, write nothing to stderr unless the calling program configures logging.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 

@@ -1,4 +1,4 @@
-"""What ``python -m stallscan`` runs: the command line."""
+"""Run the command line with ``python -m stallscan``."""
 
 from stallscan.cli.main import main
 

@@ -1,8 +1,8 @@
 """The functions that `import stallscan` offers; docs/python.md describes them with examples.
 
-They are thin: each calls what the command of the same purpose calls, so that a script and the
-command line give the same rows. Nothing here prints: what there is to say goes to the logger
-``stallscan``, and `progress`, where there is one, is called with how many are done, of how many.
+Each is a thin wrapper around the code behind the corresponding command, so a script and the command
+line return the same rows. Nothing here prints: messages go to the logger ``stallscan``, and
+`progress` is called with the number of recordings done and the total.
 """
 
 import json
@@ -44,23 +44,24 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 Model = Bundle | Ensemble
 Table = str | Path | pd.DataFrame
-# A file, what was read of one, or its frames.
+# A file, a recording, or its frames.
 Given = str | Path | Recording | Frames
-# The engines that `score` opened last: it is called once for each of many arrays.
+# The engines that `score` opened last; a caller usually scores many arrays in a row.
 _opened: dict[Any, Chosen] = {}
 
 
 class Score(NamedTuple):
-    """What a bundle says of one recording.
+    """The result for one recording.
 
     Attributes
     ----------
     logit : float
-        Of its net, before calibration; of an ensemble the log-odds of its score.
+        Output of the net before calibration; for an ensemble, the log-odds of its score.
     score : float
         Probability of stalled, 0..1, with 6 digits, as in ``predictions.csv``.
     call, status, reason : str
-        As in ``predictions.csv``: a recording that is too dark, say, has a score but no call.
+        As in ``predictions.csv``. A recording that is too dark, for example, has a score but no
+        call.
     """
 
     logit: float
@@ -80,52 +81,51 @@ def predict(
     processes: int | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Score and call recordings, one row each; one that cannot be used is a row with its reason.
+    """Score and call recordings. A recording that cannot be used becomes a row with the reason.
 
     Parameters
     ----------
     paths : str, Path or iterable of them
-        Files and folders, or one store of clips.
+        Recordings and folders of recordings, or one store of clips.
     bundle : str, Path, Bundle or Ensemble
-        Name of a shipped bundle, the folder of one, or what `load_bundle` returned.
+        Name of a shipped bundle, a folder, or the result of `load_bundle`.
     out : str or Path, optional
-        A folder that keeps the run, as ``stallscan predict -o`` does: called again with it, an
-        interrupted run resumes. Nothing is kept if not given.
+        Run folder, as for ``stallscan predict -o``: an interrupted run resumes there. By default,
+        nothing is kept on disk.
     prevalence : float, optional
-        Share of stalled among these recordings, above 0 and below 1, that scores and threshold are
-        for; the bundle's if not given.
+        Expected share of stalled recordings, above 0 and below 1. By default, the bundle's.
     engine : str
         ``auto``, ``torch``, ``openvino``, ``openvino-bf16`` or ``openvino-int8``.
     processes : int, optional
-        Decoding processes: one a core if not given, none for one or two recordings; 0: none.
+        Number of decoding processes. By default, one per core, or none for one or two recordings.
     progress : callable, optional
-        Called with the numbers of recordings done and of all.
+        Called with the number of recordings done and the total.
 
     Returns
     -------
     DataFrame
-        The columns of ``predictions.csv``. ``frame.attrs["doubts"]`` (tuple of str) says in what
-        the recordings are unlike those that the bundle was trained on.
+        The columns of ``predictions.csv``. ``frame.attrs["doubts"]`` (tuple of str) lists how the
+        recordings differ from the bundle's training recordings.
 
     Raises
     ------
     InputError
-        If there are no recordings, or a setting makes no sense.
+        If there are no recordings, or an argument is invalid.
     StoreError
-        If a store is damaged, or its clips are not those of the bundle.
+        If a store is damaged, or was prepared for other clip settings than the bundle's.
     BundleError
         If the bundle cannot be used.
     """
     if isinstance(bundle, Model):
-        # By its folder, so that the run knows what the scores were calibrated at before `at`.
+        # Pass the folder: the run needs the prevalence from before `bundle.at` was called.
         stored = disk.load_any(bundle.path)
         if prevalence is None and bundle.spec.prevalence != stored.spec.prevalence:
             prevalence = bundle.spec.prevalence
         bundle = bundle.path
-    many = [paths] if isinstance(paths, str | Path) else list(paths)
+    sources = [paths] if isinstance(paths, str | Path) else list(paths)
     with tempfile.TemporaryDirectory(prefix="stallscan-") as temporary:
         summary = predict_into(
-            many,
+            sources,
             Path(temporary if out is None else out),
             bundle,
             processes,
@@ -150,21 +150,21 @@ def score(
     Parameters
     ----------
     recording : ndarray, Recording, str or Path
-        Frames, uint8 (T, H, W, 3) RGB with the outline drawn in, or with `mask` also (T, H, W); or
-        a recording, or its file.
+        Frames, uint8 (T, H, W, 3) RGB with the outline drawn in, or with `mask` also grey
+        (T, H, W); a recording; or a file.
     mask : ndarray, optional
-        bool (H, W): the region of the segment, where no outline is drawn.
+        bool (H, W): region of the segment, for recordings without a drawn outline.
     bundle, engine
-        As in `predict`. A loaded bundle is faster over many arrays.
+        As in `predict`. Load the bundle once to score many arrays.
 
     Raises
     ------
     NoOutlineError, SeveralOutlinesError
-        If without a mask there is not one outline.
+        If there is no mask, and not exactly one outline.
     RecordingError
-        If there are too few frames, or they are no recording.
+        If there are too few frames, or their shape or dtype is wrong.
     InputError
-        If mask and frames do not fit, or the engine cannot be used.
+        If the mask does not fit the frames, or the engine cannot be used.
     BundleError
         If the bundle cannot be used.
     """
@@ -173,7 +173,8 @@ def score(
     views = [member.spec.view for member in model.members]
     prepared = prepare.cut(Source(read.path.name, read.path), read, views, outline)
     engines = _open(model, engine).engines
-    logits = [each.logit(clip.pixels) for each, clip in zip(engines, prepared.clips, strict=True)]
+    # clip.pixels: (T, S, S, C) uint8
+    logits = [net.logit(clip.pixels) for net, clip in zip(engines, prepared.clips, strict=True)]
     row = make_row(prepared, logits, model)
     value = float(row["score"] or "nan")
     logit = logits[0] if len(logits) == 1 else float(log_odds(value))
@@ -181,24 +182,19 @@ def score(
 
 
 def find_outline(recording: Given, rule: str = "contour") -> Outline:
-    """Find the one outline in a recording.
+    """Find the only outline in a recording.
 
     Parameters
     ----------
     recording : ndarray, Recording, str or Path
-        Frames, uint8 (T, H, W, 3) RGB; a recording, or its file.
+        Frames, uint8 (T, H, W, 3) RGB; a recording; or a file.
     rule : str
-        ``contour``, or a published search: ``third-place``, ``first-place``.
-
-    Returns
-    -------
-    Outline
-        With its box (half-open, rows before columns) and masks, bool (H, W).
+        ``contour``, or a published rule: ``third-place``, ``first-place``.
 
     Raises
     ------
     NoOutlineError, SeveralOutlinesError
-        If there is not one.
+        If there is not exactly one outline.
     """
     return find_in(_as_recording(recording), OutlineSettings.parse({"rule": rule}, "find_outline"))
 
@@ -209,25 +205,20 @@ def make_clip(
     *,
     mask: NDArray[np.bool_] | None = None,
 ) -> Clip:
-    """Cut the clip of a recording: what a net sees.
+    """Cut the clip that a net sees; its ``pixels`` are uint8 (T, S, S, C).
 
     Parameters
     ----------
     recording, mask
         As in `score`.
     settings : ClipSettings or mapping, optional
-        ``load_bundle().spec.clip`` for the clip of a bundle, or settings by name, ``{"size": 64}``.
-        The published third-place crop if not given.
-
-    Returns
-    -------
-    Clip
-        Its ``pixels`` are uint8 (T, S, S, C).
+        The settings of a bundle, ``load_bundle().spec.clip``, or settings by name,
+        ``{"size": 64}``. By default, the published third-place crop.
 
     Raises
     ------
     NoOutlineError, SeveralOutlinesError
-        If without a mask there is not one outline.
+        If there is no mask, and not exactly one outline.
     SettingsError
         If a setting is unknown or out of range.
     """
@@ -238,24 +229,24 @@ def make_clip(
 
 
 def load_bundle(which: str | Path = disk.DEFAULT, *, trust: bool = False) -> Model:
-    """Read a bundle or an ensemble and check it.
+    """Read and check a bundle or an ensemble.
 
     Parameters
     ----------
     which : str or Path
         Name of a shipped bundle, or a folder.
     trust : bool
-        Import the nets of one's own that it names, which runs their modules. From then on all
-        bundles with these nets open in this process.
+        Import the custom nets that it names. This runs their code; from then on, all bundles with
+        these nets can be opened in this process.
 
     Raises
     ------
     BundleError
-        If it is missing, damaged or of another format, or a trusted net cannot be imported.
+        If it is missing, damaged or in an unknown format, or a trusted net cannot be imported.
     """
     model = disk.load_any(which)
     if trust:
-        # Torch comes with it.
+        # Imports torch.
         from stallscan.bundle import net
 
         net.trust(model)
@@ -268,16 +259,16 @@ def simulate_recording(stalled: bool, seed: int = 0, **settings: Any) -> tuple[F
     Parameters
     ----------
     stalled : bool
-        Whether blood stands still in the outlined segment.
+        Whether the outlined segment is stalled.
     seed : int
-        Everything but the motion in the segment follows from it; at least 0.
+        At least 0. Recordings with the same seed differ only in the motion in the segment.
     **settings
-        Of `simulate.settings.SimulateSettings`: ``height`` and ``width`` in pixels.
+        Settings of `simulate.settings.SimulateSettings`: ``height`` and ``width`` in pixels.
 
     Returns
     -------
     frames, truth
-        uint8 (T, H, W, 3) RGB, and what is known about them.
+        Frames, uint8 (T, H, W, 3) RGB, and their ground truth.
 
     Raises
     ------
@@ -295,25 +286,26 @@ def simulate_corpus(
     progress: Progress | None = None,
     **settings: Any,
 ) -> CorpusSummary:
-    """Write a folder of simulated, labelled recordings in the competition's form.
+    """Write a folder of simulated, labelled recordings in the competition's format.
 
     Parameters
     ----------
     out : str or Path
         The folder.
     processes : int, optional
-        That render; one a core if not given.
+        Number of rendering processes. By default, one per core.
     progress : callable, optional
         As in `predict`.
     **settings
-        Of `simulate.settings.SimulateSettings`: ``count``, ``stalled`` (share), ``seed``, ...
+        Settings of `simulate.settings.SimulateSettings`: ``count``, ``stalled`` (share), ``seed``,
+        ...
 
     Raises
     ------
     SettingsError
         If a setting is unknown or out of range.
     InputError
-        If `out` cannot be written, or holds another simulation.
+        If `out` cannot be written, or contains another simulation.
     """
     checked = SimulateSettings.parse(settings, "simulate_corpus")
     return simulate.simulate(out, checked, processes, progress or _no_progress)
@@ -327,7 +319,7 @@ def train(
     changes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> "TrainingSummary":
-    """Train as a recipe says; the bundle is ``out/bundle``. An interrupted run resumes.
+    """Train a net from a recipe and write ``out/bundle``. An interrupted run resumes.
 
     Parameters
     ----------
@@ -338,24 +330,24 @@ def train(
     out : str or Path
         The run folder.
     changes : mapping, optional
-        Settings of the recipe by their dotted name: ``{"net.name": "mynets:MyNet"}``. A net of
-        one's own is imported, which runs its module.
+        Changes to the recipe by dotted name: ``{"net.name": "mynets:MyNet"}``. A custom net is
+        imported, which runs its code.
     progress : callable, optional
-        Called with the numbers of recordings prepared and of all.
+        Called with the number of recordings prepared and the total.
 
     Raises
     ------
     SettingsError
-        If the recipe is wrong, or its net cannot be imported.
+        If the recipe is invalid, or its net cannot be imported.
     StallscanError
-        If tables or recordings cannot be used, or `out` holds another run.
+        If tables or recordings cannot be used, or `out` contains another run.
     """
-    # Takes seconds, most of them for torch.
+    # Importing torch takes seconds.
     from stallscan.engines.export import export_if_missing
     from stallscan.training import ranks
     from stallscan.training.train import train as train_into
 
-    # JSON is YAML, which is what values are read as.
+    # Values are parsed as YAML, and JSON is valid YAML.
     settings = [f"{name}={json.dumps(value)}" for name, value in (changes or {}).items()]
     checked = read_recipe(recipe, settings)
     with ranks.process_group():
@@ -379,19 +371,20 @@ def evaluate(
     Parameters
     ----------
     predictions : DataFrame, str or Path
-        What `predict` returned, or the file.
+        The result of `predict`, or a file.
     labels : DataFrame, str or Path, optional
-        Columns filename and stalled (0 or 1). May be left out where predictions have a column
-        stalled.
-    about, group, by, partial
-        Tables that say more of the recordings; the column whose recordings are drawn together for
-        the intervals (the mouse); columns to break down by; whether predictions without a label
-        are left out, and are no error.
+        Columns filename and stalled (0 or 1). Optional if the predictions have a column stalled.
+    about : sequence of str or Path
+        Tables with more columns about the recordings, for `group` and `by`.
+    group, by
+        Column to resample by for the intervals (the mouse); columns to break the figures down by.
+    partial : bool
+        Leave out predictions without a label. Otherwise they are an error.
 
     Raises
     ------
     InputError
-        If no prediction has a label, or not all have one and `partial` is False.
+        If no prediction has a label, or some have none and `partial` is False.
     TableError
         If a table lacks a column or has wrong rows.
     """
@@ -425,25 +418,25 @@ def _as_recording(given: Given) -> Recording:
 
 
 def _outlined(given: Given, mask: NDArray[np.bool_] | None) -> tuple[Recording, Outline | None]:
-    """Draw the outline of a region, if one is given, into a copy of the recording."""
+    """Read a recording; if there is a mask, draw its outline into a copy."""
     recording = _as_recording(given)
     if mask is None:
         return recording, None
-    wanted = recording.shape[1:3]
-    if mask.dtype != np.bool_ or mask.shape != wanted or not mask.any():
+    expected = recording.shape[1:3]  # (H, W)
+    if mask.dtype != np.bool_ or mask.shape != expected or not mask.any():
         raise InputError(
             f"{recording.path}: the mask is {mask.dtype} {mask.shape} with "
-            f"{np.count_nonzero(mask)} pixels that are not 0; expected bool {wanted}. Give True in "
-            "the segment (mask > 0)"
+            f"{np.count_nonzero(mask)} nonzero pixels. Pass bool {expected}, True in the segment "
+            "(mask > 0)"
         )
     frames, outline = draw(recording.frames, mask)
     return from_array(frames, recording.path), outline
 
 
 def _open(model: Model, engine: Which) -> Chosen:
-    """Open a model's engines, or take those that the last call opened."""
-    members = model.members
-    key = (engine, *((one.path, one.spec.weights_sha256, one.spec.net) for one in members))
+    """Open the engines of a model, or reuse those of the last call."""
+    members = ((each.path, each.spec.weights_sha256, each.spec.net) for each in model.members)
+    key = (engine, *members)
     if key not in _opened:
         chosen = choose.choose(model, engine)
         _opened.clear()

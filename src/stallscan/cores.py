@@ -1,4 +1,4 @@
-"""How many processor cores there are to use."""
+"""The number of processor cores that this process may use."""
 
 import contextlib
 import math
@@ -8,18 +8,18 @@ from pathlib import Path
 
 
 def count_cores(root: Path = Path("/")) -> int:
-    """Count the cores that this process may use: a job or container has fewer than its machine.
+    """Count the cores that this process may use; jobs and containers often have few of a machine's.
 
-    Affinity and the CPU quotas of control groups are respected; a quota of 1.5 cores counts as 2,
+    Respects CPU affinity and the CPU quotas of control groups. A quota of 1.5 cores counts as 2,
     because a single thread would leave a third of it unused.
 
     Parameters
     ----------
     root : Path
-        Folder that holds ``proc`` and ``sys``.
+        Folder that contains ``proc`` and ``sys``.
     """
     if hasattr(os, "process_cpu_count"):
-        count = os.process_cpu_count()  # since Python 3.13; takes PYTHON_CPU_COUNT into account
+        count = os.process_cpu_count()  # since Python 3.13; respects PYTHON_CPU_COUNT
     elif hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
@@ -28,21 +28,21 @@ def count_cores(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Yield the CPU quotas of this process's control groups and of all groups above, in cores."""
+    """Yield the CPU quotas, in cores, of this process's control groups and their parents."""
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return
     mounted = root / "sys/fs/cgroup"
     for line in lines:
-        # 0::/user.slice in version 2, 4:cpu,cpuacct:/docker/1f0a in version 1
+        # cgroup v2: 0::/user.slice; v1: 4:cpu,cpuacct:/docker/1f0a
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
         mounts = (mounted / controllers, mounted / "cpu")
         if not controllers:
             mounts = (mounted, mounted / "unified")
-        # Inside a container the path may be that of the host, of which only the root is mounted.
+        # Inside a container the path may be the host's, while only its root is mounted.
         groups = [Path(path.lstrip("/")), *Path(path.lstrip("/")).parents]
         for folder in {mount / group for mount in mounts for group in groups}:
             yield from _quota(folder)
@@ -55,6 +55,6 @@ def _quota(folder: Path) -> Iterator[float]:
         else:
             quota = (folder / "cpu.cfs_quota_us").read_text()
             period = (folder / "cpu.cfs_period_us").read_text()
-        # Without a quota version 2 says "max", and version 1 says -1.
+        # Without a quota, cgroup v2 has "max" (float raises ValueError) and v1 has -1.
         if float(quota) > 0 and float(period) > 0:
             yield float(quota) / float(period)

@@ -1,14 +1,14 @@
-"""The errors that stallscan raises on purpose: one tree, one sentence each.
+"""The errors that stallscan raises on purpose, in one class hierarchy.
 
-A message names the file, what is wrong, what was expected, and what to do. Anything that is not a
-`StallscanError` is a bug of ours and shows its traceback.
+A message names the file, what is wrong, and what to do. Any other exception is a bug and shows its
+traceback.
 """
 
 from typing import ClassVar
 
 from stallscan.words import printable
 
-# The extra that brings each library that not everybody needs.
+# Optional libraries (import names), and the extra that installs each.
 EXTRAS = {
     "torch": "train",
     "torchvision": "train",
@@ -26,11 +26,11 @@ def install(library: str) -> str:
 
 
 def missing(error: ModuleNotFoundError) -> str | None:
-    """Say what is not installed and how to get it, if it is a library of `EXTRAS`."""
+    """Return a message with the install command if a library of `EXTRAS` is missing, else None."""
     library = (error.name or "").partition(".")[0]
     if library not in EXTRAS:
         return None
-    return f"this needs {library}, which is not installed; run: {install(library)}"
+    return f"this needs {library}, which is not installed. Run: {install(library)}"
 
 
 class StallscanError(Exception):
@@ -39,13 +39,13 @@ class StallscanError(Exception):
     Attributes
     ----------
     exit_code : int
-        What the command line exits with when this error ends a command.
+        Exit code of a command that this error ends.
     """
 
     exit_code: ClassVar[int] = 2
 
     def __str__(self) -> str:
-        # Messages name files, and any byte may be in a file's name.
+        # File names in messages may contain any byte.
         return printable(super().__str__(), keep="\n\t")
 
 
@@ -54,53 +54,53 @@ class InputError(StallscanError):
 
 
 class SettingsError(InputError):
-    """A setting is unknown or out of range, in a recipe or on the command line."""
+    """A setting in a recipe or on the command line is unknown or out of range."""
 
 
 class TableError(InputError):
-    """A table lacks a column or has wrong rows; the message names them."""
+    """A table lacks columns or has invalid rows; the message names them."""
 
 
 class BundleError(StallscanError):
-    """A bundle is missing, incomplete, of an unknown format, or damaged."""
+    """A bundle is missing, incomplete, damaged or in an unknown format."""
 
     exit_code = 3
 
 
 class StoreError(InputError):
-    """A clip store is incomplete, damaged, or was made with other settings."""
+    """A clip store is incomplete, damaged, or was prepared with other settings."""
 
 
 class LostShardError(StoreError):
-    """A shard of a clip store is missing, or not as it was written: it can be made anew."""
+    """A shard of a clip store is missing or damaged; it can be created again."""
 
 
 class WorkerError(StallscanError):
-    """Worker processes cannot be started, or lost something that no row can stand for."""
+    """Worker processes cannot start, or lost an item that cannot be reported as a row."""
 
 
 class EngineError(StallscanError):
-    """An engine gave no result for minutes; its threads may hang in native code from now on."""
+    """An engine did not respond for minutes; its threads may hang in native code."""
 
 
 class RecordingError(StallscanError):
-    """One recording cannot be used; over a corpus it becomes a row, never the end of the run.
+    """One recording cannot be used. In a run over many recordings it becomes a row, not a failure.
 
     Attributes
     ----------
     status : str
-        What stands in the ``status`` column of ``predictions.csv``.
+        Value of the ``status`` column in ``predictions.csv``.
     """
 
     status: ClassVar[str] = "unreadable"
 
 
 class UnreadableError(RecordingError):
-    """The file is empty, is not a recording, or nothing in it can be decoded."""
+    """The file is empty, is not a recording, or cannot be decoded."""
 
 
 class TooShortError(RecordingError):
-    """The recording has too few frames to tell whether anything moves."""
+    """The recording has too few frames to detect motion."""
 
     status = "too_short"
 

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and telling files apart by content."""
+"""Atomic writes, messages for file errors, content hashes and provenance."""
 
 import contextlib
 import errno
@@ -20,51 +20,51 @@ from typing import Any
 import stallscan
 from stallscan.errors import InputError
 
-# Longer suffixes are not those of a format, and leave no room for a temporary name.
+# A longer suffix names no file format, and the temporary name would get too long.
 LONGEST_SUFFIX = 16
-# A file that is being written is touched more often than this; an older one was left by a kill.
+# Temporary files older than this are leftovers of a killed process; running writers are faster.
 LEFTOVER_S = 3600
-# Of an existing file, to tell who wrote it.
+# Read from an existing file to identify its writer.
 MARK_BYTES = 2**16
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{8}-\d+\.partial(\..*)?")
-_FULL = "Make room, and run the same command again"
-_ELSEWHERE = "Change its permissions, or choose another place with -o"
-# What is wrong and what to do, by the number that the system gives an error.
+_FULL = "Free some space, and run the same command again"
+_ELSEWHERE = "Change its permissions, or choose another output with -o"
+# What is wrong and what to do, by errno.
 _ADVICE = {
     errno.ENOSPC: ("the disk is full", _FULL),
     errno.EDQUOT: ("the disk quota is used up", _FULL),
-    errno.EFBIG: ("the file is larger than this disk allows", "Choose another place with -o"),
-    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one (output: -o)"),
+    errno.EFBIG: ("the file is too large for this disk", "Choose another output with -o"),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter name (output: -o)"),
     errno.EISDIR: ("this is a folder", "Name a file (output: -o)"),
-    errno.ENOTDIR: ("a part of this path is a file", "Name another path (output: -o)"),
-    errno.EEXIST: ("this is a file, expected a folder", "Choose another with -o"),
-    errno.EROFS: ("the disk is read-only", "Choose another place with -o"),
+    errno.ENOTDIR: ("one of the folders in this path is a file", "Name another path (output: -o)"),
+    errno.EEXIST: ("this is a file, not a folder", "Choose another output with -o"),
+    errno.EROFS: ("the disk is read-only", "Choose another output with -o"),
     errno.ENOENT: ("no such file or folder", "Check that it exists"),
     errno.EACCES: ("permission denied", _ELSEWHERE),
     errno.EPERM: ("not permitted", _ELSEWHERE),
     errno.EMFILE: (
         "too many open files",
-        "Allow more of them (ulimit -n), or use fewer --processes",
+        "Raise the limit (ulimit -n), or use fewer --processes",
     ),
 }
 _ADVICE_ELSE = "Check that the file and its folder can be read and written (output: -o)"
 
 
 def explain(error: OSError) -> str:
-    """Say in one sentence what an error of the system means, and in another what to do."""
+    """Return a message for a system error: what is wrong, and what to do."""
     reason = error.strerror or str(error) or type(error).__name__
     return ". ".join(_ADVICE.get(error.errno or 0, (reason, _ADVICE_ELSE)))
 
 
 def unwritable(path: str | Path, error: OSError) -> InputError:
-    """Say why a file or folder cannot be written, and what to do."""
+    """Return an error that says why a file or folder cannot be written, and what to do."""
     return InputError(f"{path}: cannot be written: {explain(error)}")
 
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn the OSError of what is done inside into an InputError that names `path`."""
+    """Turn an OSError in the block into an InputError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -72,20 +72,20 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Create an output folder (and its parents) and prove that it can be written.
+    """Create an output folder (and its parents) and check that it is writable.
 
     Raises
     ------
     InputError
-        If something other than a folder stands there, nothing can be written into it, or this
-        process was started by a script and runs that script again.
+        If the path is not a folder or not writable, or this is a worker process that runs the
+        user's script again.
     """
     path = Path(path)
-    # A script without a guard that starts processes is run again by each of them.
+    # Spawned processes run a script without a __main__ guard again.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise InputError(
-            f"{path}: a process that is still starting runs this script again. Put what the script "
-            'does below the line: if __name__ == "__main__":'
+            f"{path}: a worker process is running this script again. Put the script's code under "
+            'if __name__ == "__main__":'
         )
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -96,16 +96,16 @@ def make_folder(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what was written there replaces `path` at the end.
+    """Yield a temporary path beside `path`; the file written there replaces `path` at the end.
 
-    The temporary name is of this call only, and keeps the suffix, because encoders choose the
-    format by it. On an error nothing is left behind and an older file at `path` stays as it was.
-    What a killed process left behind is removed an hour later, by whoever writes into the folder.
+    The temporary name is unique to this call and keeps the suffix, because encoders choose the
+    format by it. After an error, the temporary file is removed and an existing `path` is unchanged.
+    The next writer to the folder removes leftovers of killed processes after `LEFTOVER_S`.
 
     Raises
     ------
     InputError
-        If the file or its folder cannot be written, also for what is done inside: a full disk.
+        If the file or its folder cannot be written, including errors in the block: a full disk.
     """
     path = Path(path)
     folder = make_folder(path.parent)
@@ -123,20 +123,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def refuse_no_file(path: str | Path) -> None:
-    """Refuse an output file in whose place something else stands: a folder, a device.
-
-    Raises
-    ------
-    InputError
-        If there is one, or the name is no name of a file.
-    """
+    """Raise an InputError if an output path exists but is not a regular file, or is invalid."""
     path = Path(path)
     with writing(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        # To replace a device (/dev/null) would take it from everybody.
+        # Replacing a device such as /dev/null would break it for all programs.
         if path.exists() and not path.is_file():
-            raise InputError(f"{path}: is not a regular file. Choose another with -o")
+            raise InputError(f"{path}: is not a regular file. Choose another output with -o")
 
 
 def refuse_foreign(path: str | Path, marks: Sequence[str | bytes], what: str) -> None:
@@ -147,14 +141,14 @@ def refuse_foreign(path: str | Path, marks: Sequence[str | bytes], what: str) ->
     path : str or Path
         The file to be written, gzipped if its name ends in ``.gz``.
     marks : sequence of str or bytes
-        One of them is among the first `MARK_BYTES` of each file that may be replaced.
+        A file may be replaced if its first `MARK_BYTES` contain one of these.
     what : str
-        What may be replaced, in the words of a message: ``a report``.
+        Description of such files for the message: ``a report``.
 
     Raises
     ------
     InputError
-        If another file stands there, or something else than a file.
+        If `path` is another file, or not a regular file.
     """
     path = Path(path)
     refuse_no_file(path)
@@ -167,59 +161,51 @@ def refuse_foreign(path: str | Path, marks: Sequence[str | bytes], what: str) ->
         except (EOFError, gzip.BadGzipFile):
             head = b""
     if not any((mark.encode() if isinstance(mark, str) else mark) in head for mark in marks):
-        raise InputError(
-            f"{path}: exists and is not {what}, so it is not replaced. Choose another place with -o"
-        )
+        raise InputError(f"{path}: already exists and is not {what}. Choose another output with -o")
 
 
 def write_text(path: str | Path, text: str) -> None:
-    r"""Write `text` as UTF-8 in one atomic step.
+    r"""Write `text` as UTF-8, atomically.
 
-    A byte of a file name that is not UTF-8 is written as ``\udcfc``: JSON gives it back.
+    A byte of a file name that is not UTF-8 is written as ``\udcfc``, which JSON decodes again.
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write `content` in one atomic step."""
+    """Write `content` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: str | Path, content: object) -> None:
-    """Write `content` as indented JSON in one atomic step; NaN is refused."""
+    """Write `content` as indented JSON, atomically; raise ValueError for NaN."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def sha256(path: str | Path) -> str:
-    """Hash of a file's content, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of(content: bytes | memoryview) -> str:
-    """Hash of bytes, as 64 hexadecimal digits."""
+    """Return the SHA-256 of bytes as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def provenance() -> dict[str, Any]:
-    """Say what is running: stallscan's version and, in a checkout, its git commit.
-
-    Returns
-    -------
-    dict
-        ``stallscan`` (version) and ``git`` (commit, as `git_commit` returns it).
-    """
+    """Return the version of stallscan and its commit: keys ``stallscan`` and ``git``."""
     return {"stallscan": stallscan.__version__, "git": git_commit()}
 
 
 def git_commit(limit_s: float = 10) -> str | None:
-    """Return the commit of stallscan's own checkout, with ``+dirty`` where files differ from it.
+    """Return the commit of stallscan's checkout, with ``+dirty`` if files differ from it.
 
-    None outside a checkout, without git, and where git takes longer than `limit_s`.
+    Return None outside a checkout, without git, or if git takes longer than `limit_s`.
     """
-    # Only our own checkout counts: an installed package may lie inside a user's unrelated one.
+    # Only our own checkout: an installed package may lie inside an unrelated repository.
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -239,7 +225,7 @@ def git_commit(limit_s: float = 10) -> str | None:
 
 @functools.cache
 def _sweep(folder: str) -> None:
-    """Remove what killed processes left in a folder, once in the life of this one."""
+    """Remove temporary files of killed processes from a folder, once per process."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if _PARTIAL.fullmatch(entry.name):

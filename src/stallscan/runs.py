@@ -1,4 +1,4 @@
-"""One run in one folder: who writes into it, what run it holds, what its files are called."""
+"""Run folders: one writer at a time, one run per folder, and the names of its files."""
 
 import contextlib
 import datetime
@@ -19,7 +19,7 @@ from stallscan import files
 from stallscan.errors import InputError
 from stallscan.words import listed
 
-# What predict writes a row of for each recording, and train for each epoch.
+# Columns of predictions.csv: a row for each recording.
 PREDICTION_COLUMNS = (
     "filename",
     "status",
@@ -31,16 +31,18 @@ PREDICTION_COLUMNS = (
     "threshold",
     "bundle",
 )
-# The table itself, and what is noted beside it: of the run, and which recordings chose a threshold.
+# The table of predictions, and the files beside it: settings of the run, traits and stamps of the
+# recordings, and the recordings whose labels chose the threshold.
 PREDICTIONS_NAME = "predictions.csv"
 RUN_NAME = "run.json"
 TRAITS_NAME = "traits.csv"
 SOURCES_NAME = "sources.csv"
 CHOSEN_NAME = "chosen_on.csv"
-# What decide writes in the competition's form.
+# Output of decide in the competition's format.
 SUBMISSION_NAME = "submission.csv"
-# What train leaves: the recordings held back, with their scores, of one training and of all folds.
+# Scores of the held-out recordings: of one training, and of all folds.
 HELD_OUT_NAME, OUT_OF_FOLD_NAME = "validation.csv", "out_of_fold.csv"
+# Columns of history.csv: a row for each epoch of training.
 HISTORY_COLUMNS = (
     "epoch",
     "train_loss",
@@ -52,14 +54,14 @@ HISTORY_COLUMNS = (
     "lr",
 )
 
-# The system frees the lock when its owner ends, however it does; the other file says who that is.
+# The system releases the lock even if its owner is killed; the other file names the owner.
 LOCK_NAME, OWNER_NAME = ".stallscan.lock", ".stallscan.owner.json"
-# Of a command, in a message.
+# Maximum length of a command in a message.
 COMMAND_CHARACTERS = 120
-# Of settings that differ, in a message.
+# Maximum number of changed settings in a message.
 DIFFERENCES_NAMED = 3
 
-# Why a recording is done or not when a run is resumed.
+# What a resumed run does with a recording, and why; see `say_resumed`.
 Why = Literal["new", "changed", "again", "kept", "unknown"]
 
 log = logging.getLogger("stallscan")
@@ -67,13 +69,13 @@ log = logging.getLogger("stallscan")
 
 @contextlib.contextmanager
 def hold(folder: str | Path) -> Iterator[Path]:
-    """Be the only writer of an output folder, which is made if it is missing.
+    """Lock an output folder for a single writer; create it if it is missing.
 
     Raises
     ------
     InputError
-        If another process, or another thread of this one, writes into the folder, or it cannot be
-        written. Nothing in it was touched then.
+        If another process, or another thread of this one, holds the folder, or it is not writable.
+        The folder is unchanged then.
     """
     folder = files.make_folder(folder)
     lock = FileLock(folder / LOCK_NAME, timeout=0)
@@ -81,14 +83,16 @@ def hold(folder: str | Path) -> Iterator[Path]:
         lock.acquire()
     except Timeout:
         raise InputError(
-            f"{folder}: {_owner(folder)} writes into this folder. Wait until it ends, or choose "
+            f"{folder}: {_owner(folder)} is writing to this folder. Wait until it ends, or choose "
             "another folder with -o"
         ) from None
     except PermissionError as error:
         raise files.unwritable(folder / LOCK_NAME, error) from error
     except (OSError, NotImplementedError) as error:
         log.warning(
-            "%s: this disk knows no locks (%s); see that nothing else writes into it", folder, error
+            "%s: this disk does not support locks (%s). Do not run another command on this folder",
+            folder,
+            error,
         )
     owner = folder / OWNER_NAME
     try:
@@ -103,28 +107,29 @@ def hold(folder: str | Path) -> Iterator[Path]:
 def claim(
     note: Path, now: Mapping[str, Any], kind: str, outputs: Iterable[str] = ()
 ) -> dict[str, Any] | None:
-    """Note in a folder what its run is; refuse a folder that holds another one.
+    """Record the settings of a run in its folder; refuse a folder with another run.
 
     Parameters
     ----------
     note : Path
-        The file for it, JSON or YAML by its suffix, in the folder of the run.
+        File for the settings, JSON or YAML by its suffix, in the run folder.
     now : mapping
-        Settings of the run, which may be nested, in types of JSON.
+        Settings of the run, possibly nested, of JSON types.
     kind : str
-        What it is, in the words of a message: ``a simulation``.
+        Description of such a run for messages: ``a simulation``.
     outputs : iterable of str
-        Files and folders that the run makes: without a note they are not of such a run.
+        Files and folders that such a run creates. If one exists without a note, the folder is
+        refused.
 
     Returns
     -------
     dict or None
-        What was noted before; None where the run is new.
+        The settings recorded earlier; None for a new run.
 
     Raises
     ------
     InputError
-        If the folder holds another run, or what is noted cannot be read.
+        If the folder contains another run, or its note cannot be read.
     """
     before = read_note(note, kind)
     if before is not None:
@@ -132,8 +137,8 @@ def claim(
         return before
     if other := next((name for name in outputs if (note.parent / name).exists()), None):
         raise InputError(
-            f"{note.parent}: holds {other}, but no {note.name} that says that it is of {kind}. "
-            "Choose another folder with -o"
+            f"{note.parent}: holds {other} but no {note.name}, so it is not from {kind}. Choose "
+            "another folder with -o"
         )
     if note.suffix == ".yaml":
         files.write_text(note, yaml.safe_dump(dict(now), sort_keys=False))
@@ -143,12 +148,12 @@ def claim(
 
 
 def read_note(note: Path, kind: str) -> dict[str, Any] | None:
-    """Read what is noted of a run; None where nothing is.
+    """Read the settings that `claim` recorded; None if there are none.
 
     Raises
     ------
     InputError
-        If it cannot be read.
+        If the file cannot be read.
     """
     try:
         text = note.read_text(encoding="utf-8")
@@ -168,15 +173,9 @@ def read_note(note: Path, kind: str) -> dict[str, Any] | None:
 def refuse_other(
     folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], kind: str
 ) -> None:
-    """Refuse a folder whose run has other settings, and name them.
-
-    Raises
-    ------
-    InputError
-        If they differ.
-    """
-    if found := differences(before, now):
-        named = listed(found, DIFFERENCES_NAMED, separator="; ")
+    """Raise an InputError that names the changed settings, if there are any."""
+    if changed := differences(before, now):
+        named = listed(changed, DIFFERENCES_NAMED, separator="; ")
         raise InputError(
             f"{folder}: holds {kind} with other settings ({named}). Choose another folder with -o, "
             "or remove this one"
@@ -184,24 +183,24 @@ def refuse_other(
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name each setting that has another value now."""
-    was, is_ = flatten(before), flatten(now)
+    """List the settings whose values have changed, with old and new value."""
+    old, new = flatten(before), flatten(now)
     return [
-        f"{name} was {was.get(name, 'not set')}, now {is_.get(name, 'not set')}"
-        for name in dict.fromkeys([*was, *is_])
-        if was.get(name) != is_.get(name)
+        f"{name} was {old.get(name, 'not set')}, now {new.get(name, 'not set')}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
     ]
 
 
 def flatten(content: Any, above: str = "") -> dict[str, str]:
-    """Name each setting of nested mappings and lists by its dotted name, its value in words."""
+    """Flatten nested settings into dotted names and values as text."""
     pairs = content.items() if isinstance(content, Mapping) else enumerate(content)
     flat: dict[str, str] = {}
     for name, value in pairs:
-        inside = isinstance(value, Mapping) or (
+        is_nested = isinstance(value, Mapping) or (
             isinstance(value, list) and value and isinstance(value[0], Mapping)
         )
-        if inside:
+        if is_nested:
             flat |= flatten(value, f"{above}{name}.")
         else:
             flat[f"{above}{name}"] = (
@@ -211,32 +210,33 @@ def flatten(content: Any, above: str = "") -> dict[str, str]:
 
 
 def say_resumed(counts: Mapping[Why, int], removed: int = 0) -> str:
-    """Say in one line what a run that was begun before does now.
+    """Summarise in one line what a resumed run will do.
 
     Parameters
     ----------
     counts : mapping
-        Recordings: ``new``; ``changed`` since; tried ``again``, because they could not be read;
-        ``kept``; kept, but it is ``unknown`` whether they have changed.
+        Number of recordings that are ``new``, that have ``changed``, that are tried ``again``
+        because they were unreadable, that are ``kept``, and that are kept although it is
+        ``unknown`` whether they have changed.
     removed : int
-        Rows of recordings that are not given any more.
+        Rows removed because their recordings are no longer given.
     """
-    words = {"new": "not done before", "changed": "replaced since", "again": "not readable before"}
-    done = {name: counts.get(name, 0) for name in ("new", "changed", "again")}
-    total, todo = sum(counts.values()), sum(done.values())
-    unknown, gone = counts.get("unknown", 0), f"{removed} rows of recordings that are gone removed"
+    reasons: dict[Why, str] = {"new": "new", "changed": "changed", "again": "unreadable before"}
+    todo = {reason: counts[why] for why, reason in reasons.items() if counts.get(why)}
+    total, unknown = sum(counts.values()), counts.get("unknown", 0)
     if todo:
-        reasons = ", ".join(f"{count} {words[name]}" for name, count in done.items() if count)
-        said = [f"{todo} of {total} recordings are done now ({reasons})"]
+        named = ", ".join(f"{count} {reason}" for reason, count in todo.items())
+        said = [f"{sum(todo.values())} of {total} recordings to process ({named})"]
     else:
-        said = [f"nothing to do, all {total} recordings were done before"]
+        said = [f"nothing to do, all {total} recordings were processed before"]
         if not unknown:
             said[0] += " and have not changed"
     if removed:
-        said.append(gone)
+        said.append(f"{removed} rows of recordings that are no longer given removed")
     if unknown:
         said.append(
-            f"whether {unknown} were replaced since is not known, an older version did them"
+            f"{unknown} were processed by an older version, so it is unknown whether they have "
+            "changed"
         )
     return "; ".join(said)
 
@@ -251,10 +251,10 @@ def _describe_process() -> dict[str, Any]:
 
 
 def _owner(folder: Path) -> str:
-    """Name who holds the lock, as far as it has said so."""
+    """Describe the process that holds the lock, as far as the owner file is readable."""
     try:
-        said = json.loads((folder / OWNER_NAME).read_text(encoding="utf-8"))
-        command = str(said["command"])[:COMMAND_CHARACTERS]
-        return f"process {said['pid']} on {said['host']} ({command}, since {said['since']})"
+        owner = json.loads((folder / OWNER_NAME).read_text(encoding="utf-8"))
+        command = str(owner["command"])[:COMMAND_CHARACTERS]
+        return f"process {owner['pid']} on {owner['host']} ({command}, since {owner['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

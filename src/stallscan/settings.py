@@ -1,6 +1,6 @@
-"""The base of every module's settings, and how they are read from YAML.
+"""Base class of all settings, and reading them from YAML.
 
-Each module owns its settings: a frozen class derived from `Settings`. A recipe only joins them.
+Each module owns its settings, a frozen subclass of `Settings`. A recipe combines them.
 """
 
 import re
@@ -14,24 +14,24 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from stallscan.errors import SettingsError
 from stallscan.words import suggest
 
-# Names of bundles and recipes become names of folders and stand in tables. File systems allow 255
-# bytes; an ensemble puts the number of a member in front, a fine-tuning "-tuned" behind.
+# Names of bundles and recipes become folder names. File systems allow 255 bytes; an ensemble adds a
+# number in front of a member's name, fine-tuning adds "-tuned".
 LONGEST_NAME = 100
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._+-]")
 
 
 def check_name(name: str) -> str:
-    """Return `name` if it may be that of a bundle, and so of a folder; else raise ValueError."""
+    """Return `name` if it is a valid name of a bundle or recipe, else raise ValueError."""
     if not name.strip(".") or len(name) > LONGEST_NAME or _NOT_IN_NAMES.search(name):
         raise ValueError(
-            f"a name has 1 to {LONGEST_NAME} letters, digits, '.', '_', '+' or '-', and not dots "
-            "only"
+            f"a name has 1 to {LONGEST_NAME} letters, digits, '.', '_', '+' or '-', and is not "
+            "only dots"
         )
     return name
 
 
 def as_name(text: str) -> str:
-    """Make a name of any text that has a character for it: others become ``-``."""
+    """Turn any text into a valid name; invalid characters become ``-``."""
     name = _NOT_IN_NAMES.sub("-", text)[:LONGEST_NAME]
     return name if name.strip(".") else "unnamed"
 
@@ -40,7 +40,7 @@ Name = Annotated[str, AfterValidator(check_name)]
 
 
 class Settings(BaseModel):
-    """Frozen settings; unknown keys are refused, defaults are checked like given values."""
+    """Frozen settings. Unknown keys are errors; defaults are validated, too."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
@@ -48,19 +48,19 @@ class Settings(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], source: str) -> Self:
-        """Check `values` and return the settings.
+        """Validate `values` and return the settings.
 
         Parameters
         ----------
         values : mapping
-            Setting by name, nested as the classes are.
+            Settings by name, nested like the classes.
         source : str
-            Where the values come from (a file name), to begin every message with.
+            Origin of the values (a file name), with which the message starts.
 
         Raises
         ------
         SettingsError
-            One line for each wrong value; an unknown key comes with the nearest known one.
+            The message lists all wrong values; for an unknown key it suggests a similar one.
         """
         try:
             return cls.model_validate(dict(values))
@@ -75,7 +75,7 @@ class Settings(BaseModel):
             owner = cls._owner(problem["loc"][:-1])
             known = list(owner.model_fields) if owner else []
             return f"unknown setting {where}" + suggest(str(problem["loc"][-1]), known)
-        if not where:  # what is wrong with all of them together
+        if not where:  # a validator of the whole class
             return str(problem["msg"].removeprefix("Value error, "))
         said = problem["msg"].removeprefix("Value error, ")
         said = said[:1].lower() + said[1:]
@@ -83,11 +83,11 @@ class Settings(BaseModel):
 
     @classmethod
     def _owner(cls, loc: Iterable[Any]) -> type[BaseModel] | None:
-        """Return the settings class in which the last part of `loc` was looked up."""
+        """Return the settings class that contains the key at the path `loc`."""
         owner: type[BaseModel] = cls
         for part in loc:
             if isinstance(part, int):
-                continue  # a place in a tuple of settings
+                continue  # index into a tuple of settings
             field = owner.model_fields.get(str(part))
             annotation: Any = field.annotation if field else None
             if get_origin(annotation) is tuple:
@@ -104,7 +104,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises
     ------
     SettingsError
-        If the file is missing, is not YAML, or holds something else.
+        If the file is missing, is not YAML, or does not contain a mapping.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

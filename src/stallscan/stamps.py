@@ -1,4 +1,4 @@
-"""Telling whether a file is still the one that something was made of."""
+"""Detection of changed files by size, times and hash."""
 
 import os
 from pathlib import Path
@@ -6,26 +6,25 @@ from typing import NamedTuple
 
 from stallscan import files
 
-# The hash of larger files would take seconds; where their times change they count as changed.
+# Hashing larger files would take seconds; they count as changed if their times differ.
 HASHED_BYTES = 64 * 2**20
 
 
 class Stamp(NamedTuple):
-    """What a file was like.
+    """The size, times and hash of a file at one moment.
 
-    The times alone say that it was touched, and the hash whether it was changed: a copy of a
-    folder, or an archive unpacked again, has other times and the same content. The time of the
-    last change of its entry (ctime) is one of them, because no program can set it: another file
-    of the same size that was given the time of this one is found.
+    Different times do not prove a change: a copied folder or an unpacked archive has new times and
+    the same content. Only then is the hash compared. ctime is included because programs cannot set
+    it: a file of the same size with a forged mtime is still detected.
 
     Attributes
     ----------
     bytes : int
-        Its size; 0 for what is no file by itself (a clip in a store).
+        Size; 0 for what is not a file of its own (a clip in a store).
     mtime_ns, ctime_ns : int
-        When it was written, and when anything about it was changed last; 0 like the size.
+        Times of the last change of content and of metadata; 0 like the size.
     sha256 : str
-        Hash of its content; empty where it is not known.
+        Hash of the content; empty if unknown.
     """
 
     bytes: int
@@ -35,26 +34,26 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, path: str | Path) -> "Stamp | None":
-        """Look at a file without reading it; None where there is none."""
+        """Return the size and times of a file, or None if it does not exist."""
         try:
-            found = os.stat(path)  # noqa: PTH116 (a million of them: half the time)
+            status = os.stat(path)  # noqa: PTH116 (twice as fast; called a million times)
         except (OSError, ValueError):
             return None
-        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def sealed(self, path: str | Path) -> "Stamp":
-        """Add the hash, unless the file is large or is not as it was any more."""
+        """Add the hash, unless the file is large or has changed."""
         if self.sha256 or self.bytes > HASHED_BYTES:
             return self
         try:
             sha256 = files.sha256(path)
         except OSError:
             return self
-        # Looked at again after it was read: what was hashed is what the stamp is of.
+        # The file must be unchanged after hashing, or the hash may be of other content.
         return self._replace(sha256=sha256) if Stamp.of(path) == self else self
 
     def is_of(self, path: str | Path, now: "Stamp") -> bool:
-        """Tell whether a file that is like `now` has the content that it had."""
+        """Return whether the file at `path`, whose stamp is `now`, still has the same content."""
         if self.bytes != now.bytes:
             return False
         if self.sha256 and now.sha256:

@@ -1,4 +1,4 @@
-"""The pages and model cards that are made of the templates in ``assets``."""
+"""Rendering of the templates for pages and model cards in ``assets``."""
 
 import functools
 from typing import Any
@@ -9,14 +9,9 @@ from stallscan import words
 
 
 def render(name: str, **values: Any) -> str:
-    """Fill in a template of ``assets``; in HTML every value is escaped, in Markdown none is.
+    """Render a template of ``assets``. Values are escaped in HTML, but not in Markdown.
 
-    Parameters
-    ----------
-    name : str
-        File name of the template.
-    **values
-        What it names; one that is missing is an error of ours.
+    Raises jinja2's UndefinedError if the template uses a name that is not in `values`.
     """
     return _environment().get_template(name).render(values)
 

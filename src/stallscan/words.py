@@ -1,43 +1,42 @@
-"""Text in a form that every file and console takes."""
+"""Text helpers for messages: escaping, percentages, suggestions, lists."""
 
 import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# A message names this many wrong rows or recordings and counts the others.
+# A message names at most this many rows or recordings and counts the rest.
 MAX_NAMED = 5
 
-# Control characters, the line ends of Unicode, and surrogates: no UTF-8 has those last.
+# Control characters, Unicode line separators, and surrogates, which UTF-8 cannot encode.
 _AWKWARD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-# What Python makes of the bytes of a file name that it cannot decode (PEP 383).
+# Surrogates that stand for undecodable bytes of a file name (PEP 383).
 _BYTES = re.compile(r"[\udc80-\udcff]+")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Return text without characters that break a line or cannot be written as UTF-8.
+    r"""Escape characters that break a line or cannot be encoded as UTF-8.
 
-    They are written as Python writes them: a line feed as ``\n``, other control characters as
-    ``\x07`` or ``\u2028``, a byte of a file name that is not UTF-8 as ``\xfc``. Bytes that are
-    UTF-8, which a locale such as C does not decode, are decoded. Two texts give the same result
-    only if one of them has a backslash where the other has such a character.
+    They are escaped as in Python: a line feed becomes ``\n``, other control characters ``\x07`` or
+    ``\u2028``, and a byte of a file name that is not UTF-8 ``\xfc``. UTF-8 bytes that the locale
+    (such as C) did not decode are decoded. Distinct texts without backslashes stay distinct.
 
     Parameters
     ----------
     text : str
         A file name, path or message.
     keep : str
-        Characters that are left as they are.
+        Characters to leave unescaped.
     """
     if not _AWKWARD.search(text):
         return text
     text = _BYTES.sub(_decoded, text)
-    return _AWKWARD.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+    return _AWKWARD.sub(lambda match: match[0] if match[0] in keep else _escaped(match[0]), text)
 
 
-def _decoded(found: re.Match[str]) -> str:
-    return found[0].encode("ascii", "surrogateescape").decode("utf-8", "surrogateescape")
+def _decoded(match: re.Match[str]) -> str:
+    return match[0].encode("ascii", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def _escaped(character: str) -> str:
@@ -50,16 +49,17 @@ def _escaped(character: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share as a percentage of three digits: 30 %, 4.6 %, 0.329 %; 100 % is all."""
+    """Format a share as a percentage with three digits: 30 %, 4.6 %, 0.329 %."""
     text = f"{100.0 * share:.3g}"
     if text == "100" and share < 1.0:
-        # 99.988 % of half a million leaves dozens: two digits of what is missing.
+        # Only exactly all is 100 %: 99.988 % of half a million leaves out dozens. Show two digits
+        # of the difference.
         text = f"{100.0 - float(f'{100.0 * (1.0 - share):.2g}'):.10g}"
     return f"{text} %"
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """End of a sentence about an unknown word: the nearest known one, or all of them."""
+    """Return the end of a message about an unknown word: a similar known one, or all of them."""
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1)
     if near:
@@ -68,13 +68,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def listed(items: Sequence[str], most: int = MAX_NAMED, separator: str = ", ") -> str:
-    """Join items for a message: the first `most` of them, and a count of the others.
-
-    Returns
-    -------
-    str
-        ``a, b and 1,200 more``; empty if there are no items.
-    """
+    """Join the first `most` items and the number of others: ``a, b and 1,200 more``."""
     return separator.join(items[:most]) + _rest(len(items) - most)
 
 
@@ -84,14 +78,14 @@ def _rest(count: int) -> str:
 
 @dataclass(frozen=True)
 class Excluded:
-    """Recordings that were left out: how many, and the names of the first few."""
+    """Recordings that are left out: their number, and the names of the first few."""
 
     count: int
     first: tuple[str, ...]
 
     @classmethod
     def of(cls, names: Sequence[str]) -> "Excluded":
-        """Count `names`, and keep the first."""
+        """Count `names`, and keep the first `MAX_NAMED`."""
         return cls(len(names), tuple(names[:MAX_NAMED]))
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""Work through items in order, in processes, however many of them crash or hang.
+"""Worker processes that yield results in order and survive crashes and hangs.
 
-A process that crashes or hangs costs the item it worked on, never the run. The workers end when the
-process that started them does, however it ends.
+A crash or a hang costs at most the item that the process worked on, never the run. Workers end with
+the process that started them, even if it is killed.
 """
 
 import collections
@@ -26,30 +26,29 @@ from typing import Any, Generic, NoReturn, TypeVar
 from stallscan.cores import count_cores
 from stallscan.errors import InputError, WorkerError
 
-# Items under way or waiting to be taken, for each process: enough to go on with while a shard of a
-# store is written.
+# Items in progress or queued per process: enough to keep it busy while the caller writes a shard.
 AHEAD = 4
-# Chosen: far longer than any item takes, for each item unless the caller knows better.
+# Default limit per item. Chosen: far longer than any item takes.
 LIMIT_S = 600.0
-# Chosen: a process imports for a second, and for a minute from a slow network drive.
+# Chosen: imports take a second, or a minute from a slow network drive.
 START_S = 300.0
-# Chosen: more than any machine has cores. Each process takes some 100 MB.
+# Chosen: more than the cores of any machine. A process takes about 100 MB.
 MOST_PROCESSES = 1000
-# A crash may be due to the machine, such as lack of memory, and not to the item.
+# The machine (lack of memory) may have caused a crash, not the item: try once more.
 TRIES = 2
-# Waits are made of such steps, so that time during which this process was suspended does not count.
+# Wait in short steps, so that time while this process is suspended does not count.
 _STEP_S = 1.0
-# A process that waits for a dead network drive cannot be ended: it is waited for no longer.
+# A process that waits for a dead network drive cannot be killed; do not wait longer for it.
 _JOIN_S = 10.0
 
 # In bytes; glibc reads them when a process starts. It then reuses freed memory, such as the frames
-# of the recording before, instead of returning it to the system: to get it back, zeroed, takes a
-# fourteenth of the time that decoding does. The first is the highest that glibc takes.
+# of the last recording, instead of returning it to the system; getting it back, zeroed, would take
+# 1/14 of the decoding time. The first is the maximum that glibc accepts.
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": 32 * 2**20, "MALLOC_TRIM_THRESHOLD_": 128 * 2**20}
 
-# Not forked: a fork of a process in which threads of OpenCV or torch run may hang.
+# Spawned, because a fork of a process with running OpenCV or torch threads may hang.
 _CONTEXT = multiprocessing.get_context("spawn")
-# Held while a process starts, because `__main__` and the environment are changed meanwhile.
+# Held while a process starts, which temporarily changes `__main__` and the environment.
 _STARTING = threading.Lock()
 
 Item = TypeVar("Item")
@@ -57,7 +56,7 @@ Result = TypeVar("Result")
 
 
 def count(processes: int | None) -> int:
-    """Return how many processes are meant: one a core for None, none in a process that may not.
+    """Return the number of processes to start: one per core for None, 0 inside a pool worker.
 
     Raises
     ------
@@ -66,10 +65,10 @@ def count(processes: int | None) -> int:
     """
     if processes is not None and not 0 <= processes <= MOST_PROCESSES:
         raise InputError(
-            f"{processes} processes cannot be started. Give 0 to {MOST_PROCESSES}; there are "
+            f"cannot start {processes} processes. Choose 0 to {MOST_PROCESSES}; this machine has "
             f"{count_cores()} cores"
         )
-    # Workers of multiprocessing.Pool may not have children.
+    # Daemonic processes (workers of multiprocessing.Pool) may not have children.
     if multiprocessing.current_process().daemon:
         return 0
     return count_cores() if processes is None else processes
@@ -86,54 +85,54 @@ def in_order(
     lost: Callable[[Item, str], Result] = _raise_lost,
     limit_s: Callable[[Item], float] = lambda _: LIMIT_S,
 ) -> Generator[Result, None, None]:
-    """Work through items in processes, one thread each, and yield the results in order.
+    """Process items in single-threaded worker processes and yield the results in order.
 
-    At most `AHEAD` items a process are under way or waiting, so memory stays bounded. A process
-    that crashes or hangs is replaced. The item of a crash is tried once more.
+    At most `AHEAD` items per process are in progress or queued, so memory stays bounded. A process
+    that crashes or hangs is replaced. After a crash its item is tried once more.
 
     Parameters
     ----------
     task : callable
-        A function of a module, or a partial of one; works on one item. What it raises is raised
+        A module-level function, or a partial of one; processes one item. Its exceptions are raised
         here.
     items : sequence
-        What is worked on.
+        The items.
     processes : int or None
-        As `count` takes it; at most one an item. With 0 the work is done in this process.
+        As for `count`, but at most one per item. With 0 this process does the work.
     lost : callable
-        Given an item whose process crashed or hung and the reason, returns its result or raises;
-        by default raises a `WorkerError`.
+        Called with an item whose process crashed or hung, and the reason; returns the result for
+        it, or raises. By default, raises a `WorkerError`.
     limit_s : callable
-        Given an item, returns for how long a process may work on it, in seconds.
+        Returns the time limit for an item, in seconds.
 
     Raises
     ------
     InputError
-        If the number of processes makes no sense.
+        If the number of processes is out of range.
     WorkerError
-        If a process cannot be started; the results before are yielded first.
+        If a process cannot start; earlier results are yielded first.
     """
-    started = min(count(processes), len(items))
-    if started == 0:
+    number = min(count(processes), len(items))
+    if number == 0:
         return (task(item) for item in items)
-    return _in_processes(task, items, started, lost, limit_s)
+    return _in_processes(task, items, number, lost, limit_s)
 
 
 @dataclass
 class Job(Generic[Item, Result]):
-    """An item, its result to come, and how many processes have crashed on it."""
+    """An item, its future result, and how many processes have crashed on it."""
 
     item: Item
     future: "Future[Result]" = field(default_factory=Future)
     crashes: int = 0
 
     def wait(self, limit_s: float = math.inf) -> bool:
-        """Wait for the result; return whether it came in time."""
+        """Wait for the result; return whether it arrived in time."""
         return self.future.done() or any(bool(wait([self.future], s).done) for s in _steps(limit_s))
 
 
 def _steps(limit_s: float) -> Iterator[float]:
-    """Yield the parts of a wait."""
+    """Split a wait into steps."""
     left = limit_s
     while left > 0:
         yield min(_STEP_S, left)
@@ -143,7 +142,7 @@ def _steps(limit_s: float) -> Iterator[float]:
 def in_turn(
     submit: Callable[["Job[Item, Result]"], None], items: Iterable[Item], ahead: int
 ) -> Iterator["Job[Item, Result]"]:
-    """Submit items, at most `ahead` of them, and yield the jobs in order."""
+    """Submit items, at most `ahead` at a time, and yield the jobs in order."""
     waiting: collections.deque[Job[Item, Result]] = collections.deque()
     for item in items:
         waiting.append(Job(item))
@@ -177,7 +176,7 @@ class _Lost:
 
 
 class _Pool(Generic[Item, Result]):
-    """Processes, each served by a thread of this process that knows what its process works on."""
+    """Worker processes, each fed by a thread that knows its current item."""
 
     def __init__(
         self,
@@ -196,13 +195,13 @@ class _Pool(Generic[Item, Result]):
             threading.Thread(target=self._serve, daemon=True).start()
 
     def submit(self, job: "Job[Item, Result | _Lost]") -> None:
-        """Have a job done."""
+        """Queue a job."""
         self._jobs.put(job)
         if self._failure is not None:
             self._fail(self._failure)
 
     def end(self) -> None:
-        """End all processes at once."""
+        """Kill all processes."""
         self._has_ended = True
         self._jobs.put(None)
         with _STARTING:
@@ -213,12 +212,12 @@ class _Pool(Generic[Item, Result]):
             worker.join()
 
     def _serve(self) -> None:
-        """Keep a process busy."""
+        """Feed one process with jobs until there are none left."""
         pending: collections.deque[Job[Item, Result | _Lost]] = collections.deque()
         try:
             worker: _Worker | None = None
             while True:
-                # One more than it works on, so that it need not wait for the next.
+                # Send one item ahead, so that the process never waits for the next.
                 while len(pending) < 2 and (job := self._take(bool(pending))) is not None:
                     pending.append(job)
                     if worker is not None:
@@ -250,7 +249,7 @@ class _Pool(Generic[Item, Result]):
             self._fail(error)
 
     def _take(self, is_busy: bool) -> "Job[Item, Result | _Lost] | None":
-        """Take a job; None at the end, and where an idle process will take what is left."""
+        """Take a job; None at the end, or if enough idle processes can take the rest."""
         if is_busy and self._jobs.qsize() <= self._processes:
             return None
         try:
@@ -271,7 +270,7 @@ class _Pool(Generic[Item, Result]):
         return worker
 
     def _fail(self, error: BaseException) -> None:
-        """Have all jobs that nobody has taken fail, now and later."""
+        """Fail all jobs that are queued now or later."""
         self._failure = error
         with contextlib.suppress(queue.Empty):
             while (job := self._jobs.get_nowait()) is not None:
@@ -280,7 +279,7 @@ class _Pool(Generic[Item, Result]):
 
 
 class _EndedError(Exception):
-    """A process crashed or was killed because it was late."""
+    """A process crashed, or was killed because it exceeded its time limit."""
 
     def __init__(self, reason: str, is_late: bool = False) -> None:
         super().__init__(reason)
@@ -288,7 +287,7 @@ class _EndedError(Exception):
 
 
 class _Worker:
-    """A process that does a task with one item after another."""
+    """A process that runs a task on one item after another."""
 
     def __init__(self, task: Callable[..., object]) -> None:
         self._connection, theirs = _CONTEXT.Pipe()
@@ -297,7 +296,7 @@ class _Worker:
         is_of_main = getattr(task, "func", task).__module__ == "__main__"
         try:
             if hasattr(signal, "pthread_sigmask"):
-                # Started by `start`, it would unblock the signal that is held below.
+                # If `start` started the tracker, that would unblock the signal held below.
                 resource_tracker.ensure_running()
             with (
                 held_interrupts(),
@@ -311,13 +310,7 @@ class _Worker:
             theirs.close()
 
     def wait_until_ready(self) -> None:
-        """Wait until the process has imported what the task needs.
-
-        Raises
-        ------
-        WorkerError
-            If it cannot.
-        """
+        """Wait until the process has imported the task; raise a WorkerError if it fails."""
         try:
             failure = self.receive(START_S)
         except _EndedError as ended:
@@ -326,18 +319,12 @@ class _Worker:
             raise _cannot_start(failure)
 
     def send(self, item: object) -> None:
-        """Send an item. Of a process that has crashed `receive` reports it."""
+        """Send an item. If the process has crashed, `receive` reports it."""
         with contextlib.suppress(OSError):
             self._connection.send(item)
 
     def receive(self, limit_s: float) -> Any:
-        """Wait for the next answer.
-
-        Raises
-        ------
-        _EndedError
-            If the process ends, or is late and therefore killed.
-        """
+        """Wait for the next answer; raise an _EndedError on a crash or after a timeout."""
         try:
             if any(self._connection.poll(step_s) for step_s in _steps(limit_s)):
                 return self._connection.recv()
@@ -349,18 +336,18 @@ class _Worker:
         raise _EndedError(f"no answer for {duration(limit_s)}", is_late=True)
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         self._process.kill()
 
     def join(self) -> None:
-        """Wait until it has ended; one that waits for a dead network drive may not."""
+        """Wait for the process to end, for at most `_JOIN_S`."""
         self._process.join(_JOIN_S)
 
 
 def _cannot_start(reason: str) -> WorkerError:
     return WorkerError(
-        f"a worker process cannot start: {reason}. Results so far are kept; run the same command "
-        "with fewer --processes, or with --processes 0"
+        f"a worker process cannot start: {reason}. Results so far are kept. Run the same command "
+        "again with fewer --processes, or with --processes 0"
     )
 
 
@@ -373,18 +360,18 @@ def _how_ended(code: int | None) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    # The kernel kills so when memory runs out.
-    return f"killed by {name}" + (", perhaps for lack of memory" if code == -9 else "")
+    # The kernel sends SIGKILL when memory runs out.
+    return f"killed by {name}" + (", perhaps out of memory" if code == -9 else "")
 
 
 def duration(seconds: float) -> str:
-    """Say how long a limit is."""
+    """Format a time limit for a message."""
     return f"{seconds:g} s" if seconds < 60 else f"{seconds / 60:.0f} min"
 
 
 @contextlib.contextmanager
 def _hidden_main() -> Iterator[None]:
-    """Hide `__main__` from a process that starts: spawned, it would run the user's script again."""
+    """Hide `__main__`, because a spawned process would run the user's script again."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -395,7 +382,7 @@ def _hidden_main() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept_memory() -> Iterator[None]:
-    """Set `_MEMORY` for processes that start; what the user set wins."""
+    """Set `_MEMORY` for starting processes, unless the user has set it."""
     added = {name: str(size) for name, size in _MEMORY.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -407,9 +394,9 @@ def _kept_memory() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_interrupts() -> Iterator[None]:
-    """Block SIGINT in this thread, and for good in processes that it starts meanwhile.
+    """Block SIGINT in this thread, and permanently in processes that it starts meanwhile.
 
-    A terminal sends Ctrl-C to them, too.
+    A terminal sends Ctrl-C to child processes, too.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -422,18 +409,18 @@ def held_interrupts() -> Iterator[None]:
 
 
 def _work_for(connection: "Connection[Any, Any]", pickled: bytes) -> None:
-    """Do a task with items that come, in a process of its own."""
+    """Run a task on the items that arrive; this is the main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        # Imported here: a failure can then be reported.
+        # Imported here, so that a failure can be reported.
         import cv2
 
         cv2.setNumThreads(1)
         task = pickle.loads(pickled)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent names it
+    except Exception as error:  # noqa: BLE001 - the parent reports it
         connection.send(f"{type(error).__name__}: {error}")
         return
     connection.send("")
@@ -443,7 +430,7 @@ def _work_for(connection: "Connection[Any, Any]", pickled: bytes) -> None:
 
 
 def _answer(task: Callable[[Any], object], pickled: bytes) -> bytes:
-    """Return whether it is a result, and the result or what was raised."""
+    """Run the task; return the pickled (True, result) or (False, exception)."""
     try:
         return pickle.dumps((True, task(pickle.loads(pickled))), pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # noqa: BLE001 - raised in the parent
@@ -455,5 +442,5 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        # Not sys.exit: the main thread may be in native code.
+        # sys.exit would not end the main thread in native code.
         os._exit(1)

@@ -56,7 +56,7 @@ def test_torn_last_line_is_refused(tables):
     [
         (None, InputError, "no such file"),
         ("", TableError, "is empty"),
-        ("\0", TableError, "is no text"),
+        ("\0", TableError, "zero bytes"),
         (",".join(PREDICTION_COLUMNS) + "\n", InputError, "holds no predictions"),
     ],
 )

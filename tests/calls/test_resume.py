@@ -229,7 +229,7 @@ def test_a_second_run_is_refused_while_the_first_writes(folder, tmp_path, bundle
 
     def again(done, _of):
         if done == 2:
-            with pytest.raises(InputError, match=r"out: .* -o") as raised:
+            with pytest.raises(InputError, match=r"process \d+.* -o") as raised:
                 _predict(folder, tmp_path / "out", bundle_dir)
             refused.append(raised)
 

@@ -33,7 +33,7 @@ def test_what_may_be_no_name_or_one_in_two_forms_is_refused(cells, lines):
 
 
 def test_an_empty_cell_says_what_to_do():
-    with pytest.raises(TableError, match=r"--group ''.*merged cells"):
+    with pytest.raises(TableError, match=r"line 3\b.*--group ''"):
         check("m1", "", "m2")
 
 

@@ -103,9 +103,9 @@ def test_names_of_different_recordings(ours, theirs):
         ("m1/001.mp4", "s3://bucket/m1/001.mp4", "by the end of their paths"),
         ("m1/001.mp4", "001.mp4", "by file name alone"),
         ("001.mp4", "../m1/001.mp4", "by file name alone"),
-        ("m1/001.mp4", "M1/001.MP4", "without regard to case"),
-        ("m1/001.mp4", "m1/001", "without regard to case and the file's ending"),
-        ("001.ome.tif", "m1/001.avi", "by file name alone, without regard to case and the"),
+        ("m1/001.mp4", "M1/001.MP4", "ignoring case"),
+        ("m1/001.mp4", "m1/001", "ignoring case and the file's ending"),
+        ("001.ome.tif", "m1/001.avi", "by file name alone, ignoring case and the"),
     ],
 )
 def test_how_names_are_paired_is_said(ours, theirs, how):
@@ -127,9 +127,9 @@ def test_of_several_that_fit_none_is_taken():
 def test_names_without_any_in_common_are_shown():
     shown = names.contrast(["m1/001.mp4 ", "m1/002.mp4"], ["m9/003.mp4", "m9\\002.mp4"])
     assert "'m1/001.mp4 '" in shown
-    assert "'m1/002.mp4' and 'm9\\\\002.mp4' are in different folders" in shown
-    assert "called the same" in names.contrast(["a.mp4"], ["b.mp4"])
-    assert "several fit" in names.contrast(["m1/a.mp4", "m2/a.mp4"], ["a.mp4"])
+    assert "'m1/002.mp4' and 'm9\\\\002.mp4'" in shown
+    assert "'a.mp4' and 'b.mp4'" in names.contrast(["a.mp4"], ["b.mp4"])
+    assert "several" in names.contrast(["m1/a.mp4", "m2/a.mp4"], ["a.mp4"])
 
 
 def test_endings_that_are_read_are_endings():

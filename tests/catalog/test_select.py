@@ -48,13 +48,8 @@ def test_labels_join_in_any_order(files: tuple[Path, Path]) -> None:
 def test_recordings_in_only_one_table_are_named(files: tuple[Path, Path]) -> None:
     metadata = tables.read_metadata(files[0])
     labels = pd.DataFrame({"filename": ["100000.mp4", "x.mp4"], "stalled": [0, 1]})
-    with pytest.raises(TableError) as caught:
+    with pytest.raises(TableError, match=r"2 .*100001\.mp4, 100002\.mp4; .*1 .*x\.mp4"):
         select.join_labels(metadata, labels)
-    assert str(caught.value) == (
-        "metadata and labels must name the same recordings, but there are "
-        "2 with metadata but no label: 100001.mp4, 100002.mp4; "
-        "and 1 with a label but no metadata: x.mp4"
-    )
 
 
 # Selecting
@@ -94,14 +89,14 @@ def test_a_seed_draws_the_same_whatever_the_order(small: pd.DataFrame) -> None:
 
 
 def test_unknown_rules_and_seeds_are_refused(small: pd.DataFrame) -> None:
-    with pytest.raises(SettingsError, match=r"unknown rule third_place \(did you mean third-pl"):
+    with pytest.raises(SettingsError, match=r"third_place \(did you mean third-pl"):
         select.select(small, "third_place", 0)
-    with pytest.raises(SettingsError, match="seed -1 is out of range"):
+    with pytest.raises(SettingsError, match=r"seed -1 .*\b0 to 4294967295"):
         select.select(small, "third-place", -1)
 
 
 def test_a_rule_says_which_column_it_lacks(small: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match="rule micro needs the column micro, which the catalog"):
+    with pytest.raises(InputError, match=r"column micro, .*rule micro"):
         select.select(small[["filename", "stalled"]], "micro", 0)
 
 
@@ -114,15 +109,11 @@ def test_the_selection_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "stalled", "sentence"),
-    [
-        (0, 0, "the selection holds no recording"),
-        (3, 0, "all 3 selected recordings are flowing; training needs both classes"),
-        (3, 3, "all 3 selected recordings are stalled; training needs both classes"),
-    ],
+    ("count", "stalled", "words"),
+    [(0, 0, "empty"), (3, 0, "3 .*flowing"), (3, 3, "3 .*stalled")],
 )
-def test_a_class_weight_needs_both_classes(count: int, stalled: int, sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
+def test_a_class_weight_needs_both_classes(count: int, stalled: int, words: str) -> None:
+    with pytest.raises(InputError, match=words):
         _ = select.Selection(count, stalled).class_weight
 
 
@@ -131,7 +122,7 @@ def test_a_selection_without_a_class_is_not_written(
 ) -> None:
     metadata, labels = files
     out = tmp_path / "out.csv"
-    with pytest.raises(InputError, match="all 1 selected recordings are stalled"):
+    with pytest.raises(InputError, match=r"1 .*stalled"):
         select.select_to_file(metadata, labels, "micro", 0, out)
     assert not out.exists()
     assert select.select_to_file(metadata, labels, "all", 0, out) == select.Selection(3, 1)
@@ -175,7 +166,7 @@ def test_stratified_splits_lose_nothing(stalled: list[int], fraction: float, see
         assert abs(held_out - fraction * count) <= 1
 
 
-def can_be_parted(rows: list[tuple[int, str]]) -> bool:
+def can_be_split(rows: list[tuple[int, str]]) -> bool:
     """Try every choice of groups: does one leave both classes on both sides."""
     groups = sorted({group for _, group in rows})
     return any(
@@ -197,8 +188,8 @@ def test_grouped_splits_lose_nothing(
     rows: list[tuple[int, str]], fraction: float, seed: int
 ) -> None:
     table = make_catalog([label for label, _ in rows], [project for _, project in rows])
-    if not can_be_parted(rows):
-        with pytest.raises(InputError, match="cannot be parted by project_id"):
+    if not can_be_split(rows):
+        with pytest.raises(InputError, match="by project_id"):
             split_grouped(table, fraction, seed)
         return
     train, validation = split_grouped(table, fraction, seed)
@@ -215,7 +206,7 @@ def test_folds_validate_each_recording_once(
     projects = [str(row % 7) for row in range(len(stalled))]
     table = make_catalog(stalled, projects)
     if min(sum(stalled), len(stalled) - sum(stalled)) < k:
-        with pytest.raises(InputError, match=f"{k} folds needs at least {k} recordings of each"):
+        with pytest.raises(InputError, match=rf"{k} folds .*\b{k} recordings"):
             folds(table, k, seed)
         return
     splits = folds(table, k, seed, "project_id" if grouped else None)
@@ -261,23 +252,23 @@ def test_grouped_splits_come_near_the_fraction() -> None:
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
 def test_fractions_out_of_range_are_refused(fraction: float) -> None:
     table = make_catalog([0, 1] * 5, list("AABBCCDDEE"))
-    with pytest.raises(SettingsError, match="cannot be split off"):
+    with pytest.raises(SettingsError, match=f"fraction {fraction} "):
         split_stratified(table, fraction, 0)
-    with pytest.raises(SettingsError, match="cannot be split off"):
+    with pytest.raises(SettingsError, match=f"fraction {fraction} "):
         split_grouped(table, fraction, 0)
 
 
 def test_splits_that_cannot_be_made_say_why() -> None:
     table = make_catalog([0, 0, 0, 1])
-    with pytest.raises(InputError, match="there are 3 flowing and 1 stalled"):
+    with pytest.raises(InputError, match="3 flowing and 1 stalled"):
         split_stratified(table, 0.5, 0)
-    with pytest.raises(InputError, match="cannot be parted by project_id so that both parts"):
+    with pytest.raises(InputError, match="by project_id"):
         split_grouped(table, 0.5, 0)
-    with pytest.raises(InputError, match=r"column project, which .* \(did you mean project_id\?\)"):
+    with pytest.raises(InputError, match=r"column project, .*\(did you mean project_id\?\)"):
         split_grouped(table, 0.5, 0, by="project")
-    with pytest.raises(SettingsError, match="1 folds cannot be made; expected at least 2"):
+    with pytest.raises(SettingsError, match=r"1 folds .*\b2\b"):
         folds(table, 1, 0)
-    with pytest.raises(InputError, match="there are 1 different project_id, too few for 2 folds"):
+    with pytest.raises(InputError, match=r"2 folds .*project_id.*\b1\b"):
         folds(make_catalog([0, 0, 1, 1]), 2, 0, "project_id")
 
 

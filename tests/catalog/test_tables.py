@@ -81,7 +81,7 @@ def test_words_that_pandas_would_take_for_missing_stay_words(save: Save) -> None
     assert table["filename"][0] == "nan.mp4"
 
 
-# Wrong tables, each with its sentence
+# Wrong tables
 
 
 def wrong_cell(column: str, text: str) -> str:
@@ -91,26 +91,28 @@ def wrong_cell(column: str, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("column", "text", "sentence"),
+    ("column", "text", "expected"),
     [
-        ("num_frames", "0", "num_frames is '0', expected a whole number of at least 1"),
-        ("num_frames", "-3", "num_frames is '-3', expected a whole number of at least 1"),
-        ("num_frames", "48.5", "num_frames is '48.5', expected a whole number of at least 1"),
-        ("num_frames", "", "num_frames is empty, expected a whole number of at least 1"),
-        ("num_frames", "9" * 20, "num_frames is '99999999999999999999', expected a whole"),
-        ("crowd_score", "1.01", "crowd_score is '1.01', expected a number from 0 to 1"),
-        ("crowd_score", "-0.1", "crowd_score is '-0.1', expected a number from 0 to 1"),
-        ("crowd_score", "nan", "crowd_score is 'nan', expected a number from 0 to 1"),
-        ("crowd_score", "high", "crowd_score is 'high', expected a number from 0 to 1"),
-        ("tier1", "yes", "tier1 is 'yes', expected True or False"),
-        ("micro", "true", "micro is 'true', expected True or False"),
-        ("nano", "", "nano is empty, expected True or False"),
-        ("project_id", "", "project_id is empty, expected the name of a project"),
+        ("num_frames", "0", "at least 1"),
+        ("num_frames", "-3", "at least 1"),
+        ("num_frames", "48.5", "at least 1"),
+        ("num_frames", "", "at least 1"),
+        ("num_frames", "9" * 20, "at least 1"),
+        ("crowd_score", "1.01", "0 to 1"),
+        ("crowd_score", "-0.1", "0 to 1"),
+        ("crowd_score", "nan", "0 to 1"),
+        ("crowd_score", "high", "0 to 1"),
+        ("tier1", "yes", "True or False"),
+        ("micro", "true", "True or False"),
+        ("nano", "", "True or False"),
+        ("project_id", "", "project"),
     ],
 )
-def test_a_wrong_cell_is_named(save: Save, column: str, text: str, sentence: str) -> None:
+def test_a_wrong_cell_is_named(save: Save, column: str, text: str, expected: str) -> None:
     path = save(wrong_cell(column, text))
-    with pytest.raises(TableError, match=re.escape(f"{path}: line 3 (100001.mp4): {sentence}")):
+    place = re.escape(f"{path}: line 3 (100001.mp4): {column} ")
+    cell = repr(text) if text else "empty"
+    with pytest.raises(TableError, match=f"{place}.*{cell}.*{expected}"):
         tables.read_metadata(path)
 
 
@@ -133,9 +135,10 @@ def test_recordings_without_a_label_are_left_out_and_counted(
 ) -> None:
     path = save(LABELS.replace("100000.mp4,0", "100000.mp4,"))
     assert tables.read_labels(path)["filename"].tolist() == ["100002.mp4", "100001.mp4"]
-    assert "1 of 3 recordings has no label" in caplog.text
-    with pytest.raises(TableError, match="no recording has a label"):
-        tables.read_labels(save("filename,stalled\na,\nb, \n"))
+    assert "1 of 3 recordings" in caplog.text
+    path = save("filename,stalled\na,\nb, \n")
+    with pytest.raises(TableError, match=f"{path}: .*column stalled"):
+        tables.read_labels(path)
 
 
 def test_a_recording_labelled_twice_alike_counts_once(
@@ -146,45 +149,42 @@ def test_a_recording_labelled_twice_alike_counts_once(
         "filename": ["m1/a.mp4", "b.mp4"],
         "stalled": [1, 0],
     }
-    assert "1 recordings stand here more than once" in caplog.text
+    assert f"{path}: 1 rows" in caplog.text
+    assert "./m1\\a.mp4" in caplog.text
     path = save("filename,stalled\nm1/a.mp4,1\nb.mp4,0\nm1\\a.mp4,0\n")
-    with pytest.raises(TableError, match=r"line 4 .*on line 2 already, with another label"):
+    with pytest.raises(TableError, match=r"line 4 .*line 2\b.* another label"):
         tables.read_labels(path)
 
 
 def test_an_empty_filename_is_named(save: Save) -> None:
     path = save(LABELS.replace("100000.mp4", ""))
-    with pytest.raises(TableError, match=r"line 3 \(no filename\): filename is empty, expected"):
+    with pytest.raises(TableError, match=r"line 3 \(no filename\): filename is empty"):
         tables.read_labels(path)
 
 
 def test_a_duplicate_is_named_with_its_first_line(save: Save) -> None:
     path = save(LABELS.replace("100001.mp4", "100002.mp4"))
-    sentence = r"line 4 \(100002.mp4\): the same filename stands on line 2 already"
-    with pytest.raises(TableError, match=sentence):
+    with pytest.raises(TableError, match=r"line 4 \(100002.mp4\): .*line 2\b"):
         tables.read_labels(path)
 
 
 @pytest.mark.parametrize(
-    ("row", "sentence"),
-    [
-        ("100000.mp4", r"line 3 \(100000.mp4\): has 1 cells, expected 2"),
-        ("100000.mp4,0,0", r"line 3 \(100000.mp4\): has 3 cells, expected 2"),
-    ],
+    ("row", "cells"),
+    [("100000.mp4", 1), ("100000.mp4,0,0", 3)],
 )
-def test_a_row_with_too_few_or_many_cells_is_named(save: Save, row: str, sentence: str) -> None:
-    with pytest.raises(TableError, match=sentence):
+def test_a_row_with_too_few_or_many_cells_is_named(save: Save, row: str, cells: int) -> None:
+    with pytest.raises(TableError, match=rf"line 3 \(100000.mp4\): has {cells} .*\b2\b"):
         tables.read_labels(save(LABELS.replace("100000.mp4,0", row)))
 
 
 def test_if_every_row_is_ragged_each_is_named(save: Save) -> None:
-    with pytest.raises(TableError, match=r"line 2 \(a\): has 3 .*; line 3 \(b\): has 3 cells"):
+    with pytest.raises(TableError, match=r"line 2 \(a\): .*\b3\b.*; line 3 \(b\): .*\b3\b"):
         tables.read_labels(save("filename,stalled\na,0,0\nb,1,1\n"))
 
 
 def test_lines_are_those_of_the_file_even_after_empty_and_broken_ones(save: Save) -> None:
     path = save('filename,note,stalled\na,"two\nlines",0\n\nb,,7\n')
-    with pytest.raises(TableError, match=r"line 5 \(b\): stalled is '7'"):
+    with pytest.raises(TableError, match=r"line 5 \(b\): stalled .*'7'"):
         tables.read_labels(path)
 
 
@@ -192,13 +192,12 @@ def test_all_wrong_rows_are_named_in_the_order_of_the_file(save: Save) -> None:
     path = save("filename,stalled\na,2\na,0\n,1\nb\n")
     with pytest.raises(TableError) as caught:
         tables.read_labels(path)
-    assert str(caught.value) == (
-        f"{path}: line 2 (a): stalled is '2', expected 0 or 1 (or flowing or stalled; empty "
-        "without a label); "
-        "line 3 (a): the same filename stands on line 2 already, with another label; "
-        "line 4 (no filename): filename is empty, expected the name of a recording; "
-        "line 5 (b): has 1 cells, expected 2"
-    )
+    problems = re.findall(r"line (\d) \((.*?)\): (.*?)(?=; line \d \(|$)", str(caught.value))
+    assert [(line, name) for line, name, _ in problems] == [
+        *(("2", "a"), ("3", "a"), ("4", "no filename"), ("5", "b"))
+    ]
+    for (_, _, problem), words in zip(problems, ["'2'", "line 2", "empty", "2"], strict=True):
+        assert words in problem
 
 
 def test_beyond_the_first_wrong_rows_the_others_are_counted(save: Save) -> None:
@@ -216,68 +215,61 @@ def test_a_long_wrong_cell_is_shortened(save: Save) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "sentence"),
+    ("header", "words"),
     [
-        (
-            "filename,label",
-            "column stalled is missing; expected columns separated by commas: filename, stalled$",
-        ),
-        ("filename,stalled?", r"column stalled is missing \(is it the one called 'stalled\?'\?\)"),
-        ("filename|stalled", r"column filename is missing .*; expected columns separated by"),
-        ("filename,stalled,Stalled", "column stalled stands twice"),
+        ("filename,label", "column stalled .* commas: filename, stalled$"),
+        ("filename,stalled?", r"column stalled .*'stalled\?'"),
+        ("filename|stalled", "column filename .* commas: filename, stalled$"),
+        ("filename,stalled,Stalled", "column stalled .*twice"),
     ],
 )
-def test_wrong_columns_of_labels(save: Save, header: str, sentence: str) -> None:
-    with pytest.raises(TableError, match=sentence):
+def test_wrong_columns_of_labels(save: Save, header: str, words: str) -> None:
+    with pytest.raises(TableError, match=words):
         tables.read_labels(save(f"{header}\na,0,0\n"))
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "sentence"),
+    ("old", "new", "words"),
     [
-        (",crowd_score", ",crowdscore", "column crowd_score is missing (is it the one called"),
-        (",crowd_score", ",crowdscore", "'crowdscore' is unknown (did you mean crowd_score?)"),
-        (",nano", ",nano,mouse", "column 'mouse' is unknown (known: filename, url, project_id,"),
-        (
-            ",tier1",
-            "",
-            "column tier1 is missing; expected columns separated by commas: filename, url,",
-        ),
+        (",crowd_score", ",crowdscore", r"column crowd_score .*'crowdscore'\?"),
+        (",crowd_score", ",crowdscore", r"'crowdscore' .*did you mean crowd_score\?"),
+        (",nano", ",nano,mouse", "column 'mouse' .*filename, url, project_id,"),
+        (",tier1", "", "column tier1 .* commas: filename, url,"),
     ],
 )
-def test_wrong_columns_of_metadata(save: Save, old: str, new: str, sentence: str) -> None:
-    with pytest.raises(TableError, match=re.escape(sentence)):
+def test_wrong_columns_of_metadata(save: Save, old: str, new: str, words: str) -> None:
+    with pytest.raises(TableError, match=words):
         tables.read_metadata(save(METADATA.replace(old, new)))
 
 
 def test_labels_are_no_metadata(save: Save) -> None:
-    with pytest.raises(TableError, match="column url is missing; column num_frames is missing; "):
+    with pytest.raises(TableError, match=r"column url .*column num_frames "):
         tables.read_metadata(save(LABELS))
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "sentence"),
+    ("name", "content", "words"),
     [
-        ("a.csv", b"", "the table is empty"),
-        ("a.csv", b"\n\n", "the table is empty"),
-        ("a.csv", b"filename,stalled\n", "the table has a header but no rows"),
-        ("a.csv", b"filename,stalled\nm\xfcller.tif,0\n", "line 2 is not UTF-8"),
-        ("a.csv", b'filename,stalled\na,"0\nb,1\n', "not readable as CSV from line 2 on"),
-        ("a.csv.gz", gzip.compress(LABELS.encode(), mtime=0)[:-12], "not readable as gzip"),
-        ("a.csv.gz", b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 20, "not readable as gzip"),
+        ("a.csv", b"", "empty"),
+        ("a.csv", b"\n\n", "empty"),
+        ("a.csv", b"filename,stalled\n", "no rows"),
+        ("a.csv", b"filename,stalled\nm\xfcller.tif,0\n", "line 2 .*UTF-8"),
+        ("a.csv", b'filename,stalled\na,"0\nb,1\n', "CSV .*line 2"),
+        ("a.csv.gz", gzip.compress(LABELS.encode(), mtime=0)[:-12], "gzip"),
+        ("a.csv.gz", b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 20, "gzip"),
     ],
 )
-def test_a_file_that_is_no_table(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+def test_a_file_that_is_no_table(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(TableError, match=f"{re.escape(str(path))}: {sentence}"):
+    with pytest.raises(TableError, match=f"{re.escape(str(path))}: .*{words}"):
         tables.read_labels(path)
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="no such file"):
+    with pytest.raises(TableError, match=r"labels\.csv: no such file"):
         tables.read_labels(tmp_path / "labels.csv")
-    with pytest.raises(TableError, match="is a folder; give a table of labels"):
+    with pytest.raises(TableError, match=f"{tmp_path}: is a folder"):
         tables.read_labels(tmp_path)
 
 

@@ -72,7 +72,7 @@ def test_one_table_in_many_forms(path, content):
     [
         (PLAIN.replace("m1,x", "m1,x,look"), (2, "m1/a.mp4", "look")),
         (PLAIN.replace("note\n", "note,\n").replace("x\n", "x,look\n"), (2, "m1/a.mp4", "look")),
-        (PLAIN.replace("m2,y", "m2"), (4, "m2/c.mp4", "2 cells, expected 3")),
+        (PLAIN.replace("m2,y", "m2"), (4, "m2/c.mp4", "2 cells")),
         (PLAIN.replace("mouse,", ",").replace("m2,y", "m2,"), (2, "m1/a.mp4", "'m1'")),
         # As R writes it without a name for its row names.
         ("filename,mouse,note\n1,m1/a.mp4,m1,x\n", (2, "1", "'x'")),

@@ -5,6 +5,6 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _interrupts():
-    """`main` handles Ctrl-C until the process ends; here it ends the tests as usual."""
+    """Restore the SIGINT handler that `main` replaces."""
     yield
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""The command line as a user types it: outputs, exit codes, sentences."""
+"""The command line as a user types it: outputs, exit codes, messages."""
 
 import errno
 import io
@@ -23,7 +23,7 @@ from tests import drawing
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run a command in this process; gives (exit code, stdout, stderr)."""
+    """Run a command in this process; return (exit code, stdout, stderr)."""
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["stallscan", *map(str, words)])
@@ -98,23 +98,22 @@ def test_from_scores_to_a_stall_rate(run, tmp_path):
     assert "400 recordings" in shown
     code, shown, _ = run("evaluate", out, "--labels", tmp_path / "labels.csv", "-o", out / "e")
     assert code == 0
-    assert "200 recordings are left out, because they chose the threshold" in shown
+    assert re.search(r"\b200 recordings", shown)
     mice = known.assign(mouse=[f"m{i % 8}" for i in range(400)], group=["wt", "ad"] * 200)
     mice.to_csv(tmp_path / "mice.csv", index=False)
     command = ("rate", out, "--groups", tmp_path / "mice.csv", "-o", out / "r")
     code, shown, _ = run(*command, "--accuracy", out / "e" / "metrics.json")
     assert code == 0
-    assert "perfect scoring" in shown
     assert len(pd.read_csv(out / "r" / "rates_mice.csv")) == 8
     code, _, said = run(*command)
     assert code == 2
-    assert "how often the calls are wrong is not known" in said
+    assert "--accuracy" in said
     code, _, said = run("decide", given, tmp_path / "b", "-o", out / "v")
     assert code == 2
     assert "stallscan ensemble" in said
     code, _, said = run("decide", given, "-o", out / "x", "--prevalence", "1.5")
     assert code == 2
-    assert "prevalence must be above 0 and below 1" in said
+    assert "prevalence" in said
 
 
 @pytest.mark.slow
@@ -131,7 +130,7 @@ def test_select_prints_count_share_and_weight(run, real_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("column", "row", "sentence"),
+    ("column", "row", "named"),
     [
         (None, None, "stalled"),
         ("stalled", 2, "b.mp4"),
@@ -139,7 +138,7 @@ def test_select_prints_count_share_and_weight(run, real_dir, tmp_path):
     ],
     ids=["missing column", "label of 2", "duplicate"],
 )
-def test_a_wrong_table_names_the_row_and_exits_with_2(run, tmp_path, column, row, sentence):
+def test_a_wrong_table_names_the_row_and_exits_with_2(run, tmp_path, column, row, named):
     predictions = tmp_path / "predictions.csv"
     predictions.write_text(
         "filename,status,reason,frames,frames_declared,score,call,threshold,bundle\n"
@@ -156,7 +155,7 @@ def test_a_wrong_table_names_the_row_and_exits_with_2(run, tmp_path, column, row
     )
     assert code == 2
     assert "labels.csv" in err
-    assert sentence in err
+    assert named in err
     assert "Traceback" not in err
 
 
@@ -164,17 +163,17 @@ def test_a_folder_without_recordings_exits_with_2(run, tmp_path):
     (tmp_path / "nothing").mkdir()
     code, _, err = run("predict", tmp_path / "nothing", "-o", tmp_path / "o")
     assert code == 2
-    assert "no recordings found" in err
+    assert str(tmp_path / "nothing") in err
 
 
 def test_an_exported_bundle_calls_a_recording_and_prints_the_call(run, tmp_path, bundle_dir):
     mine = shutil.copytree(bundle_dir, tmp_path / "mine")
     code, out, _ = run("export", mine)
     assert code == 0
-    assert "f32, on 8 clips the logits are within" in out
+    assert re.search("f32.* 8 clips", out)
     code, _, err = run("export", mine, "--precision", "int8")
     assert code == 2
-    assert "give their folder with --data" in err
+    assert "--data" in err
     drawing.write(tmp_path / "a.mp4")
     words = ("predict", tmp_path / "a.mp4", "-o", tmp_path / "o", "--bundle", mine)
     code, out, _ = run(*words, "--engine", "openvino")
@@ -183,14 +182,14 @@ def test_an_exported_bundle_calls_a_recording_and_prints_the_call(run, tmp_path,
     assert f"a.mp4: {row['call']} (score {row['score']:.6f})\n" in out
     code, _, err = run(*words, "--engine", "openvino-bf16")
     assert code == 3
-    assert "has no bf16 export" in err
+    assert "bf16" in err
 
 
 def test_a_bad_bundle_exits_with_3(run, tmp_path):
     drawing.write(tmp_path / "a.mp4")
     code, _, err = run("predict", tmp_path / "a.mp4", "-o", tmp_path / "o", "--bundle", tmp_path)
     assert code == 3
-    assert "not a bundle" in err
+    assert str(tmp_path) in err
 
 
 def test_strict_exits_with_1_when_a_recording_failed(run, tmp_path, bundle_dir):
@@ -199,7 +198,7 @@ def test_strict_exits_with_1_when_a_recording_failed(run, tmp_path, bundle_dir):
     assert run(*words)[0] == 0
     code, out, _ = run(*words, "--strict")
     assert code == 1
-    assert "1 recordings have no call" in out
+    assert "1 recordings" in out
 
 
 def test_a_wrong_option_exits_with_2(run, tmp_path):
@@ -224,7 +223,8 @@ def test_simulate_makes_clips_and_a_sheet(run, tmp_path):
     }
     code, _, err = run(*words, "--recipe", "third-place")
     assert code == 2
-    assert "other settings" in err
+    assert str(out) in err
+    assert "clip.size" in err
 
 
 def test_simulate_makes_a_sheet_alone(run, tmp_path):
@@ -234,21 +234,21 @@ def test_simulate_makes_a_sheet_alone(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "named"),
     [
-        ([], "nothing to write"),
-        (["--clips", "--sheet", "s.png"], "--clips needs a folder"),
-        (["made", "--recipe", "default"], "give --clips, too"),
-        (["made", "--clips", "--recipe", "nonsense"], "no such recipe"),
+        ([], "--sheet"),
+        (["--clips", "--sheet", "s.png"], "stallscan simulate OUT --clips"),
+        (["made", "--recipe", "default"], "--clips"),
+        (["made", "--clips", "--recipe", "nonsense"], "nonsense"),
         (["made", "--label-um", "1", "0", "1"], "label_um"),
-        (["made", "--clips", "--test", "2"], "a test part is videos"),
+        (["made", "--clips", "--test", "2"], "test"),
     ],
 )
-def test_simulate_says_what_is_missing(run, tmp_path, monkeypatch, words, sentence):
+def test_simulate_says_what_is_missing(run, tmp_path, monkeypatch, words, named):
     monkeypatch.chdir(tmp_path)
     code, _, err = run("simulate", *words)
     assert code == 2
-    assert sentence in err
+    assert named in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
 
@@ -260,45 +260,46 @@ def test_prepare_makes_a_store_and_looks_after_it(run, corpus, bundle_dir, tmp_p
     code, said, _ = run(*words, "--bundle", bundle_dir)
     assert code == 0
     assert f"4 ok, 1 unreadable -> {made}" in said
-    assert f"1 recordings have no clip; {made / 'recordings.csv'} says why" in said
+    assert re.search(rf"^1 recordings.*{re.escape(str(made / 'recordings.csv'))}", said, re.M)
     code, said, _ = run("predict", made, "-o", out, "--bundle", bundle_dir)
     assert code == 0
     assert list(pd.read_csv(out / "predictions.csv")["status"]) == ["ok"] * 4 + ["unreadable"]
     code, said, _ = run("prepare", "--verify", made)
     assert code == 0
-    assert "every shard is as it was written" in said
+    assert said.startswith(str(made))
     path = made / "shard-00000.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     code, _, said = run("prepare", "--verify", made)
     assert code == 2
-    assert f"{path}: this shard of the store is damaged" in said.replace("\n", " ")
-    assert "shard-00000.safetensors: 1 recordings are lost: 100003.mp4" in said
+    assert str(path) in said
+    assert "shard-00000.safetensors: 1 recordings" in said
+    assert "100003.mp4" in said
     path.unlink()
     code, said, _ = run(*words, "--bundle", bundle_dir)
     assert code == 0
     assert path.read_bytes() == content
     code, _, said = run(*words, "--recipe", "third-place")
     assert code == 2
-    assert "clip.channels is grey+mask, not" in said
+    assert "clip.channels" in said
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "named"),
     [
-        ([], "nothing to prepare"),
-        (["."], "nothing to prepare"),
-        ([".", "-o", "made", "--bundle", "a", "--recipe", "b"], "give one of them"),
-        ([".", "--verify", "made"], "--verify only looks at a store"),
-        (["--verify", "made"], "not readable as the manifest of a store"),
-        ([".", "-o", "made"], "no recordings found"),
+        ([], "-o STORE"),
+        (["."], "-o STORE"),
+        ([".", "-o", "made", "--bundle", "a", "--recipe", "b"], "--recipe"),
+        ([".", "--verify", "made"], "--verify STORE"),
+        (["--verify", "made"], "manifest.json"),
+        ([".", "-o", "made"], "error: .: "),
     ],
 )
-def test_prepare_says_what_is_missing(run, tmp_path, monkeypatch, words, sentence):
+def test_prepare_says_what_is_missing(run, tmp_path, monkeypatch, words, named):
     monkeypatch.chdir(tmp_path)
     code, _, err = run("prepare", *words)
     assert code == 2
-    assert sentence in err
+    assert named in err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -307,7 +308,7 @@ def test_training_looks_for_clips_where_it_is_told(run, corpus, tmp_path, words)
     nowhere = tmp_path / "nowhere"
     code, _, err = run(*words, "--data", corpus, "--store", nowhere, "-o", tmp_path / "out")
     assert code == 2
-    assert f"{nowhere / 'manifest.json'}: not readable as the manifest of a store" in err
+    assert str(nowhere / "manifest.json") in err
 
 
 def test_doctor_finds_everything(run):
@@ -321,18 +322,18 @@ def test_reproduce_says_what_is_wrong(run, tmp_path):
     words = ("--data", tmp_path, "-o", tmp_path / "out")
     code, _, err = run("reproduce", "first-palce", *words)
     assert code == 2
-    assert "no such published approach (did you mean first-place?)" in err
+    assert "did you mean first-place?" in err
     code, _, err = run("reproduce", "third-place", *words, "--size", 8)
     assert code == 2
     assert "clip.size" in err
     code, _, err = run("reproduce", "third-place", *words)
     assert code == 2
-    assert "train_metadata.csv is missing" in err
+    assert "train_metadata.csv" in err
 
 
 @pytest.fixture
 def main(monkeypatch, capfd):
-    """Run `main.main` with something in place of the commands; gives (exit code, stderr)."""
+    """Run `main.main` with a fake command; return (exit code, stderr)."""
 
     def call(command, stdout=None):
         monkeypatch.setattr("stallscan.cli.commands.app", lambda *_, **__: command())
@@ -373,15 +374,15 @@ def test_a_closed_pipe_ends_quietly(main, show):
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
-        (errno.ENOSPC, "Make room"),
-        (errno.EACCES, "permissions"),
-        (errno.ENOENT, "exists"),
+        (errno.ENOSPC, "full"),
+        (errno.EACCES, "permission"),
+        (errno.ENOENT, "no such file"),
         (errno.EROFS, "-o"),
-        (errno.ENAMETOOLONG, "shorter"),
-        (errno.EIO, "read and written"),
+        (errno.ENAMETOOLONG, "-o"),
+        (errno.EIO, "-o"),
     ],
 )
-def test_an_error_of_the_system_is_a_sentence(main, number, advice):
+def test_an_error_of_the_system_is_one_line(main, number, advice):
     def fail():
         raise OSError(number, os.strerror(number), "a: b.csv")
 
@@ -418,20 +419,23 @@ def test_fine_tune_is_found_under_its_former_name(run, tmp_path):
     assert rest == now
 
 
-@pytest.mark.parametrize("words", [("predict", "", "-o", "out"), ("predict", ".", "-o", "")])
-def test_an_empty_word_is_not_the_current_folder(run, tmp_path, monkeypatch, words):
+@pytest.mark.parametrize(
+    ("words", "before"),
+    [(("predict", "", "-o", "out"), "predict"), (("predict", ".", "-o", ""), "-o")],
+)
+def test_an_empty_argument_is_not_the_current_folder(run, tmp_path, monkeypatch, words, before):
     monkeypatch.chdir(tmp_path)
     drawing.write(tmp_path / "a.mp4")
     code, _, err = run(*words)
     assert code == 2
-    assert "empty" in err
+    assert f"empty argument after {before}" in err
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
 def test_an_empty_group_means_none(run, tmp_path):
     code, _, err = run("evaluate", tmp_path / "x", "--group", "", "-o", tmp_path / "out")
     assert code == 2
-    assert "empty word" not in err
+    assert "--group" not in err
 
 
 def test_an_error_of_ours_keeps_its_traceback(main):
@@ -485,4 +489,5 @@ def test_doctor_tries_the_compressions(monkeypatch):
     monkeypatch.setattr(tifffile, "imwrite", without_zstd)
     found = doctor._compressed_tiff()
     assert found.state == "optional"
-    assert found.found.startswith("zstd: only with: pip install 'stallscan[lab]'")
+    assert found.found.startswith("zstd: ")
+    assert "pip install 'stallscan[lab]'" in found.found

@@ -1,4 +1,4 @@
-"""What the commands say of themselves: help, examples, the reference, the version."""
+"""Help, examples, the reference of commands, the version."""
 
 import re
 import shlex

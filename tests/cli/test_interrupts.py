@@ -14,7 +14,7 @@ TRAIN = ("train", "default", "--data", "nothing", "-o", "out")
 
 
 def interrupt(words, module, cwd):
-    """Run a command, send SIGINT to it once it has imported a module; gives (code, stderr)."""
+    """Send SIGINT to a command once it has imported a module; return (code, stderr, delay)."""
     command = [sys.executable, "-X", "importtime", "-m", "stallscan", *words]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     said, sent_s = [], None
@@ -42,9 +42,9 @@ def interrupt(words, module, cwd):
         pytest.param(TRAIN, "torchmetrics.utilities.exceptions", "resume", marks=pytest.mark.slow),
     ],
 )
-def test_an_interrupted_import_ends_at_once_in_a_sentence(tmp_path, words, module, rest):
+def test_an_interrupted_import_ends_at_once_with_a_message(tmp_path, words, module, rest):
     code, said, took_s = interrupt(words, module, tmp_path)
     assert code == 130
     assert said.count("\n") == 1
-    assert f"again to {rest}" in said
+    assert rest in said
     assert took_s < 5

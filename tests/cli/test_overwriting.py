@@ -1,4 +1,4 @@
-"""What a command finds in the place of its output: only what it wrote itself is replaced."""
+"""Commands replace only files that they wrote themselves."""
 
 import pandas as pd
 import pytest
@@ -38,8 +38,8 @@ def _rate(tables, out):
     groups = pd.read_csv(tables[1])[["filename"]].assign(mouse="m1")
     groups = groups[groups["filename"].isin(pd.read_csv(tables[0])["filename"])]
     groups.to_csv(out.parent / "groups.csv", index=False)
-    found = rates.rate(tables[0], out.parent / "groups.csv", CallAccuracy.stated(0.9, 0.99))
-    write_rates(found, out)
+    result = rates.rate(tables[0], out.parent / "groups.csv", CallAccuracy.stated(0.9, 0.99))
+    write_rates(result, out)
 
 
 def _report(tables, out):

@@ -22,9 +22,9 @@ def _make(frames, /, **settings):
 @pytest.mark.parametrize("seed", range(5))
 def test_equals_the_published_rule_to_the_pixel(tmp_path, seed):
     recording = video.read_recording(drawing.write(tmp_path / "a.mp4", seed=seed))
-    found = outline.find_outline(recording, OutlineSettings(rule="third-place"))
-    made = clip.make_clip(recording, found, ClipSettings())
-    assert np.array_equal(made.pixels, third_place.clip(recording.frames))
+    segment = outline.find_outline(recording, OutlineSettings(rule="third-place"))
+    cut = clip.make_clip(recording, segment, ClipSettings())
+    assert np.array_equal(cut.pixels, third_place.clip(recording.frames))
 
 
 def test_bgr_is_rgb_reversed():
@@ -34,9 +34,9 @@ def test_bgr_is_rgb_reversed():
 
 
 def test_padding_keeps_the_aspect():
-    made = _make(drawing.frames(), size=64, shape="pad")
-    height, width = made.box.row1 - made.box.row0, made.box.col1 - made.box.col0
-    filled = np.flatnonzero(made.pixels.any(axis=(0, 2, 3)))
+    cut = _make(drawing.frames(), size=64, shape="pad")
+    height, width = cut.box.row1 - cut.box.row0, cut.box.col1 - cut.box.col0
+    filled = np.flatnonzero(cut.pixels.any(axis=(0, 2, 3)))
     assert width > height
     assert filled[-1] - filled[0] + 1 == pytest.approx(64 * height / width, abs=1)
     assert (filled[0] + filled[-1]) / 2 == pytest.approx(31.5, abs=1)
@@ -45,10 +45,10 @@ def test_padding_keeps_the_aspect():
 def test_painted_out_clips_do_not_show_the_outline():
     plain, outlined = drawing.frames(contours=0), drawing.frames()
     recording = from_array(outlined)
-    found = outline.find_outline(recording)
-    made = clip.make_clip(recording, found, ClipSettings(size=64, channels="grey+mask"))
-    assert made.pixels.shape == (8, 64, 64, 2)
-    contour = found.contour
+    segment = outline.find_outline(recording)
+    cut = clip.make_clip(recording, segment, ClipSettings(size=64, channels="grey+mask"))
+    assert cut.pixels.shape == (8, 64, 64, 2)
+    contour = segment.contour
     painted = clip.paint_out(to_grey(outlined), contour)
     # luma of the outline is 136; the noise around it has mean 60
     assert painted[:, contour].mean() == pytest.approx(plain[..., 0][:, contour].mean(), abs=8)
@@ -57,8 +57,8 @@ def test_painted_out_clips_do_not_show_the_outline():
 
 
 def test_the_mask_is_the_same_in_every_frame_and_fits_the_outline():
-    made = _make(drawing.frames(), size=64, channels="grey+mask")
-    masks = made.pixels[..., 1]
+    cut = _make(drawing.frames(), size=64, channels="grey+mask")
+    masks = cut.pixels[..., 1]
     assert (masks == masks[0]).all()
     assert masks.max() == 255
     assert masks[0, 32, 32] == 255
@@ -99,10 +99,10 @@ def test_a_crop_box_stays_in_the_frame_and_is_never_empty(row, height, col, widt
 
 def test_to_input_scales_and_moves_the_channels():
     pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 3), dtype=np.uint8)
-    made = clip.to_input(pixels, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
-    assert made.shape == (3, 4, 5, 5)
-    assert made.dtype == np.float32
-    assert made[2, 1, 3, 4] == pytest.approx((pixels[1, 3, 4, 2] / 255 - 0.3) / 0.7, abs=1e-6)
+    cut = clip.to_input(pixels, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    assert cut.shape == (3, 4, 5, 5)
+    assert cut.dtype == np.float32
+    assert cut[2, 1, 3, 4] == pytest.approx((pixels[1, 3, 4, 2] / 255 - 0.3) / 0.7, abs=1e-6)
 
 
 def test_unknown_settings_name_the_nearest():
@@ -119,10 +119,10 @@ def test_grey_is_the_luma_with_the_outline_left_in():
 
 
 def test_nothing_is_enlarged_where_the_scale_is_kept():
-    made = _make(drawing.frames(), size=200, shape="scale", margin=0)
-    height, width = made.box.row1 - made.box.row0, made.box.col1 - made.box.col0
-    assert np.flatnonzero(made.pixels.any(axis=(0, 2, 3))).size == height
-    assert np.flatnonzero(made.pixels.any(axis=(0, 1, 3))).size == width
+    cut = _make(drawing.frames(), size=200, shape="scale", margin=0)
+    height, width = cut.box.row1 - cut.box.row0, cut.box.col1 - cut.box.col0
+    assert np.flatnonzero(cut.pixels.any(axis=(0, 2, 3))).size == height
+    assert np.flatnonzero(cut.pixels.any(axis=(0, 1, 3))).size == width
     small = _make(drawing.frames(), size=32, shape="scale")
     assert np.array_equal(small.pixels, _make(drawing.frames(), size=32, shape="pad").pixels)
 
@@ -141,9 +141,9 @@ def test_a_black_background_leaves_what_the_outline_encloses():
 @pytest.mark.parametrize(("frames", "first"), [(5, 1), (6, 1), (8, 0), (11, -1), (12, -2)])
 def test_clips_of_a_number_of_frames_are_cut_or_filled_at_both_ends(frames, first):
     whole = _make(drawing.frames(), channels="grey+mask").pixels
-    made = _make(drawing.frames(), channels="grey+mask", frames=frames).pixels
+    cut = _make(drawing.frames(), channels="grey+mask", frames=frames).pixels
     assert len(whole) == 8
-    assert len(made) == frames
+    assert len(cut) == frames
     kept = slice(max(first, 0), max(first, 0) + min(frames, 8))
-    assert np.array_equal(made[max(-first, 0) :][:8, ..., 0], whole[kept, ..., 0])
-    assert (made[..., 1] == whole[0, ..., 1]).all()
+    assert np.array_equal(cut[max(-first, 0) :][:8, ..., 0], whole[kept, ..., 0])
+    assert (cut[..., 1] == whole[0, ..., 1]).all()

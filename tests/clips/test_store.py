@@ -26,12 +26,12 @@ CLIP = ClipSettings(size=24, channels="grey+mask")
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recordings")
-    made = [
+    drawn = [
         Source(f"{i}.mp4", drawing.write(folder / f"{i}.mp4", seed=i, count=6 + i))
         for i in range(5)
     ]
-    made.insert(2, Source("x.mp4", drawing.write(folder / "x.mp4", contours=0)))
-    return made
+    drawn.insert(2, Source("x.mp4", drawing.write(folder / "x.mp4", contours=0)))
+    return drawn
 
 
 def _build(folder, sources, **options):
@@ -39,38 +39,38 @@ def _build(folder, sources, **options):
 
 
 def test_clips_come_back_as_prediction_makes_them(tmp_path, sources):
-    made = _build(tmp_path, sources)
+    filled = _build(tmp_path, sources)
     for source in sources:
         prepared = prepare.one(source, [Preprocessing(OutlineSettings(), CLIP)])
-        assert (source.filename in made) == (prepared.clip is not None)
+        assert (source.filename in filled) == (prepared.clip is not None)
         if prepared.clip is not None:
-            assert np.array_equal(made.read(source.filename), prepared.clip.pixels)
-            assert made.frames(source.filename) == prepared.frames
+            assert np.array_equal(filled.read(source.filename), prepared.clip.pixels)
+            assert filled.frames(source.filename) == prepared.frames
 
 
 def test_traits_are_kept_with_the_clips(tmp_path, sources, monkeypatch):
     monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
-    made = _build(tmp_path, sources)
-    table = made.traits(["3.mp4", "0.mp4", "x.mp4"])
+    filled = _build(tmp_path, sources)
+    table = filled.traits(["3.mp4", "0.mp4", "x.mp4"])
     for row, number in ((0, 3), (1, 0)):
         whole = prepare.one(
             sources[number + (number > 1)], [Preprocessing(OutlineSettings(), CLIP)]
         )
         assert tuple(table.iloc[row]) == pytest.approx(tuple(whole.clip.traits))
     assert len(table) == 2
-    (tmp_path / made.manifest.shards[0].file).write_bytes(b"other")
-    with pytest.raises(StoreError, match="damaged"):
-        made.traits(["0.mp4"])
+    (tmp_path / filled.manifest.shards[0].file).write_bytes(b"other")
+    with pytest.raises(StoreError, match=r"shard-00000\.safetensors"):
+        filled.traits(["0.mp4"])
 
 
 def test_all_that_preparation_gave_comes_back_in_order(tmp_path, sources, monkeypatch):
     monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
-    made = _build(tmp_path, sources)
-    assert len(made) == 6
+    filled = _build(tmp_path, sources)
+    assert len(filled) == 6
     for start in (0, 3, 6):
-        found = list(made.stream(source.filename for source in sources[start:]))
-        assert len(found) == 6 - start
-        for ours, source in zip(found, sources[start:], strict=True):
+        streamed = list(filled.stream(source.filename for source in sources[start:]))
+        assert len(streamed) == 6 - start
+        for ours, source in zip(streamed, sources[start:], strict=True):
             _same(ours, prepare.one(source, [Preprocessing(OutlineSettings(), CLIP)]))
 
 
@@ -78,41 +78,41 @@ def _same(ours, theirs):
     for name in ("source", "status", "reason", "frames", "frames_declared"):
         assert getattr(ours, name) == getattr(theirs, name)
     assert len(ours.clips) == len(theirs.clips)
-    for one, other in zip(ours.clips, theirs.clips, strict=True):
-        assert np.array_equal(one.pixels, other.pixels)
-        assert one.pixels.flags.writeable
-        assert (one.box, one.traits) == (other.box, other.traits)
+    for mine, other in zip(ours.clips, theirs.clips, strict=True):
+        assert np.array_equal(mine.pixels, other.pixels)
+        assert mine.pixels.flags.writeable
+        assert (mine.box, mine.traits) == (other.box, other.traits)
 
 
 def test_a_shard_is_a_safetensors_file_that_others_may_read(tmp_path, sources):
-    made = _build(tmp_path, sources)
+    filled = _build(tmp_path, sources)
     (path,) = tmp_path.glob(store.SHARDS)
     with safetensors.safe_open(path, framework="np") as opened:
         assert sorted(opened.keys()) == [f"{i}.mp4" for i in range(5)]
-        assert np.array_equal(opened.get_tensor("3.mp4"), made.read("3.mp4"))
+        assert np.array_equal(opened.get_tensor("3.mp4"), filled.read("3.mp4"))
     content = path.read_bytes()
     assert int.from_bytes(content[:8], "little") % 8 == 0
     assert path.stat().st_mode == (tmp_path / "manifest.json").stat().st_mode
 
 
 def test_a_store_goes_to_other_processes(tmp_path, sources):
-    made = _build(tmp_path, sources)
-    theirs = pickle.loads(pickle.dumps(made))
-    assert np.array_equal(theirs.read("1.mp4"), made.read("1.mp4"))
+    filled = _build(tmp_path, sources)
+    theirs = pickle.loads(pickle.dumps(filled))
+    assert np.array_equal(theirs.read("1.mp4"), filled.read("1.mp4"))
 
 
 def test_failures_are_kept_with_their_reason(tmp_path, sources):
-    made = _build(tmp_path, sources)
-    (failure,) = made.failures()
+    filled = _build(tmp_path, sources)
+    (failure,) = filled.failures()
     assert (failure.filename, failure.status) == ("x.mp4", "no_outline")
-    assert "no outline found" in failure.reason
-    assert made.count() == {"ok": 5, "no_outline": 1}
+    assert "x.mp4" in failure.reason
+    assert filled.count() == {"ok": 5, "no_outline": 1}
 
 
 def test_recordings_without_any_clip_make_a_store(tmp_path, sources):
-    made = _build(tmp_path, sources[2:3])
-    assert "x.mp4" not in made
-    assert [item.status for item in made.stream()] == ["no_outline"]
+    filled = _build(tmp_path, sources[2:3])
+    assert "x.mp4" not in filled
+    assert [item.status for item in filled.stream()] == ["no_outline"]
     assert verify.find_damage(tmp_path) == []
 
 
@@ -135,45 +135,45 @@ def test_the_table_has_a_row_for_every_recording(tmp_path, sources):
 
 def test_a_file_that_was_not_readable_is_tried_again(tmp_path, sources):
     late = Source("late.mp4", tmp_path / "late.mp4")
-    made = _build(tmp_path / "store", [*sources, late])
-    assert [one.filename for one in made.failures()] == ["x.mp4", "late.mp4"]
+    filled = _build(tmp_path / "store", [*sources, late])
+    assert [row.filename for row in filled.failures()] == ["x.mp4", "late.mp4"]
     before = _content(tmp_path / "store"), _times(tmp_path / "store")
     _build(tmp_path / "store", [*sources, late])  # in vain: nothing is written twice
     assert (_content(tmp_path / "store"), _times(tmp_path / "store")) == before
     late.path.touch()
-    made = _build(tmp_path / "store", [*sources, late])
-    assert made.failures()[1].reason.endswith("the file is empty; copy or download it again")
+    filled = _build(tmp_path / "store", [*sources, late])
+    assert "empty" in filled.failures()[1].reason
     drawing.write(late.path, count=6)
     last = Source("last.mp4", drawing.write(tmp_path / "last.mp4", count=7))
-    made = _build(tmp_path / "store", [*sources, late, last])
-    assert "late.mp4" in made
-    assert [one.filename for one in made.failures()] == ["x.mp4"]
+    filled = _build(tmp_path / "store", [*sources, late, last])
+    assert "late.mp4" in filled
+    assert [row.filename for row in filled.failures()] == ["x.mp4"]
     names = [source.filename for source in (*sources, late, last)]
-    assert [row.filename for row in made.rows()] == names
+    assert [row.filename for row in filled.rows()] == names
     (tmp_path / "store" / "shard-00000.safetensors").unlink()
-    made = _build(tmp_path / "store", [*sources, late, last])
-    assert {row.filename: row.status for row in made.rows()}["late.mp4"] == "ok"
+    filled = _build(tmp_path / "store", [*sources, late, last])
+    assert {row.filename: row.status for row in filled.rows()}["late.mp4"] == "ok"
 
 
 def _recording(path, **drawn):
     return Source(path.name, drawing.write(path, **drawn))
 
 
-def _content_of(made, name):
-    return made.read(name).tobytes()
+def _content_of(filled, name):
+    return filled.read(name).tobytes()
 
 
 def test_a_recording_that_was_replaced_is_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 1)
     given = [_recording(tmp_path / f"{i}.mp4", seed=i, count=8) for i in range(3)]
-    made = _build(tmp_path / "store", given)
-    before = {source.filename: _content_of(made, source.filename) for source in given}
+    filled = _build(tmp_path / "store", given)
+    before = {source.filename: _content_of(filled, source.filename) for source in given}
     drawing.write(given[1].path, seed=9, count=9)
-    made = _build(tmp_path / "store", given)
-    assert [row.filename for row in made.rows()] == ["0.mp4", "1.mp4", "2.mp4"]
-    assert made.frames("1.mp4") == 9
-    assert _content_of(made, "1.mp4") != before["1.mp4"]
-    assert _content_of(made, "0.mp4") == before["0.mp4"]
+    filled = _build(tmp_path / "store", given)
+    assert [row.filename for row in filled.rows()] == ["0.mp4", "1.mp4", "2.mp4"]
+    assert filled.frames("1.mp4") == 9
+    assert _content_of(filled, "1.mp4") != before["1.mp4"]
+    assert _content_of(filled, "0.mp4") == before["0.mp4"]
     # Whatever shard is lost, the newest row counts: shard 1 has the first, shard 3 the second.
     for lost in ("shard-00001.safetensors", "shard-00003.safetensors"):
         (tmp_path / "store" / lost).unlink()
@@ -181,9 +181,9 @@ def test_a_recording_that_was_replaced_is_done_again(tmp_path, monkeypatch):
         assert _build(tmp_path / "store", given).frames("1.mp4") == 10
     # One that cannot be read any more has no clip any more.
     given[1].path.write_bytes(b"")
-    made = _build(tmp_path / "store", given)
-    assert "1.mp4" not in made
-    assert made.count() == {"ok": 2, "unreadable": 1}
+    filled = _build(tmp_path / "store", given)
+    assert "1.mp4" not in filled
+    assert filled.count() == {"ok": 2, "unreadable": 1}
 
 
 def test_a_finished_store_says_that_it_did_nothing(tmp_path, sources, caplog):
@@ -191,7 +191,8 @@ def test_a_finished_store_says_that_it_did_nothing(tmp_path, sources, caplog):
     before = _content(tmp_path), _times(tmp_path)
     with caplog.at_level("INFO", "stallscan"):
         _build(tmp_path, sources)
-    assert "nothing to do, all 6" in caplog.text
+    assert f"{tmp_path}: " in caplog.text
+    assert "all 6 recordings" in caplog.text
     assert (_content(tmp_path), _times(tmp_path)) == before
 
 
@@ -200,12 +201,12 @@ def test_a_store_of_an_older_version_is_resumed_and_says_what_is_not_known(
 ):
     with monkeypatch.context() as older:
         older.setattr(stamps.Stamp, "of", lambda _path: None)
-        made = _build(tmp_path, sources[:3])
-    assert all(row.stamp is None for row in made.rows())
+        filled = _build(tmp_path, sources[:3])
+    assert all(row.stamp is None for row in filled.rows())
     with caplog.at_level("INFO", "stallscan"):
         assert len(_build(tmp_path, sources)) == 6
     assert "3 of 6" in caplog.text
-    assert "whether 3 were replaced since is not known" in caplog.text
+    assert "3 were" in caplog.text
 
 
 def test_a_damaged_recording_is_tried_again_where_nothing_says_that_it_is_the_same(
@@ -228,18 +229,18 @@ def test_a_damaged_recording_is_tried_again_where_nothing_says_that_it_is_the_sa
 
 def test_recordings_that_changed_since_are_said_when_the_store_is_read(tmp_path, caplog):
     given = [_recording(tmp_path / f"{i}.mp4", seed=i, count=5) for i in range(2)]
-    made = _build(tmp_path / "store", given)
+    filled = _build(tmp_path / "store", given)
     given[0].path.unlink()
-    made.warn_of_replaced()
+    filled.warn_of_replaced()
     assert caplog.text == ""
     drawing.write(given[1].path, seed=9, count=6)
-    made.warn_of_replaced()
+    filled.warn_of_replaced()
     assert "1 of its 2 recordings" in caplog.text
     assert "1.mp4" in caplog.text
 
 
 def test_a_store_has_one_writer(tmp_path, sources):
-    with runs.hold(tmp_path / "a"), pytest.raises(InputError, match="writes into"):
+    with runs.hold(tmp_path / "a"), pytest.raises(InputError, match=str(tmp_path / "a")):
         _build(tmp_path / "a", sources)
     assert not list((tmp_path / "a").glob("[!.]*"))
 
@@ -256,12 +257,12 @@ def test_recordings_that_prediction_would_not_call_are_known(tmp_path):
     drawing.write_dark(tmp_path / "dark.mp4")
     drawing.write(tmp_path / "good.mp4", count=12)
     both = [Source(name, tmp_path / name) for name in ("dark.mp4", "good.mp4")]
-    made = _build(tmp_path / "store", both)
-    assert "dark.mp4" in made
-    assert made.not_ok() == {"dark.mp4": "too_dark"}
+    filled = _build(tmp_path / "store", both)
+    assert "dark.mp4" in filled
+    assert filled.not_ok() == {"dark.mp4": "too_dark"}
 
 
-def test_an_interrupted_build_goes_on(tmp_path, sources, monkeypatch):
+def test_an_interrupted_build_resumes(tmp_path, sources, monkeypatch):
     monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
 
     def stop(done, _of):
@@ -278,10 +279,10 @@ def test_an_interrupted_build_goes_on(tmp_path, sources, monkeypatch):
 
 
 def test_large_clips_fill_a_shard_sooner(tmp_path, sources, monkeypatch):
-    one = 6 * CLIP.size**2 * 2
-    monkeypatch.setattr(fill, "BYTES_PER_SHARD", 2 * one)
-    made = _build(tmp_path, sources)
-    assert [entry.recordings for entry in made.manifest.shards] == [2, 3, 1]
+    clip_bytes = 6 * CLIP.size**2 * 2
+    monkeypatch.setattr(fill, "BYTES_PER_SHARD", 2 * clip_bytes)
+    filled = _build(tmp_path, sources)
+    assert [entry.recordings for entry in filled.manifest.shards] == [2, 3, 1]
 
 
 def test_another_recording_of_the_same_name_is_refused(tmp_path, sources):
@@ -291,7 +292,7 @@ def test_another_recording_of_the_same_name_is_refused(tmp_path, sources):
     _build(tmp_path / "store", ours[:2])
     assert len(_build(tmp_path / "store", sources[:3])) == 3  # a copy is the same recording
     other = Source("0.mp4", drawing.write(tmp_path / "other" / "0.mp4", seed=9))
-    with pytest.raises(StoreError, match=r"store: holds 0\.mp4 from .*moved/a/0\.mp4, and "):
+    with pytest.raises(StoreError, match=r"0\.mp4 .*moved/a/0\.mp4.* .*other/0\.mp4"):
         _build(tmp_path / "store", [other, *sources[1:]])
     (moved / "a").rename(moved / "b")
     there = [Source(source.filename, moved / "b" / source.filename) for source in sources]
@@ -310,26 +311,24 @@ def test_a_store_is_filled_from_anywhere(tmp_path, sources, monkeypatch):
     fill.fill(tmp_path, sources[:4], make, OutlineSettings(), CLIP)
     fill.fill(tmp_path, sources, make, OutlineSettings(), CLIP)
     assert asked == [["0.mp4", "1.mp4", "x.mp4", "2.mp4"], ["3.mp4", "4.mp4"]]
-    made = Store(tmp_path)
-    assert all(source.filename in made for source in sources if source.filename != "x.mp4")
+    filled = Store(tmp_path)
+    assert all(source.filename in filled for source in sources if source.filename != "x.mp4")
 
 
 def test_differences_name_each_setting(tmp_path, sources):
-    made = _build(tmp_path, sources[:1])
-    assert made.manifest.differences(Preprocessing(OutlineSettings(), CLIP)) == []
-    made.require(Preprocessing(OutlineSettings(), CLIP), "us", "--ours")
+    filled = _build(tmp_path, sources[:1])
+    assert filled.manifest.differences(Preprocessing(OutlineSettings(), CLIP)) == []
+    filled.require(Preprocessing(OutlineSettings(), CLIP), "us", "--ours")
     other = Preprocessing(
         OutlineSettings(rule="third-place"), CLIP.model_copy(update={"size": 48, "margin": 9})
     )
-    assert made.manifest.differences(other) == [
+    assert filled.manifest.differences(other) == [
         "outline.rule is contour, not third-place",
         "clip.size is 24, not 48",
         "clip.margin is 5, not 9",
     ]
-    with pytest.raises(
-        StoreError, match=r"not those of them \(.*clip\.size is 24, not 48.* --theirs"
-    ):
-        made.require(other, "them", "--theirs")
+    with pytest.raises(StoreError, match=r" them \(.*clip\.size is 24, not 48.* --theirs"):
+        filled.require(other, "them", "--theirs")
 
 
 def test_other_settings_are_refused_and_both_shown(tmp_path, sources):
@@ -339,7 +338,7 @@ def test_other_settings_are_refused_and_both_shown(tmp_path, sources):
         fill.build(tmp_path, sources, OutlineSettings(), other, processes=0)
 
 
-def test_a_full_disk_is_said_and_costs_no_shard_that_stands(tmp_path, sources, monkeypatch):
+def test_a_full_disk_is_an_error_that_keeps_the_written_shards(tmp_path, sources, monkeypatch):
     monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -365,21 +364,21 @@ def whole(tmp_path_factory, sources):
     folder = tmp_path_factory.mktemp("whole") / "store"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
-        made = _build(folder, sources)
-    return folder, {item.source.filename: item for item in made.stream()}
+        filled = _build(folder, sources)
+    return folder, {item.source.filename: item for item in filled.stream()}
 
 
 def _read_all(folder, expected):
     """Whether all that was written comes back; what comes back is never anything else."""
-    made = store.Store(folder)
-    assert [row.filename for row in made.rows()] == list(expected)
+    filled = store.Store(folder)
+    assert [row.filename for row in filled.rows()] == list(expected)
     whole = True
     for filename, item in expected.items():
-        assert (filename in made) == (item.clip is not None)
+        assert (filename in filled) == (item.clip is not None)
         if item.clip is None:
             continue
         try:
-            pixels = made.read(filename)
+            pixels = filled.read(filename)
         except StoreError:
             whole = False
         else:
@@ -416,7 +415,7 @@ def test_what_is_read_of_a_damaged_store_is_right_or_refused(whole, tmp_path):
         done = _damage(copy / name, rng)
         (damage,) = verify.find_damage(copy)
         assert damage.file == name, done
-        assert f"{copy / name}: this shard of the store" in damage.what
+        assert str(copy / name) in damage.what
         with contextlib.suppress(StoreError):  # of what cannot even be opened
             assert not _read_all(copy, expected), done
         shutil.rmtree(copy)
@@ -466,19 +465,19 @@ def test_files_that_are_not_where_they_were_are_named(whole, sources, tmp_path, 
 def test_pixels_that_go_bad_while_the_store_is_open_are_refused(whole, tmp_path):
     folder, _ = whole
     shutil.copytree(folder, tmp_path / "store")
-    made = store.Store(tmp_path / "store")
+    filled = store.Store(tmp_path / "store")
     path = tmp_path / "store" / "shard-00000.safetensors"
     content = path.read_bytes()
     for damaged in (content[:-1], content[:-1] + bytes([content[-1] ^ 1]), b""):
         path.write_bytes(damaged)
         with pytest.raises(StoreError, match=r"shard-00000\.safetensors: .*damaged"):
-            made.read("1.mp4")
+            filled.read("1.mp4")
     path.unlink()
     with pytest.raises(StoreError, match=r"shard-00000\.safetensors: .*missing"):
-        made.read("1.mp4")
+        filled.read("1.mp4")
 
 
-def test_a_lost_shard_is_made_anew_in_its_place(whole, sources, tmp_path, monkeypatch, caplog):
+def test_a_lost_shard_is_made_again_in_its_place(whole, sources, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(fill, "RECORDINGS_PER_SHARD", 2)
     folder, _ = whole
     shutil.copytree(folder, tmp_path / "store")
@@ -493,7 +492,7 @@ def test_a_lost_shard_is_made_anew_in_its_place(whole, sources, tmp_path, monkey
         assert _content(tmp_path / "store") == _content(folder)
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warned) == 4
-    assert all("shard-00001.safetensors: this shard" in said for said in warned)
+    assert all("shard-00001.safetensors: " in message for message in warned)
 
 
 def test_a_shard_of_another_version_is_refused(tmp_path, sources):
@@ -506,7 +505,7 @@ def test_a_shard_of_another_version_is_refused(tmp_path, sources):
     end = 8 + int.from_bytes(changed[:8], "little")
     manifest["shards"][0]["sha256"] = files.sha256_of(changed[:end])
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(StoreError, match="another version of stallscan"):
+    with pytest.raises(StoreError, match=rf"{path.name}: .*version"):
         store.Store(tmp_path)
 
 
@@ -514,7 +513,7 @@ def test_a_store_of_the_first_format_is_refused(tmp_path, sources):
     _build(tmp_path, sources[:1])
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
-    with pytest.raises(StoreError, match=r"manifest\.json: a store of format 1, .* format 2; rem"):
+    with pytest.raises(StoreError, match=r"manifest\.json: .*format 1\b.* format 2\b"):
         store.Store(tmp_path)
 
 
@@ -522,16 +521,16 @@ def test_a_store_is_taken_by_itself(whole, sources, tmp_path):
     folder, _ = whole
     assert store.open_if_store([source.path for source in sources]) is None
     assert len(store.open_if_store([folder])) == 6
-    with pytest.raises(InputError, match="is taken by itself"):
+    with pytest.raises(InputError, match=str(folder)):
         store.open_if_store([sources[0].path, folder])
     # a list of downloads is no store
     (tmp_path / "manifest.json").write_text("{}")
     assert store.open_if_store([tmp_path]) is None
 
 
-def test_a_broken_manifest_is_said(tmp_path):
+def test_a_broken_manifest_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text("[]")
-    with pytest.raises(StoreError, match="not readable as the manifest"):
+    with pytest.raises(StoreError, match=r"manifest\.json: "):
         Store(tmp_path)
 
 
@@ -559,8 +558,8 @@ def make(todo):
 
 sources = [Source(f"{index}.mp4", Path(f"{index}.mp4")) for index in range(int(sys.argv[2]))]
 settings = ClipSettings(size=64, channels="grey+mask")
-made = fill.fill(Path(sys.argv[1]), sources, make, OutlineSettings(), settings)
-assert sum(1 for _ in made.stream()) == len(sources)
+filled = fill.fill(Path(sys.argv[1]), sources, make, OutlineSettings(), settings)
+assert sum(1 for _ in filled.stream()) == len(sources)
 """
     few = memory.peak_bytes(script, tmp_path / "few", 256)
     many = memory.peak_bytes(script, tmp_path / "many", 1536)
@@ -578,25 +577,25 @@ def test_a_store_that_is_not_finished_is_refused(tmp_path, sources, monkeypatch)
 
     with pytest.raises(KeyboardInterrupt):
         fill.fill(tmp_path, sources, stops, *view)
-    with pytest.raises(StoreError, match="is not finished, it has 2 recordings so far; start"):
+    with pytest.raises(StoreError, match=rf"{tmp_path}: .*\b2 recordings"):
         Store(tmp_path).require(view, "the bundle x", "--bundle x")
     _build(tmp_path, sources).require(view, "the bundle x", "--bundle x")
     more = [Source(f"more {each.filename}", each.path) for each in sources]
     with pytest.raises(KeyboardInterrupt):
         fill.fill(tmp_path, [*sources, *more], stops, *view)
-    with pytest.raises(StoreError, match="is not finished, it has 8"):
+    with pytest.raises(StoreError, match=rf"{tmp_path}: .*\b8 recordings"):
         Store(tmp_path).require(view, "the bundle x", "--bundle x")
 
 
-def test_a_shard_that_cannot_be_read_just_now_is_not_made_anew(tmp_path, sources, monkeypatch):
-    made = _build(tmp_path, sources)
-    before = (tmp_path / made.manifest.shards[0].file).read_bytes()
+def test_a_shard_that_cannot_be_read_just_now_is_not_made_again(tmp_path, sources, monkeypatch):
+    filled = _build(tmp_path, sources)
+    before = (tmp_path / filled.manifest.shards[0].file).read_bytes()
 
     def fails(self, *_args, **_options):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("pathlib.Path.open", fails)
-    with pytest.raises(StoreError, match="cannot be read"):
-        fill._take_stock(tmp_path, made.manifest)
+    with pytest.raises(StoreError, match="Input/output error"):
+        fill._take_stock(tmp_path, filled.manifest)
     monkeypatch.undo()
-    assert (tmp_path / made.manifest.shards[0].file).read_bytes() == before
+    assert (tmp_path / filled.manifest.shards[0].file).read_bytes() == before

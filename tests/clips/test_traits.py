@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -31,17 +32,17 @@ def _vessel(focus, count=30, light=180, noise=10, seed=0):
 def test_grey_levels_change_and_likeness_are_those_of_the_pixels():
     random = np.random.default_rng(1)
     grey = random.integers(0, 200, (9, *SIZE), dtype=np.uint8)
-    found = _gather(grey)
+    measured = _gather(grey)
     low, middle, high = np.percentile(grey, [5, 50, 95])
-    assert found.grey_low == pytest.approx(low, abs=1)
-    assert found.grey_middle == pytest.approx(middle, abs=1)
-    assert found.grey_high == pytest.approx(high, abs=1)
-    assert found.change == pytest.approx(
+    assert measured.grey_low == pytest.approx(low, abs=1)
+    assert measured.grey_middle == pytest.approx(middle, abs=1)
+    assert measured.grey_high == pytest.approx(high, abs=1)
+    assert measured.change == pytest.approx(
         np.median(np.abs(np.diff(grey.astype(int), axis=0))), abs=1
     )
     pairs = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in itertools.pairwise(grey)]
-    assert found.likeness == pytest.approx(np.median(pairs), abs=1e-3)
-    assert (found.rows_px, found.cols_px, found.frames) == (*SIZE, 9)
+    assert measured.likeness == pytest.approx(np.median(pairs), abs=1e-3)
+    assert (measured.rows_px, measured.cols_px, measured.frames) == (*SIZE, 9)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 7])
@@ -63,26 +64,26 @@ def test_only_what_the_outline_encloses_counts():
 
 
 def test_frames_in_focus_are_counted():
-    found = _gather(_vessel(slice(10, 17)))
-    assert found.frames_in_focus == 7
-    assert found.contrast > 100
-    assert traits.gradable(found) == ("ok", "")
+    measured = _gather(_vessel(slice(10, 17)))
+    assert measured.frames_in_focus == 7
+    assert measured.contrast > 100
+    assert traits.gradable(measured) == ("ok", "")
 
 
 CASES = {
     "dark": (_vessel(slice(10, 20), light=15, noise=5), "too_dark", "grey level"),
-    "empty": (_vessel([], noise=40) + np.uint8(60), "out_of_focus", "no vessel stands out"),
-    "a glimpse": (_vessel([3, 4]), "out_of_focus", "in focus in 2 frames, at least 3"),
-    "a flash": (_vessel([12], noise=40), "out_of_focus", "for more than a frame"),
+    "empty": (_vessel([], noise=40) + np.uint8(60), "out_of_focus", "no vessel"),
+    "a glimpse": (_vessel([3, 4]), "out_of_focus", r"\b2 frames.*\b3\b"),
+    "a flash": (_vessel([12], noise=40), "out_of_focus", "one frame"),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_cannot_be_judged_is_said_with_its_reason(name):
-    grey, status, words = CASES[name]
-    found = traits.gradable(_gather(grey))
-    assert found[0] == status
-    assert words in found[1]
+    grey, expected, words = CASES[name]
+    status, reason = traits.gradable(_gather(grey))
+    assert status == expected
+    assert re.search(words, reason)
 
 
 def test_a_region_outside_the_field_of_view_is_not_judged():
@@ -90,7 +91,7 @@ def test_a_region_outside_the_field_of_view_is_not_judged():
     grey[:, :, :38] = 0
     status, reason = traits.gradable(_gather(grey))
     assert status == "out_of_view"
-    assert "black in every frame" in reason
+    assert "every frame" in reason
 
 
 def test_a_region_that_moves_out_of_view_is_not_judged():
@@ -98,7 +99,7 @@ def test_a_region_that_moves_out_of_view_is_not_judged():
     grey[8:27] = 0
     status, reason = traits.gradable(_gather(grey))
     assert status == "out_of_view"
-    assert "63% of the frames" in reason
+    assert "63%" in reason
 
 
 def test_black_before_and_after_the_vessel_is_no_fault():
@@ -112,9 +113,9 @@ def test_black_before_and_after_the_vessel_is_no_fault():
 def test_a_flash_beside_a_vessel_is_no_fault(frame):
     grey = _vessel(slice(12, 20), light=60)
     grey[frame, 18:24] += np.uint8(190)
-    found = _gather(grey)
-    assert traits.gradable(found) == ("ok", "")
-    assert found.frames_in_focus == 9
+    measured = _gather(grey)
+    assert traits.gradable(measured) == ("ok", "")
+    assert measured.frames_in_focus == 9
 
 
 def test_an_outline_that_encloses_nothing_is_taken_whole():
@@ -128,15 +129,15 @@ def test_a_clip_has_the_traits_of_the_whole_recording_whatever_is_cut():
     for frame in frames:
         frame[5, 5:45] = frame[35, 5:45] = frame[5:36, 5] = frame[5:36, 44] = (255, 102, 0)
     recording: Recording = from_array(frames)
-    found = outline.find_outline(recording)
-    made = [
-        clip.make_clip(recording, found, settings).traits
+    segment = outline.find_outline(recording)
+    measured = [
+        clip.make_clip(recording, segment, settings).traits
         for settings in (
             ClipSettings(size=32, channels="rgb"),
             ClipSettings(size=64, channels="grey+mask", shape="pad", frames=8, background="black"),
         )
     ]
-    assert made[0] == made[1]
-    assert made[0].frames == 30
-    assert made[0].frames_in_focus == 10
-    assert (made[0].rows_px, made[0].cols_px) == (31, 40)
+    assert measured[0] == measured[1]
+    assert measured[0].frames == 30
+    assert measured[0].frames_in_focus == 10
+    assert (measured[0].rows_px, measured[0].cols_px) == (31, 40)

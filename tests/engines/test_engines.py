@@ -1,4 +1,4 @@
-"""Engines: which one is chosen, that they agree, and that prediction does without torch."""
+"""Engines: the choice, their agreement, and prediction without torch."""
 
 import ctypes
 import json
@@ -51,10 +51,10 @@ def other_exported_dir(other_bundle_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("recordings")
+    folder = tmp_path_factory.mktemp("recordings")
     for index in range(6):
-        drawing.write(made / f"{index}.mp4", seed=index, count=6 + index)
-    return made
+        drawing.write(folder / f"{index}.mp4", seed=index, count=6 + index)
+    return folder
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def copy(exported_dir, tmp_path):
 
 
 def _edit(folder, **changes):
-    """Change what the record says of the f32 export."""
+    """Change the record of the f32 export."""
     path = folder / "openvino" / "exports.json"
     content = json.loads(path.read_text())
     content["f32"] |= changes
@@ -76,36 +76,36 @@ def test_openvino_gives_the_logits_of_torch_for_clips_of_any_length(exported_dir
     net = model.spec.net.model_copy(update={"views": views})
     spec = model.spec.model_copy(update={"net": net})
     reference = TorchEngine(bundle.Bundle(model.path, spec), "cpu")
-    found = OpenVinoEngine.of(bundle.Bundle(model.path, spec))
+    engine = OpenVinoEngine.of(bundle.Bundle(model.path, spec))
     for pixels in _clips():
-        assert found.logit(pixels) == pytest.approx(reference.logit(pixels), abs=1e-5)
+        assert engine.logit(pixels) == pytest.approx(reference.logit(pixels), abs=1e-5)
 
 
-def test_the_shipped_export_is_of_the_shipped_weights_and_agrees_with_torch(tmp_path):
-    """On clips with vessels in them: noise would not tell how sums are made."""
+def test_the_shipped_export_was_made_from_the_shipped_weights_and_agrees_with_torch(tmp_path):
+    """Uses simulated vessels: on noise, an engine that sums imprecisely still agrees."""
     model = disk.load()
     settings = SimulateSettings(count=8, stalled=0.5, seed=5)
     simulate_clips(tmp_path, settings, model.spec.outline, model.spec.clip, processes=1)
     clips = Store(tmp_path / "store")
-    reference, found = TorchEngine(model, "cpu"), OpenVinoEngine.of(model)
+    reference, engine = TorchEngine(model, "cpu"), OpenVinoEngine.of(model)
     for row in clips.rows():
         pixels = clips.read(row.filename)
-        wanted = reference.logit(pixels)
-        assert abs(found.logit(pixels) - wanted) <= 2e-5 * max(1, abs(wanted))
+        expected = reference.logit(pixels)
+        assert abs(engine.logit(pixels) - expected) <= 2e-5 * max(1, abs(expected))
 
 
 @pytest.mark.parametrize("kind", [TorchEngine, OpenVinoEngine.of])
 def test_a_stream_keeps_the_order_and_the_gaps(exported_dir, kind):
-    runs = kind(disk.load(exported_dir))
+    engine = kind(disk.load(exported_dir))
     clips = [None, *_clips(), None, None]
-    logits = list(runs.stream(iter(clips)))
-    expected = [None if pixels is None else runs.logit(pixels) for pixels in clips]
+    logits = list(engine.stream(iter(clips)))
+    expected = [None if pixels is None else engine.logit(pixels) for pixels in clips]
     assert logits == expected
     assert len(set(logits)) == 7
 
 
-def test_a_stream_looks_a_bounded_number_of_clips_ahead(exported_dir):
-    runs = OpenVinoEngine.of(disk.load(exported_dir))
+def test_a_stream_reads_a_bounded_number_of_clips_ahead(exported_dir):
+    engine = OpenVinoEngine.of(disk.load(exported_dir))
     taken = []
     clip = next(_clips())
 
@@ -114,16 +114,16 @@ def test_a_stream_looks_a_bounded_number_of_clips_ahead(exported_dir):
             taken.append(index)
             yield clip
 
-    stream = runs.stream(clips())
+    stream = engine.stream(clips())
     next(stream)
-    assert len(taken) <= 2 * runs.count
+    assert len(taken) <= 2 * engine.count
     before = threading.active_count()
     stream.close()
     assert threading.active_count() < before
 
 
 def _hang(self, pixels):
-    """In native code, as a deadlock does."""
+    """Hang in native code, as a deadlock does."""
     if len(pixels) > 20:
         ctypes.CDLL(None).sleep(5)
     return float(len(pixels))
@@ -131,7 +131,7 @@ def _hang(self, pixels):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such function of the C library")
 @pytest.mark.parametrize("kind", [TorchEngine, OpenVinoEngine])
-def test_an_engine_that_gives_nothing_ends_the_run_and_keeps_its_rows(
+def test_an_engine_that_hangs_ends_the_run_and_keeps_its_rows(
     kind, exported_dir, tmp_path, monkeypatch
 ):
     drawing.write(tmp_path / "in" / "0.mp4")
@@ -139,7 +139,7 @@ def test_an_engine_that_gives_nothing_ends_the_run_and_keeps_its_rows(
     monkeypatch.setattr(kind, "logit", _hang)
     monkeypatch.setattr(stream, "CLIP_S", 0.3)
     name = "torch" if kind is TorchEngine else "openvino"
-    with pytest.raises(EngineError, match=f"{name} gave no result for 0.3 s.*resume"):
+    with pytest.raises(EngineError, match=rf"{name} .*0\.3 s.*--engine.*-o"):
         predict.predict([tmp_path / "in"], tmp_path, exported_dir, processes=0, engine=name)
     assert list(pd.read_csv(tmp_path / "predictions.csv")["filename"]) == ["0.mp4"]
 
@@ -172,7 +172,7 @@ for thread in threads:
 
 
 def test_openvino_may_be_used_first_by_several_threads():
-    """Without care two in three such processes never end: its table of numpy's types is filled."""
+    """Two in three such processes would hang if the module did not fill OpenVINO's type tables."""
     for _ in range(3):
         subprocess.run([sys.executable, "-c", THREADS], check=True, timeout=60)
 
@@ -191,7 +191,7 @@ signal.raise_signal(signal.SIGINT)
 """
 
 
-def test_a_signal_after_another_thread_let_go_of_an_engine_is_no_crash():
+def test_a_signal_after_another_thread_released_an_engine_is_no_crash():
     done = subprocess.run(
         [sys.executable, "-c", HANDED_ON], capture_output=True, text=True, check=False, timeout=60
     )
@@ -211,20 +211,20 @@ ctypes.PyDLL(None).sleep(60)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such function of the C library")
-def test_a_frozen_interpreter_is_ended_with_a_sentence():
+def test_a_frozen_interpreter_is_killed_with_a_message():
     done = subprocess.run(
         [sys.executable, "-c", FROZEN], capture_output=True, text=True, check=False, timeout=50
     )
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == "alive\n"
     assert done.stderr.count("\n") == 1
-    assert "run the same command again" in done.stderr
+    assert done.stderr.startswith("stallscan: error: ")
 
 
 def test_an_error_in_a_stream_is_raised(exported_dir):
-    runs = OpenVinoEngine.of(disk.load(exported_dir))
+    engine = OpenVinoEngine.of(disk.load(exported_dir))
     with pytest.raises(RuntimeError):
-        list(runs.stream([np.zeros((8, 7, 9, 2), np.uint8)]))
+        list(engine.stream([np.zeros((8, 7, 9, 2), np.uint8)]))
 
 
 def _without_gpu(monkeypatch):
@@ -245,22 +245,23 @@ def test_auto_takes_torch_on_a_gpu(exported_dir, monkeypatch):
     monkeypatch.setattr("stallscan.engines.torch_engine.TorchEngine", lambda _bundle: on_gpu)
     model = disk.load(exported_dir)
     chosen = choose.choose(model)
-    assert chosen == ("torch", "there is a GPU; runs on cuda", (on_gpu,))
+    assert (chosen.name, chosen.engines) == ("torch", (on_gpu,))
+    assert "cuda" in chosen.reason
     monkeypatch.setattr("stallscan.engines.torch_engine.has_gpu", lambda: False)
     assert choose.choose(model).name == "openvino"
 
 
-def test_auto_takes_torch_and_says_why_where_openvino_cannot_be_used(
+def test_auto_takes_torch_and_gives_the_reason_where_openvino_cannot_be_used(
     bundle_dir, exported_dir, monkeypatch
 ):
     _without_gpu(monkeypatch)
     chosen = choose.choose(disk.load(bundle_dir))
     assert chosen.name == "torch"
-    assert "has no f32 export; make it with 'stallscan export" in chosen.reason
+    assert f"stallscan export {bundle_dir}" in chosen.reason
     monkeypatch.setattr(choose, "has_torch", lambda: False)
     assert choose.choose(disk.load(exported_dir)).name == "openvino"
     for path, engine in ((bundle_dir, "auto"), (exported_dir, "torch")):
-        with pytest.raises(InputError, match=r"not installed; run: .*stallscan\[train\]"):
+        with pytest.raises(InputError, match=r"pip install 'stallscan\[train\]'"):
             choose.choose(disk.load(path), engine)
 
 
@@ -291,19 +292,19 @@ def test_after_training_only_what_lacks_an_export_is_exported(
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "named"),
     [
-        ({"weights_sha256": "0" * 64}, "of other weights"),
-        ({"bin_sha256": "0" * 64}, r"f32\.bin: missing or damaged"),
-        ({"logit_difference": 0.1}, "differ from those of torch by up to 0.1"),
-        ({"nonsense": 1}, "not readable as a record of exports"),
+        ({"weights_sha256": "0" * 64}, r"openvino: .*weights.*stallscan export"),
+        ({"bin_sha256": "0" * 64}, r"f32\.bin: .*stallscan export"),
+        ({"logit_difference": 0.1}, r"openvino: .* 0\.1 .*0\.0001.*--engine"),
+        ({"nonsense": 1}, r"exports\.json: .*nonsense.*stallscan export"),
     ],
 )
-def test_an_export_that_may_not_be_used_is_refused(copy, changes, sentence, monkeypatch):
+def test_an_unusable_export_is_refused(copy, changes, named, monkeypatch):
     _without_gpu(monkeypatch)
     _edit(copy, **changes)
     model = disk.load(copy)
-    with pytest.raises(BundleError, match=sentence):
+    with pytest.raises(BundleError, match=named):
         choose.choose(model, "openvino")
     assert choose.choose(model).name == "torch"
 
@@ -314,16 +315,16 @@ def test_an_export_that_changes_calls_by_more_than_its_limit_is_refused(copy):
         **{"mcc": 0.7, "roc_auc": 0.9, "mcc_change": 0.0, "roc_auc_change": -0.02},
     }
     _edit(copy, change=change, limit=0.005)
-    with pytest.raises(BundleError, match=r"on 100 recordings MCC changes by \+0\.0000 and ROC"):
+    with pytest.raises(BundleError, match=r"100 recordings.*\+0\.0000.*-0\.0200.*0\.005"):
         exports.find(disk.load(copy), "f32")
     _edit(copy, limit=0.02)
     assert exports.find(disk.load(copy), "f32").name == "f32.xml"
 
 
-def test_a_bundle_saved_anew_has_no_exports(copy):
+def test_saving_a_bundle_again_removes_its_exports(copy):
     model = disk.load(copy)
     disk.save(copy, model.spec, model.weights, "card")
-    with pytest.raises(BundleError, match="has no f32 export"):
+    with pytest.raises(BundleError, match=r"copy: .*stallscan export"):
         exports.find(disk.load(copy), "f32")
 
 
@@ -340,7 +341,7 @@ def test_engines_give_the_same_table_and_a_run_stays_with_its_own(
     out = tmp_path / "torch"
     whole = (out / "predictions.csv").read_text()
     (out / "predictions.csv").write_text("".join(whole.splitlines(keepends=True)[:3]))
-    with pytest.raises(InputError, match="engine was torch, now openvino"):
+    with pytest.raises(InputError, match=r"engine .*torch.*openvino"):
         predict.predict([folder], out, exported_dir, processes=0, engine="openvino")
     assert predict.predict([folder], out, exported_dir, processes=0).resumed == 2
     assert (out / "predictions.csv").read_text() == whole
@@ -348,10 +349,10 @@ def test_engines_give_the_same_table_and_a_run_stays_with_its_own(
 
 
 def test_an_ensemble_predicts_with_openvino(folder, exported_dir, other_exported_dir, tmp_path):
-    made = tmp_path / "two"
-    ensemble.join([exported_dir, other_exported_dir], made, EnsembleSettings(needed=2))
+    both = tmp_path / "two"
+    ensemble.join([exported_dir, other_exported_dir], both, EnsembleSettings(needed=2))
     for name in ("torch", "openvino"):
-        predict.predict([folder], tmp_path / name, made, processes=0, engine=name)
+        predict.predict([folder], tmp_path / name, both, processes=0, engine=name)
     tables = [pd.read_csv(tmp_path / name / "predictions.csv") for name in ("torch", "openvino")]
     assert (tables[0]["call"] == tables[1]["call"]).all()
     assert tables[0]["score"].to_numpy() == pytest.approx(tables[1]["score"].to_numpy(), abs=3e-6)
@@ -365,9 +366,9 @@ def test_prediction_with_openvino_imports_nothing_heavy(folder, exported_dir, tm
         "print(done.calls, sorted(heavy & set(sys.modules)), sys.modules['openvino_telemetry'])"
     )
     command = [sys.executable, "-c", code, folder / "0.mp4", tmp_path, exported_dir]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said.strip().endswith("[] None")
-    assert "1" in said
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output.strip().endswith("[] None")
+    assert "1" in output
 
 
 def test_auto_takes_torch_where_openvino_cannot_use_the_export(exported_dir, monkeypatch):

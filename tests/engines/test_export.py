@@ -1,4 +1,4 @@
-"""Exports: what is written, measured and refused."""
+"""Exports: what is written, what is measured, and what is refused."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def copy(bundle_dir, tmp_path):
 
 @pytest.fixture(scope="module")
 def data(bundle_dir, tmp_path_factory):
-    """Clips, every second labelled stalled, as `stallscan simulate --clips` writes them."""
+    """Return a folder of clips, every second stalled, as `stallscan simulate --clips` writes it."""
     folder = tmp_path_factory.mktemp("data")
     names = [f"{index}.mp4" for index in range(COUNT)]
     spec = disk.load(bundle_dir).spec
@@ -48,7 +48,7 @@ def data(bundle_dir, tmp_path_factory):
         rng = np.random.default_rng(1)
         for index, source in enumerate(sources):
             pixels = next(_clips(seed=index))
-            # What is dark keeps its place in some, to some extent.
+            # Hold some clips still, so that the nets have something to tell apart.
             still = rng.random() < 0.5
             pixels[..., 0] = np.where(still, pixels[:1, ..., 0], pixels[..., 0])
             yield Prepared(source, "ok", clips=(Clip(pixels, Box(0, 9, 0, 9), traits),))
@@ -65,7 +65,7 @@ def data(bundle_dir, tmp_path_factory):
 
 
 def _save(folder, net, **clip):
-    """A bundle of any net, with random weights."""
+    """Save and load a bundle of any net, with random weights."""
     torch.manual_seed(0)
     spec = BundleSpec(
         name=net.name,
@@ -82,10 +82,10 @@ def _save(folder, net, **clip):
     return disk.load(folder)
 
 
-def test_f32_is_written_with_what_it_was_measured_to_be(copy):
-    said = export.export(copy)
-    assert len(said) == 1
-    assert "on 8 clips the logits are within" in said[0]
+def test_f32_is_written_with_its_measured_deviation(copy):
+    summaries = export.export(copy)
+    assert len(summaries) == 1
+    assert "8 clips" in summaries[0]
     names = {path.name for path in (copy / "openvino").glob("[!.]*")}
     assert names == {"f32.xml", "f32.bin", "exports.json"}
     record = json.loads((copy / "openvino" / "exports.json").read_text())
@@ -105,7 +105,7 @@ def test_f32_is_written_with_what_it_was_measured_to_be(copy):
         pytest.param(
             NetSettings(name="r2plus1d_18", normalisation="running"), marks=pytest.mark.slow
         ),
-        # Of clips as small as these the last layers have too few values to normalise by themselves.
+        # On clips this small, the last layers have too few values for statistics of their own.
         pytest.param(
             NetSettings(name="densenet121_3d", normalisation="running"), marks=pytest.mark.slow
         ),
@@ -118,12 +118,12 @@ def test_f32_is_written_with_what_it_was_measured_to_be(copy):
 def test_published_nets_give_the_logits_of_torch(net, tmp_path):
     model = _save(tmp_path / "b", net)
     export.export(model.path)
-    reference, found = TorchEngine(model, "cpu"), OpenVinoEngine.of(model)
+    reference, engine = TorchEngine(model, "cpu"), OpenVinoEngine.of(model)
     rng = np.random.default_rng(0)
     for count in (7, 10):
         pixels = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
-        wanted = reference.logit(pixels)
-        assert abs(found.logit(pixels) - wanted) <= 1e-4 * max(1, abs(wanted))
+        expected = reference.logit(pixels)
+        assert abs(engine.logit(pixels) - expected) <= 1e-4 * max(1, abs(expected))
 
 
 def test_clips_of_a_fixed_length_are_exported_for_it(tmp_path):
@@ -140,51 +140,51 @@ def test_each_member_of_an_ensemble_is_exported(copy, other_bundle_dir, tmp_path
         assert exports.find(member, "f32").is_file()
 
 
-def test_features_have_no_other_form(tmp_path, caplog):
+def test_features_cannot_be_exported(tmp_path, caplog):
     net = NetSettings(name="features", mean=(0.2, 0.0), std=(0.2, 1.0))
     model = _save(tmp_path / "b", net, channels="grey+mask")
-    with pytest.raises(BundleError, match="features has no form for OpenVINO; torch runs it"):
+    with pytest.raises(BundleError, match=r"features .*--engine torch"):
         export.export(model.path)
     assert not (model.path / "openvino").exists()
     export.export_if_missing(tmp_path / "b")
-    assert "predicts with torch only" in caplog.text
+    assert str(tmp_path / "b") in caplog.text
 
 
-def test_an_export_that_is_not_like_torch_is_refused_and_leaves_nothing(copy, monkeypatch):
+def test_an_export_that_deviates_from_torch_is_refused_and_leaves_nothing(copy, monkeypatch):
     monkeypatch.setattr(export, "LIMIT_F32", 1e-12)
-    with pytest.raises(InputError, match="f32 export is refused: its logits differ"):
+    with pytest.raises(InputError, match=r"f32 .*1e-12.*--engine torch"):
         export.export(copy)
     assert not (copy / "openvino").exists()
 
 
-def test_bf16_is_measured_and_then_can_be_chosen(copy, data):
+def test_bf16_is_measured_and_can_then_be_chosen(copy, data):
     if not has_bf16():
         pytest.skip("this processor cannot compute in bf16")
     model = disk.load(copy)
-    with pytest.raises(BundleError, match=r"no bf16 export; make it with .* --precision bf16"):
+    with pytest.raises(BundleError, match=r"stallscan export .* --precision bf16"):
         exports.find(model, "bf16")
-    said = export.export(copy, "bf16", data, limit=1.0)
-    assert f"on {COUNT} simulated recordings MCC" in said[0]
-    made = exports.read(model).bf16
-    assert made.change.recordings == COUNT
-    assert made.change.stalled == COUNT // 2
-    assert 0 < made.logit_difference < 0.1
+    summaries = export.export(copy, "bf16", data, limit=1.0)
+    assert f"{COUNT} simulated recordings" in summaries[0]
+    bf16 = exports.read(model).bf16
+    assert bf16.change.recordings == COUNT
+    assert bf16.change.stalled == COUNT // 2
+    assert 0 < bf16.logit_difference < 0.1
     assert exports.find(model, "bf16").name == "bf16.xml"
-    # It stands by itself: f32 was not asked for, and once made leaves it as it is.
-    with pytest.raises(BundleError, match="no f32 export"):
+    # The exports are independent: no f32 was written, and writing it leaves bf16 as it is.
+    with pytest.raises(BundleError, match="f32"):
         exports.find(model, "f32")
     export.export(copy)
-    assert exports.read(model).bf16 == made
+    assert exports.read(model).bf16 == bf16
 
 
-def test_int8_is_measured_on_recordings_that_it_was_not_calibrated_on(copy, data):
+def test_int8_is_not_measured_on_its_calibration_recordings(copy, data):
     pytest.importorskip("nncf")
-    said = export.export(copy, "int8", data, limit=1.0, seed=4)
-    assert "int8, on 27 clips" in said[0]
+    summaries = export.export(copy, "int8", data, limit=1.0, seed=4)
+    assert "27 clips" in summaries[0]
     model = disk.load(copy)
-    made = exports.read(model).int8
-    assert made.change.recordings == COUNT - round(COUNT / 3)
-    assert made.wider == ()
+    int8 = exports.read(model).int8
+    assert int8.change.recordings == COUNT - round(COUNT / 3)
+    assert int8.wider == ()
     assert "FakeQuantize" in exports.find(model, "int8").read_text()
     clip = next(_clips())
     difference = OpenVinoEngine.of(model, "int8").logit(clip) - TorchEngine(model, "cpu").logit(
@@ -194,50 +194,49 @@ def test_int8_is_measured_on_recordings_that_it_was_not_calibrated_on(copy, data
 
 
 @pytest.mark.slow
-def test_int8_keeps_more_and_more_layers_wider_and_then_gives_up(copy, data, caplog, monkeypatch):
+def test_int8_leaves_ever_more_layers_at_f32_and_then_gives_up(copy, data, caplog, monkeypatch):
     pytest.importorskip("nncf")
     measure = change_of
 
     def worse(*given):
         return measure(*given).model_copy(update={"roc_auc_change": -0.02})
 
-    # Random weights order recordings by chance, whatever they are rounded to.
+    # Random weights order the recordings by chance at any precision, so fake the change.
     monkeypatch.setattr(export, "change_of", worse)
-    with caplog.at_level("INFO", "stallscan"), pytest.raises(InputError) as refused:
+    named = r"int8 .*-0\.0200.* 0\.01 .*Convolution.*--limit"
+    with caplog.at_level("INFO", "stallscan"), pytest.raises(InputError, match=named):
         export.export(copy, "int8", data, limit=0.01)
-    assert "int8 export is refused, although" in str(refused.value)
-    assert "ROC AUC by -0.0200, the limit is 0.01" in str(refused.value)
     tried = [text for text in caplog.messages if text.startswith("int8")]
-    assert tried[0].startswith("int8, with nothing at f32: on 27 recordings MCC changes by")
+    assert "27 recordings" in tried[0]
     assert len(tried) == 4
     assert len(tried[3]) > len(tried[2]) > len(tried[1]) > len(tried[0])
     assert not (copy / "openvino").exists()
 
 
-def test_what_is_missing_is_said(copy, data, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="measured on labelled recordings; give their folder"):
+def test_missing_data_and_wrong_options_are_named(copy, data, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"bf16 .*--data"):
         export.export(copy, "bf16")
-    with pytest.raises(InputError, match="limit of 0"):
+    with pytest.raises(InputError, match="--limit 0"):
         export.export(copy, "bf16", data, limit=0)
-    one = shutil.copytree(data, tmp_path / "one")
-    labels = pd.read_csv(one / "train_labels.csv").assign(stalled=0)
-    labels.to_csv(one / "train_labels.csv", index=False)
-    with pytest.raises(InputError, match="40 recordings are left to measure on, 0 of them stalled"):
-        export.export(copy, "bf16", one)
+    one_class = shutil.copytree(data, tmp_path / "one_class")
+    labels = pd.read_csv(one_class / "train_labels.csv").assign(stalled=0)
+    labels.to_csv(one_class / "train_labels.csv", index=False)
+    with pytest.raises(InputError, match=r"one_class: 40 .*\b0 of them stalled"):
+        export.export(copy, "bf16", one_class)
 
 
-def test_a_damaged_record_is_begun_anew(copy):
+def test_a_damaged_record_is_replaced(copy):
     export.export(copy)
     (copy / "openvino" / "exports.json").write_text("{")
-    with pytest.raises(BundleError, match="not readable as a record"):
+    with pytest.raises(BundleError, match=r"exports\.json: "):
         exports.find(disk.load(copy), "f32")
     export.export(copy)
     assert exports.find(disk.load(copy), "f32").name == "f32.xml"
 
 
-def test_an_export_that_gives_no_number_is_refused(copy, monkeypatch):
+def test_an_export_with_a_logit_that_is_not_finite_is_refused(copy, monkeypatch):
     monkeypatch.setattr(OpenVinoEngine, "logit", lambda *_: float("nan"))
-    with pytest.raises(InputError, match="f32 export is refused: for some clip it gives no finite"):
+    with pytest.raises(InputError, match=r"copy: .*f32 .*finite.*--engine"):
         export.export(copy)
     assert not (copy / "openvino").exists()
 
@@ -251,7 +250,7 @@ def test_a_copy_is_exported_in_place_of_the_bundle(bundle_dir, tmp_path):
 def test_an_export_is_not_written_through_a_link(copy, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (copy / "openvino").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="is a link"):
+    with pytest.raises(InputError, match=r"openvino: .*cp -rL"):
         export.export(copy)
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -260,5 +259,5 @@ def test_the_installed_bundle_is_not_written_to(tmp_path):
     with pytest.raises(InputError, match="-o FOLDER"):
         export.export("default")
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(InputError, match="is not empty"):
+    with pytest.raises(InputError, match=tmp_path.name):
         export.export("default", out=tmp_path)

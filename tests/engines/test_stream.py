@@ -1,4 +1,4 @@
-"""Clips scored in threads: their order, one that takes too long, and an end."""
+"""Scoring in threads: the order of results, the time limit, and the end of the threads."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from stallscan.engines import stream
 from tests import tasks
 
 
-def test_threads_keep_the_order_and_raise_where_an_item_takes_too_long():
+def test_threads_keep_the_order_and_raise_if_an_item_takes_too_long():
     assert list(stream.in_threads(tasks.take_time, range(7), 2, lambda _: 60)) == [*range(7)]
     results = stream.in_threads(
         lambda seconds: time.sleep(seconds) or seconds, [0, 0, 3], 2, lambda _: 0.2

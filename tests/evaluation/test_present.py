@@ -101,7 +101,7 @@ def test_all_in_json(study):
 
 
 def test_the_command(study, capsys):
-    from stallscan.cli.terminal import app
+    from stallscan.cli.commands import app
 
     words = ["evaluate", study / "old", "--labels", study / "labels.csv", "-o", study / "out"]
     other = pd.read_csv(study / "new" / "predictions.csv")

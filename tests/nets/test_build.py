@@ -132,13 +132,12 @@ def test_the_layout_of_channels_last_changes_nothing(name):
     torch.manual_seed(0)
     net = build.build(_settings(name)).eval().double()
     clips = _clips(name, count=2, frames=9, size=64 if name in DEEP else 32).double()
-    frames = torch.tensor([9, 7])
     with torch.inference_mode():
-        expected = build.forward(net, clips), build.forward(net, clips, frames)
+        expected = build.forward(net, clips)
         net = net.to(memory_format=torch.channels_last_3d)
         clips = clips.to(memory_format=torch.channels_last_3d)
-        found = build.forward(net, clips), build.forward(net, clips, frames)
-    torch.testing.assert_close(found, expected)
+        logits = build.forward(net, clips)
+    torch.testing.assert_close(logits, expected)
 
 
 @pytest.mark.parametrize("name", ["stallnet", "r3d_18", "densenet121_3d", "quarters_resnet18"])
@@ -175,6 +174,18 @@ def test_the_densenet_is_that_of_monai_with_the_published_head():
     clips = torch.rand(1, 3, 33, 48, 48)
     with torch.inference_mode():
         torch.testing.assert_close(net(clips), theirs(clips)[:, 0])
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 8, 9])
+def test_halving_leaves_a_single_frame_and_traces_with_constant_kernels(frames):
+    maps = torch.rand(2, 3, frames, 6, 8)
+    halved = published.Halve()(maps)
+    assert halved.shape == (2, 3, max(frames // 2, 1), 3, 4)
+    if frames == 1:
+        torch.testing.assert_close(halved[:, :, 0], F.avg_pool2d(maps[:, :, 0], 2))
+    else:
+        assert torch.equal(halved, F.avg_pool3d(maps, 2))
+    torch.testing.assert_close(published._halved_by_constants(maps), halved)
 
 
 def test_the_smallest_clips_of_the_densenet():

@@ -172,8 +172,8 @@ def test_a_bundle_gives_all_of_its_weights(from_bundle, bundle_dir):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"net": NetSettings(name="r3d_18")}, "net is stallnet, the recipe's is r3d_18"),
-        ({"clip": ClipSettings(channels="rgb")}, r"sees grey\+mask, the recipe's rgb"),
+        ({"net": NetSettings(name="r3d_18")}, r"stallnet.* r3d_18"),
+        ({"clip": ClipSettings(channels="rgb")}, r"grey\+mask.* rgb.*clip\.channels"),
     ],
 )
 def test_a_bundle_of_another_kind_is_refused(from_bundle, change, message):
@@ -183,5 +183,5 @@ def test_a_bundle_of_another_kind_is_refused(from_bundle, change, message):
 
 @pytest.mark.parametrize("source", ["file", "bundle"])
 def test_a_source_without_its_file_is_said(source):
-    with pytest.raises(InputError, match=rf"source is {source}: name it with pretrained\.file"):
+    with pytest.raises(InputError, match=rf"source is {source}.*pretrained\.file"):
         _load(nn.Identity(), "r3d_18", source=source)

@@ -48,7 +48,7 @@ def test_an_empty_path_is_not_the_current_folder(folder: Path, monkeypatch) -> N
 
 def test_files_and_folders_mix_in_the_order_given(folder: Path) -> None:
     found = list_recordings([folder / "sub" / "c.GIF", str(folder / "a.tif"), folder])
-    # What was given twice counts once, under its first name.
+    # A file given twice counts once, under its first name.
     assert [source.filename for source in found] == ["c.GIF", "a.tif", "b.mp4", "sub/b.mp4"]
 
 
@@ -75,10 +75,10 @@ def test_relative_paths_are_found_from_anywhere(
     assert all(source.path.is_absolute() and source.path.exists() for source in found)
 
 
-def test_nothing_found_says_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no recordings found; expected files ending in \.avi"):
+def test_an_empty_folder_or_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"{tmp_path.name}: .*\.avi, .*\.tiff"):
         list_recordings([tmp_path])
-    with pytest.raises(InputError, match="no such file or folder"):
+    with pytest.raises(InputError, match=r"missing\.mp4: "):
         list_recordings([tmp_path, tmp_path / "missing.mp4"])
 
 
@@ -106,7 +106,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     (data / "m1" / "up").symlink_to(tmp_path)
     (tmp_path / "else" / "deep" / "round").symlink_to("..")
     found = find_recordings([data])
-    # What can be reached without a link keeps the name that it has had.
+    # Recordings that can be reached without a link are named without it.
     assert [source.filename for source in found.sources] == [
         "m1/a.mp4",
         "linked/b.mp4",
@@ -120,7 +120,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
 
 
 @needs_posix
-def test_a_file_under_two_names_counts_once_and_is_said(tmp_path: Path) -> None:
+def test_a_file_under_two_names_counts_once_and_is_reported(tmp_path: Path) -> None:
     fill(tmp_path, "a.mp4")
     (tmp_path / "b.mp4").symlink_to("a.mp4")
     found = find_recordings([tmp_path])
@@ -132,14 +132,16 @@ def test_a_file_under_two_names_counts_once_and_is_said(tmp_path: Path) -> None:
 def test_a_broken_link_is_a_recording_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").symlink_to("missing.mp4")
     (source,) = list_recordings([tmp_path])
-    with pytest.raises(errors.UnreadableError, match="is a link, and its target cannot be opened"):
+    with pytest.raises(errors.UnreadableError, match=r"a\.mp4: .*link"):
         video.read_recording(source.path)
 
 
-# What is passed over
+# Skipped files and folders
 
 
-def test_what_is_passed_over_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_files_are_counted_and_logged(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     fill(folder, "old.wmv", "x/1.txt", "x/2.txt", "x/noend", *(f"y/{n}.mpg" for n in range(5)))
     with caplog.at_level(logging.INFO, logger="stallscan"):
         found = find_recordings([folder])
@@ -152,11 +154,10 @@ def test_what_is_passed_over_is_said(folder: Path, caplog: pytest.LogCaptureFixt
         find.NO_ENDING: 1,
     }
     (record,) = caplog.records
-    said = record.getMessage()
-    assert said.startswith(
-        "passed over 12 files or folders: 5 .mpg (y/0.mpg, y/1.mpg, y/2.mpg, ...), 1 .wmv ("
-    )
-    assert "3 .txt" in said
+    logged = record.getMessage()
+    assert " 12 " in logged
+    assert ": 5 .mpg (y/0.mpg, y/1.mpg, y/2.mpg, ...), 1 .wmv (" in logged
+    assert "3 .txt" in logged
     notes = found.passed_over.as_dict()
     assert notes[".mpg"] == {"count": 5, "names": [f"y/{n}.mpg" for n in range(5)]}
 
@@ -168,7 +169,7 @@ def test_endings_may_be_numbers(tmp_path: Path) -> None:
     assert len(passed_over.as_dict()) <= 51
 
 
-def test_where_nothing_is_passed_over_nothing_is_said(
+def test_nothing_is_logged_if_nothing_is_skipped(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="stallscan"):
@@ -183,7 +184,7 @@ def test_folders_that_may_not_be_read(folder: Path) -> None:
     (folder / "sub").chmod(0)
     try:
         found = find_recordings([folder])
-        with pytest.raises(InputError, match=r"sub: cannot be read"):
+        with pytest.raises(InputError, match=r"sub: .*permissions"):
             find_recordings([folder / "sub"])
     finally:
         (folder / "sub").chmod(0o755)
@@ -203,7 +204,7 @@ def test_a_folder_that_fails_is_named(folder: Path, monkeypatch: pytest.MonkeyPa
     found = find_recordings([folder])
     assert [source.filename for source in found.sources] == ["a.tif", "b.mp4"]
     assert found.passed_over.names[find.UNREADABLE] == ["sub"]
-    with pytest.raises(InputError, match=r"sub: cannot be read \(Permission denied\)"):
+    with pytest.raises(InputError, match=r"sub: .*Permission denied"):
         find_recordings([folder / "sub"])
 
 
@@ -215,14 +216,14 @@ def test_a_folder_that_fails_is_named(folder: Path, monkeypatch: pytest.MonkeyPa
         ("s3:/bucket/a.mp4", "network"),
         ("~/a.mp4", "quotes"),
         ("data/*.mp4", "pattern"),
-        ("missing.mp4", "no such file or folder"),
-        ("x" * 300, "cannot be opened"),
+        ("missing.mp4", "path"),
+        ("x" * 300, "path"),
     ],
 )
-def test_what_cannot_be_a_path_is_told(given: str, hint: str) -> None:
+def test_a_path_that_cannot_be_opened_comes_with_a_hint(given: str, hint: str) -> None:
     with pytest.raises(InputError) as error:
         find_recordings([given])
-    assert str(error.value).startswith(given)
+    assert str(error.value).startswith(f"{given}: ")
     assert hint in str(error.value)
 
 
@@ -230,7 +231,7 @@ def test_what_cannot_be_a_path_is_told(given: str, hint: str) -> None:
 
 
 def latin1(name: str) -> str:
-    """Return a name as Python gives that of a file whose name is not UTF-8."""
+    """Return a name as Python decodes that of a file whose name is not UTF-8."""
     return os.fsdecode(name.encode("latin-1"))
 
 
@@ -258,7 +259,7 @@ def test_names_are_one_printable_line(tmp_path: Path, name: str, shown: str) -> 
 
 
 @needs_posix
-def test_names_that_are_escaped_alike_stay_two(tmp_path: Path) -> None:
+def test_names_that_are_escaped_alike_stay_different(tmp_path: Path) -> None:
     fill(tmp_path, latin1("\xfc.mp4"), r"\xfc.mp4", "sub\n/a.mp4", r"sub\n/a.mp4")
     sources = list_recordings([tmp_path])
     assert len({source.filename for source in sources}) == 4
@@ -277,11 +278,11 @@ def test_paths_in_notes_are_read_back_as_they_were(tmp_path: Path) -> None:
 def test_any_name_has_its_row(tmp_path: Path, bundle_dir: Path) -> None:
     folder = tmp_path / latin1("mü")
     folder.mkdir()
-    # Beyond the 100 frames of the bundle's training: a remark, which names the file.
+    # More than the 100 frames of the bundle's training data: the remark names the file.
     drawing.write(folder / "a.mp4", count=101).rename(folder / latin1("é\n.mp4"))
     fill(folder, "b\n.mp4", "c.wmv")
     out = tmp_path / "out"
-    for _ in range(2):  # what stands there is read again
+    for _ in range(2):  # the second run reads the existing rows
         predict.predict([folder], out, bundle_dir, processes=0, engine="torch")
     table = pd.read_csv(out / "predictions.csv")
     assert table["filename"].tolist() == [r"b\n.mp4", r"\xe9\n.mp4"]

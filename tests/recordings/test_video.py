@@ -25,7 +25,7 @@ COUNT, HEIGHT, WIDTH = 24, 48, 64
 
 @pytest.fixture(scope="module")
 def rgb() -> Frames:
-    """Smooth moving colours over a little noise: any codec keeps them well, none shrinks them."""
+    """Smooth moving colours with a little noise, which every codec preserves well."""
     t, y, x = np.mgrid[:COUNT, :HEIGHT, :WIDTH]
     red = 128 + 90 * np.sin((x + 2 * t) / 9)
     green = 128 + 90 * np.cos((y - t) / 7)
@@ -40,7 +40,7 @@ def grey(rgb: Frames) -> Frames:
 
 
 def encode(path: Path, frames: Frames, codec: str, pixels: str, **options: str) -> None:
-    """Write a video with any codec that PyAV has, every frame intra."""
+    """Write a video with any codec of PyAV, intra frames only."""
     with av.open(str(path), "w", options=options) as container:
         stream: Any = container.add_stream(codec, rate=15)
         stream.height, stream.width = frames.shape[1:3]
@@ -97,7 +97,7 @@ WRITERS: dict[str, Write] = {
     "a.npy": write_npy,
 }
 EXACT = {"a.mkv", "a.tif", "deflated.tiff", "a.npy"}
-# A palette of 256 colours is coarse; the others lose little at these settings.
+# A palette of 256 colours is coarse; other codecs lose little at these settings.
 MEAN_ERROR = {"a.gif": 20.0}
 
 
@@ -105,7 +105,7 @@ def mean_error(first: Frames, second: Frames) -> float:
     return float(np.abs(first.astype(int) - second.astype(int)).mean())
 
 
-# Every format, forth and back
+# Every format, written and read back
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -117,7 +117,7 @@ def test_every_format_is_read_as_it_was_written(tmp_path: Path, rgb: Frames, nam
     assert len(recording) == COUNT
     assert recording.shape == rgb.shape == recording.frames.shape
     assert recording.frames.dtype == np.uint8
-    # Matroska has no count of frames.
+    # Matroska does not declare the number of frames.
     assert recording.frames_declared == (None if name == "a.mkv" else COUNT)
     assert recording.corrupt == ()
     assert not recording.is_damaged
@@ -125,7 +125,7 @@ def test_every_format_is_read_as_it_was_written(tmp_path: Path, rgb: Frames, nam
         np.testing.assert_array_equal(recording.frames, rgb)
     else:
         assert mean_error(recording.frames, rgb) < MEAN_ERROR.get(name, 10.0)
-        # The order of the channels and of the frames: red moves, blue brightens.
+        # Check the order of channels and frames: red moves, blue brightens.
         means = recording.frames.mean(axis=(1, 2))
         np.testing.assert_allclose(means, rgb.mean(axis=(1, 2)), atol=MEAN_ERROR.get(name, 4.0))
 
@@ -246,7 +246,7 @@ def test_compressions_of_the_extra(tmp_path: Path, grey: Frames, compression: st
         ModuleNotFoundError("No module named 'compression'"),  # zstd before Python 3.14
     ],
 )
-def test_without_the_extra_the_message_says_how_to_get_it(
+def test_a_missing_codec_is_an_error_with_the_command_that_installs_it(
     tmp_path: Path, grey: Frames, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     tifffile.imwrite(tmp_path / "a.tif", grey)
@@ -255,7 +255,7 @@ def test_without_the_extra_the_message_says_how_to_get_it(
         raise error
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", fail)
-    with pytest.raises(UnreadableError, match=r"install it with: pip install 'stallscan\[lab\]'"):
+    with pytest.raises(UnreadableError, match=r"a\.tif: .*pip install 'stallscan\[lab\]'"):
         video.read_recording(tmp_path / "a.tif")
 
 
@@ -305,17 +305,17 @@ def test_pages_of_different_pixels_are_refused(tmp_path: Path, grey: Frames) -> 
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
         tiff.write(grey[0], contiguous=False)
         tiff.write(grey[0].astype(np.uint16), contiguous=False)
-    with pytest.raises(UnreadableError, match="has pixels of type uint8 and uint16"):
+    with pytest.raises(UnreadableError, match=r"a\.tif: .*uint8 and uint16"):
         video.read_recording(tmp_path / "a.tif")
 
 
-def test_a_chain_of_pages_that_leads_back_ends(tmp_path: Path, grey: Frames) -> None:
+def test_a_circular_chain_of_pages_ends(tmp_path: Path, grey: Frames) -> None:
     path = tmp_path / "a.tif"
     save_pages(path, grey)
     with tifffile.TiffFile(path) as tiff:
         pages: Any = tiff.pages
         first, last = pages[0], pages[-1]
-        # A page is a count of 2 bytes, 12 bytes a tag, and the place of the next page.
+        # A page is a count of 2 bytes, 12 bytes per tag, and the offset of the next page.
         place = last.offset + 2 + 12 * len(last.tags)
     content = bytearray(path.read_bytes())
     content[place : place + 4] = first.offset.to_bytes(4, "little")
@@ -325,10 +325,10 @@ def test_a_chain_of_pages_that_leads_back_ends(tmp_path: Path, grey: Frames) -> 
     assert recording.is_damaged
 
 
-@pytest.mark.parametrize("dtype", [bool, np.complex64])
-def test_stacks_of_other_pixels_are_refused(tmp_path: Path, dtype: type) -> None:
+@pytest.mark.parametrize("dtype", ["bool", "complex64"])
+def test_stacks_of_other_pixels_are_refused(tmp_path: Path, dtype: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 16, 16), dtype))
-    with pytest.raises(UnreadableError, match=r"TIFF pixels of type \w+ are not supported"):
+    with pytest.raises(UnreadableError, match=rf"a\.tif: .*{dtype}"):
         video.read_recording(tmp_path / "a.tif")
 
 
@@ -353,7 +353,7 @@ def test_grey_arrays_of_other_types_are_stretched(
     assert (np.diff(frames.ravel().astype(int)) >= 0).all()
 
 
-def test_numbers_that_are_none_are_black_or_white(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_black_or_white(tmp_path: Path) -> None:
     array = np.tile(np.linspace(0, 1, 16, dtype=np.float32), (2, 16, 1))
     array[0, 0, :3] = np.nan, np.inf, -np.inf
     array[1] = np.nan
@@ -365,27 +365,20 @@ def test_numbers_that_are_none_are_black_or_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("array", "sentence"),
+    ("array", "named"),
     [
-        (np.zeros((3, 4, 4), bool), "npy values of type bool are not supported"),
-        (np.zeros((3, 4, 4), complex), "npy values of type complex128 are not supported"),
-        (np.full((3, 4, 4), "a"), "npy values of type <U1 are not supported"),
-        (np.array([None]), "not readable as npy"),
-        (np.zeros((4, 4), np.uint8), r"the frames have shape \(4, 4\), expected \(frames, rows"),
-        (np.zeros((4, 4, 4, 2), np.uint8), r"the frames have shape \(4, 4, 4, 2\)"),
-        (np.zeros((0, 4, 4), np.uint8), r"the frames have shape \(0, 4, 4\)"),
+        (np.zeros((3, 4, 4), bool), "bool"),
+        (np.zeros((3, 4, 4), complex), "complex128"),
+        (np.full((3, 4, 4), "a"), "<U1"),
+        (np.array([None]), "numbers"),
+        (np.zeros((4, 4), np.uint8), r"\(4, 4\).*\(frames, rows"),
+        (np.zeros((4, 4, 4, 2), np.uint8), r"\(4, 4, 4, 2\).*\(frames, rows"),
+        (np.zeros((0, 4, 4), np.uint8), r"\(0, 4, 4\).*\(frames, rows"),
     ],
 )
-def test_arrays_that_are_no_frames(tmp_path: Path, array: Any, sentence: str) -> None:
+def test_arrays_that_are_no_frames(tmp_path: Path, array: Any, named: str) -> None:
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(UnreadableError, match=sentence):
-        video.read_recording(tmp_path / "a.npy")
-
-
-def test_an_archive_of_arrays_is_no_array(tmp_path: Path, grey: Frames) -> None:
-    np.savez(tmp_path / "a.npz", grey)
-    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
-    with pytest.raises(UnreadableError, match="not readable as npy"):
+    with pytest.raises(UnreadableError, match=rf"a\.npy: .*{named}"):
         video.read_recording(tmp_path / "a.npy")
 
 
@@ -394,9 +387,9 @@ def test_frames_in_memory_become_a_recording(rgb: Frames) -> None:
     np.testing.assert_array_equal(recording.frames, rgb)
     assert recording.frames_declared is None
     assert not recording.is_damaged
-    with pytest.raises(UnreadableError, match="frames are float64, expected uint8"):
+    with pytest.raises(UnreadableError, match=r"<array>: .*float64.*uint8"):
         from_array(np.zeros((2, 4, 4)))  # type: ignore[arg-type]
-    with pytest.raises(UnreadableError, match=r"the frames have shape \(4, 4\)"):
+    with pytest.raises(UnreadableError, match=r"<array>: .*\(4, 4\)"):
         from_array(np.zeros((4, 4), np.uint8))
 
 
@@ -434,7 +427,7 @@ def test_a_video_cut_in_half_gives_its_first_frames(tmp_path: Path, rgb: Frames,
         ("a.gif", {}),
     ],
 )
-def test_no_cut_loses_frames_without_a_word(
+def test_no_cut_loses_frames_unnoticed(
     tmp_path: Path, rgb: Frames, name: str, options: dict[str, str]
 ) -> None:
     path = tmp_path / name
@@ -457,7 +450,7 @@ def test_a_file_whose_needed_half_is_gone_is_unreadable(
     WRITERS[name](path, rgb)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UnreadableError, match=f"{name}: not readable as"):
+    with pytest.raises(UnreadableError, match=f"{name}: .*download"):
         video.read_recording(path)
 
 
@@ -493,7 +486,7 @@ def test_a_damaged_packet_is_noted_and_gives_no_frame(tmp_path: Path, rgb: Frame
 
 def test_a_damaged_page_is_noted_once_and_gives_no_frame(tmp_path: Path, grey: Frames) -> None:
     path = tmp_path / "a.tif"
-    # 16 bits are decoded twice, once to learn the range.
+    # 16-bit pages are decoded twice, first to find their range.
     tifffile.imwrite(path, grey.astype(np.uint16), compression="zlib")
     with tifffile.TiffFile(path) as tiff:
         start = tiff.pages[7].dataoffsets[0]
@@ -512,7 +505,7 @@ def test_flipped_bytes_never_end_a_run(tmp_path: Path, rgb: Frames, name: str) -
     WRITERS[name](path, rgb[:12])
     content = path.read_bytes()
     rng = random.Random(name)
-    # Anywhere, and among the headers, at the beginning or end.
+    # Anywhere, and among the headers at the beginning or end.
     ends = [*range(400), *range(len(content) - 400, len(content))]
     for place in [*rng.sample(range(len(content)), 10), *rng.sample(ends, 10)]:
         flipped = bytearray(content)
@@ -521,37 +514,37 @@ def test_flipped_bytes_never_end_a_run(tmp_path: Path, rgb: Frames, name: str) -
         with contextlib.suppress(UnreadableError):
             recording = video.read_recording(path)
             assert recording.frames.shape == recording.shape
-            # Beside H.264, which checks what it decodes, a flip may just be another picture. One in
-            # an edit list is another edit.
-            is_said = recording.is_damaged or "edit list" in recording.note
-            assert len(recording) >= 11 or is_said or path.suffix not in {".mp4", ".mov"}
+            # Codecs other than H.264 do not check what they decode, so a flip may just change the
+            # image. A flip in an edit list is another edit.
+            is_reported = recording.is_damaged or "edit list" in recording.note
+            assert len(recording) >= 11 or is_reported or path.suffix not in {".mp4", ".mov"}
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_an_empty_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
-    with pytest.raises(UnreadableError, match=f"{name}: the file is empty; copy or download it"):
+    with pytest.raises(UnreadableError, match=f"{name}: .*empty"):
         video.read_recording(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_text_under_the_name_of_a_recording(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("This is not a recording.\n" * 40, encoding="utf-8")
-    with pytest.raises(UnreadableError, match=f"{name}: not readable as"):
+    with pytest.raises(UnreadableError, match=f"{name}: "):
         video.read_recording(tmp_path / name)
 
 
 def test_a_list_of_other_files_is_no_recording(tmp_path: Path, rgb: Frames) -> None:
     write_mp4(tmp_path / "a.mp4", rgb)
     (tmp_path / "b.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n", encoding="utf-8")
-    with pytest.raises(UnreadableError, match=r"b\.mp4: not readable as mp4 video"):
+    with pytest.raises(UnreadableError, match=r"b\.mp4: .*mp4 video"):
         video.read_recording(tmp_path / "b.mp4")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such files there")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.mp4")
-    with pytest.raises(UnreadableError, match=r"a\.mp4: is not a file"):
+    with pytest.raises(UnreadableError, match=r"a\.mp4: .*file"):
         video.read_recording(tmp_path / "a.mp4")
 
 
@@ -572,17 +565,17 @@ def test_any_byte_may_be_in_a_name(tmp_path: Path, rgb: Frames, name: str) -> No
     assert r"m\xfc:s" in str(error.value)
 
 
-def test_what_is_not_there_or_of_no_known_format(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableError, match=r"cannot be opened \(No such file or directory\)"):
+def test_missing_files_folders_and_other_formats(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableError, match=r"a\.mp4: .*No such file or directory"):
         video.read_recording(tmp_path / "a.mp4")
     (tmp_path / "a.txt").write_text("text", encoding="utf-8")
-    with pytest.raises(UnreadableError, match=r"\.txt is not a format that stallscan reads \(\.a"):
+    with pytest.raises(UnreadableError, match=r"a\.txt: .*\.txt.*\.avi, .*\.tiff"):
         video.read_recording(tmp_path / "a.txt")
     (tmp_path / "a").write_text("text", encoding="utf-8")
-    with pytest.raises(UnreadableError, match="a file without suffix is not a format"):
+    with pytest.raises(UnreadableError, match=r"a: .*suffix.*\.avi, .*\.tiff"):
         video.read_recording(tmp_path / "a")
     (tmp_path / "folder.mp4").mkdir()
-    with pytest.raises(UnreadableError, match=r"folder\.mp4: is not a file"):
+    with pytest.raises(UnreadableError, match=r"folder\.mp4: .*file"):
         video.read_recording(tmp_path / "folder.mp4")
 
 
@@ -594,7 +587,7 @@ def test_a_sound_without_pictures(tmp_path: Path) -> None:
         sound.rate = 44100
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
-    with pytest.raises(UnreadableError, match="holds no video that can be decoded"):
+    with pytest.raises(UnreadableError, match=r"a\.mp4: .*no video track"):
         video.read_recording(path)
 
 
@@ -604,7 +597,7 @@ def test_a_video_without_frames(tmp_path: Path) -> None:
         stream: Any = container.add_stream("mjpeg", rate=15)
         stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuvj420p"
         container.start_encoding()
-    with pytest.raises(UnreadableError, match=r"a\.avi: (not one frame could be|not readable)"):
+    with pytest.raises(UnreadableError, match=r"a\.avi: .*download"):
         video.read_recording(path)
 
 
@@ -614,7 +607,7 @@ def test_a_video_without_frames(tmp_path: Path) -> None:
 def copy(
     path: Path, new: Path, keep: Callable[[int], bool] = lambda _: True, tail: str = ""
 ) -> None:
-    """Write some of the packets of a video, unchanged but for something appended to each."""
+    """Copy some packets of a video, with `tail` appended to each."""
     with av.open(str(path)) as source, av.open(str(new), "w") as container:
         stream = container.add_stream_from_template(source.streams.video[0])
         for index, packet in enumerate(source.demux(video=0)):
@@ -666,7 +659,7 @@ def test_an_edit_list_that_trims_is_no_damage(tmp_path: Path, rgb: Frames, gop: 
     write_video(path, rgb, keyframe_interval=gop)
     whole = video.read_recording(path).frames
     content = bytearray(path.read_bytes())
-    # The edit begins 8 frames of 1024 / 15360 s later than the media.
+    # The edit starts 8 frames of 1024 / 15360 s after the media.
     place = content.find(b"elst") + 12
     content[place + 4 : place + 8] = (
         int.from_bytes(content[place + 4 : place + 8]) + 8 * 1024
@@ -675,7 +668,8 @@ def test_an_edit_list_that_trims_is_no_damage(tmp_path: Path, rgb: Frames, gop: 
     recording = video.read_recording(path)
     np.testing.assert_array_equal(recording.frames, whole[8:])
     assert recording.frames_declared == COUNT
-    assert f"hides 8 of {COUNT}" in recording.note
+    assert "edit list" in recording.note
+    assert f"8 of {COUNT}" in recording.note
     assert not recording.is_damaged
 
 
@@ -765,17 +759,17 @@ def test_frames_before_the_first_whole_one_are_missed(tmp_path: Path, rgb: Frame
 
 
 def write_tracks(path: Path, rgb: Frames, *tracks: tuple[int, int, int]) -> None:
-    """Write tracks of so many frames, divided in height and width, and with a disposition."""
+    """Write tracks, each given by its number of frames, scale divisor and disposition."""
     with av.open(str(path), "w") as container:
         streams: list[Any] = []
-        for _, part, disposition in tracks:
+        for _, divisor, disposition in tracks:
             stream: Any = container.add_stream("mjpeg", rate=15)
-            stream.height, stream.width = HEIGHT // part, WIDTH // part
+            stream.height, stream.width = HEIGHT // divisor, WIDTH // divisor
             stream.pix_fmt, stream.disposition = "yuvj420p", disposition
             streams.append(stream)
-        for stream, (count, part, _) in zip(streams, tracks, strict=True):
+        for stream, (count, divisor, _) in zip(streams, tracks, strict=True):
             for index in range(count):
-                small = np.ascontiguousarray(rgb[index, ::part, ::part])
+                small = np.ascontiguousarray(rgb[index, ::divisor, ::divisor])
                 picture = av.VideoFrame.from_ndarray(small, format="rgb24")
                 picture.pts = index
                 container.mux(stream.encode(picture))
@@ -787,7 +781,7 @@ DEFAULT, COVER = 1, 1024
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mov"])
 @pytest.mark.parametrize(
-    ("tracks", "is_said"),
+    ("tracks", "is_noted"),
     [
         ([(1, 4, DEFAULT), (COUNT, 1, DEFAULT)], False),
         ([(1, 1, DEFAULT), (COUNT, 2, DEFAULT)], False),
@@ -797,15 +791,15 @@ DEFAULT, COVER = 1, 1024
     ids=["thumbnail", "larger picture", "preview", "three"],
 )
 def test_the_track_with_most_frames_and_pixels_is_read(
-    tmp_path: Path, rgb: Frames, name: str, tracks: list[tuple[int, int, int]], is_said: bool
+    tmp_path: Path, rgb: Frames, name: str, tracks: list[tuple[int, int, int]], is_noted: bool
 ) -> None:
     path = tmp_path / name
     write_tracks(path, rgb, *tracks)
     recording = video.read_recording(path)
-    _, part, _ = tracks[1]
-    assert recording.shape == (COUNT, HEIGHT // part, WIDTH // part, 3)
+    _, divisor, _ = tracks[1]
+    assert recording.shape == (COUNT, HEIGHT // divisor, WIDTH // divisor, 3)
     assert not recording.is_damaged
-    assert ("number 2" in recording.note) is is_said
+    assert ("track 2" in recording.note) is is_noted
 
 
 def test_a_cover_is_no_recording(tmp_path: Path, rgb: Frames) -> None:
@@ -816,11 +810,11 @@ def test_a_cover_is_no_recording(tmp_path: Path, rgb: Frames) -> None:
 @pytest.mark.parametrize(
     "tracks", [[(COUNT, 1, DEFAULT), (COUNT, 1, DEFAULT)], [(5, 1, DEFAULT), (COUNT, 2, DEFAULT)]]
 )
-def test_where_two_tracks_may_be_meant_none_is_read(
+def test_a_choice_between_two_similar_tracks_is_refused(
     tmp_path: Path, rgb: Frames, tracks: list[tuple[int, int, int]]
 ) -> None:
     write_tracks(tmp_path / "a.mkv", rgb, *tracks)
-    with pytest.raises(UnreadableError, match=r"a\.mkv: holds several video tracks"):
+    with pytest.raises(UnreadableError, match=r"a\.mkv: .*track 1 .*track 2 "):
         video.read_recording(tmp_path / "a.mkv")
 
 
@@ -840,7 +834,7 @@ def test_a_change_of_the_frame_size_is_refused(tmp_path: Path, rgb: Frames) -> N
             for packet in encoder.encode(picture):
                 packet.stream = stream
                 container.mux(packet)
-    with pytest.raises(UnreadableError, match="frame 2 is 40 x 32 while those before it are 64 x"):
+    with pytest.raises(UnreadableError, match=r"a\.avi: .*40 x 32.*64 x 48"):
         video.read_recording(path)
 
 
@@ -848,15 +842,15 @@ def test_pages_of_different_size_are_refused(tmp_path: Path, grey: Frames) -> No
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
         tiff.write(grey[0], contiguous=False)
         tiff.write(grey[0, :32], contiguous=False)
-    with pytest.raises(UnreadableError, match="frame 1 is 64 x 32 while those before it are 64 x"):
+    with pytest.raises(UnreadableError, match=r"a\.tif: .*64 x 32.*64 x 48"):
         video.read_recording(tmp_path / "a.tif")
 
 
-# Parts of frames
+# Boxes of frames
 
 
 def encode_as(path: Path, frames: Frames, pixels: str, matrix: int) -> list[Frames]:
-    """Write H.264 with a given layout and colour matrix; give back each whole frame as RGB."""
+    """Write H.264 with a given layout and colour matrix; return the decoded frames as RGB."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=15)
         stream.height, stream.width = frames.shape[1:3]
@@ -874,7 +868,7 @@ def encode_as(path: Path, frames: Frames, pixels: str, matrix: int) -> list[Fram
     ("pixels", "matrix"),
     [("yuv420p", 2), ("yuv420p", 1), ("yuv420p", 5), ("yuvj420p", 5), ("yuv444p", 1)],
 )
-def test_a_part_of_a_frame_is_that_of_the_whole_converted(
+def test_a_box_equals_that_of_the_converted_frame(
     tmp_path: Path, rgb: Frames, pixels: str, matrix: int
 ) -> None:
     expected = np.stack(encode_as(tmp_path / "a.mp4", rgb, pixels, matrix))
@@ -885,7 +879,7 @@ def test_a_part_of_a_frame_is_that_of_the_whole_converted(
         rows = np.sort(random.choice(HEIGHT + 1, 2, replace=False))
         cols = np.sort(random.choice(WIDTH + 1, 2, replace=False))
         box = Box(*map(int, (*rows, *cols)))
-        # Anew each time: what was asked for before would be cut from what is known.
+        # Read the file each time: a box may also be cut from cached pixels.
         part = np.concatenate(list(video.read_recording(tmp_path / "a.mp4").chunks(box)))
         np.testing.assert_array_equal(part, expected[:, *box.slices])
         np.testing.assert_array_equal(np.concatenate(list(read.chunks(box))), part)
@@ -917,14 +911,16 @@ def test_outside_of_the_coloured_part_there_is_no_colour(
     assert read.coloured(300) is None
 
 
-def test_without_chroma_planes_all_may_be_coloured(tmp_path: Path, rgb: Frames) -> None:
+def test_without_chroma_planes_the_coloured_box_is_the_whole_frame(
+    tmp_path: Path, rgb: Frames
+) -> None:
     write_tiff(tmp_path / "a.tif", rgb)
     write_mkv(tmp_path / "a.mkv", rgb)
     for name in ("a.tif", "a.mkv"):
         assert video.read_recording(tmp_path / name).coloured(60) == Box(0, HEIGHT, 0, WIDTH)
 
 
-# Recordings too large to be held
+# Recordings too large to hold in memory
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.gif", "a.tif", "16 bits.tif", "16 bits.npy"])
@@ -945,7 +941,7 @@ def test_frames_that_are_not_held_are_the_same(
     streamed = video.read_recording(path, hold_bytes=10_000)
     assert streamed.shape == held.shape
     assert streamed.frames_declared == held.frames_declared
-    for _ in range(2):  # as often as one likes
+    for _ in range(2):  # chunks can be read repeatedly
         chunks = list(streamed.chunks())
         assert [len(chunk) for chunk in chunks] == [32, 32, 8]
         np.testing.assert_array_equal(np.concatenate(chunks), held.frames)

@@ -16,6 +16,7 @@ from stallscan.bundle import disk
 from stallscan.calls import predict
 from stallscan.clips import fill
 from stallscan.errors import InputError, SettingsError, TableError
+from stallscan.evaluation import evaluate
 from stallscan.recordings import encode, find, video
 from stallscan.report import cards, report
 from stallscan.report.report import ReportSettings
@@ -137,7 +138,7 @@ def labelled(run):
     written = write(
         run / "predictions.csv",
         run / "labelled.html",
-        labels=run / "labels.csv",
+        evaluation=evaluate.evaluate(run / "predictions.csv", run / "labels.csv", partial=True),
         note="Mind <this>.",
     )
     return written, Page(written.path)

@@ -30,7 +30,7 @@ def make_scene(vessels=40, frames=56, radius_um=3.0):
 
 @pytest.fixture(scope="module")
 def pairs():
-    """Each recording's frame time and focus, and its blood with either label."""
+    """Frame time, focus, and blood with either label, for each recording."""
     drawn = []
     for row in range(300):
         rng = np.random.default_rng([7, row])
@@ -46,14 +46,14 @@ def pairs():
 
 
 def steps_um(blood, focus):
-    """How far the outlined cells move from each frame in focus to the next, signed."""
+    """Return the signed displacement of the outlined cells between frames in focus."""
     moved = blood.start_um[0]
     after_last = moved[-1] + blood.speed_um_s[0, -1] * blood.frame_s
     return np.diff(np.append(moved, after_last))[focus[0] : focus[1] + 1]
 
 
 def runs_um(dark, least_gap_um=0.0):
-    """Lengths of the dark bodies of a pattern and of the plasma between."""
+    """Return the lengths of the dark bodies of a pattern, and of the plasma between them."""
     edges = np.flatnonzero(np.diff((dark > 0.5).astype(int), prepend=0))
     starts, ends = edges[::2], edges[1::2]
     starts = starts[: len(ends)]
@@ -205,7 +205,7 @@ def test_cells_come_to_rest_where_a_stall_can_be_seen(pairs):
 
 
 def speeds_of(radius_um, recordings):
-    """Signed speeds of neighbours (n, frames), of many recordings."""
+    """Signed speeds (n, frames) of the other vessels in many recordings."""
     drawn = [
         draw_blood(np.random.default_rng([9, row]), make_scene(60, 56, radius_um), 0.7, (20, 31))
         for row in range(recordings)

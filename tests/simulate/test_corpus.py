@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import cv2
 import numpy as np
@@ -62,7 +63,7 @@ def real(real_dir):
 
 
 def _drawn(real, stalled, count):
-    """As many draws, from each project as often as the real table has it."""
+    """Draws of the crowd's scores, with the numbers per project of the real table."""
     rng = np.random.default_rng(1)
     projects = rng.choice(real.loc[real["stalled"] == stalled, "project_id"], count)
     drawn = [crowd.draw_crowd(rng, project, bool(stalled)) for project in projects]
@@ -213,15 +214,15 @@ def test_continues_where_it_was_killed(videos, tmp_path):
 
 
 def test_refuses_a_folder_of_other_settings(videos):
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=r"seed .*3.* 4.* -o"):
         simulate(videos[0], SMALL.model_copy(update={"seed": 4}), processes=1)
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=r"clip.* -o"):
         _clips(videos[0], processes=1)
 
 
 def test_refuses_a_folder_of_real_recordings(tmp_path):
     (tmp_path / "train_metadata.csv").write_text("filename\n")
-    with pytest.raises(InputError, match=r"holds train_metadata\.csv"):
+    with pytest.raises(InputError, match=r"train_metadata\.csv.* -o"):
         simulate(tmp_path, SMALL)
 
 
@@ -271,7 +272,8 @@ def test_a_test_part_has_the_competition_form(both_parts):
     assert len(truth) == 5
     assert list(truth["stalled"][2:]) == list(labels["stalled"])
     assert list(truth["frames"][2:]) == list(metadata["num_frames"])
-    assert str(summary) == f"5 recordings, 2 stalled (of them 3 to test, 1 stalled), 5 new -> {out}"
+    assert re.findall(r"\d+", str(summary).partition(" -> ")[0]) == ["5", "2", "3", "1", "5"]
+    assert str(summary).endswith(str(out))
 
 
 def test_a_test_part_is_of_other_scenes_and_leaves_the_training_part_as_it_is(both_parts, tmp_path):
@@ -300,7 +302,7 @@ def test_a_killed_test_part_goes_on(both_parts, tmp_path):
 
 
 def test_clips_have_no_test_part(tmp_path):
-    with pytest.raises(InputError, match="a test part is videos"):
+    with pytest.raises(InputError, match="--clips"):
         _clips(tmp_path / "out", WITH_TEST)
     assert not (tmp_path / "out").exists()
 
@@ -368,7 +370,7 @@ def test_killed_clips_go_on_after_the_last_shard(clips, tmp_path, monkeypatch):
 
 def test_clips_of_another_recipe_are_refused(clips):
     other = CLIP.model_copy(update={"size": 64})
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=r"clip\.size .*32.* 64"):
         simulate_clips(clips[0], SMALL, OutlineSettings(), other, processes=1)
     assert json.loads((clips[0] / "simulation.json").read_text())["clip"]["size"] == 32
 
@@ -414,7 +416,7 @@ def test_the_frames_of_the_sheet_lie_around_the_focus():
 def test_a_label_stack_is_known_by_its_content(tmp_path):
     stack = tmp_path / "labels.tif"
     settings = SMALL.model_copy(update={"count": 1, "label_stack": str(stack)})
-    with pytest.raises(InputError, match=r"labels\.tif: no such file"):
+    with pytest.raises(InputError, match=r"labels\.tif"):
         simulate(tmp_path / "out", settings, processes=1)
     volume = np.zeros((30, 150, 170), np.uint8)
     volume[14:20, 60:65, 20:150] = 1
@@ -422,7 +424,7 @@ def test_a_label_stack_is_known_by_its_content(tmp_path):
     tifffile.imwrite(stack, volume)
     simulate(tmp_path / "out", settings, processes=1)
     tifffile.imwrite(stack, volume[:, ::-1])
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match="label_stack_sha256"):
         simulate(tmp_path / "out", settings, processes=1)
 
 

@@ -1,4 +1,4 @@
-"""How recordings are scanned and displayed: ranges, and what is left black."""
+"""Scanning and display of recordings: ranges, and black areas."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ COUNT = 300
 
 
 def make_scene(centre, step_um=1.0):
-    """As much of a scene as a microscope looks at: an outline around a slanted segment."""
+    """The parts of a scene that a microscope needs: an outline around a slanted segment."""
     along = np.arange(-22.0, 23)
     line = np.add(centre, np.column_stack([0.8 * along, 0.6 * along]))
     outline = draw_outline(line, (HEIGHT, WIDTH), 12)
@@ -31,7 +31,7 @@ def draw(seed, scene, project=None):
 
 
 def paint_black(scope, frame):
-    """What `black_area` has to say of the whole field, pixel by pixel."""
+    """Compute `black_area` of the whole field pixel by pixel."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     left, top, right, bottom = scope.edges[frame]
     outside = (columns < left) | (rows < top)
@@ -204,7 +204,7 @@ def test_margins_drift_by_a_few_pixels(scopes):
 
 
 def count_level(blacks, way):
-    """In how many fields 6-20 rows at the border are black and the next one is nearly clear."""
+    """Count the fields with 6-20 black rows at the border and a nearly clear row next to them."""
     heights = [black[::way].all(axis=1).argmin() for black in blacks]
     return sum(
         6 <= height <= 20 and black[::way][height].mean() < 0.3

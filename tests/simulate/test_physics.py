@@ -1,4 +1,4 @@
-"""What was set is measured again in what comes out."""
+"""Physical parameters can be measured in the rendered recordings."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ WHOLE = Window(slice(0, 128), slice(0, 160))
 
 
 def still_microscope(plan, **changes):
-    """A microscope that does not shake, smooth or hide anything, its laser steady."""
+    """Return a microscope without motion, blur, black areas or changes of laser power."""
     scope = plan.microscope
     return dataclasses.replace(
         scope,
@@ -30,7 +30,7 @@ def still_microscope(plan, **changes):
 
 
 def bare_scene(plan, **changes):
-    """A scene without anything but what is given."""
+    """Return a scene with only these vessels."""
     return dataclasses.replace(
         plan.scene, vessels=(), puncta=np.zeros((0, 4)), haze=np.ones_like(plan.scene.haze),
         **changes,
@@ -38,7 +38,7 @@ def bare_scene(plan, **changes):
 
 
 def film_of_a_vessel(speed_um_s, frame_s, turn, seed=0):
-    """A straight vessel at one depth, filmed again and again: light along it, (frames, um)."""
+    """Render a straight vessel at one depth repeatedly; return the light along it, (frames, um)."""
     plan = make_plan(seed, 0, False, SMALL)
     frames = plan.scene.shape[0]
     along = np.arange(100.0) - 50
@@ -65,7 +65,7 @@ def film_of_a_vessel(speed_um_s, frame_s, turn, seed=0):
 
 
 def measured_speed(lines, row_s, frame_s):
-    """Speed that makes each line most like the one before, allowing for when rows are scanned."""
+    """Estimate the speed by correlating successive lines, allowing for the scan time of rows."""
     place = np.arange(lines.shape[1], dtype=float)
     lines = lines - lines.mean(axis=0)
     best, best_speed = -np.inf, np.nan

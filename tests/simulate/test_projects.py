@@ -1,4 +1,4 @@
-"""The projects are those of the real table, and are drawn as often."""
+"""The projects agree with the real table, and are drawn with its frequencies."""
 
 import numpy as np
 import pandas as pd

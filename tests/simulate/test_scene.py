@@ -25,7 +25,7 @@ PROJECT = PROJECTS[0]
 
 
 def kymograph(grey, truth):
-    """Brightness along the centre line in each frame, and which points are in focus."""
+    """Return the brightness along the centre line in each frame, and which points are in focus."""
     x, y, z = truth.line_px.T
     rows = np.clip(np.rint(y).astype(int), 0, grey.shape[1] - 1)
     lines, focus = [], []
@@ -39,7 +39,7 @@ def kymograph(grey, truth):
 
 
 def likeness(frames, truth):
-    """Correlation of the pattern along the centre line, where in focus, in frames two apart."""
+    """Correlate the pattern along the centre line, where in focus, between frames two apart."""
     lines, focus = kymograph(recording.to_grey(frames), truth)
     found = [
         np.corrcoef(lines[t, both], lines[t + 2, both])[0, 1]

@@ -1,3 +1,5 @@
+"""Augmentation: how often, how strong and in which order clips are changed."""
+
 import math
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from stallscan.recipes.settings import AugmentSettings
 from stallscan.training import augment
 
-# Changes of place that all frames share, each strong enough to be seen
+# Geometric changes that all frames share, each strong enough to be visible
 SHARED = {
     "rotate": {"rotate": 1},
     "flip": {"flip": 1},
@@ -37,8 +39,8 @@ def _seeded(seed=0):
 def _disc(frames=3, size=64, row=24, col=38, radius=9, channels=2):
     rows, cols = np.mgrid[:size, :size]
     inside = (rows - row) ** 2 + (cols - col) ** 2 <= radius**2
-    one = torch.from_numpy(np.where(inside, np.uint8(255), np.uint8(0)))
-    return one[None, ..., None].repeat(frames, 1, 1, channels)
+    frame = torch.from_numpy(np.where(inside, np.uint8(255), np.uint8(0)))  # (S, S)
+    return frame[None, ..., None].repeat(frames, 1, 1, channels)
 
 
 def _flat(level, frames=1, size=32, channels=1):
@@ -46,11 +48,11 @@ def _flat(level, frames=1, size=32, channels=1):
 
 
 def _centre(picture):
-    """Centre of mass of each frame, row and column, of (T, S, S)."""
+    """Compute the centre of mass of each frame of (T, S, S): (T, 2), row before column."""
     weight = picture.double()
-    at = torch.arange(picture.shape[-1], dtype=torch.double) + 0.5
+    centres = torch.arange(picture.shape[-1], dtype=torch.double) + 0.5
     total = weight.sum((1, 2))
-    return torch.stack([(weight.sum(2) @ at) / total, (weight.sum(1) @ at) / total], -1)
+    return torch.stack([(weight.sum(2) @ centres) / total, (weight.sum(1) @ centres) / total], -1)
 
 
 def _many(clip, changes, count=200):
@@ -59,12 +61,12 @@ def _many(clip, changes, count=200):
 
 
 def _within(hits, count, share):
-    """Tell whether a count is within 4 standard deviations of a binomial share."""
+    """Return whether a count is within 4 standard deviations of a binomial share."""
     return abs(hits - count * share) <= 4 * math.sqrt(count * share * (1 - share))
 
 
 @pytest.mark.parametrize("change", ["rotate", "flip"])
-def test_rotations_and_flips_come_as_often_as_published(change):
+def test_rotations_and_flips_are_as_frequent_as_published(change):
     clip = torch.tensor([[0, 1], [2, 3]], dtype=torch.uint8)[None, ..., None]
     changed = {
         "rotate": [torch.rot90(clip, turns, dims=(1, 2)) for turns in (1, 2, 3)],
@@ -72,19 +74,19 @@ def test_rotations_and_flips_come_as_often_as_published(change):
     }[change]
     published = AugmentSettings()
     only = _only(**{change: getattr(published, change)})
-    made = _many(clip, only, 10_000)
-    counts = [sum(torch.equal(one, kind) for one in made) for kind in changed]
+    augmented = _many(clip, only, 10_000)
+    counts = [sum(torch.equal(result, kind) for result in augmented) for kind in changed]
     assert _within(sum(counts), 10_000, 0.25)
     assert all(_within(count, 10_000, 0.25 / 3) for count in counts)
-    assert sum(torch.equal(one, clip) for one in made) == 10_000 - sum(counts)
+    assert sum(torch.equal(result, clip) for result in augmented) == 10_000 - sum(counts)
 
 
-def test_rotations_and_flips_are_drawn_one_by_one():
+def test_rotations_and_flips_are_drawn_independently():
     clip = torch.arange(9, dtype=torch.uint8).view(1, 3, 3, 1)
-    made = _many(clip, AugmentSettings(), 10_000)
-    # Left as it is: neither, or a turn by 180 degrees and both flips, which undo each other.
+    augmented = _many(clip, AugmentSettings(), 10_000)
+    # Unchanged: neither of them, or a turn by 180 degrees and both flips, which cancel out.
     undone = 0.75**2 + (0.25 / 3) ** 2
-    assert _within(sum(torch.equal(one, clip) for one in made), 10_000, undone)
+    assert _within(sum(torch.equal(result, clip) for result in augmented), 10_000, undone)
 
 
 def test_rotate_flip_and_reverse_take_the_first_draws_in_this_order():
@@ -107,21 +109,21 @@ def test_rotate_flip_and_reverse_take_the_first_draws_in_this_order():
 @pytest.mark.parametrize(
     "name", ["reverse", "tilt", "rescale", "shift", "crop", "elastic", "drop", "jitter", "levels"]
 )
-def test_each_change_is_made_as_often_as_its_chance_says(name):
+def test_each_change_is_as_frequent_as_its_chance(name):
     clip = torch.randint(0, 256, (16, 16, 16, 1), dtype=torch.uint8, generator=_seeded())
     changes = _only(**{name: 0.3, "noise": 0.2 if name == "levels" else 0})
-    made = _many(clip, changes, 400)
-    assert _within(sum(not torch.equal(one, clip) for one in made), 400, 0.3)
+    augmented = _many(clip, changes, 400)
+    assert _within(sum(not torch.equal(result, clip) for result in augmented), 400, 0.3)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_nothing_changes_with_all_chances_0(channels):
     clip = torch.randint(0, 256, (9, 16, 16, channels), dtype=torch.uint8, generator=_seeded())
-    for made in _many(clip, _only(), 20):
-        assert torch.equal(made, clip)
+    for augmented in _many(clip, _only(), 20):
+        assert torch.equal(augmented, clip)
     without_levels = _only(levels=0, brightness=1, gamma=1, blur=3, noise=0.3)
-    for made in _many(clip, without_levels, 20):
-        assert torch.equal(made, clip)
+    for augmented in _many(clip, without_levels, 20):
+        assert torch.equal(augmented, clip)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_nothing_changes_with_a_strength_of_0(changes):
     assert torch.equal(augment.apply(clip, _only(**changes), _seeded()), clip)
 
 
-def test_the_same_state_gives_the_same_clip_and_another_another():
+def test_the_same_generator_state_gives_the_same_clip():
     clip = torch.randint(0, 256, (20, 24, 24, 3), dtype=torch.uint8, generator=_seeded())
     kept = clip.clone()
     everything = AugmentSettings(**ALL)
@@ -158,57 +160,57 @@ def test_the_same_state_gives_the_same_clip_and_another_another():
 
 
 def test_the_number_of_threads_changes_nothing():
-    # Workers have one thread, the main process has all: both must make the same batches.
+    # Workers have result thread and the main process has all; both must make the same batches.
     clip = torch.randint(0, 256, (20, 112, 112, 3), dtype=torch.uint8, generator=_seeded())
     before = torch.get_num_threads()
-    made = []
+    augmented = []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            made.append(_many(clip, AugmentSettings(**ALL), 5))
+            augmented.append(_many(clip, AugmentSettings(**ALL), 5))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
+    assert all(torch.equal(result, other) for result, other in zip(*augmented, strict=True))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_frames_that_are_alike_stay_alike(channels):
+def test_identical_frames_stay_identical(channels):
     frame = torch.randint(0, 256, (1, 24, 24, channels), dtype=torch.uint8, generator=_seeded())
     clip = frame.repeat(20, 1, 1, 1)
     changes = AugmentSettings(**{**ALL, "jitter": 0, "noise": 0})
-    for made in _many(clip, changes, 20):
-        assert (made == made[:1]).all()
+    for augmented in _many(clip, changes, 20):
+        assert (augmented == augmented[:1]).all()
     for change in ({"jitter": 1}, {"noise": 0.2}):
-        made = augment.apply(clip, _only(**change), _seeded())[..., 0]
-        assert len(torch.unique(made.flatten(1), dim=0)) == 20
+        augmented = augment.apply(clip, _only(**change), _seeded())[..., 0]
+        assert len(torch.unique(augmented.flatten(1), dim=0)) == 20
 
 
 @pytest.mark.parametrize("name", [*SHARED, "all"])
 def test_masks_stay_binary_and_follow_the_picture(name):
     clip = _disc()
-    changes = {key: value for one in SHARED.values() for key, value in one.items()}
+    changes = {key: value for change in SHARED.values() for key, value in change.items()}
     moved = 0
-    for made in _many(clip, _only(**SHARED.get(name, changes)), 40):
-        assert set(made[..., 1].unique().tolist()) == {0, 255}
-        # Rounding of places aside, the mask is where the picture is brighter than half.
-        picture, mask = made[..., 0] > 127, made[..., 1] > 0
+    for augmented in _many(clip, _only(**SHARED.get(name, changes)), 40):
+        assert set(augmented[..., 1].unique().tolist()) == {0, 255}
+        # Apart from rounding of positions, the mask is where the image is brighter than half.
+        picture, mask = augmented[..., 0] > 127, augmented[..., 1] > 0
         assert (picture & mask).sum() / (picture | mask).sum() > 0.9
-        moved += not torch.equal(made[..., 1], clip[..., 1])
+        moved += not torch.equal(augmented[..., 1], clip[..., 1])
     assert moved >= 30  # some are drawn too weak for the mask to change
 
 
 @pytest.mark.parametrize("changes", [{"jitter": 1, "jitter_px": 4}, {"gamma": 1, "blur": 3}])
-def test_masks_stand_still_in_jitter_and_levels(changes):
+def test_masks_ignore_jitter_and_levels(changes):
     clip = _disc(frames=12)
-    made = augment.apply(clip, _only(**changes, noise=0.1, brightness=0.5), _seeded())
-    assert torch.equal(made[..., 1], clip[..., 1])
-    assert not torch.equal(made[..., 0], clip[..., 0])
+    augmented = augment.apply(clip, _only(**changes, noise=0.1, brightness=0.5), _seeded())
+    assert torch.equal(augmented[..., 1], clip[..., 1])
+    assert not torch.equal(augmented[..., 0], clip[..., 0])
 
 
 def test_a_mask_may_differ_between_frames():
     clip = torch.cat([_disc(2, row=20), _disc(2, row=44)])
-    made = augment.apply(clip, _only(**SHARED["tilt"]), _seeded())
-    picture, mask = made[..., 0] > 127, made[..., 1] > 0
+    augmented = augment.apply(clip, _only(**SHARED["tilt"]), _seeded())
+    picture, mask = augmented[..., 0] > 127, augmented[..., 1] > 0
     assert ((picture & mask).sum((1, 2)) / (picture | mask).sum((1, 2)) > 0.9).all()
 
 
@@ -216,12 +218,12 @@ def test_tilt_turns_about_the_middle_by_up_to_the_angle():
     clip = _disc(frames=1, channels=1, radius=6)
     start = _centre(clip[..., 0])[0] - 32
     turned = []
-    for made in _many(clip, _only(tilt=1, tilt_degrees=20)):
-        now = _centre(made[..., 0])[0] - 32
+    for augmented in _many(clip, _only(tilt=1, tilt_degrees=20)):
+        now = _centre(augmented[..., 0])[0] - 32
         assert abs(now.norm() - start.norm()) < 0.05
         angle = torch.atan2(now[0], now[1]) - torch.atan2(start[0], start[1])
         turned.append(math.degrees(angle))
-        assert abs(made.sum() / clip.sum() - 1) < 0.03
+        assert abs(augmented.sum() / clip.sum() - 1) < 0.03
     assert -20.5 < min(turned) < -18
     assert 18 < max(turned) < 20.5
     assert abs(np.mean(turned)) < 3
@@ -230,8 +232,8 @@ def test_tilt_turns_about_the_middle_by_up_to_the_angle():
 def test_rescale_changes_the_size_by_up_to_the_share():
     clip = _disc(frames=1, channels=1, row=31.5, col=31.5, radius=16)
     sizes = [
-        math.sqrt((made > 127).sum() / (clip > 127).sum())
-        for made in _many(clip, _only(rescale=1, rescale_share=0.2))
+        math.sqrt((augmented > 127).sum() / (clip > 127).sum())
+        for augmented in _many(clip, _only(rescale=1, rescale_share=0.2))
     ]
     assert 0.78 < min(sizes) < 0.83
     assert 1.17 < max(sizes) < 1.22
@@ -239,17 +241,18 @@ def test_rescale_changes_the_size_by_up_to_the_share():
 
 def test_shift_moves_rows_and_columns_by_up_to_the_share():
     clip = _disc(frames=1, channels=1)
-    made = _many(clip, _only(shift=1, shift_share=0.1))
-    moved = torch.cat([_centre(one[..., 0]) for one in made]) - _centre(clip[..., 0])
+    augmented = _many(clip, _only(shift=1, shift_share=0.1))
+    moved = torch.cat([_centre(result[..., 0]) for result in augmented]) - _centre(clip[..., 0])
     assert moved.abs().max() < 6.5
     assert (moved.amin(0) < -5.5).all()
     assert (moved.amax(0) > 5.5).all()
     assert abs(np.corrcoef(moved.T)[0, 1]) < 0.25
 
 
-def test_what_comes_from_outside_the_picture_is_black():
+def test_pixels_from_outside_the_image_are_black():
     black = [
-        made.unique().tolist() for made in _many(_flat(200), _only(shift=1, shift_share=0.3), 20)
+        augmented.unique().tolist()
+        for augmented in _many(_flat(200), _only(shift=1, shift_share=0.3), 20)
     ]
     assert all(levels == [0, 200] for levels in black)
 
@@ -259,26 +262,29 @@ def test_crop_enlarges_and_brings_in_no_black():
     stripes = (torch.arange(size) // period % 2 * 255).to(torch.uint8)
     clip = stripes[None, None, :, None].expand(1, size, size, 1)
     edges = []
-    for made in _many(clip, _only(crop=1, crop_share=0.25)):
-        row = made[0, 10, :, 0] > 127
+    for augmented in _many(clip, _only(crop=1, crop_share=0.25)):
+        row = augmented[0, 10, :, 0] > 127
         edges.append(int((row[1:] != row[:-1]).sum()))
     # 16 stripes; three quarters of them are 12
     assert min(edges) in (11, 12)
     assert max(edges) == 15
-    assert all((made == 200).all() for made in _many(_flat(200), _only(crop=1, crop_share=0.5), 20))
+    assert all(
+        (augmented == 200).all()
+        for augmented in _many(_flat(200), _only(crop=1, crop_share=0.5), 20)
+    )
 
 
 def test_elastic_displaces_smoothly_and_by_the_deviation():
-    # One level for a third of a pixel, in columns
+    # A ramp along the columns: one level per third of a pixel
     clip = (30 + 3 * torch.arange(64)).to(torch.uint8).expand(1, 64, 64)[..., None]
     inner = (slice(None), slice(12, -12), slice(12, -12), 0)
     moved = torch.stack(
         [
-            (made[inner].float() - clip[inner].float()) / 3
-            for made in _many(clip, _only(elastic=1, elastic_px=3), 300)
+            (augmented[inner].float() - clip[inner].float()) / 3
+            for augmented in _many(clip, _only(elastic=1, elastic_px=3), 300)
         ]
     )
-    # A strength drawn evenly up to 3 px has a mean square of 3.
+    # A strength drawn uniformly from 0 to 3 px has a mean square of 3.
     assert abs(moved.square().mean().sqrt() / math.sqrt(3) - 1) < 0.1
     assert abs(moved.mean()) < 0.15
     steps = (moved[..., 1:] - moved[..., :-1]).square().mean().sqrt()
@@ -286,9 +292,12 @@ def test_elastic_displaces_smoothly_and_by_the_deviation():
     assert moved[0, 0].std() > 0.05
 
 
-def test_drop_leaves_out_up_to_its_share_and_keeps_the_order():
+def test_drop_removes_up_to_its_share_and_keeps_the_order():
     clip = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 8, 8, 1)
-    kept = [made[:, 0, 0, 0].tolist() for made in _many(clip, _only(drop=1, drop_share=0.1), 600)]
+    kept = [
+        augmented[:, 0, 0, 0].tolist()
+        for augmented in _many(clip, _only(drop=1, drop_share=0.1), 600)
+    ]
     assert {60 - len(frames) for frames in kept} == {1, 2, 3, 4, 5, 6}
     assert all(frames == sorted(set(frames)) for frames in kept)
     missing = [frame for frames in kept for frame in set(range(60)) - set(frames)]
@@ -298,15 +307,15 @@ def test_drop_leaves_out_up_to_its_share_and_keeps_the_order():
 @pytest.mark.parametrize(("frames", "fewest"), [(20, 8), (9, 8), (8, 8), (5, 5), (1, 1)])
 def test_drop_leaves_eight_frames(frames, fewest):
     clip = torch.zeros((frames, 8, 8, 1), dtype=torch.uint8)
-    made = [len(one) for one in _many(clip, _only(drop=1, drop_share=0.95))]
-    assert min(made) == fewest
+    augmented = [len(result) for result in _many(clip, _only(drop=1, drop_share=0.95))]
+    assert min(augmented) == fewest
 
 
 def test_jitter_moves_each_frame_by_itself_and_repeats_the_edge():
     clip = _disc(frames=40, channels=1)
     furthest = 0.0
-    for made in _many(clip, _only(jitter=1, jitter_px=2), 30):
-        moved = _centre(made[..., 0]) - _centre(clip[..., 0])
+    for augmented in _many(clip, _only(jitter=1, jitter_px=2), 30):
+        moved = _centre(augmented[..., 0]) - _centre(clip[..., 0])
         assert moved.abs().max() < 2.05
         assert moved.std(0).min() > 0
         furthest = max(furthest, float(moved.abs().max()))
@@ -315,27 +324,29 @@ def test_jitter_moves_each_frame_by_itself_and_repeats_the_edge():
     assert (white == 200).all()
 
 
-def test_jitter_in_a_tilted_clip_keeps_the_black_where_it_is():
+def test_jitter_in_a_tilted_clip_does_not_move_the_black_corners():
     changes = _only(jitter=1, jitter_px=3, tilt=1, tilt_degrees=30)
-    made = augment.apply(_flat(200, frames=9), changes, _seeded())
-    assert made.unique().tolist() == [0, 200]
-    assert (made == made[:1]).all()
+    augmented = augment.apply(_flat(200, frames=9), changes, _seeded())
+    assert augmented.unique().tolist() == [0, 200]
+    assert (augmented == augmented[:1]).all()
 
 
 def test_brightness_multiplies_or_divides():
-    made = torch.cat([one.unique() for one in _many(_flat(90), _only(brightness=0.5))]).int()
-    assert 60 <= made.min() < 63
-    assert 131 < made.max() <= 135
+    augmented = torch.cat(
+        [result.unique() for result in _many(_flat(90), _only(brightness=0.5))]
+    ).int()
+    assert 60 <= augmented.min() < 63
+    assert 131 < augmented.max() <= 135
 
 
 def test_gamma_keeps_black_and_white():
     clip = torch.tensor([0, 64, 255], dtype=torch.uint8).expand(1, 3, 3)[..., None]
-    made = torch.stack([one[0, 0, :, 0] for one in _many(clip, _only(gamma=0.5))]).int()
-    assert (made[:, 0] == 0).all()
-    assert (made[:, 2] == 255).all()
+    augmented = torch.stack([result[0, 0, :, 0] for result in _many(clip, _only(gamma=0.5))]).int()
+    assert (augmented[:, 0] == 0).all()
+    assert (augmented[:, 2] == 255).all()
     lowest, highest = 255 * (64 / 255) ** 1.5, 255 * (64 / 255) ** (1 / 1.5)
-    assert lowest - 1 < made[:, 1].min() < lowest + 2
-    assert highest - 3 < made[:, 1].max() < highest + 1
+    assert lowest - 1 < augmented[:, 1].min() < lowest + 2
+    assert highest - 3 < augmented[:, 1].max() < highest + 1
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
@@ -346,9 +357,9 @@ def test_blur_flattens_and_keeps_the_mean(channels):
         return float(pixels[..., 0].float().diff(dim=1).abs().mean())
 
     gradients = []
-    for made in _many(clip, _only(blur=3), 30):
-        gradients.append(gradient(made) / gradient(clip))
-        assert abs(made[..., 0].float().mean() - clip[..., 0].float().mean()) < 2
+    for augmented in _many(clip, _only(blur=3), 30):
+        gradients.append(gradient(augmented) / gradient(clip))
+        assert abs(augmented[..., 0].float().mean() - clip[..., 0].float().mean()) < 2
     assert min(gradients) < 0.1
     assert max(gradients) <= 1
 
@@ -357,8 +368,8 @@ def test_blur_has_its_deviation_at_most():
     clip = torch.zeros((1, 41, 41, 1), dtype=torch.uint8)
     clip[:, 20] = 255
     widths = []
-    for made in _many(clip, _only(blur=3), 100):
-        profile = made[0, :, 20, 0].double()
+    for augmented in _many(clip, _only(blur=3), 100):
+        profile = augmented[0, :, 20, 0].double()
         variance = (profile * (torch.arange(41) - 20) ** 2).sum() / profile.sum()
         widths.append(math.sqrt(variance))
     assert abs(max(widths) - 3) < 0.2
@@ -367,21 +378,21 @@ def test_blur_has_its_deviation_at_most():
 
 def test_noise_has_its_deviation_and_is_grey():
     clip = _flat(128, frames=2, channels=3)
-    made = torch.stack(_many(clip, _only(noise=0.05))).float() - 128
-    deviations = made.std((1, 2, 3, 4))
+    augmented = torch.stack(_many(clip, _only(noise=0.05))).float() - 128
+    deviations = augmented.std((1, 2, 3, 4))
     assert abs(deviations.max() / (0.05 * 255) - 1) < 0.06
     assert deviations.min() < 2
-    assert abs(made.mean()) < 0.1
-    assert (made == made[..., :1]).all()
+    assert abs(augmented.mean()) < 0.1
+    assert (augmented == augmented[..., :1]).all()
 
 
-def test_levels_stay_in_range_where_they_are_saturated():
+def test_saturated_levels_stay_in_range():
     clip = torch.cat([_flat(0), _flat(255)])
-    for made in _many(clip, _only(noise=0.02, gamma=0.5), 50):
-        assert made[0].max() < 40
-        assert made[1].min() > 215
-    white = [made.min() for made in _many(_flat(200), _only(brightness=2, gamma=1), 200)]
-    # Wrapped around, some would be dark: (200 / 255 / 3) ** 2 * 255 is 17.
+    for augmented in _many(clip, _only(noise=0.02, gamma=0.5), 50):
+        assert augmented[0].max() < 40
+        assert augmented[1].min() > 215
+    white = [augmented.min() for augmented in _many(_flat(200), _only(brightness=2, gamma=1), 200)]
+    # No level wraps around to dark: (200 / 255 / 3) ** 2 * 255 is 17.
     assert min(white) >= 17
     assert max(white) == 255
 
@@ -414,16 +425,16 @@ STRENGTHS = {
     channels=st.integers(1, 3),
     seed=st.integers(0, 2**32),
 )
-def test_any_settings_give_a_clip(chances, strengths, frames, size, channels, seed):
+def test_any_settings_return_a_valid_clip(chances, strengths, frames, size, channels, seed):
     shape = (frames, size, size, channels)
     clip = torch.randint(0, 256, shape, dtype=torch.uint8, generator=_seeded(seed))
     if channels == 2:
         clip[..., 1] = torch.where(clip[..., 1] > 127, 255, 0)
     kept = clip.clone()
-    made = augment.apply(clip, AugmentSettings(**chances, **strengths), _seeded(seed))
-    assert made.dtype == torch.uint8
-    assert made.shape[1:] == clip.shape[1:]
-    assert min(frames, 8) <= len(made) <= frames
+    augmented = augment.apply(clip, AugmentSettings(**chances, **strengths), _seeded(seed))
+    assert augmented.dtype == torch.uint8
+    assert augmented.shape[1:] == clip.shape[1:]
+    assert min(frames, 8) <= len(augmented) <= frames
     if channels == 2:
-        assert set(made[..., 1].unique().tolist()) <= {0, 255}
+        assert set(augmented[..., 1].unique().tolist()) <= {0, 255}
     assert torch.equal(clip, kept)

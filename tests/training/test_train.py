@@ -1,3 +1,5 @@
+"""Training from data folder to bundle: run folders, batches, folds, and refused inputs."""
+
 import os
 import shutil
 import signal
@@ -45,7 +47,7 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A data folder of 16 recordings of different lengths; the last one has no outline."""
+    """Return a data folder of 16 recordings of different lengths; the last has no outline."""
     folder = tmp_path_factory.mktemp("data")
     rows, labels = [], []
     for index in range(16):
@@ -83,15 +85,15 @@ def run(data, tmp_path_factory):
     return folder
 
 
-def test_a_run_folder_has_all_its_parts(run, data):
+def test_a_run_folder_is_complete(run, data):
     model = disk.load(run / "bundle")
     assert not model.spec.simulated
     assert model.spec.frames == (6, 10)
     assert model.spec.provenance["trained_on"] + model.spec.provenance["validated_on"] == 15
-    known = model.spec.reference
-    assert known.trained == model.spec.provenance["trained_on"]
-    assert known.validated == model.spec.provenance["validated_on"]
-    assert (known.traits["frames"][0], known.traits["frames"][-1]) == model.spec.frames
+    reference = model.spec.reference
+    assert reference.trained == model.spec.provenance["trained_on"]
+    assert reference.validated == model.spec.provenance["validated_on"]
+    assert (reference.traits["frames"][0], reference.traits["frames"][-1]) == model.spec.frames
     history = pd.read_csv(run / "history.csv")
     assert tuple(history.columns) == runs.HISTORY_COLUMNS
     assert list(history["epoch"]) == [0, 1, 2]
@@ -153,14 +155,14 @@ def test_a_killed_run_ends_with_the_same_weights(run, data, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_the_same_net_as_one(data, tmp_path):
-    # A net without dropout, which each process draws for itself.
-    made = RECIPE | {
+    # A net without dropout, because each process draws its own dropout.
+    settings = RECIPE | {
         "clip": {"size": 32, "shape": "pad", "channels": "bgr"},
         "net": {"name": "mc3_18", "mean": [0.2] * 3, "std": [0.2] * 3},
         "training": RECIPE["training"]
         | {"precision": "64-true", "stages": [{"epochs": 2, "learning_rate": 1e-3}]},
     }
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(made))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings))
     losses, scores = [], []
     for count in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -178,31 +180,31 @@ def test_two_processes_train_the_same_net_as_one(data, tmp_path):
     pd.testing.assert_series_equal(scores[1], scores[0], rtol=1e-5)
 
 
-def test_what_prediction_would_not_call_is_left_out_and_named(tmp_path, caplog):
+def test_unscorable_recordings_are_left_out_and_named(tmp_path, caplog):
     drawing.write_dark(tmp_path / "dark.mp4")
     drawing.write(tmp_path / "good.mp4", count=12)
     sources = [Source(name, tmp_path / name) for name in ("dark.mp4", "good.mp4")]
     settings = _recipe()
-    made = fill.build(tmp_path / "s", sources, settings.outline, settings.clip, processes=0)
+    clips = fill.build(tmp_path / "s", sources, settings.outline, settings.clip, processes=0)
     table = pd.DataFrame({"filename": ["dark.mp4", "good.mp4"], "stalled": [1, 0]})
-    found = Data.of(made, table, {"all": {"dark.mp4", "good.mp4"}}, False)
-    assert found.table["filename"].tolist() == ["good.mp4"]
-    assert "would not call them, and are left out: dark.mp4 (too_dark)" in caplog.text
+    data = Data.of(clips, table, {"all": {"dark.mp4", "good.mp4"}}, False)
+    assert data.table["filename"].tolist() == ["good.mp4"]
+    assert "dark.mp4 (too_dark)" in caplog.text
 
 
 def test_another_recipe_in_the_same_folder_is_refused(run, data):
-    with pytest.raises(InputError, match="holds a training with other settings"):
+    with pytest.raises(InputError, match=r"seed .*\b1\b.*\b2\b.* -o"):
         train.train(_recipe(seed=2), data, run)
 
 
 def test_a_loss_that_is_not_finite_names_the_recordings(data, tmp_path):
     training = RECIPE["training"] | {"stages": [{"epochs": 3, "learning_rate": 1e30}]}
-    with pytest.raises(InputError, match=r"the loss became nan.* at .*\d\.mp4, \d+\.mp4"):
+    with pytest.raises(InputError, match=r"nan .*\d\.mp4, \d+\.mp4.*learning_rate"):
         train.train(_recipe(training=training), data, tmp_path)
 
 
-def test_missing_tables_are_said(tmp_path):
-    with pytest.raises(InputError, match=r"train_metadata\.csv is missing"):
+def test_missing_tables_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"train_metadata\.csv.*--store"):
         train.train(_recipe(), tmp_path, tmp_path / "run")
 
 
@@ -215,7 +217,7 @@ def clips_only(data, run, tmp_path):
     return tmp_path
 
 
-def test_a_folder_that_brings_its_clips_needs_no_recordings(clips_only, data, run, tmp_path):
+def test_a_folder_with_clips_needs_no_recordings(clips_only, data, run, tmp_path):
     seen = []
     ours = prepare_data(_recipe(), clips_only, tmp_path / "made", lambda *done: seen.append(done))
     theirs = prepare_data(_recipe(), data, run / "store", lambda _done, _of: None)
@@ -226,7 +228,7 @@ def test_a_folder_that_brings_its_clips_needs_no_recordings(clips_only, data, ru
     assert not (tmp_path / "made").exists()
 
 
-def test_clips_may_lie_elsewhere(clips_only, data, run, tmp_path):
+def test_clips_may_be_in_another_folder(clips_only, data, run, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     (clips_only / "store").rename(elsewhere)
     ours = prepare_data(
@@ -242,8 +244,7 @@ def test_clips_of_another_recipe_are_refused(clips_only, tmp_path):
     clip = RECIPE["clip"] | {"size": 32}
     with pytest.raises(
         StoreError,
-        match=r"recipe tiny \(clip\.size is 24, not 32\)"
-        r".*simulate --clips' with --recipe \S+other/recipe\.yaml",
+        match=r"clip\.size .*24.*32.*--recipe \S+other/recipe\.yaml",
     ):
         train.train(_recipe(clip=clip), clips_only, tmp_path / "other")
 
@@ -251,15 +252,13 @@ def test_clips_of_another_recipe_are_refused(clips_only, tmp_path):
 def test_a_typo_in_a_recipe_names_the_nearest(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("name: a\ntraining: {stages: [{epoch: 3}]}\n")
-    with pytest.raises(
-        SettingsError, match=r"unknown setting training\.stages\.0\.epoch \(did you mean epochs"
-    ):
+    with pytest.raises(SettingsError, match=r"a\.yaml: .*training\.stages\.0\.epoch .*\bepochs\b"):
         recipe.read_recipe(path)
 
 
 def test_an_unknown_recipe_names_the_shipped_ones():
     with pytest.raises(
-        SettingsError, match="shipped recipes: accurate, baseline, default, first-place"
+        SettingsError, match=r"thrid-place: .*accurate, baseline, default, first-place"
     ):
         recipe.read_recipe("thrid-place")
 
@@ -312,7 +311,7 @@ def test_masks_are_not_augmented_in_level(clips):
     assert not torch.equal(dataset[0].pixels[..., 0], plain[0].pixels[..., 0])
 
 
-def test_batches_hold_every_row_once_and_clips_of_about_one_length():
+def test_batches_hold_every_row_once_and_clips_of_similar_length():
     frames = np.random.default_rng(0).integers(17, 434, 1001)
     sampler = LengthSampler(frames, 8, seed=0)
     batches = list(sampler)
@@ -337,21 +336,21 @@ def test_a_batch_is_trimmed_to_its_shortest_clip(clips):
 
 def test_a_batch_is_cut_to_the_shortest_in_all_processes():
     frames = [20, 21, 22, 23, 30]
-    parts = [list(LengthSampler(frames, 4, seed=0, rank=rank, world=2)) for rank in (0, 1)]
-    for ours, theirs in zip(*parts, strict=True):
+    processes = [list(LengthSampler(frames, 4, seed=0, rank=rank, world=2)) for rank in (0, 1)]
+    for ours, theirs in zip(*processes, strict=True):
         picks = [*ours, *theirs]
         assert {pick.frames for pick in picks} == {min(frames[pick.row] for pick in picks)}
-    rows = [pick.row for part in parts for batch in part for pick in batch if pick.weight]
+    rows = [pick.row for batches in processes for batch in batches for pick in batch if pick.weight]
     assert sorted(rows) == [0, 1, 2, 3, 4]
 
 
-def test_losses_of_all_processes_weigh_one_a_step():
+def test_weights_of_all_processes_add_up_to_one_per_step():
     for world in (1, 2, 3):
-        parts = [
+        processes = [
             list(LengthSampler([9] * 10, 4, seed=0, rank=rank, world=world))
             for rank in range(world)
         ]
-        for batches in zip(*parts, strict=True):
+        for batches in zip(*processes, strict=True):
             total = sum(pick.weight for batch in batches for pick in batch)
             assert total / world == pytest.approx(1)
 
@@ -369,17 +368,18 @@ def test_batches_have_their_share_of_stalled(share):
     assert times.max() - times.min() <= 1
 
 
-def test_padded_batches_say_how_many_frames_are_real(clips):
+def test_shorter_clips_of_a_batch_are_padded_with_zeros_at_the_end(clips):
     dataset = ClipDataset(clips, [f"{i}.mp4" for i in range(3)], [0, 1, 0])
     settings = NetSettings(mean=(0.2, 0.0), std=(0.2, 1.0))
     batch = Collate(settings, pad=True)([dataset[i] for i in range(3)])
     assert batch.inputs.shape == (3, 2, 8, 24, 24)
-    assert batch.frames.tolist() == [6, 7, 8]
-    assert not batch.inputs[0, :, 6:].any()
-    assert Collate(settings, pad=True)([dataset[1], dataset[1]]).frames is None
+    for index, frames in enumerate((6, 7, 8)):
+        alone = Collate(settings)([dataset[index]]).inputs[0]
+        assert torch.equal(batch.inputs[index, :, :frames], alone)
+        assert not batch.inputs[index, :, frames:].any()
 
 
-def test_stages_go_on_with_the_best_weights_and_their_own_rule(data, tmp_path):
+def test_stages_start_from_the_best_weights_and_use_their_own_rule(data, tmp_path):
     stages = [
         {"epochs": 2, "learning_rate": 1e-3},
         {"epochs": 1, "learning_rate": 1e-5, "rule": "tier1"},
@@ -392,7 +392,7 @@ def test_stages_go_on_with_the_best_weights_and_their_own_rule(data, tmp_path):
     assert disk.load(tmp_path / "snapshots" / "snapshot-1" / "bundle").spec.name == "tiny"
 
 
-def test_what_is_kept_is_the_moving_average(data, tmp_path):
+def test_with_ema_the_bundle_has_the_averaged_weights(data, tmp_path):
     stages = [{"epochs": 1, "learning_rate": 1e-3}]
     weights = {}
     for decay in (0.0, 0.999):
@@ -404,7 +404,7 @@ def test_what_is_kept_is_the_moving_average(data, tmp_path):
     train.lightning.seed_everything(1, verbose=False)
     start = build.build(_recipe().net).state_dict()["fc.weight"]
     moved = {decay: float((each - start).abs().mean()) for decay, each in weights.items()}
-    # The average starts with the weights after the first step and hardly leaves them.
+    # The average starts at the weights after the first step and hardly moves from there.
     assert 0 < moved[0.999] < 0.95 * moved[0.0]
 
 
@@ -430,12 +430,12 @@ def test_folds_hold_back_each_recording_once(data, tmp_path):
 
 def test_a_limit_keeps_the_share_of_stalled(data, run, tmp_path):
     settings = RECIPE["data"] | {"limit": 8}
-    made = prepare_data(_recipe(data=settings), data, run / "store", lambda _d, _o: None)
-    assert len(made.table) in (7, 8)  # one has no outline
-    assert made.table["stalled"].sum() >= 3
+    prepared = prepare_data(_recipe(data=settings), data, run / "store", lambda _d, _o: None)
+    assert len(prepared.table) in (7, 8)  # one recording has no outline
+    assert prepared.table["stalled"].sum() >= 3
 
 
-def test_a_seed_of_the_data_draws_selection_limit_and_split(data, run, tmp_path):
+def test_the_data_seed_draws_selection_limit_and_split(data, run, tmp_path):
     drawn = {}
     for name, seed, of_data in (("a", 1, None), ("b", 2, None), ("c", 2, 1)):
         settings = _recipe(
@@ -443,11 +443,11 @@ def test_a_seed_of_the_data_draws_selection_limit_and_split(data, run, tmp_path)
             data=RECIPE["data"] | {"limit": 12, "seed": of_data},
             training=RECIPE["training"] | {"stages": [{"epochs": 1, "learning_rate": 1e-3}]},
         )
-        made = prepare_data(settings, data, run / "store", lambda _d, _o: None)
-        train.train_prepared(settings, made, tmp_path / name)
+        prepared = prepare_data(settings, data, run / "store", lambda _d, _o: None)
+        train.train_prepared(settings, prepared, tmp_path / name)
         held_out = pd.read_csv(tmp_path / name / "validation.csv")
         weights = disk.load(tmp_path / name / "bundle").spec.weights_sha256
-        drawn[name] = (made.table["filename"].tolist(), held_out["filename"].tolist(), weights)
+        drawn[name] = (prepared.table["filename"].tolist(), held_out["filename"].tolist(), weights)
     assert drawn["c"][:2] == drawn["a"][:2]
     assert drawn["b"][0] != drawn["a"][0]
     assert drawn["b"][1] != drawn["a"][1]
@@ -459,7 +459,7 @@ def test_one_class_is_refused(data, tmp_path):
     shutil.copytree(data / "train", tmp_path / "train")
     labels = pd.read_csv(data / "train_labels.csv").assign(stalled=0)
     labels.to_csv(tmp_path / "train_labels.csv", index=False)
-    with pytest.raises(InputError, match="at least 2 recordings of each class"):
+    with pytest.raises(InputError, match=r"at least 2 .*each class"):
         train.train(_recipe(), tmp_path, tmp_path / "run")
 
 
@@ -474,16 +474,16 @@ def test_settings_on_the_command_line_replace_those_of_the_recipe():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "named"),
     [
-        ("net.name", "not a setting; expected name=value"),
-        ("training.stages.4.epochs=1", "4 is no place in a list of 1"),
-        ("name.x=1", "name has no settings"),
-        ("net.nam=r3d_18", "did you mean name"),
+        ("net.name", r"net\.name: .*name=value"),
+        ("training.stages.4.epochs=1", r"stages\.4\.epochs=1: .*\b4 .*\b1\b"),
+        ("name.x=1", r"name\.x=1: "),
+        ("net.nam=r3d_18", r"net\.nam .*\bname\b"),
     ],
 )
-def test_a_wrong_setting_on_the_command_line_is_said(change, message):
-    with pytest.raises(SettingsError, match=message):
+def test_a_wrong_setting_on_the_command_line_is_named(change, named):
+    with pytest.raises(SettingsError, match=named):
         recipe.read_recipe("default", [change])
 
 
@@ -493,33 +493,30 @@ def test_other_labels_in_the_same_folder_are_refused(run, data, tmp_path):
     labels = pd.read_csv(data / "train_labels.csv")
     labels.loc[0, "stalled"] = 1 - labels.loc[0, "stalled"]
     labels.to_csv(tmp_path / "train_labels.csv", index=False)
-    with pytest.raises(InputError, match="holds a run on other recordings or labels"):
+    with pytest.raises(InputError, match=r"labels.* -o"):
         train.train(_recipe(), tmp_path, run)
 
 
-def test_a_stage_without_stalled_recordings_is_said_before_any_is_trained(data, tmp_path):
+def test_a_stage_that_lacks_a_class_is_refused_before_training_starts(data, tmp_path):
     stages = [
         {"epochs": 1, "learning_rate": 1e-3},
         {"epochs": 1, "learning_rate": 1e-3, "rule": "micro"},
     ]
     training = RECIPE["training"] | {"stages": stages}
-    with pytest.raises(InputError, match=r"stage 2 \(rule micro\) has 0 stalled and 0 flowing"):
+    with pytest.raises(InputError, match=r"stage 2 \(rule micro\) .*\b0 stalled.*\b0 flowing"):
         train.train(_recipe(training=training), data, tmp_path)
     assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "named"),
     [
-        ({"training": {"snapshots": 2, "ema": 0.9}}, "not be taken together|cannot be taken"),
-        (
-            {"net": {"name": "features"}, "training": {"targets": "crowd"}},
-            "the net features is fitted at once",
-        ),
+        ({"training": {"snapshots": 2, "ema": 0.9}}, "snapshots .*ema"),
+        ({"net": {"name": "features"}, "training": {"targets": "crowd"}}, "features .*targets"),
     ],
 )
-def test_settings_that_exclude_each_other_are_refused(changes, message):
-    with pytest.raises(SettingsError, match=message):
+def test_settings_that_exclude_each_other_are_refused(changes, named):
+    with pytest.raises(SettingsError, match=named):
         recipe.Recipe.parse({"name": "a"} | changes, "test")
 
 

@@ -1,1 +1,1 @@
-"""Tables of recordings, labels and mice: read, joined, selected and split."""
+"""Read, join, select and split tables of recordings, labels and mice."""

@@ -1,4 +1,4 @@
-"""What recordings are kept together by: the column that names the mouse, and its values."""
+"""Groups of recordings, usually mice: the column that names them, and its values."""
 
 import logging
 import re
@@ -9,32 +9,22 @@ from pathlib import Path
 from stallscan.errors import TableError
 from stallscan.words import listed
 
-# What a column is called that says which mouse a recording is of, the best name first: recordings
-# of one mouse are alike, and those of one project, too.
+# Names of columns that say which mouse a recording is from, the best first. Recordings of one mouse
+# resemble each other, and so do those of one project.
 MOUSE_COLUMNS = ("mouse", "animal", "project_id", "project")
 
-# What programs write for nothing: never a name.
+# What programs write into empty cells; never a name.
 _NOTHING = re.compile(r"nan|<na>|nat|#.*[!?]|#n/a", re.IGNORECASE)
-# What may be a name, and may mean that there is none.
+# May be a name or mean that there is none.
 _DOUBTFUL = re.compile(r"na|n/a|none|null|unknown|[-?.]+", re.IGNORECASE)
 
 log = logging.getLogger("stallscan")
 
 
 def find_column(column: Callable[[str], Sequence[str] | None], fewest: int) -> str:
-    """Return the first of `groups.MOUSE_COLUMNS` with enough different values.
+    """Return the first of `MOUSE_COLUMNS` with at least `fewest` different values, or "".
 
-    Parameters
-    ----------
-    column : callable
-        Returns the cells of a column, None where there is no such column.
-    fewest : int
-        So many different values, empty cells not counted, are enough.
-
-    Returns
-    -------
-    str
-        Empty if there is none.
+    `column` returns the cells of a column, or None if the table lacks it. Empty cells do not count.
     """
     for name in MOUSE_COLUMNS:
         cells = column(name)
@@ -50,60 +40,61 @@ def check_cells(
     rows: Sequence[str],
     remedy: str = "fill it in",
 ) -> list[str]:
-    """Return the names that a column gives to mice or groups, in one form.
+    """Return the names of mice or groups in a column, normalised (Unicode NFC, single spaces).
 
     Parameters
     ----------
     path : str or Path
         The table, for messages.
     column : str
-        What it is called.
+        Name of the column, for messages.
     cells : sequence of str
-        Its cells, without blanks around them.
+        Cells without surrounding whitespace.
     rows : sequence of str
-        What a message calls the row of each.
+        How messages refer to the row of each cell.
     remedy : str
-        What to do where a cell is empty.
+        What to do about an empty cell, for messages.
 
     Raises
     ------
     TableError
-        If a cell is empty or holds what programs write for nothing, or if two names differ only in
-        case, blanks or leading zeros, so that nobody knows whether they are two.
+        If a cell is empty or holds a placeholder such as "nan", or if two names differ only in
+        case, spaces or leading zeros, so they may or may not mean the same mouse.
     """
     names = [" ".join(unicodedata.normalize("NFC", cell).split()) for cell in cells]
     distinct: dict[str, str] = {}
     for name, row in zip(names, rows, strict=True):
         distinct.setdefault(name, row)
+    remedy = remedy[:1].upper() + remedy[1:]
     if "" in distinct:
         empty = [row for name, row in zip(names, rows, strict=True) if not name]
         raise TableError(
-            f"{path}: {column} is empty in {listed(empty)}; {remedy} (of merged cells a "
-            "spreadsheet keeps the first only)"
+            f"{path}: {column} is empty in {listed(empty)}. {remedy} (spreadsheets save the "
+            "value of merged cells only once)"
         )
     alike: dict[str, str] = {}
     for name, row in distinct.items():
         if _NOTHING.fullmatch(name):
             raise TableError(
-                f"{path}: {column} is {name!r} in {row}, which programs write for an empty cell; "
+                f"{path}: {column} is {name!r} in {row}, which programs write for an empty cell. "
                 f"{remedy}"
             )
         other = alike.setdefault(_key(name), name)
         if other != name:
             raise TableError(
-                f"{path}: {column} is {other!r} in {distinct[other]} and {name!r} in {row}; write "
-                "one name in one way, or give two names that differ in more"
+                f"{path}: {column} is {other!r} in {distinct[other]} and {name!r} in {row}. Spell "
+                "the same name the same way, or make different names more different"
             )
     if doubtful := sorted(filter(_DOUBTFUL.fullmatch, distinct)):
         log.warning(
-            "%s: %s %s is taken for a name like any other",
+            "%s: %s %s is treated as a name like any other",
             *(path, column, " and ".join(map(repr, doubtful))),
         )
     return names
 
 
 def _key(name: str) -> str:
-    """Return what names that may be meant to be one have in common."""
+    """Return a key that is equal for names that may mean the same."""
     if re.fullmatch(r"[0-9]+(\.0+)?", name):
         return str(int(name.partition(".")[0]))
     return unicodedata.normalize("NFKC", name).casefold().replace(" ", "")

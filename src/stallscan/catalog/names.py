@@ -1,8 +1,7 @@
-"""Names of recordings in different tables, paired.
+"""Match the names of recordings in different tables.
 
-Two names are of one recording only if one is the end of the other, folder by folder: labels made
-in another place name `study/m1/001.mp4` what is called `m1/001.mp4` or `001.mp4` here. A pair is
-certain or it is not made: where several fit, none is taken.
+Two names match only if one ends with the other, folder by folder: labels made elsewhere may say
+`study/m1/001.mp4` for what is `m1/001.mp4` or `001.mp4` here. Ambiguous names are never matched.
 """
 
 import logging
@@ -17,8 +16,8 @@ import pandas as pd
 
 from stallscan.words import listed
 
-# Endings of recordings, also of those that stallscan does not read: a table may name the original
-# of a converted file.
+# Endings of recordings, including formats that stallscan does not read, because a table may name
+# the original of a converted file.
 SUFFIXES = re.compile(
     r"(\.ome)?\.(mp4|m4v|mov|avi|mkv|webm|wmv|mpe?g|flv|ogv|mts|gif|tiff?|npy|npz|lsm|czi|nd2|oif|oib)$",
     re.IGNORECASE,
@@ -27,7 +26,7 @@ SHOWN = 3
 
 log = logging.getLogger("stallscan")
 
-# Pairs of places, and places that fit several.
+# Pairs of positions (ours, theirs), and our positions that are ambiguous.
 _Fit = tuple[list[tuple[int, int]], list[int]]
 
 _NONE, _SEVERAL = -1, -2
@@ -35,82 +34,71 @@ _NONE, _SEVERAL = -1, -2
 
 @dataclass(frozen=True)
 class Pairs:
-    """Names of two tables, paired.
+    """The matched names of two tables. All numbers are positions in a table."""
 
-    Attributes
-    ----------
-    partners : list of int
-        For each name of the first table the place of its partner in the second; -1 without one.
-    loose : dict of str to list of int
-        Names of the first table whose partner is called differently, by what was made of it.
-    ambiguous : list of int
-        Names of the first table without a partner because several fit.
-    """
-
-    partners: list[int]
+    partners: list[int]  # for each name of the first table its match in the second; -1 without one
+    # Names of the first table that match a different name, by how they were matched.
     loose: dict[str, list[int]] = field(default_factory=dict)
+    # Names of the first table without a match because several fit.
     ambiguous: list[int] = field(default_factory=list)
 
 
 def pair(first: Sequence[str], second: Sequence[str]) -> Pairs:
-    """Pair the names of two tables; no name stands twice in either.
+    """Match the names of two tables, in which each name occurs once.
 
-    Equal names go first. Then those equal but for Unicode form, kind of slash and blanks around
-    them, then those of which one is the end of the other, then the same without regard to case,
-    and last without regard to case and the file's ending. At each step only names that fit one
-    name of the other table, which fits no other, are paired.
+    Equal names are matched first. Then come those that are equal after normalising Unicode, slashes
+    and surrounding whitespace, then those where one name ends with the other, then the same
+    ignoring case, and last ignoring case and the file's ending. Each step only matches names that
+    fit exactly one name in the other table.
 
     Parameters
     ----------
     first : sequence of str
-        Names as stallscan gives them: with ``/``. A backslash in them is no separator, it stands
-        for a byte that is no UTF-8.
+        Names as stallscan writes them: with ``/``. A backslash in them is not a separator but
+        escapes a byte that is not UTF-8.
     second : sequence of str
-        Names as anybody gives them: with ``/`` or a backslash.
+        Names as anybody writes them: with ``/`` or a backslash.
     """
     places = {name: place for place, name in enumerate(second)}
     partners = [places.get(name, -1) for name in first]
-    made = Pairs(partners)
+    pairs = Pairs(partners)
     if -1 not in partners:
-        return made
+        return pairs
     taken = set(partners)
-    ours = {place: _form(first[place], True) for place, one in enumerate(partners) if one == -1}
+    ours = {
+        place: _form(first[place], True) for place, partner in enumerate(partners) if partner == -1
+    }
     theirs = {place: _form(name) for place, name in enumerate(second) if place not in taken}
     for words, simplify, fit in _STEPS:
         keys = [
             side if simplify is None else {place: simplify(key) for place, key in side.items()}
             for side in (ours, theirs)
         ]
-        pairs, ambiguous = fit(*keys)
-        made.ambiguous[:] = ambiguous
-        for place, partner in pairs:
+        matched, ambiguous = fit(*keys)
+        pairs.ambiguous[:] = ambiguous
+        for place, partner in matched:
             partners[place] = partner
             same = keys[0][place] == keys[1][partner]
             mine, other = ours.pop(place), theirs.pop(partner)
             if words or not same:
                 lone = "/" not in mine or "/" not in other
                 where = "" if same else _BY_NAME if lone else _BY_END
-                made.loose.setdefault(", ".join(filter(None, [where, words])), []).append(place)
+                pairs.loose.setdefault(", ".join(filter(None, [where, words])), []).append(place)
         if not ours or not theirs:
             break
-    return made
+    return pairs
 
 
 def forms(names: Sequence[str], ours: bool = False) -> Sequence[str]:
-    """Return names in one form: composed Unicode, ``/`` between folders, no blanks around.
+    """Return normalised names: composed Unicode, ``/`` between folders, no outer whitespace.
 
-    Parameters
-    ----------
-    names : sequence of str
-        The names.
-    ours : bool
-        Whether a backslash is part of a name; otherwise it separates folders.
+    With `ours` a backslash is part of a name; otherwise it separates folders.
     """
     return [_form(name, ours) for name in names]
 
 
 def contrast(first: Sequence[str], second: Sequence[str]) -> str:
-    """Show names of two tables that have none in common, and say in what they differ."""
+    """Describe how the names of two tables without a common name differ, with examples."""
     shown = " and ".join(", ".join(map(repr, side[:SHOWN])) for side in (first, second))
     by_base: dict[str, str] = {}
     for name in second:
@@ -120,13 +108,13 @@ def contrast(first: Sequence[str], second: Sequence[str]) -> str:
         if other is None:
             continue
         if pair([name], [other]).partners == [0]:
-            return f"{shown}; several fit one name, such as {name!r} and {other!r}"
+            return f"{shown}; a name fits several others, such as {name!r} and {other!r}"
         return f"{shown}; {name!r} and {other!r} are in different folders"
-    return f"{shown}; no file is called the same in both"
+    return f"{shown}; no file name occurs in both"
 
 
 def is_bare(name: str) -> bool:
-    """Whether a name says nothing of the folder."""
+    """Whether a name has no folder."""
     return "/" not in name and "\\" not in name
 
 
@@ -137,7 +125,7 @@ def _form(name: str, ours: bool = False) -> str:
         name = name.replace("\\", "/")
     name = name.strip()
     if "./" in name or "//" in name or name[:1] == "/":
-        name = "/".join(part for part in name.split("/") if part not in ("", "."))
+        name = "/".join(folder for folder in name.split("/") if folder not in ("", "."))
     while name.startswith("../"):
         name = name[3:]
     return name
@@ -156,7 +144,7 @@ def _without_suffix(form: str) -> str:
 
 
 def _fit_equal(ours: dict[int, str], theirs: dict[int, str]) -> _Fit:
-    """Pair names that are equal to each other and to no other."""
+    """Match names that are equal to each other and to no others."""
     single, others = _single(ours), _single(theirs)
     return [
         (place, others[key])
@@ -166,7 +154,7 @@ def _fit_equal(ours: dict[int, str], theirs: dict[int, str]) -> _Fit:
 
 
 def _fit_ends(ours: dict[int, str], theirs: dict[int, str]) -> _Fit:
-    """Pair names of which one is the end of the other, and both of no other."""
+    """Match names where one ends with the other and neither fits a third name."""
     pairs, ambiguous = [], []
     others = _by_base(theirs)
     for base, mine in _by_base(ours).items():
@@ -193,22 +181,25 @@ def _fit_ends(ours: dict[int, str], theirs: dict[int, str]) -> _Fit:
 def _fitting(
     mine: list[int], ours: dict[int, str], candidates: list[int], theirs: dict[int, str]
 ) -> dict[int, int]:
-    """Find for each of mine the one candidate that is its end, or has it as its end."""
+    """Return for each of `mine` the candidate that it ends with or that ends with it.
+
+    The value is `_NONE` if there is no such candidate, and `_SEVERAL` if there are more.
+    """
     whole, longer = _single({place: theirs[place] for place in candidates}), dict[str, int]()
     for place in candidates:
         for end in _ends(theirs[place]):
             longer[end] = _SEVERAL if end in longer else place
-    found = {}
+    fitting = {}
     for place in mine:
         fit = {whole[end] for end in _ends(ours[place]) if end in whole}
         if ours[place] in longer:
             fit.add(longer[ours[place]])
-        found[place] = _NONE if not fit else fit.pop() if len(fit) == 1 else _SEVERAL
-    return found
+        fitting[place] = _NONE if not fit else fit.pop() if len(fit) == 1 else _SEVERAL
+    return fitting
 
 
 def _single(keys: dict[int, str]) -> dict[str, int]:
-    """Return the place of each key; `_SEVERAL` where it has more than one."""
+    """Return the position of each key; `_SEVERAL` if it has more than one."""
     places: dict[str, int] = {}
     for place, key in keys.items():
         places[key] = _SEVERAL if key in places else place
@@ -216,9 +207,10 @@ def _single(keys: dict[int, str]) -> dict[str, int]:
 
 
 def _by_base(keys: dict[int, str]) -> dict[str, int | list[int]]:
-    """Gather places by the last part of their path: without it in common no names fit.
+    """Group positions by file name, which names must share to match.
 
-    A place by itself is no list: half a million lists keep the garbage collector busy.
+    A single position is not put into a list, because half a million lists slow the garbage
+    collector down.
     """
     places: dict[str, int | list[int]] = {}
     for place, key in keys.items():
@@ -231,12 +223,12 @@ def _by_base(keys: dict[int, str]) -> dict[str, int | list[int]]:
     return places
 
 
-def _is_end(one: str, other: str) -> bool:
-    return one == other or one.endswith(f"/{other}") or other.endswith(f"/{one}")
+def _is_end(mine: str, other: str) -> bool:
+    return mine == other or mine.endswith(f"/{other}") or other.endswith(f"/{mine}")
 
 
 def _ends(key: str) -> Iterator[str]:
-    """Yield a path, and what is left of it without its first folders."""
+    """Yield a path, then the path without its first folder, without its first two, and so on."""
     while key:
         yield key
         key = key.partition("/")[2]
@@ -244,36 +236,34 @@ def _ends(key: str) -> Iterator[str]:
 
 _BY_NAME = "by file name alone"
 _BY_END = "by the end of their paths"
-# What is said of it, what names are simplified to, and how they are to fit. A pair that fits at one
-# step fits at all later ones, so what is ambiguous once remains so.
+# Steps of matching: words for the log, how names are simplified, how they must fit. A pair that
+# fits at one step fits at all later ones, so an ambiguous name remains ambiguous.
 _STEPS: tuple[tuple[str, Callable[[str], str] | None, Callable[..., _Fit]], ...] = (
     ("", None, _fit_equal),
     ("", None, _fit_ends),
-    ("without regard to case", _ignoring_case, _fit_ends),
-    ("without regard to case and the file's ending", _without_suffix, _fit_ends),
+    ("ignoring case", _ignoring_case, _fit_ends),
+    ("ignoring case and the file's ending", _without_suffix, _fit_ends),
 )
 
 
 def match(
     filenames: "pd.Series[str]", known: "pd.Series[str]", table: str | Path
 ) -> "pd.Series[str]":
-    """Find for each filename its partner among `known`, as `names.pair` does.
+    """Match filenames with the `known` names of another table, as `pair` does.
 
-    What was paired otherwise than by equal names, and what fits several, is logged.
+    Names that match without being equal, and ambiguous names, are logged.
 
     Parameters
     ----------
-    filenames : Series
-        Of predictions or recordings, none twice.
-    known : Series
-        Of another table, none twice.
+    filenames, known : Series
+        Each name once.
     table : str or Path
-        That other table, for the log.
+        The other table, for the log.
 
     Returns
     -------
     Series
-        str with the index of `filenames`: the partner's name, NaN where there is none.
+        str with the index of `filenames`: the matching name, NaN without one.
     """
     mine, theirs = filenames.tolist(), known.tolist()
     pairs = pair(mine, theirs)
@@ -286,7 +276,8 @@ def match(
         )
     if pairs.ambiguous:
         log.warning(
-            "%s: %s recordings fit several names, or several fit one, and are not matched: %s",
+            "%s: %s recordings fit several names, or share the name that they fit, and are not "
+            "matched: %s",
             *(table, f"{len(pairs.ambiguous):,}"),
             listed([mine[place] for place in pairs.ambiguous]),
         )

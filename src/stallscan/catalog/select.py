@@ -1,8 +1,8 @@
-"""The catalog: metadata and labels joined, recordings selected, data split.
+"""Join metadata and labels to a catalog, and select recordings from it.
 
 A catalog is a pandas DataFrame with the columns of `tables.TRAIN_COLUMNS` and ``stalled`` (0
-flowing, 1 stalled), as docs/facts.md 4 describes them. Every function gives its rows sorted by
-filename, and draws only after sorting, so the order of rows in a file never changes a result.
+flowing, 1 stalled), described in docs/facts.md 4. Every function returns rows sorted by filename
+and sorts before drawing, so the order of rows in a file never changes a result.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,13 +18,13 @@ from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.files import refuse_foreign
 from stallscan.words import listed, suggest
 
-# The published selection takes at most this many tier1 videos of each project beside the micro
-# subset (docs/facts.md 2, write-up of the 3rd place).
+# Besides the micro subset, the published selection has at most this many tier1 videos of each
+# project (docs/facts.md 2, write-up of the 3rd place).
 OTHERS_PER_PROJECT = 500
 
-# Recordings that the first place and the MATLAB prize trained on (docs/facts.md 3). Among the
-# 51,490 of the first place are 1,887 stalled, which is all there are; which flowing ones is not
-# said: at random.
+# Numbers of recordings that the first place and the MATLAB prize trained on (docs/facts.md 3). The
+# 51,490 of the first place include all 1,887 stalled ones; how the flowing ones were chosen is not
+# published, so we draw them at random.
 FIRST_PLACE_COUNT, MATLAB_PRIZE_COUNT = 51490, 13990
 
 # The second place added stalled recordings outside tier1 with a higher crowd score
@@ -33,24 +33,12 @@ TIER2_CROWD_SCORE = 0.6
 
 
 def join_labels(metadata: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """Put each recording's label beside its metadata.
-
-    Parameters
-    ----------
-    metadata : DataFrame
-        From `tables.read_metadata`.
-    labels : DataFrame
-        From `tables.read_labels`; the same recordings in any order.
-
-    Returns
-    -------
-    DataFrame
-        The catalog, sorted by filename.
+    """Join `tables.read_metadata` and `tables.read_labels` to a catalog, sorted by filename.
 
     Raises
     ------
     TableError
-        If a recording stands in only one of the two tables; it is named.
+        If a recording occurs in only one of the two tables.
     """
     metadata, labels = sorted_by_name(metadata), sorted_by_name(labels)
     described, labelled = metadata["filename"].to_list(), labels["filename"].to_list()
@@ -72,18 +60,10 @@ def join_labels(metadata: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Selection:
-    """How many recordings of each class were selected.
+    """How many recordings of each class were selected."""
 
-    Attributes
-    ----------
-    count : int
-        Recordings in all.
-    stalled : int
-        Stalled ones among them.
-    """
-
-    count: int
-    stalled: int
+    count: int  # all recordings
+    stalled: int  # stalled ones among them
 
     @classmethod
     def of(cls, catalog: pd.DataFrame) -> "Selection":
@@ -102,7 +82,7 @@ class Selection:
 
     @property
     def class_weight(self) -> float:
-        """What one stalled recording counts in the loss: flowing ones per stalled one.
+        """Weight of a stalled recording in the loss: flowing ones per stalled one.
 
         Raises
         ------
@@ -110,12 +90,12 @@ class Selection:
             If there are no recordings, or only recordings of one class.
         """
         if not self.count:
-            raise InputError("the selection holds no recording; choose another rule or table")
+            raise InputError("the selection is empty. Choose another rule or table")
         if not (self.stalled and self.flowing):
             raise InputError(
                 f"all {self.count:,} selected recordings are "
-                f"{'stalled' if self.stalled else 'flowing'}; training needs both classes, "
-                "choose another rule or table"
+                f"{'stalled' if self.stalled else 'flowing'}, and training needs both classes. "
+                "Choose another rule or table"
             )
         return self.flowing / self.stalled
 
@@ -127,7 +107,7 @@ class Selection:
 
 
 def _third_place(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Take the micro subset and some other tier1 videos of each project (docs/facts.md 2)."""
+    """Select the micro subset and some other tier1 videos of each project (docs/facts.md 2)."""
     tier1 = catalog[catalog["tier1"]]
     others = tier1[~tier1["micro"]]
     shuffled = others.iloc[rng.permutation(len(others))]
@@ -138,7 +118,7 @@ def _third_place(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFram
 def _with_tier2_stalls(
     choose: Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame],
 ) -> Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]:
-    """Add the tier2 stalls that the crowd was sure of (docs/facts.md 3, second place)."""
+    """Add tier2 stalls with a high crowd score (docs/facts.md 3, second place)."""
 
     def choose_more(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         stalled = (catalog["stalled"] == 1) & ~catalog["tier1"]
@@ -151,7 +131,7 @@ def _with_tier2_stalls(
 def _all_stalled_and(
     total: int,
 ) -> Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]:
-    """Take every stalled recording, and flowing ones at random up to a total."""
+    """Select all stalled recordings, and random flowing ones up to a total."""
 
     def choose(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         stalled = catalog[catalog["stalled"] == 1]
@@ -163,7 +143,7 @@ def _all_stalled_and(
 
 
 def _first_place_tier1(catalog: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Take what ``first-place`` takes, as far as it is tier1: its last stage (docs/facts.md 3)."""
+    """Select the tier1 recordings of ``first-place``, for its last stage (docs/facts.md 3)."""
     chosen = _all_stalled_and(FIRST_PLACE_COUNT)(catalog, rng)
     return chosen[chosen["tier1"]]
 
@@ -173,7 +153,7 @@ def _flagged(column: str) -> Callable[[pd.DataFrame, np.random.Generator], pd.Da
 
 
 class Rule(NamedTuple):
-    """A way to select recordings, and the columns of the catalog that it looks at."""
+    """A way to select recordings, and the columns of the catalog that it needs."""
 
     choose: Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]
     needs: tuple[str, ...]
@@ -196,31 +176,25 @@ RULES: dict[str, Rule] = {
 
 
 def select(catalog: pd.DataFrame, rule: str, seed: int) -> pd.DataFrame:
-    """Select recordings by a rule.
+    """Select recordings of a catalog by a rule; the result is sorted and may be empty.
 
     Parameters
     ----------
     catalog : DataFrame
         From `join_labels`.
     rule : str
-        A name in `RULES`. ``third-place`` is the published one: the micro subset and at most
+        A name in `RULES`. ``third-place`` is the published rule: the micro subset and at most
         `OTHERS_PER_PROJECT` others of each project, all from tier1. ``+stalls`` adds stalled
         recordings outside tier1 with a crowd score above `TIER2_CROWD_SCORE`.
     seed : int
-        Seed of what is drawn, 0..2**32 - 1; the same seed gives the same recordings whatever the
-        order of the rows.
-
-    Returns
-    -------
-    DataFrame
-        The selected rows, sorted by filename; there may be none.
+        Seed of the draw, 0..2**32 - 1. A seed draws the same recordings whatever the row order.
 
     Raises
     ------
     SettingsError
         If the rule is unknown or the seed out of range.
     InputError
-        If the catalog lacks a column that the rule looks at (test metadata have no tiers).
+        If the catalog lacks a column that the rule needs (test metadata have no tiers).
     """
     if rule not in RULES:
         raise SettingsError(f"unknown rule {rule}{suggest(rule, RULES)}")
@@ -231,56 +205,42 @@ def select(catalog: pd.DataFrame, rule: str, seed: int) -> pd.DataFrame:
 def select_to_file(
     metadata: str | Path, labels: str | Path, rule: str, seed: int, out: str | Path
 ) -> Selection:
-    """Select recordings from the competition's two tables and write them as one catalog.
-
-    Parameters
-    ----------
-    metadata, labels : str or Path
-        As `tables.read_metadata` and `tables.read_labels` read them.
-    rule, seed
-        As in `select`.
-    out : str or Path
-        The catalog to write: the columns of the metadata and stalled, sorted by filename.
-
-    Returns
-    -------
-    Selection
-        What was selected, for printing.
+    """Select recordings from the competition's two tables and write them to `out` as one catalog.
 
     Raises
     ------
     SettingsError, TableError, InputError
-        As `tables.read_metadata`, `join_labels`, `select` and `tables.write_table`; InputError also
-        if the selection could not be trained on because it lacks a class, or another file stands at
-        `out`. Nothing is written then.
+        As `tables.read_metadata`, `join_labels`, `select` and `tables.write_table`. InputError also
+        if the selection lacks a class, so it cannot be trained on, or `out` is a file of another
+        kind. Nothing is written then.
     """
     catalog = join_labels(read_metadata(metadata), read_labels(labels))
     selected = select(catalog, rule, seed)
     selection = Selection.of(selected)
-    _ = selection.class_weight  # a selection without it is refused before it is written
+    _ = selection.class_weight  # refuses a selection without both classes
     refuse_foreign(out, [",".join(selected.columns) + "\n"], "a table of 'stallscan select'")
     write_table(selected, out)
     return selection
 
 
 def check_columns(catalog: pd.DataFrame, needed: Sequence[str], purpose: str) -> None:
-    """Refuse a table that lacks a column that is needed."""
+    """Raise InputError if a catalog lacks a needed column."""
     for column in needed:
         if column not in catalog:
             raise InputError(
-                f"{purpose} needs the column {column}, which the catalog lacks"
+                f"the catalog lacks the column {column}, which {purpose} needs"
                 f"{suggest(column, catalog.columns)}"
             )
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed that numpy does not take."""
+    """Raise SettingsError if numpy or scikit-learn would not accept a seed."""
     if not 0 <= seed < 2**32:
-        raise SettingsError(f"seed {seed} is out of range; expected 0 to {2**32 - 1}")
+        raise SettingsError(f"seed {seed} is out of range. Choose one from 0 to {2**32 - 1}")
 
 
 def generator(seed: int) -> np.random.Generator:
-    """Make a generator from a seed."""
+    """Return a random generator for a seed."""
     check_seed(seed)
     return np.random.default_rng(seed)
 

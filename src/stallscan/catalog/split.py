@@ -1,4 +1,4 @@
-"""Tables of recordings parted: at random, by class, by project or mouse, and into folds."""
+"""Split tables of recordings at random, by class, by project or mouse, and into folds."""
 
 from fractions import Fraction
 from typing import Any
@@ -13,41 +13,30 @@ from stallscan.errors import InputError, SettingsError
 # A grouped split is the best of this many random orders of the groups: enough to come within a few
 # per cent of the wanted shares on the competition's 12 projects, few enough that seeds differ.
 GROUPED_TRIES = 50
+# Training and validation data.
 Split = tuple[pd.DataFrame, pd.DataFrame]
 
 
 def limit(catalog: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """Draw at most so many recordings, with the same share of stalled ones.
+    """Draw at most `count` recordings with the same share of stalled ones, at least one per class.
 
-    Parameters
-    ----------
-    catalog : DataFrame
-        Recordings with stalled (0 or 1).
-    count : int
-        Recordings wanted, at least 1.
-    seed : int
-        Seed of the draw, 0..2**32 - 1.
-
-    Returns
-    -------
-    DataFrame
-        Sorted by filename; at least one of each class that is there, all if there are no more.
+    The result is sorted by filename.
     """
     if len(catalog) <= count:
         return sorted_by_name(catalog)
     catalog = sorted_by_name(catalog)
-    _check_classes(catalog, 2, "a split into two parts")
+    _check_classes(catalog, 2, "a split")
     stalled = int((catalog["stalled"] == 1).sum())
-    # In whole numbers: rounding both classes by themselves may give one too many.
-    of_stalled = min(max(round(Fraction(count * stalled, len(catalog))), 1), stalled - 1)
-    wanted = {0: max(count - of_stalled, 1), 1: of_stalled}
+    # Only one class is rounded, because rounding both could give one recording too many.
+    stalled_drawn = min(max(round(Fraction(count * stalled, len(catalog))), 1), stalled - 1)
+    wanted = {0: max(count - stalled_drawn, 1), 1: stalled_drawn}
     return _draw(catalog, wanted, generator(seed))[1]
 
 
 def split_stratified(catalog: pd.DataFrame, fraction: float, seed: int) -> Split:
-    """Split by recording, with the same share of stalled ones in both parts.
+    """Split by recording, with the same share of stalled ones in training and validation data.
 
-    Recordings of one project end on both sides: the published way, and a flattering one.
+    Recordings of one project end up on both sides, as published, which makes scores optimistic.
     `split_grouped` keeps them together.
 
     Parameters
@@ -55,15 +44,15 @@ def split_stratified(catalog: pd.DataFrame, fraction: float, seed: int) -> Split
     catalog : DataFrame
         Recordings with stalled (0 or 1), at least two of each class.
     fraction : float
-        Share of each class to validate on, above 0 and below 1; rounded to whole recordings, but
-        each part gets at least one of each class.
+        Share of each class to validate on, above 0 and below 1. It is rounded to whole recordings,
+        but each side gets at least one of each class.
     seed : int
         Seed of the draw, 0..2**32 - 1.
 
     Returns
     -------
     tuple of DataFrame
-        Training and validation part, each sorted by filename.
+        Training and validation data, each sorted by filename.
 
     Raises
     ------
@@ -75,8 +64,8 @@ def split_stratified(catalog: pd.DataFrame, fraction: float, seed: int) -> Split
     _check_fraction(fraction)
     rng = generator(seed)
     catalog = sorted_by_name(catalog)
-    _check_classes(catalog, 2, "a split into two parts")
-    # By hand, because scikit-learn rounds so that a rare class may be left without a recording.
+    _check_classes(catalog, 2, "a split")
+    # By hand, because scikit-learn may round the number of a rare class down to 0.
     wanted = {
         label: min(max(round(fraction * size), 1), size - 1)
         for label, size in catalog["stalled"].value_counts().items()
@@ -85,7 +74,7 @@ def split_stratified(catalog: pd.DataFrame, fraction: float, seed: int) -> Split
 
 
 def _draw(catalog: pd.DataFrame, wanted: dict[Any, int], rng: np.random.Generator) -> Split:
-    """Hold back so many recordings of each class."""
+    """Hold out `wanted` recordings of each class."""
     held_out = np.zeros(len(catalog), dtype=bool)
     for label, rows in catalog.groupby("stalled").indices.items():
         held_out[rng.choice(rows, wanted[label], replace=False)] = True
@@ -95,34 +84,11 @@ def _draw(catalog: pd.DataFrame, wanted: dict[Any, int], rng: np.random.Generato
 def split_grouped(
     catalog: pd.DataFrame, fraction: float, seed: int, by: str = "project_id"
 ) -> Split:
-    """Split by group: all recordings of a project (or mouse) end on the same side.
+    """Split by group, so that all recordings of a project (or mouse) are on the same side.
 
-    The groups are drawn so that the validation part comes near the fraction in both classes; how
-    near depends on how large the groups are.
-
-    Parameters
-    ----------
-    catalog : DataFrame
-        Recordings with stalled (0 or 1), and at least two groups with stalled ones.
-    fraction : float
-        Share of each class to validate on, above 0 and below 1.
-    seed : int
-        Seed of the draw, 0..2**32 - 1.
-    by : str
-        The column that names the group.
-
-    Returns
-    -------
-    tuple of DataFrame
-        Training and validation part, each sorted by filename.
-
-    Raises
-    ------
-    SettingsError
-        If the fraction or the seed is out of range.
-    InputError
-        If the column is missing, or the groups cannot be parted so that each part has both
-        classes.
+    The validation data come as close to the fraction in both classes as the group sizes allow.
+    Parameters, result and errors are as in `split_stratified`, with the column `by` naming the
+    groups. Raises `InputError` if no split leaves both classes on both sides.
     """
     _check_fraction(fraction)
     check_columns(catalog, [by], "a grouped split")
@@ -130,17 +96,19 @@ def split_grouped(
     catalog = sorted_by_name(catalog)
     stalled = catalog["stalled"].to_numpy()
     groups, names = pd.factorize(catalog[by])
+    # (groups, 2): recordings of each class in each group
     sizes = np.stack(
         [np.bincount(groups, stalled == label, minlength=len(names)) for label in (0, 1)], axis=1
     )
     orders = rng.permuted(np.tile(np.arange(len(names)), (GROUPED_TRIES, 1)), axis=1)
-    taken = sizes[orders].cumsum(axis=1)  # (tries, groups, 2): recordings in the first groups
+    # (tries, groups, 2): recordings in the first 1, 2, ... groups of each order
+    taken = sizes[orders].cumsum(axis=1)
     total = sizes.sum(axis=0)
-    lacks_class = ((taken == 0) | (taken == total)).any(axis=2)
+    lacks_class = ((taken == 0) | (taken == total)).any(axis=2)  # (tries, groups)
     if lacks_class.all():
         raise InputError(
-            f"the recordings cannot be parted by {by} so that both parts have stalled and flowing "
-            "ones; split them without groups or by another column"
+            f"the recordings cannot be split by {by} with stalled and flowing ones on both sides. "
+            "Split them without groups or by another column"
         )
     distance = np.abs(taken / total - fraction).sum(axis=2)
     best, last = np.unravel_index(np.where(lacks_class, np.inf, distance).argmin(), distance.shape)
@@ -148,24 +116,11 @@ def split_grouped(
 
 
 def folds(catalog: pd.DataFrame, k: int, seed: int, by: str | None = None) -> list[Split]:
-    """Split k times, so that each recording is validated on exactly once.
+    """Split k times so that each recording is validated on exactly once.
 
-    Parameters
-    ----------
-    catalog : DataFrame
-        Recordings with stalled (0 or 1), at least k of each class.
-    k : int
-        Number of folds, at least 2.
-    seed : int
-        Seed of the draw, 0..2**32 - 1.
-    by : str, optional
-        The column that names groups to keep together (``project_id``); then the classes are
-        balanced only as far as the groups allow, and a fold may lack stalled recordings.
-
-    Returns
-    -------
-    list of tuple of DataFrame
-        Training and validation part of each fold, each sorted by filename.
+    With `by`, a column such as ``project_id``, groups stay together. The classes are then balanced
+    only as far as the groups allow, and a fold may lack stalled recordings. Each split is as in
+    `split_stratified`.
 
     Raises
     ------
@@ -174,14 +129,14 @@ def folds(catalog: pd.DataFrame, k: int, seed: int, by: str | None = None) -> li
     InputError
         If the column is missing, or there are fewer than k groups or recordings of a class.
     """
-    # Takes a second to import, which `stallscan --help` need not wait for.
+    # Imported here because it takes a second, which would delay `stallscan --help`.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     if k < 2:
-        raise SettingsError(f"{k} folds cannot be made; expected at least 2")
+        raise SettingsError(f"{k} folds are too few. Choose at least 2")
     check_seed(seed)
     catalog = sorted_by_name(catalog)
-    _check_classes(catalog, k, f"{k} folds")
+    _check_classes(catalog, k, f"a split into {k} folds")
     splitter: Any
     if by is None:
         groups = None
@@ -192,7 +147,8 @@ def folds(catalog: pd.DataFrame, k: int, seed: int, by: str | None = None) -> li
         splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
         if catalog[by].nunique() < k:
             raise InputError(
-                f"there are {catalog[by].nunique()} different {by}, too few for {k} folds"
+                f"{k} folds need at least {k} different values of {by}, but there are only "
+                f"{catalog[by].nunique()}. Choose fewer folds"
             )
     splits = []
     for _, rows in splitter.split(catalog, catalog["stalled"].to_numpy(), groups):
@@ -209,22 +165,17 @@ def _parts(catalog: pd.DataFrame, held_out: NDArray[np.bool_]) -> Split:
     )
 
 
-def _class_counts(catalog: pd.DataFrame) -> tuple[int, int]:
-    selection = Selection.of(catalog)
-    return selection.flowing, selection.stalled
-
-
 def _check_classes(catalog: pd.DataFrame, least: int, purpose: str) -> None:
-    flowing, stalled = _class_counts(catalog)
-    if min(flowing, stalled) < least:
+    counts = Selection.of(catalog)
+    if min(counts.flowing, counts.stalled) < least:
         raise InputError(
             f"{purpose} needs at least {least} recordings of each class, but there are "
-            f"{flowing} flowing and {stalled} stalled"
+            f"{counts.flowing} flowing and {counts.stalled} stalled"
         )
 
 
 def _check_fraction(fraction: float) -> None:
     if not 0 < fraction < 1:
         raise SettingsError(
-            f"fraction {fraction} cannot be split off; expected a number above 0 and below 1"
+            f"the fraction {fraction} is out of range. Choose a number above 0 and below 1"
         )

@@ -1,6 +1,6 @@
-"""The text of a table: a file in, its header and rows out, whichever program saved it.
+"""Read the header and rows of a text table, whichever program saved it.
 
-What cannot be understood for certain is refused, never guessed.
+Ambiguous content is refused, never guessed.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from typing import NamedTuple
 from stallscan.errors import TableError
 
 SEPARATORS = ",;\t"
-# Every table names its recordings in this column; by it the separator is recognised.
+# The column with the recordings' names, which every table has; it reveals the separator.
 KEY = "filename"
-SAVE_AS = "save the table as CSV in UTF-8 ('CSV UTF-8' in Excel)"
+SAVE_AS = "Save the table as CSV in UTF-8 ('CSV UTF-8' in Excel)"
 
-# How files begin that are no text.
+# First bytes of files that are not text.
 _FORMATS = {
     b"PK\x03\x04": "a spreadsheet (xlsx, ods) or zip archive",
     b"\xd0\xcf\x11\xe0": "a spreadsheet (xls)",
@@ -38,21 +38,20 @@ _BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-# Two bytes that belong together in UTF-8: where they stand in a file that is not UTF-8, two
-# encodings are mixed.
+# A two-byte character in UTF-8. If a file that is not UTF-8 has one, it mixes two encodings.
 _UTF8_PAIR = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")
-# The line that tells Excel what the separator is.
+# A first line that tells Excel the separator.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t ]*', re.IGNORECASE)
-# Characters without width, which come along when names are copied from dialogs and web pages.
+# Zero-width characters, often copied along with names from dialogs and web pages.
 _INVISIBLE = "\u200b\u200e\u200f\u202a\u202c\u2060\ufeff"
-# More than any header; separators are looked for in it without a copy of the whole text.
+# Characters searched for the separator: longer than any header, much shorter than the text.
 _HEAD = 65536
 
 log = logging.getLogger("stallscan")
 
 
 class Wrong(NamedTuple):
-    """One wrong cell or row, as a message names it."""
+    """One wrong cell or row, for a message."""
 
     line: int
     filename: str
@@ -64,65 +63,45 @@ class Wrong(NamedTuple):
 
 @dataclass(frozen=True)
 class Text:
-    """The cells of a table.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    separator : str
-        What its cells are separated by.
-    header : tuple of str
-        Names of the columns in lower case; columns without a name are left out.
-    places : tuple of int
-        Where in a row each of them stands.
-    lines : list of int
-        The line of the file on which each row begins, as a text editor counts.
-    rows : list of tuple of str
-        The cells as they stand, all rows of one length. Rows of empty cells are left out.
-    wrong : list of Wrong
-        Rows that have another number of cells than the header; they are not among `rows`.
-    is_torn : bool
-        Whether the last line is not ended.
-    """
+    """The cells of a table."""
 
     path: Path
     separator: str
-    header: tuple[str, ...]
-    places: tuple[int, ...]
-    lines: list[int]
-    rows: list[tuple[str, ...]]
-    wrong: list[Wrong] = field(default_factory=list)
-    is_torn: bool = False
+    header: tuple[str, ...]  # column names in lower case, without unnamed columns
+    places: tuple[int, ...]  # index of each of these columns in a row
+    lines: list[int]  # line of the file on which each row starts, counted from 1
+    rows: list[tuple[str, ...]]  # unmodified cells, all rows equally long, without empty rows
+    wrong: list[Wrong] = field(default_factory=list)  # rows of another length than the header
+    is_torn: bool = False  # whether the last line lacks its line end
 
     def column(self, name: str) -> list[str]:
-        """Return a column without the blanks around its cells."""
+        """Return the cells of a column without surrounding whitespace."""
         return stripped(map(itemgetter(self.places[self.header.index(name)]), self.rows))
 
     @cached_property
     def filenames(self) -> list[str]:
-        """The column that names the recordings; empty texts where there is none."""
+        """The column with the recordings' names; empty texts if the table lacks it."""
         return self.column(KEY) if KEY in self.header else [""] * len(self.rows)
 
 
 def read(path: str | Path, expected: str = "a table in CSV") -> Text:
-    """Read a table: separated by commas, semicolons or tabs, gzipped or not.
+    """Read a table separated by commas, semicolons or tabs, gzipped or not.
 
-    UTF-8 with or without a byte order mark and UTF-16 with one are read. Another encoding is read
-    as Windows-1252, with a warning, but refused where a recording's name depends on it. Columns
-    without a name must be empty, except for the first: pandas writes its index there.
+    The encoding is UTF-8 with or without a byte order mark, or UTF-16 with one. Any other encoding
+    is read as Windows-1252 with a warning, unless the name of a recording depends on it, which is
+    an error. Columns without a name must be empty, except the first: pandas writes its index there.
 
     Parameters
     ----------
     path : str or Path
         The file.
     expected : str
-        What it should be, in the words of a message.
+        What the file should be, for messages.
 
     Raises
     ------
     TableError
-        If the file cannot be opened, or is no such table.
+        If the file cannot be opened or is not such a table.
     """
     path = Path(path)
     content = _read_bytes(path, expected)
@@ -132,7 +111,7 @@ def read(path: str | Path, expected: str = "a table in CSV") -> Text:
     if skipped:
         lines, rows = lines[1:], rows[1:]
     if not rows:
-        raise TableError(f"{path}: the table is empty. Expected here is {expected}")
+        raise TableError(f"{path}: the table is empty. Choose {expected}")
     names = [name.lower() for name in stripped(rows[0])]
     while not names[-1]:
         names.pop()
@@ -145,17 +124,17 @@ def read(path: str | Path, expected: str = "a table in CSV") -> Text:
     for place in range(1, len(names)):
         if not names[place]:
             wrong += _beside(lines, rows, place, key)
-    made = Text(
+    table = Text(
         *(path, separator, header, places, lines, rows, wrong),
         is_torn=not text.endswith(("\n", "\r")),
     )
     if is_guessed:
-        _refuse_guessed_names(made)
-    return made
+        _refuse_guessed_names(table)
+    return table
 
 
 def stripped(cells: Iterable[str]) -> list[str]:
-    """Return cells without the blanks around them: spaces of any kind, characters without width."""
+    """Return cells without surrounding whitespace and zero-width characters."""
     bare = list(map(str.strip, cells))
     if "".join(bare).isascii():
         return bare
@@ -166,39 +145,37 @@ def _read_bytes(path: Path, expected: str) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise TableError(f"{path}: no such file; expected here is {expected}") from None
-    except IsADirectoryError:
-        raise TableError(f"{path}: is a folder; give {expected}") from None
+        raise TableError(f"{path}: no such file. Choose {expected}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         what = "is a folder" if path.is_dir() else f"cannot be opened ({reason})"
-        raise TableError(f"{path}: {what}; give {expected}") from None
+        raise TableError(f"{path}: {what}. Choose {expected}") from None
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
         return gzip.decompress(content)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise TableError(
-            f"{path}: not readable as gzip ({error}); copy or download it again"
+            f"{path}: cannot be read as gzip ({error}). Copy or download it again"
         ) from None
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, bool]:
-    """Return the text, and whether its encoding is a guess."""
+    """Return the text and whether its encoding is a guess."""
     for beginning, what in _FORMATS.items():
         if content.startswith(beginning):
-            raise TableError(f"{path}: is {what}, not a table in CSV; {SAVE_AS}")
+            raise TableError(f"{path}: is {what}, not a table in CSV. {SAVE_AS}")
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if content.startswith(mark):
             with contextlib.suppress(UnicodeDecodeError):
                 text = content.decode(encoding)
                 if "\0" not in text:
                     return text, False
-            raise TableError(f"{path}: is no text, or damaged; {SAVE_AS}")
+            raise TableError(f"{path}: is not text, or is damaged. {SAVE_AS}")
     if b"\0" in content:
         raise TableError(
-            f"{path}: holds zero bytes, so it is no text, or text in UTF-16 without a byte order "
-            f"mark, or damaged; {SAVE_AS}"
+            f"{path}: contains zero bytes, so it is not text, or damaged, or in UTF-16 without a "
+            f"byte order mark. {SAVE_AS}"
         )
     try:
         return content.decode("utf-8"), False
@@ -207,22 +184,22 @@ def _decode(path: Path, content: bytes) -> tuple[str, bool]:
         line = before.count(b"\n") + 1
     where = f"{path}: line {line} is not UTF-8"
     if _UTF8_PAIR.search(content):
-        raise TableError(f"{where}, but other lines are; {SAVE_AS}")
+        raise TableError(f"{where}, but other lines are. {SAVE_AS}")
     try:
         return content.decode("cp1252"), True
     except UnicodeDecodeError:
-        raise TableError(f"{where}; {SAVE_AS}") from None
+        raise TableError(f"{where}. {SAVE_AS}") from None
 
 
 def _find_separator(text: str) -> tuple[str, bool]:
-    """Return what cells are separated by, and whether the first line says so and is no row."""
+    """Return the separator, and whether the first line only declares it and is not a row."""
     head = text[:_HEAD]
     first = head.lstrip().splitlines()[:1]
-    said = _SEPARATOR_LINE.fullmatch(first[0]) if first else None
-    if said and said[1] in SEPARATORS:
-        return said[1], True
+    declared = _SEPARATOR_LINE.fullmatch(first[0]) if first else None
+    if declared and declared[1] in SEPARATORS:
+        return declared[1], True
     cells = {separator: _header(head, separator) for separator in SEPARATORS}
-    # Certain where one of them gives the column that every table has.
+    # It is certain if only one separator yields the column that every table has.
     fit = [separator for separator in SEPARATORS if KEY in cells[separator]]
     several = [separator for separator in SEPARATORS if len(cells[separator]) > 1]
     if len(fit) != 1:
@@ -231,7 +208,7 @@ def _find_separator(text: str) -> tuple[str, bool]:
 
 
 def _header(head: str, separator: str) -> list[str]:
-    """Split the first line that is not empty."""
+    """Return the cells of the first line that is not empty, in lower case."""
     reader = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
     with contextlib.suppress(csv.Error):
         for row in reader:
@@ -241,29 +218,31 @@ def _header(head: str, separator: str) -> list[str]:
 
 
 def _split(path: Path, text: str, separator: str) -> tuple[list[int], list[tuple[str, ...]]]:
-    """Split the text into rows of cells, each with the line of the file that it begins on."""
+    """Split the text into rows; return the line of the file on which each starts, and its cells."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     lines: list[int] = []
     rows: list[tuple[str, ...]] = []
     line = 1
     try:
         for cells in reader:
-            # A row of empty cells is no row; spreadsheets write them where something was deleted.
+            # Skip rows of empty cells, which spreadsheets write where something was deleted.
             if cells and ((cells[0] and not cells[0].isspace()) or "".join(cells).strip()):
                 lines.append(line)
-                # The garbage collector skips tuples of text; over lists it takes longer than all
-                # else here.
+                # Tuples of text, because the garbage collector skips them. With lists it would take
+                # longer than everything else here.
                 rows.append(tuple(cells))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise TableError(f"{path}: not readable as CSV from line {line} on ({error})") from None
+        raise TableError(
+            f"{path}: cannot be read as CSV from line {line} on ({error}). Correct this line"
+        ) from None
     return lines, rows
 
 
 def _even(
     lines: list[int], rows: list[tuple[str, ...]], width: int, key: int | None
 ) -> tuple[list[int], list[tuple[str, ...]], list[Wrong]]:
-    """Cut off empty cells beyond the header; separate the rows that are longer or shorter."""
+    """Cut off empty cells beyond the header; return longer and shorter rows separately."""
     if set(map(len, rows)) <= {width}:
         return lines, rows, []
     even, wrong = [], []
@@ -277,8 +256,8 @@ def _even(
         if len(row) > width:
             beyond = next(cell for cell in reversed(row) if cell.strip())
             what += (
-                f" ({_shown(beyond)} stands beyond the last column; a note needs a column with a "
-                "name in the first line)"
+                f" ({_shown(beyond)} is beyond the last column; a column of notes needs a name in "
+                "the first line)"
             )
         wrong.append(Wrong(line, _name(row, key), what))
     return [line for line, _ in even], [row for _, row in even], wrong
@@ -287,34 +266,34 @@ def _even(
 def _refuse_swallowed(
     path: Path, lines: list[int], rows: list[tuple[str, ...]], separator: str, key: int
 ) -> None:
-    """Raise TableError if a cell of several lines holds what looks like further rows.
+    """Raise TableError if a cell of several lines seems to contain further rows.
 
-    A quote that is opened in one row and closed in a later one makes one cell of all between.
+    A quote opened in one row and closed in a later one merges everything in between into one cell.
     """
     for line, row in zip(lines, rows, strict=True):
         for cell in row:
             if "\n" not in cell and "\r" not in cell:
                 continue
             ending = Path(_name(row, key)).suffix.lower()
-            inside = [part.split(separator) for part in cell.splitlines()[1:]]
-            names = [_name(tuple(parts), key) for parts in inside if len(parts) > 1]
+            inside = [line_text.split(separator) for line_text in cell.splitlines()[1:]]
+            names = [_name(tuple(cells), key) for cells in inside if len(cells) > 1]
             if ending and any(name.lower().endswith(ending) for name in names):
                 raise TableError(
-                    f"{path}: the row on line {line} holds further rows between quotes; a quote in "
-                    "it is not closed, remove it"
+                    f"{path}: the row on line {line} has an unclosed quote that swallows the rows "
+                    "below it. Remove the quote"
                 )
 
 
 def _beside(
     lines: list[int], rows: list[tuple[str, ...]], place: int, key: int | None
 ) -> list[Wrong]:
-    """Find cells of a column that has no name."""
+    """Return the cells that are not empty in a column without a name."""
     return [
         Wrong(
             line,
             _name(row, key),
-            f"{_shown(row[place])} stands in a column without a name; name it in the first line, "
-            "or empty the cell",
+            f"{_shown(row[place])} is in a column without a name (name the column in the first "
+            "line, or empty the cell)",
         )
         for line, row in zip(lines, rows, strict=True)
         if row[place] and row[place].strip()
@@ -322,16 +301,15 @@ def _beside(
 
 
 def _refuse_guessed_names(text: Text) -> None:
-    """Raise TableError if a recording's name would be another one in another encoding."""
+    """Raise TableError if a recording's name depends on the guessed encoding."""
     for line, name in zip(text.lines, text.filenames, strict=True):
         if not name.isascii():
             raise TableError(
-                f"{text.path}: line {line} is not UTF-8, and its filename has letters beyond "
-                f"ASCII; {SAVE_AS}"
+                f"{text.path}: line {line} is not UTF-8, and its filename has non-ASCII letters. "
+                f"{SAVE_AS}"
             )
     log.warning(
-        "%s: not UTF-8, so letters such as umlauts are read as in Windows-1252; if they come out "
-        "wrong, %s",
+        "%s: not UTF-8, so letters such as umlauts are read as Windows-1252. %s if they look wrong",
         text.path,
         SAVE_AS,
     )

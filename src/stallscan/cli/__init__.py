@@ -1,1 +1,1 @@
-"""The command line: every command reads its options here and works elsewhere."""
+"""The command line: commands parse their options here and do the work in other rooms."""

@@ -1,4 +1,4 @@
-"""Commands that call: predict, explain, decide."""
+"""Commands that call recordings: predict, explain, decide."""
 
 import sys
 from pathlib import Path
@@ -36,32 +36,32 @@ def predict(
     Parameters
     ----------
     paths
-        Recordings and folders of them: mp4, avi, mov, mkv, webm, gif, tif, npy; or one
+        Recordings (mp4, avi, mov, mkv, webm, gif, tif, npy) and folders of recordings, or one
         store of clips.
     out
         Folder for predictions.csv, run.json, traits.csv and sources.csv.
     bundle
-        A shipped bundle by name, or the folder of a bundle or ensemble.
+        Name of a shipped bundle, or the folder of a bundle or ensemble.
     prevalence
-        About which share of these recordings is stalled (0.02): scores are read and the threshold
-        is chosen for it. As in the bundle's training if not given. To have it estimated from the
-        scores, run 'stallscan decide OUT --prevalence estimate' afterwards.
+        Expected share of stalled recordings (0.02). Scores and threshold are adapted to it. By
+        default, the prevalence that the bundle was trained for. To estimate it from the scores, run
+        'stallscan decide OUT --prevalence estimate' afterwards.
     engine
-        What runs the nets. auto: torch on a GPU, else OpenVINO in f32 if it is installed and the
-        bundle carries an export, else torch. A resumed run keeps its engine.
+        What runs the nets. auto: torch if there is a GPU, otherwise OpenVINO in f32 if it is
+        installed and the bundle has an export, otherwise torch. A resumed run keeps its engine.
     strict
-        Exit with 1 if any recording got no call.
+        Exit with code 1 if any recording got no call.
     processes
-        Decoding processes; one a core if not given, none for one or two recordings.
+        Number of decoding processes. By default, one per core, or none for one or two recordings.
     trust
-        Import the nets of your own that the bundle names, which runs their code.
+        Import the custom nets that the bundle names. This runs their code.
     """
     from stallscan.calls import predict
     from stallscan.errors import InputError
 
     if not paths:
         raise InputError(
-            "no recordings given; name files or folders: stallscan predict PATH... -o OUT"
+            "no recordings given. Name files or folders: stallscan predict PATH... -o OUT"
         )
     if trust:
         trust_nets(bundle)
@@ -72,30 +72,30 @@ def predict(
     counts = ", ".join(f"{number} {call}" for call, number in sorted(summary.calls.items()))
     print_line(f"{counts} -> {summary.table}")
     for doubt in summary.doubts:
-        say(f"unlike what the bundle was trained on: {doubt}")
+        say(f"unlike the bundle's training recordings: {doubt}")
     if summary.doubts:
         say(
-            "label some of these recordings and measure the calls on them (stallscan evaluate); if "
-            "they are bad, train the bundle further on your labels (stallscan fine-tune)"
+            "Label some of these recordings and measure the calls (stallscan evaluate). If too "
+            "many are wrong, train the bundle further on your labels (stallscan fine-tune)."
         )
     if summary.failed:
-        print_line(f"{summary.failed} recordings have no call; the column 'reason' says why")
+        print_line(f"{summary.failed} recordings have no call. The column 'reason' says why")
         if strict:
             sys.exit(EXIT_FAILED_ROWS)
 
 
 @command
 def explain(recordings: list[Path], /, *, bundle: str) -> None:
-    """Say in words why the baseline calls each recording as it does.
+    """Explain in words why the baseline calls each recording as it does.
 
     Example: stallscan explain my_recordings/ --bundle run/bundle
 
     Parameters
     ----------
     recordings
-        Files and folders.
+        Recordings and folders of recordings.
     bundle
-        A bundle that 'stallscan train baseline' made.
+        Folder of a bundle from 'stallscan train baseline'.
     """
     from stallscan.calls import explain
 
@@ -121,7 +121,7 @@ def decide(
     calibrated_at: float | None = None,
     submission: Path | None = None,
 ) -> None:
-    """Call recordings again from existing scores, without predicting again.
+    """Compute new calls from existing scores, without predicting again.
 
     Example: stallscan decide results -o rare --prevalence 0.02
 
@@ -132,30 +132,30 @@ def decide(
     out
         Folder for the new predictions.csv.
     rule
-        How the threshold is chosen: mcc (highest MCC; the default with --labels or --prevalence),
-        specificity, load, limits (calls with a guarantee, and 'review' between them); keep takes
-        the one of the table.
+        How to choose the threshold: mcc (highest MCC; the default with --labels or --prevalence),
+        specificity, load, limits (calls with guaranteed error rates, and 'review' between them), or
+        keep (the threshold of the table).
     labels
-        Labels of some of the recordings, which choose the threshold; no figure may be reported on
-        them, and evaluate leaves them out.
+        Labels of some recordings, to choose the threshold. 'stallscan evaluate' leaves these
+        recordings out.
     threshold
         A threshold that you choose.
     prevalence
         Share of stalled ones among these recordings (0.02), or 'estimate' from the scores.
     specificity
-        For the rule specificity.
+        For --rule specificity: the specificity to reach.
     load
-        For the rule load: the share called stalled.
+        For --rule load: the share of recordings to call stalled.
     missed
-        For the rule limits: at most this share of the stalled ones is called flowing.
+        For --rule limits: maximum share of stalled recordings that are called flowing.
     false
-        For the rule limits: at most this share of the flowing ones is called stalled.
+        For --rule limits: maximum share of flowing recordings that are called stalled.
     confidence
-        For the rule limits: how sure both are.
+        For --rule limits: confidence level of both guarantees.
     calibrated_at
-        Prevalence at which the scores are calibrated, where no run.json says it.
+        Prevalence that the scores are calibrated for; needed only without run.json.
     submission
-        The competition's submission_format.csv: also write submission.csv for it.
+        The competition's submission_format.csv: also write a submission.csv in this format.
     """
     from stallscan.calls import decide
     from stallscan.calls.submission import submit

@@ -1,13 +1,13 @@
-"""All commands; here those that show whether stallscan works: demo, doctor.
+"""All commands. This module defines demo and doctor; importing the others registers them.
 
-Heavy modules are imported inside the commands, so that help answers at once.
+Commands import heavy modules in their bodies, so that --help is fast.
 """
 
 import contextlib
 import sys
 from pathlib import Path
 
-# Imported for the commands that they define.
+# Imported to register their commands.
 from stallscan.cli import calling, data, measuring, training  # noqa: F401
 from stallscan.cli.terminal import (
     EXIT_FAILED_ROWS,
@@ -24,27 +24,27 @@ __all__ = ["app"]
 
 @command
 def demo(*, out: Out = Path("stallscan-demo")) -> None:
-    """Simulate recordings, predict, evaluate and report: everything end to end.
+    """Simulate recordings, then predict, evaluate and report: the whole workflow.
 
     Example: stallscan demo -o stallscan-demo
 
     Parameters
     ----------
     out
-        Folder for all output.
+        Output folder.
     """
     from stallscan.cli import demo
     from stallscan.evaluation import present
 
     with contextlib.ExitStack() as stack:
-        made = demo.run(out, lambda name: stack.enter_context(show_progress(name)))
-    show(present.as_table(made.evaluation))
-    print_line(f"All recordings are simulated. Open the report: {made.report.resolve()}")
+        demonstration = demo.run(out, lambda name: stack.enter_context(show_progress(name)))
+    show(present.as_table(demonstration.evaluation))
+    print_line(f"All recordings are simulated. Open the report: {demonstration.report.resolve()}")
 
 
 @command
 def doctor() -> None:
-    """Check what is installed and works, and name the command that installs what is missing.
+    """Check the installation, and show the commands that install missing libraries.
 
     Example: stallscan doctor
     """
@@ -55,7 +55,7 @@ def doctor() -> None:
 
     findings = doctor.examine()
     colours = {"ok": "green", "optional": "yellow", "missing": "red"}
-    table = Table("what", "state", "found")
+    table = Table("component", "state", "details")
     for finding in findings:
         state = Text(finding.state, colours[finding.state])
         table.add_row(finding.what, state, finding.found)

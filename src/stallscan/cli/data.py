@@ -1,4 +1,4 @@
-"""Commands that make or choose recordings: simulate, select, prepare."""
+"""Commands that create, select or prepare recordings: simulate, select, prepare."""
 
 import sys
 from pathlib import Path
@@ -34,40 +34,40 @@ def simulate(
     label_um: tuple[float, float, float] = (1.0, 1.0, 1.0),
     processes: int | None = None,
 ) -> None:
-    """Simulate outlined recordings with known labels, in the competition's own form.
+    """Simulate outlined, labelled recordings in the competition's format.
 
     Example: stallscan simulate corpus --count 200 --stalled 0.3 --seed 0
 
     Parameters
     ----------
     out
-        Folder for train_metadata.csv, train_labels.csv, truth.csv and train/*.mp4. May be left out
-        with --sheet.
+        Folder for train_metadata.csv, train_labels.csv, truth.csv and train/*.mp4. Optional with
+        --sheet.
     count
-        How many recordings.
+        Number of recordings.
     stalled
-        Share of stalled ones, 0 to 1.
+        Share of stalled recordings, 0 to 1.
     test
-        How many more, of scenes of their own, as the competition's test part: test/*.mp4,
-        test_metadata.csv, submission_format.csv; and test_labels.csv, which the competition never
-        gave out.
+        Number of additional recordings for a test split, as in the competition: test/*.mp4,
+        test_metadata.csv and submission_format.csv; also test_labels.csv, which the competition
+        never published.
     test_stalled
-        Share of stalled ones among those; 4.6 % in the competition.
+        Share of stalled recordings in the test split; 4.6 % in the competition.
     seed
         The same seed gives the same recordings.
     clips
-        Write the prepared clips (store/) for training at once, and no videos.
+        Write prepared clips (store/) for training instead of videos.
     recipe
-        The recipe whose clips these are: a file or the name of a shipped one; with --clips only,
-        default if not given.
+        Recipe that defines the clips: a file or the name of a shipped recipe. Only with --clips;
+        'default' if not given.
     sheet
-        Also show the first segments of each label over time in one picture, a PNG file.
+        PNG file. Also draw a contact sheet: the first segments of each label over time.
     label_stack
-        A segmented stack through whose vessels the blood flows, instead of drawn ones.
+        Segmented stack. Blood flows through its vessels instead of simulated ones.
     label_um
-        Size of a voxel of the label stack along z, y and x, um.
+        Voxel size of the label stack along z, y and x, in um.
     processes
-        Rendering processes; one a core if not given.
+        Number of rendering processes. By default, one per core.
     """
     from stallscan.errors import InputError
     from stallscan.simulate import SimulateSettings
@@ -75,13 +75,13 @@ def simulate(
 
     if out is None and sheet is None:
         raise InputError(
-            "nothing to write; name a folder for the recordings (stallscan simulate OUT) or a "
-            "picture of some (stallscan simulate --sheet FILE.png)"
+            "nothing to write. Name a folder for the recordings (stallscan simulate OUT) or a file "
+            "for a contact sheet (stallscan simulate --sheet FILE.png)"
         )
     if recipe is not None and not clips:
-        raise InputError("--recipe says how clips are made; give --clips, too")
+        raise InputError("--recipe applies only to clips. Add --clips, or leave it out")
     if clips and out is None:
-        raise InputError("--clips needs a folder: stallscan simulate OUT --clips")
+        raise InputError("--clips needs an output folder. Name it: stallscan simulate OUT --clips")
     given = {
         "count": count,
         "stalled": stalled,
@@ -107,13 +107,13 @@ def _simulate_corpus(
         with show_progress("simulating recordings") as progress:
             summary = corpus.simulate(out, settings, processes, progress)
     else:
-        # A recipe knows the nets, and so torch: seconds that videos need not wait for.
+        # Reading a recipe imports torch for its nets, which takes seconds.
         from stallscan.recipes.recipe import read_recipe
 
-        made_for = read_recipe(recipe)
+        resolved = read_recipe(recipe)
         with show_progress("simulating clips") as progress:
             summary = corpus.simulate_clips(
-                out, settings, made_for.outline, made_for.clip, processes, progress
+                out, settings, resolved.outline, resolved.clip, processes, progress
             )
     print_line(str(summary))
 
@@ -129,16 +129,16 @@ def select(
     Parameters
     ----------
     metadata
-        train_metadata.csv, also gzipped.
+        train_metadata.csv, plain or gzipped.
     labels
-        train_labels.csv, also gzipped.
+        train_labels.csv, plain or gzipped.
     out
-        The selected table: all columns, and stalled.
+        Output table: the selected rows of the metadata, with a column stalled.
     rule
-        all, tier1, micro, nano; third-place (the published one), first-place, matlab-prize;
-        tier1+stalls or third-place+stalls, with the stalls outside tier1 that the crowd is sure of.
+        all, tier1, micro, nano; a published rule: third-place, first-place, matlab-prize; or
+        tier1+stalls, third-place+stalls, which add stalls outside tier1 that the crowd is sure of.
     seed
-        Seed of what is drawn.
+        Seed for rules that draw at random.
     """
     from stallscan.catalog.select import select_to_file
 
@@ -155,43 +155,43 @@ def prepare(
     verify: Path | None = None,
     processes: int | None = None,
 ) -> None:
-    """Cut clips once, into a store that train and predict take in place of recordings.
+    """Cut clips once, into a store that train and predict read instead of recordings.
 
-    An interrupted run resumes where it left off; recordings already in the store are kept.
+    An interrupted run resumes where it left off. Clips already in the store are kept.
 
     Example: stallscan prepare my_recordings/ -o clips
 
     Parameters
     ----------
     paths
-        Recordings and folders of them: mp4, avi, mov, mkv, webm, gif, tif, npy.
+        Recordings (mp4, avi, mov, mkv, webm, gif, tif, npy) and folders of recordings.
     out
-        Folder for the store: shards of clips, manifest.json, and recordings.csv with what became of
+        Folder for the store: shards of clips, manifest.json, and recordings.csv with the status of
         each recording.
     bundle
-        The bundle whose clips these are, a shipped one by name or a folder; default if neither
+        Bundle that defines the clips: name of a shipped bundle, or a folder. 'default' if neither
         this nor --recipe is given.
     recipe
-        Instead of it: a recipe file, or the name of a shipped one.
+        Recipe that defines the clips: a file, or the name of a shipped recipe.
     verify
-        A store: read every byte of it and name each shard that is not as it was written. Exits
-        with 2 if there is one.
+        An existing store. Read all of it and name each damaged or missing shard. Exits with code 2
+        if there is one.
     processes
-        Decoding processes; one a core if not given.
+        Number of decoding processes. By default, one per core.
     """
     from stallscan.errors import InputError
 
     if verify is not None:
         if paths or out or bundle or recipe:
-            raise InputError("--verify only looks at a store: stallscan prepare --verify STORE")
+            raise InputError("--verify takes only a store: stallscan prepare --verify STORE")
         _verify(verify)
         return
     if not paths or out is None:
         raise InputError(
-            "nothing to prepare; name recordings and a store: stallscan prepare PATH... -o STORE"
+            "nothing to prepare. Name recordings and a store: stallscan prepare PATH... -o STORE"
         )
     if bundle is not None and recipe is not None:
-        raise InputError("--bundle and --recipe both say how clips are made; give one of them")
+        raise InputError("--bundle and --recipe both define the clips. Give only one of them")
 
     from stallscan.clips import fill, store
     from stallscan.clips.prepare import Preprocessing
@@ -208,11 +208,11 @@ def prepare(
         view = inputs.view_of(bundle or "default")
     sources = find.list_recordings(paths)
     with show_progress("preparing clips") as progress:
-        made = fill.build(out, sources, *view, processes, progress)
-    counts = ", ".join(f"{number} {status}" for status, number in sorted(made.count().items()))
+        built = fill.build(out, sources, *view, processes, progress)
+    counts = ", ".join(f"{number} {status}" for status, number in sorted(built.count().items()))
     print_line(f"{counts} -> {out}")
-    if failures := len(made.failures()):
-        print_line(f"{failures} recordings have no clip; {out / store.TABLE_NAME} says why")
+    if failures := len(built.failures()):
+        print_line(f"{failures} recordings have no clip. {out / store.TABLE_NAME} says why")
 
 
 def _verify(folder: Path) -> None:
@@ -222,10 +222,10 @@ def _verify(folder: Path) -> None:
 
     with show_progress("verifying") as progress:
         damaged = find_damage(folder, progress)
-    for one in damaged:
-        say(f"error: {one.what}")
-        names = f": {listed(one.recordings)}" if one.recordings else ""
-        say(f"{one.file}: {one.lost} recordings are lost{names}")
+    for shard in damaged:
+        say(f"error: {shard.what}")
+        names = f": {listed(shard.recordings)}" if shard.recordings else ""
+        say(f"{shard.file}: {shard.lost} recordings are lost{names}")
     if damaged:
         sys.exit(StoreError.exit_code)
-    print_line(f"{folder}: every shard is as it was written")
+    print_line(f"{folder}: all shards are intact")

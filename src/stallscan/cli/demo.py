@@ -1,4 +1,4 @@
-"""The demonstration: the whole way from recordings to a report, on a simulated corpus."""
+"""The demo: the whole workflow from recordings to a report, on a simulated corpus."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,26 +10,18 @@ from stallscan.evaluation import evaluate, present
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.report import figures, report
 
-# The seed is far from those that shipped bundles are trained on: the recordings are new to them.
+# Far from the seeds of the shipped bundles' training corpora, so that no recording repeats.
 SEED = 20_000
 COUNT = 60
 STALLED = 0.3
-NOTE = "All recordings here are simulated: the figures say nothing certain about real ones."
+NOTE = "All recordings here are simulated. The figures do not predict accuracy on real recordings."
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What the demonstration made.
-
-    Attributes
-    ----------
-    report : Path
-        The HTML file to open.
-    evaluation : Evaluation
-        Of the shipped bundle on the simulated recordings.
-    """
+    """The report (an HTML file), and the evaluation of the default bundle on the recordings."""
 
     report: Path
     evaluation: Evaluation
@@ -38,25 +30,24 @@ class Demonstration:
 def run(out: Path, stage: Callable[[str], Progress]) -> Demonstration:
     """Simulate a small labelled corpus, predict, evaluate and report.
 
-    Run again on the same folder, it goes on where it was.
+    An interrupted run resumes where it left off.
 
     Parameters
     ----------
     out : Path
-        Folder for all that is made.
+        Output folder.
     stage : callable
-        Called with the name of each long stage; returns what reports its progress.
+        Called with the name of each long stage; returns its progress callback.
     """
     corpus = out / "corpus"
     settings = simulate.SimulateSettings(count=COUNT, stalled=STALLED, seed=SEED)
     simulate.simulate(corpus, settings, progress=stage("simulating recordings"))
     summary = predict.predict([corpus / "train"], out, progress=stage("predicting"))
-    labels = corpus / "train_labels.csv"
-    evaluation = evaluate.evaluate(summary.table, labels)
+    evaluation = evaluate.evaluate(summary.table, corpus / "train_labels.csv")
     present.write_metrics(evaluation, out)
-    figures.evaluation(evaluation.scored, out, evaluation.curve)
+    figures.evaluation(evaluation.scored, out, evaluation.curve, evaluation.metrics)
     page = out / "report.html"
     report.write_report(
-        summary.table, page, labels=labels, note=NOTE, progress=stage("writing the report")
+        summary.table, page, evaluation=evaluation, note=NOTE, progress=stage("writing the report")
     )
     return Demonstration(page, evaluation)

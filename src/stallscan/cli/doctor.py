@@ -1,4 +1,4 @@
-"""What is installed, what works here, and what is missing with the way to get it."""
+"""Checks of the installation, with a command for each missing library."""
 
 import importlib.metadata
 import io
@@ -25,29 +25,23 @@ LIBRARIES = (
     "scikit-learn",
     "tifffile",
 )
-# What only some commands need, with the library of `EXTRAS` that is imported.
+# Only training needs these. Distribution name -> import name, which is a key of `EXTRAS`.
 TRAINING = {
     "torch": "torch",
     "torchvision": "torchvision",
     "pytorch-lightning": "pytorch_lightning",
 }
-# That microscopes' programs write; none of them, some, or all need imagecodecs.
+# TIFF compressions that microscope software writes. Which of them need imagecodecs depends on the
+# version of tifffile.
 COMPRESSIONS = ("deflate", "lzw", "zstd", "jpeg", "jpeg2000")
 CODECS: tuple[tuple[str, Literal["r", "w"]], ...] = (("h264", "r"), ("libx264", "w"), ("gif", "r"))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report.
+    """One checked component, with its version or state, or the command that fixes it.
 
-    Attributes
-    ----------
-    what : str
-        What was looked at.
-    found : str
-        What it is, or what to do about it.
-    state : str
-        ``ok``; ``optional`` (absent, and not needed by everybody); ``missing``.
+    The state is ``ok``, ``missing``, or ``optional`` (absent, but only some users need it).
     """
 
     what: str
@@ -56,7 +50,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything that stallscan needs."""
+    """Check everything that stallscan uses."""
     return [
         Finding("stallscan", stallscan.__version__),
         Finding("Python", f"{platform.python_version()} on {platform.platform()}"),
@@ -76,8 +70,10 @@ def _library(name: str, of_extra: str = "") -> Finding:
         return Finding(name, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         if of_extra:
-            return Finding(name, f"only for training; get it with: {install(of_extra)}", "optional")
-        return Finding(name, f"not installed; run: pip install {name}", "missing")
+            return Finding(
+                name, f"only for training. To install it, run: {install(of_extra)}", "optional"
+            )
+        return Finding(name, f"not installed. Run: pip install {name}", "missing")
 
 
 def _codec(name: str, mode: Literal["r", "w"]) -> Finding:
@@ -89,40 +85,45 @@ def _codec(name: str, mode: Literal["r", "w"]) -> Finding:
         av.codec.Codec(name, mode)
     except (av.error.FFmpegError, ValueError):
         return Finding(
-            f"{name} {job}", "not in this build; run: pip install --force-reinstall av", "missing"
+            f"{name} {job}",
+            "not in this build of PyAV. Run: pip install --force-reinstall av",
+            "missing",
         )
     return Finding(f"{name} {job}", "works")
 
 
 def _gpu() -> Finding:
     if not choose.has_torch():
-        return Finding("GPU", "not looked for: without torch there is no use for one", "optional")
+        return Finding("GPU", "not checked: only torch uses a GPU", "optional")
     import torch
 
     if torch.cuda.is_available():
         return Finding("GPU", torch.cuda.get_device_name())
-    return Finding("GPU", "none; prediction does not need one, training is slower", "optional")
+    return Finding("GPU", "none found. Prediction runs on the CPU; training is slower", "optional")
 
 
 def _compressed_tiff() -> Finding:
-    """Write and read a picture in each compression: an installed package may lack some of them."""
+    """Write and read an image in each compression; an imagecodecs build may lack some of them."""
     import tifffile
 
-    picture = np.zeros((8, 8), np.uint8)
+    image = np.zeros((8, 8), np.uint8)
     missing = []
     for compression in COMPRESSIONS:
         buffer = io.BytesIO()
         try:
-            tifffile.imwrite(buffer, picture, compression=compression)
+            tifffile.imwrite(buffer, image, compression=compression)
             buffer.seek(0)
             tifffile.imread(buffer)
-        # Each compression and each version of the package says in its own way that it is missing.
+        # The type of the error depends on the compression and on the version.
         except Exception:  # noqa: BLE001
             missing.append(compression)
     if not missing:
         return Finding("compressed TIFF", f"{', '.join(COMPRESSIONS)}: works")
-    found = f"{', '.join(missing)}: only with: {install('imagecodecs')}"
-    return Finding("compressed TIFF", found, "optional")
+    return Finding(
+        "compressed TIFF",
+        f"{', '.join(missing)}: not supported. Run: {install('imagecodecs')}",
+        "optional",
+    )
 
 
 def _bundle() -> Finding:
@@ -132,11 +133,12 @@ def _bundle() -> Finding:
         return Finding("default bundle", str(error), "missing")
     origin = "trained on simulated recordings only" if model.spec.simulated else "trained"
     engines = ["torch"] if choose.has_torch() else []
-    found = choose.PRECISIONS.items()
-    engines += [name for name, precision in found if exports.has(model, precision)]
+    engines += [
+        name for name, precision in choose.PRECISIONS.items() if exports.has(model, precision)
+    ]
     return Finding("default bundle", f"{model.label}, {origin}; engines: {', '.join(engines)}")
 
 
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    return Finding("free disk here", f"{free:.0f} GB")
+    return Finding("free disk space", f"{free:.0f} GB")

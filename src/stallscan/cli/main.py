@@ -1,6 +1,6 @@
-"""The entry point: runs a command, and ends every error and Ctrl-C in one sentence.
+"""The entry point: runs a command, and turns errors and Ctrl-C into one-line messages.
 
-It imports next to nothing at first: Ctrl-C is answered before the commands are imported.
+It imports as little as possible at first, so that Ctrl-C works while the commands are imported.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 # Commands that resume an interrupted run.
 RESUMABLE = ("simulate", "prepare", "train", "fine-tune", "reproduce", "predict", "demo")
-# Options for which an empty word means something.
+# Options that accept an empty value.
 EMPTY_OPTIONS = ("--group",)
 
 
 def main() -> None:
-    """Run the command line; errors that are raised on purpose end in one sentence, no traceback."""
+    """Run the command line. A `StallscanError` ends it with a one-line message, no traceback."""
     interrupts = _Interrupts()
     try:
         _run(interrupts)
@@ -29,23 +29,23 @@ def main() -> None:
 
 
 class _Interrupts:
-    """Ctrl-C: the first one lets a command at work clean up, any other ends the process at once."""
+    """Ctrl-C handling: the first one lets a running command clean up, the next ends the process."""
 
     def __init__(self) -> None:
         self._is_at_work = False
         self._happened = False
         self._process = os.getpid()
-        # Not where it is ignored (nohup, a script's background job), a caller handles it, or (a
-        # ValueError) this is not the main thread.
+        # Leave the signal alone if it is ignored (nohup, a script's background job) or a caller
+        # handles it. Outside the main thread signal.signal raises ValueError.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             with contextlib.suppress(ValueError):
                 signal.signal(signal.SIGINT, self._handle)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt after Ctrl-C, whatever a library makes of it inside.
+        """Raise KeyboardInterrupt after Ctrl-C, even if a library turns it into something else.
 
-        One that is being imported may raise another error instead; Lightning's trainer exits.
+        A library that is being imported may raise another error; Lightning's trainer exits.
         """
         self._is_at_work = True
         try:
@@ -76,21 +76,21 @@ def _run(interrupts: _Interrupts) -> None:
     from stallscan.files import explain
 
     for stream in (sys.stdout, sys.stderr):
-        # A console that has no character for a name shows its code; the run goes on.
+        # Escape characters that the console cannot show instead of failing.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="stallscan: %(message)s", stream=sys.stderr)
     logging.getLogger("stallscan").setLevel(logging.INFO)
     words = sys.argv[1:]
     if words[:2] == ["train", "fine-tune"]:
-        say("'stallscan train fine-tune' is now called 'stallscan fine-tune'")
+        say("'stallscan train fine-tune' is now 'stallscan fine-tune'")
         del words[0]
     try:
         _refuse_empty(words)
         with interrupts.at_work():
             app(words, exit_on_error=False)
     except CycloptsError:
-        # Cyclopts has said what is wrong; its own exit code would be 1.
+        # Cyclopts has already printed the message; its own exit code would be 1.
         sys.exit(StallscanError.exit_code)
     except EngineError as error:
         say(f"error: {error}")
@@ -99,43 +99,43 @@ def _run(interrupts: _Interrupts) -> None:
         say(f"error: {error}")
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
-        if (sentence := missing(error)) is None:
+        if (message := missing(error)) is None:
             raise
-        say(f"error: {sentence}")
+        say(f"error: {message}")
         sys.exit(StallscanError.exit_code)
     except BrokenPipeError:
-        # Whoever reads the output wants no more of it. Python flushes again when it exits.
+        # The reader has closed the pipe. Python flushes stdout again at exit: redirect it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_CLOSED_PIPE)
     except OSError as error:
-        # Of a replacement the second one is what the user named; the first is a temporary file.
+        # os.replace reports two names: a temporary file, and the one that the user knows.
         file = error.filename if error.filename2 is None else error.filename2
         say(f"error: {'' if file is None else f'{file}: '}{explain(error)}")
         sys.exit(StallscanError.exit_code)
 
 
 def _refuse_empty(words: Sequence[str]) -> None:
-    """Refuse an empty word: as a path, such as a variable that is not set, it is this folder."""
+    """Refuse empty arguments (an unset shell variable): as a path they mean the current folder."""
     from stallscan.errors import InputError
 
     for before, word in itertools.pairwise(("stallscan", *words)):
         if not word and before not in EMPTY_OPTIONS:
             raise InputError(
-                f"after {before}: an empty word. Name a file or folder; the current folder is ."
+                f"empty argument after {before}. Name a file or folder (. is the current folder)"
             )
 
 
 def _end_interrupted() -> None:
     resumes = sys.argv[1:2] and sys.argv[1] in RESUMABLE
     rest = "resume" if resumes else "start over"
-    # Not through a stream: the signal may have come while it was being written to.
-    os.write(2, f"stallscan: interrupted; run the same command again to {rest}\n".encode())
+    # Bypass the stream: the signal may have interrupted a write to it.
+    os.write(2, f"stallscan: interrupted. Run the same command again to {rest}\n".encode())
     _end_now(EXIT_INTERRUPTED)
 
 
 def _end_now(code: int) -> None:
-    """Exit without waiting for threads, of which some may hang in native code."""
-    # A console that is gone must not keep this process from ending.
+    """Exit without waiting for threads, some of which may hang in native code."""
+    # Flushing fails if the console is gone; exit anyway.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             stream.flush()

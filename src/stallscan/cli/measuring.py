@@ -1,4 +1,4 @@
-"""Commands that measure and show: evaluate, rate, report."""
+"""Commands that measure and report: evaluate, rate, report."""
 
 from pathlib import Path
 
@@ -31,25 +31,26 @@ def evaluate(
     Parameters
     ----------
     predictions
-        predictions.csv, or out_of_fold.csv or validation.csv of a training run; or the folder that
-        holds it.
+        predictions.csv; out_of_fold.csv or validation.csv of a training run; or the folder with one
+        of them.
     labels
-        Table with filename and stalled (0 or 1); may be left out for tables of a training run.
+        Table with columns filename and stalled (0 or 1). Optional for tables of a training run.
     out
         Folder for metrics.json, evaluation.html and the plots.
     about
-        A table with filename and more columns (train_metadata.csv, truth.csv) to group and break
-        down by; may be given several times. Columns beside the labels count, too.
+        Table with filename and more columns (train_metadata.csv, truth.csv) for --group and --by;
+        may be given several times. Further columns of the labels can be used, too.
     group
-        The column whose recordings are drawn together for the intervals; if not given mouse,
-        animal, project_id or project. Empty: each recording by itself.
+        Column to resample by for the intervals, so that they account for recordings from the same
+        mouse. By default mouse, animal, project_id or project, whichever exists. Empty: resample
+        single recordings.
     by
-        A column to break the figures down by, or frames; may be given several times. If not given
-        project_id, project, kind, motion, difficulty and frames, where there are such.
+        Column to break the figures down by, or frames; may be given several times. By default
+        project_id, project, kind, motion, difficulty and frames, as far as they exist.
     against
-        Predictions of another model for the same recordings: says what it does better.
+        Predictions of another model for the same recordings, to compare with.
     partial
-        Leave recordings without a label out of the figures; else they are an error.
+        Leave out recordings without a label. Otherwise they are an error.
     """
     from stallscan import runs
     from stallscan.calls.predictions import find_table
@@ -57,14 +58,16 @@ def evaluate(
     from stallscan.evaluation.comparison import compare
     from stallscan.report import figures, style
 
+    label_table = None if labels is None else evaluate.LabelTable.read(labels)
+
     def measure(path: Path, by: list[str] | None) -> evaluate.Evaluation:
         return evaluate.evaluate(
-            find_table(path), labels, about=about or (), group=group, by=by, partial=partial
+            find_table(path), label_table, about=about or (), group=group, by=by, partial=partial
         )
 
     evaluation = measure(predictions, by)
     comparison = compare(evaluation, measure(against, [])) if against else None
-    drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve)
+    drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve, evaluation.metrics)
     with runs.hold(out):
         present.write_metrics(evaluation, out, comparison)
         page = present.write_page(evaluation, figures.as_images(drawn), out, comparison)
@@ -95,23 +98,24 @@ def rate(
     Parameters
     ----------
     calls
-        predictions.csv, or the folder that holds it.
+        predictions.csv, or its folder.
     groups
-        Table with filename and any of field, mouse, group.
+        Table with column filename and any of field, mouse, group.
     out
         Folder for the tables.
     accuracy
-        metrics.json that 'stallscan evaluate' wrote for calls of the same bundle and threshold.
+        metrics.json from 'stallscan evaluate', for calls of the same bundle and threshold.
     sensitivity
-        Instead of it: share of stalled ones called so, taken to be exact.
+        Instead of --accuracy: share of stalled recordings called stalled, assumed to be exact.
     specificity
-        Instead of it: share of flowing ones called so, taken to be exact.
+        Instead of --accuracy: share of flowing recordings called flowing, assumed to be exact.
     reference
-        The group that others are compared with; the first if not given.
+        Group to compare the others with. By default, the first one.
     vessels
-        For the mice that a next study needs: recordings a mouse; as many as here if not given.
+        For planning the next study: recordings per mouse. By default, the median of this study.
     spread
-        For the same: standard deviation of the mice's true rates over their mean.
+        For planning the next study: standard deviation of the true rates of mice, relative to
+        their mean.
     """
     import statistics
 
@@ -121,24 +125,24 @@ def rate(
 
     if accuracy is not None and (sensitivity is not None or specificity is not None):
         raise InputError(
-            "--accuracy brings sensitivity and specificity with it; leave out --sensitivity and "
-            "--specificity, or --accuracy"
+            "--accuracy includes sensitivity and specificity. Leave out either --accuracy, or "
+            "--sensitivity and --specificity"
         )
     if accuracy is not None:
-        made_of = CallAccuracy.read(accuracy)
+        call_accuracy = CallAccuracy.read(accuracy)
     elif sensitivity is not None and specificity is not None:
-        made_of = CallAccuracy.stated(sensitivity, specificity)
+        call_accuracy = CallAccuracy.stated(sensitivity, specificity)
     else:
         raise InputError(
-            "how often the calls are wrong is not known; give --accuracy metrics.json, which "
-            "'stallscan evaluate' writes, or --sensitivity and --specificity"
+            "the accuracy of the calls is unknown. Give --accuracy metrics.json, which 'stallscan "
+            "evaluate' writes, or --sensitivity and --specificity"
         )
-    result = rates.rate(predictions_in(calls), groups, made_of, reference=reference)
+    result = rates.rate(predictions_in(calls), groups, call_accuracy, reference=reference)
     tables.write_rates(result, out)
     if vessels is None:
         scored = [mouse.rate.scored for mouse in result.mice if mouse.rate is not None]
         vessels = int(statistics.median(scored)) if scored else power.VESSELS
-    needed = power.compare_scorings(made_of, vessels=vessels, spread=spread)
+    needed = power.compare_scorings(call_accuracy, vessels=vessels, spread=spread)
     show(*tables.as_tables(result), power.as_table(needed))
     for sentence in result.sentences():
         print_line(sentence)
@@ -161,24 +165,28 @@ def report(
     Parameters
     ----------
     predictions
-        predictions.csv, or the folder that holds it.
+        predictions.csv, or its folder.
     out
         The HTML file.
     labels
-        Table with filename and stalled (0 or 1), where known.
+        Table with columns filename and stalled (0 or 1), if available.
     recordings
-        Where the recordings are now, if they were moved since.
+        Where the recordings are now, if they have moved since the prediction.
     max_cards
-        Cards shown at most; the page says which were chosen.
+        Maximum number of cards. The page says which recordings were chosen.
     """
+    from stallscan.evaluation.evaluate import evaluate
     from stallscan.report import report
 
     settings = report.ReportSettings.parse({"max_cards": max_cards}, "report")
+    table = predictions_in(predictions)
     with show_progress("writing the report") as progress:
+        # Recordings without a label are shown, too: they are the ones to look at.
+        evaluation = None if labels is None else evaluate(table, labels, partial=True)
         written = report.write_report(
-            predictions_in(predictions),
+            table,
             out,
-            labels=labels,
+            evaluation=evaluation,
             recordings=recordings,
             settings=settings,
             progress=progress,

@@ -1,4 +1,4 @@
-"""What all commands share: options, messages, tables, progress."""
+"""Shared by all commands: options, messages, tables, progress."""
 
 import contextlib
 import inspect
@@ -32,24 +32,24 @@ app = App(
     help="Detects stalled capillaries in two-photon recordings.",
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
-    # Neither --no-... for flags nor --empty-... for lists.
+    # No --no-... options for flags and no --empty-... options for lists.
     default_parameter=Parameter(negative=()),
 )
-# 0 done, 1 done but some rows failed (with --strict), 2 bad input or settings, 3 bad bundle; main
-# has the others.
+# 0 done, 1 done but some rows failed (with --strict), 2 bad input or settings, 3 bad bundle. The
+# codes for signals are in main.py.
 EXIT_FAILED_ROWS = 1
-# The calls of so many recordings are printed, too.
+# Print the calls of single recordings if there are at most this many.
 FEW_SHOWN = 10
 Command = TypeVar("Command", bound=Callable[..., Any])
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 
 
 def command(function: Command) -> Command:
-    """Make a function a command. In its help, the lines of each description are joined."""
+    """Register a function as a command, with each wrapped description joined into one line."""
     lines = inspect.cleandoc(function.__doc__ or "")
     function.__doc__ = re.sub(
         r"^    \S.*(\n    \S.*)+",
-        lambda found: "    " + " ".join(found[0].split()),
+        lambda match: "    " + " ".join(match[0].split()),
         lines,
         flags=re.MULTILINE,
     )
@@ -58,7 +58,7 @@ def command(function: Command) -> Command:
 
 
 def print_calls(table: Path) -> None:
-    """Print the calls of a table of predictions, a line each."""
+    """Print the calls of a table of predictions, one per line."""
     import csv
 
     with table.open(encoding="utf-8", newline="") as file:
@@ -68,20 +68,20 @@ def print_calls(table: Path) -> None:
 
 
 def predictions_in(given: Path) -> Path:
-    """Return the table of predictions: the file given, or that of a folder."""
+    """Return the path of a table of predictions, given as a file or as its folder."""
     return given / "predictions.csv" if given.is_dir() else given
 
 
 def trust_nets(bundle: str) -> None:
-    """Import the nets of the user's own that a bundle names, because the user said so."""
+    """Import the custom nets of a bundle; call it only if the user passed --trust."""
     from stallscan.bundle import disk, net
 
     net.trust(disk.load_any(bundle))
 
 
 def print_line(text: str) -> None:
-    """Print a line that a user asked for."""
-    # At once: a pipe that is closed is noticed here, where `main` knows what to do.
+    """Print a line of output to stdout."""
+    # Flush, so that a closed pipe raises BrokenPipeError here, where `main` handles it.
     sys.stdout.write(printable(text, keep="\n") + "\n")
     sys.stdout.flush()
 
@@ -93,7 +93,7 @@ def show(*tables: "Table") -> None:
 
 
 def console(stderr: bool = False) -> "Console":
-    """Make a console that prints names as they are: ``[red]`` and ``:cat:`` are no markup."""
+    """Return a console that prints ``[red]`` and ``:cat:`` literally, not as markup."""
     from rich.console import Console
 
     class Plain(Console):
@@ -104,14 +104,14 @@ def console(stderr: bool = False) -> "Console":
 
 
 def say(text: str) -> None:
-    """Write a sentence about the run to stderr."""
+    """Write a message to stderr."""
     text = printable(text, keep="\n")
     sys.stderr.write(f"stallscan: {text}\n")
 
 
 @contextlib.contextmanager
 def show_progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far a stage is, with the time left, on stderr."""
+    """Show a progress bar with the time left on stderr."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -135,7 +135,7 @@ def show_progress(name: str) -> Iterator[Callable[[int, int], None]]:
         def update(done: int, of: int) -> None:
             bar.update(task, completed=done, total=of)
             if done >= of:
-                # What comes after may show progress of its own (training does).
+                # The next stage may show its own bar (training does).
                 bar.stop()
 
         yield update

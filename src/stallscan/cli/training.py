@@ -1,4 +1,4 @@
-"""Commands that make bundles: train, fine-tune, reproduce, import-weights, export, ensemble."""
+"""Commands that create bundles: train, fine-tune, reproduce, import-weights, export, ensemble."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,27 +26,27 @@ def train(
     limit: int | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
 ) -> None:
-    """Train a net as a recipe says; an interrupted run resumes where it left off.
+    """Train a net from a recipe; an interrupted run resumes where it left off.
 
     Example: stallscan train default --data my_data -o run
 
     Parameters
     ----------
     recipe
-        A recipe file (YAML), or the name of a shipped one: default, baseline, third-place,
+        Recipe file (YAML), or the name of a shipped recipe: default, baseline, third-place,
         first-place, second-place, matlab-prize, accurate.
     data
-        Folder with train_metadata.csv, train_labels.csv, and train/ or store/ (clips).
+        Folder with train_metadata.csv, train_labels.csv, and train/ (videos) or store/ (clips).
     out
-        The run folder: recipe, history, plots, bundle, and checkpoints until it is done.
+        Run folder: recipe, history, plots, bundle, and checkpoints while training.
     store
-        The clips, where 'stallscan prepare' put them; --data then needs the tables only.
+        Store of clips from 'stallscan prepare'. --data then needs only the tables.
     epochs
-        Epochs of each stage, instead of those of the recipe.
+        Number of epochs of each stage. By default, as in the recipe.
     limit
         Train on at most this many recordings.
     set_
-        Another setting of the recipe, name=value (net.name=r3d_18); may be given several times.
+        Change a setting of the recipe: name=value (net.name=r3d_18). May be given several times.
     """
     from stallscan.engines import export
     from stallscan.recipes.recipe import read_recipe, shorten
@@ -86,33 +86,33 @@ def fine_tune(
     seed: int = 0,
     trust: bool = False,
 ) -> None:
-    """Train a bundle further on labels of your own, and say what it gained.
+    """Train a bundle further on your own labels, and compare it with the original.
 
     Example: stallscan fine-tune my_recordings/ --labels labels.csv -o tuned
 
     Parameters
     ----------
     recordings
-        Files and folders, or a store of their clips.
+        Recordings and folders of recordings, or a store of clips.
     from_
-        The bundle to begin with: name of a shipped one, or a folder.
+        Bundle to start from: name of a shipped bundle, or a folder.
     labels
-        CSV with filename, stalled (0 or 1) and, better, a column that names the mouse.
+        CSV with columns filename, stalled (0 or 1) and, preferably, mouse.
     out
-        The run folder: bundle, history, plots, comparison.csv.
+        Run folder: bundle, history, plots, comparison.csv.
     group
-        The column whose recordings stay together; if not given mouse, animal, project_id or
-        project. Empty: split by recording.
+        Column to split by: recordings with the same value stay together. By default mouse, animal,
+        project_id or project, whichever exists. Empty: split by recording.
     hold_out
-        Share of the recordings that is held out for the comparison.
+        Share of the recordings to hold out for the comparison.
     epochs
-        Passes over the training part, at most.
+        Maximum number of epochs.
     learning_rate
-        Peak of the schedule.
+        Peak learning rate of the schedule.
     seed
-        Of the split and the training.
+        Seed of the split and the training.
     trust
-        Import the nets of your own that the bundle names, which runs their code.
+        Import the custom nets that the bundle names. This runs their code.
     """
     from stallscan.engines import export
     from stallscan.report.history import draw_history
@@ -150,7 +150,7 @@ def reproduce(
     size: int | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
 ) -> None:
-    """Reproduce a published approach end to end, up to a page with its figures and ours.
+    """Reproduce a published approach end to end; the page compares its figures with ours.
 
     An interrupted run resumes where it left off.
 
@@ -161,29 +161,28 @@ def reproduce(
     approach
         third-place, first-place, second-place, matlab-prize.
     data
-        Folder with train_metadata.csv, train_labels.csv and train/; and, for the test part,
-        test_metadata.csv and test/, submission_format.csv, and test_labels.csv where there is one.
+        Folder with train_metadata.csv, train_labels.csv and train/. For the test split also
+        test_metadata.csv, test/, submission_format.csv and, if available, test_labels.csv.
     out
-        Folder for all output: nets, calls, submission.csv, plots, metrics.json,
-        reproduction.html.
+        Output folder: nets, calls, submission.csv, plots, metrics.json, reproduction.html.
     store
-        The clips to train on, where 'stallscan prepare' put them; --data then needs no train/.
+        Store of clips from 'stallscan prepare' to train on. --data then needs no train/.
     epochs
-        Epochs of each stage, instead of those of the approach.
+        Number of epochs of each stage. By default, as published.
     limit
         Train on at most this many recordings.
     size
-        Rows and columns of the clips, pixels, instead of those of the approach.
+        Height and width of the clips in pixels. By default, as published.
     set_
-        Another setting of every net's recipe, name=value (pretrained.source=none, where nothing
-        can be downloaded); may be given several times.
+        Change a setting in the recipes of all nets: name=value (pretrained.source=none to work
+        offline). May be given several times.
     """
     from stallscan.published import reproduce, writeup
     from stallscan.published.made import notes
 
     changes = [] if limit is None else [f"data.limit={limit}"]
     changes += [] if size is None else [f"clip.size={size}"]
-    made = reproduce.run(
+    reproduction = reproduce.run(
         approach,
         data,
         out,
@@ -192,8 +191,8 @@ def reproduce(
         epochs=epochs,
         clips=store,
     )
-    show(writeup.as_table(made))
-    for note in notes(made):
+    show(writeup.as_table(reproduction))
+    for note in notes(reproduction):
         print_line(note)
     print_line(f"page, figures and plots -> {out / writeup.PAGE_NAME}")
 
@@ -208,25 +207,25 @@ def import_weights(
     threshold: float = 0.5,
     prevalence: float = 0.089,
 ) -> None:
-    """Make a bundle from weights that were trained elsewhere.
+    """Create a bundle from weights that were trained elsewhere.
 
     Example: stallscan import-weights published.pt --net r2plus1d_18 -o imported
 
     Parameters
     ----------
     state
-        A state dict in torchvision's names, plain or behind the prefix cnn. (.pt, .pth,
-        .safetensors), with a head of one neuron.
+        State dict (.pt, .pth, .safetensors) with torchvision's names, plain or with the prefix
+        'cnn.', and a single output neuron.
     out
-        The bundle's folder.
+        Folder for the bundle.
     net
-        The net: r3d_18, mc3_18, r2plus1d_18.
+        Architecture: r3d_18, mc3_18, r2plus1d_18.
     recipe
-        How the net was trained: what its outline, clip and input settings are.
+        Recipe with the outline, clip and input settings that the net was trained with.
     threshold
-        Stalled is called at or above this score.
+        Recordings with at least this score are called stalled.
     prevalence
-        Share of stalled recordings that it was trained on.
+        Share of stalled recordings in the net's training set.
     """
     from stallscan.bundle import imported
     from stallscan.recipes.recipe import read_recipe
@@ -247,7 +246,7 @@ def export(
     seed: int = 0,
     trust: bool = False,
 ) -> None:
-    """Export a bundle's net to OpenVINO, into its folder, and measure what that changes.
+    """Export the nets of a bundle to OpenVINO, and measure how scores and calls change.
 
     Example: stallscan export run/bundle --precision bf16 --data my_data
 
@@ -256,31 +255,31 @@ def export(
     bundle
         Folder of a bundle or ensemble, or the name of a shipped bundle.
     out
-        A folder for a copy of the bundle, which gets the export in its place. A shipped bundle is
-        exported only so.
+        Folder for a copy of the bundle with the export. By default, the export goes into the bundle
+        itself. Required for shipped bundles.
     precision
-        f32: the same logits but for rounding; bf16 and int8: faster on some processors, and refused
-        where they change the calls.
+        f32: the same logits up to rounding. bf16, int8: faster on some processors, and refused if
+        they change the calls too much (--limit).
     data
-        Labelled recordings that bf16 and int8 are measured on (int8 is calibrated on some others of
-        them): a folder as 'stallscan train' takes it.
+        Labelled recordings to measure bf16 and int8 on, in a folder as for 'stallscan train'. int8
+        is calibrated on some of them and measured on the rest.
     limit
-        bf16 and int8 are refused where MCC or ROC AUC changes by more.
+        Refuse bf16 and int8 if MCC or ROC AUC changes by more than this.
     seed
-        Draws the recordings that int8 is calibrated on.
+        Seed for drawing the recordings that calibrate int8.
     trust
-        Import the nets of your own that the bundle names, which runs their code.
+        Import the custom nets that the bundle names. This runs their code.
     """
     from stallscan.engines import export
 
     if trust:
         trust_nets(bundle)
     if data is None:
-        made = export.export(bundle, precision, None, limit, seed, out=out)
+        lines = export.export(bundle, precision, None, limit, seed, out=out)
     else:
         with show_progress("preparing clips") as progress:
-            made = export.export(bundle, precision, data, limit, seed, progress, out)
-    for line in made:
+            lines = export.export(bundle, precision, data, limit, seed, progress, out)
+    for line in lines:
         print_line(line)
 
 
@@ -295,21 +294,21 @@ def ensemble(
     threshold: list[float] | None = None,
     weights: list[float] | None = None,
 ) -> None:
-    """Join bundles into one that calls by their mean score or by vote.
+    """Join bundles into an ensemble that calls by mean score or by vote.
 
     Example: stallscan ensemble a/bundle b/bundle -o both
 
     Parameters
     ----------
     bundles
-        Folders of bundles. What they held back in training (validation.csv beside each) chooses
-        the calibration and the threshold of the mean.
+        Folders of bundles. The recordings that they held out in training (validation.csv next to
+        each) determine the calibration and the threshold of the mean.
     out
         Folder for the ensemble, with a copy of each bundle.
     name
-        What predictions call it.
+        Name of the ensemble, which predictions record.
     vote
-        How many bundles must call a recording stalled (published: 2 of 3); 0 takes their mean.
+        Number of bundles that must call a recording stalled (published: 2 of 3); 0 for the mean.
     threshold
         A threshold that you choose; for a vote given once for each bundle, in their order.
     weights

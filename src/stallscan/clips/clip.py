@@ -16,27 +16,28 @@ from stallscan.vessels.outline import Outline
 
 
 class ClipSettings(Settings):
-    """How a recording becomes a clip. The defaults are the third-place crop (docs/facts.md 2).
+    """How to cut a clip from a recording. Defaults: the third-place crop (docs/facts.md 2).
 
     Attributes
     ----------
     size : int
-        Rows and columns of the clip, pixels.
+        Height and width of the clip, pixels.
     margin : int
         Pixels added around the contour: rows (and columns) [min - margin, max + margin) of the
         contour's pixels, clipped to the frame, as published.
     shape : str
-        ``stretch`` resizes the crop to a square, aspect not kept; ``pad`` keeps the aspect and
-        fills the rest with zeros, the crop centred; ``scale`` is like it, but makes nothing
-        larger, so that a pixel of most clips is one of their recording.
+        ``stretch`` resizes the crop to a square without keeping its aspect ratio; ``pad`` keeps the
+        aspect ratio, centres the crop and fills the rest with zeros; ``scale`` is like ``pad`` but
+        never enlarges, so in most clips a pixel is a pixel of the recording.
     channels : str
-        ``rgb``, ``bgr`` and ``grey`` (the luma) leave the outline in; ``grey+mask`` has the luma
+        ``rgb``, ``bgr`` and ``grey`` (the luma) keep the drawn outline; ``grey+mask`` has the luma
         with the outline painted out, and the enclosed mask (0 or 255) as a second channel.
     background : str
-        ``keep``; ``black`` sets what the outline does not enclose to 0 (docs/facts.md 2: no gain).
+        ``keep``, or ``black`` to set everything outside the outline to 0 (docs/facts.md 2: no
+        gain).
     frames : int
-        Frames of every clip: longer ones are cut, shorter ones filled with black frames, at both
-        ends alike (docs/facts.md 3, first place: 96); 0 keeps the recording's.
+        Frames of every clip: longer ones are cut and shorter ones padded with black frames, equally
+        at both ends (docs/facts.md 3, first place: 96). 0 keeps the number of the recording.
     """
 
     size: int = Field(default=112, ge=16, le=1024)
@@ -48,107 +49,73 @@ class ClipSettings(Settings):
 
     @property
     def channel_count(self) -> int:
-        """Channels of a clip: 1, 2 or 3."""
+        """Number of channels, 1 to 3."""
         return {"grey": 1, "grey+mask": 2}.get(self.channels, 3)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What a net sees of a recording.
+    """What a net sees of a recording, with the box of the crop and the recording's traits."""
 
-    Attributes
-    ----------
-    pixels : ndarray
-        uint8 (T, S, S, C), C as the settings' `channel_count`.
-    box : Box
-        The part of the recording that was cropped.
-    traits : Traits
-        Of the recording inside its outline, all frames, before resizing.
-    """
-
-    pixels: Frames
+    pixels: Frames  # uint8 (T, S, S, C), C as in `ClipSettings.channel_count`
     box: Box
-    traits: Traits
+    traits: Traits  # measured inside the outline, in all frames, before resizing
 
 
 def make_clip(recording: Recording, outline: Outline, settings: ClipSettings) -> Clip:
-    """Crop and resize a recording around its outline.
-
-    Parameters
-    ----------
-    recording : Recording
-        Colour, (T, H, W, 3).
-    outline : Outline
-        Found in this recording.
-    settings : ClipSettings
-        What to make.
-
-    Returns
-    -------
-    Clip
-        uint8 (T, S, S, C).
-    """
+    """Crop and resize a recording (T, H, W, 3) around its outline."""
     box = crop_box(outline.box, settings.margin, (recording.shape[1], recording.shape[2]))
     rows, cols = box.slices
     place = _place(box, settings)
+    mask, contour = outline.mask[rows, cols], outline.contour[rows, cols]  # (h, w) bool
     pixels = np.zeros((len(recording), settings.size, settings.size, settings.channel_count), "u1")
-    seen = outline.box
-    gatherer = Gatherer(outline.mask[rows, cols], (seen.row1 - seen.row0, seen.col1 - seen.col0))
+    gatherer = Gatherer(mask, outline.box.shape)
     start = 0
-    for crop in recording.chunks(box):
+    for crop in recording.chunks(box):  # (n, h, w, 3) uint8
         count = len(crop)
-        grey = to_grey(np.ascontiguousarray(crop))
+        grey = to_grey(np.ascontiguousarray(crop))  # (n, h, w)
         gatherer.add(grey)
         target = pixels[start : start + count]
         if settings.channels in ("grey", "grey+mask"):
             crop = grey
             target = target[..., 0]
         if settings.channels == "grey+mask":
-            crop = paint_out(crop, outline.contour[rows, cols])
+            crop = paint_out(crop, contour)
         if settings.channels == "bgr":
             crop = crop[..., ::-1]
         if settings.background == "black":
             crop = crop.copy()
-            crop[:, ~outline.mask[rows, cols]] = 0
+            crop[:, ~mask] = 0
         _resize_into(target, crop, place)
         start += count
     if settings.channels == "grey+mask":
-        mask = outline.mask[rows, cols].astype(np.uint8) * np.uint8(255)
         square = np.zeros((1, settings.size, settings.size), np.uint8)
-        _resize_into(square, mask[None], place)
-        pixels[..., 1] = square
+        _resize_into(square, mask[None] * np.uint8(255), place)
+        pixels[..., 1] = square  # the same mask in every frame
     return Clip(_fit_frames(pixels, settings.frames or len(pixels)), box, gatherer.traits())
 
 
 def _fit_frames(pixels: Frames, frames: int) -> Frames:
-    """Cut the clip, or fill it with black frames, at both ends alike."""
+    """Cut a clip (T, S, S, C), or pad it with black frames, equally at both ends."""
     if frames <= len(pixels):
         start = (len(pixels) - frames) // 2
         return pixels[start : start + frames]
-    filled = np.zeros((frames, *pixels.shape[1:]), np.uint8)
+    padded = np.zeros((frames, *pixels.shape[1:]), np.uint8)
     start = (frames - len(pixels)) // 2
-    filled[start : start + len(pixels)] = pixels
+    padded[start : start + len(pixels)] = pixels
     if pixels.shape[-1] == 2:
-        filled[..., 1] = pixels[:1, ..., 1]  # the mask is the same in all frames
-    return filled
+        padded[..., 1] = pixels[:1, ..., 1]  # the mask channel, also in the black frames
+    return padded
 
 
 def crop_box(box: Box, margin: int, frame_shape: tuple[int, int]) -> Box:
-    """Widen a contour's box by the published rule, [min - margin, max + margin), in the frame.
+    """Widen a contour's box by the published rule, [min - margin, max + margin).
 
-    A half-open box ends at max + 1, so one pixel less is added at the end than at the start.
-
-    Parameters
-    ----------
-    box : Box
-        Around the contour's pixels.
-    margin : int
-        Pixels.
-    frame_shape : tuple of int
-        Rows and columns of the frame.
+    A half-open box ends at max + 1, so one pixel less is added at the end than at the start. The
+    result is clipped to the frame, whose shape is (rows, columns).
     """
     height, width = frame_shape
-    # With no margin the published rule would cut the last row off, and a contour of one row away.
+    # With a margin of 0 the published rule would cut off the contour's last row and column.
     after = max(margin - 1, 0)
     return Box(
         max(box.row0 - margin, 0),
@@ -159,14 +126,14 @@ def crop_box(box: Box, margin: int, frame_shape: tuple[int, int]) -> Box:
 
 
 def paint_out(grey: Frames, contour: Mask) -> Frames:
-    """Replace the contour's pixels by the mean of the pixels around it that are not contour.
+    """Replace the contour's pixels by the mean of nearby pixels outside the contour.
 
     Parameters
     ----------
     grey : ndarray
         uint8 (T, h, w).
     contour : ndarray
-        bool (h, w): what to replace. One pixel around it is replaced, too: the codec's ringing.
+        bool (h, w). The pixels next to it are replaced too, because the codec rings there.
 
     Returns
     -------
@@ -174,46 +141,48 @@ def paint_out(grey: Frames, contour: Mask) -> Frames:
         uint8 (T, h, w).
     """
     hidden = cv2.dilate(contour.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    weight = (~hidden).astype(np.float32)
+    visible = (~hidden).astype(np.float32)
+    # The smallest box filter in which every hidden pixel has a visible neighbour.
     reach = 7
-    while not (blurred := cv2.blur(weight, (reach, reach)))[hidden].all():
+    while not (weight := cv2.blur(visible, (reach, reach)))[hidden].all():
         if reach > max(hidden.shape):
-            return grey  # a crop that is all contour: there is nothing to paint with
+            return grey  # the crop is all contour, so there is nothing to paint with
         reach += 4
-    around = [cv2.blur(frame * weight, (reach, reach))[hidden] for frame in grey]
+    # Box filter of the visible pixels only: the mean with hidden ones as 0, over their share.
+    blurred = [cv2.blur(frame * visible, (reach, reach))[hidden] for frame in grey]
     painted = grey.copy()
-    painted[:, hidden] = np.rint(np.stack(around) / blurred[hidden])
+    painted[:, hidden] = np.rint(np.stack(blurred) / weight[hidden])  # (T, hidden pixels)
     return painted
 
 
 def to_input(
     pixels: Frames, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> NDArray[np.float32]:
-    """Bring a clip into the form and range of a net's input.
+    """Convert a clip to a net's input: (pixels / 255 - mean) / std, channels first.
 
     Parameters
     ----------
     pixels : ndarray
         uint8 (T, S, S, C).
     mean, std : tuple of float
-        One of each for a channel, on the scale 0..1.
+        One per channel, for pixels in 0..1.
 
     Returns
     -------
     ndarray
-        float32 (C, T, S, S): (pixels / 255 - mean) / std.
+        float32 (C, T, S, S).
     """
-    # One channel at a time: numpy is slow where the innermost axis is short.
-    made = np.empty((len(mean), *pixels.shape[:-1]), np.float32)
-    for channel, (middle, spread) in enumerate(zip(mean, std, strict=True)):
+    # One channel at a time, because numpy is slow when the innermost axis is short.
+    normalised = np.empty((len(mean), *pixels.shape[:-1]), np.float32)
+    for channel, (centre, spread) in enumerate(zip(mean, std, strict=True)):
         gain = np.float32(1.0) / (np.float32(255.0) * np.float32(spread))
-        np.multiply(pixels[..., channel], gain, out=made[channel])
-        made[channel] -= np.float32(middle) / np.float32(spread)
-    return made
+        np.multiply(pixels[..., channel], gain, out=normalised[channel])
+        normalised[channel] -= np.float32(centre) / np.float32(spread)
+    return normalised
 
 
 def _place(box: Box, settings: ClipSettings) -> tuple[slice, slice]:
-    """Rows and columns of the clip that the crop fills."""
+    """Return the rows and columns of the clip that the crop fills."""
     height, width = box.row1 - box.row0, box.col1 - box.col0
     if settings.shape == "stretch":
         return slice(0, settings.size), slice(0, settings.size)

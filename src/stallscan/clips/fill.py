@@ -1,4 +1,4 @@
-"""Stores made: recordings prepared, and what a store lacks added to it."""
+"""Making stores: prepare recordings and add whatever a store lacks."""
 
 import collections
 import functools
@@ -31,9 +31,9 @@ from stallscan.recordings.find import Source
 from stallscan.stamps import Stamp
 from stallscan.vessels.outline import OutlineSettings
 
-# About 60 MB a shard at 64 px and 56 frames; what a kill can cost is at most one shard's work.
+# About 60 MB per shard at 64 px and 56 frames. A kill loses at most one shard's work.
 RECORDINGS_PER_SHARD = 128
-# Large clips fill a shard sooner: it is in memory until it is written.
+# The limit for large clips: a shard stays in memory until it is written.
 BYTES_PER_SHARD = 128 * 2**20
 
 
@@ -45,27 +45,9 @@ def build(
     processes: int | None = None,
     progress: Progress = lambda _done, _of: None,
 ) -> Store:
-    """Prepare recordings into a store; what stands there already is not done again.
+    """Prepare recordings into a store, without repeating what it already has.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the store; made if missing.
-    sources : sequence of Source
-        The recordings, each name once; those that give no clip become rows, too.
-    outline, clip
-        Settings; those of a store that exists must be the same.
-    processes : int, optional
-        Default: one a core.
-    progress : callable
-        Called with how many recordings are done, of how many.
-
-    Raises
-    ------
-    StoreError
-        If the folder holds a store that was made with other settings or of other recordings.
-    InputError
-        If the folder cannot be written.
+    Parameters and errors as in `fill`; the default is one process per core.
     """
     workers.count(processes)
     make = functools.partial(
@@ -82,31 +64,31 @@ def fill(
     clip: ClipSettings,
     progress: Progress = lambda _done, _of: None,
 ) -> Store:
-    """Fill a store with clips, wherever they come from; those that stand there are not made again.
+    """Fill a store with clips from any source, without repeating what it already has.
 
-    Made again are those of a recording that was replaced since, those that could not be read, and
-    those of a shard that is missing or whose header is damaged, as far as `sources` has its
-    recordings; pixels are not looked at (`verify.find_damage` does that).
+    A recording is prepared again if its file was replaced, if it could not be read, or if its shard
+    is missing or has a damaged header. Pixels are not checked (see `verify.find_damage`).
 
     Parameters
     ----------
     folder : Path
-        Of the store; made if missing.
+        The store; created if missing.
     sources : sequence of Source
-        All recordings that the store is to hold, each name once.
+        All recordings that the store should hold, each name once. Those without a clip get a row
+        too.
     make : callable
-        Given the recordings that are to be done, yields what becomes of them, in their order.
+        Takes the recordings to prepare and yields the results in the same order.
     outline, clip
-        Settings that `make` uses; those of a store that exists must be the same.
+        The settings that `make` uses, and that an existing store must have.
     progress : callable
-        Called with how many recordings are done, of how many.
+        Called with the number of recordings done and their total.
 
     Raises
     ------
     StoreError
-        If the folder holds a store that was made with other settings or of other recordings.
+        If the folder holds a store with other settings, or other recordings of the same names.
     InputError
-        If the folder cannot be written, or another process writes into it.
+        If the folder cannot be written, or another process is writing into it.
     """
     with runs.hold(folder):
         return _fill(folder, sources, make, Preprocessing(outline, clip), progress)
@@ -120,31 +102,32 @@ def _fill(
     progress: Progress,
 ) -> Store:
     manifest, on_disk = Manifest(outline=view.outline, clip=view.clip), None
-    standing: dict[str, _Standing] = {}
+    stored: dict[str, _Stored] = {}
     if (folder / MANIFEST_NAME).exists():
         on_disk = read_manifest(folder)
         _check_settings(folder, on_disk, view)
-        manifest, standing = _take_stock(folder, on_disk)
-    todo = _to_do(folder, sources, standing)
+        manifest, stored = _take_stock(folder, on_disk)
+    todo = _to_do(folder, sources, stored)
     stamps = {source.filename: Stamp.of(source.path) for source in todo}
     manifest = manifest.model_copy(update={"complete": False})
-    finished = len(sources) - len(todo)
-    progress(finished, len(sources))
+    done = len(sources) - len(todo)
+    progress(done, len(sources))
     batch: list[tuple[Row, Prepared]] = []
     size = 0
     for prepared in make(todo):
         stamp = stamps[prepared.source.filename]
         row = Row.of(prepared)._replace(stamp=stamp and stamp.sealed(prepared.source.path))
-        before = standing.get(row.filename)
+        before = stored.get(row.filename)
         if before is not None:
             row = row._replace(made=before.rank[0] + 1)
-        # One that was tried again in vain stands there already.
-        in_vain = before is not None and before.again is not None and row.is_like(before.again)
-        if not in_vain or (before and before.stamp is None and row.stamp is not None):
+        # If another try gave the same result, the store keeps its row, unless only the new one has
+        # a stamp.
+        same = before is not None and before.again is not None and row.is_like(before.again)
+        if not same or (before and before.stamp is None and row.stamp is not None):
             batch.append((row, prepared))
             size += prepared.clip.pixels.nbytes if prepared.clip else 0
-        finished += 1
-        progress(finished, len(sources))
+        done += 1
+        progress(done, len(sources))
         if len(batch) == RECORDINGS_PER_SHARD or size >= BYTES_PER_SHARD:
             manifest = on_disk = _append(folder, manifest, batch)
             batch, size = [], 0
@@ -153,85 +136,79 @@ def _fill(
     manifest = manifest.model_copy(update={"complete": True})
     if manifest != on_disk:
         _write_manifest(folder, manifest)
-    made = Store(folder)
-    made.write_table()
-    return made
+    store = Store(folder)
+    store.write_table()
+    return store
 
 
-class _Standing(NamedTuple):
-    """What a store holds of a recording: the best of its rows.
+class _Stored(NamedTuple):
+    """What a store knows about a recording, from the row that counts.
 
-    Attributes
-    ----------
-    rank : tuple
-        Of `rank_of`.
-    path, stamp
-        As in `Row`.
-    again : Row or None
-        The row, if the recording is to be tried again: its file could not be read, or frames of it
-        were missing and nothing says whether it was replaced.
+    Whole rows are kept only where needed: of half a million recordings they would fill gigabytes.
     """
 
-    rank: tuple[int, bool]
+    rank: tuple[int, bool]  # from `rank_of`
     path: str
     stamp: Stamp | None
+    # The row, if the recording must be tried again: its file could not be read, or it lacked frames
+    # and has no stamp that would show whether it was replaced.
     again: Row | None
 
 
-def _take_stock(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str, _Standing]]:
-    """Find what a store holds already.
+def _take_stock(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str, _Stored]]:
+    """Read an existing store.
 
     Returns
     -------
     manifest : Manifest
-        Without the shards that must be made anew.
-    standing : dict
-        By the recording's name.
+        Without the shards that must be made again.
+    stored : dict
+        By filename.
     """
     kept: list[Shard] = []
-    standing: dict[str, _Standing] = {}
+    stored: dict[str, _Stored] = {}
     for entry in manifest.shards:
         try:
             header = read_header(folder, manifest, entry)
         except LostShardError:
             log.warning(
-                "%s: this shard of the store is missing or damaged; of its %d recordings those "
-                "that are given are made anew",
+                "%s: this shard of the store is missing or damaged. Its %d recordings are prepared "
+                "again, if they are among the inputs",
                 folder / entry.file,
                 entry.recordings,
             )
             continue
         kept.append(entry)
         for row in header.rows:
-            before = standing.get(row.filename)
+            before = stored.get(row.filename)
             if before is None or rank_of(row) >= before.rank:
-                lacking = row.status == "damaged" and row.stamp is None
-                again = row if row.status == TRY_AGAIN or lacking else None
-                standing[row.filename] = _Standing(rank_of(row), row.path, row.stamp, again)
-    return manifest.model_copy(update={"shards": tuple(kept)}), standing
+                unsure = row.status == "damaged" and row.stamp is None
+                again = row if row.status == TRY_AGAIN or unsure else None
+                stored[row.filename] = _Stored(rank_of(row), row.path, row.stamp, again)
+    return manifest.model_copy(update={"shards": tuple(kept)}), stored
 
 
-def _to_do(folder: Path, sources: Sequence[Source], standing: dict[str, _Standing]) -> list[Source]:
-    """Choose the recordings that are to be done, and say why."""
+def _to_do(folder: Path, sources: Sequence[Source], stored: dict[str, _Stored]) -> list[Source]:
+    """Return the recordings to prepare, and log why."""
     todo = []
     counts: collections.Counter[runs.Why] = collections.Counter()
     for source in sources:
-        why = _why(folder, source, standing.get(source.filename))
+        why = _why(folder, source, stored.get(source.filename))
         counts[why] += 1
         if why not in ("kept", "unknown"):
             todo.append(source)
-    if standing:
+    if stored:
         log.info("%s: %s", folder, runs.say_resumed(counts))
         names = {source.filename for source in sources}
-        if others := sum(name not in names for name in standing):
-            log.info("%s: %d recordings that were not given stay in it", folder, others)
+        if others := sum(name not in names for name in stored):
+            log.info("%s: keeps %d recordings that are not among the inputs", folder, others)
     return todo
 
 
-def _why(folder: Path, source: Source, before: _Standing | None) -> runs.Why:
+def _why(folder: Path, source: Source, before: _Stored | None) -> runs.Why:
     if before is None:
         return "new"
-    # The reason of a file that could not be read says to copy it again: perhaps it was.
+    # The message for an unreadable file says to copy it again, which may have happened.
     if before.again is not None:
         return "again"
     now = Stamp.of(source.path)
@@ -244,21 +221,21 @@ def _why(folder: Path, source: Source, before: _Standing | None) -> runs.Why:
     return "changed"
 
 
-def _check_path(folder: Path, source: Source, before: _Standing) -> None:
-    """Refuse another recording of the same name; one that was moved or copied is the same."""
-    path, given = Path(before.path), source.path
-    if path == given or not path.is_file() or not given.is_file():
+def _check_path(folder: Path, source: Source, before: _Stored) -> None:
+    """Refuse a different recording of the same name; a moved or copied one is the same."""
+    stored, given = Path(before.path), source.path
+    if stored == given or not stored.is_file() or not given.is_file():
         return
-    if glance(path) != glance(given):
+    if glance(stored) != glance(given):
         raise StoreError(
-            f"{folder}: holds {source.filename} from {path}, and {given} is another recording. "
-            "Choose another folder for the store, or give the folder above both"
+            f"{folder}: has {source.filename} from {stored}, and {given} is a different recording. "
+            "Choose another folder for the store, or pass the parent folder of both"
         )
 
 
 def _append(folder: Path, manifest: Manifest, batch: Sequence[tuple[Row, Prepared]]) -> Manifest:
-    """Write a shard, then the manifest that names it."""
-    # The first that is free: a shard that is made anew takes the place of the one that was lost.
+    """Write a shard, then the manifest that lists it."""
+    # The first free name, so a shard that is made again takes the place of the lost one.
     taken = {entry.file for entry in manifest.shards}
     names = map(SHARD_NAME.format, itertools.count())
     file = next(name for name in names if name not in taken)

@@ -1,8 +1,8 @@
 """From files to clips: one recording, or many in parallel and in order.
 
-`one` is the only way from a file to a clip, in training and in prediction alike. A recording is
-decoded once, however many clips are cut from it. One that cannot be used becomes a `Prepared` with
-its status and reason, never an exception.
+Training and prediction both use `one` to get from a file to its clips. A recording is decoded once,
+however many clips are cut from it. If it cannot be used, the result is a `Prepared` with a status
+and a reason, never an exception.
 """
 
 import functools
@@ -21,23 +21,16 @@ from stallscan.recordings.recording import Recording
 from stallscan.vessels.outline import Outline, OutlineSettings, find_outline
 from stallscan.words import printable
 
-# Chosen: hundreds of times what a recording takes, and what the slowest network drive gives.
+# Time limit for a recording: hundreds of times the usual time, plus the time to read the file from
+# the slowest network drive.
 RECORDING_S, SLOWEST_BYTES_S = 600.0, 500_000
-# A segment that lies in the plane is in focus for 6 to 12 frames (docs/facts.md 5): fewer show less
-# than one pass through it. The shortest recording of the competition has 17.
+# A segment that lies in the plane is in focus for 6 to 12 frames (docs/facts.md 5), so fewer frames
+# show less than one pass through it. The shortest recording of the competition has 17.
 MIN_FRAMES = 6
 
 
 class Preprocessing(NamedTuple):
-    """How a net is shown a recording.
-
-    Attributes
-    ----------
-    outline : OutlineSettings
-        How its outline is found.
-    clip : ClipSettings
-        How its clip is cut.
-    """
+    """How to find a recording's outline and how to cut its clip."""
 
     outline: OutlineSettings
     clip: ClipSettings
@@ -45,62 +38,42 @@ class Preprocessing(NamedTuple):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What became of one recording.
+    """The result of preparing one recording.
 
-    Attributes
-    ----------
-    source : Source
-        The recording.
-    status : str
-        ``ok``; ``damaged`` (the frames that decode gave a clip), or what keeps a person from
-        judging it: ``too_dark``, ``out_of_view``, ``out_of_focus``; or why there is no clip:
-        ``unreadable``, ``too_short``, ``no_outline``, ``several_outlines``.
-    reason : str
-        One sentence, empty if there is nothing to say.
-    frames : int or None
-        Frames decoded, None if there were none.
-    frames_declared : int or None
-        Frames by the header.
-    clips : tuple of Clip
-        One for each view, if the status allows them.
+    With clips the status is ``ok``; ``damaged`` if only some frames could be decoded; or
+    ``too_dark``, ``out_of_view`` or ``out_of_focus`` if even a person could not judge the
+    recording. Without clips it is ``unreadable``, ``too_short``, ``no_outline`` or
+    ``several_outlines``.
     """
 
     source: Source
     status: str
-    reason: str = ""
-    frames: int | None = None
-    frames_declared: int | None = None
-    clips: tuple[Clip, ...] = ()
+    reason: str = ""  # what is wrong and what to do
+    frames: int | None = None  # decoded; None if there were none
+    frames_declared: int | None = None  # according to the file's header
+    clips: tuple[Clip, ...] = ()  # one per view, or none
 
     def __post_init__(self) -> None:
-        # Reasons name files, and become cells of tables.
+        # Reasons contain file names, which may have any characters, and become cells of tables.
         object.__setattr__(self, "reason", printable(self.reason))
 
     @property
     def clip(self) -> Clip | None:
-        """The clip of the first view, if there is one."""
+        """The clip of the first view; None without clips."""
         return self.clips[0] if self.clips else None
 
 
 def one(source: Source, views: Sequence[Preprocessing]) -> Prepared:
-    """Read a recording, find its outline and cut its clips.
-
-    Parameters
-    ----------
-    source : Source
-        The recording.
-    views : sequence of View
-        At least one. Those that are the same are worked out once.
-    """
+    """Read a recording, find its outline and cut a clip for each view (at least one)."""
     recording: Recording | None = None
     try:
         recording = video.read_recording(source.path)
         return cut(source, recording, views)
     except RecordingError as error:
-        counted = (len(recording), recording.frames_declared) if recording else (None, None)
-        return Prepared(source, error.status, str(error), *counted)
+        counts = (len(recording), recording.frames_declared) if recording else (None, None)
+        return Prepared(source, error.status, str(error), *counts)
     except MemoryError:
-        reason = f"{source.path}: too large for the memory. Crop the recording around the segment"
+        reason = f"{source.path}: does not fit into memory. Crop the recording around the segment"
         return Prepared(source, UnreadableError.status, reason)
 
 
@@ -110,42 +83,37 @@ def cut(
     views: Sequence[Preprocessing],
     outline: Outline | None = None,
 ) -> Prepared:
-    """Find the outline of a recording that is read, and cut its clips.
+    """Find the outline of a recording (T, H, W, 3) and cut a clip for each view.
 
     Parameters
     ----------
-    source : Source
-        What to call it.
-    recording : Recording
-        Colour, (T, H, W, 3).
-    views : sequence of Preprocessing
-        As in `one`.
     outline : Outline, optional
-        Where the segment is; if not given, it is found as each view says.
+        Where the segment is. If omitted, it is found with the settings of each view.
 
     Raises
     ------
     RecordingError
-        If no clip can be made.
+        If no clip can be cut.
     """
     if len(recording) < MIN_FRAMES and recording.is_damaged:
         raise UnreadableError(_damage(recording))
     if len(recording) < MIN_FRAMES:
         raise TooShortError(
             f"{source.path}: has {len(recording)} frame{'s' * (len(recording) > 1)}. At least "
-            f"{MIN_FRAMES} are needed to see whether anything moves"
+            f"{MIN_FRAMES} are needed to see whether cells move"
         )
-    found: dict[OutlineSettings, Outline] = {}
-    made: dict[Preprocessing, Clip] = {}
+    outlines: dict[OutlineSettings, Outline] = {}
+    clip_of: dict[Preprocessing, Clip] = {}
     for view in views:
-        if view.outline not in found:
-            found[view.outline] = outline or find_outline(recording, view.outline)
-        if view not in made:
-            made[view] = clips.make_clip(recording, found[view.outline], view.clip)
-    cut_clips = tuple(made[view] for view in views)
+        if view.outline not in outlines:
+            outlines[view.outline] = outline or find_outline(recording, view.outline)
+        if view not in clip_of:
+            clip_of[view] = clips.make_clip(recording, outlines[view.outline], view.clip)
+    cut_clips = tuple(clip_of[view] for view in views)
     status, reason = traits.gradable(cut_clips[0].traits)
-    remark = found[views[0].outline].remark
-    reason = "; ".join(filter(None, [reason, recording.note, remark]))
+    remark = outlines[views[0].outline].remark
+    # The reason comes last, because it ends with what to do.
+    reason = "; ".join(filter(None, [recording.note, remark, reason]))
     reason = f"{source.path}: {reason}" if reason else ""
     if recording.is_damaged:
         status, reason = "damaged", _damage(recording)
@@ -157,24 +125,16 @@ def many(
     views: Sequence[Preprocessing],
     processes: int | None = None,
 ) -> Generator[Prepared, None, None]:
-    """Make clips in several processes, one thread each, and yield them in order.
+    """Prepare recordings in several single-threaded processes and yield the results in order.
 
-    At most four recordings a process are under way or waiting at any time, so memory stays
-    bounded. A file on which the decoder's process crashes or hangs is a row like any other.
-
-    Parameters
-    ----------
-    sources : iterable of Source
-        The recordings.
-    views : sequence of View
-        As in `one`.
-    processes : int, optional
-        Default: one a core. With 0 the work is done in this process.
+    At most four recordings per process are in progress or waiting, so memory stays bounded. A file
+    that makes the decoder crash or hang yields an ``unreadable`` result. The default is one process
+    per core; with 0 the work is done in this process.
 
     Raises
     ------
     InputError
-        If the number of processes makes no sense.
+        If the number of processes is invalid.
     WorkerError
         If a process cannot be started.
     """
@@ -183,12 +143,12 @@ def many(
 
 
 def _lost(source: Source, reason: str) -> Prepared:
-    sentence = f"{source.path}: the decoder crashed or hung on this file ({reason})"
-    return Prepared(source, "unreadable", f"{sentence}. Export the recording again")
+    message = f"{source.path}: the decoder crashed or hung on this file ({reason})"
+    return Prepared(source, "unreadable", f"{message}. Export the recording again")
 
 
 def _limit_s(source: Source) -> float:
-    """Give a file time by its size."""
+    """Return the time limit of a file, by its size."""
     try:
         return RECORDING_S + source.path.stat().st_size / SLOWEST_BYTES_S
     except OSError:
@@ -197,8 +157,8 @@ def _limit_s(source: Source) -> float:
 
 def _damage(recording: Recording) -> str:
     decoded, promised = len(recording), recording.frames_promised
-    of = f"{promised}" if promised > decoded else f"at least {decoded + len(recording.corrupt)}"
+    total = f"{promised}" if promised > decoded else f"at least {decoded + len(recording.corrupt)}"
     return (
-        f"{recording.path}: only {decoded} of {of} frames can be decoded; "
-        "copy or download the file again"
+        f"{recording.path}: only {decoded} of {total} frames can be decoded. Copy or download the "
+        "file again"
     )

@@ -1,9 +1,9 @@
-"""The clip store: a folder of prepared clips, in shards that a manifest names.
+"""The clip store: a folder with prepared clips in shards, and a manifest that lists the shards.
 
-What is known of a recording stands in the header of its shard (`shard`), also of one that gave no
-clip. The manifest has the settings that all clips were made with, and of each shard the hash of its
-header, which has the hash of each clip: no byte of a store can change unseen. To open a store only
-the headers are read; a clip is checked whenever it is read.
+The header of a shard has a row for each of its recordings, with or without a clip (see `shard`).
+The manifest holds the settings of all clips and the hash of each shard's header, which in turn
+holds the hash of each clip, so any changed byte is detected. Opening a store reads only the
+headers; a clip is checked each time it is read.
 """
 
 import collections
@@ -38,11 +38,11 @@ TABLE_NAME = "recordings.csv"
 TABLE_COLUMNS = ("filename", "status", "reason", "frames", "frames_declared", "shard")
 SHARD_NAME = "shard-{:05d}.safetensors"
 SHARDS = "shard-*.safetensors"
-# Clips are read in the order of their shards more often than not.
+# Headers cached while rows are read, usually in the order of their shards.
 HEADERS_KEPT = 8
-# Of a file's beginning and end, to tell it from another one of the same name.
+# Bytes at the start and at the end of a file that distinguish it from another of the same name.
 GLANCE_BYTES = 2**16
-# What became of a recording that may be mended by copying the file again.
+# The status of recordings that the next run tries again: the file may have been copied again.
 TRY_AGAIN = "unreadable"
 
 Progress = Callable[[int, int], None]
@@ -50,79 +50,55 @@ log = logging.getLogger("stallscan")
 
 
 class Shard(Settings):
-    """One file of clips.
+    """The manifest's entry for one shard."""
 
-    Attributes
-    ----------
-    file : str
-        Name inside the store.
-    sha256 : str
-        Hash of its header.
-    recordings : int
-        How many have a row there.
-    """
-
-    file: Name
-    sha256: str
-    recordings: int
+    file: Name  # file name inside the store
+    sha256: str  # hash of the header
+    recordings: int  # number of rows
 
 
 class Manifest(Settings):
-    """What ``manifest.json`` holds.
-
-    Attributes
-    ----------
-    format : int
-        Number of this format.
-    outline, clip
-        Settings that all clips were made with.
-    complete : bool
-        Whether all recordings that were given are in it: not while it is being made.
-    shards : tuple of Shard
-    """
+    """The content of ``manifest.json``."""
 
     format: Literal[2] = 2
-    outline: OutlineSettings
+    outline: OutlineSettings  # of all clips
     clip: ClipSettings
-    complete: bool = False
+    complete: bool = False  # False until all recordings of the current run are in the store
     shards: tuple[Shard, ...] = ()
 
     @property
     def view(self) -> Preprocessing:
-        """How the recordings are seen."""
+        """The settings of all clips."""
         return Preprocessing(self.outline, self.clip)
 
     def differences(self, view: Preprocessing) -> list[str]:
-        """Name each setting that these clips were made with and that is another one now."""
+        """Return a phrase for each setting of these clips that differs from `view`."""
         return [
-            f"{group}.{name} is {was}, not {getattr(wanted, name)}"
-            for group, stands, wanted in zip(Preprocessing._fields, self.view, view, strict=True)
-            for name, was in stands
-            if was != getattr(wanted, name)
+            f"{group}.{name} is {stored}, not {getattr(wanted, name)}"
+            for group, settings, wanted in zip(Preprocessing._fields, self.view, view, strict=True)
+            for name, stored in settings
+            if stored != getattr(wanted, name)
         ]
 
 
 class Store:
     """Clips on disk, read one at a time.
 
-    No file is kept open, so a store may be handed to other processes.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the store.
+    No file stays open, so a store can be pickled and used in other processes. Every method that
+    reads rows or clips raises `StoreError` if a shard is missing or has changed.
 
     Raises
     ------
     StoreError
-        If there is no readable manifest, or a shard is missing or not the one that was written.
+        If there is no readable manifest, or a shard is missing or has changed.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_manifest(folder)
         self._shards = {folder / entry.file: entry for entry in self.manifest.shards}
-        self._places: dict[str, Place] = {}  # in the order in which they were first given
+        # By filename, in the order in which the recordings were added.
+        self._places: dict[str, Place] = {}
         ranks: dict[str, tuple[int, bool]] = {}
         for entry in self.manifest.shards:
             header = read_header(folder, self.manifest, entry)
@@ -135,104 +111,53 @@ class Store:
         return place is not None and bool(place.sha256)
 
     def __len__(self) -> int:
-        """Count the recordings, with and without a clip."""
+        """Return the number of recordings, with or without a clip."""
         return len(self._places)
 
     def frames(self, filename: str) -> int:
-        """Count the frames of a clip without reading it."""
+        """Return the number of frames of a clip without reading it."""
         return self._places[filename].frames
 
     def read(self, filename: str) -> Frames:
-        """Read one clip.
-
-        Returns
-        -------
-        ndarray
-            uint8 (T, S, S, C).
-
-        Raises
-        ------
-        StoreError
-            If its shard is missing, or its pixels are not those that were written.
-        """
+        """Read one clip, uint8 (T, S, S, C)."""
         return shard.read_clip(self._places[filename], self.manifest.clip)
 
     def rows(self, filenames: Iterable[str] | None = None) -> Iterator[Row]:
-        """Give what is known of each recording, in the order in which they were first given.
-
-        Parameters
-        ----------
-        filenames : iterable of str, optional
-            Only of these.
-
-        Raises
-        ------
-        StoreError
-            If a shard is missing or not the one that was written.
-        """
+        """Yield the rows of all (or some) recordings, in the order in which they were added."""
         return (row for row, _ in self._walk(filenames))
 
     def stream(self, filenames: Iterable[str] | None = None) -> Iterator[Prepared]:
-        """Give back what `prepare.one` gave, in the order of `rows`; one recording is in memory.
+        """Yield recordings as `prepare.one` returned them, in the order of `rows`.
 
-        Parameters
-        ----------
-        filenames : iterable of str, optional
-            Only of these.
-
-        Raises
-        ------
-        StoreError
-            As `rows` and `read`.
+        Only one clip is in memory at a time.
         """
         for row in self.rows(filenames):
             clips: tuple[Clip, ...] = ()
             if row.box is not None and row.traits is not None:
                 clips = (Clip(self.read(row.filename), row.box, row.traits),)
-            counted = (row.frames, row.frames_declared)
-            yield Prepared(row.source, row.status, row.reason, *counted, clips)
+            counts = (row.frames, row.frames_declared)
+            yield Prepared(row.source, row.status, row.reason, *counts, clips)
 
     def traits(self, filenames: Iterable[str]) -> "pd.DataFrame":
-        """Give what was measured of recordings when their clips were made.
-
-        Returns
-        -------
-        DataFrame
-            A row for each name that has a clip, columns as in `Traits`.
-
-        Raises
-        ------
-        StoreError
-            As `rows`.
-        """
-        # It takes longer to import than a recording to predict, which needs nothing of it.
+        """Return a table with the columns of `Traits` and a row for each filename with a clip."""
+        # Importing pandas takes longer than predicting a recording, which does not need it.
         import pandas as pd
 
-        known = {row.filename: row.traits for row in self.rows() if row.traits is not None}
-        rows = [known[name] for name in filenames if name in known]
+        traits = {row.filename: row.traits for row in self.rows() if row.traits is not None}
+        rows = [traits[name] for name in filenames if name in traits]
         return pd.DataFrame(rows, columns=list(Traits._fields))
 
     def not_ok(self) -> dict[str, str]:
-        """Give the status of each recording that has a clip, but that prediction does not call.
-
-        Raises
-        ------
-        StoreError
-            As `rows`.
-        """
+        """Return the status of each recording that has a clip but gets no call in prediction."""
         return {
             row.filename: row.status for row in self.rows() if row.has_clip and row.status != "ok"
         }
 
     def warn_of_replaced(self) -> None:
-        """Say if recordings are not as they were when their clips were made; those gone are not.
+        """Log a warning if recordings were replaced since their clips were made.
 
-        Size and time are looked at only: the store is there so that recordings are not read again.
-
-        Raises
-        ------
-        StoreError
-            As `rows`.
+        Only the sizes and times of existing files are compared; reading the recordings again is
+        what the store avoids.
         """
         replaced = [
             row.filename
@@ -241,77 +166,56 @@ class Store:
         ]
         if replaced:
             log.warning(
-                "%s: %d of its %d recordings have another size or time than when their clips were "
-                "made (%s). 'stallscan prepare' with the same recordings brings it up to date",
+                "%s: %d of its %d recordings have changed in size or time since their clips were "
+                "made (%s). Run 'stallscan prepare' with the same recordings to update the store",
                 *(self.folder, len(replaced), len(self), listed(replaced)),
             )
 
     def failures(self) -> list[Row]:
-        """Give the rows of the recordings without a clip.
-
-        Raises
-        ------
-        StoreError
-            As `rows`.
-        """
+        """Return the rows of the recordings without a clip."""
         return [row for row in self.rows() if not row.has_clip]
 
     def count(self) -> dict[str, int]:
-        """Count the recordings by status.
-
-        Raises
-        ------
-        StoreError
-            As `rows`.
-        """
+        """Count the recordings by status."""
         return dict(collections.Counter(row.status for row in self.rows()))
 
     def require(self, view: Preprocessing, whose: str, option: str) -> None:
-        """Refuse clips that were made with other settings, or that are not all there yet.
+        """Refuse a store that is unfinished or whose clips were made with other settings.
 
         Parameters
         ----------
         view : Preprocessing
-            The settings that are asked for.
+            The settings that the clips should have.
         whose : str
-            Who asks: ``the recipe default``.
+            Whose settings they are, for the message: ``the recipe default``.
         option : str
-            What `stallscan prepare` is to be given for such clips: ``--recipe default``.
+            The option of `stallscan prepare` for such clips: ``--recipe default``.
 
         Raises
         ------
         StoreError
-            If they differ; each setting that does is shown as it is and as it should be. If the
-            store is not finished.
+            With each setting that differs, as it is and as it should be.
         """
         if differences := self.manifest.differences(view):
             simulate = " or 'stallscan simulate --clips'" if option.startswith("--recipe") else ""
             raise StoreError(
-                f"{self.folder}: its clips are not those of {whose} ({'; '.join(differences)}); "
-                f"'stallscan prepare'{simulate} with {option} makes them anew in another folder"
+                f"{self.folder}: its clips do not match {whose} ({'; '.join(differences)}). Make "
+                f"them again in another folder: 'stallscan prepare'{simulate} with {option}"
             )
         if not self.manifest.complete:
             raise StoreError(
-                f"{self.folder}: is not finished, it has {len(self._places)} recordings so far; "
-                "start the command that makes it again, which goes on where it was"
+                f"{self.folder}: this store is not finished, it has {len(self._places)} recordings "
+                "so far. Repeat the command that made it, which resumes where it left off"
             )
 
     def write_table(self) -> None:
-        """Write ``recordings.csv``: what became of each recording, and which shard has it.
-
-        One that says so already is left alone.
-
-        Raises
-        ------
-        StoreError
-            As `rows`.
-        """
+        """Write ``recordings.csv``, with the status and shard of each recording, if it changed."""
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(TABLE_COLUMNS)
         for row, place in self._walk():
-            counted = (row.frames, row.frames_declared)
-            writer.writerow([row.filename, row.status, row.reason, *counted, place.path.name])
+            counts = (row.frames, row.frames_declared)
+            writer.writerow([row.filename, row.status, row.reason, *counts, place.path.name])
         path, text = self.folder / TABLE_NAME, table.getvalue()
         if not path.is_file() or path.read_bytes() != text.encode(errors="backslashreplace"):
             files.write_text(path, text)
@@ -328,33 +232,33 @@ class Store:
 
 
 def is_store(path: str | Path) -> bool:
-    """Whether a folder is a store: it has a manifest and a shard."""
+    """Whether a folder has a manifest and a shard."""
     path = Path(path)
-    # Unlike that of a path, this is false where nothing may be read.
+    # Unlike Path.is_file, this returns False where permission is denied.
     return os.path.isfile(path / MANIFEST_NAME) and any(path.glob(SHARDS))  # noqa: PTH113
 
 
 def open_if_store(paths: Sequence[str | Path]) -> Store | None:
-    """Open the store that is given in place of recordings; None if none of the paths is one.
+    """Open a store that was passed instead of recordings; return None if no path is a store.
 
     Raises
     ------
     InputError
-        If it is given together with something else.
+        If there are other paths besides the store.
     StoreError
         As `Store`.
     """
-    found = [Path(path) for path in paths if is_store(path)]
-    if found and len(paths) > 1:
+    stores = [Path(path) for path in paths if is_store(path)]
+    if stores and len(paths) > 1:
         raise InputError(
-            f"{found[0]}: a store of clips is taken by itself; run the command once for it and "
-            "once for the rest"
+            f"{stores[0]}: a clip store cannot be combined with other inputs. Run the command once "
+            "for the store and once for the rest"
         )
-    return Store(found[0]) if found else None
+    return Store(stores[0]) if stores else None
 
 
 def glance(path: Path) -> tuple[int, bytes, bytes]:
-    """Give the size, the beginning and the end of a file: to read it all would take too long."""
+    """Return the size, start and end of a file, because reading all of it would take too long."""
     with path.open("rb") as file:
         head = file.read(GLANCE_BYTES)
         size = file.seek(0, os.SEEK_END)
@@ -363,31 +267,40 @@ def glance(path: Path) -> tuple[int, bytes, bytes]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a store's manifest, and refuse one of another format."""
+    """Read a store's manifest.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read or has another format.
+    """
     path = folder / MANIFEST_NAME
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.get("format") == 1:
             raise StoreError(
-                f"{path}: a store of format 1, this stallscan reads format 2; remove the folder "
-                "and make the store again"
+                f"{path}: this store has format 1, and this version of stallscan reads format 2. "
+                "Remove the folder and make the store again"
             )
         return Manifest.parse(content, str(path))
     except (OSError, ValueError, TypeError, SettingsError) as error:
-        raise StoreError(f"{path}: not readable as the manifest of a store ({error})") from None
+        raise StoreError(
+            f"{path}: cannot be read as the manifest of a store ({error}). Check the path, "
+            "or make the store again in another folder"
+        ) from None
 
 
 def read_header(folder: Path, manifest: Manifest, entry: Shard) -> Header:
-    """Read the header of a shard, and make sure that it is of this store."""
+    """Read the header of a shard and check that it belongs to the manifest."""
     path = folder / entry.file
     header = shard.read_header(path, entry.sha256)
     if header.view != manifest.view or len(header.rows) != entry.recordings:
-        raise shard.refusal(path, f"is not as {MANIFEST_NAME} describes it")
+        raise shard.refusal(path, f"does not match {MANIFEST_NAME}")
     return header
 
 
 def listed_in_table(folder: Path, file: str) -> tuple[str, ...]:
-    """Names of the recordings of a shard by the store's table; none where that does not know."""
+    """Return the recordings of a shard according to the store's table; none if it is unknown."""
     path = folder / TABLE_NAME
     try:
         with path.open(encoding="utf-8", newline="") as table:
@@ -397,9 +310,9 @@ def listed_in_table(folder: Path, file: str) -> tuple[str, ...]:
 
 
 def rank_of(row: Row) -> tuple[int, bool]:
-    """Order the rows of one recording: the last one that has the highest rank counts.
+    """Return the rank of a row among those of one recording: the last of the highest rank counts.
 
-    Of two by an older version, which counts nothing, the one of the success may come first: a
-    shard that is made anew has the place of the one that was lost.
+    Position is not enough, because a shard that is made again takes the place of the lost one. Rows
+    of older versions all have `made` 0, so among these a success outranks a failure.
     """
     return row.made, row.status != TRY_AGAIN

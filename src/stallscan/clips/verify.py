@@ -1,4 +1,4 @@
-"""Stores read from end to end, and what is damaged named."""
+"""Checking every byte of a store."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,40 +9,18 @@ from stallscan.errors import StoreError
 
 
 class Damage(NamedTuple):
-    """What is wrong with a shard.
+    """What is wrong with a shard."""
 
-    Attributes
-    ----------
-    file : str
-        The shard.
-    what : str
-        One sentence: what is wrong with it, and what to do.
-    lost : int
-        Recordings that are lost with it.
-    recordings : tuple of str
-        Their names, as far as they are known.
-    """
-
-    file: str
-    what: str
-    lost: int
-    recordings: tuple[str, ...]
+    file: str  # name of the shard
+    what: str  # the message: what is wrong and what to do
+    lost: int  # number of recordings lost
+    recordings: tuple[str, ...]  # their names, if known
 
 
 def find_damage(folder: Path, progress: Progress = lambda _done, _of: None) -> list[Damage]:
-    """Read every byte of a store, and say which shards are not as they were written.
+    """Read every byte of a store and return the shards that are missing or have changed.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the store.
-    progress : callable
-        Called with how many recordings are looked at, of how many.
-
-    Returns
-    -------
-    list of Damage
-        Empty if all is well.
+    `progress` is called with the number of recordings checked and their total.
 
     Raises
     ------
@@ -52,27 +30,27 @@ def find_damage(folder: Path, progress: Progress = lambda _done, _of: None) -> l
     manifest = read_manifest(folder)
     total = sum(entry.recordings for entry in manifest.shards)
     done = 0
-    found = []
+    damaged = []
     for entry in manifest.shards:
         progress(done, total)
         try:
             header = read_header(folder, manifest, entry)
         except StoreError as error:
             names = listed_in_table(folder, entry.file)
-            found.append(Damage(entry.file, str(error), entry.recordings, names))
+            damaged.append(Damage(entry.file, str(error), entry.recordings, names))
             done += entry.recordings
             continue
-        what, lost = "", []
+        message, lost = "", []
         for row, place in zip(header.rows, header.places, strict=True):
             try:
                 if row.has_clip:
                     shard.read_clip(place, manifest.clip)
             except StoreError as error:
-                what = str(error)
+                message = str(error)
                 lost.append(row.filename)
             done += 1
             progress(done, total)
         if lost:
-            found.append(Damage(entry.file, what, len(lost), tuple(lost)))
+            damaged.append(Damage(entry.file, message, len(lost), tuple(lost)))
     progress(total, total)
-    return found
+    return damaged

@@ -1,1 +1,1 @@
-"""What runs the net of a bundle: torch, or an export with OpenVINO."""
+"""Inference engines: run a bundle's net with torch, or an export of it with OpenVINO."""

@@ -1,6 +1,6 @@
-"""Engines: clips in, logits out, and which one a bundle is run with.
+"""Choose the engine that runs a bundle: clips in, logits out.
 
-Nothing here imports torch or OpenVINO before it has been chosen: torch alone takes seconds.
+Neither torch nor OpenVINO is imported until it is chosen: torch alone takes seconds to import.
 """
 
 import importlib.util
@@ -20,35 +20,28 @@ PRECISIONS: dict[str, Precision] = {
     "openvino-bf16": "bf16",
     "openvino-int8": "int8",
 }
-# What stands for a GPU that torch may be able to use: NVIDIA's and AMD's drivers, and WSL's.
+# Device files of a GPU that torch may be able to use: NVIDIA's driver, AMD's, and WSL's.
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 class Engine(Protocol):
-    """What every engine can do."""
+    """Interface of every engine."""
 
     @property
     def name(self) -> str:
-        """As `choose` takes it."""
+        """Name of the engine, as `choose` takes it."""
 
     def logit(self, pixels: Frames) -> float:
-        """Score one clip, uint8 (T, S, S, C), as the bundle's clip settings make it."""
+        """Return the logit of a clip, uint8 (T, S, S, C), made with the bundle's clip settings."""
 
     def stream(self, clips: Iterable[Frames | None]) -> Iterator[float | None]:
-        """Score clips in order, a bounded number ahead of what is yielded; None for None."""
+        """Yield the logit of each clip in order, None for None; reads a bounded number ahead."""
 
 
 class Chosen(NamedTuple):
-    """The engines of a bundle.
+    """The engines of a bundle, one for each of its `members`, and why they were chosen.
 
-    Attributes
-    ----------
-    name : str
-        Of all of them: the same for every member.
-    reason : str
-        Why this one, in a sentence.
-    engines : tuple of Engine
-        One for each of the bundle's `members`.
+    All members run on the same engine, which `name` names.
     """
 
     name: str
@@ -57,32 +50,27 @@ class Chosen(NamedTuple):
 
 
 def choose(model: Bundle | Ensemble, which: Which = "auto") -> Chosen:
-    """Open the engines that a bundle or the members of an ensemble are run with.
+    """Open the engines that run a bundle or the members of an ensemble.
 
-    Parameters
-    ----------
-    model : Bundle or Ensemble
-        What is run.
-    which : str
-        ``auto`` takes torch where there is a GPU, else OpenVINO in f32 where every member carries
-        an export that may be used, else torch on the processor; torch only where it is installed.
+    ``auto`` uses torch if it is installed and can use a GPU; otherwise OpenVINO in f32 if every
+    member has a usable export; otherwise torch on the CPU.
 
     Raises
     ------
     InputError
-        If the engine that is needed is not installed or the processor cannot run it.
+        If the engine is not installed, or the processor does not support it.
     BundleError
-        If a bundle carries no usable export for it, or its weights do not fit its net.
+        If a bundle has no usable export for the engine, or its weights do not fit its net.
     """
     if which == "auto":
         return _automatic(model)
     if which == "torch":
-        return _torch(model, "asked for")
-    return _openvino(model, which, "asked for")
+        return _torch(model, "requested")
+    return _openvino(model, which, "requested")
 
 
 def has_torch() -> bool:
-    """Whether PyTorch is installed."""
+    """Return whether PyTorch is installed."""
     return importlib.util.find_spec("torch") is not None
 
 
@@ -91,28 +79,28 @@ def _automatic(model: Bundle | Ensemble) -> Chosen:
         from stallscan.engines import torch_engine
 
         if torch_engine.has_gpu():
-            return _torch(model, "there is a GPU")
+            return _torch(model, "a GPU is available")
     try:
-        return _openvino(model, "openvino", "no GPU, and an export that fits the weights")
+        return _openvino(model, "openvino", "no GPU is available, and the bundle has an export")
     except (BundleError, InputError, ImportError) as error:
         return _torch(model, str(error))
 
 
 def _may_have_gpu() -> bool:
-    """Whether it is worth the seconds to ask torch for a GPU."""
+    """Return whether a GPU driver is present, without the seconds that importing torch takes."""
     return any(Path(name).exists() for name in _GPU_DEVICES) or bool(shutil.which("nvidia-smi"))
 
 
 def _torch(model: Bundle | Ensemble, reason: str) -> Chosen:
     if not has_torch():
         raise InputError(
-            f"the engine torch is needed ({reason}), and PyTorch is not installed; run: "
+            f"PyTorch is not installed, but the torch engine is needed ({reason}). Run: "
             f"{install('torch')}"
         )
     from stallscan.engines.torch_engine import TorchEngine
 
     engines = tuple(TorchEngine(member) for member in model.members)
-    return Chosen("torch", f"{reason}; runs on {engines[0].device.type}", engines)
+    return Chosen("torch", f"on {engines[0].device.type}; {reason}", engines)
 
 
 def _openvino(model: Bundle | Ensemble, which: Which, reason: str) -> Chosen:

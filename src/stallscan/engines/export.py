@@ -1,7 +1,7 @@
-"""Exports: a bundle's net in OpenVINO's form, and how far it is from the bundle.
+"""Export a bundle's net to OpenVINO, and measure how far the export deviates from the bundle.
 
-What is written is what was measured, and what was measured is written beside it (`exports`). An
-export that exceeds its limit is not written.
+The measurements are written beside the export (see `exports`). An export that exceeds its limit is
+not written.
 """
 
 import contextlib
@@ -42,9 +42,9 @@ from stallscan.simulate.corpus import simulate_clips
 
 log = logging.getLogger("stallscan")
 
-# Of f32, as a share of max(1, |logit|): what is asked of an engine that stands in for torch.
+# Largest deviation of an f32 export's logits from torch's, relative to max(1, |logit|).
 LIMIT_F32 = 1e-4
-# Chosen: a few seconds' work to simulate.
+# Clips that an f32 export is checked on. Chosen: they take a few seconds to simulate.
 CHECKED_ON = 8
 
 
@@ -57,47 +57,49 @@ def export(
     progress: Progress = lambda _done, _of: None,
     out: Path | None = None,
 ) -> list[str]:
-    """Write an export of a bundle, or of each member of an ensemble, into its folder.
+    """Export a bundle, or each member of an ensemble, into its folder.
 
     Parameters
     ----------
     which : str or Path
         A shipped bundle by name, or the folder of a bundle or ensemble.
     precision : str
-        ``f32``; ``bf16``, which the engine computes in, its weights being written in float32;
-        ``int8``, quantised after training.
+        ``f32``; ``bf16``, which computes in bf16 but stores its weights in float32; ``int8``,
+        quantised after training.
     data : Path, optional
-        Labelled recordings, a folder as `train.train` takes it. ``bf16`` and ``int8`` need it.
+        Folder of labelled recordings, as `train.train` takes it. ``bf16`` and ``int8`` need it.
     limit : float
-        ``bf16`` and ``int8`` are refused if MCC or ROC AUC changes by more.
+        ``bf16`` and ``int8`` exports are refused if MCC or ROC AUC changes by more than this.
     seed : int
-        Draws the recordings that int8 is calibrated on; it is measured on the others.
+        Draws the recordings that calibrate int8; the others are measured on.
     progress : callable
-        Called with how many recordings are prepared, of how many.
+        Called with the number of recordings prepared and their total.
     out : Path, optional
-        A folder for a copy of the bundle, which is exported in its place. A shipped bundle is part
-        of the installed package and never written to.
+        Export a copy of the bundle in this folder instead. Shipped bundles belong to the installed
+        package and are never written to.
 
     Returns
     -------
     list of str
-        A sentence for each bundle.
+        A one-line summary of each export.
 
     Raises
     ------
     BundleError
-        If the bundle cannot be used, or its net has no other form.
+        If the bundle is unusable, or its net cannot be exported.
     InputError
-        If NNCF (for int8) or the data are missing or unfit, the folder cannot be
-        written, or the export exceeds its limit: then nothing is written.
+        If NNCF (for int8) is not installed, the data are missing or unusable, the folder cannot be
+        written, or the export exceeds its limit. Nothing is written then.
     """
     if precision != "f32" and data is None:
         raise InputError(
-            f"what {precision} changes is measured on labelled recordings; give their folder with "
+            f"a {precision} export is measured on labelled recordings. Name their folder with "
             "--data"
         )
     if limit <= 0:
-        raise InputError(f"a limit of {limit:g}: give a change of MCC and ROC AUC above 0")
+        raise InputError(
+            f"--limit {limit:g}: not a change of MCC and ROC AUC. Give a value above 0"
+        )
     model = disk.load_any(which)
     for member in model.members:
         exports.refuse_unexportable(member)
@@ -105,26 +107,26 @@ def export(
         model = disk.load_any(disk.copy(which, out))
     elif model.path.resolve().is_relative_to(disk.SHIPPED.resolve()):
         raise InputError(
-            f"{which}: is part of the installed package, which is left as it is. Export a copy of "
-            "it with -o FOLDER"
+            f"{which}: belongs to the installed package, which is never written to. Export a copy "
+            "with -o FOLDER"
         )
-    said = []
+    summaries = []
     for member in model.members:
         if precision == "f32" or data is None:
-            made = _export_f32(member)
+            result = _export_f32(member)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 labelled = read_labelled(member, data, Path(folder), precision, seed, progress)
-                measure = _export_bf16 if precision == "bf16" else _export_int8
-                made = measure(member, labelled, limit)
-        said.append(f"{_say(made, member, precision)} -> {exports.folder(member)}")
-    return said
+                export_member = _export_bf16 if precision == "bf16" else _export_int8
+                result = export_member(member, labelled, limit)
+        summaries.append(f"{_summarise(result, member, precision)} -> {exports.folder(member)}")
+    return summaries
 
 
 def export_if_missing(which: str | Path) -> None:
-    """Have a bundle that was trained predict without torch: write the f32 exports that it lacks.
+    """Write the f32 exports that a trained bundle lacks, so that it predicts without torch.
 
-    What has no such form is logged with the reason: it predicts with torch.
+    A bundle that cannot be exported is logged with the reason; torch still runs it.
     """
     try:
         for member in disk.load_any(which).members:
@@ -140,66 +142,66 @@ def _export_f32(bundle: Bundle) -> Export:
 
     reference = TorchEngine(bundle, "cpu")
     clips = _simulated_clips(bundle)
-    wanted = np.array([reference.logit(pixels) for pixels in clips])
-    with _writing(bundle) as folder:
-        xml = _save(
-            _convert(norm.with_stepped_norm(reference.net), bundle.spec), folder / "f32.xml"
-        )
-        found = OpenVinoEngine(xml, bundle.spec.net)
-        logits = np.array([found.logit(pixels) for pixels in clips])
+    expected = np.array([reference.logit(pixels) for pixels in clips])  # (clips,)
+    with _partial_folder(bundle) as folder:
+        net = norm.with_stepped_norm(reference.net)
+        xml = _save(_convert(net, bundle.spec), folder / "f32.xml")
+        engine = OpenVinoEngine(xml, bundle.spec.net)
+        logits = np.array([engine.logit(pixels) for pixels in clips])  # (clips,)
         _refuse_unless_finite(logits, bundle, "f32")
-        made = _describe(bundle, xml, wanted, logits, LIMIT_F32)
-        _refuse_if_exceeds(made, bundle, "f32")
-        _place(bundle, made, xml, "f32")
-    return made
+        result = _describe(bundle, xml, expected, logits, LIMIT_F32)
+        _accept(bundle, result, xml, "f32")
+    return result
 
 
 def _export_bf16(bundle: Bundle, labelled: Labelled, limit: float) -> Export:
     from stallscan.engines.openvino_engine import OpenVinoEngine
 
     reference = TorchEngine(bundle, "cpu")
-    wanted = logits_of(reference, labelled)
-    with _writing(bundle) as folder:
-        # OpenVINO's own sums: what they lose is far less than what bf16 does.
+    expected = logits_of(reference, labelled)
+    with _partial_folder(bundle) as folder:
+        # No stepped norm here: OpenVINO's own sums lose far less than bf16 does.
         xml = _save(_convert(reference.net, bundle.spec), folder / "bf16.xml")
         logits = logits_of(OpenVinoEngine(xml, bundle.spec.net, "bf16"), labelled)
         _refuse_unless_finite(logits, bundle, "bf16")
-        change = change_of(bundle, labelled, wanted, logits)
-        made = _describe(bundle, xml, wanted, logits, limit, change)
-        _refuse_if_exceeds(made, bundle, "bf16")
-        _place(bundle, made, xml, "bf16")
-    return made
+        change = change_of(bundle, labelled, expected, logits)
+        result = _describe(bundle, xml, expected, logits, limit, change)
+        _accept(bundle, result, xml, "bf16")
+    return result
 
 
 def _export_int8(bundle: Bundle, labelled: Labelled, limit: float) -> Export:
-    """Quantise, and keep more and more layers wider until the limit is kept."""
+    """Quantise, leaving ever more layers at f32 until the export is within its limit."""
     from stallscan.engines.openvino_engine import OpenVinoEngine
 
     reference = TorchEngine(bundle, "cpu")
-    wanted = logits_of(reference, labelled)
+    expected = logits_of(reference, labelled)
     plain = _convert(reference.net, bundle.spec)
-    made: Export | None = None
-    with _writing(bundle) as folder:
+    result: Export | None = None
+    with _partial_folder(bundle) as folder:
         for wider in ladder(plain):
             xml = _save(quantise(plain, bundle.spec, labelled, wider), folder / "int8.xml")
             logits = logits_of(OpenVinoEngine(xml, bundle.spec.net, "int8"), labelled)
+            kept = "; ".join(wider.words()) or "nothing"
             if not np.isfinite(logits).all():
-                log.info("int8, with %s at f32: no number", "; ".join(wider.words()) or "nothing")
+                log.info("int8, with %s at f32: a logit is not finite", kept)
                 continue
-            change = change_of(bundle, labelled, wanted, logits)
-            made = _describe(bundle, xml, wanted, logits, limit, change, wider)
-            if not made.exceeds:
+            change = change_of(bundle, labelled, expected, logits)
+            result = _describe(bundle, xml, expected, logits, limit, change, wider)
+            if not result.exceeds:
                 break
-            log.info("int8, with %s at f32: %s", "; ".join(made.wider) or "nothing", made.exceeds)
-        if made is None:
-            raise _no_number(bundle, "int8")
-        _refuse_if_exceeds(made, bundle, "int8")
-        _place(bundle, made, xml, "int8")
-    return made
+            log.info("int8, with %s at f32: %s", kept, result.exceeds)
+        if result is None:
+            raise _not_finite(bundle, "int8")
+        _accept(bundle, result, xml, "int8")
+    return result
 
 
 def _simulated_clips(bundle: Bundle) -> list[Frames]:
-    """Draw clips as the bundle sees them. Noise would not do: its sums are easy to get right."""
+    """Simulate clips, each uint8 (T, S, S, C), with the bundle's settings.
+
+    Noise would not be a hard enough check: an engine that sums imprecisely still gets it right.
+    """
     settings = SimulateSettings(count=CHECKED_ON, stalled=0.5)
     with tempfile.TemporaryDirectory() as folder:
         simulate_clips(folder, settings, bundle.spec.outline, bundle.spec.clip, processes=1)
@@ -208,15 +210,16 @@ def _simulated_clips(bundle: Bundle) -> list[Frames]:
 
 
 def _convert(net: torch.nn.Module, spec: BundleSpec) -> Any:
-    """Convert a net for clips of any length, one at a time."""
+    """Convert a net to OpenVINO for single clips of any length, or of the bundle's fixed length."""
     from stallscan.engines.openvino_engine import openvino
 
+    # (1, C, T, S, S); -1: any length
     shape = [1, len(spec.net.mean), spec.clip.frames or -1, spec.clip.size, spec.clip.size]
-    # Of a length that no layer's size equals by chance.
+    # 41 frames: no layer has this size, so the tracer cannot confuse the two.
     example = torch.zeros([1, shape[1], spec.clip.frames or 41, *shape[3:]])
     with warnings.catch_warnings(), torch.inference_mode():
-        # The tracer warns where a shape decides, which it does not for clips alone (None padded),
-        # and that it will be replaced. Whether the result is right is measured.
+        # The tracer warns about branches that depend on a shape, and about its deprecation. The
+        # export is compared with torch anyway.
         warnings.simplefilter("ignore", TracerWarning)
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -227,8 +230,8 @@ def _convert(net: torch.nn.Module, spec: BundleSpec) -> Any:
         except (RuntimeError, openvino.frontend.OpConversionFailure) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"the net {spec.net.name} cannot be brought into OpenVINO's form ({reason}); "
-                "predict with --engine torch"
+                f"the net {spec.net.name} cannot be converted to OpenVINO ({reason}). Predict with "
+                "--engine torch"
             ) from error
 
 
@@ -242,7 +245,7 @@ def _save(model: Any, xml: Path) -> Path:
 def _describe(
     bundle: Bundle,
     xml: Path,
-    wanted: Floats,
+    expected: Floats,
     logits: Floats,
     limit: float,
     change: Change | None = None,
@@ -255,94 +258,92 @@ def _describe(
         xml_sha256=files.sha256(xml),
         bin_sha256=files.sha256(xml.with_suffix(".bin")),
         openvino=openvino.__version__,
-        logit_difference=float((np.abs(logits - wanted) / np.maximum(1, np.abs(wanted))).max()),
-        clips=len(wanted),
+        logit_difference=float((np.abs(logits - expected) / np.maximum(1, np.abs(expected))).max()),
+        clips=len(expected),
         limit=limit,
         change=change,
         wider=() if wider is None else wider.words(),
     )
 
 
-def _refuse_if_exceeds(made: Export, bundle: Bundle, precision: Precision) -> None:
-    if made.exceeds:
-        kept = f", although this stays at f32: {'; '.join(made.wider)}" if made.wider else ""
-        advice = ", or raise the limit with --limit" if made.change else ""
-        raise InputError(
-            f"{bundle.path}: the {precision} export is refused{kept}: {made.exceeds}; predict with "
-            f"--engine {'openvino' if made.change else 'torch'}{advice}"
-        )
-
-
 def _refuse_unless_finite(logits: Floats, bundle: Bundle, precision: Precision) -> None:
     if not np.isfinite(logits).all():
-        raise _no_number(bundle, precision)
+        raise _not_finite(bundle, precision)
 
 
-def _no_number(bundle: Bundle, precision: Precision) -> InputError:
+def _not_finite(bundle: Bundle, precision: Precision) -> InputError:
     return InputError(
-        f"{bundle.path}: the {precision} export is refused: for some clip it gives no finite "
-        "number; predict with another engine"
+        f"{bundle.path}: the {precision} export was not written, because a logit of it is not "
+        "finite. Choose another --engine"
     )
 
 
 @contextlib.contextmanager
-def _writing(bundle: Bundle) -> Iterator[Path]:
-    """Give a folder on the disk of the bundle to write into, from which exports are moved."""
+def _partial_folder(bundle: Bundle) -> Iterator[Path]:
+    """Yield a folder on the bundle's disk, so that a finished export is moved by renaming."""
     where = exports.folder(bundle)
     if where.is_symlink():
         raise InputError(
-            f"{where}: is a link, and the export would be written to where it leads. Copy the "
-            "bundle with the files themselves (cp -rL) and export the copy"
+            f"{where}: is a link, and the export would be written to its target. Copy the bundle "
+            "with the files themselves (cp -rL) and export the copy"
         )
-    there = where.exists()
+    existed = where.exists()
     try:
         files.make_folder(where)
     except InputError as error:
         raise InputError(
-            f"{where}: cannot be written ({error.__cause__}); copy the bundle to a folder of yours "
+            f"{where}: cannot be written ({error.__cause__}). Copy the bundle to a folder of yours "
             "and export the copy"
         ) from None
     folder = where / ".partial"
     try:
         with runs.hold(where):
-            shutil.rmtree(folder, ignore_errors=True)  # a kill leaves it behind
+            shutil.rmtree(folder, ignore_errors=True)  # a killed export leaves it behind
             folder.mkdir()
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if not there and not any(where.glob("[!.]*")):
+        if not existed and not any(where.glob("[!.]*")):
             shutil.rmtree(where, ignore_errors=True)
 
 
-def _place(bundle: Bundle, made: Export, xml: Path, precision: Precision) -> None:
-    """Move an export to its place; killed in between, it is found to be damaged."""
+def _accept(bundle: Bundle, result: Export, xml: Path, precision: Precision) -> None:
+    """Move an export that is within its limit into place and record it; refuse any other."""
+    if result.exceeds:
+        kept = f" (layers left at f32: {'; '.join(result.wider)})" if result.wider else ""
+        remedy = (
+            "Predict with --engine openvino, or raise the limit with --limit"
+            if result.change
+            else "Predict with --engine torch"
+        )
+        raise InputError(
+            f"{bundle.path}: the {precision} export was not written: {result.exceeds}{kept}. "
+            f"{remedy}"
+        )
+    # If killed before the record is written, `exports.find` sees wrong hashes and refuses it.
     for path in (xml.with_suffix(".bin"), xml):
         path.replace(exports.folder(bundle) / path.name)
-    _note(bundle, made, precision)
-
-
-def _note(bundle: Bundle, made: Export, precision: Precision) -> None:
     try:
         record = exports.read(bundle)
     except BundleError as error:
-        log.warning("%s; it is begun anew", error)
+        log.warning("%s. Starting a new record", error)
         record = Exports()
-    record = record.model_copy(update={precision: made})
+    record = record.model_copy(update={precision: result})
     files.write_json(exports.folder(bundle) / exports.RECORD_NAME, record.model_dump(mode="json"))
 
 
-def _say(made: Export, bundle: Bundle, precision: Precision) -> str:
+def _summarise(result: Export, bundle: Bundle, precision: Precision) -> str:
     text = (
-        f"{bundle.label}: {precision}, on {made.clips} clips the logits are within "
-        f"{made.logit_difference:.2g} of max(1, |logit|) of torch's"
+        f"{bundle.label}: {precision}, on {result.clips} clips the logits are within "
+        f"{result.logit_difference:.2g} of max(1, |logit|) of torch's"
     )
-    if made.change is not None:
-        what = "simulated recordings" if made.change.simulated else "recordings"
+    if result.change is not None:
+        what = "simulated recordings" if result.change.simulated else "recordings"
         text += (
-            f"; on {made.change.recordings} {what} MCC {made.change.mcc:.4f} changes by "
-            f"{made.change.mcc_change:+.4f}, ROC AUC {made.change.roc_auc:.4f} by "
-            f"{made.change.roc_auc_change:+.4f}"
+            f"; on {result.change.recordings} {what} MCC {result.change.mcc:.4f} changes by "
+            f"{result.change.mcc_change:+.4f}, ROC AUC {result.change.roc_auc:.4f} by "
+            f"{result.change.roc_auc_change:+.4f}"
         )
-    if made.wider:
-        text += f"; at f32 stays: {'; '.join(made.wider)}"
+    if result.wider:
+        text += f"; at f32: {'; '.join(result.wider)}"
     return text

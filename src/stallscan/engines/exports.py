@@ -1,8 +1,8 @@
-"""What of a bundle has been exported for other engines, and whether that may be used.
+"""Find the exports of a bundle and check that they are usable.
 
-``openvino/`` in a bundle's folder holds its net in OpenVINO's form and ``exports.json``, which says
-how far each export is from the net that it was made of. `export` writes both; nothing here needs
-OpenVINO.
+``openvino/`` in a bundle's folder holds its net in OpenVINO's format and ``exports.json``, which
+records how far each export deviates from the net it was made from. `export` writes both; nothing
+here needs OpenVINO.
 """
 
 import json
@@ -20,96 +20,62 @@ from stallscan.settings import Settings
 FOLDER, RECORD_NAME = disk.EXPORTS, disk.EXPORTS_NAME
 
 Precision = Literal["f32", "bf16", "int8"]
-# The features of the baseline are no net that could be converted.
-NOT_EXPORTABLE = ("features",)
 
 
 class Change(Settings):
-    """How far the calls of an export are from those of the bundle, on labelled recordings.
+    """How an export changes the bundle's performance on labelled recordings."""
 
-    Attributes
-    ----------
-    recordings, stalled : int
-        Measured ones, and how many of them are stalled. None of them calibrated the export.
-    simulated : bool
-        Whether they are simulated.
-    threshold : float
-        Of the bundle, at which its MCC and that of the export were measured.
-    mcc, roc_auc : float
-        Of the bundle by eager torch in float32.
-    mcc_change, roc_auc_change : float
-        That of the export less that.
-    """
-
-    recordings: int
-    stalled: int
-    simulated: bool
-    threshold: float
-    mcc: float
+    recordings: int  # measured on; none of them calibrated the export
+    stalled: int  # of `recordings`
+    simulated: bool  # whether the recordings are
+    threshold: float  # the bundle's, used for both MCCs
+    mcc: float  # of the bundle, with eager torch in float32
     roc_auc: float
-    mcc_change: float
+    mcc_change: float  # of the export minus that of the bundle
     roc_auc_change: float
 
     @property
     def largest(self) -> float:
-        """The larger of both changes, whichever way."""
+        """The larger absolute change of MCC and ROC AUC."""
         return max(abs(self.mcc_change), abs(self.roc_auc_change))
 
 
 class Export(Settings):
-    """One export of a bundle.
+    """One export of a bundle."""
 
-    Attributes
-    ----------
-    weights_sha256 : str
-        Hash of the weights that it was made from.
-    xml_sha256, bin_sha256 : str
-        Hashes of its files.
-    openvino : str
-        The version of OpenVINO that made and measured it.
-    logit_difference : float
-        The largest difference to a logit of eager torch in float32, as a share of max(1, |logit|).
-    clips : int
-        On so many clips.
-    limit : float
-        Of `logit_difference` where `change` is None, else of the changes in MCC and ROC AUC: an
-        export that exceeds it is not used.
-    change : Change or None
-        What it does to calls; None for f32, whose logits are the same but for rounding.
-    wider : tuple of str
-        What stayed at f32 in an int8 export.
-    """
-
-    weights_sha256: str
+    weights_sha256: str  # of the weights that the export was made from
     xml_sha256: str
     bin_sha256: str
-    openvino: str
+    openvino: str  # version that made and measured the export
+    # Largest difference from the logits of eager torch in float32, relative to max(1, |logit|).
     logit_difference: float = Field(ge=0)
-    clips: int
+    clips: int  # that the logits were compared on
+    # On `logit_difference` if `change` is None, else on the changes of MCC and ROC AUC. An export
+    # that exceeds its limit is never used.
     limit: float = Field(gt=0)
-    change: Change | None = None
-    wider: tuple[str, ...] = ()
+    change: Change | None = None  # None for f32, whose logits differ by rounding only
+    wider: tuple[str, ...] = ()  # layers that an int8 export leaves at f32
 
     @property
     def exceeds(self) -> str:
-        """What exceeds the limit, with its figures; empty if nothing does."""
+        """What exceeds the limit, with its figures; empty if nothing exceeds it."""
         if self.change is None:
             if self.logit_difference <= self.limit:
                 return ""
             return (
-                f"its logits differ from those of torch by up to {self.logit_difference:.2g} of "
-                f"max(1, |logit|), the limit is {self.limit:g}"
+                f"its logits differ from torch's by up to {self.logit_difference:.2g} of "
+                f"max(1, |logit|), and the limit is {self.limit:g}"
             )
         if self.change.largest <= self.limit:
             return ""
         return (
-            f"on {self.change.recordings} recordings MCC changes by {self.change.mcc_change:+.4f} "
-            f"and ROC AUC by {self.change.roc_auc_change:+.4f}, the limit is {self.limit:g}"
+            f"on {self.change.recordings} recordings, MCC changes by {self.change.mcc_change:+.4f} "
+            f"and ROC AUC by {self.change.roc_auc_change:+.4f}, and the limit is {self.limit:g}"
         )
 
 
 class Exports(Settings):
-    """What ``exports.json`` holds: each export by its precision."""
+    """Content of ``exports.json``: each export by its precision."""
 
     format: Literal[1] = 1
     f32: Export | None = None
@@ -117,18 +83,18 @@ class Exports(Settings):
     int8: Export | None = None
 
     def of(self, precision: Precision) -> Export | None:
-        """Give the export of a precision, if there is one."""
-        found: Export | None = getattr(self, precision)
-        return found
+        """Return the export of a precision, or None."""
+        export: Export | None = getattr(self, precision)
+        return export
 
 
 def folder(bundle: Bundle) -> Path:
-    """Name the folder of a bundle's exports."""
+    """Return the folder of a bundle's exports."""
     return bundle.path / FOLDER
 
 
 def read(bundle: Bundle) -> Exports:
-    """Read what a bundle's folder says of its exports; an empty record where it says nothing.
+    """Read the record of a bundle's exports; empty if there is no record.
 
     Raises
     ------
@@ -142,52 +108,46 @@ def read(bundle: Bundle) -> Exports:
         return Exports.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, TypeError, SettingsError) as error:
         raise BundleError(
-            f"{path}: not readable as a record of exports ({error}); {_again(bundle)}"
+            f"{path}: not readable as a record of exports ({error}). {_remedy(bundle)}"
         ) from None
 
 
 def find(bundle: Bundle, precision: Precision) -> Path:
-    """Find an export that may be used.
-
-    Returns
-    -------
-    Path
-        Its .xml file; the .bin lies beside it.
+    """Return the .xml file of a usable export; its .bin is beside it.
 
     Raises
     ------
     BundleError
-        If there is none, or it is of other weights, damaged, or farther from the bundle than its
-        limit allows.
+        If there is no export, or it is damaged, made from other weights, or over its limit.
     """
     refuse_unexportable(bundle)
     export = read(bundle).of(precision)
     where = folder(bundle)
     if export is None:
-        raise BundleError(f"{bundle.path}: has no {precision} export; {_again(bundle, precision)}")
+        raise BundleError(f"{bundle.path}: has no {precision} export. {_remedy(bundle, precision)}")
     if export.weights_sha256 != bundle.spec.weights_sha256:
         raise BundleError(
-            f"{where}: the {precision} export is of other weights than the bundle's; "
-            f"{_again(bundle, precision)}"
+            f"{where}: the {precision} export was made from other weights than the bundle's. "
+            f"{_remedy(bundle, precision)}"
         )
     if export.exceeds:
         raise BundleError(
-            f"{where}: the {precision} export is not like the bundle ({export.exceeds}); use "
-            "another engine"
+            f"{where}: the {precision} export deviates too far from the bundle ({export.exceeds}). "
+            "Choose another --engine"
         )
     xml = where / f"{precision}.xml"
     hashes = {xml: export.xml_sha256, xml.with_suffix(".bin"): export.bin_sha256}
     for path, sha256 in hashes.items():
         if not path.is_file() or files.sha256(path) != sha256:
             raise BundleError(
-                f"{path}: missing or damaged (its hash is not the one in {RECORD_NAME}); "
-                f"{_again(bundle, precision)}"
+                f"{path}: missing or damaged (its hash is not the one in {RECORD_NAME}). "
+                f"{_remedy(bundle, precision)}"
             )
     return xml
 
 
 def has(bundle: Bundle, precision: Precision) -> bool:
-    """Whether there is an export that `find` would give."""
+    """Return whether the bundle has an export that `find` accepts."""
     try:
         find(bundle, precision)
     except BundleError:
@@ -196,19 +156,14 @@ def has(bundle: Bundle, precision: Precision) -> bool:
 
 
 def refuse_unexportable(bundle: Bundle) -> None:
-    """Refuse a bundle whose net has no other form than torch's.
-
-    Raises
-    ------
-    BundleError
-        If it is one.
-    """
-    if bundle.spec.net.name in NOT_EXPORTABLE:
+    """Raise BundleError if the bundle's net cannot be exported."""
+    if bundle.spec.net.is_feature_model:
         raise BundleError(
-            f"{bundle.path}: its net {bundle.spec.net.name} has no form for OpenVINO; torch runs it"
+            f"{bundle.path}: its net {bundle.spec.net.name} cannot be exported to OpenVINO. Use "
+            "--engine torch"
         )
 
 
-def _again(bundle: Bundle, precision: Precision = "f32") -> str:
-    more = "" if precision == "f32" else f" --precision {precision} --data FOLDER"
-    return f"make it with 'stallscan export {bundle.path}{more}'"
+def _remedy(bundle: Bundle, precision: Precision = "f32") -> str:
+    options = "" if precision == "f32" else f" --precision {precision} --data FOLDER"
+    return f"Create it with 'stallscan export {bundle.path}{options}'"

@@ -1,4 +1,4 @@
-"""How far an export is from the net that it was made of."""
+"""Measure how an export changes the calls of a bundle."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from stallscan.scores import metrics, thresholds
 from stallscan.scores.metrics import Scored
 from stallscan.training.data import prepare_data
 
-# Of the labelled recordings int8 is calibrated on at most so many, and at most this share. Chosen:
-# NNCF itself takes 300 pictures, and a clip is dozens.
+# int8 is calibrated on at most this many of the labelled recordings, and at most this share.
+# Chosen: NNCF's default is 300 images, and one clip holds dozens.
 CALIBRATED_ON = 100
 CALIBRATED_SHARE = 1 / 3
 Floats = NDArray[np.float64]
@@ -29,23 +29,29 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled clips that exports of one bundle are calibrated and measured on."""
+    """Labelled clips for calibrating and measuring the exports of one bundle."""
 
     store: Store
-    calibration: tuple[str, ...]
+    calibration: tuple[str, ...]  # filenames; disjoint from `measured`
     measured: tuple[str, ...]
-    labels: NDArray[np.bool_]
+    labels: NDArray[np.bool_]  # (measured,), True for stalled
     simulated: bool
 
     def clips(self) -> Iterator[Frames]:
-        """Read the clips that are measured on."""
+        """Read the clips to measure on, each uint8 (T, S, S, C)."""
         return map(self.store.read, self.measured)
 
 
 def read_labelled(
     bundle: Bundle, data: Path, folder: Path, precision: Precision, seed: int, progress: Progress
 ) -> Labelled:
-    """Prepare the recordings of a data folder as the bundle sees them, and part them."""
+    """Prepare the recordings of a data folder with the bundle's settings, and split them.
+
+    Raises
+    ------
+    InputError
+        If the data folder is unusable, or a class is missing after the split.
+    """
     recipe = Recipe(
         name=bundle.spec.name,
         data=DataSettings(rule="all"),
@@ -63,21 +69,24 @@ def read_labelled(
     calibration, measured = names[:count], names[count:]
     if not 0 < labels[count:].sum() < len(measured) or (precision == "int8" and not calibration):
         raise InputError(
-            f"{data}: {len(measured)} recordings are left to measure on, "
-            f"{labels[count:].sum()} of them stalled; stalled and flowing ones are needed"
+            f"{data}: {len(measured)} recordings remain to measure on, "
+            f"{labels[count:].sum()} of them stalled. Add recordings until both classes remain"
         )
     return Labelled(
         prepared.store, tuple(calibration), tuple(measured), labels[count:], prepared.simulated
     )
 
 
-def logits_of(runs: choose.Engine, labelled: Labelled) -> Floats:
-    """Score the clips that are measured on: float64 (clips,)."""
-    return np.array(list(runs.stream(labelled.clips())), np.float64)
+def logits_of(engine: choose.Engine, labelled: Labelled) -> Floats:
+    """Return the logits of the clips to measure on: float64 (clips,)."""
+    return np.array(list(engine.stream(labelled.clips())), np.float64)
 
 
-def change_of(bundle: Bundle, labelled: Labelled, wanted: Floats, logits: Floats) -> Change:
-    """Compare calls and order of the recordings."""
+def change_of(bundle: Bundle, labelled: Labelled, expected: Floats, logits: Floats) -> Change:
+    """Compute how MCC and ROC AUC change from the expected logits to those of an export.
+
+    Both arrays are (clips,), in the order of `labelled.measured`.
+    """
     threshold = bundle.spec.threshold
 
     def measure(logits: Floats) -> metrics.Metrics:
@@ -88,9 +97,10 @@ def change_of(bundle: Bundle, labelled: Labelled, wanted: Floats, logits: Floats
             )
         )
 
-    before, now = measure(wanted), measure(logits)
-    if before.roc_auc is None or now.roc_auc is None:
-        raise AssertionError("both classes are among the recordings, which was checked")
+    before, now = measure(expected), measure(logits)
+    # `read_labelled` has checked that both classes are present.
+    assert before.roc_auc is not None
+    assert now.roc_auc is not None
     return Change(
         recordings=len(labelled.labels),
         stalled=int(labelled.labels.sum()),

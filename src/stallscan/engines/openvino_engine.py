@@ -1,4 +1,4 @@
-"""The engine that runs an exported net with OpenVINO, on the processor; torch is not needed."""
+"""Run an exported net with OpenVINO on the CPU, without torch."""
 
 import functools
 import queue
@@ -20,14 +20,14 @@ from stallscan.errors import BundleError, InputError
 from stallscan.nets.settings import NetSettings
 from stallscan.recordings.recording import Frames
 
-# Importing OpenVINO (or NNCF) reports that to its makers, unless this package is missing: then both
-# take a stub. What a user's recordings are opened with is nobody's business, and it saves 0.1 s.
+# OpenVINO and NNCF send telemetry when they are imported, unless this package is missing: then both
+# use a stub. Our users have not agreed to telemetry, and the import is 0.1 s faster without it.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-import openvino as openvino  # noqa: E402  (for `export`, too)
+import openvino as openvino  # noqa: E402  (re-exported for `export`)
 
-# OpenVINO's tables of numpy's types are filled when they are first used. Two threads that do so at
-# once wait for each other forever, holding the interpreter; a module is imported by one thread.
+# OpenVINO fills its tables of numpy types on first use. Two threads that do so at the same time
+# deadlock while holding the GIL, so the tables are filled here: only one thread imports a module.
 openvino.Tensor(np.zeros(1, np.float32), shared_memory=True).data  # noqa: B018
 openvino.Type(np.float32).to_dtype()
 
@@ -36,50 +36,43 @@ NAMES: dict[Precision, str] = {
     "bf16": "openvino-bf16",
     "int8": "openvino-int8",
 }
-# What an int8 export does not do in int8 it does in f32.
+# Layers that are not quantised run in f32.
 _HINTS: dict[Precision, str] = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
-# Each length of a clip has layers prepared anew, and so many of them are kept: StallNet has about a
-# hundred, the largest net several hundreds. Chosen: room for two hundred lengths of StallNet's.
-_PREPARED_KEPT = 20_000
+# OpenVINO compiles the layers again for every clip length and caches this many. StallNet has about
+# 100 layers, the largest net several hundred. Chosen: room for 200 lengths of StallNet.
+_CACHED_LAYERS = 20_000
 
 
 @functools.cache
 def _core() -> Any:
-    """Load OpenVINO, once and for the life of this process.
+    """Load OpenVINO once, for the life of this process.
 
-    Loading it for a processor gives the calling thread another stack for its signal handlers, and
-    letting go of it in another thread frees that stack while it is in use: the next Ctrl-C is then
+    Loading its CPU plugin gives the calling thread a new stack for signal handlers. If another
+    thread released the plugin, that stack would be freed while in use, and the next Ctrl-C would be
     a segmentation fault.
     """
     core = openvino.Core()
-    # Read, not mapped: the files may be replaced while an engine runs.
+    # Not memory-mapped: the files may be replaced while an engine runs.
     core.set_property({"ENABLE_MMAP": False})
     return core
 
 
 def has_bf16() -> bool:
-    """Whether this processor computes in bf16."""
+    """Return whether this processor computes in bf16."""
     return bool("BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 class OpenVinoEngine:
-    """An exported net on all cores: one clip a core at a time.
+    """An exported net on all cores, each core scoring one clip at a time.
 
     Parameters
     ----------
     xml : Path
-        The net in OpenVINO's form, float32 (1, C, T, S, S) to (1,).
+        The net in OpenVINO's format: float32 (1, C, T, S, S) to (1,).
     settings : NetSettings
-        What it expects of its input.
+        Mean, standard deviation and views of the net's input.
     precision : str
-        What it is run in, at most.
-
-    Attributes
-    ----------
-    name : str
-        ``openvino``, ``openvino-bf16`` or ``openvino-int8``.
-    count : int
-        Clips that are scored at a time.
+        The precision to compute in.
 
     Raises
     ------
@@ -93,27 +86,27 @@ class OpenVinoEngine:
         self.name = NAMES[precision]
         self._settings = settings
         if precision == "bf16" and not has_bf16():
-            raise InputError(
-                "this processor cannot compute in bf16; take another engine: --engine openvino"
-            )
+            raise InputError("this processor cannot compute in bf16. Use --engine openvino")
         cores = count_cores()
-        # Said by hand: by itself OpenVINO takes bf16 where the processor has it. One thread a clip
-        # wastes nothing on waiting; not pinned, because the decoders share the cores.
+        # The precision is explicit because OpenVINO would otherwise use bf16 where the processor
+        # has it. One thread per clip spends no time on synchronisation. Threads are not pinned,
+        # because the decoders share the cores.
         options = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "NUM_STREAMS": cores,
             "INFERENCE_NUM_THREADS": cores,
             "ENABLE_CPU_PINNING": False,
-            "CPU_RUNTIME_CACHE_CAPACITY": _PREPARED_KEPT,
+            "CPU_RUNTIME_CACHE_CAPACITY": _CACHED_LAYERS,
         }
         try:
             compiled = _core().compile_model(xml, "CPU", options)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise BundleError(
-                f"{xml}: OpenVINO {openvino.__version__} cannot use it ({reason}); export the "
+                f"{xml}: OpenVINO {openvino.__version__} cannot read it ({reason}). Export the "
                 "bundle again with this version"
             ) from None
+        # clips scored at the same time
         self.count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.count):
@@ -126,24 +119,21 @@ class OpenVinoEngine:
         Raises
         ------
         BundleError
-            If there is none that may be used (`exports.find`).
+            If there is no usable export (`exports.find`).
         InputError
-            If the processor cannot run it.
+            If the processor has no bf16.
         """
         return cls(exports.find(bundle, precision), bundle.spec.net, precision)
 
     def logit(self, pixels: Frames) -> float:
-        """Score one clip; may be called from several threads.
+        """Return the logit of a clip, uint8 (T, S, S, C), made with the bundle's clip settings.
 
-        Parameters
-        ----------
-        pixels : ndarray
-            uint8 (T, S, S, C), as the bundle's clip settings make it.
+        Thread-safe.
         """
-        array = clip.to_input(pixels, self._settings.mean, self._settings.std)
+        array = clip.to_input(pixels, self._settings.mean, self._settings.std)  # (C, T, S, S)
         request = self._idle.get()
         try:
-            # The request keeps its own output: what is taken from it must be a number, not a view.
+            # The request reuses its output buffer, so copy the logit out of it as a float.
             logits = [
                 float(request.infer([view[np.newaxis]], share_inputs=True)[0][0])
                 for view in _views(array, self._settings)
@@ -153,31 +143,25 @@ class OpenVinoEngine:
         return float(np.mean(logits, dtype=np.float32))
 
     def stream(self, clips: Iterable[Frames | None]) -> Iterator[float | None]:
-        """Score clips in order, one a core at a time, while the next ones are being made.
+        """Yield the logit of each clip in order, None for None.
 
-        Parameters
-        ----------
-        clips : iterable of ndarray or None
-            As in `logit`; taken a few ahead of what is yielded, two a core at most.
-
-        Yields
-        ------
-        float or None
-            The logit of each clip; None for None.
+        Clips are scored in `count` threads while the next ones are prepared; at most
+        ``2 * count`` clips are read ahead.
 
         Raises
         ------
         EngineError
-            If there is no result for minutes.
+            If a clip takes far longer than it should (`stream`).
         """
         return stream(self.name, self.logit, clips, self.count, self._settings.views)
 
 
 def _views(array: NDArray[np.float32], settings: NetSettings) -> Iterator[NDArray[np.float32]]:
-    """Give what the logit is the mean over, as `build.score`: float32 (C, T, S, S) each."""
+    """Yield the views whose logits are averaged, as in `build.score`: float32 (C, T, S, S) each."""
     if settings.views == "one":
         yield array
         return
+    # All 8 combinations of flips in time, rows and columns: bit k of `view` flips axis k + 1.
     for view in range(8):
         axes = [axis for bit, axis in enumerate((1, 2, 3)) if view >> bit & 1]
         yield np.ascontiguousarray(np.flip(array, tuple(axes)))

@@ -1,4 +1,4 @@
-"""Score clips in order, in threads, without waiting forever for an engine."""
+"""Score clips in threads, in order, with a time limit for each."""
 
 import contextlib
 import queue
@@ -11,10 +11,11 @@ from stallscan.errors import EngineError
 from stallscan.recordings.recording import Frames
 from stallscan.workers import Item, Job, Result, duration, in_turn
 
-# A thread in native code cannot be ended: it is not waited for any longer than this.
+# A thread that hangs in native code cannot be stopped, so joining it has a time limit.
 _JOIN_S = 10.0
 
-# Chosen: hundreds of times what the slowest net takes for a view of a clip of so many frames.
+# Time limit for one view of a clip of up to 100 frames; longer clips get proportionally more.
+# Chosen: hundreds of times what the slowest net takes.
 CLIP_S, CLIP_FRAMES = 600.0, 100
 
 
@@ -25,30 +26,16 @@ def stream(
     threads: int,
     views: Literal["one", "flips"],
 ) -> Generator[float | None, None, None]:
-    """Score clips in order while the next ones are being made.
+    """Yield the logit of each clip in order, while the next clips are prepared.
 
-    Parameters
-    ----------
-    name : str
-        Of the engine.
-    logit : callable
-        Scores a clip; called from several threads if there are several.
-    clips : iterable of ndarray or None
-        uint8 (T, S, S, C); taken a few ahead of what is yielded, two a thread at most.
-    threads : int
-        Clips scored at a time.
-    views : str
-        As the settings of the net say; ``flips`` takes eight passes through it.
-
-    Yields
-    ------
-    float or None
-        The logit of each clip; None for None.
+    Clips are uint8 (T, S, S, C), or None, which yields None. At most two per thread are read ahead.
+    `name` is the engine's name; `views` is that of `NetSettings`, and allows eight times as long
+    with ``flips``, which run the net eight times per clip.
 
     Raises
     ------
     EngineError
-        If the engine gives no result for far longer than a clip takes.
+        If a clip takes longer than its limit (`CLIP_S`).
     """
 
     def score(pixels: Frames | None) -> float | None:
@@ -63,14 +50,14 @@ def stream(
         yield from in_threads(score, clips, threads, limit_s)
     except LateError as error:
         raise EngineError(
-            f"the engine {name} gave no result for {error}. Finished rows are kept; run the same "
-            "command again to resume. If it happens again, choose another --engine, and another "
+            f"the engine {name} gave no result for {error}. Finished rows are kept. Run the same "
+            "command again to resume; if this happens again, choose another --engine and another "
             "folder with -o"
         ) from None
 
 
 class LateError(Exception):
-    """An item took longer than it may; its thread is left behind."""
+    """An item took longer than its limit. Its thread is abandoned."""
 
 
 def in_threads(
@@ -79,28 +66,18 @@ def in_threads(
     threads: int,
     limit_s: Callable[[Item], float],
 ) -> Generator[Result, None, None]:
-    """Work through items in threads and yield the results in order.
+    """Process items in threads and yield the results in order.
 
-    Items are taken a few ahead of what is yielded, two a thread at most.
-
-    Parameters
-    ----------
-    task : callable
-        Works on one item. What it raises is raised here.
-    items : iterable
-        What is worked on; taken in the calling thread.
-    threads : int
-        How many, at least 1.
-    limit_s : callable
-        Given an item, returns for how long its result is waited for, in seconds.
+    Items are read in the calling thread, at most two per thread ahead of the results. Exceptions
+    of the task are raised here.
 
     Raises
     ------
     LateError
-        If an item takes longer. Its thread is left behind, and does not keep Python from exiting.
+        If an item takes longer than its `limit_s`. Its thread is abandoned; Python can still exit.
     """
     jobs: queue.SimpleQueue[Job[Item, Result] | None] = queue.SimpleQueue()
-    # Daemons: Python waits at its exit for the threads of a ThreadPoolExecutor, be they hung.
+    # Daemon threads: at exit, Python would wait for a hung thread of a ThreadPoolExecutor.
     started = [
         threading.Thread(target=_work, args=(task, jobs), daemon=True) for _ in range(threads)
     ]
@@ -131,7 +108,7 @@ def _work(
     while (job := jobs.get()) is not None:
         try:
             job.future.set_result(task(job.item))
-        except BaseException as error:  # noqa: BLE001 - raised where the result is taken
+        except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
             job.future.set_exception(error)
-        del job  # its item is large, and the next one may take long to come
-    jobs.put(None)  # for the other threads
+        del job  # free its clip now: the next job may be a long time coming
+    jobs.put(None)  # tell the next thread to stop

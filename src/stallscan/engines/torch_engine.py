@@ -1,4 +1,4 @@
-"""The engine that runs a bundle's net in eager torch: the reference for all others."""
+"""Run a bundle's net in eager torch: the reference for all other engines."""
 
 from collections.abc import Iterable, Iterator
 
@@ -13,21 +13,14 @@ from stallscan.recordings.recording import Frames
 
 
 class TorchEngine:
-    """A bundle's net in eager torch, float32, on the CPU or on a GPU where there is one.
+    """A bundle's net in eager torch, float32.
 
     Parameters
     ----------
     bundle : Bundle
-        Its weights are loaded strictly.
+        Its weights must match the net exactly.
     device : str, optional
-        Torch's name of the device; if not given the GPU where there is one.
-
-    Attributes
-    ----------
-    name : str
-        ``torch``.
-    device : torch.device
-        Where the net is.
+        Torch's name of the device; by default a GPU if there is one, otherwise the CPU.
 
     Raises
     ------
@@ -41,43 +34,34 @@ class TorchEngine:
         self.settings = bundle.spec.net
         self.device = torch.device(device or ("cuda" if has_gpu() else "cpu"))
         self.net = load_net(bundle).eval().to(self.device)
-        # With its number: another thread may have another current GPU.
+        # "cuda" becomes "cuda:0": another thread may have another current GPU.
         self.device = next(self.net.parameters()).device
 
     @torch.inference_mode()
     def logit(self, pixels: Frames) -> float:
-        """Score one clip.
-
-        Parameters
-        ----------
-        pixels : ndarray
-            uint8 (T, S, S, C), as the bundle's clip settings make it.
-        """
-        array = clip.to_input(pixels, self.settings.mean, self.settings.std)
-        inputs = torch.from_numpy(array)[None].to(self.device)
+        """Return the logit of a clip, uint8 (T, S, S, C), made with the bundle's clip settings."""
+        array = clip.to_input(pixels, self.settings.mean, self.settings.std)  # (C, T, S, S)
+        inputs = torch.from_numpy(array)[None].to(self.device)  # (1, C, T, S, S) float32
         return float(build.score(self.net, inputs, self.settings)[0])
 
     def stream(self, clips: Iterable[Frames | None]) -> Iterator[float | None]:
-        """Score clips in order, one at a time: torch shares each among the cores by itself.
+        """Yield the logit of each clip in order, None for None.
 
-        Yields
-        ------
-        float or None
-            The logit of each clip; None for None.
+        Clips are scored one at a time: torch itself uses all cores for each.
 
         Raises
         ------
         EngineError
-            If there is no result for minutes.
+            If a clip takes far longer than it should (`stream`).
         """
         return stream(self.name, self._logit_in_thread, clips, 1, self.settings.views)
 
     def _logit_in_thread(self, pixels: Frames) -> float:
-        # Asking for it sets it: a thread begins with OpenMP's number of threads, not torch's.
+        # A new thread starts with OpenMP's thread count; this call sets it to torch's.
         torch.get_num_threads()
         return self.logit(pixels)
 
 
 def has_gpu() -> bool:
-    """Whether there is a GPU that torch can use."""
+    """Return whether torch can use a GPU."""
     return torch.cuda.is_available()

@@ -1,7 +1,7 @@
-"""End this process with a sentence if its interpreter freezes.
+"""Kill this process with an error message if its interpreter freezes.
 
-A library that waits for a lock while it holds the interpreter stops every thread of Python, also
-the one that watches over the others and the one that obeys Ctrl-C. Only another process can tell.
+A library that waits for a lock while it holds the GIL stops every Python thread, including the one
+that watches the others and the one that handles Ctrl-C. Only another process can detect that.
 """
 
 import contextlib
@@ -14,18 +14,18 @@ import time
 
 from stallscan import workers
 
-# Chosen: no call holds the interpreter for so long and comes back.
+# Chosen: no call holds the GIL for this long and still returns.
 FROZEN_S = 600
 
-_SENTENCE = (
-    "stallscan: error: Python has been frozen for {minutes:.0f} minutes, so this run is ended. "
-    "Finished rows are kept; run the same command again to resume\n"
+_MESSAGE = (
+    "stallscan: error: Python did not respond for {minutes:.0f} minutes, so this run was stopped. "
+    "Finished rows are kept. Run the same command again to resume\n"
 )
-# Steps of a second are counted, so that time during which both processes are suspended is not. A
-# parent that is stopped by a signal or a debugger (T, t) is not frozen.
+# The program counts steps of one second, not elapsed time, so that time during which both processes
+# are suspended does not count. A parent stopped by a signal or debugger (T, t) is not frozen.
 _PROGRAM = """
 import os, signal, sys, threading
-parent, limit, sentence = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+parent, limit, message = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 is_alive = threading.Event()
 def listen():
     while os.read(0, 64):
@@ -44,7 +44,7 @@ while silent < limit:
     is_alive.clear()
     if os.getppid() != parent:
         os._exit(0)
-sys.stderr.write(sentence)
+sys.stderr.write(message)
 sys.stderr.flush()
 os.kill(parent, getattr(signal, "SIGKILL", signal.SIGTERM))
 """
@@ -52,19 +52,19 @@ os.kill(parent, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 @functools.cache
 def start() -> None:
-    """Start the process that watches, once; it ends with this one."""
+    """Start the watching process, once; it ends with this one."""
     if not sys.executable or getattr(sys, "frozen", False):
-        return  # what could be started is not Python
-    sentence = _SENTENCE.format(minutes=FROZEN_S / 60)
-    program = ["-I", "-S", "-c", _PROGRAM, str(os.getpid()), str(FROZEN_S), sentence]
-    # A machine without room for it does without.
+        return  # a bundled application: there is no Python executable to start
+    message = _MESSAGE.format(minutes=FROZEN_S / 60)
+    program = ["-I", "-S", "-c", _PROGRAM, str(os.getpid()), str(FROZEN_S), message]
+    # If no process can be started, for lack of memory for example, run without a watchdog.
     with contextlib.suppress(OSError), workers.held_interrupts():
         process = subprocess.Popen([sys.executable, *program], stdin=subprocess.PIPE, bufsize=0)
         threading.Thread(target=_beat, args=(process,), daemon=True).start()
 
 
 def _beat(process: "subprocess.Popen[bytes]") -> None:
-    # It may be killed: then nothing watches.
+    # If the watching process is killed, the run continues without it.
     with contextlib.suppress(OSError):
         while process.stdin is not None:
             process.stdin.write(b".")

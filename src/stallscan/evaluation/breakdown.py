@@ -4,15 +4,15 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stallscan.calls.predictions import as_frame, read_text, refuse, refuse_twice
+from stallscan.calls.predictions import read_text, refuse, refuse_twice
 from stallscan.catalog import groups, names
 from stallscan.catalog.names import match
-from stallscan.catalog.text import Text
 from stallscan.errors import InputError, TableError
 from stallscan.scores import bootstrap, metrics
 from stallscan.scores.metrics import Interval, Scored
@@ -41,6 +41,11 @@ class Group:
 
     column: str
     count: int
+
+    @classmethod
+    def of(cls, groups: "pd.Series[str]") -> "Group":
+        """Count the groups of the evaluated recordings, named by their column."""
+        return cls(str(groups.name), groups.nunique())
 
     @property
     def is_too_few(self) -> bool:
@@ -85,6 +90,13 @@ class Breakdown:
     parts: tuple[Part, ...]
 
 
+class TextTable(NamedTuple):
+    """A file and all its cells as text, as `predictions.as_frame` gives them."""
+
+    path: Path
+    cells: pd.DataFrame
+
+
 class RecordingFacts:
     """What the tables say about the recordings besides calls and labels, looked up by column.
 
@@ -92,12 +104,8 @@ class RecordingFacts:
     ----------
     table : DataFrame
         The predictions with their labels, as `evaluate.join` gives them.
-    raw : DataFrame
-        The predictions as `predictions.read_text` gives them.
-    predictions : Path
-        Their file.
-    labels : Text
-        The table of labels.
+    predictions, labels : TextTable
+        The two tables that were joined.
     about : sequence of Path
         Tables with a column filename and more.
 
@@ -112,17 +120,17 @@ class RecordingFacts:
     def __init__(
         self,
         table: pd.DataFrame,
-        raw: pd.DataFrame,
-        predictions: Path,
-        labels: Text,
+        predictions: TextTable,
+        labels: TextTable,
         about: Sequence[Path],
     ) -> None:
         self.table, self.about = table, about
+        self._columns: dict[str, pd.Series[str] | None] = {}
         # Each with the name that every recording has in it.
         self._sources: list[tuple[Path, pd.DataFrame, pd.Series[str]]] = [
-            (predictions, raw, table["filename"])
+            (*predictions, table["filename"]),
+            (*labels, table["label_filename"]),
         ]
-        self._sources.append((labels.path, as_frame(labels), table["label_filename"]))
         for path in about:
             more = read_text(path, "a table about the recordings")
             if "filename" not in more:
@@ -149,6 +157,11 @@ class RecordingFacts:
     def column(self, name: str) -> "pd.Series[str] | None":
         """Look a column up: a text for each row of the table, empty where nothing is said."""
         name = name.lower()  # as all headers are read
+        if name not in self._columns:
+            self._columns[name] = self._look_up(name)
+        return self._columns[name]
+
+    def _look_up(self, name: str) -> "pd.Series[str] | None":
         for path, source, partner in reversed(self._sources):
             if name in source:
                 said = source if name == "filename" else source[["filename", name]]
@@ -203,7 +216,7 @@ def find_groups(
     Raises
     ------
     InputError
-        If there is no such column.
+        If there is no such column, or it has one value only.
     TableError
         If it is empty for an evaluated recording, or names one mouse in two ways.
     """
@@ -225,7 +238,14 @@ def find_groups(
         decided["filename"].tolist(),
         "fill it in, give another column with --group, or none with --group ''",
     )
-    return pd.Series(checked, decided.index, name=name)
+    units = pd.Series(checked, decided.index, name=name)
+    if units.nunique() < 2:
+        raise InputError(
+            f"column {name} is {checked[0]} for all evaluated recordings: intervals cannot be "
+            "drawn by one group; give another column with --group, or --group '' to draw single "
+            "recordings"
+        )
+    return units
 
 
 def break_down(

@@ -1,6 +1,11 @@
 """Two sets of calls compared, on the recordings that both called flowing or stalled."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from stallscan import words
 from stallscan.catalog.names import match
@@ -8,7 +13,7 @@ from stallscan.errors import InputError
 from stallscan.evaluation.breakdown import Group
 from stallscan.evaluation.evaluate import Evaluation, scored_of, values_of
 from stallscan.scores import bootstrap
-from stallscan.scores.metrics import Interval
+from stallscan.scores.metrics import Floats, Interval
 
 COMPARED = ("mcc", "recall", "specificity", "roc_auc", "pr_auc", "brier", "log_loss")
 LOWER_IS_BETTER = ("brier", "log_loss")
@@ -114,24 +119,45 @@ def compare(first: Evaluation, second: Evaluation) -> ModelComparison:
         )
     column = first.group.column if first.group.column == second.group.column else ""
     groups = old["group"].to_numpy(str) if column else None
-    sides = [scored_of(rows) for rows in (old, new)]
-    values = [values_of(scored) for scored in sides]
-    draws = [bootstrap.draw(scored, groups).figures() for scored in sides]
+    (first_values, first_draws), (second_values, second_draws) = (
+        _figures(side, rows, groups) for side, rows in ((first, old), (second, new))
+    )
     group = Group(column, len(old) if groups is None else len(set(groups)))
     return ModelComparison(
         first=first,
         second=second,
         count=len(old),
-        stalled=int(sides[0].labels.sum()),
+        stalled=int(old["stalled"].sum()),
         group=group,
         differences=tuple(
             Difference(
                 name,
-                values[0][name],
-                values[1][name],
-                bootstrap.interval(draws[1][name] - draws[0][name]),
+                first_values[name],
+                second_values[name],
+                bootstrap.interval(second_draws[name] - first_draws[name]),
                 group.is_too_few,
             )
             for name in COMPARED
         ),
     )
+
+
+def _figures(
+    side: Evaluation, rows: pd.DataFrame, groups: NDArray[np.str_] | None
+) -> tuple[Mapping[str, float | None], dict[str, Floats]]:
+    """Return the values and the draws of one side on the shared rows.
+
+    Those of the evaluation are reused where it has the same rows in the same order, drawn by the
+    same groups: computing them takes half a minute for half a million rows.
+    """
+    own = side.evaluated
+    own_groups = own["group"].to_numpy(str) if side.group.column else None
+    is_same = np.array_equal(rows["filename"], own["filename"]) and (
+        own_groups is None
+        if groups is None
+        else own_groups is not None and np.array_equal(groups, own_groups)
+    )
+    if is_same:
+        return side.values, side.drawn.figures()
+    scored = scored_of(rows)
+    return values_of(scored), bootstrap.draw(scored, groups).figures()

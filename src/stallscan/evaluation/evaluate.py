@@ -25,10 +25,17 @@ from stallscan.catalog import names, text
 from stallscan.catalog.names import match
 from stallscan.catalog.tables import LABELS, labels_of
 from stallscan.errors import InputError
-from stallscan.evaluation.breakdown import Breakdown, Group, RecordingFacts, break_down, find_groups
+from stallscan.evaluation.breakdown import (
+    Breakdown,
+    Group,
+    RecordingFacts,
+    TextTable,
+    break_down,
+    find_groups,
+)
 from stallscan.runs import CHOSEN_NAME
 from stallscan.scores import bootstrap, metrics
-from stallscan.scores.bootstrap import ClassRates, Curve
+from stallscan.scores.bootstrap import ClassRates, Curve, Drawn
 from stallscan.scores.metrics import Interval, Metrics, Scored, SensitivityAt
 from stallscan.words import Excluded
 
@@ -38,6 +45,29 @@ FIGURES = (
     *(metrics.sensitivity_name(at) for at in metrics.SPECIFICITIES),
     *("accuracy", "precision", "f1", "pr_auc", "brier", "log_loss"),
 )
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """A table of labels, read once for all predictions that are measured against it.
+
+    Attributes
+    ----------
+    text : TextTable
+        All columns of the file.
+    labels : DataFrame
+        Columns filename and stalled (0 or 1), each filename once.
+    """
+
+    text: TextTable
+    labels: pd.DataFrame
+
+    @classmethod
+    def read(cls, path: str | Path) -> "LabelTable":
+        """Read the file at `path`; formats and errors as `tables.read_labels`."""
+        cells = text.read(path, LABELS)
+        labels = labels_of(cells).reset_index(drop=True)
+        return cls(TextTable(cells.path, as_frame(cells)), labels)
 
 
 @dataclass(frozen=True)
@@ -132,6 +162,8 @@ class Evaluation:
         By each column that was asked for or found.
     held_out : bool
         Whether the table is one of `train`, whose recordings chose the epoch and the threshold.
+    drawn : Drawn
+        The bootstrap draws of the figures, for comparisons in pairs.
     """
 
     predictions: Path
@@ -150,6 +182,7 @@ class Evaluation:
     curve: Curve | None
     breakdowns: tuple[Breakdown, ...]
     held_out: bool
+    drawn: Drawn
 
     @property
     def evaluated(self) -> pd.DataFrame:
@@ -164,7 +197,7 @@ class Evaluation:
 
 def evaluate(
     predictions: str | Path,
-    labels: str | Path | None = None,
+    labels: str | Path | LabelTable | None = None,
     *,
     about: Sequence[str | Path] = (),
     group: str | None = None,
@@ -178,9 +211,9 @@ def evaluate(
     predictions : str or Path
         ``predictions.csv`` as `stallscan predict` writes it, or a table of held-out recordings as
         `stallscan train` does.
-    labels : str or Path, optional
-        As `tables.read_labels` takes them. May be left out where the predictions have a column
-        stalled.
+    labels : str, Path or LabelTable, optional
+        The labels: a file as `tables.read_labels` takes it, or a table that is already read.
+        Optional where the predictions have a column stalled.
     about : sequence of str or Path
         Tables with a column filename and others to group or break down by; so may be the labels
         and the predictions. What stands in a later table goes before what stands in an earlier.
@@ -204,54 +237,27 @@ def evaluate(
     """
     predictions = Path(predictions)
     cells = text.read(predictions, PREDICTIONS)
-    raw = as_frame(cells)
-    if labels is None and "stalled" not in raw:
-        raise InputError(
-            f"{predictions}: has no labels of its own (no column stalled); give them with --labels"
-        )
-    label_cells = cells if labels is None else text.read(labels, LABELS)
-    labels, label_table = label_cells.path, labels_of(label_cells).reset_index(drop=True)
-    table = join(check_predictions(predictions, raw), label_table, labels)
+    own = TextTable(predictions, as_frame(cells))
+    label_table = _find_labels(labels, cells, own)
+    table = join(check_predictions(*own), label_table.labels, label_table.text.path)
     table["chose"] = table["filename"].isin(read_chosen(predictions)["filename"])
-    labelled = table[table["stalled"].notna()]
-    if labelled.empty:
-        raise InputError(
-            f"{predictions} and {labels} have no filename in common "
-            f"({names.contrast(table['filename'].tolist(), label_table['filename'].tolist())}); "
-            "give the labels of these recordings"
-        )
-    rows = _count_rows(table, label_table)
+    rows = _check_rows(table, label_table, predictions, partial)
+    facts = RecordingFacts(table, own, label_table.text, [Path(path) for path in about])
     decided = _decided(table)
-    if decided.empty:
-        raise InputError(_nothing_left(predictions, rows))
-    if rows.without_label.count and not partial:
-        raise InputError(
-            f"{labels}: {rows.without_label.count:,} of {rows.predictions:,} recordings in "
-            f"{predictions} have no label here: {rows.without_label}; add their labels, "
-            "or measure the others only, with --partial"
-        )
-    scored = scored_of(decided)
-    known = RecordingFacts(table, raw, predictions, label_cells, [Path(path) for path in about])
-    groups = find_groups(known, decided, group)
-    if groups is not None and groups.nunique() < 2:
-        raise InputError(
-            f"column {groups.name} is {groups.iloc[0]} for all evaluated recordings: intervals "
-            "cannot be drawn by one group; give another column with --group, or --group '' to draw "
-            "single recordings"
-        )
-    column = str(groups.name) if groups is not None else ""
+    groups = find_groups(facts, decided, group)
     if groups is not None:
-        table["group"] = known.column(column)
+        table["group"] = facts.column(str(groups.name))
         table.loc[groups.index, "group"] = groups
     units = None if groups is None else groups.to_numpy(str)
+    scored = scored_of(decided)
     measured = metrics.measure(scored)
     drawn = bootstrap.draw(scored, units)
     rates = bootstrap.marginal_rates(drawn, measured.confusion, units is not None)
     intervals = {name: bootstrap.interval(values) for name, values in drawn.figures(rates).items()}
     return Evaluation(
         predictions=predictions,
-        labels=labels,
-        about=tuple(known.about),
+        labels=label_table.text.path,
+        about=tuple(facts.about),
         table=table,
         scored=scored,
         metrics=measured,
@@ -261,11 +267,50 @@ def evaluate(
         bundles=tuple(sorted(set(decided["bundle"]))),
         sensitivity_at=tuple(metrics.sensitivity_at(scored, at) for at in metrics.SPECIFICITIES),
         intervals={name: intervals[name] for name in FIGURES},
-        group=Group(column, len(decided) if units is None else len(set(units))),
+        group=Group("", len(decided)) if groups is None else Group.of(groups),
         curve=bootstrap.mcc_curve(rates, measured),
-        breakdowns=break_down(known, decided, scored, units, by),
-        held_out=is_held_out(raw),
+        breakdowns=break_down(facts, decided, scored, units, by),
+        held_out=is_held_out(own.cells),
+        drawn=drawn,
     )
+
+
+def _find_labels(
+    labels: str | Path | LabelTable | None, cells: text.Text, own: TextTable
+) -> LabelTable:
+    """Return the table of labels: given, read, or the predictions' own column."""
+    if isinstance(labels, LabelTable):
+        return labels
+    if labels is not None:
+        return LabelTable.read(labels)
+    if "stalled" not in own.cells:
+        raise InputError(
+            f"{own.path}: has no labels of its own (no column stalled); give them with --labels"
+        )
+    return LabelTable(own, labels_of(cells).reset_index(drop=True))
+
+
+def _check_rows(
+    table: pd.DataFrame, label_table: LabelTable, predictions: Path, partial: bool
+) -> Rows:
+    """Count the rows; raise InputError if none can be measured, or not all and not `partial`."""
+    labels, path = label_table.labels, label_table.text.path
+    if table["stalled"].isna().all():
+        raise InputError(
+            f"{predictions} and {path} have no filename in common "
+            f"({names.contrast(table['filename'].tolist(), labels['filename'].tolist())}); "
+            "give the labels of these recordings"
+        )
+    rows = _count_rows(table, labels)
+    if not rows.evaluated:
+        raise InputError(_nothing_left(predictions, rows))
+    if rows.without_label.count and not partial:
+        raise InputError(
+            f"{path}: {rows.without_label.count:,} of {rows.predictions:,} recordings in "
+            f"{predictions} have no label here: {rows.without_label}; add their labels, "
+            "or measure the others only, with --partial"
+        )
+    return rows
 
 
 def join(predictions: pd.DataFrame, labels: pd.DataFrame, path: str | Path) -> pd.DataFrame:

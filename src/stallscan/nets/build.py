@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torchvision.models import video as torchvision_video
 
 from stallscan.errors import InputError, SettingsError
-from stallscan.nets import padding
+from stallscan.nets.features import FeatureNet
 from stallscan.nets.norm import with_video_norm
 from stallscan.nets.published import QuartersResNet18, densenet121_3d, resnet101_3d, torchvision_net
-from stallscan.nets.settings import BUILT_IN, NetSettings
-from stallscan.nets.stallnet import stallnet
+from stallscan.nets.settings import NetSettings
+from stallscan.nets.stallnet import StallNet
 
 
 def build(settings: NetSettings) -> nn.Module:
@@ -38,13 +38,10 @@ def build(settings: NetSettings) -> nn.Module:
             "recipe that 'stallscan train' is given, or for a bundle that is trusted (trust=True)"
         )
     net = NETS[settings.name](len(settings.mean))
-    if settings.name not in BUILT_IN:
-        if not isinstance(net, nn.Module):
-            raise InputError(
-                f"{settings.name}: returned a {type(net).__name__}, expected a torch.nn.Module"
-            )
-        # What its forward does with padded frames is not known: it never gets any.
-        net.is_own = True  # type: ignore[assignment]
+    if not isinstance(net, nn.Module):
+        raise InputError(
+            f"{settings.name}: returned a {type(net).__name__}, expected a torch.nn.Module"
+        )
     return with_video_norm(net) if settings.normalisation == "per-video" else net
 
 
@@ -81,38 +78,21 @@ def import_net(name: str) -> None:
     NETS[name] = make
 
 
-def forward(net: nn.Module, clips: Tensor, frames: Tensor | None = None) -> Tensor:
-    """Give the logits of clips that may be padded at their end.
+def forward(net: nn.Module, clips: Tensor) -> Tensor:
+    """Return the logits of a batch, float32 (N,), of clips float32 (N, C, T, S, S).
 
-    Parameters
-    ----------
-    net : Module
-        From `build`.
-    clips : Tensor
-        float32 (N, C, T, S, S).
-    frames : Tensor or None
-        int64 (N,), frames of each clip that are its own, 1..T; None where none is padded.
-
-    Returns
-    -------
-    Tensor
-        float32 (N,): for each clip what it gets alone and not padded. Only BatchNorm in training
-        mode sees the whole batch, of which it leaves out the padding.
+    Raises
+    ------
+    InputError
+        If the net returns another shape, as a net of the user's own may.
     """
-    if frames is None or padding.is_prepared(net) or isinstance(net, QuartersResNet18):
-        with padding.padded(frames, clips.shape[2]):
-            logits: Tensor = net(clips)
-        if logits.shape != clips.shape[:1]:
-            raise InputError(
-                f"the net gave {tuple(logits.shape)} for clips {tuple(clips.shape)}; expected one "
-                f"logit for each, ({len(clips)},)"
-            )
-        return logits
-    alone = [
-        forward(net, clip[None, :, :count])
-        for clip, count in zip(clips, frames.tolist(), strict=True)
-    ]
-    return torch.cat(alone)
+    logits: Tensor = net(clips)
+    if logits.shape != clips.shape[:1]:
+        raise InputError(
+            f"the net gave {tuple(logits.shape)} for clips {tuple(clips.shape)}; expected one "
+            f"logit for each, ({len(clips)},)"
+        )
+    return logits
 
 
 def score(net: nn.Module, clips: Tensor, settings: NetSettings) -> Tensor:
@@ -138,16 +118,9 @@ def score(net: nn.Module, clips: Tensor, settings: NetSettings) -> Tensor:
     return torch.stack([forward(net, clips.flip(axes)) for axes in flips]).mean(dim=0)
 
 
-def _features(channels: int) -> nn.Module:
-    from stallscan.nets.features import FeatureNet
-
-    net: nn.Module = FeatureNet(channels)
-    return net
-
-
 NETS: dict[str, Callable[[int], nn.Module]] = {
-    "stallnet": stallnet,
-    "features": _features,
+    "stallnet": StallNet,
+    "features": FeatureNet,
     "r3d_18": torchvision_net(torchvision_video.r3d_18),
     "mc3_18": torchvision_net(torchvision_video.mc3_18),
     "r2plus1d_18": torchvision_net(torchvision_video.r2plus1d_18),

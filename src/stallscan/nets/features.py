@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor, nn
 
 from stallscan.errors import InputError
@@ -102,6 +100,10 @@ def fit(
     InputError
         If there are fewer than two flowing or two stalled clips, or features of another number.
     """
+    # Only fitting needs scikit-learn, which takes long to import.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
     labels = np.asarray(labels, np.int64)
     if features.shape != (len(labels), len(FEATURES)):
         raise InputError(

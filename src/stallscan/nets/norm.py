@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stallscan.errors import InputError
-from stallscan.nets import padding
 
 
-class VideoNorm3d(padding.MaskedBatchNorm3d):
+class VideoNorm3d(nn.BatchNorm3d):
     """BatchNorm with the statistics of each video by itself, always.
 
     Parameters have BatchNorm's names, so its state dicts load; the running statistics are kept
@@ -20,7 +19,7 @@ class VideoNorm3d(padding.MaskedBatchNorm3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (N, C, T, H, W) over T, H, W; affine as trained."""
-        return padding.by_clip(input, lambda maps: _normalised(maps, self))
+        return _normalised(input, self)
 
 
 class VideoNorm2d(nn.BatchNorm2d):
@@ -66,7 +65,7 @@ def _normalised_in_steps(maps: Tensor, norm: nn.BatchNorm2d | nn.BatchNorm3d) ->
 def with_video_norm(net: nn.Module) -> nn.Module:
     """Turn every BatchNorm of a net into `VideoNorm3d` or `VideoNorm2d`, keeping its weights."""
     for module in net.modules():
-        if type(module) in (nn.BatchNorm3d, padding.MaskedBatchNorm3d):
+        if type(module) is nn.BatchNorm3d:
             module.__class__ = VideoNorm3d
         elif type(module) is nn.BatchNorm2d:
             module.__class__ = VideoNorm2d
@@ -77,8 +76,8 @@ def with_stepped_norm(net: nn.Module) -> nn.Module:
     """Copy a net for runtimes that add up a whole video in float32, one value after the other.
 
     Over 100,000 values that costs three digits: OpenVINO's normalisation puts logits of the shipped
-    bundle up to 3e-4 off, this one 6e-6 (of max(1, |logit|), on simulated recordings). The copy is
-    for clips that are not padded, and normalises as `VideoNorm3d` and `VideoNorm2d` do.
+    bundle up to 3e-4 off, this one 6e-6 (of max(1, |logit|), on simulated recordings). The copy
+    normalises as `VideoNorm3d` and `VideoNorm2d` do.
     """
     net = copy.deepcopy(net)
     for module in net.modules():

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
 
 from stallscan.errors import InputError
-from stallscan.nets import padding
 from stallscan.nets.stallnet import frame_change
 
 
@@ -38,17 +38,7 @@ class QuartersResNet18(ResNet):  # type: ignore[misc]
 
     def forward(self, clips: Tensor) -> Tensor:
         """Give the logits (N,) of clips (N, 1 or 3, T, S, S)."""
-        frames = padding.counts(clips.shape[2])
-        if frames is None:
-            pictures = _quarters(clips)
-        else:
-            pictures = torch.cat(
-                [
-                    _quarters(clip[None, :, :count])
-                    for clip, count in zip(clips, frames, strict=True)
-                ]
-            )
-        logits: Tensor = super().forward(pictures.expand(-1, 3, -1, -1)).squeeze(1)
+        logits: Tensor = super().forward(_quarters(clips).expand(-1, 3, -1, -1)).squeeze(1)
         return logits
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
@@ -88,9 +78,33 @@ def torchvision_net(make: Callable[..., Any]) -> Callable[[int], nn.Module]:
         if channels == 2:
             net.register_forward_pre_hook(_put_change_between)
         net.register_forward_hook(_one_logit)
-        return padding.prepare(net)
+        return net
 
     return build_net
+
+
+class Halve(nn.Module):
+    """AvgPool3d(2) that also accepts a single frame, which it leaves as it is.
+
+    As in torch, the last one of an odd number of frames is dropped.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pool (N, C, T, H, W) to (N, C, max(T // 2, 1), H // 2, W // 2)."""
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return _halved_by_constants(input)
+        return F.avg_pool3d(input, (min(input.shape[2], 2), 2, 2))
+
+
+def _halved_by_constants(maps: Tensor) -> Tensor:
+    """Compute the same as `Halve` for converters, which accept constant kernels only."""
+    flat = F.avg_pool3d(maps, (1, 2, 2))
+    # Repeat the last frame, so that a single frame has a second one to be averaged with; an odd
+    # number of frames then yields one frame too many.
+    pooled = F.avg_pool3d(torch.cat([flat, flat[:, :, -1:]], dim=2), (2, 1, 1))
+    half = maps.shape[2] // 2
+    # max(half, 1) in arithmetic, which a tracer can follow.
+    return pooled[:, :, : (half + 1 + abs(half - 1)) // 2]
 
 
 # Rows and columns that DenseNet-121 halves five times, rounding up twice, to at least one.
@@ -105,12 +119,12 @@ def densenet121_3d(channels: int) -> nn.Module:
     net: nn.Module = DenseNet121(spatial_dims=3, in_channels=channels, out_channels=1)
     for number in (1, 2, 3):
         # A clip of less than 29 frames has one left before the last of these.
-        net.get_submodule(f"features.transition{number}").add_module("pool", padding.Halve())
+        net.get_submodule(f"features.transition{number}").add_module("pool", Halve())
     head = nn.Sequential(nn.Linear(1024, 512), nn.Sigmoid(), nn.Dropout(0.5), nn.Linear(512, 1))
     net.get_submodule("class_layers").add_module("out", head)
     net.register_forward_pre_hook(_refuse_small)
     net.register_forward_hook(_one_logit)
-    return padding.prepare(net)
+    return net
 
 
 def resnet101_3d(channels: int) -> nn.Module:
@@ -129,7 +143,7 @@ def resnet101_3d(channels: int) -> nn.Module:
         bias_downsample=False,
     )
     net.register_forward_hook(_one_logit)
-    return padding.prepare(net)
+    return net
 
 
 # Functions by name, not lambdas: a net must be picklable.
@@ -140,7 +154,7 @@ def _one_logit(_net: nn.Module, _inputs: Any, logits: Tensor) -> Tensor:
 def _put_change_between(_net: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
     """Make (N, 3, T, S, S) of grey and mask: grey, its difference to the next frame, mask."""
     grey, mask = inputs[0][:, :1], inputs[0][:, 1:]
-    return (torch.cat([grey, padding.by_clip(grey, frame_change), mask], dim=1),)
+    return (torch.cat([grey, frame_change(grey), mask], dim=1),)
 
 
 def _refuse_small(_net: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -53,6 +53,15 @@ class NetSettings(Settings):
     std: tuple[float, ...] = KINETICS_STD
     views: Literal["one", "flips"] = "one"
 
+    @property
+    def is_feature_model(self) -> bool:
+        """Whether this is the baseline: a logistic regression on measured features.
+
+        Such a model is fitted in one pass instead of by gradient steps (`features.fit`), its calls
+        can be explained in words, and it has no OpenVINO form.
+        """
+        return self.name == "features"
+
     @field_validator("name")
     @classmethod
     def _names_a_net(cls, name: str) -> str:

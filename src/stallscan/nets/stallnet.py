@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stallscan.errors import InputError
-from stallscan.nets import padding
 
 
 class StallNet(nn.Module):
@@ -45,7 +44,7 @@ class StallNet(nn.Module):
         """Give the logits (N,) of clips (N, 2, T, S, S)."""
         grey, mask = clips[:, :1], clips[:, 1:]
         grey = _standardised(grey, mask[:, :, :1])
-        change = padding.by_clip(grey, frame_change)
+        change = frame_change(grey)
         # Going in and out of focus is smooth in time; blood that moves is not.
         flicker = F.pad(change[:, :, 1:] - change[:, :, :-1], (0, 0, 0, 0, 1, 0))
         features = self.blocks(torch.cat([grey, change, flicker, mask], dim=1))
@@ -54,11 +53,7 @@ class StallNet(nn.Module):
         weight = weight / weight.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
         inside = (features * weight[:, :, None]).sum(dim=(-2, -1))
         peak = features.amax(dim=(-2, -1))
-        pooled = [
-            padding.mean_over_time(inside),
-            padding.max_over_time(inside),
-            padding.mean_over_time(peak),
-        ]
+        pooled = [inside.mean(dim=2), inside.amax(dim=2), peak.mean(dim=2)]  # (N, 64) each
         logits: Tensor = self.fc(self.dropout(torch.cat(pooled, dim=1))).squeeze(1)
         return logits
 
@@ -75,13 +70,7 @@ def _standardised(grey: Tensor, mask: Tensor) -> Tensor:
     mask : Tensor
         (N, 1, 1, S, S), 0..1.
     """
-    frames = padding.counts(grey.shape[2])
-    if frames is None:
-        weight = mask / (mask.sum(dim=(-2, -1), keepdim=True) * grey.shape[2]).clamp(min=1e-6)
-    else:
-        count = torch.tensor(frames, device=grey.device)[:, None, None, None, None]
-        weight = mask / (mask.sum(dim=(-2, -1), keepdim=True) * count).clamp(min=1e-6)
-        weight = padding.fill(weight.expand_as(grey))
+    weight = mask / (mask.sum(dim=(-2, -1), keepdim=True) * grey.shape[2]).clamp(min=1e-6)
     mean = (grey * weight).sum(dim=(-3, -2, -1), keepdim=True)
     variance = ((grey - mean) ** 2 * weight).sum(dim=(-3, -2, -1), keepdim=True)
     return (grey - mean) * torch.rsqrt(variance + 1e-4)
@@ -109,8 +98,3 @@ class _Block(nn.Sequential):
             nn.BatchNorm3d(width),
             nn.ReLU(inplace=True),
         )
-
-
-def stallnet(channels: int) -> nn.Module:
-    """Build StallNet for clips with so many channels."""
-    return padding.prepare(StallNet(channels))

@@ -47,7 +47,7 @@ class Recipe(Settings):
     def _fitted_at_once(self) -> "Recipe":
         training = self.training
         by_steps = training.stalled_share or training.snapshots or training.targets == "crowd"
-        if self.net.name == "features" and (by_steps or len(training.stages) > 1):
+        if self.net.is_feature_model and (by_steps or len(training.stages) > 1):
             raise ValueError(
                 "the net features is fitted at once: stages, stalled_share, snapshots and targets "
                 "are not for it"

@@ -169,9 +169,10 @@ class TrainingSettings(Settings):
     batch_size : int
         Clips a step.
     lengths : str
-        How clips of different length share a batch: ``trim`` joins clips of about equal length and
-        cuts the longer ones at both ends; ``pad`` fills the shorter ones with zeros, which the net
-        is told to leave out.
+        How clips of different length share a batch: ``trim`` cuts the longer ones equally at both
+        ends; ``pad`` appends frames of zeros to the shorter ones, which the net sees like any
+        other frames (docs/facts.md 3, second place). Either way a batch is drawn from clips of
+        similar length.
     accumulate : int
         Batches whose gradients are added up before a step.
     stalled_share : float

@@ -1,4 +1,4 @@
-"""Arrays saved by numpy, read as recordings."""
+"""Recordings from arrays saved by numpy."""
 
 import zipfile
 from pathlib import Path
@@ -13,14 +13,12 @@ from stallscan.recordings.recording import ArrayDecoder, Recording, check_shape,
 
 
 def read_npy(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording:
-    """Read an array (T, H, W), (T, H, W, 3) or (T, H, W, 4) of numbers; no pickles.
-
-    Four channels are taken as red, green, blue and opacity.
+    """Read a numeric array: (T, H, W) grey, (T, H, W, 3) RGB or (T, H, W, 4) RGBA.
 
     Raises
     ------
     UnreadableError
-        If it is not such an array, or beyond the limits.
+        If the file is not such an array, or exceeds the limits.
     """
     array = _open_npy(path)
     _check_npy(array, path)
@@ -28,7 +26,7 @@ def read_npy(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording:
     limits.check_frame(path, array.shape[1], array.shape[2], array[0].nbytes)
     is_colour = array.ndim == 4
     if is_colour and array.shape[3] == 4:
-        for frame in array:
+        for frame in array:  # (H, W, 4)
             check_opaque(frame[..., 3], path)
         array = array[..., :3]
     if array.dtype == np.uint8:
@@ -40,32 +38,36 @@ def read_npy(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording:
 
 def _open_npy(path: Path) -> Array:
     try:
-        # Not np.load, which takes archives and pickles for arrays too.
+        # np.load would accept archives and pickles, too.
         return np.lib.format.open_memmap(path, mode="r")
-    # Whatever numpy's parser stumbles over in a damaged header is raised as it comes.
+    # numpy's parser can raise almost anything on a damaged header.
     except Exception as error:  # noqa: BLE001
         reason = str(error)
+    remedy = "Save the array again with numpy.save"
     if "Python objects" in reason:
-        reason = "it holds Python objects; save an array of numbers"
+        reason, remedy = "it holds Python objects", "Save an array of numbers"
     elif "greater than file size" in reason:
-        reason = "the end of the file is missing; copy or download it again"
+        reason, remedy = "the end of the file is missing", "Copy or download it again"
     elif reason.startswith("the magic string") and zipfile.is_zipfile(path):
-        reason = "it is an archive, npz; save the one array by numpy.save"
-    raise UnreadableError(f"{path}: not readable as npy ({reason})")
+        reason, remedy = "it is an npz archive", "Save the array by itself with numpy.save"
+    raise UnreadableError(f"{path}: not readable as npy ({reason}). {remedy}")
 
 
 def _check_npy(array: Array, path: Path) -> None:
     shape = array.shape
     if array.dtype.kind not in "uif":
-        raise UnreadableError(f"{path}: npy values of type {array.dtype} are not supported")
+        raise UnreadableError(
+            f"{path}: values of type {array.dtype} are not supported. "
+            "Save the array as integers or floating-point numbers"
+        )
     if len(shape) == 3 and shape[2] in (3, 4) and 0 not in shape:
         raise UnreadableError(
-            f"{path}: the array has shape {shape}: one picture in colour, not the frames of a "
-            "recording. Save an array (frames, rows, columns, 3)"
+            f"{path}: the array has shape {shape}, which is a single colour image. "
+            "Save all frames as one array (frames, rows, columns, 3)"
         )
     if len(shape) == 4 and shape[3] > 4 and shape[1] in (3, 4):
         raise UnreadableError(
             f"{path}: the array has shape {shape}, with the channels before rows and columns. "
-            "Move them to the end: numpy.moveaxis(array, 1, -1)"
+            "Move them to the end with numpy.moveaxis(array, 1, -1)"
         )
     check_shape((*shape[:3], 3) if len(shape) == 4 and shape[3] == 4 else shape, path)

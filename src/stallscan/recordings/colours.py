@@ -1,4 +1,4 @@
-"""Which channels of a TIFF stack are red, green and blue, and whether its colours can be read."""
+"""Checks of the colours of a TIFF stack, and of which channels are red, green and blue."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,11 +13,11 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 from stallscan.errors import UnreadableError
 
 Array = NDArray[Any]
-# In these, the decoder brings YCbCr to RGB.
+# With these compressions, the decoder converts YCbCr to RGB.
 JPEG = (COMPRESSION.OJPEG, COMPRESSION.JPEG)
-# The most that ImageJ shows together.
+# The most channels that ImageJ shows in one composite.
 IMAGEJ_CHANNELS = 7
-# Red, green and blue, as OME and ImageJ describe the colour of a channel.
+# Display colour of a channel (OME, ImageJ) -> its place in RGB.
 _PRIMARIES: dict[tuple[int, ...], int] = {(255, 0, 0): 0, (0, 255, 0): 1, (0, 0, 255): 2}
 _READ_COLOURS = (
     PHOTOMETRIC.MINISBLACK,
@@ -25,18 +25,18 @@ _READ_COLOURS = (
     PHOTOMETRIC.RGB,
     PHOTOMETRIC.PALETTE,
 )
-_AS_RGB = "Save it as RGB with the outline drawn in (in Fiji: Image > Type > RGB Color)"
+_AS_RGB = "Save the recording as RGB, outline included (in Fiji: Image > Type > RGB Color)"
 
 
 def find_channels(
     tiff: tifffile.TiffFile, series: Any, dimensions: list[tuple[str, int]], path: Path
 ) -> tuple[int, ...] | None:
-    """Say which of three channels are red, green and blue; None if there are no channels.
+    """Return the indices of the red, green and blue channels; None if there are no channels.
 
     Raises
     ------
     UnreadableError
-        If the file does not say so, or there are more or fewer.
+        Unless the file has exactly three channels and declares these colours.
     """
     count = product(size for axis, size in dimensions if axis == "C")
     if count == 1:
@@ -47,27 +47,30 @@ def find_channels(
         order = [_PRIMARIES.get(colour, 3) for colour in colours]
     if sorted(order) != [0, 1, 2]:
         raise UnreadableError(
-            f"{path}: has {count} channels and does not say that they are red, green and blue. "
-            f"{_AS_RGB}"
+            f"{path}: has {count} channels that are not declared as red, green and blue. {_AS_RGB}"
         )
     return tuple(order.index(primary) for primary in range(3))
 
 
 def _ome_colours(tiff: tifffile.TiffFile) -> list[tuple[int, ...]]:
-    """Return the colours of the channels as RGB, from signed 32-bit RGBA."""
+    """Return the RGB colours of the channels; OME stores them as signed 32-bit RGBA."""
     channels = ome(tiff).iterfind(".//{*}Channel")
     colours = [int(channel.get("Color", "-1")) & 0xFFFFFFFF for channel in channels]
     return [(rgba >> 24, rgba >> 16 & 255, rgba >> 8 & 255) for rgba in colours]
 
 
 def _imagej_colours(tiff: tifffile.TiffFile) -> list[tuple[int, ...]]:
-    """Return the colours in which ImageJ shows the channels, if it shows them as they are."""
+    """Return the RGB colours in which ImageJ shows the channels.
+
+    Empty unless it shows all channels at once, without changing contrast.
+    """
     described = tiff.imagej_metadata or {}
     if described.get("mode") != "composite":
         return []
     if tuple(described.get("Ranges", (0.0, 255.0) * 3)) != (0.0, 255.0) * 3:
         return []
     ramp = np.arange(256)
+    # A lookup table per channel, (3, 256); without any, ImageJ uses pure red, green and blue.
     tables = described.get("LUTs") or [np.outer(primary, ramp) // 255 for primary in _PRIMARIES]
     tops = [tuple(int(value) for value in table[:, -1]) for table in tables]
     pure = all(
@@ -77,12 +80,12 @@ def _imagej_colours(tiff: tifffile.TiffFile) -> list[tuple[int, ...]]:
 
 
 def check_colours(page: Any, path: Path) -> int:
-    """Return the samples of a pixel that are shown: 1 for grey and palettes, 3 for RGB.
+    """Return how many samples of a pixel carry colour: 1 for grey and palettes, 3 for RGB.
 
     Raises
     ------
     UnreadableError
-        If the colours are of a kind that is not read.
+        If the type of the colours is not supported.
     """
     photometric, samples = page.photometric, page.samplesperpixel
     rgb = photometric == PHOTOMETRIC.RGB
@@ -90,18 +93,18 @@ def check_colours(page: Any, path: Path) -> int:
         rgb = True
     elif photometric not in _READ_COLOURS:
         name = getattr(photometric, "name", photometric)
-        raise UnreadableError(f"{path}: its colours are {name}, which is not read. {_AS_RGB}")
+        raise UnreadableError(f"{path}: colours of type {name} are not supported. {_AS_RGB}")
     shown = 3 if rgb else 1
     if samples - len(page.extrasamples) > shown or (not rgb and samples > 2) or samples < shown:
         raise UnreadableError(
-            f"{path}: its pixels have {samples} values that are not declared as red, green and "
-            f"blue. {_AS_RGB}"
+            f"{path}: has {samples} values per pixel that are not declared as red, green and blue. "
+            f"{_AS_RGB}"
         )
     return shown
 
 
 def significant_bits(tiff: tifffile.TiffFile, page: Any) -> int | None:
-    """Return the bits of a value that the file declares, if fewer than its type has."""
+    """Return the declared number of bits per value, None unless it is less than the type has."""
     stored: int = page.bitspersample
     for pixels in ome(tiff).iterfind(".//{*}Pixels"):
         stored = int(pixels.get("SignificantBits", stored))
@@ -109,22 +112,22 @@ def significant_bits(tiff: tifffile.TiffFile, page: Any) -> int | None:
 
 
 def ome(tiff: tifffile.TiffFile) -> ElementTree.Element:
-    """Return the OME metadata, an element without any if there are none.
+    """Return the OME metadata, or an empty element.
 
-    tifffile goes on without metadata that do not parse, and so would join positions.
+    Raises if they do not parse: tifffile would ignore them and so join stage positions.
     """
     return ElementTree.fromstring(tiff.ome_metadata or "<none/>")
 
 
 def product(sizes: Iterable[int]) -> int:
-    """Multiply sizes without overflow."""
+    """Multiply sizes in 64 bits."""
     return int(np.prod([*sizes, 1], dtype=np.int64))
 
 
 def check_opaque(opacity: Array, path: Path) -> None:
-    """Raise UnreadableError unless all pixels of a frame are equally opaque."""
+    """Raise UnreadableError unless all pixels (H, W) have the same opacity above 0."""
     if not opacity.size or opacity.flat[0] == 0 or (opacity != opacity.flat[0]).any():
         raise UnreadableError(
-            f"{path}: some of its pixels are transparent, so their colour is unknown. "
+            f"{path}: some pixels are transparent, so their colour is unknown. "
             "Save the recording as RGB without transparency"
         )

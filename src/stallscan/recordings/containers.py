@@ -1,7 +1,7 @@
-"""The outermost structure of video files: whether all is there that it announces.
+"""Whether a video file is complete, by the outermost structure of its container.
 
-FFmpeg reads whatever it finds. That a file was cut, or that a part in the middle cannot be found,
-follows from the sizes that containers write before their content.
+FFmpeg reads whatever it finds, and does not report missing data. Containers write the size of each
+element before its content, which shows that a file was truncated or damaged in the middle.
 """
 
 import os
@@ -9,10 +9,10 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-# Programs disagree whether the size of a RIFF file counts the 8 bytes before it.
+# Programs disagree on whether the size of a RIFF file includes the 8 bytes before it.
 RIFF_SLACK_BYTES = 8
 
-# EBML (RFC 8794) and Matroska (RFC 9559): identifiers as they are written.
+# Element identifiers of EBML (RFC 8794) and Matroska (RFC 9559), marker bits included.
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _IN_CLUSTER = frozenset({0xE7, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xEC, 0xBF, 0x5854})
 _IN_SEGMENT = frozenset(
@@ -32,22 +32,10 @@ _IN_SEGMENT = frozenset(
 
 
 def is_whole(path: Path, form: str) -> bool:
-    """Return whether nothing is missing that the sizes in a file announce.
+    """Return whether a file holds everything that its sizes announce.
 
-    What a container does not announce (a GIF the number of its frames, a live stream its length)
-    cannot be missed.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    form : str
-        Name of FFmpeg's demuxer.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
+    `form` is the name of FFmpeg's demuxer. Loss of data that the container does not announce goes
+    unnoticed: a GIF does not state its number of frames, a live stream not its length.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -64,53 +52,53 @@ def is_whole(path: Path, form: str) -> bool:
 
 
 def _is_whole_mp4(file: BinaryIO, size: int) -> bool:
-    """Follow the boxes of a fragmented file; other files have an index of all their frames."""
-    place, fragmented = 0, False
-    while len(head := _at(file, place, 16)) >= 8:
+    """Walk the boxes of a fragmented file; other files have an index of all their frames."""
+    offset, fragmented = 0, False
+    while len(head := _read_at(file, offset, 16)) >= 8:
         length, kind = struct.unpack(">I4s", head[:8])
-        if length == 1 and len(head) == 16:  # the length follows, in 64 bits
+        if length == 1 and len(head) == 16:  # a 64-bit length follows
             (length,) = struct.unpack(">Q", head[8:])
-        if length < 8:  # to the end of the file, or no box: something was appended
+        if length < 8:  # 0: up to the end of the file; else not a box but appended bytes
             return True
         fragmented |= kind == b"moof"
-        place += length
-        if place > size:
+        offset += length
+        if offset > size:
             return not fragmented or kind not in (b"moof", b"mdat")
     return True
 
 
 def _is_whole_riff(file: BinaryIO, size: int) -> bool:
-    """Follow the RIFF chunks, several in a file beyond 1 GB."""
-    place = 0
-    while len(head := _at(file, place, 8)) == 8 and head[:4] == b"RIFF":
+    """Walk the RIFF chunks; files beyond 1 GB have several."""
+    offset = 0
+    while len(head := _read_at(file, offset, 8)) == 8 and head[:4] == b"RIFF":
         (length,) = struct.unpack("<I", head[4:])
-        if length == 0xFFFFFFFF:  # FFmpeg writes this until it knows better
+        if length == 0xFFFFFFFF:  # FFmpeg's placeholder, replaced when the file is closed
             return True
-        place += 8 + length + length % 2
-        if place > size + RIFF_SLACK_BYTES:
+        offset += 8 + length + length % 2  # chunks are padded to an even length
+        if offset > size + RIFF_SLACK_BYTES:
             return False
     return True
 
 
 def _is_whole_matroska(file: BinaryIO, size: int) -> bool:
-    """Follow the elements down to the frames: FFmpeg skips what it does not understand."""
-    place = 0
-    # Ends of the segment and of the cluster under way; an element of unknown length ends with its
-    # parent, or where one begins that does not belong in it.
+    """Walk the elements down to the frames: FFmpeg skips elements that it does not understand."""
+    offset = 0
+    # Where the current segment and cluster end, 0 outside of them. One of unknown length ends with
+    # its parent, or before the first element that cannot be inside it.
     segment_end = cluster_end = 0
-    while place < size:
-        element = _ebml(_at(file, place, 12))
-        if segment_end and place >= segment_end:  # something was appended
+    while offset < size:
+        element = _parse_ebml(_read_at(file, offset, 12))
+        if segment_end and offset >= segment_end:  # appended bytes
             return True
         if element is None:
             return False
         kind, header, length = element
-        if place >= cluster_end or (cluster_end == size and kind in _IN_SEGMENT - _IN_CLUSTER):
+        if offset >= cluster_end or (cluster_end == size and kind in _IN_SEGMENT - _IN_CLUSTER):
             cluster_end = 0
         allowed = _IN_CLUSTER if cluster_end else _IN_SEGMENT
         if segment_end and kind not in allowed:
             return False
-        end = size if length is None else place + header + length
+        end = size if length is None else offset + header + length
         if end > size or (cluster_end and end > cluster_end):
             return False
         if kind == _SEGMENT and not segment_end:
@@ -118,16 +106,18 @@ def _is_whole_matroska(file: BinaryIO, size: int) -> bool:
         elif kind == _CLUSTER:
             cluster_end = end
         else:
-            place += length or 0
-        place += header
+            offset += length or 0
+        offset += header
     return True
 
 
-def _ebml(head: bytes) -> tuple[int, int, int | None] | None:
-    """Parse the header of an element: its identifier, its own length and that of its content.
+def _parse_ebml(head: bytes) -> tuple[int, int, int | None] | None:
+    """Return the identifier of an element, the size of its header and that of its content.
 
-    The content's length is None where the file does not tell it. None if this is no header.
+    The size of the content is None if the file does not state it. The result is None if `head`
+    is not the header of an element.
     """
+    # The number of leading zero bits of each field is its number of further bytes.
     id_bytes = 9 - head[:1].ljust(1, b"\0")[0].bit_length()
     size_bytes = 9 - head[id_bytes : id_bytes + 1].ljust(1, b"\0")[0].bit_length()
     header = id_bytes + size_bytes
@@ -139,37 +129,37 @@ def _ebml(head: bytes) -> tuple[int, int, int | None] | None:
 
 
 def _is_whole_gif(file: BinaryIO) -> bool:
-    """Follow the blocks to the trailer, or to the end of the last image where it has none."""
+    """Walk the blocks to the trailer, or without one to the end of the last image."""
     head = file.read(13)
     if len(head) < 13:
         return False
     file.seek(_palette_bytes(head[10]), os.SEEK_CUR)
-    shown = False  # whether the last block is an image, not what describes the next one
+    after_image = False  # whether the file may end here: an image, and no control block for another
     while kind := file.read(1):
-        if kind == b";":
+        if kind == b";":  # trailer
             return True
-        if kind == b"!":
-            shown &= file.read(1) != b"\xf9"
-        elif kind == b",":
+        if kind == b"!":  # extension; F9 is the graphic control of the next image
+            after_image &= file.read(1) != b"\xf9"
+        elif kind == b",":  # image
             image = file.read(9)
             if len(image) < 9:
                 return False
             file.seek(_palette_bytes(image[8]) + 1, os.SEEK_CUR)
-            shown = True
-        elif kind == b"\0":  # some programs fill up with empty blocks
+            after_image = True
+        elif kind == b"\0":  # some programs pad with empty blocks
             continue
         else:
             return False
         while (length := file.read(1)) != b"\0":
             if not length or len(file.read(length[0])) < length[0]:
                 return False
-    return shown
+    return after_image
 
 
 def _palette_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _at(file: BinaryIO, place: int, count: int) -> bytes:
-    file.seek(place)
+def _read_at(file: BinaryIO, offset: int, count: int) -> bytes:
+    file.seek(offset)
     return file.read(count)

@@ -1,4 +1,4 @@
-"""Frames into a video file."""
+"""Writing video files."""
 
 from collections.abc import Iterable
 from fractions import Fraction
@@ -22,25 +22,19 @@ def write_video(
     keyframe_interval: int = 1,
     preset: str = "medium",
 ) -> None:
-    """Encode frames as H.264 High, yuv420p, mp4, in one atomic step.
+    """Write an mp4 file (H.264 High, yuv420p) atomically.
 
-    The defaults are those of the competition's files (docs/facts.md 5): every frame intra, crf 15,
-    15 frames a second.
+    The defaults match the competition's files (docs/facts.md 5): only intra frames, crf 15,
+    15 frames per second.
 
     Parameters
     ----------
-    path : str or Path
-        The mp4 file to write.
     frames : iterable of ndarray
-        uint8 (H, W, 3) RGB or (H, W) grey each, all of one size, H and W even.
-    frame_rate : int
-        Frames per second.
+        uint8 (H, W, 3) RGB or (H, W) grey, all of the same size, H and W even.
     crf : int
         Constant rate factor of x264, 0 (lossless) to 51.
     keyframe_interval : int
-        Frames from one intra frame to the next; 1 makes every frame intra.
-    preset : str
-        x264's trade of speed against size.
+        Distance between intra frames, in frames.
     """
     with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
         options = {"crf": str(crf), "preset": preset}
@@ -54,7 +48,7 @@ def write_video(
             picture = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(array), format="rgb24" if array.ndim == 3 else "gray"
             )
-            # As ffmpeg's programs do by default; the library's own default dulls thin lines.
+            # The default of the ffmpeg command; that of the library dulls thin lines.
             picture = picture.reformat(format="yuv420p", interpolation="BICUBIC")
             picture.pts = index
             container.mux(stream.encode(picture))

@@ -1,4 +1,4 @@
-"""Finding recordings in files and folders, and saying what was passed over."""
+"""Finding recordings in files and folders, and reporting what was skipped."""
 
 import logging
 import os
@@ -19,18 +19,18 @@ STACK_SUFFIXES = frozenset({".tif", ".tiff"})
 ARRAY_SUFFIXES = frozenset({".npy"})
 SUFFIXES = VIDEO_SUFFIXES | STACK_SUFFIXES | ARRAY_SUFFIXES
 
-# Kinds of what is passed over, beside endings of file names.
+# Kinds of skipped files and folders, besides the suffixes of files. They are keys in run.json.
 UNREADABLE = "not readable"
 SAME = "read under another name"
 LOOP = "linking back to a folder above"
 HIDDEN = "hidden"
 NO_ENDING = "without ending"
 OTHERS = "others"
-# Files may be numbered by their endings: no more kinds are told apart, nor more of a kind named.
+# At most this many kinds, because suffixes may be running numbers, and names of each kind.
 KINDS, NAMED = 50, 1000
-# As many on the console.
+# At most this many in the log.
 KINDS_SHOWN, NAMES_SHOWN = 8, 3
-# Endings of recordings that are not read, named first.
+# Suffixes of files that may be recordings but are not supported; listed first.
 VIDEO_LIKE = frozenset(
     {".wmv", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".flv", ".ogv", ".3gp", ".vob", ".asf"}
     | {".webp", ".png", ".jpg", ".jpeg", ".btf", ".tf8", ".lsm", ".czi", ".lif", ".nd2", ".oib"}
@@ -40,21 +40,21 @@ VIDEO_LIKE = frozenset(
 
 
 class Source(NamedTuple):
-    """A recording on disk, under the name that stands for it in every table."""
+    """A recording on disk, and the name that identifies it in every table."""
 
     filename: str
     path: Path
 
 
 class PassedOver:
-    """Files and folders that were found and are not read, by kind.
+    """Files and folders that were skipped, by kind: a suffix, or one of the kinds above.
 
     Attributes
     ----------
     counts : Counter of str
-        How many there are of each kind: an ending of file names, or one of those above.
+        Their number.
     names : dict
-        By kind their paths inside the given folder, the first 1,000 of each.
+        Their paths inside the given folder, at most 1,000 of each kind.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class PassedOver:
         self.names: dict[str, list[str]] = {}
 
     def add(self, kind: str, name: str) -> None:
-        """Count one."""
+        """Count a file or folder."""
         kind = printable(kind)
         if kind not in self.counts and len(self.counts) >= KINDS:
             kind = OTHERS
@@ -75,23 +75,23 @@ class PassedOver:
         return bool(self.counts)
 
     def __str__(self) -> str:
-        """Say in one line how many there are, those that may have been meant first and by name."""
+        """Summarize in one line; likely recordings come first, with examples."""
         first = (UNREADABLE, *sorted(VIDEO_LIKE), SAME, LOOP)
         kinds = sorted(
             self.counts,
             key=lambda kind: (first.index(kind) if kind in first else len(first), kind),
         )
-        parts = [
+        items = [
             f"{self.counts[kind]} {kind}" + (f" ({self._examples(kind)})" if kind in first else "")
             for kind in kinds
         ]
-        if len(parts) > KINDS_SHOWN:
+        if len(items) > KINDS_SHOWN:
             more = sum(self.counts[kind] for kind in kinds[KINDS_SHOWN:])
-            parts = [*parts[:KINDS_SHOWN], f"{more} {OTHERS}"]
-        return f"passed over {self.counts.total()} files or folders: {', '.join(parts)}"
+            items = [*items[:KINDS_SHOWN], f"{more} {OTHERS}"]
+        return f"skipped {self.counts.total()} files or folders: {', '.join(items)}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as a run's notes hold it: counts and names by kind."""
+        """Return counts and names by kind, as run.json holds them."""
         return {
             kind: {"count": self.counts[kind], "names": self.names[kind]}
             for kind in sorted(self.counts)
@@ -104,15 +104,7 @@ class PassedOver:
 
 
 class Listing(NamedTuple):
-    """What was found in files and folders.
-
-    Attributes
-    ----------
-    sources : list of Source
-        The recordings.
-    passed_over : PassedOver
-        The other files and folders.
-    """
+    """The recordings found, and what was skipped."""
 
     sources: list[Source]
     passed_over: PassedOver
@@ -124,72 +116,69 @@ def list_recordings(paths: Sequence[str | Path]) -> list[Source]:
 
 
 def find_recordings(paths: Sequence[str | Path]) -> Listing:
-    """Find the recordings in any mix of files and folders, and log what was passed over.
+    """Find the recordings in files and folders, and log what was skipped.
 
-    A folder is searched with all its subfolders, also those that are links, each once; hidden files
-    and folders are passed over. A recording's name is its path inside the given folder (with
-    ``/``), or the bare file name of a file given by itself; where two would be called the same,
-    both are called by their whole path. The same file given twice counts once. Characters that a
-    table cannot hold are escaped in names, as `words.printable` does.
+    Folders are searched recursively, through links, but each only once and without hidden files
+    and folders. A recording is named by its path inside the given folder (with ``/``), or by its
+    file name if the file itself was given. Recordings that would share a name are named by their
+    whole path. The same file given twice counts once. `words.printable` escapes characters that a
+    table cannot hold.
 
     Returns
     -------
     Listing
-        The recordings in the order given, sorted by name inside each folder, those behind links to
-        folders last; and what was passed over.
+        Recordings in the order given. Those of a folder are sorted by name, the contents of linked
+        folders last.
 
     Raises
     ------
     InputError
-        If a path is empty, does not exist or cannot be read, or there is no recording in any of
-        them.
+        If a path is empty, missing or unreadable, or there is no recording in any of them.
     """
-    found: dict[str, tuple[str, Path]] = {}
+    files: dict[str, tuple[str, Path]] = {}  # real path -> name and path
     passed_over = PassedOver()
     for text in map(str, paths):
         # Path("") is the current folder.
         if not text:
-            raise InputError("a path is empty. Name a file or folder; the current folder is .")
+            raise InputError("a path is empty. Name a file or folder (. is the current folder)")
         given = Path(text)
         if _is_folder(text):
             for name, path, real in _walk(given, passed_over):
-                if found.setdefault(real, (name, path))[0] != name:
+                if files.setdefault(real, (name, path))[0] != name:
                     passed_over.add(SAME, name)
         else:
-            found.setdefault(os.path.realpath(given), (given.name, given.absolute()))
+            files.setdefault(os.path.realpath(given), (given.name, given.absolute()))
     if passed_over:
         log.warning("%s", passed_over)
-    if not found:
+    if not files:
         given_names = ", ".join(str(path) for path in paths)
         raise InputError(
-            f"{given_names}: no recordings found; expected files ending in "
+            f"{given_names}: no recordings found. Name a file, or a folder with files of type "
             f"{', '.join(sorted(SUFFIXES))}"
         )
-    # Each form is less readable than the one before it; of the last one no two are the same.
+    return Listing(_name_uniquely(list(files.values())), passed_over)
+
+
+def _name_uniquely(files: list[tuple[str, Path]]) -> list[Source]:
+    """Name each recording in the most readable form that no other one shares."""
     forms: list[Callable[[str, Path], str]] = [
         lambda name, _: printable(name),
         lambda _, path: printable(path.as_posix()),
+        # Unambiguous: backslashes of the path itself differ from those of escapes.
         lambda _, path: printable(path.as_posix().replace("\\", "\\\\")),
     ]
-    sources = [Source("", path) for _, path in found.values()]
+    sources = [Source("", path) for _, path in files]
     todo = list(range(len(sources)))
-    names = list(found.values())
     for form in forms:
         for index in todo:
-            sources[index] = sources[index]._replace(filename=form(*names[index]))
+            sources[index] = sources[index]._replace(filename=form(*files[index]))
         count = Counter(source.filename for source in sources)
         todo = [index for index in todo if count[sources[index].filename] > 1]
-    return Listing(sources, passed_over)
+    return sources
 
 
 def _is_folder(given: str) -> bool:
-    """Return whether a given path is a folder.
-
-    Raises
-    ------
-    InputError
-        If it does not exist or cannot be looked at.
-    """
+    """Return whether a path is a folder; raise InputError if it cannot be examined."""
     try:
         return stat.S_ISDIR(Path(given).stat().st_mode)
     except (OSError, ValueError) as error:
@@ -197,26 +186,28 @@ def _is_folder(given: str) -> bool:
         if isinstance(error, FileNotFoundError):
             reason = "no such file or folder"
     hints = {
-        r"-$": "Recordings are not read from standard input: name files or folders",
-        r"[a-z0-9]{2,}:/": "Recordings are not read over the network: download them first",
-        r"~": "The shell puts the home folder for ~ only where it is not in quotes",
-        r".*[*?]": "Name the folder instead of a pattern",
+        r"-$": "stallscan does not read standard input. Name files or folders",
+        r"[a-z0-9]{2,}:/": "stallscan does not read from the network. Download the recordings",
+        r"~": "The shell replaces ~ by the home folder only outside of quotes. Remove the quotes",
+        r".*[*?]": "stallscan does not expand patterns. Name the folder",
+        r"": "Check the path and its permissions",
     }
-    remedy = next((f". {hint}" for start, hint in hints.items() if re.match(start, given)), "")
-    raise InputError(f"{given}: {reason}{remedy}")
+    hint = next(hint for start, hint in hints.items() if re.match(start, given))
+    raise InputError(f"{given}: {reason}. {hint}")
 
 
 def _walk(folder: Path, passed_over: PassedOver) -> Iterator[tuple[str, Path, str]]:
-    """Yield each recording in a folder: its path in it with ``/``, whole path and real path."""
+    """Yield name (path inside the folder, with ``/``), path and real path of each recording."""
     top = folder.absolute()
-    # Folders behind links come last: what can be reached without a link keeps that name.
+    # Folders to search, and links to folders: (name, real path), (name, real path of its folder).
+    # Links come last, so that whatever can be reached without a link is named without it.
     todo, links = [("", os.path.realpath(top))], list[tuple[str, str]]()
     seen = {todo[0][1]}
     while todo or links:
         if not todo:
             name, parent = links.pop(0)
             real = os.path.realpath(top / name)
-            # Back to where the link lies, or to what holds it, leads round and round.
+            # A link to a folder that contains it would never end.
             is_loop = Path(parent).is_relative_to(real)
             if is_loop or real in seen:
                 passed_over.add(LOOP if is_loop else SAME, name)
@@ -248,12 +239,14 @@ def _walk(folder: Path, passed_over: PassedOver) -> Iterator[tuple[str, Path, st
 
 
 def _entries(folder: Path, name: str, passed_over: PassedOver) -> list[os.DirEntry[str]]:
-    """List a folder by name, files and links before folders; none if it may not be read."""
+    """List a folder, sorted by name; a subfolder that cannot be read counts as empty."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         if not name:
-            raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
+            raise InputError(
+                f"{folder}: cannot be read ({error.strerror}). Check the permissions of the folder"
+            ) from None
         passed_over.add(UNREADABLE, name)
         return []

@@ -1,15 +1,15 @@
-"""Pixels of any number type as uint8: the same picture gives the same levels, whatever its type.
+"""Conversion of pixels to uint8, so that the same image gives the same levels in any number type.
 
-All frames of a recording are converted alike, by the values that occur in any of them:
+All frames of a recording are scaled alike, by the values that occur in any of them:
 
-1. Whole numbers from 0 to 255 are taken as they are.
+1. Integers from 0 to 255 are kept.
 2. Floating-point numbers from 0 to 1 are multiplied by 255; others up to 255 are rounded.
-3. Colours beyond are divided by their full range. Its bits are those that the file declares, or
-   the fewest of 10, 12, 14, 16 and 32 (for signed integers, also 15 and 31) that hold the highest
-   value. A drawn outline reaches nearly the full range. Where the highest value does not, the
-   number of bits is unknown and the recording is refused, as are colours below 0.
-4. Grey levels beyond are stretched from the lowest to the 99.9th percentile, as display software
-   does.
+3. Colours outside of 0..255 are divided by their full range: the number of bits that the file
+   declares, else the smallest of 10, 12, 14, 16 and 32 (for signed integers also 15 and 31) that
+   holds the highest value. A drawn outline reaches nearly the full range. If the highest value does
+   not, the number of bits is unknown and the recording is refused, as are colours below 0.
+4. Grey levels outside of 0..255 are stretched from the minimum to the 99.9th percentile, as display
+   software does.
 
 NaN and negative infinity become 0, infinity 255.
 """
@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from stallscan.errors import UnreadableError
 from stallscan.recordings.recording import Frames
 
-# Share of the full range that the highest colour must reach. Outlines are drawn at 255 of 255, and
-# the published rule wants red of at least 200 of 255 (0.78).
+# Share of the full range that the highest value must reach. Outlines are drawn at 255 of 255, and
+# the published rule requires red of at least 200 of 255 (0.78).
 _NEARLY_FULL = 0.75
-# Rounding and resampling may leave a range by half a grey level of 255.
+# Rounding and resampling may exceed a range by half a grey level of 255.
 _SLACK = 0.5 / 255
 _DEPTHS = (10, 12, 14, 16, 32)
-# Values converted at once: floating point takes eight times the memory of the levels.
+# Values converted at a time: float64 takes eight times the memory of uint8.
 _BLOCK = 2**20
 
 Arrays = Callable[[], Iterator[NDArray[Any]]]
@@ -38,7 +38,7 @@ Scale = Callable[[NDArray[Any]], Frames]
 
 
 class _Values(NamedTuple):
-    """The finite values of all frames: the lowest, the highest, and whether all are whole."""
+    """Range of the finite values of all frames, and whether all of them are integers."""
 
     low: float
     high: float
@@ -48,20 +48,16 @@ class _Values(NamedTuple):
 def scale_of(
     path: Path, dtype: np.dtype[Any], arrays: Arrays, *, is_colour: bool, bits: int | None = None
 ) -> Scale:
-    """Choose how the frames of a recording become uint8.
+    """Return the function that converts the frames of a recording to uint8.
 
     Parameters
     ----------
-    path : Path
-        For messages.
-    dtype : dtype
-        Of the frames: an integer or floating-point type.
     arrays : callable
-        Gives an iterator over the frames each time it is called; at most two passes are made.
+        Returns a new iterator over the frames; called at most twice.
     is_colour : bool
-        Whether the frames are (H, W, 3) rather than (H, W).
+        Whether frames are (H, W, 3) rather than (H, W).
     bits : int, optional
-        Significant bits of a value, where the file declares them.
+        Significant bits per value, if the file declares them.
 
     Raises
     ------
@@ -81,15 +77,15 @@ def scale_of(
         return _linear(values.low, _bright(arrays()))
     if values.low < 0:
         raise UnreadableError(
-            f"{path}: its colours go below 0 (to {values.low:g}), so their range is unknown. "
-            "Convert the recording to 8-bit RGB"
+            f"{path}: has colour values below 0 (down to {values.low:g}), so their range is "
+            "unknown. Convert the recording to 8-bit RGB"
         )
     depths = _DEPTHS if dtype.kind != "i" else (*_DEPTHS, 8 * dtype.itemsize - 1)
     full = min((2.0**n - 1 for n in depths if 2.0**n - 1 >= values.high), default=np.inf)
     if values.high < _NEARLY_FULL * full:
         raise UnreadableError(
-            f"{path}: its colours reach {values.high:g}, and the file does not say how many bits "
-            "they have. Convert the recording to 8-bit RGB"
+            f"{path}: has colour values up to {values.high:g}, and does not declare how many bits "
+            "they use. Convert the recording to 8-bit RGB"
         )
     return _linear(0.0, full)
 
@@ -111,7 +107,7 @@ def _survey(arrays: Iterator[NDArray[Any]]) -> _Values:
 
 
 def _bright(arrays: Iterator[NDArray[Any]]) -> float:
-    """Return the highest of the frames' 99.9th percentiles."""
+    """Return the highest 99.9th percentile of a frame."""
     finite = (_finite(array) for array in arrays)
     return float(max(np.percentile(values, 99.9) for values in finite if values.size))
 
@@ -121,19 +117,16 @@ def _finite(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _linear(low: float, high: float) -> Scale:
-    """Bring `low`..`high` to 0..255."""
+    """Return the linear scale from `low`..`high` to 0..255, clipped."""
     gain = 255.0 / max(high - low, 1e-12)
 
     def convert(array: NDArray[Any]) -> Frames:
-        known = np.nan_to_num(array.astype(np.float64), nan=low, posinf=high, neginf=low)
-        levels = np.rint((np.clip(known, low, high) - low) * gain)
+        finite = np.nan_to_num(array.astype(np.float64), nan=low, posinf=high, neginf=low)
+        levels = np.rint((np.clip(finite, low, high) - low) * gain)
         return np.clip(levels, 0, 255).astype(np.uint8)
 
     def scale(array: NDArray[Any]) -> Frames:
-        return np.concatenate([convert(rows) for rows in np.array_split(array, _blocks(array))])
+        blocks = min(max(-(-array.size // _BLOCK), 1), len(array))  # blocks of rows
+        return np.concatenate([convert(rows) for rows in np.array_split(array, blocks)])
 
     return scale
-
-
-def _blocks(array: NDArray[Any]) -> int:
-    return min(max(-(-array.size // _BLOCK), 1), len(array))

@@ -1,9 +1,8 @@
-"""How large a recording may be, checked by its header before its pixels take memory.
+"""Limits on the size of a recording, checked by its header before memory is allocated.
 
-Within these limits, reading a recording, finding its outline and cutting its clip take at most
-about 1.5 GB in a process: 70 to 80 bytes for each pixel of a frame, most of them for the outline,
-which is found in the mean of the frames. Beyond them memory would end the run, and with it the
-recordings that are not too large.
+Within these limits, a process needs at most about 1.5 GB to read a recording, find its outline and
+cut its clip: 70 to 80 bytes per pixel of a frame, most of them for the outline, which is found in
+the mean of the frames. A larger recording could exhaust memory and end the whole run.
 """
 
 from pathlib import Path
@@ -13,26 +12,19 @@ from pydantic import Field
 from stallscan.errors import UnreadableError
 from stallscan.settings import Settings
 
-# Four times a frame of 2048 x 2048, the largest of usual resonant scanners; 4K video has half.
+# Four times 2048 x 2048, the largest frame of common resonant scanners, and twice 4K video.
 FRAME_PX = 4096 * 4096
-# More than 5 minutes at 30 frames a second; the longest recording of the competition has 434.
+# More than 5 minutes at 30 frames per second; the competition's longest recording has 434 frames.
 FRAMES = 10_000
-# What has to be decoded at once: an RGB frame of FRAME_PX in float64, or a TIFF page with all its
-# planes.
+# What is decoded at once: an RGB frame of FRAME_PX in float64 has 384 MiB, a TIFF page may hold
+# many planes.
 PAGE_BYTES = 512 * 2**20
 
 
 class Limits(Settings):
-    """The largest recording that is read.
+    """The largest recording that stallscan reads.
 
-    Attributes
-    ----------
-    frame_px : int
-        Pixels in a frame.
-    frames : int
-        Frames in a recording.
-    page_bytes : int
-        Bytes of a frame, or of a TIFF page that holds several, as decoded.
+    `page_bytes` are the decoded bytes of a frame, or of a TIFF page that holds several frames.
     """
 
     frame_px: int = Field(default=FRAME_PX, ge=1)
@@ -40,26 +32,25 @@ class Limits(Settings):
     page_bytes: int = Field(default=PAGE_BYTES, ge=1)
 
     def check_frame(self, path: Path, height: int, width: int, nbytes: int = 0) -> None:
-        """Raise UnreadableError if a frame of that size, or a page of `nbytes`, is too large."""
+        """Raise UnreadableError if a frame, or a page of `nbytes` decoded bytes, is too large."""
         if height * width > self.frame_px:
             side = int(self.frame_px**0.5)
             raise UnreadableError(
-                f"{path}: its frames have {width} x {height} pixels, more than the largest that "
-                f"are read ({side} x {side}). Crop the recording around the segment"
+                f"{path}: frames of {width} x {height} pixels are too large (limit {side} x "
+                f"{side}). Crop the recording around the outlined segment"
             )
         if nbytes > self.page_bytes:
             raise UnreadableError(
-                f"{path}: one of its pages takes {nbytes / 2**20:,.0f} MiB of memory, at most "
-                f"{self.page_bytes / 2**20:,.0f} are read. Crop the recording around the segment, "
-                "and save a page for each frame"
+                f"{path}: a page of the file takes {nbytes / 2**20:,.0f} MiB of memory (limit "
+                f"{self.page_bytes / 2**20:,.0f} MiB). Crop the recording around the outlined "
+                "segment, and save each frame as a page of its own"
             )
 
     def check_count(self, path: Path, frames: int) -> None:
-        """Raise UnreadableError if these are too many frames."""
+        """Raise UnreadableError if there are too many frames."""
         if frames > self.frames:
             raise UnreadableError(
-                f"{path}: it has more than {self.frames:,} frames. "
-                "Cut the recording into shorter ones"
+                f"{path}: has more than {self.frames:,} frames. Split it into shorter recordings"
             )
 
 

@@ -1,4 +1,4 @@
-"""Image stacks and arrays: TIFF in its dialects, and npy."""
+"""Recordings from TIFF stacks, in the dialects of ImageJ, OME and tifffile."""
 
 import contextlib
 import logging
@@ -29,17 +29,17 @@ from stallscan.recordings.limits import LIMITS, Limits
 from stallscan.recordings.recording import ArrayDecoder, Recording, collect
 from stallscan.words import listed
 
-# Axes that frames may follow each other on: time, depth, and two that tifffile gives to pages of
-# unknown order. Channels and positions are none.
+# Axes along which frames may follow each other: time, depth, and the two that tifffile assigns to
+# pages of unknown order.
 _FRAME_AXES = "TZIQ"
-# Kinds of tifffile's series that it makes of pages that are alike, for want of a description.
+# Kinds of series that tifffile forms by grouping similar pages, if the file describes no series.
 _COUNTED = ("generic", "uniform")
 
 
 class _Quiet(logging.Filter):
-    """Drops what tifffile logs in a thread while that thread reads for us.
+    """Drops the log records of tifffile from threads that are reading a recording.
 
-    What it would log about a damaged file is raised, or noted as corrupt.
+    We raise errors about damaged files ourselves, or count their pages as corrupt.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class _Quiet(logging.Filter):
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        """Drop records within the block. It must not yield to other code."""
+        """Drop records within the block, which must not yield to a caller."""
         self._thread.depth = getattr(self._thread, "depth", 0) + 1
         try:
             yield
@@ -65,27 +65,26 @@ logging.getLogger("tifffile").addFilter(_quiet)
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the frames of a recording lie in a TIFF.
+    """How the frames of a recording are arranged in a TIFF file.
 
     Attributes
     ----------
     dtype : dtype
-        Of the pixels as stored.
+        Type of the stored pixels.
     is_colour : bool
         Whether frames are (H, W, 3) rather than (H, W).
     bits : int or None
-        Significant bits of a value, if the file declares them.
+        Significant bits per value, if the file declares them.
     channels : tuple of int or None
-        Which of three planes that follow each other are red, green and blue; None if a plane is a
-        frame.
+        Indices of red, green and blue in each group of three planes; None if each plane is a frame.
     frames : int or None
-        Frames that the headers promise, None if the headers are incomplete.
+        Frames declared by the headers; None if the headers are incomplete.
     contiguous : int
-        Planes that lie one after another behind the only page; 0 if each page has its own.
+        Planes stored one after another behind a single page header; 0 if each page has a header.
     skipped : frozenset of tuple
-        Shapes of the pages that are small copies of others.
+        Shapes of pages that are thumbnails of others.
     note : str
-        What is to be said of the order of the frames; empty if nothing is.
+        Remark on the order of the frames; may be empty.
     """
 
     dtype: np.dtype[Any]
@@ -99,21 +98,21 @@ class _Layout:
 
 
 def read_tiff(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording:
-    """Read every page of a TIFF; pages that are broken are noted as corrupt.
+    """Read the frames of a TIFF file; pages that cannot be decoded count as corrupt.
 
     Raises
     ------
     UnreadableError
-        If there is no page that can be read, the pages differ in size or type, the file holds
-        something else than the frames of one recording (several positions, channels that are not
-        red, green and blue, one of several files), or the recording is beyond the limits.
+        If no page can be decoded, pages differ in size or type, the file is not one complete
+        recording (several positions, channels other than red, green and blue, one of several
+        files), or it exceeds the limits.
     """
     try:
         with _quiet(), tifffile.TiffFile(path) as tiff:
             layout = _layout(tiff, path, limits)
     except (RecordingError, MemoryError):
         raise
-    # Whatever tifffile's code stumbles over in a damaged file is raised as it comes.
+    # tifffile can raise almost anything on a damaged file.
     except Exception as error:  # noqa: BLE001
         raise UnreadableError(
             f"{path}: not readable as TIFF ({error}). Copy or export it again"
@@ -125,7 +124,8 @@ def read_tiff(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording
         for frame in _tiff_frames(path, layout, limits, corrupt):
             if frame.dtype.newbyteorder("=") != layout.dtype.newbyteorder("="):
                 raise UnreadableError(
-                    f"{path}: has pixels of type {layout.dtype} and {frame.dtype}"
+                    f"{path}: has pixels of type {layout.dtype} and {frame.dtype}. "
+                    "Export all frames with the same pixel type"
                 )
             yield frame
 
@@ -136,20 +136,17 @@ def read_tiff(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording
 
 
 def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
-    """Find out what the file holds, by its headers.
-
-    Raises
-    ------
-    UnreadableError
-        If it is not the frames of one recording.
-    """
+    """Read the headers; raise UnreadableError unless they describe one recording."""
     _check_is_whole(tiff, path)
-    pages, following = _tiff_pages(tiff, path, limits)
+    pages, next_page = _tiff_pages(tiff, path, limits)
     main, is_joined, skipped = _main_series(tiff, path)
     page = main.keyframe
     shown = [each for each in pages if each.shape not in skipped]
     if page.dtype is None or page.dtype.kind not in "uif":
-        raise UnreadableError(f"{path}: TIFF pixels of type {page.dtype} are not supported")
+        raise UnreadableError(
+            f"{path}: pixels of type {page.dtype} are not supported. "
+            "Export the recording with 8 or 16 bits per value"
+        )
     samples = check_colours(page, path)
     dimensions = [] if is_joined else _dimensions(tiff, main)
     channels = find_channels(tiff, main, dimensions, path)
@@ -157,28 +154,29 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
     has_palette = page.photometric == PHOTOMETRIC.PALETTE
     planes = product(size for _, size in dimensions)
     shown_planes = len(shown) * page.imagedepth
-    # Pages that are alike are counted; a count is declared by other kinds of series.
+    # Only a described series declares a number of frames; others just count the pages that exist.
     is_declared = planes > 1 and (main.kind not in _COUNTED or tiff.is_imagej)
     frames = max(planes, shown_planes) // (3 if channels else 1)
-    only_one = len(shown) == 1 and planes > shown_planes and page.is_final and page.nbytes > 0
-    end = page.dataoffsets[0] + planes * page.nbytes if only_one else 0
+    has_one_header = len(shown) == 1 and planes > shown_planes and page.is_final and page.nbytes > 0
+    end = page.dataoffsets[0] + planes * page.nbytes if has_one_header else 0
     limits.check_count(path, frames)
     return _Layout(
         dtype=np.dtype(np.uint8) if has_palette else page.dtype,
         is_colour=samples == 3 or channels is not None or has_palette,
         bits=None if has_palette else significant_bits(tiff, page),
         channels=channels,
-        frames=frames if is_declared or following == 0 else None,
-        contiguous=planes if only_one and (following == 0 or following >= end) else 0,
+        frames=frames if is_declared or next_page == 0 else None,
+        # A next page within the pixels means that the other headers are lost, not absent.
+        contiguous=planes if has_one_header and (next_page == 0 or next_page >= end) else 0,
         skipped=skipped,
         note=note,
     )
 
 
 def _check_is_whole(tiff: tifffile.TiffFile, path: Path) -> None:
-    """Raise UnreadableError if the file is one of several that hold a recording together.
+    """Raise UnreadableError if the recording is spread over several files.
 
-    tifffile would read the others along, and take those that are missing as black.
+    tifffile would read them all, and fill in black for missing ones.
     """
     root = ome(tiff)
     files = {element.text: element.get("FileName", "") for element in root.iterfind(".//{*}UUID")}
@@ -189,38 +187,38 @@ def _check_is_whole(tiff: tifffile.TiffFile, path: Path) -> None:
     others = [name for uuid, name in files.items() if uuid != own and name != path.name]
     missing = [name for name in others if not (path.parent / name).is_file()]
     raise UnreadableError(
-        f"{path}: holds only a part of a recording that lies in "
+        f"{path}: the recording is spread over "
         + (f"{len(files)} files" if is_root else "several files")
         + (f" ({len(missing)} of them missing: {listed(missing)})" if missing else "")
-        + ". Save the recording as one file (in Fiji: open it by File > Import > Bio-Formats, then "
+        + ". Save it as one file (in Fiji: open it with File > Import > Bio-Formats, then "
         "File > Save As > Tiff)"
     )
 
 
 def _tiff_pages(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> tuple[list[Any], int]:
-    """Give the pages, less the small copies of others, and where the chain of pages breaks.
+    """Return all pages but thumbnails, and where the chain of pages breaks.
 
-    Pages rather than series, because a file written page by page has a series for each.
+    Pages rather than series, because a file written page by page has a series for each page.
 
     Returns
     -------
-    pages, following
-        The pages; and the place in the file of the page that should follow them but cannot be
-        read, 0 if they are all, -1 if that place is missing, too.
+    pages, next_page
+        The pages; and the file offset of the next page, which cannot be read: 0 if the chain is
+        complete, -1 if the offset itself is missing.
     """
     pages: dict[int, Any] = {}
     chain: Iterable[Any] = tiff.pages
     for page in chain:
-        if page.offset in pages:  # a damaged chain may lead back and never end
+        if page.offset in pages:  # a damaged chain may be circular
             return list(pages.values()), page.offset
         pages[page.offset] = page
         limits.check_frame(path, page.imagelength, page.imagewidth, page.nbytes)
         limits.check_count(path, len(pages))
     shown = [page for page in pages.values() if not page.is_reduced]
-    place = tiff.pages.next_page_offset
-    if place is None:
+    pointer_offset = tiff.pages.next_page_offset
+    if pointer_offset is None:
         return shown, 0
-    tiff.filehandle.seek(place)
+    tiff.filehandle.seek(pointer_offset)
     size = tiff.tiff.offsetsize
     pointer = tiff.filehandle.read(size)
     (offset,) = struct.unpack(tiff.tiff.offsetformat, pointer) if len(pointer) == size else (-1,)
@@ -230,37 +228,38 @@ def _tiff_pages(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> tuple[li
 def _main_series(
     tiff: tifffile.TiffFile, path: Path
 ) -> tuple[Any, bool, frozenset[tuple[int, ...]]]:
-    """Find the series of pages that is the recording.
+    """Return the series of pages that holds the recording.
 
     Returns
     -------
     series, is_joined, skipped
-        The series (of several that are joined, the first of the largest); whether the frames are
-        the pages of all series; and the shapes of the pages that are small copies of others.
+        The largest series; whether the frames are the pages of all series; and the shapes of pages
+        that are thumbnails of others.
 
     Raises
     ------
     UnreadableError
         If the file holds several recordings.
     """
-    every = [each for each in tiff.series if not each.keyframe.is_reduced]
+    every = [series for series in tiff.series if not series.keyframe.is_reduced]
     main = max(every, key=lambda series: series.size)
-    small = [
-        each
-        for each in every
-        if _planes_in(each) == 1 < _planes_in(main) and _area(each) < _area(main)
+    thumbnails = [
+        series
+        for series in every
+        if _planes_in(series) == 1 < _planes_in(main) and _area(series) < _area(main)
     ]
-    others = [each for each in every if each is not main and each not in small]
+    others = [series for series in every if series is not main and series not in thumbnails]
+    # Levels of an image pyramid after the first are smaller copies.
     levels = [level for series in (main, *others) for level in series.levels[1:]]
-    skipped = frozenset(each.keyframe.shape for each in (*small, *levels))
-    # tifffile's own grouping, of pages alike in compression and so on, tells nothing.
+    skipped = frozenset(series.keyframe.shape for series in (*thumbnails, *levels))
+    # tifffile's own grouping of pages, by compression and so on, does not separate recordings.
     is_declared = main.kind not in _COUNTED
-    pages_apart = all(_planes_in(each) == 1 for each in (main, *others))
+    pages_apart = all(_planes_in(series) == 1 for series in (main, *others))
     if others and ((is_declared and not pages_apart) or _stage_positions(tiff) > 1):
-        names = [each.name or f"series {index}" for index, each in enumerate(every)]
+        names = [series.name or f"series {index}" for index, series in enumerate(every)]
         raise UnreadableError(
             f"{path}: holds {len(every)} recordings or positions ({listed(names)}). "
-            "Export each as a file of its own"
+            "Export each to its own file"
         )
     return main, bool(others), skipped
 
@@ -276,51 +275,55 @@ def _area(series: Any) -> int:
 
 
 def _stage_positions(tiff: tifffile.TiffFile) -> int:
-    """Count the places in x and y that OME metadata give for the planes."""
+    """Count the different stage positions (x, y) of the planes in the OME metadata."""
     planes = ome(tiff).iterfind(".//{*}Plane")
-    return len({(each.get("PositionX"), each.get("PositionY")) for each in planes})
+    return len({(plane.get("PositionX"), plane.get("PositionY")) for plane in planes})
 
 
 def _dimensions(tiff: tifffile.TiffFile, series: Any) -> list[tuple[str, int]]:
-    """Return the axes (and their sizes) beside rows, columns and samples, outermost first."""
+    """Return (axis, size) for all axes but rows, columns and samples, outermost first."""
     described = tiff.imagej_metadata or {}
     samples = series.keyframe.samplesperpixel
-    found = [
+    dimensions = [
         (axis, int(size))
         for axis, size in zip(series.axes, series.shape, strict=True)
         if axis not in "YXS"
     ]
-    if described and series.kind != "imagej":  # tifffile found fewer frames than it describes
+    if described and series.kind != "imagej":  # tifffile found fewer frames than are described
         keys = {"T": "frames", "Z": "slices"} | ({"C": "channels"} if samples == 1 else {})
-        found = [(axis, int(described.get(key, 1))) for axis, key in keys.items()]
+        dimensions = [(axis, int(described.get(key, 1))) for axis, key in keys.items()]
         images = int(described.get("images", 1))
-        if product(size for _, size in found) < images:
-            found = [("I", images)]
-    if described:  # tifffile writes frames of which it is not told the axis as channels
+        if product(size for _, size in dimensions) < images:
+            dimensions = [("I", images)]
+    if described:  # tifffile writes an axis that its caller did not name as channels
         most = 1 if samples > 1 else IMAGEJ_CHANNELS
-        found = [("I" if axis == "C" and size > most else axis, size) for axis, size in found]
-    return [(axis, size) for axis, size in found if size > 1]
+        dimensions = [
+            ("I" if axis == "C" and size > most else axis, size) for axis, size in dimensions
+        ]
+    return [(axis, size) for axis, size in dimensions if size > 1]
 
 
 def _note_frame_axes(dimensions: list[tuple[str, int]], path: Path) -> str:
-    """Return what is to be said of the order of the frames; empty if they have one axis.
+    """Return a remark on the order of the frames; empty if they have one axis.
 
     Raises
     ------
     UnreadableError
-        Unless frames follow each other along axes of time and depth.
+        Unless the axes are time and depth, or a single one of `_FRAME_AXES`.
     """
     axes = [(axis, size) for axis, size in dimensions if axis != "C"]
-    listed = " x ".join(
+    sizes = " x ".join(
         f"{size} ({tifffile.TIFF.AXES_NAMES.get(axis, axis)})" for axis, size in axes
     )
     if sorted(axis for axis, _ in axes) == ["T", "Z"]:
-        return f"its {listed} are read one after another. Save each time as a file of its own"
+        return (
+            f"it has {sizes} frames, which are read as one sequence. "
+            "Save each time point to its own file"
+        )
     if len(axes) > 1 or not all(axis in _FRAME_AXES for axis, _ in axes):
         raise UnreadableError(
-            f"{path}: its frames have more than one order: {listed}. "
-            "Save one series of frames (all times of one depth, or all depths of one time) as a "
-            "file of its own"
+            f"{path}: its frames are arranged as {sizes}, not along a single axis of time or "
+            "depth. Save all times of one depth, or all depths of one time, to its own file"
         )
     return ""
 
@@ -328,12 +331,12 @@ def _note_frame_axes(dimensions: list[tuple[str, int]], path: Path) -> str:
 def _tiff_frames(
     path: Path, layout: _Layout, limits: Limits, corrupt: list[int]
 ) -> Iterator[Array]:
-    """Yield (H, W) or (H, W, 3) as stored, from every page; note broken pages in `corrupt`."""
+    """Yield the stored frames, (H, W) or (H, W, 3); add broken ones to `corrupt`."""
     with _quiet():
         tiff = tifffile.TiffFile(path)
     with tiff:
         with _quiet():
-            pages, following = _tiff_pages(tiff, path, limits)
+            pages, next_page = _tiff_pages(tiff, path, limits)
         shown = [page for page in pages if page.shape not in layout.skipped]
         planes = (
             _contiguous_planes(tiff, shown[0], layout.contiguous, path)
@@ -347,20 +350,20 @@ def _tiff_frames(
             else:
                 count += 1
                 yield frame
-        # Unlike the count in a video's header, that of planes without headers is exact. Where the
-        # chain of pages is broken, frames are missing, unless they are known to be all.
-        all_here = layout.frames is not None and count >= layout.frames
-        if (following or layout.contiguous) and not all_here:
+        # The number of contiguous planes is exact, unlike that of frames in a video's header. If
+        # the chain of pages is broken, frames are missing unless all declared ones were read.
+        is_complete = layout.frames is not None and count >= layout.frames
+        if (next_page or layout.contiguous) and not is_complete:
             corrupt.append(len(pages))
 
 
 def _contiguous_planes(
     tiff: tifffile.TiffFile, page: Any, count: int, path: Path
 ) -> Iterator[Array | None]:
-    """Yield the planes of which only the first has a header, as far as the file goes.
+    """Yield the planes behind a single header, as many as the file holds.
 
-    ImageJ writes such files beyond 4 GB, as does tifffile with `truncate`. Of other files written
-    at once, the headers of all but the first page are lost if the end is cut off.
+    ImageJ writes such files beyond 4 GB, and so does tifffile with `truncate`. A file that was
+    written at once and truncated looks the same: the headers of all other pages were at its end.
     """
     offset = page.dataoffsets[0]
     available = min(count, max(tiff.filehandle.size - offset, 0) // page.nbytes)
@@ -373,7 +376,7 @@ def _contiguous_planes(
 
 
 def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
-    """Yield the planes of each page, and None for a page that is broken."""
+    """Yield the planes of each page, or None for a page that cannot be decoded."""
     for page in pages:
         try:
             with _quiet():
@@ -382,12 +385,12 @@ def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
         except (RecordingError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - see read_tiff
-            # Some codecs come from Python's own library, of versions that may lack them.
+            # Some codecs are part of Python's own library, but not in all versions.
             if isinstance(error, ImportError) or "imagecodecs" in str(error):
                 name = getattr(page.compression, "name", page.compression)
                 raise UnreadableError(
-                    f"{path}: its compression, {name}, needs the package imagecodecs; "
-                    f"install it with: {install('imagecodecs')}"
+                    f"{path}: reading {name} compression needs the package imagecodecs. "
+                    f"Install it with: {install('imagecodecs')}"
                 ) from None
             yield None
             continue
@@ -397,27 +400,27 @@ def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
 def _composed(
     planes: Iterator[Array | None], channels: tuple[int, ...] | None
 ) -> Iterator[Array | None]:
-    """Join three planes that follow each other to a colour frame, if they are channels."""
+    """Yield the planes, or if these are channels, a colour frame (H, W, 3) for each three."""
     if channels is None:
         yield from planes
         return
     for three in zip(planes, planes, planes, strict=False):
-        known = [plane for channel in channels if (plane := three[channel]) is not None]
-        alike = len({plane.shape for plane in known}) == 1
-        yield np.stack(known, axis=-1) if len(known) == 3 and alike else None
+        decoded = [plane for channel in channels if (plane := three[channel]) is not None]
+        alike = len({plane.shape for plane in decoded}) == 1
+        yield np.stack(decoded, axis=-1) if len(decoded) == 3 and alike else None
 
 
 def _planes(array: Array, page: Any, path: Path) -> Array:
-    """Bring an array with the axes ...YX, ...YXS or ...SYX to (n, H, W) or (n, H, W, 3).
+    """Return an array of axes ...YX, ...YXS or ...SYX as (n, H, W) or (n, H, W, 3).
 
     Raises
     ------
     UnreadableError
-        If some of the pixels are transparent.
+        If some pixels are transparent.
     """
     axes = page.axes
     if page.photometric == PHOTOMETRIC.PALETTE:
-        # 16 bits; ImageJ and others fill only the upper 8.
+        # (3, levels) uint16 -> (levels, 3) uint8; ImageJ and others use only the upper 8 bits.
         table = np.moveaxis(np.asarray(page.colormap) >> 8, 0, -1).astype(np.uint8)
         return table[array.reshape(-1, *array.shape[-2:])]
     if page.photometric == PHOTOMETRIC.MINISWHITE:
@@ -429,5 +432,5 @@ def _planes(array: Array, page: Any, path: Path) -> Array:
     for sample, kind in enumerate(page.extrasamples, start=shown):
         if kind != tifffile.EXTRASAMPLE.UNSPECIFIED:
             check_opaque(array[..., sample], path)
-    array = array.reshape(-1, *array.shape[-3:])[..., :shown]
+    array = array.reshape(-1, *array.shape[-3:])[..., :shown]  # (n, H, W, 1 or 3)
     return array if shown == 3 else array[..., 0]

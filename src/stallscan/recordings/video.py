@@ -1,9 +1,8 @@
-"""Recordings: decoding them whole, and writing the competition's H.264.
+"""Reading recordings of any format, and decoding video.
 
-Video is decoded by PyAV with one thread; frames are counted by decoding them, because headers may
-miscount (docs/facts.md 5: by one frame in the competition's files). Pixels are taken as they are
-stored: a file's wish to be shown rotated is not followed, because neither a stall nor an outline
-depends on it. Of a file that was trimmed by an edit list the frames are read that players show.
+PyAV decodes video in one thread. Frames are counted by decoding them, because headers may miscount
+(docs/facts.md 5: by one frame in the competition's files). Rotation for display is ignored, because
+neither a stall nor an outline depends on it. Frames that an edit list hides are not read.
 """
 
 import itertools
@@ -29,33 +28,31 @@ from stallscan.recordings.limits import LIMITS
 from stallscan.recordings.recording import Box, Frames, Picture, Recording, collect, whole
 from stallscan.recordings.stack import read_tiff
 
-VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif"
+VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif"  # FFmpeg's demuxers
 
-# Tracks that accompany a recording: a cover, thumbnails of its parts.
+# Tracks that accompany a recording: a cover, chapter thumbnails.
 PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
-# MPEG-4 marks a frame that was dropped by so small a packet, which gives no frame.
+# MPEG-4 encodes a dropped frame as a packet of at most this size, which yields no frame.
 DROPPED_BYTES = {"mpeg4": 7}
-# Codecs with packets that are for reference only and never shown.
+# Codecs with packets for reference only, which yield no frame.
 HIDING = frozenset({"vp8"})
 
-# Layouts of 8 bits with a chroma pixel for two rows and columns, limited and full range.
+# 8-bit 4:2:0 layouts (one chroma pixel for 2 x 2 luma pixels), limited and full range.
 PLANAR = frozenset({"yuv420p", "yuvj420p"})
 
-# 910 frames of 512 x 384 as the codec leaves them, or 455 of RGB: the longest recording of the
-# competition (434) fits.
+# 910 frames of 512 x 384 in 4:2:0, or 455 in RGB: the longest recording of the competition (434)
+# fits.
 HOLD_BYTES = 256 * 2**20
 
 
 def read_recording(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
-    """Decode a recording: mp4, avi, mov, mkv, webm, gif, tiff or npy.
+    """Read a recording: mp4, avi, mov, mkv, webm, gif, tiff or npy.
 
     Parameters
     ----------
-    path : str or Path
-        The file.
     hold_bytes : int
-        Recordings with more bytes than this are not kept in memory; `Recording.chunks` then
-        decodes the file once more each time it is called.
+        Do not hold recordings with more decoded bytes than this in memory; `Recording.chunks` then
+        decodes the file again each time it is called.
 
     Raises
     ------
@@ -64,21 +61,24 @@ def read_recording(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
     """
     path = Path(path)
     try:
-        found = path.stat()
-        # To open a pipe would wait for its other end.
-        if not stat.S_ISREG(found.st_mode):
-            raise UnreadableError(f"{path}: is not a file")
+        status = path.stat()
+        # Opening a pipe would block until somebody writes to it.
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError(f"{path}: is not a regular file. Name a video, stack or array")
         with path.open("rb"):
             pass
     except PermissionError:
         raise UnreadableError(
-            f"{path}: may not be read. Change the permissions of the file or its folder"
+            f"{path}: permission denied. Change the permissions of the file or its folder"
         ) from None
     except OSError as error:
-        what = "is a link, and its target" if path.is_symlink() else "the file"
-        raise UnreadableError(f"{path}: {what} cannot be opened ({error.strerror})") from None
-    if found.st_size == 0:
-        raise UnreadableError(f"{path}: the file is empty; copy or download it again")
+        what = "the target of this link" if path.is_symlink() else "the file"
+        raise UnreadableError(
+            f"{path}: {what} cannot be opened ({error.strerror}). "
+            "Check that it exists, or copy it again"
+        ) from None
+    if status.st_size == 0:
+        raise UnreadableError(f"{path}: the file is empty. Copy or download it again")
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         return _read_video(path, hold_bytes)
@@ -86,78 +86,71 @@ def read_recording(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
         return read_tiff(path, hold_bytes)
     if suffix in ARRAY_SUFFIXES:
         return read_npy(path, hold_bytes)
+    problem = f"files of type {suffix} are not supported" if suffix else "the file has no suffix"
     raise UnreadableError(
-        f"{path}: {suffix or 'a file without suffix'} is not a format that stallscan reads "
-        f"({', '.join(sorted(SUFFIXES))})"
+        f"{path}: {problem}. Save the recording as one of {', '.join(sorted(SUFFIXES))}"
     )
 
 
 def _read_video(path: Path, hold_bytes: int) -> Recording:
     decoder = _VideoDecoder(path)
-    read_recording = collect(
-        path, decoder, hold_bytes, lambda: decoder.frames_declared, decoder.corrupt
-    )
-    return replace(read_recording, frames_expected=decoder.frames_expected, note=decoder.note)
+    recording = collect(path, decoder, hold_bytes, lambda: decoder.frames_declared, decoder.corrupt)
+    return replace(recording, frames_expected=decoder.frames_expected, note=decoder.note)
 
 
 class _Planes(NamedTuple):
-    """A frame as the codec leaves it: full luma, and a chroma pixel for two rows and columns.
+    """A 4:2:0 frame as the codec decodes it.
 
     Attributes
     ----------
-    parts : tuple of ndarray
-        Luma, blue and red difference, uint8, as they lie in the decoder's memory.
+    planes : tuple of ndarray
+        Views of the decoder's memory, uint8: Y (H, W), U and V (H / 2, W / 2).
     layout : tuple
-        What the conversion to RGB follows from.
+        Pixel format, colour space and range, which determine the conversion to RGB.
     """
 
-    parts: tuple[Frames, ...]
+    planes: tuple[Frames, ...]
     layout: tuple[Any, ...]
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> "_Planes":
-        """Look into a frame, whose memory stays as long as this does."""
+        """Return views of the planes of a frame, which keep its memory alive."""
         layout = (frame.format.name, frame.colorspace, frame.color_range)
-        return cls(tuple(map(_pixels, frame.planes)), layout)
+        return cls(tuple(map(_view, frame.planes)), layout)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return *self.parts[0].shape, 3
+        return *self.planes[0].shape, 3
 
     @property
     def nbytes(self) -> int:
-        return sum(part.size for part in self.parts)
+        return sum(plane.size for plane in self.planes)
 
 
-def _pixels(plane: Any) -> Frames:
-    """Look at a plane without its padding: uint8 (H, W)."""
+def _view(plane: Any) -> Frames:
+    """Return a view of a plane without its padding, uint8 (H, W)."""
     size = (plane.height, plane.width)
     return np.ndarray(size, np.uint8, buffer=plane, strides=(plane.line_size, 1))
 
 
 class _VideoDecoder:
-    """Gets at the frames of a video file.
+    """Decodes the frames of a video file.
 
-    Frames of the usual layout stay as the codec leaves them, half the size of RGB, until a part of
-    them is asked for: to convert the colours of a whole frame costs a fifth of its decoding, and
-    a clip shows a tenth of it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
+    Frames in 4:2:0 stay as decoded, half the size of RGB, until a box of them is requested:
+    converting a whole frame to RGB takes a fifth of the time of decoding it, and a clip shows only
+    a tenth of the frame.
 
     Attributes
     ----------
     frames_declared : int or None
-        Frames by the header, once decoding has begun.
+        Frames according to the header; set when decoding begins.
     frames_expected : int or None
-        Frames that the packets in the file and its index promise, once decoding has ended; None
-        for codecs in which a packet need not give a frame.
+        Frames according to the packets in the file and its index; set when decoding ends. None for
+        codecs with packets that yield no frame.
     corrupt : list of int
-        Packets that gave no frame for an error, as far as was decoded.
+        Indices of packets that failed to decode, so far.
     note : str
-        Which of several video tracks is read; empty if there is only one.
+        `Recording.note`: the track that is read, frames hidden by an edit list.
     """
 
     def __init__(self, path: Path) -> None:
@@ -169,60 +162,54 @@ class _VideoDecoder:
         self._packets = 0
 
     def pictures(self) -> Iterator[Picture]:
-        """Decode from the beginning, with one thread.
-
-        Raises
-        ------
-        UnreadableError
-            If the file cannot be read as a video.
-        """
+        """Decode from the beginning; raise UnreadableError if the file is not a valid video."""
         path = self.path
         try:
             with _opened(path) as container:
                 stream, self.note = _best_track(path, container)
-                # The decoder takes memory for whole frames, however small the file.
+                # The decoder allocates whole frames, even for a tiny file.
                 LIMITS.check_frame(path, stream.height, stream.width)
                 self.frames_declared = stream.frames or None
                 yield from map(_picture, self._decode(container, stream))
                 hidden = (self.frames_declared or 0) - (self.frames_expected or 0)
                 if "mp4" in container.format.name and hidden > 1:
-                    hides = f"its edit list hides {hidden} of {self.frames_declared} frames"
-                    self.note = "; ".join(filter(None, [self.note, hides]))
+                    trimmed = f"its edit list hides {hidden} of {self.frames_declared} frames"
+                    self.note = "; ".join(filter(None, [self.note, trimmed]))
                 if not containers.is_whole(path, container.format.name) and not self.corrupt:
                     self.corrupt.append(self._packets)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UnreadableError(
-                f"{path}: not readable as {path.suffix[1:].lower()} video ({reason}); "
-                "copy or download it again"
+                f"{path}: not readable as {path.suffix[1:].lower()} video ({reason}). "
+                "Copy or download it again"
             ) from None
 
     def _decode(self, container: Any, stream: Any) -> Iterator[av.VideoFrame]:
-        """Yield frames; packets with errors are noted and give none, empty ones are passed over."""
+        """Yield the frames; add the indices of packets that fail to decode to `corrupt`."""
         stream.codec_context.thread_count = 1
         stream.codec_context.thread_type = "NONE"
-        # Without this the decoder hides broken slices behind pixels of its own invention. Packets
-        # may declare another frame size than the header does: that is limited, too.
+        # "explode" keeps the decoder from filling in broken slices with invented pixels.
+        # "max_pixels" also limits packets whose frame size differs from the header's.
         limit = str(LIMITS.frame_px)
         stream.codec_context.options = {"err_detect": "explode", "max_pixels": limit}
         codec = stream.codec_context.name
-        # In other formats this is an index of some packets, to jump to.
+        # Other formats only index some packets, as seek points.
         has_index = container.format.name == "avi" or "mp4" in container.format.name
-        promised = len(stream.index_entries)
+        indexed = len(stream.index_entries)
         packets = container.demux(stream)
-        index = unseen = 0
+        index = unseen = 0  # packets that are not empty, and how many of them yield no frame
         while True:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError:
-                # The file ends in the middle of a packet: what was decoded so far counts.
+                # The file ends in the middle of a packet; keep what was decoded so far.
                 self.corrupt.append(index)
                 break
             if packet is None:
                 break
             decoded: list[Any] = []
             try:
-                if packet.is_corrupt:  # it is not all there
+                if packet.is_corrupt:  # incomplete
                     self.corrupt.append(index)
                 else:
                     decoded = packet.decode()
@@ -238,18 +225,18 @@ class _VideoDecoder:
                 unseen += packet.is_discard or packet.size <= DROPPED_BYTES.get(codec, 0)
         self._packets = index
         if has_index:
-            # Of a fragmented file the index grows while it is read.
-            index = max(index, promised, len(stream.index_entries))
+            # The index of a fragmented file grows while it is read.
+            index = max(index, indexed, len(stream.index_entries))
         if codec not in HIDING:
             self.frames_expected = index - unseen
 
     def cut(self, pictures: Sequence[Any], box: Box) -> Frames:
-        """Give the pixels in a box as RGB, uint8 (n, h, w, 3).
+        """Return the pixels of a box as RGB, uint8 (n, h, w, 3).
 
-        They equal those of the whole frames converted: each pixel depends on its own luma and on
-        the one chroma pixel that it shares with its neighbours.
+        They equal those of converted whole frames: each pixel depends only on its own luma and on
+        the chroma pixel that it shares with its neighbours.
         """
-        parts = [
+        batches = [
             _to_rgb(list(alike), box)
             if layout
             else np.stack([picture[box.slices] for picture in alike])
@@ -257,36 +244,36 @@ class _VideoDecoder:
                 pictures, lambda picture: getattr(picture, "layout", None)
             )
         ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return batches[0] if len(batches) == 1 else np.concatenate(batches)
 
     def thin(self, pictures: Sequence[Any], step: int) -> Frames:
-        """Give every so many-th pixel as RGB, uint8 (n, h, w, 3).
+        """Return every `step`-th chroma pixel of every `step`-th row as RGB, uint8 (n, h, w, 3).
 
-        One for a chroma pixel at least, and converted as if all were of full range and BT.601.
+        Colours are approximate: the conversion assumes full range and BT.601.
         """
-        few = []
+        thumbnails = []
         for picture in pictures:
             if isinstance(picture, _Planes):
-                luma, blue, red = picture.parts
+                luma, blue, red = picture.planes
                 fine, coarse = (slice(None, None, each) for each in (2 * step, step))
-                parts = luma[fine, fine], red[coarse, coarse], blue[coarse, coarse]
-                few.append(cv2.cvtColor(cv2.merge(parts), cv2.COLOR_YCrCb2RGB))
+                sampled = luma[fine, fine], red[coarse, coarse], blue[coarse, coarse]
+                thumbnails.append(cv2.cvtColor(cv2.merge(sampled), cv2.COLOR_YCrCb2RGB))
             else:
-                few.append(picture[::step, ::step])
-        return np.stack(few)
+                thumbnails.append(picture[::step, ::step])
+        return np.stack(thumbnails)
 
     def coloured(self, pictures: Sequence[Any], least: float) -> Box | None:
-        """Look at the chroma of all these frames at once; see `Recording.coloured`."""
+        """Return a box as `Recording.coloured` does, by the chroma planes alone."""
         if not all(isinstance(picture, _Planes) for picture in pictures):
             return whole(pictures[0].shape)
-        # Of each chroma pixel the lowest blue and the highest red difference in any frame.
-        _, blue, red = (part.copy() for part in pictures[0].parts)
+        # For each chroma pixel the lowest U (blue) and the highest V (red) of all frames.
+        _, blue, red = (plane.copy() for plane in pictures[0].planes)  # (H / 2, W / 2) uint8
         for picture in pictures[1:]:
-            cv2.min(picture.parts[1], blue, dst=blue)
-            cv2.max(picture.parts[2], red, dst=red)
-        # Rounding may add a level or two.
-        found = _RED_AT_MOST[red] - _BLUE_AT_LEAST[blue] >= least - 2
-        rows, cols = (np.flatnonzero(found.any(axis=axis)) for axis in (1, 0))
+            cv2.min(picture.planes[1], blue, dst=blue)
+            cv2.max(picture.planes[2], red, dst=red)
+        # Rounding may add two levels.
+        is_coloured = _RED_AT_MOST[red] - _BLUE_AT_LEAST[blue] >= least - 2
+        rows, cols = (np.flatnonzero(is_coloured.any(axis=axis)) for axis in (1, 0))
         if not rows.size:
             return None
         top, left = int(rows[0]), int(cols[0])
@@ -299,50 +286,53 @@ def _picture(frame: av.VideoFrame) -> Picture:
 
 
 def _to_rgb(pictures: Sequence[_Planes], box: Box) -> Frames:
-    """Convert the box of frames of one layout, all at once, as one tall frame."""
-    # From even to even, so that chroma pixels are not divided.
+    """Convert a box of frames of the same layout to RGB: uint8 (n, h, w, 3).
+
+    All boxes are stacked on top of each other and converted as one frame, which is faster.
+    """
+    # Grow the box to even rows and columns, so that it contains whole chroma pixels.
     top, left = box.row0 // 2 * 2, box.col0 // 2 * 2
     height, width = -(-(box.row1 - top) // 2) * 2, -(-(box.col1 - left) // 2) * 2
     name, colorspace, color_range = pictures[0].layout
     tall = av.VideoFrame(width, height * len(pictures), name)
     tall.colorspace, tall.color_range = colorspace, color_range
-    for index, step in enumerate((1, 2, 2)):
+    for index, step in enumerate((1, 2, 2)):  # Y, U, V
         rows = slice(top // step, (top + height) // step)
         cols = slice(left // step, (left + width) // step)
-        pieces = [picture.parts[index][rows, cols] for picture in pictures]
-        np.concatenate(pieces, out=_pixels(tall.planes[index]))
+        boxes = [picture.planes[index][rows, cols] for picture in pictures]
+        np.concatenate(boxes, out=_view(tall.planes[index]))
     rgb = _as_rgb(tall).reshape(-1, height, width, 3)
     row, col = box.row0 - top, box.col0 - left
     return rgb[:, row : row + box.row1 - box.row0, col : col + box.col1 - box.col0]
 
 
 def _as_rgb(frame: av.VideoFrame) -> Frames:
-    """Convert all of a frame: uint8 (H, W, 3)."""
-    # PyAV would else take a thread for each core.
+    """Convert a whole frame to RGB, uint8 (H, W, 3)."""
+    # By default, PyAV uses a thread per core.
     return np.asarray(frame.to_ndarray(format="rgb24", threads=1), dtype=np.uint8)
 
 
 def _bounds(up: float, down: float) -> NDArray[np.float32]:
-    """Multiply the 256 levels of a chroma plane, which are 128 where there is no colour."""
+    """Return the 256 levels of a chroma plane times `up` above 128 (no colour), `down` below."""
     levels = np.arange(256, dtype=np.float32) - 128
     return np.where(levels > 0, up * levels, down * levels).astype(np.float32)
 
 
 # R - B = a (V - 128) - b (U - 128), with a from 1.402 to 1.794 and b from 1.772 to 2.142 in all of
-# ITU-R BT.601, 709, 2020 and SMPTE 240M, full range and limited. Cutting both off to 0..255 brings
-# them nearer together.
+# ITU-R BT.601, 709, 2020 and SMPTE 240M, full and limited range. So this difference is an upper
+# bound; clipping R and B to 0..255 only brings them closer together.
 _RED_AT_MOST = _bounds(1.8, 1.4)
 _BLUE_AT_LEAST = _bounds(1.77, 2.15)
 
 
 def _opened(path: Path) -> Any:
-    # FFmpeg takes a name with a colon for an address, and a text that lists other files (ffconcat,
-    # HLS) for a video.
+    # "file:", because FFmpeg takes a name with a colon for a URL. The whitelist, because it takes
+    # a text that lists other files (ffconcat, HLS) for a video.
     return av.open(f"file:{path}", container_options={"format_whitelist": VIDEO_FORMATS})
 
 
 class _Track(NamedTuple):
-    """A video track: its stream, its packets and the pixels of a frame."""
+    """A video track: its stream, number of packets, and pixels per frame."""
 
     stream: Any
     packets: int
@@ -350,28 +340,29 @@ class _Track(NamedTuple):
 
     def __str__(self) -> str:
         size = f"{self.stream.codec_context.width} x {self.stream.codec_context.height}"
-        return f"number {self.stream.index + 1} with {self.packets} frames of {size}"
+        return f"track {self.stream.index + 1} with {self.packets} frames of {size}"
 
 
 def _best_track(path: Path, container: Any) -> tuple[Any, str]:
-    """Choose the video track that is the recording, and say which one where there are several.
+    """Return the video track with the most frames, and a note if others were ignored.
 
-    Cover pictures, and tracks of a single frame beside longer ones, are none. Of the others the
-    one is taken that no other exceeds in frames or in pixels of a frame.
+    Cover images, and single frames beside longer tracks, do not count.
 
     Raises
     ------
     UnreadableError
-        If there is none, or two may be meant.
+        If there is no track, or another one has frames as large or larger.
     """
-    # Without a codec context PyAV crashes the process on decoding (PyAV issue 2344).
+    # PyAV crashes when it decodes a stream without a codec context (PyAV issue 2344).
     streams = [
         stream
         for stream in container.streams.video
         if getattr(stream, "codec_context", None) is not None and not stream.disposition & PICTURE
     ]
     if not streams:
-        raise UnreadableError(f"{path}: holds no video that can be decoded")
+        raise UnreadableError(
+            f"{path}: holds no video track that can be decoded. Export the recording again"
+        )
     if len(streams) == 1:
         return streams[0], ""
     counts = Counter[int]()
@@ -390,8 +381,8 @@ def _best_track(path: Path, container: Any) -> tuple[Any, str]:
     best = max(tracks, key=lambda track: track[1:])
     if any(track.area >= best.area for track in tracks if track is not best):
         raise UnreadableError(
-            f"{path}: holds several video tracks ({'; '.join(map(str, tracks))}), and more than "
-            "one may be the recording. Export the one that is meant"
+            f"{path}: holds several video tracks, and it is unclear which one is the recording "
+            f"({'; '.join(map(str, tracks))}). Export this track to its own file"
         )
-    note = "" if len(tracks) == 1 else f"of {len(tracks)} video tracks {best} is read"
+    note = "" if len(tracks) == 1 else f"of its {len(tracks)} video tracks, only {best} is read"
     return best.stream, note

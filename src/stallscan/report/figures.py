@@ -56,7 +56,12 @@ WORDS = {
 }
 
 
-def evaluation(scored: Scored, out: str | Path, curve: Curve | None = None) -> list[Path]:
+def evaluation(
+    scored: Scored,
+    out: str | Path,
+    curve: Curve | None = None,
+    measured: Metrics | None = None,
+) -> list[Path]:
     """Write the plots of an evaluation into the folder `out`, each as PNG and as SVG.
 
     Parameters
@@ -67,6 +72,8 @@ def evaluation(scored: Scored, out: str | Path, curve: Curve | None = None) -> l
         The folder; made if need be.
     curve : Curve, optional
         MCC against prevalence; drawn by recording if not given.
+    measured : Metrics, optional
+        Of `scored`; computed if not given.
 
     Returns
     -------
@@ -78,28 +85,32 @@ def evaluation(scored: Scored, out: str | Path, curve: Curve | None = None) -> l
     InputError
         If the folder cannot be made or written.
     """
-    return save(evaluation_figures(scored, curve), out)
+    return save(evaluation_figures(scored, curve, measured), out)
 
 
-def evaluation_figures(scored: Scored, curve: Curve | None = None) -> dict[str, Figure]:
+def evaluation_figures(
+    scored: Scored, curve: Curve | None = None, measured: Metrics | None = None
+) -> dict[str, Figure]:
     """Draw the plots of an evaluation by their names in `WORDS`; arguments as for `evaluation`."""
-    measured = metrics.measure(scored)
+    if measured is None:
+        measured = metrics.measure(scored)
     if curve is None:
         curve = bootstrap.mcc_curve(bootstrap.smoothed_rates(measured.confusion), measured)
     return {
-        "confusion": confusion(scored),
+        "confusion": confusion(scored, measured),
         "scores": score_histogram(scored.scores, scored.thresholds, scored.labels),
-        "roc": roc(scored),
-        "precision_recall": precision_recall(scored),
+        "roc": roc(scored, measured),
+        "precision_recall": precision_recall(scored, measured),
         "thresholds": by_threshold(scored),
         "reliability": reliability(scored),
         "mcc_by_prevalence": mcc_by_prevalence(curve, measured),
     }
 
 
-def confusion(scored: Scored) -> Figure:
+def confusion(scored: Scored, measured: Metrics | None = None) -> Figure:
     """Draw the confusion matrix, shaded by share of each label."""
-    measured = metrics.measure(scored)
+    if measured is None:
+        measured = metrics.measure(scored)
     cells = measured.confusion
     counts = np.array(
         [[cells.true_flowing, cells.false_stalled], [cells.missed_stalled, cells.true_stalled]]
@@ -163,14 +174,13 @@ def score_histogram(
     return figure
 
 
-def roc(scored: Scored) -> Figure:
+def roc(scored: Scored, measured: Metrics) -> Figure:
     """Draw the ROC curve and where the calls as made lie on it."""
     figure, axes = square_axes("ROC curve")
     axes.set(xlabel="flowing called stalled (1 - specificity)", ylabel="stalled called stalled")
     curve = curves.roc(scored)
     if curve is None:
         return _one_class(figure, axes)
-    measured = metrics.measure(scored)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
     axes.plot(*_thin(*curve), color=BLACK, label=f"scores (AUC {measured.roc_auc:.3f})")
     _mark_calls(axes, 1.0 - (measured.specificity or 0.0), measured.recall)
@@ -178,14 +188,13 @@ def roc(scored: Scored) -> Figure:
     return figure
 
 
-def precision_recall(scored: Scored) -> Figure:
+def precision_recall(scored: Scored, measured: Metrics) -> Figure:
     """Draw precision against recall and where the calls as made lie."""
     figure, axes = square_axes("Precision and recall")
     axes.set(xlabel="recall (stalled called stalled)", ylabel="precision (calls that are right)")
     curve = curves.precision_recall(scored)
     if curve is None:
         return _one_class(figure, axes)
-    measured = metrics.measure(scored)
     own = words.percent(measured.prevalence)
     axes.axhline(
         measured.prevalence, color=GREY, linestyle=":", linewidth=1, label=f"chance ({own} stalled)"

@@ -20,7 +20,7 @@ from stallscan.calls.predictions import DECIDED, read_predictions, read_run
 from stallscan.catalog.names import match
 from stallscan.clips import store
 from stallscan.errors import InputError
-from stallscan.evaluation import evaluate, present
+from stallscan.evaluation import present
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.recordings import find
 from stallscan.recordings.find import Source
@@ -104,7 +104,7 @@ def write_report(
     predictions: str | Path,
     out: str | Path,
     *,
-    labels: str | Path | None = None,
+    evaluation: Evaluation | None = None,
     recordings: Sequence[str | Path] | None = None,
     settings: ReportSettings | None = None,
     note: str | None = None,
@@ -119,8 +119,8 @@ def write_report(
         ``predictions.csv``; ``run.json`` beside it says where the recordings are.
     out : str or Path
         The HTML file to write, in one atomic step.
-    labels : str or Path, optional
-        Table with filename and stalled; adds the evaluation, and the label to each card.
+    evaluation : Evaluation, optional
+        Of these predictions; adds its figures, and the label to each card.
     recordings : sequence of str or Path, optional
         Files and folders with the recordings, or a store of their clips, where they have moved
         since the run. Names in the table are only looked up among these, never opened.
@@ -136,8 +136,8 @@ def write_report(
     Raises
     ------
     InputError
-        If a table is missing or has no rows, ``run.json`` is broken, the labels fit no prediction,
-        `recordings` do not exist, or `out` cannot be written.
+        If a table is missing or has no rows, ``run.json`` is broken, `recordings` do not exist, or
+        `out` cannot be written.
     TableError
         If a table lacks a column or has wrong rows.
     """
@@ -147,10 +147,6 @@ def write_report(
         raise InputError(f"{out}: is a folder. Name the HTML file: -o {out / 'report.html'}")
     files.make_folder(out.parent)
     files.refuse_foreign(out, ["<title>stallscan report: "], "a report of stallscan")
-    evaluation = None
-    if labels is not None:
-        # What has no label yet is shown, too: it is the one to look at.
-        evaluation = evaluate.evaluate(predictions, labels, partial=True)
     table = evaluation.table if evaluation else read_predictions(predictions)
     run = read_run(predictions)
     chosen = choose(table, settings.max_cards)
@@ -321,7 +317,8 @@ def _counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
 def _plots(table: pd.DataFrame, evaluation: Evaluation | None) -> dict[str, str]:
     """Words and ``data:`` address of each plot."""
     if evaluation:
-        return figures.as_images(figures.evaluation_figures(evaluation.scored, evaluation.curve))
+        drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve, evaluation.metrics)
+        return figures.as_images(drawn)
     scores = table["score"].dropna().to_numpy(float)
     if not scores.size:
         return {}

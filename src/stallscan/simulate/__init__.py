@@ -1,12 +1,14 @@
-"""Outlined recordings with known label: vessels in depth, blood that moves or stays, a microscope.
+"""Simulation of outlined recordings with known labels.
 
-The order is that of nature, a file each: `network` (or `labels`, a real one, with the help of
-`centrelines`), `contour` and `scene` (vessels in um, the outline, other tissue), `blood` (cells on
-the arc length and how they move), `projects` and `microscope` (who scanned it and how), `imaging`
-(light, photons, display), `recording` (one of them, with its truth), `crowd` (what citizens said of
-it), `corpus` (a folder of them) and `sheet` (a look at them). Everything of a recording but the
-motion in its outlined segment is drawn before, and independently of, its label, given its project
-and that large vessels do not stall: whether it stalls is to be read from motion.
+In order of the physics: `network` (a capillary network; `vessels.labels` reads a real one),
+`contour` and `scene` (vessels in um, the outline, other tissue), `blood` (cells along the vessels,
+and their motion), `projects` and `microscope` (how the scene is scanned), `imaging` (light,
+photons, display), `recording` (one recording with its truth), `crowd` (scores of citizen
+scientists), `corpus` (a folder of recordings) and `sheet` (a contact sheet).
+
+Only the motion in the outlined segment reveals the label: everything else is drawn independently of
+it. There are two exceptions: the share of stalls depends on the project, and large vessels do not
+stall.
 """
 
 from stallscan.simulate.contour import AREA_PX, COLOUR, draw_outline

@@ -1,9 +1,9 @@
-"""What flows in the vessels: cells along the arc length, and how they move.
+"""Blood: patterns of cells along the arc length of the vessels, and their motion.
 
-The rule for the label: a segment is stalled when its cells move less than `STANDING_UM` a frame
-in at least `STALLED_SHARE` of the frames in which it is in focus. Nothing is drawn near that line:
-the outlined segment never moves between `STANDING_UM` and `MOVING_UM` a frame, and never stands
-still in more than `FLOWING_SHARE` but less than `STALLED_SHARE` of its frames in focus.
+Definition of the label: a segment is stalled if its cells move less than `STANDING_UM` per frame in
+at least `STALLED_SHARE` of the frames in which it is in focus. There are no borderline cases: the
+outlined segment never moves between `STANDING_UM` and `MOVING_UM` per frame, and the share of
+frames in focus in which it stands still is never between `FLOWING_SHARE` and `STALLED_SHARE`.
 """
 
 import math
@@ -19,40 +19,41 @@ from stallscan.simulate.scene import F32, F64, LARGE_RADIUS_UM, Rng, Scene
 
 PATTERN_STEP_UM = 0.25
 PATTERN_LENGTH = 4096
-PATTERNS = 24  # chosen: enough that no two neighbours side by side look alike
+PATTERNS = 24  # chosen: enough that adjacent vessels do not look alike
 
-STANDING_UM = 1.0  # chosen: an eighth to a quarter of a cell, hardly seen from frame to frame
-MOVING_UM = 3.0  # chosen: in eight frames in focus, well over the pitch of the cells
-STALLED_SHARE = 0.6  # chosen, as is the next
-FLOWING_SHARE = 0.3
+STANDING_UM = 1.0  # chosen: 1/8 to 1/4 of a cell, hardly visible from frame to frame
+MOVING_UM = 3.0  # chosen: well over the spacing of cells within eight frames in focus
+STALLED_SHARE = 0.6  # chosen
+FLOWING_SHARE = 0.3  # chosen
 
 CELL_UM = (4.0, 8.0)  # docs/facts.md 5
-HEMATOCRIT = (0.2, 0.45)  # docs/facts.md 5, in the tube
+HEMATOCRIT = (0.2, 0.45)  # docs/facts.md 5: tube hematocrit
 SPEED_UM_S = (20.0, 2000.0)  # chosen; docs/facts.md 5 has 150..8600
-MEDIAN_UM_S = 110.0  # too slow: docs/facts.md 5 has a mean of 2000
-SPREAD = 0.9  # chosen: standard deviation of the log speed over all vessels of all recordings
-SPREAD_WITHIN = 0.6  # chosen: the part of it within one recording
-LARGE_UM_S = (500.0, 5000.0)  # chosen: above a mean radius of `LARGE_RADIUS_UM`
+MEDIAN_UM_S = 110.0  # slower than real flow: docs/facts.md 5 has a mean of 2000
+SPREAD = 0.9  # chosen: standard deviation of log speed over all vessels of all recordings
+SPREAD_WITHIN = 0.6  # chosen: standard deviation of log speed within one recording
+LARGE_UM_S = (500.0, 5000.0)  # chosen: vessels with mean radius above `LARGE_RADIUS_UM`
 STALLED_NEIGHBOURS = 0.01  # docs/facts.md 1: 0.4 % in healthy mice, 2 % in Alzheimer's models
 REVERSING_NEIGHBOURS = 0.05  # chosen
 
-FLOWING = {"flow": 0.8, "crawl": 0.08, "pause": 0.07, "reverse": 0.05}  # chosen, as is the next
+# Probabilities of the motions of flowing and of stalled segments; chosen.
+FLOWING = {"flow": 0.8, "crawl": 0.08, "pause": 0.07, "reverse": 0.05}
 STALLED = {"stall": 0.7, "starts": 0.1, "ends": 0.1, "creep": 0.1}
 
 
 class _Kind(NamedTuple):
-    """How a pattern is built, and how often it is drawn; chosen but for the length of a cell."""
+    """How a pattern is built, and how often it is drawn; all but the cell length is chosen."""
 
-    body_um: tuple[float, float]
-    run: tuple[int, int]
-    plasma_um: tuple[float, float]
+    body_um: tuple[float, float]  # length of a cell or plug
+    run: tuple[int, int]  # cells in a row
+    plasma_um: tuple[float, float]  # gap between runs
     contrast: tuple[float, float]
-    outlined: float
-    neighbour: float
+    outlined: float  # probability in the outlined segment
+    neighbour: float  # probability in all other vessels
 
 
 KINDS = {
-    # Plasma between single cells is drawn from the hematocrit instead.
+    # The hematocrit determines the gaps between single cells.
     "cells": _Kind(CELL_UM, (1, 1), (0, 0), (0.45, 0.85), 0.4, 0.6),
     "train": _Kind(CELL_UM, (2, 8), (8, 30), (0.55, 0.9), 0.33, 0.3),
     "plug": _Kind((8, 32), (1, 1), (10, 40), (0.7, 0.95), 0.2, 0.07),
@@ -63,37 +64,37 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Blood:
-    """Cells of each vessel and how they move; vessel 0 is the outlined segment.
+    """The cells in each vessel and their motion; vessel 0 is the outlined segment.
 
-    The brightness of a vessel at an arc length, relative to its plasma, is
+    The brightness of vessel v at an arc length, relative to its plasma, is
     ``1 - contrast[v] * dark[pattern[v], i]`` with
-    ``i = floor((arc_um - moved_um) / PATTERN_STEP_UM) % PATTERN_LENGTH``. Within frame k, t
-    seconds after its start, ``moved_um = start_um[v, k] + speed_um_s[v, k] *
-    (t + amplitude / omega * sin(omega * (k * frame_s + t) + phase))``, omega being 2 pi Hz.
+    ``i = floor((arc_um - moved_um) / PATTERN_STEP_UM) % PATTERN_LENGTH``. In frame k, t seconds
+    after its start, ``moved_um = start_um[v, k] + speed_um_s[v, k] *
+    (t + amplitude / omega * sin(omega * (k * frame_s + t) + phase))``, where omega is 2 pi times
+    the frequency.
 
     Attributes
     ----------
     kind : str
-        Pattern of cells in the outlined segment: cells, train, plug, packed.
+        Pattern of cells in the outlined segment: a key of `KINDS`.
     motion : str
-        Motion of the outlined segment: flow, crawl, pause, reverse or, when it is stalled, stall,
-        starts (the stall does), ends, creep.
+        Motion of the outlined segment: a key of `FLOWING` or `STALLED`.
     dark : ndarray
-        float32 (`PATTERNS`, `PATTERN_LENGTH`): patterns along the arc length, 0 plasma .. 1 cell,
-        one value for each `PATTERN_STEP_UM`, repeating.
+        float32 (`PATTERNS`, `PATTERN_LENGTH`): periodic patterns along the arc length, sampled
+        every `PATTERN_STEP_UM`; 0 is plasma, 1 a cell.
     pattern : ndarray
-        int32 (vessels,): row of `dark`; 0 is used by the outlined segment alone.
+        int32 (vessels,): row of `dark`. Only the outlined segment uses row 0.
     contrast : ndarray
-        float32 (vessels,), 0..1: which part of the plasma's light a cell takes away.
+        float32 (vessels,), 0..1: share of the plasma's light that a cell blocks.
     speed_um_s : ndarray
-        float64 (vessels, frames): mean speed during each frame, signed.
+        float64 (vessels, frames): signed mean speed during each frame.
     start_um : ndarray
-        float64 (vessels, frames): how far the cells have moved when the frame starts.
+        float64 (vessels, frames): displacement of the cells at the start of each frame.
     pulse : ndarray
         float64 (vessels, 3): amplitude relative to the speed (0.1..0.4), frequency in Hz (6..10,
-        the same for all), phase in radians.
+        the same for all vessels), phase in radians.
     frame_s : float
-        Seconds from frame to frame, for which `start_um` was added up.
+        Seconds from frame to frame.
     """
 
     kind: str
@@ -108,29 +109,24 @@ class Blood:
 
 
 def draw_blood(rng: Rng, scene: Scene, frame_s: float, focus: tuple[int, int]) -> Blood:
-    """Draw cells and speeds for all vessels, the outlined segment flowing.
+    """Draw cells and speeds for all vessels of a scene, with a flowing outlined segment.
 
-    Speeds are log-normal around `MEDIAN_UM_S`, with a mean of the recording's own, within
-    `SPEED_UM_S`; large vessels have `LARGE_UM_S`. They vary by 12 % from frame to frame. Of the
-    neighbours, some are stalled and some reverse. The outlined segment moves as in `FLOWING`:
-    ``crawl`` is 3-6 um a frame, ``pause`` stands still for 10-30 % of its frames in focus,
-    ``reverse`` changes direction 1-4 times, once at least in focus.
+    Speeds are log-normal around `MEDIAN_UM_S`, with a random mean per recording, within
+    `SPEED_UM_S`; in large vessels they are within `LARGE_UM_S`. They vary by 12 % from frame to
+    frame. Some of the other vessels are stalled, and some reverse. The outlined segment moves as in
+    `FLOWING`: ``crawl`` is 3-6 um per frame, ``pause`` stands still in 10-30 % of its frames in
+    focus, ``reverse`` changes direction 1-4 times, at least once in focus.
 
     Parameters
     ----------
     rng : Generator
-        Source of cells, speeds and pulse.
+        Random source.
     scene : Scene
         The vessels and the number of frames.
     frame_s : float
         Seconds from frame to frame.
     focus : tuple of int
         First and last frame, counted from 0, in which the outlined segment is in focus.
-
-    Returns
-    -------
-    Blood
-        A row for each vessel, in their order in the scene.
     """
     count, frames = len(scene.vessels), scene.shape[0]
     kinds = [_draw_key(rng, {name: kind.outlined for name, kind in KINDS.items()})]
@@ -140,7 +136,7 @@ def draw_blood(rng: Rng, scene: Scene, frame_s: float, focus: tuple[int, int]) -
     dark = draw_patterns(rng, kinds)
     pattern = rng.integers(1, PATTERNS, count, dtype=np.int32)
     pattern[0] = 0
-    # One point stands for a vessel: its radius varies little.
+    # The radius varies little along a vessel, so one point is enough.
     radius = np.array([vessel.radius_um[0] for vessel in scene.vessels])
     speed = _draw_speeds(rng, radius > LARGE_RADIUS_UM, frames)
     motion = _draw_key(rng, FLOWING)
@@ -156,12 +152,12 @@ def draw_blood(rng: Rng, scene: Scene, frame_s: float, focus: tuple[int, int]) -
 
 
 def stall(blood: Blood, length_um: float, focus: tuple[int, int], rng: Rng) -> Blood:
-    """Stall the outlined segment; all else stays as it is.
+    """Stall the outlined segment; everything else stays the same.
 
-    It moves as in `STALLED`: ``stall`` stands still, but for a jitter of 0.2 um, ``creep`` moves
-    0.1-0.5 um a frame, ``starts`` flows first and comes to rest in focus, ``ends`` the other way
-    round; both of these stand still for 60-90 % of the frames in focus. Where those are too few
-    for that, it is a ``stall``.
+    It moves as in `STALLED`: ``stall`` stands still except for a jitter of 0.2 um, ``creep`` moves
+    0.1-0.5 um per frame, ``starts`` flows first and stops while in focus, ``ends`` stands first and
+    starts to flow. The last two stand still in 60-90 % of the frames in focus; if there are too few
+    frames for that, the motion is ``stall``.
 
     Parameters
     ----------
@@ -172,12 +168,7 @@ def stall(blood: Blood, length_um: float, focus: tuple[int, int], rng: Rng) -> B
     focus : tuple of int
         As in `draw_blood`.
     rng : Generator
-        Source of the motion and of the place where the cells have come to rest.
-
-    Returns
-    -------
-    Blood
-        As before, but for motion, speed and place of vessel 0.
+        Random source.
     """
     first, last = focus
     motion = _draw_key(rng, STALLED)
@@ -185,7 +176,7 @@ def stall(blood: Blood, length_um: float, focus: tuple[int, int], rng: Rng) -> B
     if motion in ("starts", "ends") and not run:
         motion = "stall"
     flow = blood.speed_um_s[0].copy()
-    flow[flow == 0] = np.median(flow[flow != 0])  # a pause
+    flow[flow == 0] = np.median(flow[flow != 0])  # fill in a pause
     standing = np.ones(flow.size, bool)
     if motion == "starts":
         standing[: last + 1 - run] = False
@@ -194,7 +185,7 @@ def stall(blood: Blood, length_um: float, focus: tuple[int, int], rng: Rng) -> B
     creep = _draw_sign(rng) * rng.uniform(0.1, 0.5) / blood.frame_s if motion == "creep" else 0.0
     moving = np.where(standing, creep, flow)
     moved = _add_up(moving, blood.frame_s)
-    # Where it is at rest in focus whatever the motion.
+    # A frame in focus in which the cells stand still, whatever the motion.
     at_rest = {"starts": last, "ends": first}.get(motion, (first + last) // 2)
     place = _draw_rest(rng, blood.dark[0] > 0.5, length_um, blood.kind)
     speed, start = blood.speed_um_s.copy(), blood.start_um.copy()
@@ -204,33 +195,34 @@ def stall(blood: Blood, length_um: float, focus: tuple[int, int], rng: Rng) -> B
 
 
 def draw_patterns(rng: Rng, kinds: Sequence[str]) -> F32:
-    """Draw where cells are along a vessel, one row for each kind.
+    """Draw the positions of cells along a vessel.
 
     Parameters
     ----------
     rng : Generator
-        Source of lengths and gaps.
+        Random source.
     kinds : sequence of str
-        ``cells``: each by itself, of `CELL_UM`, at a `HEMATOCRIT` of its own; ``train``: 2-8 cells
-        in a row, then 8-30 um of plasma; ``plug``: one body of 8-32 um, then 10-40 um of plasma;
-        ``packed``: some 40-150 um of cells in a row, then 3-12 um of plasma.
+        ``cells``: single cells of `CELL_UM` with a random `HEMATOCRIT`; ``train``: 2-8 cells in a
+        row, then 8-30 um of plasma; ``plug``: one body of 8-32 um, then 10-40 um of plasma;
+        ``packed``: about 40-150 um of cells in a row, then 3-12 um of plasma.
 
     Returns
     -------
     ndarray
-        float32 (kinds, `PATTERN_LENGTH`), 0 plasma .. 1 cell, one value for each
-        `PATTERN_STEP_UM`; the last value is followed by the first.
+        float32 (kinds, `PATTERN_LENGTH`): periodic patterns sampled every `PATTERN_STEP_UM`; 0 is
+        plasma, 1 a cell.
     """
     rows = [KINDS[kind] for kind in kinds]
-    # Cells in a row are 6.5 um apart in the mean: 200 fill a pattern for certain.
+    # Cells in a row are 6.5 um apart on average, so 200 always fill a pattern of 1024 um.
     size = (len(rows), 200)
-    body = rng.uniform(*_columns([row.body_um for row in rows]), size)
-    end = np.cumsum(_draw_gaps(rng, kinds, size) + body, axis=1)
-    # A cell that would reach over the end of the pattern is left out.
+    body = rng.uniform(*_columns([row.body_um for row in rows]), size)  # (kinds, cells), um
+    end = np.cumsum(_draw_gaps(rng, kinds, size) + body, axis=1)  # (kinds, cells), um
+    # Drop cells that would cross the end of the pattern.
     kept = end < (PATTERN_LENGTH - 2) * PATTERN_STEP_UM
     offset = np.arange(len(rows))[:, None] * PATTERN_LENGTH
     depth = rng.uniform(0.8, 1, size)[kept]
-    # Each cell adds its darkness where it starts and takes it back where it ends.
+    # Difference array over all rows: each cell adds its darkness at its start and subtracts it at
+    # its end.
     edges = np.zeros(len(rows) * PATTERN_LENGTH)
     for place, step in ((end - body, depth), (end, -depth)):
         index = (np.rint(place / PATTERN_STEP_UM).astype(np.int64) + offset)[kept]
@@ -241,16 +233,16 @@ def draw_patterns(rng: Rng, kinds: Sequence[str]) -> F32:
 
 
 def _draw_gaps(rng: Rng, kinds: Sequence[str], size: tuple[int, int]) -> F64:
-    """Draw the gap before each cell: plasma before the first of a run, next to none within it."""
+    """Draw the gap before each cell, (kinds, cells) um: plasma between runs, almost none within."""
     rows = [KINDS[kind] for kind in kinds]
     plasma = rng.uniform(*_columns([row.plasma_um for row in rows]), size)
-    # A gamma of shape 1.5, from 0.8 um on, whose mean gives the hematocrit.
+    # Gamma distribution of shape 1.5, shifted by 0.8 um; its mean yields the hematocrit.
     mean = sum(CELL_UM) / 2 * (1 / rng.uniform(*HEMATOCRIT, (size[0], 1)) - 1)
     scattered = 0.8 + rng.gamma(1.5, (mean - 0.8) / 1.5, size)
     single = np.array([kind == "cells" for kind in kinds])[:, None]
     least, most = _columns([row.run for row in rows])
     start = np.cumsum(rng.integers(least, most, size, endpoint=True), axis=1)
-    opens = np.zeros(size, bool)
+    opens = np.zeros(size, bool)  # (kinds, cells): the first cell of a run
     row, run = np.nonzero(start < size[1])
     opens[row, start[row, run]] = True
     opens[:, 0] = True
@@ -258,18 +250,18 @@ def _draw_gaps(rng: Rng, kinds: Sequence[str], size: tuple[int, int]) -> F64:
 
 
 def _columns(ranges: Sequence[tuple[float, float]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Turn n ranges into their lower and their upper ends, each (n, 1)."""
+    """Return the lower and upper ends of n ranges, each (n, 1)."""
     low, high = np.array(ranges).T[:, :, None]
     return low, high
 
 
 def _draw_contrast(rng: Rng, kinds: Sequence[str], radius_um: F64) -> F32:
-    """Draw contrasts (vessels,), `kinds` being those of their patterns."""
-    # The rest is the light of the sleeve of plasma around a cell.
+    """Draw contrasts (vessels,); `kinds` are the kinds of their patterns."""
+    # Below 1, because the plasma sleeve around a cell still emits light.
     low, high = _columns([KINDS[kind].contrast for kind in kinds])
     contrast = rng.uniform(low, high, (len(kinds), 1))[:, 0]
-    # In a wider vessel plasma passes beside the cells; in a large one there are many files of
-    # cells, each with its own contrast, which the PSF mixes (chosen).
+    # In a wider vessel plasma passes beside the cells. A large one carries many files of cells,
+    # which the PSF averages (chosen).
     filled = np.where(radius_um > LARGE_RADIUS_UM, 0.35, np.minimum(1, (3.8 / radius_um) ** 3))
     return np.asarray(contrast * filled, np.float32)
 
@@ -277,7 +269,7 @@ def _draw_contrast(rng: Rng, kinds: Sequence[str], radius_um: F64) -> F32:
 def _draw_speeds(rng: Rng, large: NDArray[np.bool_], frames: int) -> F64:
     """Draw signed speeds in um/s (vessels, frames); the first vessel neither stalls nor reverses.
 
-    `large` (vessels,) says which are no capillaries.
+    `large` (vessels,) marks the vessels that are not capillaries.
     """
     count = large.size
     among = math.sqrt(SPREAD**2 - SPREAD_WITHIN**2)
@@ -296,9 +288,9 @@ def _draw_speeds(rng: Rng, large: NDArray[np.bool_], frames: int) -> F64:
 
 
 def _draw_swing(rng: Rng, frames: int, within: tuple[int, int]) -> F64:
-    """Draw a factor of -1..1 for each frame that changes its sign 1-4 times, first `within`."""
+    """Draw factors -1..1 (frames,) that change sign 1-4 times, at least once `within` a range."""
     first, last = within
-    # Between two frames, so that none is lost.
+    # Halfway between two frames, so that no factor is 0.
     places = [rng.integers(first, max(last, first + 1)), *rng.integers(0, frames - 1, 3)]
     crossing = np.unique(np.minimum(places[: rng.integers(1, 5)], frames - 2)) + 0.5
     half_turns = np.arange(1, crossing.size + 1)
@@ -311,7 +303,7 @@ def _draw_swing(rng: Rng, frames: int, within: tuple[int, int]) -> F64:
 def _draw_flow(
     rng: Rng, motion: str, speed: F64, frame_s: float, focus: tuple[int, int]
 ) -> tuple[str, F64]:
-    """Turn a plain speed in um/s (frames,) into one of the motions in `FLOWING`."""
+    """Turn a constant flow in um/s (frames,) into one of the motions in `FLOWING`."""
     sign = np.sign(speed[0])
     if motion == "crawl":
         varied = speed / np.abs(speed).mean()
@@ -329,17 +321,17 @@ def _draw_flow(
 
 
 def _draw_run(rng: Rng, focus: tuple[int, int], least: float, most: float) -> int:
-    """Draw a number of frames that is `least`..`most` of those in focus; 0 if there is none."""
+    """Draw how many of the frames in focus are `least`..`most` of them; 0 if no number fits."""
     frames = focus[1] + 1 - focus[0]
     low, high = math.ceil(least * frames), math.floor(most * frames)
     return int(rng.integers(low, high, endpoint=True)) if low <= high else 0
 
 
 def _draw_rest(rng: Rng, dark: NDArray[np.bool_], length_um: float, kind: str) -> float:
-    """Draw how far cells have moved when they come to rest.
+    """Draw the displacement in um at which cells come to rest.
 
-    Cells and plasma are then both in sight, as a segment evenly bright shows no stall; ``packed``
-    cells leave hardly any plasma in sight.
+    Both cells and plasma are then visible, because an evenly bright segment shows no stall. Only
+    ``packed`` cells leave hardly any plasma.
     """
     window = min(math.ceil(length_um / PATTERN_STEP_UM), PATTERN_LENGTH)
     total = np.concatenate([[0], np.cumsum(np.concatenate([dark, dark[:window]]))])
@@ -351,7 +343,7 @@ def _draw_rest(rng: Rng, dark: NDArray[np.bool_], length_um: float, kind: str) -
 
 
 def _draw_jitter(rng: Rng, shape: tuple[int, ...]) -> F64:
-    """Draw 0.2 um of jitter, bounded: with it a creep still moves less than `STANDING_UM`."""
+    """Draw a jitter of 0.2 um, bounded so that a creep still moves less than `STANDING_UM`."""
     return np.clip(rng.normal(0, 0.2, shape), -0.24, 0.24)
 
 
@@ -364,6 +356,6 @@ def _draw_key(rng: Rng, chances: dict[str, float]) -> str:
 
 
 def _add_up(speed: F64, frame_s: float) -> F64:
-    """How far cells have moved when each frame starts, from speeds in um/s (..., frames)."""
+    """Integrate speeds in um/s (..., frames) to displacements at the start of each frame."""
     moved = np.cumsum(speed, axis=-1) * frame_s
     return np.asarray(moved - speed * frame_s)

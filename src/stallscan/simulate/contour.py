@@ -1,4 +1,4 @@
-"""The contour that is drawn around a segment."""
+"""The contour drawn around a segment."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLOUR = (255, 102, 0)  # docs/facts.md 5
-# docs/facts.md 5 has 2.5 px after decoding: the codec halves the resolution of colour, which takes
-# some of a line.
+# docs/facts.md 5 has 2.5 px after decoding: the codec halves the resolution of colour, which thins
+# the line.
 LINE_WIDTH_PX = (2.8, 4.0)
-# What an outline encloses, its line not counted: docs/facts.md 5 has 1,150 to 6,400 in five
-# recordings; the ends are wider, as those of all recordings must be (chosen).
+# Area inside an outline without its line. docs/facts.md 5 has 1,150 to 6,400 in five recordings;
+# chosen wider, because all recordings span more than five do.
 AREA_PX = (900, 9000)
 
 
@@ -24,7 +24,7 @@ class Outline:
     line : ndarray
         bool (H, W): pixels of the line.
     interior : ndarray
-        bool (H, W): what the contour encloses, half of its line included.
+        bool (H, W): pixels that the contour encloses, including half of its line.
     """
 
     line: NDArray[np.bool_]
@@ -32,7 +32,7 @@ class Outline:
 
     @property
     def has_real_size(self) -> bool:
-        """Whether it encloses as much as real ones do, `AREA_PX`."""
+        """Whether the enclosed area is as in real recordings, `AREA_PX`."""
         return AREA_PX[0] <= int((self.interior & ~self.line).sum()) <= AREA_PX[1]
 
 
@@ -44,7 +44,7 @@ def draw_outline(
     Parameters
     ----------
     line_px : ndarray
-        float64 (n, 2): projected centre line as column and row; it may run out of the field.
+        float64 (n, 2): projected centre line as column and row; may extend beyond the field.
     shape : tuple of int
         Rows and columns of the field.
     dilation_px : float
@@ -55,10 +55,10 @@ def draw_outline(
     Returns
     -------
     Outline
-        Cut off at the border of the field, where its line stays open.
+        Cropped at the border of the field, where its line is open.
     """
-    # On a canvas of its own, so that at the border the contour stays open as in the real files,
-    # and so that the work is that of the segment and not that of the field.
+    # Draw on a separate canvas: the contour is then open at the border, as in real recordings, and
+    # the cost depends on the segment, not on the field.
     margin = int(dilation_px) + 12
     corner = np.floor(line_px.min(axis=0)).astype(int) - margin
     size = np.ceil(line_px.max(axis=0)).astype(int) + margin - corner
@@ -68,7 +68,7 @@ def draw_outline(
     smooth = (cv2.GaussianBlur(near, (0, 0), 3) > 0.5).astype(np.uint8)
     contour = max(cv2.findContours(smooth, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], key=len)
     interior = cv2.drawContours(np.zeros_like(canvas), [contour], -1, 1, -1).astype(bool)
-    fine = 4
+    fine = 4  # supersampling, for a line width of fractions of a pixel
     line = cv2.polylines(
         np.zeros((canvas.shape[0] * fine, canvas.shape[1] * fine), np.uint8),
         [contour * fine + fine // 2],
@@ -83,7 +83,7 @@ def draw_outline(
 def _place(
     canvas: NDArray[np.bool_], corner: NDArray[np.int_], shape: tuple[int, int]
 ) -> NDArray[np.bool_]:
-    """Copy the part of the canvas that lies in the field, `corner` being its column and row."""
+    """Copy the canvas, whose corner is at `corner` (column, row), into an empty field."""
     field = np.zeros(shape, bool)
     start = np.maximum(corner, 0)
     stop = np.minimum(corner + canvas.shape[::-1], shape[::-1])

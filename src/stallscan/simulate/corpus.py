@@ -1,6 +1,7 @@
-"""A folder of simulated recordings, or of their clips, in the competition's form.
+"""A folder of simulated recordings, or of their clips, in the competition's format.
 
-A run that was killed goes on where it was, and any number of processes gives the same files.
+An interrupted run resumes where it left off, and the files do not depend on the number of
+processes.
 """
 
 import json
@@ -28,40 +29,38 @@ from stallscan.simulate.recording import Truth, make_plan, one, region
 from stallscan.simulate.settings import SimulateSettings
 from stallscan.vessels.outline import OutlineSettings, find_outline
 
-# Goes up whenever the same seed gives other recordings: old folders are then not continued.
+# Incremented whenever the same seed yields other recordings; older folders are not resumed.
 FORMAT = 4
 FIRST_NAME = 100000  # docs/facts.md 4
-# Not known before a test part was asked for: folders without one are gone on with as they are.
+# Recorded only if there is a test split, so that folders from before this setting can resume.
 TEST_SETTINGS = {"test", "test_stalled"}
-# Without simulation.json beside them these are not of a simulation.
+# If one of these exists without simulation.json, the folder is not from a simulation.
 OUTPUTS = ("train_metadata.csv", "train_labels.csv", "truth.csv", "train", "test", "store")
-# chosen: pixels beyond the clip's own margin, in which the outline ends as it does in the field
+# Chosen: extra pixels beyond the clip's margin, so that the outline is complete within the window.
 SPARE_PX = 3
-# chosen: about as far apart as the centre line bends at all
+# Chosen: the centre line hardly bends over this distance.
 LINE_STEP_UM = 5.0
 
 Result = TypeVar("Result")
 Row = dict[str, Any]
-Recording = tuple["_Part", int, bool]  # which part, which row of it, and whether it is stalled
+Recording = tuple["_Part", int, bool]  # split, row in it, whether stalled
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class CorpusSummary:
-    """What `simulate` or `simulate_clips` left in the folder.
+    """The result of `simulate` or `simulate_clips`.
 
     Attributes
     ----------
     folder : Path
         The folder.
-    recordings : int
-        Recordings in it.
-    stalled : int
-        Stalled ones among them.
+    recordings, stalled : int
+        Number of recordings in it, and of stalled ones.
     rendered : int
-        How many were rendered this time, and not kept from a run before.
+        Number of recordings that this run rendered; the others are from earlier runs.
     test, test_stalled : int
-        How many of the recordings are of the test part, and how many of those are stalled.
+        Number of recordings in the test split, and of stalled ones.
     """
 
     folder: Path
@@ -72,7 +71,7 @@ class CorpusSummary:
     test_stalled: int = 0
 
     def __str__(self) -> str:
-        to_test = f" (of them {self.test:,} to test, {self.test_stalled:,} stalled)"
+        to_test = f" (including {self.test:,} for testing, {self.test_stalled:,} stalled)"
         return (
             f"{self.recordings:,} recordings, {self.stalled:,} stalled"
             f"{to_test if self.test else ''}, {self.rendered:,} new -> {self.folder}"
@@ -81,16 +80,16 @@ class CorpusSummary:
 
 @dataclass(frozen=True)
 class _Part:
-    """The training or the test part: where its recordings lie, and what they follow from.
+    """The training or the test split.
 
     Attributes
     ----------
     name : str
-        ``train`` or ``test``: its folder, and how its tables begin.
+        ``train`` or ``test``: its folder, and the prefix of its tables.
     settings : SimulateSettings
-        With the number, the fraction and the seed of this part.
+        With the count, the share and the seed of this split.
     first_name : int
-        Number that the first recording is called by.
+        Number in the file name of the first recording.
     """
 
     name: str
@@ -99,14 +98,14 @@ class _Part:
 
     @classmethod
     def test_of(cls, settings: SimulateSettings) -> "_Part":
-        """Give the test part: other scenes, named on after the last one of training."""
+        """Return the test split: other scenes, numbered after the last one of training."""
         seed = np.random.SeedSequence(settings.seed, spawn_key=(4,)).generate_state(1)[0]
         changes = {"count": settings.test, "stalled": settings.test_stalled, "seed": int(seed)}
         part = settings.model_copy(update=changes)
         return cls("test", part, FIRST_NAME + settings.count)
 
     def filename(self, row: int) -> str:
-        """Name a recording."""
+        """Return the file name of a recording."""
         return f"{self.first_name + row}.mp4"
 
 
@@ -116,13 +115,13 @@ def simulate(
     processes: int | None = None,
     progress: Progress = lambda _done, _of: None,
 ) -> CorpusSummary:
-    """Write a corpus in the competition's exact form (docs/facts.md 4 and 5).
+    """Write a corpus in the competition's exact format (docs/facts.md 4 and 5).
 
-    ``train/*.mp4``, ``train_metadata.csv``, ``train_labels.csv``, and beside them ``truth.csv`` and
-    ``simulation.json`` (the settings). A test part is ``test/*.mp4``, ``test_metadata.csv``,
-    ``submission_format.csv`` and rows of ``truth.csv``, and ``test_labels.csv``, which the
-    competition never gave out. Videos that exist are kept, so a killed run goes on where it was;
-    the tables come last. The same settings give the same recordings, whatever `processes`.
+    The files are ``train/*.mp4``, ``train_metadata.csv`` and ``train_labels.csv``, and in addition
+    ``truth.csv`` and ``simulation.json`` (the settings). A test split has ``test/*.mp4``,
+    ``test_metadata.csv``, ``submission_format.csv``, rows in ``truth.csv``, and
+    ``test_labels.csv``, which the competition never published. An interrupted run keeps existing
+    videos; tables are written last. The recordings depend only on the settings.
 
     Parameters
     ----------
@@ -131,19 +130,14 @@ def simulate(
     settings : SimulateSettings
         What to simulate.
     processes : int, optional
-        Processes to render with; one a core by default, 0 and 1 render in this process.
+        Number of rendering processes; one per core by default. 0 and 1 render in this process.
     progress : callable
-        Called with (recordings done, recordings in all) after each.
-
-    Returns
-    -------
-    Summary
-        What the folder holds now, for printing.
+        Called with (recordings done, total) after each recording.
 
     Raises
     ------
     InputError
-        If `out` cannot be written or holds a simulation with other settings.
+        If `out` cannot be written, or contains a simulation with other settings.
     """
     workers.count(processes)
     with runs.hold(out) as folder:
@@ -186,35 +180,29 @@ def simulate_clips(
     processes: int | None = None,
     progress: Progress = lambda _done, _of: None,
 ) -> CorpusSummary:
-    """Write the prepared clips of a corpus, and its tables, but no videos.
+    """Write the prepared clips of a corpus and its tables, but no videos.
 
-    Only the surroundings of each outline are rendered, and nothing is encoded: the clips of the
-    same settings as `simulate` has them, but for the noise and the codec's losses. ``store/`` holds
-    them as `fill.build` would; the tables and files beside it are those of `simulate`. A killed
-    run goes on after the last whole shard.
+    Only the surroundings of each outline are rendered, and nothing is encoded. The clips are those
+    of `simulate` with the same settings, except for the noise and the losses of the codec.
+    ``store/`` has the format of `fill.build`; the other files are those of `simulate`. An
+    interrupted run resumes after the last complete shard.
 
     Parameters
     ----------
     out, settings, processes, progress
         As for `simulate`.
     outline, clip
-        How clips are made, as a recipe says it.
-
-    Returns
-    -------
-    Summary
-        What the folder holds now, for printing.
+        Settings of the clips, from a recipe.
 
     Raises
     ------
     InputError
-        If `out` cannot be written or holds a simulation with other settings, or a test part is
-        asked for.
+        If `out` cannot be written or contains a simulation with other settings, or `settings` asks
+        for a test split.
     """
     if settings.test:
         raise InputError(
-            "clips are for training, and a test part is videos: simulate it without clips into "
-            "another folder"
+            "a test split has videos, not clips. Simulate it without --clips into another folder"
         )
     workers.count(processes)
     with runs.hold(out) as folder:
@@ -259,36 +247,27 @@ def _simulate_clips(
 
 
 def draw_labels(settings: SimulateSettings) -> NDArray[np.bool_]:
-    """Choose which recordings are stalled.
-
-    Parameters
-    ----------
-    settings : SimulateSettings
-        Count, fraction and seed.
-
-    Returns
-    -------
-    ndarray
-        bool (count,): True is stalled, for exactly the rounded fraction.
-    """
+    """Draw which recordings are stalled, bool (count,): exactly the rounded share."""
     labels = np.arange(settings.count) < round(settings.count * settings.stalled)
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(1,)))
     return rng.permutation(labels)
 
 
 def _name_origin(settings: SimulateSettings) -> dict[str, Any]:
-    """Name all that the recordings follow from, for simulation.json."""
+    """Return everything that determines the recordings, for simulation.json."""
     unsaid = set() if settings.test else TEST_SETTINGS
     origin: dict[str, Any] = {"settings": settings.model_dump(mode="json", exclude=unsaid)}
     if settings.label_stack:
         if not Path(settings.label_stack).is_file():
-            raise InputError(f"{settings.label_stack}: no such file; it should be a label stack")
+            raise InputError(
+                f"{settings.label_stack}: no such file. --label-stack takes a segmented stack"
+            )
         origin["label_stack_sha256"] = sha256(settings.label_stack)
     return origin
 
 
 def _claim(out: Path, made_with: dict[str, Any]) -> None:
-    """Keep the settings in the folder; refuse a folder that was made with other ones."""
+    """Record the settings in the folder; refuse a folder with other settings."""
     wanted = {"format": FORMAT, **made_with}
     runs.claim(out / "simulation.json", wanted, "a simulation", OUTPUTS)
 
@@ -296,7 +275,7 @@ def _claim(out: Path, made_with: dict[str, Any]) -> None:
 def _in_order(
     task: Callable[[Recording], Result], items: Sequence[Recording], processes: int | None
 ) -> Iterator[Result]:
-    """Work through recordings in processes, or for 0 or 1 in this one, in their order."""
+    """Process recordings in order, in worker processes, or in this one for 0 or 1."""
     started = min(workers.count(processes), len(items))
     return workers.in_order(task, items, started if started > 1 else 0, _lost)
 
@@ -305,19 +284,19 @@ def _lost(item: Recording, reason: str) -> NoReturn:
     part, row, _ = item
     raise WorkerError(
         f"{part.filename(row)}: the process that simulated this recording failed ({reason}). Run "
-        "the same command again to resume, with fewer --processes if memory is short"
+        "the same command again to resume, with fewer --processes if memory runs out"
     )
 
 
 def _render_file(out: Path, item: Recording) -> tuple[Row, bool]:
-    """Write one video unless it exists, and return its row of all tables."""
+    """Write a video unless it exists; return its table row, and whether it is new."""
     part, row, stalled = item
     settings = part.settings
     path = out / part.name / part.filename(row)
     if path.exists():
         return _plan_row(item), False
     frames, truth = one(settings.seed, row, stalled, settings)
-    # The preset changes the size of the file by some per cent, and not its quality.
+    # The preset changes the file size by a few per cent, not the quality.
     encode.write_video(
         path, frames, frame_rate=settings.frame_rate, crf=settings.crf, preset="veryfast"
     )
@@ -327,7 +306,7 @@ def _render_file(out: Path, item: Recording) -> tuple[Row, bool]:
 def _make_clip(
     outline: OutlineSettings, clip: ClipSettings, item: Recording
 ) -> tuple[Prepared, Row]:
-    """Render what a clip shows, make the clip, and return it with its row of all tables."""
+    """Render the surroundings of the outline; return the clip and its table row."""
     part, row, stalled = item
     settings = part.settings
     margin_px = clip.margin + SPARE_PX
@@ -335,7 +314,7 @@ def _make_clip(
     source = Source(part.filename(row), Path(part.filename(row)))
     count = len(frames)
     try:
-        # The outline is drawn the same into every frame, so one of them shows all of it.
+        # Every frame has the same outline, so one frame is enough.
         found = find_outline(recordings.from_array(frames[:1], source.path), outline)
         made = make_clip(recordings.from_array(frames, source.path), found, clip)
         prepared = Prepared(source, "ok", "", count, count, (made,))
@@ -351,7 +330,7 @@ def _plan_row(item: Recording) -> Row:
 
 
 def _describe(part: _Part, row: int, truth: Truth) -> Row:
-    """Say all about one recording: what the tables need beside what truth.csv holds."""
+    """Return the table row of a recording: its truth, and the columns of the metadata."""
     rng = np.random.default_rng(np.random.SeedSequence(part.settings.seed, spawn_key=(2, row)))
     score, expert = crowd.draw_crowd(rng, truth.project, truth.stalled)
     known = {
@@ -370,7 +349,7 @@ def _describe(part: _Part, row: int, truth: Truth) -> Row:
 
 
 def _line_px(truth: Truth) -> str:
-    """Centre line as a JSON list of [column, row, frame], a point every `LINE_STEP_UM`."""
+    """Return the centre line as a JSON list of [column, row, frame], one every `LINE_STEP_UM`."""
     steps_um = np.linalg.norm(np.diff(truth.line_um, axis=0), axis=1)
     along = np.concatenate([[0], np.cumsum(steps_um)])
     wanted = np.linspace(0, along[-1], max(round(along[-1] / LINE_STEP_UM), 1) + 1)
@@ -391,7 +370,7 @@ def _write_test_tables(out: Path, rows: pd.DataFrame) -> None:
 def _write_tables(
     out: Path, rows: pd.DataFrame, every: pd.DataFrame, settings: SimulateSettings
 ) -> None:
-    """Write the tables of the training part (`rows`), and the truth of every recording."""
+    """Write the tables of the training split (`rows`), and the truth of every recording."""
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(3,)))
     project = rows["project"].to_numpy(dtype=str)
     stalled = rows["stalled"].to_numpy(dtype=bool)

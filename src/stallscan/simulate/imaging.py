@@ -1,4 +1,4 @@
-"""From a scene to grey frames: light on the detector, photons, contrast for display."""
+"""Rendering of grey frames: light on the detector, photons, display contrast."""
 
 import functools
 import math
@@ -16,66 +16,49 @@ from stallscan.simulate.scene import F32, F64, LARGE_RADIUS_UM, Image, Rng, Scen
 
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 REACH_SIGMAS = 3.0
-# Rows and columns rendered around a window, so that motion brings in what lies there.
+# Margin rendered around a window, for motion that shifts it into view.
 PAD_PX = 14
-# Elements times frames that are worked on at once: some 100 MB of temporaries.
+# Maximum number of (element, frame) pairs processed at once: about 100 MB of temporary arrays.
 PAIRS_AT_ONCE = 600_000
-# chosen: light scattered around a large vessel, out to this many radii
+# Light scattered around a large vessel: out to this many radii, and its share; chosen.
 HALO_RADII, HALO_SHARE = 1.7, 0.12
 
 
 class Window(NamedTuple):
-    """Part of the field.
-
-    Attributes
-    ----------
-    rows, columns : slice
-        With start and stop inside the field.
-    """
+    """A part of the field; the slices have start and stop inside the field."""
 
     rows: slice
     columns: slice
 
 
 class _Elements(NamedTuple):
-    """Small volumes of dye, sorted by depth; x and y in px of the padded window, z in um."""
+    """Small volumes of dye, each field (n,), sorted by depth."""
 
-    x: F32
+    x: F32  # px of the padded window
     y: F32
-    z: F32
-    arc_um: F32
+    z: F32  # um
+    arc_um: F32  # along the centre line of the vessel
     swift: F32  # speed relative to the mean of the vessel
-    light: F32
+    light: F32  # volume times brightness
     vessel: NDArray[np.int32]
 
 
 def whole_field(scene: Scene) -> Window:
-    """Give the window that is the whole field."""
+    """Return the window of the whole field."""
     return Window(slice(0, scene.shape[1]), slice(0, scene.shape[2]))
 
 
 def render(scene: Scene, blood: Blood, microscope: Microscope, window: Window) -> F32:
-    """Compute the light that reaches each pixel, before photons are counted.
+    """Compute the light that reaches each pixel of a window, before photon noise.
 
-    Vessels are many small volumes of dye, each as bright as the plasma that is there when its row
-    is scanned; each frame adds up those near its depth and blurs them by the lateral PSF.
-
-    Parameters
-    ----------
-    scene : Scene
-        What lies in the field.
-    blood : Blood
-        For this scene.
-    microscope : Microscope
-        For this scene.
-    window : Window
-        What to render of the field.
+    Vessels are sampled by many small volumes of dye. The brightness of each depends on the cells
+    that are there when its row is scanned. A frame sums the volumes near its depth and blurs them
+    with the lateral PSF.
 
     Returns
     -------
     ndarray
-        float32 (T, h, w) of the window, 0 and up: 1 is undiluted plasma that fills the PSF, at
-        laser power 1.
+        float32 (T, h, w), at least 0; 1 is undiluted plasma that fills the PSF at laser power 1.
     """
     frames = scene.shape[0]
     height = window.rows.stop - window.rows.start
@@ -107,16 +90,16 @@ def render(scene: Scene, blood: Blood, microscope: Microscope, window: Window) -
 
 
 class _Tubes(NamedTuple):
-    """The points of all centre lines, one vessel behind the other."""
+    """The points of all centre lines, concatenated."""
 
     line: F64  # (n, 3), um
-    along: F64  # (n, 3), of length 1
-    length: F64  # (n,): of the tube that a point stands for, um
-    arc: F64  # (n,), um
+    along: F64  # (n, 3): unit tangents
+    length: F64  # (n,): length of the tube that a point represents, um
+    arc: F64  # (n,): arc length from the start of the vessel, um
     radius: F64  # (n,), um
     brightness: F64  # (n,)
     vessel: NDArray[np.int64]  # (n,)
-    lanes: NDArray[np.int64]  # (n,): in how many lanes its vessel is filled
+    lanes: NDArray[np.int64]  # (n,): number of lanes in the vessel, negative in large vessels
 
     @classmethod
     def of(cls, scene: Scene) -> "_Tubes":
@@ -128,7 +111,7 @@ class _Tubes(NamedTuple):
         line = np.concatenate([vessel.line for vessel in scene.vessels])
         radius = np.concatenate([vessel.radius_um for vessel in scene.vessels])
         steps = np.diff(line, axis=0, append=line[-1:])
-        steps[first[1:] - 1] = 0
+        steps[first[1:] - 1] = 0  # no step from one vessel to the next
         back = np.roll(steps, 1, axis=0)
         size = np.sqrt((steps**2).sum(axis=1))
         arc = np.cumsum(size) - size
@@ -136,7 +119,7 @@ class _Tubes(NamedTuple):
         along /= np.sqrt((along**2).sum(axis=1))[:, None]
         brightness = np.array([vessel.brightness for vessel in scene.vessels])
         mean = np.add.reduceat(radius, first) / sizes
-        # Lanes at most 2.5 um apart, which the PSF blurs into one.
+        # At most 2.5 um between lanes, which the PSF blurs into one.
         lanes = np.maximum(8, np.rint(0.5 * mean**2).astype(int))
         return cls(
             line, along, (size + np.roll(size, 1)) / 2, arc - arc[first][vessel], radius,
@@ -144,7 +127,7 @@ class _Tubes(NamedTuple):
         )  # fmt: skip
 
     def near(self, low: F64, high: F64) -> "_Tubes":
-        """Those whose tube may reach into a box, (x, y, z) in um."""
+        """Select the points whose tube may reach into a box, (x, y, z) in um."""
         room = (self.radius * HALO_RADII)[:, None]
         kept = ((self.line > low - room) & (self.line < high + room)).all(axis=1)
         return _Tubes._make(table[kept] for table in self)
@@ -159,6 +142,7 @@ def _make_elements(scene: Scene, microscope: Microscope, window: Window) -> _Ele
     box = low * size - [0, 0, reach], high * size + [0, 0, reach]
     tubes = _Tubes.of(scene).near(*box)
     parts = [_fill_tubes(tubes, lanes) for lanes in np.unique(tubes.lanes)]
+    # (7, elements): rows as in `_fill_tubes`
     table = np.concatenate([*parts, _place_spots(scene, microscope)], axis=1)
     x, y = table[0] / pixel - low[0], table[1] / pixel - low[1]
     seen = (x > 0) & (x < high[0] - low[0] - 1.001) & (y > 0) & (y < high[1] - low[1] - 1.001)
@@ -173,9 +157,9 @@ def _make_elements(scene: Scene, microscope: Microscope, window: Window) -> _Ele
 
 
 def _place_spots(scene: Scene, microscope: Microscope) -> F64:
-    """Columns as those of `_fill_tubes` for the bright spots, which belong to no vessel."""
+    """Return the bright spots in the form of `_fill_tubes`, as elements of an extra vessel."""
     x, y, z, brightness = scene.puncta.T
-    # What a point must hold to be as bright as plasma that fills the PSF.
+    # Volume of the PSF: a point of this light is as bright as plasma that fills the PSF.
     volume = (2 * math.pi) ** 1.5 * microscope.psf_xy_um**2 * microscope.psf_z_um
     still = np.zeros(len(x))
     return np.stack(
@@ -184,12 +168,12 @@ def _place_spots(scene: Scene, microscope: Microscope) -> F64:
 
 
 def _fill_tubes(tubes: _Tubes, lanes: int) -> F64:
-    """Fill the tubes that have so many lanes (negative: of large vessels) with elements.
+    """Fill the tubes with this number of lanes with elements; return (7, elements).
 
-    Columns of x, y, z, arc length, speed relative to the mean, volume times brightness, vessel.
+    Rows: x, y, z, arc length, speed relative to the mean, volume times brightness, vessel.
     """
     tubes = _Tubes._make(table[tubes.lanes == lanes] for table in tubes)
-    # Any two directions across will do: the lanes lie nearly alike however they are turned.
+    # Any two perpendicular directions will do: the lanes are almost rotationally symmetric.
     ax, ay, az = tubes.along.T
     flat = np.hypot(ax, ay)
     upright = flat < 0.4
@@ -200,8 +184,9 @@ def _fill_tubes(tubes: _Tubes, lanes: int) -> F64:
     other = np.stack(
         [ay * side[2] - az * side[1], az * side[0] - ax * side[2], ax * side[1] - ay * side[0]]
     )
-    u, v, swift, phase, share = _fill_disc(lanes).T[:, None, :]
+    u, v, swift, phase, share = _fill_disc(lanes).T[:, None, :]  # each (1, lanes)
     radius = tubes.radius[:, None]
+    # (3, points, lanes)
     place = tubes.line.T[..., None] + (u * radius) * side[..., None]
     place += (v * radius) * other[..., None]
     volume = math.pi * radius**2 * (tubes.length * tubes.brightness)[:, None] * share
@@ -211,12 +196,12 @@ def _fill_tubes(tubes: _Tubes, lanes: int) -> F64:
 
 @functools.cache
 def _fill_disc(lanes: int) -> F64:
-    """Spread lanes evenly over a disc of radius 1, like a sunflower's seeds.
+    """Spread lanes evenly over a disc of radius 1, like the seeds of a sunflower.
 
-    Rows of u, v, speed relative to the mean, arc length by which the cells are shifted, share of
-    the volume. In a capillary cells go in single file and as fast everywhere; in a large vessel
-    each lane has its own, the fastest in the middle (Poiseuille), and light is scattered around:
-    `lanes` is negative.
+    Returns (lanes, 5): u, v, speed relative to the mean, shift of the cells in um, share of the
+    volume. In a capillary cells move in single file at one speed. In a large vessel (`lanes` is
+    negative) each lane has its own cells, the middle is fastest (Poiseuille), and a halo of
+    scattered light surrounds the vessel.
     """
     count = abs(lanes)
     index = np.arange(count)
@@ -244,17 +229,20 @@ def _fill_disc(lanes: int) -> F64:
 def _add_up(
     elements: _Elements, scene: Scene, blood: Blood, microscope: Microscope, window: Window
 ) -> Iterator[tuple[range, F32]]:
-    """Add up the elements in focus: some frames and their pictures at a time, not yet blurred."""
+    """Sum the elements in focus; yield ranges of frames and their unblurred images (n, h, w)."""
     height = window.rows.stop - window.rows.start + 2 * PAD_PX
     width = window.columns.stop - window.columns.start + 2 * PAD_PX
     reach = REACH_SIGMAS * microscope.psf_z_um
     depth = np.arange(scene.shape[0]) * scene.step_um
+    # Elements first[k]..last[k] - 1 are within reach of frame k.
     first, last = np.searchsorted(elements.z, (depth - reach, depth + reach))
     row_s = (elements.y + (window.rows.start - PAD_PX)) * np.float32(microscope.line_s)
+    # Bilinear splatting: top left pixel of each element, and its offset within that pixel.
     corner = elements.y.astype(np.int32) * width + elements.x.astype(np.int32)
     right, down = elements.x % 1, elements.y % 1
     motion = _Motion.of(blood, microscope.frame_s)
     for some in _in_parts(last - first):
+        # One entry per (frame, element) pair from here on; `at` indexes the elements.
         count = (last - first)[some.start : some.stop]
         frame = np.repeat(np.arange(some.start, some.stop, dtype=np.int32), count)
         skipped = np.cumsum(count) - count - first[some.start : some.stop]
@@ -267,7 +255,7 @@ def _add_up(
         )
         light = elements.light[at] * np.exp(np.float32(-0.5) * away * away)
         light *= motion.plasma(vessel, arc)
-        # Per um of depth, as dye that fills the PSF is to give 1; and per pixel.
+        # Normalise by the axial PSF and the pixel area, so that dye that fills the PSF gives 1.
         light /= np.float32(microscope.psf_z_um * math.sqrt(2 * math.pi) * scene.um_per_px**2)
         pixel = corner[at] + (frame - np.int32(some.start)) * np.int32(height * width)
         lower, dx = light * down[at], right[at]
@@ -282,10 +270,10 @@ def _add_up(
 
 
 def _in_parts(pairs: NDArray[np.int64]) -> Iterator[range]:
-    """Cut frames, each with so many elements, into parts that fit `PAIRS_AT_ONCE`."""
+    """Split frames with these numbers of elements into ranges of at most `PAIRS_AT_ONCE` pairs."""
     start, total = 0, 0
     for frame, count in enumerate(pairs.tolist()):
-        # No more than eight: the pictures of a part must fit the cache, too.
+        # At most eight frames, because their images must also fit the cache.
         if frame > start and (total + count > PAIRS_AT_ONCE or frame - start == 8):
             yield range(start, frame)
             start, total = frame, 0
@@ -294,10 +282,10 @@ def _in_parts(pairs: NDArray[np.int64]) -> Iterator[range]:
 
 
 class _Motion(NamedTuple):
-    """Blood in 32 bits, which are twice as fast; a last vessel holds the spots, which are still."""
+    """Blood in 32 bits, which is twice as fast; the still spots are an extra last vessel."""
 
     dark: F32  # (patterns * PATTERN_LENGTH,)
-    pattern: NDArray[np.int32]  # (vessels,), where in `dark` it starts
+    pattern: NDArray[np.int32]  # (vessels,), start of its pattern in `dark`
     contrast: F32  # (vessels,)
     start: F32  # (vessels * frames,), um
     speed: F32  # (vessels * frames,), um/s
@@ -311,7 +299,7 @@ class _Motion(NamedTuple):
         frames = blood.start_um.shape[1]
         amplitude, hertz, phase = blood.pulse.T
         omega = 2 * math.pi * hertz
-        # The pulse and the pattern repeat: what is left of them fits 32 bits.
+        # Pulse and pattern are periodic; reduced modulo the period they are precise in 32 bits.
         angle = (omega[:, None] * (np.arange(frames) * frame_s) + phase[:, None]) % (2 * math.pi)
         start = blood.start_um % (PATTERN_LENGTH * PATTERN_STEP_UM)
         return cls(
@@ -327,14 +315,15 @@ class _Motion(NamedTuple):
         )
 
     def moved_um(self, vessel: NDArray[np.int32], frame: NDArray[np.int32], time: F32) -> F32:
-        """How far the cells of a vessel have moved by that time of that frame."""
+        """Return the displacement of the cells at a time after the start of a frame; all (n,)."""
         at = vessel * np.int32(self.frames) + frame
         swing = self.swing[vessel] * np.sin(self.rate[vessel] * time + self.angle[at])
         return np.asarray(self.start[at] + self.speed[at] * (time + swing))
 
     def plasma(self, vessel: NDArray[np.int32], arc_um: F32) -> F32:
-        """Brightness at places of a vessel, 0..1."""
+        """Return the brightness 0..1 at positions along the vessels; all (n,)."""
         index = np.floor(arc_um * np.float32(1 / PATTERN_STEP_UM)).astype(np.int32)
+        # Modulo the length, which is a power of two.
         index &= PATTERN_LENGTH - 1
         return np.asarray(1 - self.contrast[vessel] * self.dark[self.pattern[vessel] + index])
 
@@ -344,7 +333,7 @@ def _with_still(table: F64) -> F32:
 
 
 def _spread_haze(scene: Scene, background: float, window: Window) -> list[F32]:
-    """Light of the tissue in the padded window at each depth of the coarse haze."""
+    """Interpolate the haze to the padded window; one image per depth of its coarse grid."""
     _, height, width = scene.shape
     _, rows, columns = scene.haze.shape
     step = np.array([(columns - 1) / width, (rows - 1) / height])
@@ -366,16 +355,16 @@ def _spread_haze(scene: Scene, background: float, window: Window) -> list[F32]:
     ]  # fmt: skip
 
 
-# Poisson numbers are looked up by the square root of their mean, in steps of an eighth of their
-# standard deviation, up to a mean of 1,024: drawing them one by one would take as long as the rest.
-# So are normal numbers. Both tables are always the same; which entry is taken is drawn.
+# Poisson numbers are looked up by the square root of their mean, in steps of 1/8 of their standard
+# deviation, up to a mean of 1,024; drawing each would take as long as the rest. Normal numbers are
+# looked up, too. The tables are constant; only the choice of the entry is random.
 LEVELS_PER_ROOT, LEVELS, SAMPLES = 16, 512, 1024
 NORMALS = 1 << 16
 
 
 @functools.cache
 def _noise_tables() -> tuple[F32, F32]:
-    # Evenly spaced quantiles: numbers drawn once for all would keep the error of their sample.
+    # Evenly spaced quantiles, because a table of random samples would keep its sampling error.
     mean = (np.arange(LEVELS) / LEVELS_PER_ROOT) ** 2
     share = (np.arange(SAMPLES) + 0.5) / SAMPLES
     chance = special.pdtr(np.arange(mean[-1] + 6 * math.sqrt(mean[-1])), mean[:, None])
@@ -385,23 +374,9 @@ def _noise_tables() -> tuple[F32, F32]:
 
 
 def expose(light: F32, microscope: Microscope, window: Window, rng: Rng) -> Image:
-    """Count photons, and show them as grey levels.
+    """Add photon and detector noise to light, float32 (T, h, w), and convert it to grey levels.
 
-    Parameters
-    ----------
-    light : ndarray
-        float32 (T, h, w) from `render`.
-    microscope : Microscope
-        The detector, the smoothing by registration, the display and what is left black.
-    window : Window
-        The part of the field that `light` is.
-    rng : Generator
-        Source of the noise.
-
-    Returns
-    -------
-    ndarray
-        uint8 (T, h, w) grey, 0..255.
+    `light` is the result of `render` for the same window. Returns uint8 (T, h, w).
     """
     poisson, normal = _noise_tables()
     shape = light.shape[1:]
@@ -412,9 +387,10 @@ def expose(light: F32, microscope: Microscope, window: Window, rng: Rng) -> Imag
         level = np.sqrt(image)
         level *= to_level
         level += np.float32(0.5)
-        # Indices of the machine's own width are looked up twice as fast.
+        # Lookups are twice as fast with indices of the machine's word size.
         index = np.minimum(level, LEVELS - 1).astype(np.intp)
         index *= SAMPLES
+        # 32 random bits per pixel: the low 10 choose the Poisson number, the high 16 the normal.
         drawn = rng.integers(0, 1 << 32, shape, np.uint32).astype(np.intp)
         index += drawn & (SAMPLES - 1)
         photons = np.take(poisson, index, mode="clip")

@@ -1,4 +1,4 @@
-"""How a scene is scanned, detected and displayed."""
+"""The microscope: scanning, motion, detection and display of a scene."""
 
 import math
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from stallscan.simulate.projects import Project
 from stallscan.simulate.scene import F32, F64, Rng, Scene
 
-# Every range below is chosen, so that the recordings span what is seen in the real ones
-# (docs/facts.md 5), unless a source is named.
+# Unless a source is named, every range below is chosen to span the range of real recordings
+# (docs/facts.md 5).
 FRAME_S = (0.5, 1.0)
-# Most of a frame is scanned, the rest is fly-back and the step of the stage; at 384 rows this is
-# 1-2.5 ms a row (docs/facts.md 5: 1-2).
+# Share of the frame time that is spent scanning; the rest is fly-back and the step of the stage. At
+# 384 rows this is 1-2.5 ms per row (docs/facts.md 5: 1-2).
 SCANNED_SHARE = (0.8, 0.97)
 ATTENUATION_UM = (100.0, 600.0)
 EXCESS = (0.2, 0.5)
 READ_NOISE = (0.1, 0.6)
-# What is displayed as black, relative to the tissue, and as 243, relative to undiluted plasma.
+# Light displayed as grey level 0, relative to the tissue, and as 243, relative to undiluted plasma.
 BLACK_LEVEL = (0.0, 1.15)
 WHITE_LEVEL = (0.32, 0.95)
-WHITE_GREY = 243  # docs/facts.md 5: the 99th percentile of the one original
+WHITE_GREY = 243  # docs/facts.md 5: 99th percentile of the only original stack
 JITTER_PX = (0.1, 0.5)
 SMEAR_PX = (3.0, 14.0)
 BAND_PX = (10.0, 40.0)
@@ -30,7 +30,7 @@ BAND_PX = (10.0, 40.0)
 
 @dataclass(frozen=True)
 class Microscope:
-    """How the scene is scanned, detected and displayed.
+    """Parameters of scanning, detection and display of one recording.
 
     Attributes
     ----------
@@ -41,30 +41,30 @@ class Microscope:
     attenuation_um : float
         Depth over which the signal falls to 1 / e.
     laser : ndarray
-        float64 (frames,): power of the laser, 1 at first, stepped up with depth at times.
+        float64 (frames,): laser power, 1 at first; some recordings step it up with depth.
     power : ndarray
         float64 (frames,): laser power times attenuation, scaled to median 1.
     photons : float
-        Mean photons a pixel from undiluted plasma at power 1.
+        Mean photons per pixel from undiluted plasma at power 1.
     excess : float
-        Spread of the gain of one photon, relative to it.
+        Standard deviation of the gain for one photon, relative to its mean.
     read_noise : float
-        Standard deviation of the detector's noise in photons.
+        Standard deviation of the detector noise in photons.
     blur_px : tuple of float
-        Standard deviations in x and y of the smoothing of the noise by registration.
+        Standard deviations in x and y of the blur that registration adds.
     background : float
         Brightness of tissue relative to plasma.
     black_photons : float
-        Photons that are displayed as 0.
+        Number of photons displayed as grey level 0.
     grey_per_photon : float
-        Grey levels for each further photon.
+        Grey levels per further photon.
     offset : ndarray
-        float32 (frames, rows, 2): by how many pixels, in x and y, each row was displaced.
+        float32 (frames, rows, 2): displacement of each row in x and y, in pixels.
     static_black : ndarray
-        bool (H, W): left black in all frames: wedges, a band, a dead strip.
+        bool (H, W): pixels that are black in all frames: wedges, a band, a dead strip.
     edges : ndarray
-        int (frames, 4): pixels left black at the left, top, right and bottom of each frame, as
-        registration moves it.
+        int (frames, 4): width of the black margins at the left, top, right and bottom of each
+        frame, which registration leaves.
     """
 
     frame_s: float
@@ -87,21 +87,9 @@ class Microscope:
 
 
 def draw_microscope(rng: Rng, scene: Scene, project: Project) -> Microscope:
-    """Draw how the scene is scanned, detected and displayed.
+    """Draw the microscope parameters of a recording, which vary around those of the project.
 
-    Parameters
-    ----------
-    rng : Generator
-        Source of everything drawn.
-    scene : Scene
-        Its size, and the outline, which black areas leave (nearly) clear.
-    project : Project
-        Whose optics the recording varies around.
-
-    Returns
-    -------
-    Microscope
-        Its arrays have the scene's number of frames and size of field.
+    Black areas leave the outlined region of the scene (nearly) clear.
     """
     frames, height, _ = scene.shape
     frame_s = rng.uniform(*FRAME_S)
@@ -136,21 +124,9 @@ def draw_microscope(rng: Rng, scene: Scene, project: Project) -> Microscope:
 def black_area(
     microscope: Microscope, frame: int, rows: slice, columns: slice
 ) -> NDArray[np.bool_]:
-    """Tell what is left black in a window of one frame.
+    """Return the black pixels in a window of one frame, bool (h, w).
 
-    Parameters
-    ----------
-    microscope : Microscope
-        From `draw_microscope`.
-    frame : int
-        Which frame.
-    rows, columns : slice
-        The window; start and stop lie inside the field.
-
-    Returns
-    -------
-    ndarray
-        bool (h, w).
+    The slices `rows` and `columns` need start and stop inside the field.
     """
     black = microscope.static_black[rows, columns].copy()
     height, width = microscope.static_black.shape
@@ -163,12 +139,12 @@ def black_area(
 
 
 def _vary(rng: Rng, centre: float, spread: float, limits: tuple[float, float]) -> float:
-    """Let a recording differ from its project, log-normally and within limits."""
+    """Draw a log-normal value around the project's, within limits."""
     return float(np.clip(centre * math.exp(spread * rng.standard_normal()), *limits))
 
 
 def _draw_laser(rng: Rng, frames: int) -> F64:
-    """Draw the power of the laser: in a quarter of the recordings it is stepped up."""
+    """Draw the laser power (frames,): a quarter of the recordings step it up."""
     laser = np.ones(frames)
     for _ in range(rng.choice(3, p=[0.75, 0.2, 0.05])):
         laser[rng.integers(1, frames) :] *= rng.uniform(1.2, 2.2)
@@ -176,8 +152,9 @@ def _draw_laser(rng: Rng, frames: int) -> F64:
 
 
 def _draw_offset(rng: Rng, frames: int, height: int) -> F32:
-    """Draw what registration left of motion: whole frames, within frames, and at times worse."""
-    offset = rng.normal(0, rng.uniform(*JITTER_PX), (frames, 1, 2))
+    """Draw residual motion after registration, in px: of frames, within frames, and artefacts."""
+    offset = rng.normal(0, rng.uniform(*JITTER_PX), (frames, 1, 2))  # whole frames
+    # Smooth motion within frames, interpolated from 9 nodes per frame: (height, frames * 2).
     nodes = rng.normal(0, rng.uniform(0.1, 0.4), (9, frames * 2)).astype(np.float32)
     within = cv2.resize(nodes, (frames * 2, height), interpolation=cv2.INTER_LINEAR)
     offset = offset + within.reshape(height, frames, 2).swapaxes(0, 1)
@@ -190,7 +167,7 @@ def _draw_offset(rng: Rng, frames: int, height: int) -> F32:
 
 
 def _smear(rng: Rng, offset: F64) -> None:
-    """Displace the rows of one to four successive frames on a smooth random walk."""
+    """Displace the rows of 1 to 4 consecutive frames smoothly, in 1 to 3 places."""
     frames, height, _ = offset.shape
     for _ in range(rng.integers(1, 4)):
         count = int(rng.integers(1, 5))
@@ -203,7 +180,7 @@ def _smear(rng: Rng, offset: F64) -> None:
 
 
 def _roll(rng: Rng, offset: F64) -> None:
-    """Shift a band of rows sideways in one or a few frames."""
+    """Shift a band of rows sideways in 1 to 3 frames."""
     frames, height, _ = offset.shape
     for _ in range(rng.integers(1, 4)):
         top = int(rng.integers(height))
@@ -212,10 +189,10 @@ def _roll(rng: Rng, offset: F64) -> None:
 
 
 def _draw_static_black(rng: Rng, scene: Scene) -> NDArray[np.bool_]:
-    """Draw wedges along edges, at times a band across and a dead strip at the bottom."""
+    """Draw wedges along the edges, and in some recordings a band across or a dead strip."""
     _, height, width = scene.shape
     black = np.zeros((height, width), np.uint8)
-    # First, because what is filled later is judged with all that is black already.
+    # The band comes first, because `_fill_clear` counts all that is already black.
     if rng.random() < 0.25:
         angle, reach = rng.uniform(0, math.pi), 2 * (height + width)
         along = np.array([math.cos(angle), math.sin(angle)])
@@ -246,7 +223,7 @@ def _draw_static_black(rng: Rng, scene: Scene) -> NDArray[np.bool_]:
 def _draw_wedge(
     rng: Rng, corners: list[tuple[int, int]], size: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """Move the inner two corners, written as 1 or -1 across the edge, into the field."""
+    """Move the two inner corners, marked by 1 or -1 in the coordinate across the edge, inwards."""
     points = np.array(corners, float)
     across = 0 if abs(corners[2][0]) == 1 else 1
     far = 0 if corners[2][across] == 1 else size[across]
@@ -258,7 +235,7 @@ def _draw_wedge(
 def _fill_clear(
     black: NDArray[np.uint8], polygon: NDArray[np.float64], scene: Scene, share: float
 ) -> None:
-    """Fill a polygon unless more than a share of the outlined region would then be black."""
+    """Fill a polygon, unless more than `share` of the outlined region would then be black."""
     piece = black.copy()
     cv2.fillPoly(piece, [np.rint(polygon).astype(np.int32)], 1)
     if cv2.mean(piece, scene.outline.interior.astype(np.uint8))[0] <= share:
@@ -266,12 +243,12 @@ def _fill_clear(
 
 
 def _draw_edges(rng: Rng, scene: Scene) -> NDArray[np.int64]:
-    """Draw the margins of each frame: they drift slowly, and never reach the outlined region."""
+    """Draw the black margins of each frame; they drift slowly and never reach the outline."""
     frames, height, width = scene.shape
     rows, columns = (np.flatnonzero(scene.outline.line.any(axis=axis)) for axis in (1, 0))
     room = np.array([columns[0], rows[0], width - 1 - columns[-1], height - 1 - rows[-1]])
     walk = np.cumsum(rng.normal(0, 0.7, (frames, 2)), axis=0)
-    # What registration moves in on one side, it takes away on the other.
+    # A shift by registration adds to one side what it takes from the other.
     walk = np.column_stack([walk, -walk])
     wide = rng.exponential(6, 4) * (rng.random(4) < 0.8)
     return np.clip(np.rint(wide + walk), 0, np.maximum(room, 0)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""A capillary network around one segment: nodes, edges of degree three, curved vessels, in um."""
+"""A random capillary network around a segment: nodes of degree three, curved edges, in um."""
 
 import math
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from scipy.spatial import cKDTree
 F64 = NDArray[np.float64]
 Rng = np.random.Generator
 
-# Points on each edge before it is resampled: 8 um apart on the longest.
+# Points on each edge before resampling; at most 8 um apart.
 POINTS = 17
-# chosen: edges shorter than this look like knots, longer ones like wires
+# Chosen: shorter edges look like knots, longer ones like wires.
 EDGE_UM = (18.0, 130.0)
-# chosen: two capillaries are hardly ever closer than this; nearer they would look like one
+# Chosen: capillaries are rarely closer; closer ones would look like one.
 CLEARANCE_UM = 10.0
-# chosen: a step in depth counts more, so that vessels run rather in the plane, as they do in the
-# upper layers of the real stacks
+# Weight of depth in distances. Chosen: vessels then prefer to run in the plane, as in the upper
+# layers of the real stacks.
 FLATNESS = 1.7
 
 
@@ -30,7 +30,7 @@ class Network:
     points : ndarray
         float64 (edges, `POINTS`, 3): x, y, z in um, evenly spaced in the curve's parameter.
     nodes : ndarray
-        int (edges, 2): the nodes each edge joins; 0 and 1 are the ends of the segment.
+        int (edges, 2): the nodes that each edge joins; 0 and 1 are the ends of the segment.
     """
 
     points: F64
@@ -38,30 +38,25 @@ class Network:
 
 
 def grow(rng: Rng, segment: F64, low: F64, high: F64, length_um3: float) -> Network:
-    """Fill a box with a network that the segment is part of.
+    """Fill a box with a network that contains the segment; return the network without the segment.
 
-    Branching points are spread at random and joined with near ones until three vessels meet in
-    each; vessels that would touch the segment are left out, and so are dead ends.
+    Random branching points are joined with nearby ones until three vessels meet in each. Vessels
+    that would touch the segment are removed, and so are dead ends.
 
     Parameters
     ----------
     rng : Generator
-        Source of everything drawn.
+        Random source.
     segment : ndarray
         float64 (n, 3): centre line in um; its ends are the nodes 0 and 1.
     low, high : ndarray
         float64 (3,): corners of the box in um.
     length_um3 : float
-        Length of vessels wanted in each um3; 1e-3 is 1 m a mm3.
-
-    Returns
-    -------
-    Network
-        Without the segment.
+        Vessel length per um3; 1e-3 is 1 m per mm3.
     """
-    # 70 um is about the mean length of an edge; each node has three halves of one.
+    # The mean length of an edge is about 70 um, and there are 1.5 edges per node of degree three.
     count = int(length_um3 * float(np.prod(high - low)) / 70 / 1.5)
-    place = low + rng.random((count, 3)) * (high - low)
+    place = low + rng.random((count, 3)) * (high - low)  # (nodes, 3)
     place = place[cKDTree(segment).query(place, distance_upper_bound=20)[0] > 20]
     place = np.concatenate([segment[[0, -1]], place])
     nodes = _join(rng, place, segment)
@@ -74,14 +69,14 @@ def grow(rng: Rng, segment: F64, low: F64, high: F64, length_um3: float) -> Netw
 
 
 def _join(rng: Rng, place: F64, segment: F64) -> NDArray[np.int64]:
-    """Join near nodes until each has degree three; int (edges, 2)."""
+    """Join nearby nodes until each has degree three; return int (edges, 2)."""
     flat = place * [1, 1, FLATNESS]
     distance, other = cKDTree(flat).query(flat, k=min(10, len(place)))
     first = np.repeat(np.arange(len(place)), distance.shape[1])
     second, distance = other.ravel(), distance.ravel()
     fits = (second > first) & (distance > EDGE_UM[0]) & (distance < EDGE_UM[1])
     first, second, distance = first[fits], second[fits], distance[fits]
-    # The jitter keeps the network from being the shortest one, which is all small triangles.
+    # Without jitter the nearest nodes are joined first, which gives many small triangles.
     order = np.argsort(distance * rng.uniform(0.7, 1.6, distance.size))
     free = np.full(len(place), 3)
     free[:2] = 2
@@ -90,10 +85,10 @@ def _join(rng: Rng, place: F64, segment: F64) -> NDArray[np.int64]:
     edges = []
     for a, b in zip(first[order].tolist(), second[order].tolist(), strict=True):
         if free[a] and free[b]:
-            # A branch that would run back along the segment is none.
+            # No branch turns back along the segment.
             if a in ways and float(np.dot(place[b] - place[a], ways[a])) < 0:
                 continue
-            # Three vessels in a triangle are seen nowhere.
+            # Real networks have no triangles.
             if joined[a] & joined[b]:
                 continue
             joined[a].add(b)
@@ -112,7 +107,7 @@ def _ahead(segment: F64, end: int) -> F64:
 
 
 def _bend(rng: Rng, place: F64, nodes: NDArray[np.int64]) -> F64:
-    """Bezier curves that pass smoothly through the nodes: (edges, `POINTS`, 3)."""
+    """Return Bezier curves that pass smoothly through the nodes: (edges, `POINTS`, 3)."""
     start, stop = place[nodes[:, 0]], place[nodes[:, 1]]
     chord = stop - start
     length = np.linalg.norm(chord, axis=1)[:, None]
@@ -122,7 +117,7 @@ def _bend(rng: Rng, place: F64, nodes: NDArray[np.int64]) -> F64:
     for side, sign in ((0, 1.0), (1, -1.0)):
         through = axis[nodes[:, side]]
         through *= np.sign((through * way).sum(axis=1))[:, None]
-        # chosen: mostly along the axis of the node, the rest straight or astray
+        # Chosen: mostly along the axis of the node, partly straight, partly random.
         toward = 0.35 * way + 0.65 * through + 0.3 * rng.standard_normal(chord.shape)
         controls.append(place[nodes[:, side]] + sign * 0.42 * length * toward)
     one, two = controls
@@ -141,8 +136,8 @@ def _bend(rng: Rng, place: F64, nodes: NDArray[np.int64]) -> F64:
 
 
 def _main_axes(way: F64, nodes: NDArray[np.int64], count: int) -> F64:
-    """Along which axis, its sign arbitrary, most of a node's edges leave it: (nodes, 3)."""
-    products = way[:, :, None] * way[:, None, :]
+    """Return the main axis, with arbitrary sign, of the edges at each node: (nodes, 3)."""
+    products = way[:, :, None] * way[:, None, :]  # (edges, 3, 3)
     spread = np.zeros((count, 3, 3))
     for side in (0, 1):
         np.add.at(spread, nodes[:, side], products)
@@ -150,10 +145,10 @@ def _main_axes(way: F64, nodes: NDArray[np.int64], count: int) -> F64:
 
 
 def _is_clear(points: F64, nodes: NDArray[np.int64], segment: F64) -> NDArray[np.bool_]:
-    """Whether each edge keeps away from the segment, but for the ends at which it joins it."""
+    """Return whether each edge keeps clear of the segment, except at the end where it joins it."""
     low, high = segment.min(axis=0) - CLEARANCE_UM, segment.max(axis=0) + CLEARANCE_UM
     at = np.argwhere(((points > low) & (points < high)).all(axis=2))
-    near = points[at[:, 0], at[:, 1]]
+    near = points[at[:, 0], at[:, 1]]  # (m, 3): points near the segment, of edges at[:, 0]
     ends = segment[[0, -1]]
     joined = (nodes[at[:, 0]][:, :, None] == [0, 1]).any(axis=1)
     from_end = np.linalg.norm(near[:, None] - ends, axis=2)
@@ -165,7 +160,7 @@ def _is_clear(points: F64, nodes: NDArray[np.int64], segment: F64) -> NDArray[np
 
 
 def _without_dead_ends(nodes: NDArray[np.int64], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Leave out edges that end in nothing inside the box, and what then ends there, and so on."""
+    """Repeatedly remove edges with a free end inside the box; return the edges to keep."""
     kept = np.ones(len(nodes), bool)
     while True:
         degree = np.bincount(nodes[kept].ravel(), minlength=len(inside))

@@ -1,4 +1,4 @@
-"""The twelve projects: how much each recorded, and how: a corpus is as mixed as the real one."""
+"""The twelve projects of the competition: numbers of recordings, frame counts, and optics."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 Rng = np.random.Generator
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-# The same as normal deviates; the ends are those of one recording in 100,000.
+# The quantiles as normal deviates; 0 and 1 become one recording in 100,000.
 DEVIATES = [NormalDist().inv_cdf(min(max(each, 1e-5), 1 - 1e-5)) for each in QUANTILES]
 
 
@@ -17,27 +17,27 @@ DEVIATES = [NormalDist().inv_cdf(min(max(each, 1e-5), 1 - 1e-5)) for each in QUA
 class Project:
     """One project.
 
-    Numbers of recordings and frames are those of the real training table (docs/facts.md 4). How
-    each was recorded is not known: the optics are chosen, so that the twelve span what is seen in
-    the real recordings (docs/facts.md 5). Recordings vary around them: see `microscope`.
+    Numbers of recordings and frames are those of the real training table (docs/facts.md 4). The
+    real optics are unknown; they are chosen so that the projects span the range of the real
+    recordings (docs/facts.md 5). Single recordings vary around them: see `microscope`.
 
     Attributes
     ----------
     letter : str
-        Its name.
+        Name of the project.
     recordings, stalled : int
-        Real recordings of it, and the stalled ones among them.
+        Number of real recordings, and how many of them are stalled.
     frames : tuple of int
-        Frames of its real recordings at each of `QUANTILES`.
+        Quantiles of the number of frames of the real recordings, at `QUANTILES`.
     um_per_px : float
         Size of a pixel; docs/facts.md 5 has about 1.
     step_um : float
         Depth between frames; docs/facts.md 1 has about 1.
     psf_xy_um, psf_z_um : float
-        Standard deviations of the point spread function: a segment in the plane is in focus for
-        6-12 frames (docs/facts.md 5).
+        Standard deviations of the point spread function. They keep a segment in the image plane
+        in focus for 6-12 frames (docs/facts.md 5).
     photons : float
-        Photons a pixel from undiluted plasma.
+        Photons per pixel from undiluted plasma.
     background : float
         Brightness of tissue relative to plasma.
     """
@@ -73,20 +73,7 @@ PROJECTS = (
 
 
 def draw_project(rng: Rng, stalled: bool) -> Project:
-    """Draw the project of a recording, as often as real ones with this label come from each.
-
-    Parameters
-    ----------
-    rng : Generator
-        Source of the number.
-    stalled : bool
-        The label.
-
-    Returns
-    -------
-    Project
-        One of `PROJECTS`.
-    """
+    """Draw a project of `PROJECTS` with the frequencies of real recordings with this label."""
     counts = np.array(
         [each.stalled if stalled else each.recordings - each.stalled for each in PROJECTS]
     )
@@ -94,20 +81,7 @@ def draw_project(rng: Rng, stalled: bool) -> Project:
 
 
 def draw_frame_count(rng: Rng, project: Project) -> int:
-    """Draw a number of frames as in the project's real recordings.
-
-    Parameters
-    ----------
-    rng : Generator
-        Source of the number.
-    project : Project
-        Whose quantiles, between which numbers are interpolated.
-
-    Returns
-    -------
-    int
-        Frames, 17..434.
-    """
-    # Between two quantiles real numbers thin out as those of a log-normal do; drawn evenly, they
-    # would lift the upper quartile of all from 66 to 68 and the 99th percentile from 128 to 143.
+    """Draw a number of frames, 17..434, from the distribution of the project's real recordings."""
+    # Interpolate as in a log-normal distribution. Linear interpolation between the quantiles would
+    # raise the overall upper quartile from 66 to 68 and the 99th percentile from 128 to 143.
     return round(math.exp(np.interp(rng.standard_normal(), DEVIATES, np.log(project.frames))))

@@ -1,4 +1,4 @@
-"""One simulated recording: everything it is made of, its frames, and the truth about it."""
+"""One simulated recording: its random plan, its frames, and its ground truth."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from stallscan.vessels.outline import DECODED_COLOUR
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known about one simulated recording.
+    """The ground truth of one simulated recording.
 
     Attributes
     ----------
@@ -27,18 +27,18 @@ class Truth:
     project : str
         Letter of the project.
     kind, motion : str
-        Pattern of the cells in the segment, and how they move: see `blood`.
+        Pattern and motion of the cells in the segment: see `blood`.
     shape : str
-        How the segment runs: see `scene`.
+        Shape of the segment: a key of `scene.SHAPES`.
     difficulty : str
-        easy, medium or hard: none, one, or more of the adversities that `_count_adversities` names.
+        easy, medium or hard: 0, 1, or more of the adversities in `_count_adversities`.
     speed_um_s : float
-        Mean speed of the cells in um/s without its sign, over the frames in focus.
+        Mean absolute speed of the cells over the frames in focus.
     first_in_focus, last_in_focus, frames_in_focus : int
         First, last and number of the frames, counted from 0, in which any part of the segment is
         in focus (within the half width of the axial PSF).
     frames : int
-        Frames of the recording.
+        Number of frames.
     frame_s, line_s : float
         Seconds from frame to frame and from row to row.
     um_per_px, step_um : float
@@ -46,7 +46,7 @@ class Truth:
     line_um : ndarray
         float64 (n, 3): centre line as x, y, z.
     offset_px : ndarray
-        float32 (frames, rows, 2): by how much each row was displaced in x and y.
+        float32 (frames, rows, 2): displacement of each row in x and y.
     """
 
     stalled: bool
@@ -69,22 +69,12 @@ class Truth:
 
     @property
     def line_px(self) -> F64:
-        """Centre line as column, row and frame: float64 (n, 3)."""
+        """The centre line as column, row and frame: float64 (n, 3)."""
         return self.line_um / [self.um_per_px, self.um_per_px, self.step_um]
 
 
 class Plan(NamedTuple):
-    """Everything that is drawn for one recording before a pixel is rendered.
-
-    Attributes
-    ----------
-    scene, blood, microscope
-        What lies in the field, what flows in it, and how it is scanned.
-    truth : Truth
-        What is known about the recording.
-    rng : Generator
-        Source of the noise, used up by rendering.
-    """
+    """Everything drawn for one recording before rendering; `rng` is the source of the noise."""
 
     scene: Scene
     blood: Blood
@@ -101,21 +91,21 @@ def one(
     Parameters
     ----------
     seed, row : int
-        Which recording, each at least 0.
+        They identify the recording; at least 0.
     stalled : bool
-        Whether the outlined segment is stalled. Both labels of the same (seed, row, project) share
-        all but the segment's motion.
+        Whether the outlined segment is stalled. Recordings with the same (seed, row, project) and
+        different labels differ only in the segment's motion.
     settings : SimulateSettings
-        Size of the field and label stack; count, fraction and seed in it are not used.
+        Size of the field, and label stack; count, shares and seed are ignored.
     project : Project, optional
-        Default: drawn as often as the real recordings with this label come from each.
+        By default, drawn by `draw_project`.
 
     Returns
     -------
     frames : ndarray
-        uint8 (T, H, W, 3) RGB, the outline drawn in.
+        uint8 (T, H, W, 3) RGB with the outline drawn in.
     truth : Truth
-        What is known about it.
+        The ground truth.
     """
     plan = make_plan(seed, row, stalled, settings, project)
     return film(plan, whole_field(plan.scene), COLOUR), plan.truth
@@ -129,11 +119,11 @@ def region(
     margin_px: int = 10,
     project: Project | None = None,
 ) -> tuple[Image, Truth]:
-    """Simulate the surroundings of the outline only, as they are in the recording of `one`.
+    """Simulate only the surroundings of the outline, as in the recording of `one`.
 
-    Motion brings in what lies up to `imaging.PAD_PX` beyond; noise is drawn anew, and no codec has
-    been at it. The outline has the colour that the codec would have left of it: rules that look for
-    that colour do not find the one that is drawn.
+    The differences: the noise is another draw, motion brings in only what lies within
+    `imaging.PAD_PX`, and there are no codec artefacts. The outline has the colour that it has after
+    decoding, because the published rules search for that colour.
 
     Parameters
     ----------
@@ -145,9 +135,9 @@ def region(
     Returns
     -------
     frames : ndarray
-        uint8 (T, h, w, 3) RGB, the outline drawn in.
+        uint8 (T, h, w, 3) RGB with the outline drawn in.
     truth : Truth
-        As in `one`: its places are those of the whole field.
+        As in `one`; positions refer to the whole field.
     """
     plan = make_plan(seed, row, stalled, settings, project)
     rows, columns = (
@@ -164,18 +154,12 @@ def region(
 def make_plan(
     seed: int, row: int, stalled: bool, settings: SimulateSettings, project: Project | None = None
 ) -> Plan:
-    """Draw all that one recording is made of; only the segment's motion depends on `stalled`.
+    """Draw everything about one recording; the parameters are those of `one`.
 
-    Parameters
-    ----------
-    seed, row, stalled, settings, project
-        As in `one`.
-
-    Returns
-    -------
-    Plan
-        Ready to be rendered once, which uses up its generator.
+    Only the segment's motion depends on `stalled`. A plan can be rendered once, because that
+    advances its generator.
     """
+    # A generator for each part, so that a change to one leaves the others' draws alone.
     of_scene, of_blood, of_scope, of_pixels, of_project = np.random.default_rng(
         np.random.SeedSequence([seed, row])
     ).spawn(5)
@@ -212,34 +196,21 @@ def make_plan(
 
 
 def film(plan: Plan, window: Window, colour: tuple[int, int, int]) -> Image:
-    """Render a window of a recording, with the outline.
-
-    Parameters
-    ----------
-    plan : Plan
-        From `make_plan`; its generator is used up.
-    window : Window
-        Part of the field.
-    colour : tuple of int
-        Of the outline: R, G, B.
-
-    Returns
-    -------
-    ndarray
-        uint8 (T, h, w, 3) RGB.
-    """
-    light = render(plan.scene, plan.blood, plan.microscope, window)
-    grey = expose(light, plan.microscope, window, plan.rng)
+    """Render a window of a recording with its outline in an RGB colour; uint8 (T, h, w, 3) RGB."""
+    light = render(plan.scene, plan.blood, plan.microscope, window)  # (T, h, w) float32
+    grey = expose(light, plan.microscope, window, plan.rng)  # (T, h, w) uint8
     frames = np.repeat(grey[..., None], 3, axis=3)
     frames[:, plan.scene.outline.line[window.rows, window.columns]] = colour
     return frames
 
 
 def _in_focus(scene: Scene, microscope: Microscope) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
-    """Frames within the half width of the axial PSF of any part of the segment."""
+    """Return the frames within the half width of the axial PSF of any part of the segment."""
     target = scene.vessels[0]
+    # 1.18 standard deviations are half the width at half maximum. The vessel's own thickness adds.
     half = 1.18 * math.hypot(microscope.psf_z_um, float(target.radius_um.mean()) / 2)
     depth = np.arange(scene.shape[0]) * scene.step_um
+    # (frames, points) distances in depth -> (frames,)
     near = np.abs(depth[:, None] - target.line[None, :, 2]).min(axis=1) <= half
     return np.flatnonzero(near)
 
@@ -247,10 +218,10 @@ def _in_focus(scene: Scene, microscope: Microscope) -> "np.ndarray[tuple[int], n
 def _count_adversities(
     scene: Scene, blood: Blood, microscope: Microscope, frames_in_focus: int
 ) -> int:
-    """Count what makes a recording hard to judge (the limits are chosen).
+    """Count what makes a recording hard to judge (limits chosen).
 
-    Under seven frames in focus; seen end-on; fewer than ten photons a pixel from the segment's
-    plasma; nothing but dark cells in it; moving otherwise than evenly or not at all.
+    Fewer than seven frames in focus; a segment seen end-on; fewer than ten photons per pixel from
+    its plasma; hardly any plasma between the cells; any motion but even flow and a full stall.
     """
     photons = microscope.photons * scene.vessels[0].brightness
     return sum(

@@ -1,4 +1,4 @@
-"""What lies in the field: the outlined segment, the network it is part of, and other tissue."""
+"""The scene: the outlined segment, the network around it, and other tissue."""
 
 import functools
 import math
@@ -23,7 +23,7 @@ F32 = NDArray[np.float32]
 Image = NDArray[np.uint8]
 Rng = np.random.Generator
 
-# How often an outlined segment runs so: chosen, by what is seen in the real recordings
+# Probabilities of the shapes of an outlined segment; chosen to match the real recordings
 # (docs/facts.md 5).
 SHAPES = {
     "plane": 0.42,
@@ -36,12 +36,12 @@ SHAPES = {
 # docs/facts.md 5: capillaries are 4-8 px wide
 CAPILLARY_RADIUS_UM = (2.1, 4.0)
 LARGE_RADIUS_UM = 6.0  # chosen: wider vessels carry many cells abreast
-# Length of vessels, 1 m a mm3 is 1e-3 um a um3; chosen around the 0.9 that Blinder et al. 2013
-# find in the cortex.
+# Vessel length density; 1e-3 um per um3 is 1 m per mm3. Chosen around the 0.9 m per mm3 that
+# Blinder et al. 2013 find in the cortex.
 LENGTH_UM3 = (0.8e-3, 1.7e-3)
-# chosen: with it outlines enclose what the real ones do
+# Distance of the outline from the centre line; chosen so that enclosed areas match real ones.
 DILATION_PX = (7.5, 28.0)
-# Room around the field: vessels there reach into it.
+# Margin around the field (x, y, z) for vessels that reach into it.
 MARGIN_UM = np.array([35.0, 35.0, 25.0])
 
 
@@ -56,7 +56,7 @@ class Vessel:
     radius_um : ndarray
         float64 (n,): radius, 1.5..30.
     brightness : float
-        Of its plasma, 0.2..1.4; 1 is typical.
+        Brightness of its plasma, 0.2..1.4; 1 is typical.
     """
 
     line: F64
@@ -66,7 +66,7 @@ class Vessel:
 
 @dataclass(frozen=True)
 class Scene:
-    """What lies in the field; `vessels[0]` is the outlined segment.
+    """The contents of the field; `vessels[0]` is the outlined segment.
 
     Attributes
     ----------
@@ -75,14 +75,14 @@ class Scene:
     um_per_px, step_um : float
         Size of a pixel, and depth between frames.
     shape_kind : str
-        How the outlined segment runs: a key of `SHAPES`.
+        Shape of the outlined segment: a key of `SHAPES`.
     vessels : tuple of Vessel
         The outlined segment, then all others.
     puncta : ndarray
         float64 (n, 4): x, y, z in um and brightness of bright spots.
     haze : ndarray
-        float32 (a, b, c), around 1: coarse brightness of what is out of focus, over depth, rows,
-        columns.
+        float32 (a, b, c), around 1: brightness of out-of-focus tissue on a coarse grid over depth,
+        rows and columns.
     outline : Outline
         The contour drawn around the segment.
     """
@@ -98,23 +98,19 @@ class Scene:
 
 
 def draw_scene(rng: Rng, settings: SimulateSettings, project: Project, stalled: bool) -> Scene:
-    """Draw the outlined segment, the network it belongs to, and the other tissue.
+    """Draw the outlined segment, the network around it, and other tissue.
 
     Parameters
     ----------
     rng : Generator
-        Source of everything drawn.
+        Random source.
     settings : SimulateSettings
-        Size of the field, and the label stack if the network comes from one.
+        Size of the field, and the label stack, if any.
     project : Project
-        Size of a pixel, depth of a step, number of frames.
+        Pixel size, depth of a step, distribution of the number of frames.
     stalled : bool
-        A stalled segment is no large vessel: those do not stall. Nothing else depends on it.
-
-    Returns
-    -------
-    Scene
-        It is `draw_frame_count` frames deep.
+        A stalled segment is never a large vessel, because those do not stall. Nothing else depends
+        on it.
     """
     frames = draw_frame_count(rng, project)
     shape = (frames, settings.height, settings.width)
@@ -140,24 +136,23 @@ def draw_scene(rng: Rng, settings: SimulateSettings, project: Project, stalled: 
 
 
 def draw_line(rng: Rng, length_um: float, tilt: float, turn: float, dive: float) -> F64:
-    """Draw a smooth curve that starts at the origin.
+    """Draw a smooth random curve that starts at the origin.
 
     Parameters
     ----------
     rng : Generator
-        Source of the direction and of the bends.
+        Random source.
     length_um : float
-        Arc length; whole um count, and at least 4.
+        Arc length, rounded down to whole um, at least 4.
     tilt : float
         Mean angle to the image plane in radians.
     turn, dive : float
-        By how much the direction changes from end to end, in radians, in the image plane and out
-        of it.
+        Change of direction from end to end in radians, in the image plane and out of it.
 
     Returns
     -------
     ndarray
-        float64 (n, 3): x, y, z in um, n = length + 1, one point each um.
+        float64 (length + 1, 3): x, y, z in um, a point per um.
     """
     step = np.arange(max(int(length_um), 4)) / max(int(length_um), 4)
     waves = length_um / rng.uniform(30, 80, size=2)
@@ -166,6 +161,7 @@ def draw_line(rng: Rng, length_um: float, tilt: float, turn: float, dive: float)
     )
     heading = rng.uniform(0, 2 * math.pi) + turn * (step - 0.5) + bend[0]
     climb = tilt + dive * (step - 0.5) + bend[1]
+    # (n, 3) steps of 1 um
     steps = np.stack(
         [np.cos(climb) * np.cos(heading), np.cos(climb) * np.sin(heading), np.sin(climb)], axis=1
     )
@@ -177,10 +173,10 @@ def _draw_target(
 ) -> tuple[F64, Outline]:
     """Draw segments until one fits the field, the depth and the range of outlined areas.
 
-    Each try is flatter and shorter than the one before, so that one does fit in the end.
+    Each attempt is flatter and shorter than the last, so that one eventually fits.
     """
     frames, height, width = shape
-    touches = rng.random() < 0.05  # docs/facts.md 5: at times open at the image border
+    touches = rng.random() < 0.05  # docs/facts.md 5: some outlines are open at the image border
     for shrink in np.linspace(1, 0, 100):
         size = math.exp(0.43 * rng.standard_normal())
         line = _draw_target_line(rng, kind, size, shrink)
@@ -205,11 +201,11 @@ def _draw_target(
         )
         if outline.has_real_size:
             return line, outline
-    raise AssertionError("the last try is a short segment in the plane, which always fits")
+    raise AssertionError("the last attempt is a short segment in the plane, which always fits")
 
 
 def _draw_dilation(rng: Rng, size: float = 1.0) -> float:
-    """Draw the distance of the outline from the segment, in px; long segments have a wide one."""
+    """Draw the distance of the outline from the segment in px; it grows with the segment."""
     return float(np.clip(13 * size * math.exp(0.15 * rng.standard_normal()), *DILATION_PX))
 
 
@@ -253,10 +249,10 @@ def _draw_network(rng: Rng, segment: F64, extent: F64) -> Iterator[Vessel]:
 
 
 def _make_vessels(rng: Rng, network: Network, extent: F64) -> Iterator[Vessel]:
-    """Give the edges a radius and a brightness; what never comes into view is left out."""
+    """Draw a radius and a brightness for each edge; leave out edges outside the field."""
     count = len(network.points)
     radius = rng.uniform(*CAPILLARY_RADIUS_UM, count)
-    # Arterioles and venules lead to the capillaries: runs of some wider edges.
+    # Arterioles and venules: runs of wider edges.
     for _ in range(rng.poisson(2.5)):
         run = _draw_run(rng, network.nodes)
         radius[run] = rng.uniform(3.8, 6.5)
@@ -273,7 +269,7 @@ def _make_vessels(rng: Rng, network: Network, extent: F64) -> Iterator[Vessel]:
 
 
 def _draw_run(rng: Rng, nodes: NDArray[np.int64]) -> list[int]:
-    """Walk over some edges of the network from a random one on, away from the segment."""
+    """Walk along up to six edges from a random edge; stop at the segment."""
     if not len(nodes):
         return []
     edge = int(rng.integers(len(nodes)))
@@ -290,13 +286,13 @@ def _draw_run(rng: Rng, nodes: NDArray[np.int64]) -> list[int]:
 
 
 def _vary(rng: Rng, count: int) -> F64:
-    """Factors by which a radius swells and narrows along a vessel, some 12 % (chosen)."""
+    """Draw factors (points,) by which a radius varies along a vessel, about 12 % (chosen)."""
     knots = np.exp(rng.normal(0, 0.12, count // 12 + 3))
     return np.interp(np.arange(count) / 12, np.arange(len(knots)), knots)
 
 
 def _continue(rng: Rng, target: Vessel) -> Iterator[Vessel]:
-    """Let the large vessel that an outlined piece lies on go on at both ends of the piece."""
+    """Extend a large vessel beyond both ends of its outlined piece."""
     for ends in (target.line, target.line[::-1]):
         ahead = ends[0] - ends[min(8, len(ends) - 1)]
         ahead /= np.linalg.norm(ahead)
@@ -312,7 +308,7 @@ def _draw_large(rng: Rng, extent: F64, outline: Outline, um_per_px: float) -> It
     outlined = cKDTree(np.column_stack([columns, rows])[::7] * um_per_px)
     for _ in range(rng.choice(3, p=[0.5, 0.35, 0.15])):
         radius = rng.uniform(7, 25)
-        # A capillary's curve enlarged: large vessels bend as much, over a longer way.
+        # An enlarged capillary curve: large vessels bend as much over a longer distance.
         line = float(extent[:2].max()) / 45 * draw_line(rng, 100, 0, rng.normal(0, 1), 0)
         line += [*(rng.random(2) * extent[:2]), 0] - line[len(line) // 2]
         line[:, 2] = rng.uniform(-1.2 * radius, 0.3 * float(extent[2]))
@@ -326,7 +322,7 @@ def _draw_large(rng: Rng, extent: F64, outline: Outline, um_per_px: float) -> It
 
 
 def _if_clear(rng: Rng, line: F64, radius_um: float, outlined: cKDTree) -> Iterator[Vessel]:
-    """Give a large vessel unless it would hide the outlined region."""
+    """Yield a large vessel unless it would hide the outlined region."""
     brightness = rng.uniform(0.5, 1.4)
     if outlined.query(line[:, :2])[0].min() > radius_um + 2:
         yield Vessel(line, radius_um * _vary(rng, len(line)) ** 0.4, brightness)
@@ -335,7 +331,7 @@ def _if_clear(rng: Rng, line: F64, radius_um: float, outlined: cKDTree) -> Itera
 def _from_labels(
     rng: Rng, settings: SimulateSettings, project: Project, extent: F64
 ) -> tuple[str, list[Vessel], Outline]:
-    """Take the vessels from a label stack, and outline one of its capillaries that fits."""
+    """Take the vessels from a label stack, and outline a capillary that fits."""
     whole = _read_labels(settings.label_stack, settings.label_um)
     shape = (settings.height, settings.width)
     for _ in range(20):
@@ -356,7 +352,7 @@ def _from_labels(
             )
             if not outline.has_real_size:
                 continue
-            # The stack may be thicker than the recording: it is moved so that the segment fits.
+            # The stack may be thicker than the recording: shift it so that the segment is centred.
             lift = [0.0, 0.0, float(extent[2] - low[2] - high[2]) / 2]
             others = [each for at, each in enumerate(network.segments) if at != index]
             vessels = [
@@ -365,8 +361,8 @@ def _from_labels(
             ]
             return _name_shape(segment.line), vessels, outline
     raise InputError(
-        f"{settings.label_stack}: no capillary in it fits a recording of {shape[1]} x {shape[0]} "
-        "px; check --label-um, the size of a voxel"
+        f"{settings.label_stack}: none of its capillaries fits a recording of {shape[1]} x "
+        f"{shape[0]} px. Check the voxel size, --label-um"
     )
 
 
@@ -376,7 +372,7 @@ def _read_labels(path: str, um_per_voxel: tuple[float, float, float]) -> labels.
 
 
 def _name_shape(line: F64) -> str:
-    """Name how a segment runs by its ends: end_on over 50 degrees, oblique over 15."""
+    """Return the shape of a segment by its chord: end_on above 50 degrees, oblique above 15."""
     chord = line[-1] - line[0]
     tilt = math.degrees(math.atan2(abs(chord[2]), float(np.hypot(chord[0], chord[1]))))
     if np.linalg.norm(chord) < 0.6 * len(line):
@@ -385,14 +381,14 @@ def _name_shape(line: F64) -> str:
 
 
 def _draw_puncta(rng: Rng, extent: F64) -> F64:
-    """Draw bright spots (lipofuscin, cell debris) and many faint ones, the grain of tissue."""
+    """Draw bright spots (lipofuscin, debris) and many faint ones, the grain of tissue: (n, 4)."""
     box = extent + np.array([0, 0, 12])
     volume = float(box.prod())
     bright = rng.poisson(volume * 10 ** rng.uniform(-6, -4.8))
     faint = rng.poisson(volume * 10 ** rng.uniform(-4.2, -2.9))
     centre = rng.random((bright + faint, 3)) * box - (0, 0, 6)
     light = np.concatenate([rng.gamma(1.2, 0.5, bright), rng.gamma(1.5, 0.1, faint)])
-    # Bright ones are of all sizes: clusters of up to six points.
+    # Bright spots have various sizes: clusters of up to six points.
     size = np.concatenate([rng.integers(1, 7, bright), np.ones(faint, int)])
     place = np.repeat(centre, size, axis=0)
     spread = np.where(np.repeat(size, size)[:, None] > 1, rng.normal(0, 1.1, place.shape), 0)

@@ -1,4 +1,4 @@
-"""What to simulate."""
+"""Settings of a simulated corpus and of a contact sheet."""
 
 from typing import Annotated
 
@@ -15,15 +15,15 @@ class SimulateSettings(Settings):
     Attributes
     ----------
     count : int
-        Recordings, at least 1.
+        Number of recordings, at least 1.
     stalled : float
-        Fraction of them that is stalled, 0..1 (rounded to whole recordings).
+        Share of stalled recordings, 0..1 (rounded to whole recordings).
     seed : int
-        Everything follows from it, row by row; at least 0.
+        At least 0; a recording depends only on the seed and its row.
     test : int
-        Recordings of the test part beside those `count` ones; 0: there is no test part.
+        Number of additional recordings in a test split; 0 for none.
     test_stalled : float
-        Fraction of them that is stalled, 0..1; 4.6 % in the competition (docs/facts.md 4).
+        Share of stalled recordings in it, 0..1; 4.6 % in the competition (docs/facts.md 4).
     height, width : int
         Field in pixels, even and at least 128; 384 x 512 in the competition (docs/facts.md 5).
     frame_rate : int
@@ -31,10 +31,10 @@ class SimulateSettings(Settings):
     crf : int
         Constant rate factor of x264, 0..51; 15 in the competition.
     label_stack : str
-        TIFF file of a segmented stack (vessels are not 0): blood flows through its vessels instead
-        of through drawn ones. Empty: vessels are drawn.
+        TIFF file of a segmented stack, 0 outside vessels. Blood flows through its vessels instead
+        of drawn ones. Empty: draw the vessels.
     label_um : tuple of float
-        Size of one voxel of the label stack along z, y and x, um, above 0.
+        Voxel size of the label stack along z, y and x in um, above 0.
     """
 
     count: int = Field(default=200, ge=1)
@@ -56,13 +56,13 @@ class SheetSettings(Settings):
     Attributes
     ----------
     rows : int
-        Flowing segments, and stalled ones, at most; at least 1.
+        Maximum number of flowing and of stalled segments, at least 1.
     frames : int
-        Frames of each, at least 2.
+        Frames per segment, at least 2.
     row_px : int
-        Height of a picture, at least 32.
+        Height of an image in pixels, at least 32.
     margin_px : int
-        Pixels of the recording around the outline, at least 0.
+        Margin around the outline, in pixels of the recording, at least 0.
     """
 
     rows: int = Field(default=8, ge=1)

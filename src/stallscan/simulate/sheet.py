@@ -1,4 +1,4 @@
-"""A contact sheet: simulated segments, a row each, over the frames in which they are in focus."""
+"""A contact sheet: simulated segments, one row each, over their frames in focus."""
 
 from pathlib import Path
 
@@ -12,28 +12,16 @@ from stallscan.simulate.corpus import draw_labels
 from stallscan.simulate.recording import Truth, region
 from stallscan.simulate.settings import SheetSettings, SimulateSettings
 
-# chosen, in pixels: legible, and narrow enough that 14 frames fit on a wide screen
+# Sizes in pixels; chosen: legible, and narrow enough that 14 frames fit on a wide screen.
 TEXT_PX, LINE_PX, GAP_PX = 150, 15, 3
-WIDEST = 1.5  # chosen: a picture is at most so many times as wide as the row is high
+WIDEST = 1.5  # chosen: maximum width of an image relative to the row height
 AROUND = 2  # chosen: frames shown before and after those in focus
 
 
 def write_sheet(path: Path, settings: SimulateSettings, sheet: SheetSettings | None = None) -> int:
-    """Draw the first flowing and the first stalled segments of a corpus into a PNG file.
+    """Write a PNG file with the first flowing and the first stalled segments of a corpus.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    settings : SimulateSettings
-        The corpus; it need not have been written.
-    sheet : SheetSettings, optional
-        How many segments and frames, and how large.
-
-    Returns
-    -------
-    int
-        How many segments are shown.
+    The corpus need not exist. Returns the number of segments shown.
 
     Raises
     ------
@@ -60,20 +48,7 @@ def write_sheet(path: Path, settings: SimulateSettings, sheet: SheetSettings | N
 
 
 def choose_frames(truth: Truth, count: int) -> NDArray[np.int64]:
-    """Choose frames evenly over those in focus and a few around them.
-
-    Parameters
-    ----------
-    truth : Truth
-        Of the recording.
-    count : int
-        How many are wanted; a shorter recording has fewer.
-
-    Returns
-    -------
-    ndarray
-        int64, rising, each frame once.
-    """
+    """Choose up to `count` distinct frames, evenly over those in focus and a few around them."""
     focused = truth.last_in_focus - truth.first_in_focus + 1
     around = max(AROUND, (count - focused + 1) // 2)
     first = max(truth.first_in_focus - around, 0)
@@ -82,7 +57,7 @@ def choose_frames(truth: Truth, count: int) -> NDArray[np.int64]:
 
 
 def _strip(frames: Frames, truth: Truth, sheet: SheetSettings) -> Frames:
-    """Draw one row: text, then pictures with the number of the frame above each."""
+    """Draw one row: text, then frames with their numbers above."""
     _, height, width, _ = frames.shape
     scale = sheet.row_px / max(height, width / WIDEST)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
@@ -94,7 +69,7 @@ def _strip(frames: Frames, truth: Truth, sheet: SheetSettings) -> Frames:
     for place, frame in enumerate(chosen):
         left = TEXT_PX + place * (size[0] + GAP_PX)
         _put(strip, str(frame), left, LINE_PX - 4)
-        # Area averaging as in clips when it shrinks; smooth, not blocky, when it grows.
+        # Area averaging to shrink, as in clips; cubic to enlarge without visible pixels.
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         strip[LINE_PX : LINE_PX + size[1], left : left + size[0]] = cv2.resize(
             np.ascontiguousarray(frames[frame]), size, interpolation=how

@@ -1,1 +1,1 @@
-"""From clips and labels to a bundle."""
+"""Training: turn clips and labels into a bundle."""

@@ -1,4 +1,4 @@
-"""What a training leaves on its way: history, checkpoints, snapshots."""
+"""Write what a training saves while it runs: history, checkpoints, snapshots."""
 
 import io
 from pathlib import Path
@@ -15,19 +15,19 @@ from stallscan.errors import InputError
 from stallscan.nets.weights import read_plain
 from stallscan.runs import HISTORY_COLUMNS
 
-# In a stage's folder: the weights it hands on, what it goes on from, and a sign that it is trained.
+# In a stage's folder: its best weights, the state to resume from, and a marker of completion.
 BEST_NAME, LAST_NAME, DONE_NAME = "best.ckpt", "last.ckpt", "done"
 
 
 class HistoryWriter(Callback):
-    """Writes ``history.csv`` after each epoch; a resumed run goes on in the same file."""
+    """Write ``history.csv`` after each epoch; a resumed run continues the same file."""
 
     def __init__(self, path: Path, first_epoch: int) -> None:
         self.path = path
         self.first_epoch = first_epoch
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write the line of this epoch."""
+        """Write the row of this epoch."""
         row = {name: float(trainer.callback_metrics[name]) for name in HISTORY_COLUMNS[1:-1]}
         row["epoch"] = self.first_epoch + trainer.current_epoch
         row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
@@ -36,24 +36,24 @@ class HistoryWriter(Callback):
 
 
 def write_history(path: Path, row: dict[str, float]) -> None:
-    """Add one epoch, named as in `HISTORY_COLUMNS`, in place of it and of all later ones."""
+    """Add the row of an epoch, with the columns of `HISTORY_COLUMNS`, replacing later rows."""
     history = pd.DataFrame([row], columns=list(HISTORY_COLUMNS)).astype({"epoch": int})
     if path.is_file():
         before = pd.read_csv(path)
-        # The epoch that a kill cut short is done again.
+        # A resumed run repeats the epoch that was interrupted.
         history = pd.concat([before[before["epoch"] < row["epoch"]], history])
     files.write_text(path, history.to_csv(index=False))
 
 
 class Snapshots(Callback):
-    """Keeps the weights at the end of each of the last epochs of a stage."""
+    """Save the weights at the end of each of the last `count` epochs of a stage."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self.folder = folder
         self.count = count
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Keep the weights of this epoch, if it is one of the last."""
+        """Save the weights if this is one of the last epochs."""
         number = self.count - (trainer.max_epochs - trainer.current_epoch) + 1
         if number >= 1 and trainer.is_global_zero:
             weights = {
@@ -65,36 +65,36 @@ class Snapshots(Callback):
 
 
 class Interruption(Callback):
-    """Notes whether a person stopped the training: Lightning makes an exit of that."""
+    """Record whether Ctrl-C stopped the training: Lightning turns it into SystemExit."""
 
     def __init__(self) -> None:
         self.happened = False
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Note what it was."""
+        """Record the kind of exception."""
         self.happened = isinstance(exception, KeyboardInterrupt)
 
 
 class Checkpoints(TorchCheckpointIO):
-    """Writes checkpoints beside the one that they replace, the best one without the optimiser.
+    """Write checkpoints atomically, and the best one without the optimiser.
 
-    Lightning's own go through the system's temporary folder: where that is on another disk the last
-    checkpoint is overwritten in place, and lost if the disk is full or the process is killed. And
-    its `save_weights_only` asks no callback: with `ema` it keeps the weights that are not averaged.
+    Lightning writes through the system's temporary folder. If that is on another disk, the last
+    checkpoint is overwritten in place and lost when the disk is full or the process is killed. And
+    its `save_weights_only` bypasses callbacks, so with `ema` it saves the unaveraged weights.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write one atomically."""
-        if Path(path).name == BEST_NAME:  # Adam's state is twice as large as the net
+        """Write a checkpoint atomically."""
+        if Path(path).name == BEST_NAME:  # Adam's state is twice the size of the net
             checkpoint = {name: checkpoint[name] for name in ("epoch", "state_dict")}
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         _write(Path(path), buffer.getvalue())
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        """Read one."""
+        """Read a checkpoint."""
         return read_checkpoint(Path(path))
 
 
@@ -104,18 +104,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If it is damaged, or holds more than tensors and plain values.
+        If it is damaged, or contains anything but tensors and plain values.
     """
     try:
         checkpoint: dict[str, Any] = read_plain(path)
         if checkpoint["state_dict"] and checkpoint["epoch"] >= 0:
             return checkpoint
-        reason = "it holds no weights"
+        reason = "it has no weights"
     except (ValueError, KeyError, TypeError) as error:
         reason = str(error)
     raise InputError(
-        f"{path}: not readable as a checkpoint ({reason}). Remove the folder {path.parent} and "
-        "start the same command again, which trains this stage again"
+        f"{path}: not readable as a checkpoint ({reason}). Remove the folder {path.parent} and run "
+        "the same command again to train this stage again"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is trained on: recordings, prepared as clips, with their labels."""
+"""Select and prepare the labelled recordings to train on."""
 
 import logging
 from collections.abc import Callable
@@ -25,20 +25,20 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Data:
-    """Labelled recordings, prepared.
+    """Labelled recordings and their clips.
 
     Attributes
     ----------
     store : Store
-        Their clips.
+        The clips.
     table : DataFrame
-        Rows of the catalog that a rule of the data or of a stage selects and that have a clip.
+        Rows of the catalog that any rule of the recipe selects and that have a clip.
     selected : dict of str to set of str
-        Filenames that each rule selects.
+        The filenames that each rule selects.
     sha256 : str
         Hash of filenames and labels.
     simulated : bool
-        Whether the folder says that its recordings are simulated.
+        Whether the recordings are simulated.
     """
 
     store: Store
@@ -49,36 +49,36 @@ class Data:
 
     @classmethod
     def of(
-        cls, made: Store, wanted: pd.DataFrame, selected: dict[str, set[str]], simulated: bool
+        cls, clips: Store, wanted: pd.DataFrame, selected: dict[str, set[str]], simulated: bool
     ) -> "Data":
-        """Take what is `wanted`, but, with a warning, what gave no clip or is not ok."""
-        usable = wanted[[name in made for name in wanted["filename"]]].reset_index(drop=True)
-        if len(usable) < len(wanted):
+        """Join recordings with their clips; leave out, with a warning, those that are unusable."""
+        has_clip = wanted[[name in clips for name in wanted["filename"]]].reset_index(drop=True)
+        if len(has_clip) < len(wanted):
             log.warning(
-                "%d of %d recordings have no clip in %s and are left out; its %s says why of those "
-                "that it knows",
-                len(wanted) - len(usable),
+                "%d of %d recordings have no clip in %s and are left out. Its %s gives the reason "
+                "for each recording that it lists",
+                len(wanted) - len(has_clip),
                 len(wanted),
-                made.folder,
+                clips.folder,
                 store.TABLE_NAME,
             )
-        not_ok = made.not_ok()
-        judged = usable[~usable["filename"].isin(not_ok)].reset_index(drop=True)
-        if len(judged) < len(usable):
-            names = usable.loc[usable["filename"].isin(not_ok), "filename"]
+        not_ok = clips.not_ok()
+        is_unusable = has_clip["filename"].isin(not_ok)
+        if is_unusable.any():
+            names = has_clip.loc[is_unusable, "filename"]
             log.warning(
-                "%d recordings are damaged or cannot be judged, so that prediction would not call "
-                "them, and are left out: %s",
+                "%d recordings are damaged or unscorable and are left out, because prediction "
+                "would not call them either: %s",
                 len(names),
                 listed([f"{name} ({not_ok[name]})" for name in names]),
             )
-        usable = judged
+        usable = has_clip[~is_unusable].reset_index(drop=True)
         content = usable[["filename", "stalled"]].to_csv(index=False).encode()
-        return cls(made, usable, selected, files.sha256_of(content), simulated)
+        return cls(clips, usable, selected, files.sha256_of(content), simulated)
 
-    def restrict(self, part: pd.DataFrame, rule: str) -> pd.DataFrame:
-        """Keep of a part of `table` what a rule selects."""
-        return part[part["filename"].isin(self.selected[rule])].reset_index(drop=True)
+    def restrict(self, rows: pd.DataFrame, rule: str) -> pd.DataFrame:
+        """Return those rows of `table` that a rule selects."""
+        return rows[rows["filename"].isin(self.selected[rule])].reset_index(drop=True)
 
 
 def prepare_data(
@@ -96,23 +96,23 @@ def prepare_data(
     recipe : Recipe
         The experiment.
     data : Path
-        As in `train`. One that brings its clips in ``store/`` needs no recordings.
+        As in `train`. A folder with clips in ``store/`` needs no recordings.
     folder : Path
-        For the store of the clips that are made.
+        Folder of the store to write if there is none yet.
     progress : callable
-        Called with how many recordings are prepared, of how many.
+        Called with the number of recordings prepared and their total.
     clips : Path, optional
-        A store that has the clips already.
+        An existing store of the clips.
     asks : tuple of str, optional
-        Who asks for these clips, and how `stallscan prepare` is told so, as `Store.require` takes
-        it; the recipe by its name if not given.
+        What needs these clips, and the options that make `stallscan prepare` produce them, as
+        `Store.require` takes them; by default the recipe's name.
 
     Raises
     ------
     InputError
         If tables are missing or wrong, or too few recordings are left.
     StoreError
-        If the clips that are there already were made with other settings.
+        If the existing clips were made with other settings.
     """
     table = select.join_labels(
         read_metadata(_table(data, "train_metadata.csv")),
@@ -130,17 +130,17 @@ def prepare_data(
     if clips is None and (data / "store" / store.MANIFEST_NAME).is_file():
         clips = data / "store"
     if clips is not None:
-        made = Store(clips)
+        prepared = Store(clips)
         asks = asks or (f"the recipe {recipe.name}", f"--recipe {recipe.name}")
-        made.require(Preprocessing(recipe.outline, recipe.clip), *asks)
-        made.warn_of_replaced()
+        prepared.require(Preprocessing(recipe.outline, recipe.clip), *asks)
+        prepared.warn_of_replaced()
         progress(len(wanted), len(wanted))
     elif ranks.rank() > 0:
-        made = Store(folder)  # the first process has made it
+        prepared = Store(folder)  # the first process has written it
     else:
         sources = [Source(name, data / "train" / name) for name in wanted["filename"]]
-        made = fill.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
-    return Data.of(made, wanted, selected, simulated)
+        prepared = fill.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
+    return Data.of(prepared, wanted, selected, simulated)
 
 
 def _table(data: Path, name: str) -> Path:
@@ -148,14 +148,14 @@ def _table(data: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise InputError(
-        f"{data}: {name} is missing; a data folder holds train_metadata.csv, train_labels.csv "
-        "and the recordings in train/, or their clips in store/ (a store elsewhere: --store)"
+        f"{data}: {name} is missing. Name a folder with train_metadata.csv, train_labels.csv and "
+        "either the recordings in train/ or their clips in store/ (for a store elsewhere: --store)"
     )
 
 
 @dataclass(frozen=True)
 class TrainValidation:
-    """What one net is trained and validated on.
+    """The training and validation splits of one net.
 
     Attributes
     ----------
@@ -164,7 +164,7 @@ class TrainValidation:
     train, validation : DataFrame
         Rows of the catalog.
     class_weight : float
-        Flowing recordings per stalled one in `train`.
+        Number of flowing recordings per stalled one in `train`.
     """
 
     store: Store
@@ -174,11 +174,5 @@ class TrainValidation:
 
     @classmethod
     def of(cls, store: Store, train: pd.DataFrame, validation: pd.DataFrame) -> "TrainValidation":
-        """Check that there are both classes to train on, and weigh them.
-
-        Raises
-        ------
-        InputError
-            If there are not.
-        """
+        """Compute the class weight; raise InputError if the training split lacks a class."""
         return cls(store, train, validation, select.Selection.of(train).class_weight)

@@ -1,7 +1,7 @@
-"""Clips and labels as batches for training.
+"""Load clips and labels in batches for training.
 
-Every sample's randomness comes from (seed, epoch, row), so any number of workers gives the same
-batches, and any number of training processes shares out the same ones.
+The randomness of a sample depends only on (seed, epoch, row), so the batches are the same with any
+number of workers, and any number of training processes shares the same batches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,13 +23,13 @@ Rows = NDArray[np.int64]
 
 
 class Pick(NamedTuple):
-    """What a sampler asks the dataset for."""
+    """A sampler's request to the dataset for one clip of a batch."""
 
     row: int
     epoch: int = 0
-    frames: int = 0  # cut to so many, at both ends alike; 0 keeps all
-    weight: float = 1.0  # of its loss in that of the batch
-    together: int = 1  # clips of the batch, in all processes
+    frames: int = 0  # trim equally at both ends to this length; 0 keeps all frames
+    weight: float = 1.0  # weight of the clip's loss in the loss of the batch
+    together: int = 1  # clips in the batch, over all processes
 
 
 class Example(NamedTuple):
@@ -41,14 +41,13 @@ class Example(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the net is given at once."""
+    """The clips of one step, as the net takes them."""
 
     inputs: Tensor  # float32 (N, C, T, S, S)
-    labels: Tensor  # float32 (N,), 1 for stalled; between where the crowd's scores are learned
-    rows: Tensor  # int64 (N,)
+    labels: Tensor  # float32 (N,), 1 for stalled; fractions if the targets are the crowd's scores
+    rows: Tensor  # int64 (N,), row of each clip in the dataset
     weights: Tensor  # float32 (N,): the loss of the batch is the sum of weight times loss
     together: int  # N of all processes
-    frames: Tensor | None  # int64 (N,): frames that are not padding; None where none is
 
 
 class ClipDataset(Dataset[Example]):
@@ -57,15 +56,15 @@ class ClipDataset(Dataset[Example]):
     Parameters
     ----------
     store : Store
-        Holds every one of `filenames`.
+        Must have a clip of each of `filenames`.
     filenames : sequence of str
-        The recordings; a sample is asked for by its row in this list.
+        The recordings; a sample's row is its index in this list.
     labels : sequence of float
-        0 flowing, 1 stalled, or a crowd's score.
+        0 for flowing, 1 for stalled, or the crowd's score.
     augmentation : AugmentSettings or None
         None leaves the clips as prediction sees them.
     seed : int
-        For the augmentation.
+        Seed of the augmentation.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class ClipDataset(Dataset[Example]):
         return len(self.filenames)
 
     def __getitem__(self, index: int | Pick) -> Example:
-        """Give a sample by row, or as a sampler picked it: augmented for its epoch."""
+        """Return a sample by its row or as a sampler picked it, augmented for its epoch."""
         pick = index if isinstance(index, Pick) else Pick(index)
         pixels = self.load(pick.epoch, pick.row)
         if pick.frames:
@@ -99,36 +98,36 @@ class ClipDataset(Dataset[Example]):
         return Example(pixels, self.labels[pick.row], pick)
 
     def load(self, epoch: int, row: int) -> Tensor:
-        """Read a clip, not augmented: uint8 (T, S, S, C); here it is the same in every epoch."""
+        """Read a clip without augmentation: uint8 (T, S, S, C). A subclass may use the epoch."""
         return torch.from_numpy(self.store.read(self.filenames[row]))
 
 
 class LengthSampler(Sampler[list[Pick]]):
-    """Batches of clips of about equal length, shuffled anew in every epoch.
+    """Yield batches of clips of similar length, shuffled in every epoch.
 
-    Clips of a batch must have the same number of frames for each to be normalised by itself.
-    Sorting by length with some jitter keeps what is cut off small and the batches varied. Of
-    several training processes each is given its part of every batch.
+    The clips of a batch are trimmed to a common number of frames. Sorting by length with some
+    jitter keeps the trimmed share small and the batches varied. With several training processes,
+    each gets its share of every batch.
 
     Parameters
     ----------
     frames : sequence of int
-        Frames of each row.
+        Number of frames of each row.
     batch_size : int
-        Rows a batch, in all processes together; the last one may have fewer.
+        Rows per batch, over all processes; the last batch may have fewer.
     seed : int
-        For the shuffling.
+        Seed of the shuffling.
     labels : sequence of float, optional
-        Of each row; needed with `stalled_share`.
+        Label of each row; needed with `stalled_share`.
     stalled_share : float
-        This share of each epoch's clips, and about of each batch, is stalled, none being repeated
-        before all of its class had their turn; 0 takes every row once.
+        Share of stalled clips in each epoch, and approximately in each batch. No clip is repeated
+        before all others of its class have been drawn. 0 takes every row once.
     trim : bool
-        Cut the clips of a batch to its shortest.
+        Trim the clips of a batch to the shortest.
     first_epoch : int
-        Number of the epoch that the training calls 0: those of the stages before.
+        Number of epochs in the previous stages.
     rank, world : int
-        Which of how many processes this is.
+        Number of this process, and of all processes.
     """
 
     JITTER_FRAMES = 4
@@ -159,7 +158,7 @@ class LengthSampler(Sampler[list[Pick]]):
         return -(-len(self.frames) // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffle for this epoch of the stage; Lightning says which before it begins."""
+        """Set the epoch of the stage that the next batches are drawn for."""
         self.epoch = self.first_epoch + epoch
 
     def __iter__(self) -> Iterator[list[Pick]]:
@@ -172,32 +171,33 @@ class LengthSampler(Sampler[list[Pick]]):
             yield self._pick(batches[index])
 
     def _order(self, random: np.random.Generator) -> Rows:
-        """Rows of the epoch, short clips first."""
+        """Draw the rows of the epoch, (rows,), from short to long clips."""
         jittered = self.frames + random.uniform(0, self.JITTER_FRAMES, len(self.frames))
         if not self.stalled_share:
             return np.argsort(jittered)
-        # Both classes in even steps, so that each batch has its share of both.
-        drawn, place = [], []
-        wanted = round(len(self.frames) * self.stalled_share)
+        # Spread both classes evenly over the order, so that each batch gets its share of both.
+        drawn, positions = [], []
+        stalled_count = round(len(self.frames) * self.stalled_share)
         for rows, count in (
-            (np.flatnonzero(self.stalled), wanted),
-            (np.flatnonzero(~self.stalled), len(self.frames) - wanted),
+            (np.flatnonzero(self.stalled), stalled_count),
+            (np.flatnonzero(~self.stalled), len(self.frames) - stalled_count),
         ):
             turns = [random.permutation(rows) for _ in range(-(-count // len(rows)))]
-            some = np.concatenate(turns)[:count]
-            drawn.append(some[np.argsort(jittered[some], kind="stable")])
-            place.append((np.arange(count) + random.random()) / count)
-        return np.concatenate(drawn)[np.argsort(np.concatenate(place), kind="stable")]
+            chosen = np.concatenate(turns)[:count]  # (count,)
+            drawn.append(chosen[np.argsort(jittered[chosen], kind="stable")])
+            positions.append((np.arange(count) + random.random()) / count)  # in [0, 1)
+        return np.concatenate(drawn)[np.argsort(np.concatenate(positions), kind="stable")]
 
     def _pick(self, batch: Rows) -> list[Pick]:
         frames = int(self.frames[batch].min()) if self.trim else 0
-        # DDP averages the gradients of the processes: their parts count by their size.
+        # DDP averages the gradients of the processes, so weight each clip by world / N: the step is
+        # then the mean over the whole batch, however it is divided.
         weight, together = self.world / len(batch), len(batch)
         mine = [
             Pick(int(row), self.epoch, frames, weight, together)
             for row in batch[self.rank :: self.world]
         ]
-        # A process without a clip computes one that does not count: the others wait for it.
+        # A process without a clip computes one with weight 0, because the others wait for it.
         return mine or [Pick(int(batch[0]), self.epoch, frames, 0.0, together)]
 
 
@@ -209,7 +209,7 @@ class Collate:
     net : NetSettings
         For the mean and standard deviation of the input.
     pad : bool
-        Fill shorter clips with zeros at their end instead of cutting longer ones at both ends.
+        Append zeros to shorter clips instead of cutting longer ones at both ends.
     """
 
     def __init__(self, net: NetSettings, *, pad: bool = False) -> None:
@@ -235,7 +235,6 @@ class Collate:
             torch.tensor([pick.row for pick in picks]),
             torch.tensor([pick.weight for pick in picks]),
             picks[0].together,
-            torch.tensor(lengths) if self.pad and min(lengths) < max(lengths) else None,
         )
 
     def _input(self, pixels: Tensor) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Fine-tuning: a bundle and a laboratory's own labels in, a bundle for its microscope out."""
+"""Fine-tune a bundle on a laboratory's own labels, and compare the result with the original."""
 
 import logging
 from collections.abc import Sequence
@@ -29,15 +29,14 @@ from stallscan.training import fit, train
 from stallscan.training.data import Data, Progress
 from stallscan.words import listed
 
-# What laboratories and the competition call what recordings must not be torn apart by.
-# chosen: fewer groups cannot be parted three ways (training, validation, held out)
+# Chosen: fewer groups cannot be split three ways (training, validation, held out).
 FEWEST_GROUPS = 6
-# Fewer mice than this cannot say whether a gain is more than chance: with none at all, 2.5 % of the
-# draws are to lie above 0, and with five mice 3 % do already.
+# With fewer mice than this, a gain cannot be told from chance: the nominal false-positive rate of
+# the interval's lower end is 2.5 %, and with five mice it is 3 % already.
 FEWEST_HELD_OUT = 6
-# chosen: of what is not held out, to choose epoch, calibration and threshold by
+# Chosen: the share of the recordings not held out that selects epoch, calibration and threshold.
 VALIDATION_SHARE = 0.25
-# chosen: a tenth of the rate that the shipped net was trained with
+# Chosen: a tenth of the learning rate that the shipped net was trained with.
 EPOCHS, LEARNING_RATE, BATCH_SIZE = 12, 2e-4, 4
 
 log = logging.getLogger("stallscan")
@@ -45,17 +44,17 @@ log = logging.getLogger("stallscan")
 
 @dataclass(frozen=True)
 class Side:
-    """One bundle on the recordings held out.
+    """The performance of one bundle on the held-out recordings.
 
     Attributes
     ----------
     bundle : str
-        Its name and the beginning of its hash.
+        Name and start of the hash of the bundle.
     measured : Metrics
-        At its own threshold.
+        Metrics at the bundle's own threshold.
     mcc_interval : Interval or None
-        95 %, drawn by group where there is one; None where too many draws lack a class, or a
-        single group is held out.
+        95 % interval of the MCC, resampled by group if there is one; None if too many draws lack
+        a class or only one group is held out.
     """
 
     bundle: str
@@ -65,20 +64,20 @@ class Side:
 
 @dataclass(frozen=True)
 class Gain:
-    """The bundle before and after, on recordings that neither was trained or chosen on.
+    """The original and the fine-tuned bundle on held-out recordings that neither has seen.
 
     Attributes
     ----------
     folder : Path
         The run folder.
     before, after : Side
-        The bundle given, and the new one.
+        The original bundle and the fine-tuned one.
     gain : Interval or None
-        95 % of the difference in MCC, by bootstrap over the groups; None where it cannot be told.
+        95 % interval of the change of MCC, resampled by group; None if it is undefined.
     group : str
-        The column that groups are named by; empty: there is none.
+        The column that names the groups; empty if there is none.
     groups : int
-        How many were held out (recordings where there is no column).
+        Number of groups held out, or of recordings if there is no column.
     """
 
     folder: Path
@@ -89,7 +88,7 @@ class Gain:
     groups: int
 
     def as_rows(self) -> list[tuple[str, str, str]]:
-        """Give the name of each figure, and what it was before and after."""
+        """Return the name of each figure with its values before and after."""
         before, after = self.before.measured, self.after.measured
         share = words.percent(before.prevalence)
         figures = [
@@ -99,8 +98,8 @@ class Gain:
             ("ROC AUC", before.roc_auc, after.roc_auc),
             (f"PR AUC at {share} stalled", before.pr_auc, after.pr_auc),
         ]
-        rows = [(name, _say(old), _say(new)) for name, old, new in figures]
-        old, new = (_say_interval(side.mcc_interval) for side in (self.before, self.after))
+        rows = [(name, _format(old), _format(new)) for name, old, new in figures]
+        old, new = (_format_interval(side.mcc_interval) for side in (self.before, self.after))
         return [rows[0], ("   95 % interval", old, new), *rows[1:]]
 
     def __str__(self) -> str:
@@ -110,20 +109,20 @@ class Gain:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        by = f"drawn by {self.group}" if self.group else "drawn by recording, which flatters"
-        gain = self.after.measured.mcc - self.before.measured.mcc
-        verdict = f"MCC {gain:+.3f} "
+        by = f"by {self.group}" if self.group else "by recording, which is optimistic"
+        held_out = f"{self.before.measured.count} recordings held out, split {by}"
+        return "\n".join([held_out, *lines, self._verdict(), f"bundle -> {self.folder / 'bundle'}"])
+
+    def _verdict(self) -> str:
+        """Return the gain in MCC, and whether it is significant."""
+        verdict = f"MCC {self.after.measured.mcc - self.before.measured.mcc:+.3f}"
         if self.groups < FEWEST_HELD_OUT:
-            verdict += f"(too few of {self.group} to say more: {self.groups} held out)"
-        elif self.gain is None:
-            verdict += "(too few of one class are held out to say more)"
-        else:
-            verdict += f"({self.gain.low:+.3f} to {self.gain.high:+.3f}): "
-            verdict += (
-                "better" if self.gain.low > 0 else "worse" if self.gain.high < 0 else "within noise"
-            )
-        held_out = f"{self.before.measured.count} recordings held out, {by}"
-        return "\n".join([held_out, *lines, verdict, f"bundle -> {self.folder / 'bundle'}"])
+            what = f"groups by {self.group}" if self.group else "recordings"
+            return f"{verdict} (no interval: only {self.groups} {what} held out)"
+        if self.gain is None:
+            return f"{verdict} (no interval: too few recordings of one class held out)"
+        sign = "better" if self.gain.low > 0 else "worse" if self.gain.high < 0 else "within noise"
+        return f"{verdict} ({self.gain.low:+.3f} to {self.gain.high:+.3f}): {sign}"
 
 
 def fine_tune(
@@ -139,50 +138,51 @@ def fine_tune(
     seed: int = 0,
     progress: Progress = lambda _done, _of: None,
 ) -> Gain:
-    """Train a bundle further on labelled recordings, and compare it with what it was.
+    """Fine-tune a bundle on labelled recordings, and compare it with the original.
 
-    The recordings are parted three ways, groups kept together: trained on, used to choose epoch,
-    calibration and threshold, and held out for the comparison.
+    The recordings are split three ways, with each group in one split: training, validation (to
+    choose epoch, calibration and threshold), and held out for the comparison.
 
     Parameters
     ----------
     start : str or Path
-        The bundle to begin with: name of a shipped one, or a folder.
+        The bundle to start from: the name of a shipped one, or a folder.
     recordings : sequence of str or Path
         Files and folders, as `find.list_recordings` takes them, or one store of their clips.
     labels : Path
-        As `tables.read_labels` takes them; better with a column that names the mouse.
+        Table of labels, as `tables.read_labels` takes it; preferably with a column that names the
+        mouse.
     run : Path
         The run folder.
     group : str, optional
-        That column; default: the first of `MOUSE_COLUMNS` with at least `FEWEST_GROUPS` different
-        values. Empty splits by recording.
+        Column whose values form the groups; by default the first of `MOUSE_COLUMNS` with at least
+        `FEWEST_GROUPS` different values. An empty string splits by recording.
     hold_out : float
-        Share held out, above 0 and below 1.
+        Share of recordings held out, above 0 and below 1.
     epochs : int
-        At most; the best one on the validation part is kept.
+        Number of epochs; the best one on the validation split is kept.
     learning_rate : float
-        Peak.
+        Peak learning rate.
     seed : int
-        Of the split and the training.
+        Seed of the splits and the training.
     progress : callable
-        Called with how many recordings are prepared, of how many.
+        Called with the number of recordings prepared and their total.
 
     Returns
     -------
-    Comparison
-        Also written into the run folder, as ``comparison.csv``.
+    Gain
+        The comparison, also written into the run folder as ``comparison.csv``.
 
     Raises
     ------
     StallscanError
-        If bundle, labels or recordings cannot be used, or there are too few of a class.
+        If bundle, labels or recordings are unusable, or a class has too few recordings.
     """
     before = disk.load(start)
-    if before.spec.net.name == "features":
+    if before.spec.net.is_feature_model:
         raise InputError(
-            f"{before.path}: its net is features, which is fitted at once and not trained further; "
-            "'stallscan train baseline' fits it to recordings of your own"
+            f"{before.path}: its net features cannot be fine-tuned. Fit it to your own recordings "
+            "with 'stallscan train baseline'"
         )
     table, group = _read_table(labels, group)
     recipe = make_recipe(before, group, epochs, learning_rate, seed)
@@ -201,30 +201,28 @@ def _fine_tune(
     hold_out: float,
     progress: Progress,
 ) -> Gain:
-    made, table = _prepare(recordings, table, recipe, labels, run / "store", progress)
+    clips, table = _prepare(recordings, table, recipe, labels, run / "store", progress)
     selected = {"all": set(table["filename"])}
     simulated = before.spec.simulated and _are_simulated(recordings)
-    data = Data.of(made, table, selected, simulated)
+    data = Data.of(clips, table, selected, simulated)
     rest, held_out = (
         split.split_grouped(data.table, hold_out, recipe.seed, group)
         if group
         else split.split_stratified(data.table, hold_out, recipe.seed)
     )
-    train.train_prepared(recipe, Data.of(made, rest, selected, simulated), run)
+    train.train_prepared(recipe, Data.of(clips, rest, selected, simulated), run)
     after = disk.load(run / "bundle")
-    scored = [_score(model, recipe, made, held_out) for model in (before, after)]
+    scored = [_score(model, recipe, clips, held_out) for model in (before, after)]
     held_out = held_out.assign(score_before=scored[0].scores, score_after=scored[1].scores)
     files.write_text(run / "held_out.csv", held_out.to_csv(index=False))
-    mice = held_out[group].to_numpy() if group else np.arange(len(held_out))
-    drawn_by = mice if group else None
-    gain = bootstrap.mcc_gain(scored[0], scored[1], drawn_by)
+    mice = held_out[group].to_numpy() if group else None  # (held out,)
     comparison = Gain(
         folder=run,
-        before=measure(before, scored[0], drawn_by),
-        after=measure(after, scored[1], drawn_by),
-        gain=gain,
+        before=measure(before, scored[0], mice),
+        after=measure(after, scored[1], mice),
+        gain=bootstrap.mcc_gain(scored[0], scored[1], mice),
         group=group,
-        groups=len(set(mice.tolist())),
+        groups=len(held_out) if mice is None else len(set(mice.tolist())),
     )
     rows = pd.DataFrame(comparison.as_rows(), columns=["figure", "before", "after"])
     files.write_text(run / "comparison.csv", rows.to_csv(index=False))
@@ -232,8 +230,8 @@ def _fine_tune(
 
 
 def make_recipe(start: Bundle, group: str, epochs: int, learning_rate: float, seed: int) -> Recipe:
-    """Write the recipe of a fine-tuning: all as in the bundle, but gently."""
-    trained_with = start.spec.provenance.get("recipe", {}).get("augment")
+    """Build the recipe of a fine-tuning: the bundle's settings with a lower learning rate."""
+    augment = start.spec.provenance.get("recipe", {}).get("augment")
     content = {
         "name": f"{start.spec.name}-tuned",
         "data": {"validation": VALIDATION_SHARE, "group": group},
@@ -241,7 +239,7 @@ def make_recipe(start: Bundle, group: str, epochs: int, learning_rate: float, se
         "clip": start.spec.clip,
         "net": start.spec.net,
         "pretrained": {"source": "bundle", "file": start.path},
-        "augment": trained_with or {"rotate": 0.75, "flip": 0.75, "reverse": 0.5},
+        "augment": augment or {"rotate": 0.75, "flip": 0.75, "reverse": 0.5},
         "training": {
             "stages": [{"epochs": epochs, "learning_rate": learning_rate}],
             "warm_up": 0.1,
@@ -255,16 +253,16 @@ def make_recipe(start: Bundle, group: str, epochs: int, learning_rate: float, se
 
 
 def measure(model: Bundle, scored: Scored, groups: NDArray[np.generic] | None = None) -> Side:
-    """Measure one side of the comparison.
+    """Measure one bundle on the held-out recordings.
 
     Parameters
     ----------
     model : Bundle
-        Whose calls they are.
+        The bundle that made the calls.
     scored : Scored
-        (N,), the recordings held out.
+        (N,), the held-out recordings.
     groups : ndarray, optional
-        (N,): recordings with the same value are drawn together for the interval.
+        (N,). The bootstrap resamples recordings with the same value together.
     """
     measured = metrics.measure(scored)
     rates = (
@@ -277,48 +275,51 @@ def measure(model: Bundle, scored: Scored, groups: NDArray[np.generic] | None = 
 
 
 def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
-    """Read filename and label, and the group's column as text; say which column that is."""
+    """Read filenames, labels and the group column as text; return the table and that column."""
     cells = text.read(labels, LABELS)
     table = labels_of(cells)
 
     def column(name: str) -> list[str] | None:
         if cells.header.count(name) > 1:
-            raise InputError(f"{labels}: column {name} stands twice; remove or rename one of them")
+            raise InputError(f"{labels}: has two columns {name}. Rename one of them")
         return cells.column(name) if name in cells.header else None
 
     if group is None:
         group = groups.find_column(column, FEWEST_GROUPS)
         if not group:
             log.warning(
-                "%s: no column names the mouse (%s) for at least %d of them: recordings of one "
-                "mouse may end on both sides of the comparison, which flatters",
+                "%s: no column (%s) names at least %d mice, so recordings of one mouse may be both "
+                "trained on and held out, and the comparison is optimistic",
                 labels,
                 ", ".join(MOUSE_COLUMNS),
                 FEWEST_GROUPS,
             )
-    group = group.lower()  # as all headers are read
+    group = group.lower()  # headers are read in lower case
     if group:
-        found = column(group)
-        if found is None:
-            raise InputError(f"{labels}: there is no column {group} to group recordings by")
+        values = column(group)
+        if values is None:
+            raise InputError(
+                f"{labels}: has no column {group}. Choose another with --group, or split by "
+                "recording with --group ''"
+            )
         kept = table.index
         lines = [f"line {cells.lines[row]} ({cells.filenames[row]})" for row in kept]
         remedy = "fill it in, or split by recording with --group ''"
-        checked = groups.check_cells(labels, group, [found[row] for row in kept], lines, remedy)
-        _refuse_two_groups(cells, group, found)
+        checked = groups.check_cells(labels, group, [values[row] for row in kept], lines, remedy)
+        _refuse_two_groups(cells, group, values)
         table = table.assign(**{group: checked})
     return table.reset_index(drop=True), group
 
 
-def _refuse_two_groups(cells: text.Text, group: str, found: Sequence[str]) -> None:
-    """Raise InputError if rows of one recording name different mice."""
+def _refuse_two_groups(cells: text.Text, group: str, values: Sequence[str]) -> None:
+    """Raise InputError if rows of one recording name different groups."""
     first: dict[str, int] = {}
     for row, name in enumerate(names.forms(cells.filenames)):
         before = first.setdefault(name, row)
-        if found[before] != found[row]:
+        if values[before] != values[row]:
             raise InputError(
-                f"{cells.path}: {name} stands on lines {cells.lines[before]} and "
-                f"{cells.lines[row]}, with different {group}; keep one of the rows"
+                f"{cells.path}: {name} has different values of {group} on lines "
+                f"{cells.lines[before]} and {cells.lines[row]}. Keep one of the rows"
             )
 
 
@@ -330,39 +331,40 @@ def _prepare(
     folder: Path,
     progress: Progress,
 ) -> tuple[Store, pd.DataFrame]:
-    """Make the clips of labelled recordings; return them, and the table with the clips' names."""
-    made = store.open_if_store(recordings)
-    if made is None:
-        found = {source.filename: source for source in find.list_recordings(recordings)}
+    """Prepare the labelled recordings; return their clips, and the table with the clips' names."""
+    clips = store.open_if_store(recordings)
+    if clips is None:
+        sources = {source.filename: source for source in find.list_recordings(recordings)}
     else:
         start = recipe.pretrained.file
-        made.require(
+        clips.require(
             Preprocessing(recipe.outline, recipe.clip), f"the bundle {start}", f"--bundle {start}"
         )
-        made.warn_of_replaced()
-        found = {row.filename: row.source for row in made.rows()}
-    there = pd.Series(list(found), dtype=table["filename"].dtype)
-    partner = match(there, table["filename"], labels)
-    known = dict(zip(partner, there, strict=True))
-    missing = [name for name in table["filename"] if name not in known]
+        clips.warn_of_replaced()
+        sources = {row.filename: row.source for row in clips.rows()}
+    available = pd.Series(list(sources), dtype=table["filename"].dtype)
+    labelled_as = match(available, table["filename"], labels)
+    filename_of = dict(zip(labelled_as, available, strict=True))
+    missing = [name for name in table["filename"] if name not in filename_of]
     if missing:
-        hint = names.contrast(list(found), table["filename"].tolist()) if len(known) < 2 else ""
+        hint = ""
+        if len(filename_of) < 2:
+            hint = names.contrast(list(sources), table["filename"].tolist())
         raise InputError(
             f"{labels}: {len(missing):,} of {len(table):,} labelled recordings were not found: "
-            f"{listed(missing)}{f' ({hint})' if hint else ''}; labels name recordings as they lie "
-            "below the folder that is given"
+            f"{listed(missing)}{f' ({hint})' if hint else ''}. Name each by its path below the "
+            "folder of recordings"
         )
-    table = table.assign(filename=[known[name] for name in table["filename"]])
-    if made is not None:
+    table = table.assign(filename=[filename_of[name] for name in table["filename"]])
+    if clips is not None:
         progress(len(table), len(table))
-        return made, table
-    sources = [found[name] for name in table["filename"]]
-    made = fill.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
-    return made, table
+        return clips, table
+    wanted = [sources[name] for name in table["filename"]]
+    return fill.build(folder, wanted, recipe.outline, recipe.clip, progress=progress), table
 
 
 def _are_simulated(recordings: Sequence[str | Path]) -> bool:
-    """Whether all recordings lie in folders that `stallscan simulate` wrote, or in their train/."""
+    """Return whether all recordings are in folders of `stallscan simulate` or their train/."""
     return all(
         any((folder / "simulation.json").is_file() for folder in (path, *path.parents[:2]))
         for path in map(Path, recordings)
@@ -377,9 +379,9 @@ def _score(model: Bundle, recipe: Recipe, clips: Store, rows: pd.DataFrame) -> S
     return Scored.check(rows["stalled"].to_numpy(), scores, calls, (threshold,))
 
 
-def _say(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.3f}"
 
 
-def _say_interval(interval: Interval | None) -> str:
+def _format_interval(interval: Interval | None) -> str:
     return f"{interval.low:.3f} to {interval.high:.3f}" if interval else "not defined"

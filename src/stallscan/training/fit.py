@@ -1,4 +1,4 @@
-"""Fitting one net to clips: a stage of training with Lightning, or the baseline at once."""
+"""Fit one net to clips: a stage of training with Lightning, or the baseline in one step."""
 
 import importlib.util
 import logging
@@ -47,7 +47,7 @@ from stallscan.training.data import TrainValidation
 from stallscan.training.dataset import Batch, LengthSampler
 from stallscan.training.loaders import scoring_loader, training_loader, training_sampler
 
-# docs/facts.md 3, first place: the learning rate times 0.95 after 3 epochs without gain.
+# docs/facts.md 3, first place: multiply the learning rate by 0.95 after 3 epochs without gain.
 PLATEAU_FACTOR, PLATEAU_EPOCHS = 0.95, 3
 
 log = logging.getLogger("stallscan")
@@ -71,13 +71,13 @@ class _Module(lightning.LightningModule):
         self.class_weight = parts.class_weight if recipe.training.class_weight == "ratio" else 1.0
         self.filenames = parts.train["filename"].tolist()
         self.sampler = sampler
-        self.logits: list[tuple[int, float, float]] = []
+        self.logits: list[tuple[int, float, float]] = []  # (row, logit, label) of validation
 
     def on_train_start(self) -> None:
         self.net.to(memory_format=self._layout())
 
-    # Lightning tells the epoch to samplers, but not to those that make whole batches. These are the
-    # places before it asks for the first batch: in a run that goes on, and in each later epoch.
+    # Lightning passes the epoch to samplers but not to batch samplers. These two hooks run before
+    # the first batch is drawn: the first in a resumed run, the second in every later epoch.
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.sampler.set_epoch(checkpoint["epoch"] + 1)
 
@@ -85,39 +85,40 @@ class _Module(lightning.LightningModule):
         self.sampler.set_epoch(self.current_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Dropout draws from torch's own generator: a resumed epoch is to draw what it would have.
+        # Dropout draws from torch's global generator. Seed it for each batch, so that a resumed
+        # epoch draws the same numbers as an uninterrupted one.
         seed = [self.recipe.seed, self.sampler.epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        losses = self._losses(self._logits(batch), batch.labels)
+        losses = self._losses(self._logits(batch), batch.labels)  # (N,)
         loss = (losses * batch.weights).sum()
         if not torch.isfinite(loss):
             names = [self.filenames[row] for row in batch.rows.tolist()]
             raise InputError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch}, step {index}, at "
-                f"{', '.join(names)}; lower learning_rate or look at these recordings"
+                f"{', '.join(names)}. Lower learning_rate, or check these recordings"
             )
         self.log(
             "train_loss",
             loss,
             on_epoch=True,
             on_step=False,
-            batch_size=batch.together,  # the mean over processes is that of all their clips
+            batch_size=batch.together,  # weight the mean by the clips of all processes
             sync_dist=True,
         )
         return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        # oneDNN (torch 2.15) leaves the weight gradient of a bf16 convolution over two frames
-        # partly unwritten: the loss is fine, and the net is lost.
+        # oneDNN (torch 2.15) does not write all of the weight gradient of a bf16 convolution over
+        # two frames: the loss stays finite, but the step would ruin the net.
         gradients = [weights.grad for weights in self.parameters() if weights.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
             raise InputError(
-                f"the gradient became {norm.item()} in epoch {self.current_epoch}, though the loss "
-                "is a number; set training.precision to 32-true (on a processor bf16 goes wrong "
-                "where a net sees very few frames), or lower learning_rate"
+                f"the gradient became {norm.item()} in epoch {self.current_epoch}, although the "
+                "loss is finite. Set training.precision to 32-true (bf16 on a CPU can fail on very "
+                "few frames), or lower learning_rate"
             )
 
     def validation_step(self, batch: Batch, _index: int) -> None:
@@ -126,25 +127,25 @@ class _Module(lightning.LightningModule):
         self.logits.extend(rows)
 
     def on_validation_epoch_end(self) -> None:
-        seen, self.logits = sorted(ranks.gather(self.logits)), []
-        logits = torch.tensor([logit for _, logit, _ in seen])
-        labels = torch.tensor([label for _, _, label in seen])
+        rows, self.logits = sorted(ranks.gather(self.logits)), []
+        logits = torch.tensor([logit for _, logit, _ in rows])  # (recordings,)
+        labels = torch.tensor([label for _, _, label in rows])
         for name, value in measure(logits, labels, float(self._losses(logits, labels).mean())):
             self.log(name, value, prog_bar=name in ("val_loss", "val_mcc"))
 
     def _logits(self, batch: Batch) -> Tensor:
         inputs = batch.inputs.to(memory_format=self._layout())
-        return build.forward(self.net, inputs, batch.frames)
+        return build.forward(self.net, inputs)
 
     def _layout(self) -> torch.memory_format:
-        # On a GPU convolutions are fastest with the channels last. On a processor the statistics of
-        # each video, which need them first, cost more than is gained: a step takes 10 to 26 %
-        # longer (all NETS, torch 2.15).
+        # Convolutions on a GPU are fastest with channels last. On a CPU, the per-video statistics
+        # need channels first and cost more than the convolutions gain: with channels last a step
+        # takes 10 to 26 % longer (all NETS, torch 2.15).
         is_gpu = self.device.type == "cuda"
         return torch.channels_last_3d if is_gpu else torch.contiguous_format
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        logits = logits.to(labels.dtype)  # bf16 is too coarse for a loss
+        logits = logits.to(labels.dtype)  # bf16 is too imprecise for the loss
         return F.binary_cross_entropy_with_logits(
             logits, labels, pos_weight=logits.new_tensor(self.class_weight), reduction="none"
         )
@@ -158,8 +159,8 @@ class _Module(lightning.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         schedule: Any
         if settings.schedule == "one-cycle":
-            # PyTorch's defaults for div_factor (25), final_div_factor (1e4) and the momentum, which
-            # moves Adam's beta1 from 0.85 (at the peak) to 0.95, are the published ones.
+            # PyTorch's defaults are the published values: div_factor 25, final_div_factor 1e4, and
+            # Adam's beta1 from 0.85 (at the peak) to 0.95.
             schedule = torch.optim.lr_scheduler.OneCycleLR(
                 optimiser, max_lr=peak, total_steps=steps, pct_start=settings.warm_up
             )
@@ -186,20 +187,23 @@ class _Module(lightning.LightningModule):
             scheduler.step()
 
     def on_train_epoch_end(self) -> None:
-        # Here, and not where Lightning steps it, which is after the checkpoint is written: a
-        # resumed run would lose the step.
+        # Step here: Lightning would step after the checkpoint is written, and a resumed run would
+        # lose the step.
         if self.recipe.training.schedule == "plateau":
             schedule: Any = self.lr_schedulers()
             schedule.step(self.trainer.callback_metrics[self.recipe.training.monitor])
 
 
 def measure(logits: Tensor, labels: Tensor, loss: float) -> Iterable[tuple[str, float]]:
-    """Measure a validation part, by the names of `HISTORY_COLUMNS`."""
+    """Yield the validation metrics by their names in `HISTORY_COLUMNS`.
+
+    `logits` and `labels` are (recordings,).
+    """
     scores = torch.sigmoid(logits)
     measured = metrics.measure(metrics.Scored.check(labels, scores, scores >= 0.5, (0.5,)))
     yield "val_loss", loss
     for name in ("mcc", "accuracy", "roc_auc", "pr_auc"):
-        # With one class the AUCs do not exist: the worst value keeps such a checkpoint last.
+        # The AUCs are undefined with one class. 0 ranks such a checkpoint last.
         yield f"val_{name}", float(getattr(measured, name) or 0.0)
 
 
@@ -212,32 +216,32 @@ def fit_stage(
     folder: Path,
     first_epoch: int,
 ) -> int:
-    """Train a net through one stage, or go on training it, and give it the best weights.
+    """Train a net through one stage, resuming if it was interrupted, and load its best weights.
 
     Parameters
     ----------
     net : Module
         Trained in place.
     recipe, stage
-        The experiment, and the stage of it.
+        The experiment and its stage.
     parts : TrainValidation
-        What to train and to validate on.
+        The training and validation splits.
     history : Path
         ``history.csv``, written after each epoch.
     folder : Path
-        For the checkpoints; those of a run that was stopped are gone on from.
+        Folder of the checkpoints. An existing ``last.ckpt`` in it is resumed from.
     first_epoch : int
-        Epochs of the stages before.
+        Number of epochs in the previous stages.
 
     Returns
     -------
     int
-        The epoch of this stage, counted from 0, that was best by the recipe's ``monitor``.
+        The best epoch of this stage by the recipe's ``monitor``, counted from 0.
 
     Raises
     ------
     InputError
-        If the loss is no number any more, or a checkpoint cannot be written.
+        If the loss or a gradient is not finite, or a checkpoint cannot be read or written.
     """
     sampler = training_sampler(recipe, parts, first_epoch)
     module = _Module(net, recipe, stage, parts, sampler)
@@ -246,8 +250,8 @@ def fit_stage(
         return _take_best(module, folder)
     if ranks.world() > 1 and recipe.net.normalisation == "running":
         log.warning(
-            "each of the %d processes normalises its own part of a batch (%d clips in all): with "
-            "normalisation: running raise training.batch_size, or use fewer processes",
+            "each of the %d processes computes the statistics of running normalisation from its "
+            "own share of a batch of %d clips. Raise training.batch_size or use fewer processes",
             ranks.world(),
             recipe.training.batch_size,
         )
@@ -255,7 +259,7 @@ def fit_stage(
     interruption = Interruption()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        # Lightning's advice on worker counts and unlogged steps is not for our users.
+        # Lightning warns about worker counts and unlogged steps, which our users cannot act on.
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         trainer = lightning.Trainer(
             max_epochs=stage.epochs,
@@ -285,7 +289,7 @@ def fit_stage(
             raise
     if ranks.rank() == 0:
         files.write_text(done, "")
-        last.unlink(missing_ok=True)  # three times as large as the net, and of no more use
+        last.unlink(missing_ok=True)  # three times the size of the net, and no longer needed
     ranks.wait()
     return _take_best(module, folder)
 
@@ -293,7 +297,7 @@ def fit_stage(
 def fit_features(
     net: features.FeatureNet, recipe: Recipe, parts: TrainValidation, history: Path
 ) -> None:
-    """Fit the net that has no gradients to follow, and write its one line of history.
+    """Fit the features net, which is not trained by gradient descent; write its row of history.
 
     Parameters
     ----------
@@ -306,11 +310,11 @@ def fit_features(
     tables, truths = [], []
     for rows in (parts.train, parts.validation):
         with torch.inference_mode():
-            made = [
+            measured_clips = [
                 measures.compute(batch.inputs)
                 for batch in scoring_loader(recipe, parts.store, rows)
             ]
-        tables.append(torch.cat(made))
+        tables.append(torch.cat(measured_clips))  # (rows, features)
         truths.append(torch.from_numpy(rows["stalled"].to_numpy(np.float32)))
     labels = truths[0].numpy().astype(np.int64)
     features.fit(net, tables[0].numpy(), labels, recipe.seed, stalled_weight)
@@ -337,16 +341,14 @@ def _callbacks(
 ) -> list[Callback]:
     settings = recipe.training
     mode = _direction(settings.monitor)
-    callbacks: list[Callback] = [
-        HistoryWriter(history, first_epoch),
-    ]
+    callbacks: list[Callback] = [HistoryWriter(history, first_epoch)]
     if _shows_progress():
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
     if settings.ema:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
     if settings.patience:
         callbacks.append(EarlyStopping(settings.monitor, mode=mode, patience=settings.patience))
-    if settings.snapshots and stage == settings.stages[-1]:  # only of that one bundles are made
+    if settings.snapshots and stage == settings.stages[-1]:
         callbacks.append(Snapshots(files.make_folder(folder), settings.snapshots))
     best = ModelCheckpoint(
         dirpath=folder,
@@ -355,7 +357,7 @@ def _callbacks(
         mode=mode,
         enable_version_counter=False,
     )
-    # One of its own: `save_last` writes only when there is a better one.
+    # A second callback, because `save_last` saves only when the monitored metric improves.
     last = ModelCheckpoint(
         dirpath=folder, filename=Path(LAST_NAME).stem, enable_version_counter=False
     )
@@ -363,7 +365,7 @@ def _callbacks(
 
 
 def _shows_progress() -> bool:
-    """Whether whoever called wants to hear of the run; the command line does."""
+    """Return whether the caller wants progress messages; the command line does."""
     return log.isEnabledFor(logging.INFO)
 
 
@@ -372,7 +374,7 @@ def _direction(monitor: str) -> Literal["min", "max"]:
 
 
 def _logger(run: Path) -> Any:
-    """TensorBoard's, where the extra `track` is installed."""
+    """Return a TensorBoard logger, or False if the extra `track` is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         return False
     return TensorBoardLogger(run, name="tensorboard", version="")
@@ -380,23 +382,9 @@ def _logger(run: Path) -> Any:
 
 @torch.inference_mode()
 def score(net: nn.Module, recipe: Recipe, clips: Store, rows: pd.DataFrame) -> NDArray[np.float64]:
-    """Score recordings in float32, as prediction does.
+    """Compute the logits of recordings in float32, as prediction does: float64 (rows,).
 
-    Parameters
-    ----------
-    net : Module
-        Left on the CPU, in float32.
-    recipe : Recipe
-        Says how its clips are fed.
-    clips : Store
-        Has the clips.
-    rows : DataFrame
-        Which of them, with the columns ``filename`` and ``stalled``.
-
-    Returns
-    -------
-    ndarray
-        float64 (rows,), logits.
+    `rows` has the columns ``filename`` and ``stalled``. The net is moved to the CPU and to float32.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = net.eval().float().to(device)

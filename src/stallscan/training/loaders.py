@@ -1,4 +1,4 @@
-"""Clips in batches, for training and for scoring."""
+"""Build the data loaders for training and for scoring."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from stallscan.training.dataset import ClipDataset, Collate, LengthSampler
 
 
 def training_sampler(recipe: Recipe, parts: TrainValidation, first_epoch: int) -> LengthSampler:
-    """Draw the batches of each epoch."""
+    """Return the sampler that draws the batches of each epoch."""
     settings = recipe.training
     return LengthSampler(
         [parts.store.frames(name) for name in parts.train["filename"]],
@@ -29,7 +29,7 @@ def training_sampler(recipe: Recipe, parts: TrainValidation, first_epoch: int) -
 
 
 def training_loader(recipe: Recipe, parts: TrainValidation, sampler: LengthSampler) -> Any:
-    """Load the batches that a sampler draws."""
+    """Return a loader of the batches that a sampler draws."""
     settings = recipe.training
     targets = parts.train["crowd_score" if settings.targets == "crowd" else "stalled"].tolist()
     names = parts.train["filename"].tolist()
@@ -38,7 +38,7 @@ def training_loader(recipe: Recipe, parts: TrainValidation, sampler: LengthSampl
         batch_sampler=sampler,
         collate_fn=Collate(recipe.net, pad=settings.lengths == "pad"),
         num_workers=settings.workers,
-        # A worker that is not forked takes seconds to start: once, and not in every epoch.
+        # Workers that are not forked take seconds to start, so keep them between epochs.
         persistent_workers=settings.workers > 0,
     )
 
@@ -46,7 +46,7 @@ def training_loader(recipe: Recipe, parts: TrainValidation, sampler: LengthSampl
 def scoring_loader(
     recipe: Recipe, clips: Store, rows: pd.DataFrame, rank: int = 0, world: int = 1
 ) -> Any:
-    """Clips one at a time and as they are: none is trimmed to the length of another."""
+    """Return a loader of single clips, none of which is trimmed to the length of another."""
     names = rows["filename"].tolist()
     return DataLoader(
         ClipDataset(clips, names, rows["stalled"].tolist()),

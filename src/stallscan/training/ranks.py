@@ -1,4 +1,4 @@
-"""Several processes that train one net together, as ``torchrun`` starts them."""
+"""Training of one net in several processes, started by ``torchrun``."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,13 +10,14 @@ import torch
 from torch import distributed
 
 Item = TypeVar("Item")
-# The others wait while the first prepares recordings or scores the validation part: hours.
+# The other processes wait for hours while the first prepares recordings or scores the validation
+# split.
 PATIENCE = timedelta(days=7)
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the other processes that ``torchrun`` started, for the block; one by itself has none."""
+    """Join the processes that ``torchrun`` started, if it did, for the duration of the block."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield
         return
@@ -32,24 +33,24 @@ def process_group() -> Iterator[None]:
 
 
 def rank() -> int:
-    """Give the number of this process, 0 for the one that writes files."""
+    """Return the number of this process; process 0 writes the files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world() -> int:
-    """Count the processes."""
+    """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def wait() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes have reached this call."""
     if distributed.is_initialized():
         distributed.barrier()
 
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Let the first process go through the block before the others do, who find its files."""
+    """Run the block in the first process, then in the others, which find its files."""
     if rank() > 0:
         wait()
     yield
@@ -58,16 +59,16 @@ def first_process_first() -> Iterator[None]:
 
 
 def gather(items: Sequence[Item]) -> list[Item]:
-    """Put what all processes have into one list, the same in each of them."""
+    """Return the items of all processes in one list, the same in each process."""
     if not distributed.is_initialized():
         return list(items)
-    parts: list[Any] = [None] * world()
-    distributed.all_gather_object(parts, list(items))
-    return [item for part in parts for item in part]
+    gathered: list[Any] = [None] * world()
+    distributed.all_gather_object(gathered, list(items))
+    return [item for from_rank in gathered for item in from_rank]
 
 
 def trainer_settings() -> dict[str, Any]:
-    """Say to Lightning's trainer on what to run."""
+    """Return the settings of Lightning's trainer for the devices and processes of this run."""
     if world() == 1:
         return {"accelerator": "auto", "devices": 1}
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world()))

@@ -1,4 +1,4 @@
-"""The weights that a training starts from: published ones, those of a file, or of a bundle."""
+"""Load the weights that a training starts from: published ones, a file, or a bundle."""
 
 from torch import Tensor, nn
 
@@ -9,23 +9,16 @@ from stallscan.recipes.recipe import Recipe
 
 
 def load(net: nn.Module, recipe: Recipe) -> None:
-    """Load the weights that a recipe starts from into its net.
+    """Load the weights that the recipe's ``pretrained`` section names into its net.
 
-    A bundle's are taken as they are. Of all others the head is left out, which keeps its random
-    weights, and those of a 2-D net are inflated: kernels are repeated over time and divided by
-    their length, so that a still video gets the response of its picture.
-
-    Parameters
-    ----------
-    net : Module
-        From `build.build`, with the recipe's settings.
-    recipe : Recipe
-        Says where the weights are (``pretrained``), and what the net is and sees.
+    A bundle's weights are loaded as they are. From all other sources the head is not loaded and
+    keeps its random weights, and a 2-D net is inflated: its kernels are repeated over time and
+    divided by their length, so that a still video gives the response of its frame.
 
     Raises
     ------
     InputError
-        If there are none for this net, the download fails, or names or shapes differ.
+        If there are no weights for this net, the download fails, or names or shapes differ.
     BundleError
         If a bundle cannot be read.
     """
@@ -33,7 +26,10 @@ def load(net: nn.Module, recipe: Recipe) -> None:
     if settings.source == "none":
         return
     if settings.source in ("file", "bundle") and settings.file is None:
-        raise InputError(f"pretrained.source is {settings.source}: name it with pretrained.file")
+        raise InputError(
+            f"pretrained.source is {settings.source}, but pretrained.file is not set. Name the "
+            f"{settings.source} with pretrained.file"
+        )
     if settings.source == "bundle":
         net.load_state_dict(_read_bundle(str(settings.file), recipe))
         return
@@ -46,24 +42,24 @@ def load(net: nn.Module, recipe: Recipe) -> None:
     if wrong := differing(state, wanted):
         raise InputError(
             f"{origin} do not fit the net {name}: {wrong} missing, unknown or of another shape"
-            f"{channels_hint(state, wanted)}; give weights of this net, or set "
-            "pretrained.source to none"
+            f"{channels_hint(state, wanted)}. Use weights of this net, or set pretrained.source to "
+            "none"
         )
     net.load_state_dict(state, strict=False)
 
 
 def _read_bundle(which: str, recipe: Recipe) -> dict[str, Tensor]:
-    """Read the weights of a bundle whose net is the recipe's and sees what it sees."""
+    """Read the weights of a bundle with the recipe's net and input channels."""
     start = disk.load(which)
     if start.spec.net.name != recipe.net.name:
         raise InputError(
             f"{start.path}: the bundle's net is {start.spec.net.name}, the recipe's is "
-            f"{recipe.net.name}; weights can only be taken over by the same net"
+            f"{recipe.net.name}. Choose a bundle with the recipe's net"
         )
-    taken = len(start.spec.net.mean), start.spec.clip.channels
-    if taken != (len(recipe.net.mean), recipe.clip.channels):
+    channels = len(start.spec.net.mean), start.spec.clip.channels
+    if channels != (len(recipe.net.mean), recipe.clip.channels):
         raise InputError(
-            f"{start.path}: the bundle's net sees {start.spec.clip.channels}, the recipe's "
-            f"{recipe.clip.channels}; weights can only be taken over for the same channels"
+            f"{start.path}: the bundle's net takes {start.spec.clip.channels}, the recipe's "
+            f"{recipe.clip.channels}. Choose a bundle with the recipe's clip.channels"
         )
     return start.weights

@@ -1,6 +1,6 @@
-"""Training: a recipe and a folder of labelled recordings in, a run folder with a bundle out.
+"""Train a recipe on a folder of labelled recordings; the result is a run folder with a bundle.
 
-Folds give a bundle each, and the mean of them as an ensemble.
+With folds, each fold has a bundle, and the run's bundle is their ensemble.
 """
 
 import contextlib
@@ -33,25 +33,25 @@ from stallscan.templates import render
 from stallscan.training import fit, ranks, start
 from stallscan.training.data import Data, Progress, TrainValidation, prepare_data
 
-RECIPE_NAME = "recipe.yaml"  # in the run folder: the recipe, resolved
+RECIPE_NAME = "recipe.yaml"  # in the run folder: the resolved recipe
 CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
-# Without a recipe beside them these are not of a training.
+# A folder with any of these but without a recipe belongs to something else.
 OUTPUTS = ("bundle", "history.csv", CHECKPOINTS, HELD_OUT_NAME, OUT_OF_FOLD_NAME)
 
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What a training left in the run folder.
+    """The results of a training in its run folder.
 
     Attributes
     ----------
     folder : Path
         The run folder.
     bundles : tuple of BundleSpec
-        One, or one for each fold; the folds together are the ensemble in ``bundle``.
+        One bundle, or one per fold; ``bundle`` is then the ensemble of the folds.
     held_out : Scored
-        The recordings held back: the validation part, or all, each scored by the net that was not
-        trained on it. They chose epochs and thresholds, so their figures flatter.
+        The validation split; with folds, all recordings, each scored by the net that was not
+        trained on it. They chose epochs and thresholds, so figures on them are optimistic.
     """
 
     folder: Path
@@ -59,13 +59,14 @@ class TrainingSummary:
     held_out: metrics.Scored
 
     def __str__(self) -> str:
-        what, where = "the validation part", self.folder / "bundle"
+        what = "the validation split"
         if len(self.bundles) > 1:
-            what = f"{len(self.bundles)} folds, each recording held back once"
+            what = f"the validation splits of {len(self.bundles)} folds"
         measured = metrics.measure(self.held_out)
         return (
-            f"bundle -> {where}; on {what}, which chose epoch and threshold: "
-            f"MCC {measured.mcc:.3f} at {words.percent(measured.prevalence)} stalled"
+            f"bundle -> {self.folder / 'bundle'}; MCC {measured.mcc:.3f} at "
+            f"{words.percent(measured.prevalence)} stalled, on {what} (optimistic: epoch and "
+            "threshold were chosen on it)"
         )
 
 
@@ -76,50 +77,42 @@ def train(
     progress: Progress = lambda _done, _of: None,
     clips: Path | None = None,
 ) -> TrainingSummary:
-    """Train a net as the recipe says and write its bundle into the run folder.
+    """Train a net with a recipe and write its bundle into the run folder.
 
-    A run that was interrupted goes on where it was: prepared clips and finished folds and stages
-    are kept, and a stage resumes from its last epoch's checkpoint. Processes that
-    `ranks.process_group` joined train one net together.
+    An interrupted run resumes where it left off: prepared clips and finished folds and stages are
+    kept, and a stage resumes after its last finished epoch. Processes that joined
+    `ranks.process_group` train one net together.
 
     Parameters
     ----------
     recipe : Recipe
-        The experiment. A net of one's own that it names is imported, which runs its module.
+        The experiment. If its net is one of the user's own, its module is imported and so executed.
     data : Path
         Folder with ``train_metadata.csv``, ``train_labels.csv`` (or ``.gz``) and ``train/``.
     run : Path
         The run folder.
     progress : callable
-        Called with how many recordings are prepared, of how many.
+        Called with the number of recordings prepared and their total.
     clips : Path, optional
-        A store of the recordings' clips, where the data folder has neither.
+        An existing store of the clips, if the data folder contains neither recordings nor clips.
 
     Raises
     ------
     StallscanError
-        If recipe, tables or recordings cannot be used, or the run folder holds another run.
+        If recipe, tables or recordings are unusable, or the run folder holds another run.
     """
-    # Here, and not where it is built: of other recipes the net may be named by a bundle.
+    # Only here: in fine-tuning a bundle names the net, and a bundle must not execute code.
     build.import_net(recipe.net.name)
     with claim(run, recipe):
         with ranks.first_process_first():
-            # By the file, which has what was set on the command line, too.
+            # Name the file, because it includes the settings from the command line.
             asks = (f"the recipe {recipe.name}", f"--recipe {run / RECIPE_NAME}")
             prepared = prepare_data(recipe, data, run / "store", progress, clips, asks)
         return train_prepared(recipe, prepared, run)
 
 
 def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> TrainingSummary:
-    """Train on recordings that are prepared, inside a `claim` of the run folder for the recipe.
-
-    Parameters
-    ----------
-    recipe, run
-        As in `train`.
-    prepared : Data
-        The recordings.
-    """
+    """Train on prepared recordings; the caller must hold `claim` for the run folder."""
     base = prepared.restrict(prepared.table, recipe.data.rule)
     group = recipe.data.group or None
     splits = (
@@ -131,21 +124,20 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> TrainingSummary
             else split.split_stratified(base, recipe.data.validation, recipe.data_seed)
         ]
     )
-    # All before any: what is missing in the last fold is better said now than in hours.
+    # Check all splits first: a class missing in the last fold would otherwise surface hours later.
     for _, validation in splits:
         _check_classes(recipe, prepared, validation)
     with ranks.first_process_first():
         _claim_data(run, prepared)
     if not recipe.data.folds:
-        spec = _train_part(recipe, prepared, splits[0][1], run)
-        held_out = _read_held_out(run)
-        return _summary(run, [spec], held_out)
-    specs, parts = [], []
+        spec = _train_split(recipe, prepared, splits[0][1], run)
+        return _summary(run, [spec], _read_held_out(run))
+    specs, tables = [], []
     for fold, (_, validation) in enumerate(splits):
         folder = files.make_folder(run / f"fold-{fold}")
-        specs.append(_train_part(recipe, prepared, validation, folder))
-        parts.append(_read_held_out(folder).assign(fold=fold))
-    held_out = pd.concat(parts).sort_values("filename", kind="stable")
+        specs.append(_train_split(recipe, prepared, validation, folder))
+        tables.append(_read_held_out(folder).assign(fold=fold))
+    held_out = pd.concat(tables).sort_values("filename", kind="stable")
     if ranks.rank() == 0:
         files.write_text(run / OUT_OF_FOLD_NAME, held_out.to_csv(index=False))
         folders = [run / f"fold-{fold}" / "bundle" for fold in range(len(specs))]
@@ -156,7 +148,7 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> TrainingSummary
 
 @contextlib.contextmanager
 def claim(run: Path, recipe: Recipe) -> Iterator[None]:
-    """Be the only writer of a run folder, with the resolved recipe in it.
+    """Hold a run folder as its only writer, with the resolved recipe in it.
 
     Raises
     ------
@@ -171,29 +163,29 @@ def claim(run: Path, recipe: Recipe) -> Iterator[None]:
 
 
 def _claim_data(run: Path, data: Data) -> None:
-    """Note the recordings in the run folder; refuse a folder of a run on other ones."""
+    """Record the hash of the recordings in the run folder, or refuse a run on other recordings."""
     path = run / "data.sha256"
     if path.is_file() and path.read_text(encoding="utf-8").strip() != data.sha256:
         raise InputError(
-            f"{run}: holds a run on other recordings or labels; choose another folder with -o, or "
+            f"{run}: holds a run on other recordings or labels. Choose another folder with -o, or "
             "remove this one"
         )
     files.write_text(path, data.sha256 + "\n")
 
 
 def _check_classes(recipe: Recipe, data: Data, validation: pd.DataFrame) -> None:
-    """Raise InputError if the validation part or a stage's training part lacks a class."""
+    """Raise InputError if the validation split or a stage's training split lacks a class."""
     rest = _not_held_out(recipe, data, validation)
-    parts = {"the part held back": validation}
+    splits = {"the validation split": validation}
     for number, stage in enumerate(recipe.training.stages, start=1):
         rule = stage.rule or recipe.data.rule
-        parts[f"the training part of stage {number} (rule {rule})"] = data.restrict(rest, rule)
-    for name, part in parts.items():
-        stalled = int(part["stalled"].sum())
-        if not 0 < stalled < len(part):
+        splits[f"the training split of stage {number} (rule {rule})"] = data.restrict(rest, rule)
+    for name, rows in splits.items():
+        stalled = int(rows["stalled"].sum())
+        if not 0 < stalled < len(rows):
             raise InputError(
-                f"{name} has {stalled} stalled and {len(part) - stalled} flowing recordings; both "
-                "are needed: give more recordings, fewer folds, or another rule or group"
+                f"{name} has {stalled} stalled and {len(rows) - stalled} flowing recordings, and "
+                "training needs both. Add recordings, or change data.folds, data.group or the rule"
             )
 
 
@@ -204,10 +196,10 @@ def _not_held_out(recipe: Recipe, data: Data, validation: pd.DataFrame) -> pd.Da
     return rest
 
 
-def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path) -> BundleSpec:
-    """Train on all that is not held back, stage by stage, and write the bundle."""
+def _train_split(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path) -> BundleSpec:
+    """Train on the recordings outside the validation split, stage by stage; write the bundle."""
     if (run / "bundle" / SPEC_NAME).is_file() and (run / HELD_OUT_NAME).is_file():
-        return disk.load(run / "bundle").spec  # a fold that an earlier call finished
+        return disk.load(run / "bundle").spec  # finished before the run was interrupted
     rest = _not_held_out(recipe, data, validation)
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     net = build.build(recipe.net)
@@ -230,7 +222,7 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
     if ranks.rank() == 0:
         every = pd.concat(learned).drop_duplicates("filename")
         _write_bundles(net, recipe, data, replace(trained_on, train=every), run, best_epoch)
-        # Several times as large as the bundle, and of no use once it stands.
+        # Several times the size of the bundle, and useless once it is written.
         shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
     ranks.wait()
     return disk.load(run / "bundle").spec
@@ -239,7 +231,7 @@ def _train_part(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path)
 def _write_bundles(
     net: nn.Module, recipe: Recipe, data: Data, parts: TrainValidation, run: Path, epoch: int
 ) -> None:
-    """Write the bundle, and one for each snapshot of the last stage."""
+    """Write the bundle, and one bundle for each snapshot of the last stage."""
     folder = run / CHECKPOINTS / f"stage-{len(recipe.training.stages)}"
     best = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     for snapshot in sorted(folder.glob("snapshot-*.safetensors")):
@@ -252,7 +244,7 @@ def _write_bundles(
 def _write_bundle(
     net: nn.Module, recipe: Recipe, data: Data, parts: TrainValidation, run: Path, epoch: int
 ) -> None:
-    logits = fit.score(net, recipe, parts.store, parts.validation)
+    logits = fit.score(net, recipe, parts.store, parts.validation)  # (validation,) float64
     labels = parts.validation["stalled"].to_numpy(dtype=np.int64)
     calibration = fit_calibration(logits, labels)
     scores = rounded(calibration.score(logits))
@@ -260,7 +252,7 @@ def _write_bundle(
     scored = metrics.Scored.check(labels, scores, scores >= threshold, (threshold,))
     measured = metrics.measure(scored).as_json()
     traits = data.store.traits(parts.train["filename"])
-    # Clips may be cut or filled to a length of their own.
+    # Prefer the frames of the recordings: with clip.frames, clips are cut or padded to one length.
     frames = (
         traits["frames"] if len(traits) else list(map(data.store.frames, parts.train["filename"]))
     )
@@ -298,7 +290,7 @@ def _write_bundle(
 
 
 def _read_held_out(run: Path) -> pd.DataFrame:
-    # A recording may be called NA, or by a number.
+    # Filenames stay text: a recording may be named NA, or with digits only.
     return pd.read_csv(run / HELD_OUT_NAME, dtype={"filename": str}, keep_default_na=False)
 
 
@@ -312,6 +304,6 @@ def _summary(run: Path, specs: Sequence[BundleSpec], held_out: pd.DataFrame) -> 
 
 
 def _card(spec: BundleSpec) -> str:
-    """Model card: what the bundle is, what it was trained on, and what its figures mean."""
+    """Render the model card: what the bundle is, its training data and its metrics."""
     measured = spec.metrics["validation"]
     return render("card.md.j2", spec=spec, measured=measured) + "\n"

@@ -1,4 +1,4 @@
-"""From the voxels of a skeleton to vessels: smooth centre lines with radii that meet in nodes."""
+"""Conversion of a voxel skeleton to a graph of vessels: smooth centre lines with radii."""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,10 +13,10 @@ from stallscan.vessels.lines import resample
 F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-SMOOTH_UM = 2.0  # chosen: standard deviation that levels voxel stairs and keeps bends
-MIN_RADIUS_UM = 1.5  # chosen: the thinnest real capillaries; less is a gap in the labelling
-SPUR_UM = 12.0  # chosen: a dead end that stands out less is a bump of the labelled surface
-SPECK_UM = 10.0  # chosen: a shorter piece that joins nothing is no vessel
+SMOOTH_UM = 2.0  # chosen: standard deviation that removes voxel stairs but keeps bends
+MIN_RADIUS_UM = 1.5  # chosen: the thinnest real capillaries; less is a gap in the labels
+SPUR_UM = 12.0  # chosen: a dead end that protrudes less is a bump of the labelled surface
+SPECK_UM = 10.0  # chosen: a shorter isolated piece is not a vessel
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Segment:
     radius_um : ndarray
         float64 (n,): at least `MIN_RADIUS_UM`.
     ends : ndarray
-        int64 (2,): numbers of the nodes at its first and its last point. Segments that share a
-        number join there; a number of one segment only is a loose end or a face of the box.
+        int64 (2,): ids of the nodes at its first and last point. Segments that share a node are
+        connected there; a node of a single segment is a dead end or on a face of the box.
     """
 
     line: F64
@@ -40,7 +40,9 @@ class Segment:
 
 
 def trace(steps: NDArray[np.int64], place_um: F64, radius_um: F64) -> list[Segment]:
-    """Cut a skeleton at its branchings; branch voxels that touch are one node, in their middle.
+    """Split a skeleton at its branch points, into lines from voxel to voxel.
+
+    Branch voxels that touch form one node, at their mean position.
 
     Parameters
     ----------
@@ -50,11 +52,6 @@ def trace(steps: NDArray[np.int64], place_um: F64, radius_um: F64) -> list[Segme
         float64 (n, 3): their x, y, z in um.
     radius_um : ndarray
         float64 (n,): their distance to the surface of the vessel.
-
-    Returns
-    -------
-    list of Segment
-        Lines from voxel to voxel, neither cleaned nor smooth.
     """
     pairs = _find_pairs(steps, place_um)
     count = len(steps)
@@ -62,18 +59,19 @@ def trace(steps: NDArray[np.int64], place_um: F64, radius_um: F64) -> list[Segme
     for a, b in pairs.tolist():
         neighbours[a].append(b)
         neighbours[b].append(a)
-    branch = np.array([len(some) > 2 for some in neighbours], bool)
+    branch = np.array([len(adjacent) > 2 for adjacent in neighbours], bool)  # (n,)
+    # Voxel -> node: shared by branch voxels that touch, and unique for each other voxel.
     node = _connect(pairs[branch[pairs].all(axis=1)], count)
     size = np.bincount(node)
     middle = np.stack([np.bincount(node, column) / size for column in place_um.T], axis=1)
+    # Voxel -> chain of voxels between two branch points; group the voxels by chain.
     chain = _connect(pairs[~branch[pairs].any(axis=1)], count)
     members = np.flatnonzero(~branch)
     members = members[np.argsort(chain[members], kind="stable")]
     bounds = np.flatnonzero(np.diff(chain[members])) + 1
     segments = []
-    for some in np.split(members, bounds) if len(members) else []:
-        path = _walk(some.tolist(), neighbours, branch)
-        # `node` is a number of its own for each voxel that is no branching.
+    for voxels in np.split(members, bounds) if len(members) else []:
+        path = _walk(voxels.tolist(), neighbours, branch)
         ends = node[[path[0], path[-1]]].astype(np.int64)
         line = np.concatenate([middle[ends[:1]], place_um[path[1:-1]], middle[ends[1:]]])
         segments.append(Segment(line, radius_um[path], ends))
@@ -81,14 +79,15 @@ def trace(steps: NDArray[np.int64], place_um: F64, radius_um: F64) -> list[Segme
 
 
 def _find_pairs(steps: NDArray[np.int64], place_um: F64) -> NDArray[np.int64]:
-    """Pairs of the 26-neighbourhood, less the longest side of each triangle: int64 (n, 2).
+    """Return the 26-neighbour pairs without the longest side of each triangle: int64 (n, 2).
 
-    The corners of voxel stairs are such triangles, and no branchings.
+    Such triangles are the corners of voxel stairs, not branch points.
     """
+    # Neighbours are at most sqrt(3) = 1.73 steps apart.
     pairs = cKDTree(steps).query_pairs(1.8, output_type="ndarray")
     length = ((place_um[pairs[:, 0]] - place_um[pairs[:, 1]]) ** 2).sum(axis=1).round(6)
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], length))]
-    rank: list[dict[int, int]] = [{} for _ in steps]
+    rank: list[dict[int, int]] = [{} for _ in steps]  # voxel -> neighbour -> order by length
     for index, (a, b) in enumerate(pairs.tolist()):
         rank[a][b] = rank[b][a] = index
     kept = [
@@ -99,31 +98,34 @@ def _find_pairs(steps: NDArray[np.int64], place_um: F64) -> NDArray[np.int64]:
 
 
 def _connect(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Give each connected part of a graph a number: int64 (count,)."""
+    """Return the connected component of each node of a graph: int64 (count,)."""
     graph = sparse.coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), (count, count))
     return np.asarray(sparse.csgraph.connected_components(graph, directed=False)[1], np.int64)
 
 
-def _walk(some: list[int], neighbours: list[list[int]], branch: Mask) -> list[int]:
-    """Order the voxels between two branchings, these included; a ring ends where it begins."""
-    chained = {one: [other for other in neighbours[one] if not branch[other]] for one in some}
-    path = [next((one for one in some if len(chained[one]) < 2), some[0])]
+def _walk(voxels: list[int], neighbours: list[list[int]], branch: Mask) -> list[int]:
+    """Return the voxels of a chain in order, including the branch voxels at its ends.
+
+    A ring ends with its first voxel.
+    """
+    chained = {voxel: [each for each in neighbours[voxel] if not branch[each]] for voxel in voxels}
+    path = [next((voxel for voxel in voxels if len(chained[voxel]) < 2), voxels[0])]
     seen = set(path)
-    while ahead := [one for one in chained[path[-1]] if one not in seen]:
+    while ahead := [voxel for voxel in chained[path[-1]] if voxel not in seen]:
         path.append(ahead[0])
         seen.add(ahead[0])
     if len(chained[path[0]]) == 2:
         return [*path, path[0]]
-    joints = [one for one in neighbours[path[0]] if branch[one]]
+    joints = [voxel for voxel in neighbours[path[0]] if branch[voxel]]
     if len(path) == 1:
         return joints[:1] + path + joints[1:]
-    return joints + path + [one for one in neighbours[path[-1]] if branch[one]]
+    return joints + path + [voxel for voxel in neighbours[path[-1]] if branch[voxel]]
 
 
 def clean(segments: list[Segment]) -> list[Segment]:
-    """Leave out spurs and specks, and shrink what lies between two branchings inside a vessel.
+    """Remove spurs, specks, and segments between branch points that are inside a vessel.
 
-    This is done again and again, until nothing changes: where a spur goes, two segments become one.
+    Repeats until nothing changes, because removing a spur joins two segments.
     """
     count = -1
     while len(segments) != count:
@@ -133,9 +135,9 @@ def clean(segments: list[Segment]) -> list[Segment]:
 
 
 def _shrink(segments: list[Segment]) -> list[Segment]:
-    """Make one branching of two that lie inside each other's vessel."""
+    """Merge branch points that are inside the same vessel, and remove rings inside a vessel."""
     degree = _count_ends(segments)
-    moves: dict[int, tuple[int, F64]] = {}
+    moves: dict[int, tuple[int, F64]] = {}  # node -> node that replaces it, and where that is
     settled: set[int] = set()
     kept = []
     for segment in segments:
@@ -149,12 +151,12 @@ def _shrink(segments: list[Segment]) -> list[Segment]:
             else:
                 moves[a] = (b, segment.line[-1])
         elif not joins or a != b or _length_um(segment) > 2 * math.pi * wide:
-            kept.append(segment)  # and no ring inside a vessel
+            kept.append(segment)
     return [_move_ends(segment, moves) for segment in kept]
 
 
 def _move_ends(segment: Segment, moves: dict[int, tuple[int, F64]]) -> Segment:
-    for _ in range(2):
+    for _ in range(2):  # one end, then the other; turning twice restores the order
         if int(segment.ends[0]) in moves:
             to, where = moves[int(segment.ends[0])]
             segment = Segment(
@@ -167,7 +169,7 @@ def _move_ends(segment: Segment, moves: dict[int, tuple[int, F64]]) -> Segment:
 
 
 def _drop_spurs(segments: list[Segment]) -> list[Segment]:
-    """Leave out dead ends that hardly stand out of the vessel they leave, and specks."""
+    """Remove specks, and dead ends that hardly protrude from their vessel."""
     degree = _count_ends(segments)
     kept = []
     for segment in segments:
@@ -180,13 +182,13 @@ def _drop_spurs(segments: list[Segment]) -> list[Segment]:
 
 
 def join(segments: list[Segment]) -> list[Segment]:
-    """Make one segment of two where only they meet."""
+    """Join each two segments at a node that no other segment shares."""
     pool = dict(enumerate(segments))
-    at: dict[int, list[int]] = {}
+    meetings: dict[int, list[int]] = {}  # node -> its segments
     for index, segment in pool.items():
         for end in segment.ends.tolist():
-            at.setdefault(end, []).append(index)
-    for end, meeting in at.items():
+            meetings.setdefault(end, []).append(index)
+    for end, meeting in meetings.items():
         if len(meeting) != 2 or meeting[0] == meeting[1]:
             continue
         first, second = pool[meeting[0]], pool.pop(meeting[1])
@@ -197,7 +199,8 @@ def join(segments: list[Segment]) -> list[Segment]:
             np.concatenate([first.radius_um, second.radius_um[1:]]),
             np.array([first.ends[0], second.ends[1]]),
         )
-        far = at[int(second.ends[1])]
+        # At its other end, the second segment is now the first.
+        far = meetings[int(second.ends[1])]
         far[far.index(meeting[1])] = meeting[0]
     return list(pool.values())
 
@@ -216,16 +219,16 @@ def _length_um(segment: Segment) -> float:
 
 
 def reach_faces(segments: list[Segment], extent_um: F64, near_um: float) -> list[Segment]:
-    """Let loose ends in the outermost voxels end on the face, where their mirror image goes on.
+    """Extend dead ends near a face of the box to that face, where their mirror image continues.
 
     Parameters
     ----------
     segments : list of Segment
-        In the box.
+        In a box that starts at 0, 0, 0.
     extent_um : ndarray
-        float64 (3,): size of the box along x, y, z; it begins at 0.
+        float64 (3,): size of the box along x, y, z.
     near_um : float
-        How near to a face an end must be.
+        Largest distance between end and face.
     """
     degree = _count_ends(segments)
     reached = []
@@ -246,11 +249,11 @@ def reach_faces(segments: list[Segment], extent_um: F64, near_um: float) -> list
 
 
 def smooth(segment: Segment, sigma_um: float) -> Segment:
-    """Bring a path of voxels to points 1 um apart on a smooth line with the same end points."""
-    line = resample(segment.line[None])[0]
+    """Return a segment with a smooth line of points 1 um apart and the same end points."""
+    line = resample(segment.line[None])[0]  # (n, 3)
     radius_um = _spread(segment.radius_um, segment.line, line)
     reach = math.ceil(4 * sigma_um)
-    # Continued as its own point reflection, so that what is smoothed ends where it did.
+    # Continue the line as its own point reflection, so that smoothing keeps the end points.
     long = np.pad(line, [(reach, reach), (0, 0)], mode="reflect", reflect_type="odd")
     smooth = ndimage.gaussian_filter1d(long, sigma_um, axis=0)[reach:-reach]
     wide = ndimage.gaussian_filter1d(radius_um, sigma_um, mode="nearest")
@@ -259,20 +262,20 @@ def smooth(segment: Segment, sigma_um: float) -> Segment:
     return Segment(fine, wide, segment.ends)
 
 
-def _spread(values: F64, known: F64, wanted: F64) -> F64:
-    """Interpolate what is known along one line to the points of another of the same course."""
+def _spread(values: F64, source: F64, target: F64) -> F64:
+    """Interpolate values along a line, (n,) and (n, 3), to the points of a similar line (m, 3)."""
     arcs = []
-    for line in (known, wanted):
+    for line in (source, target):
         arc = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
         arcs.append(arc / arc[-1])
     return np.asarray(np.interp(arcs[1], arcs[0], values))
 
 
 def number_ends(segments: list[Segment]) -> list[Segment]:
-    """Give one number to ends in one place."""
+    """Return the segments with new node ids, equal where ends are at the same place."""
     if not segments:
         return []
     ends = np.concatenate([segment.line[[0, -1]] for segment in segments])
     pairs = cKDTree(ends).query_pairs(1e-3, output_type="ndarray")
-    number = _connect(pairs.astype(np.int64), len(ends)).reshape(-1, 2)
-    return [replace(one, ends=two) for one, two in zip(segments, number, strict=True)]
+    nodes = _connect(pairs.astype(np.int64), len(ends)).reshape(-1, 2)  # (segments, 2)
+    return [replace(segment, ends=pair) for segment, pair in zip(segments, nodes, strict=True)]

@@ -1,4 +1,4 @@
-"""What drawn lines enclose: closed contours, contours of dashes, and open ones.
+"""The regions that drawn lines enclose: closed, dashed and slightly open contours.
 
 Text, scale bars, arrows and dots enclose nothing, or far less than a vessel segment.
 """
@@ -15,49 +15,50 @@ from stallscan.recordings.recording import Box
 Mask = NDArray[np.bool_]
 Ints = NDArray[np.integer[Any]]
 
-# A contour that crosses fewer pixels than this is a speck (the real ones cross more than 140).
+# A contour with fewer pixels is a speck (real ones have more than 140).
 MIN_CONTOUR_PX = 40
-# The smallest region, in pixels, that a contour cuts off.
+# Smaller regions do not count as enclosed.
 MIN_ENCLOSED_PX = 100
-# The smallest enclosed area that can be a segment (real ones enclose more than 1,150; a 320 x 240
-# copy of one more than 400). Letters enclose less unless they are very large.
+# The smallest enclosed area of a segment (real ones enclose more than 1,150 px, a 320 x 240 copy of
+# one more than 400). Letters enclose less unless they are very large.
 MIN_SEGMENT_PX = 200
-# A region below this share of the largest one is a letter or a loop of the pen, no segment: areas
-# of real segments differ by a factor of 6.
+# A region below this share of the largest one is a letter or a loop of the pen: areas of real
+# segments differ by a factor of 6.
 MIN_SHARE = 0.1
-# What covers more of the image may be a frame around a segment: then all that is enclosed counts.
+# A larger share of the image may be a frame around a segment: then `MIN_SHARE` does not apply.
 MAX_SEGMENT_SHARE = 0.33
-# A line may cover this many times the area that it encloses (a line of 12 px around a real
-# segment: 1.6); what covers more is filled, or text.
+# A contour may cover this many times the area that it encloses (a line of 12 px around a real
+# segment: 1.6). With more, it is filled, or text.
 MAX_LINE_TO_AREA = 4.0
-# Corners of real lines, 4 px wide, reach this far from what they enclose.
+# Corners of real lines, 4 px wide, are at most this far from the enclosed region.
 CORNER_PX = 7
-# Dashes are joined over gaps up to this many pixels, dots included.
+# Dashes and dots are joined over gaps of at most this many pixels.
 MAX_DASH_GAP_PX = 24
-# Joined dashes must enclose this many times the pixels that they cover (drawn ones: 6 and more);
-# letters that happen to form a ring do not.
+# Joined dashes must enclose this many times the pixels that they cover (drawn ones: 6 and more),
+# unlike letters that happen to form a ring.
 MIN_DASHED_AREA = 3.0
 MIN_DASH_PX = 6
 MAX_DASHES = 400
-# An open contour stands for its convex hull if it runs along this share of the hull's edge, and
-# the hull is large enough not to be that of a letter.
+# An open contour is replaced by its convex hull if it covers this share of the hull's edge, and
+# the hull is too large for a letter.
 MIN_HULL_DRAWN = 0.7
 MIN_HULL_PX = 400
-# Pixels around a piece that are looked at with it: more than the widest gap that is closed.
+# Margin around a piece that is processed by itself: more than the widest gap that is closed.
 AROUND_PX = 12
 
 
 class Enclosure(NamedTuple):
-    """One contour and what it encloses.
+    """A contour and the region that it encloses.
 
     Attributes
     ----------
     line : ndarray
-        bool (h, w): pixels of the contour, without what merely touches it.
+        bool (h, w): pixels of the contour, without anything that touches it.
     mask : ndarray
-        bool (h, w): what it encloses, itself excluded.
+        bool (h, w): the enclosed region, without the contour.
     is_closed : bool
-        Whether contour (and image border) enclose the mask. If not, it is the convex hull.
+        Whether the contour, possibly with the image border, encloses the mask. If not, the mask is
+        the convex hull.
     area : int
         Pixels of the mask.
     """
@@ -69,39 +70,40 @@ class Enclosure(NamedTuple):
 
 
 def find(drawn: Mask, beyond: int) -> tuple[Mask, list[Enclosure]]:
-    """Find all contours that enclose as much as a vessel segment, the largest first.
+    """Return all contours that enclose enough for a vessel segment, largest first.
 
     Parameters
     ----------
     drawn : ndarray
         bool (h, w): all pixels in the colour of an outline.
     beyond : int
-        Pixels by which the image is larger than this part; 0 for the whole image. The border of a
-        part is not that of the image: nothing drawn may reach either.
+        Pixels by which the image is larger than `drawn`; 0 for the whole image. If it is larger,
+        nothing drawn may touch the border of `drawn`.
 
     Returns
     -------
-    kept, found
-        bool (h, w): what was drawn without specks; and the contours, none if nothing encloses
-        anything. Nested and adjoining ones count separately.
+    kept, enclosures
+        bool (h, w): `drawn` without specks; and the contours. Nested and adjoining ones count
+        separately.
     """
     labels, sizes = _labelled(drawn)
     sizes[sizes < MIN_CONTOUR_PX] = 0
     kept = drawn & (sizes > 0)[labels]
     pieces = list(_pieces(kept, labels, sizes))
-    found = [each for piece in pieces for each in _of_piece(piece, beyond, len(pieces) == 1)]
-    if not found and len(pieces) > 1:
-        found = [each for each in _of_piece(kept, beyond, True) if each.area >= kept.sum()]
-    found = found or _of_dashes(drawn, beyond)
-    found = found or [hull for piece in pieces for hull in _open(piece)]
-    largest = max((each.area for each in found), default=0)
+    # Try in turn: each piece by itself, all pieces together, dashes, open contours.
+    enclosures = [each for piece in pieces for each in _of_piece(piece, beyond, len(pieces) == 1)]
+    if not enclosures and len(pieces) > 1:
+        enclosures = [each for each in _of_piece(kept, beyond, True) if each.area >= kept.sum()]
+    enclosures = enclosures or _of_dashes(drawn, beyond)
+    enclosures = enclosures or [hull for piece in pieces for hull in _open(piece)]
+    largest = max((each.area for each in enclosures), default=0)
     if largest <= MAX_SEGMENT_SHARE * (drawn.size + beyond):
-        found = [each for each in found if each.area >= MIN_SHARE * largest]
-    return kept, sorted(found, key=lambda each: -each.area)
+        enclosures = [each for each in enclosures if each.area >= MIN_SHARE * largest]
+    return kept, sorted(enclosures, key=lambda each: -each.area)
 
 
-def enclosed(drawn: Mask, beyond: int, cuts_corners: bool = True) -> tuple[Mask, bool]:
-    """Fill the contour, with the image border closing it where it leaves the image.
+def enclosed(drawn: Mask, beyond: int) -> tuple[Mask, bool]:
+    """Fill a contour, which the image border closes where the contour leaves the image.
 
     Parameters
     ----------
@@ -109,25 +111,26 @@ def enclosed(drawn: Mask, beyond: int, cuts_corners: bool = True) -> tuple[Mask,
         bool (h, w): the contour.
     beyond : int
         As for `find`.
-    cuts_corners : bool
-        Whether a line from border to border encloses the smaller side.
 
     Returns
     -------
     mask, is_closed
-        bool (h, w) without the contour itself, and whether anything was enclosed; if not, even
-        over gaps of a few pixels, the mask is the convex hull.
+        bool (h, w), without the contour; and whether the contour encloses a region, after closing
+        gaps of a few pixels. If not, the mask is the convex hull.
     """
     hull = _hull(drawn)
-    mask, regions = _filled(drawn, hull, beyond, cuts_corners)
+    mask, regions = _filled(drawn, hull, beyond, cuts_corners=True)
     return (mask, True) if regions else (hull & ~drawn, False)
 
 
 def _filled(drawn: Mask, hull: Mask, beyond: int, cuts_corners: bool) -> tuple[Mask, int]:
-    """Return what is enclosed, bool (h, w), and in how many regions; none if nothing is."""
+    """Return the enclosed pixels, bool (h, w), and the number of enclosed regions.
+
+    `cuts_corners` makes a line from border to border enclose the smaller side.
+    """
     for gap in (1, 3, 5, 9):
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
-        # Pad by repetition so that closing works at the image border, too.
+        # Pad by repetition, so that gaps at the image border are closed, too.
         padded = np.pad(drawn, gap, mode="edge").astype(np.uint8)
         closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[gap:-gap, gap:-gap] > 0
         holes, regions = _holes(closed, hull, beyond, cuts_corners)
@@ -138,14 +141,14 @@ def _filled(drawn: Mask, hull: Mask, beyond: int, cuts_corners: bool) -> tuple[M
 
 
 def box(pixels: Mask) -> Box:
-    """Return the smallest box around the pixels, one at least."""
+    """Return the bounding box of the pixels, of which there must be at least one."""
     col, row, width, height = cv2.boundingRect(pixels.astype(np.uint8))
     return Box(row, row + height, col, col + width)
 
 
 def _labelled(drawn: Mask, bridge: int = 5) -> tuple[Ints, Ints]:
-    """Label the pieces of the drawing from 1, int (h, w), and count the pixels of each."""
-    # Pieces of a contour with small gaps belong together: connect them before counting.
+    """Return the pieces of a drawing as labels from 1, int (h, w), and their sizes in pixels."""
+    # Pieces of a contour with small gaps belong together: connect them before labelling.
     bridged = cv2.dilate(drawn.astype(np.uint8), np.ones((bridge, bridge), np.uint8))
     count, labels = cv2.connectedComponents(bridged, connectivity=8)
     numbers = np.asarray(labels, dtype=np.int32)
@@ -153,9 +156,9 @@ def _labelled(drawn: Mask, bridge: int = 5) -> tuple[Ints, Ints]:
 
 
 def _pieces(drawn: Mask, labels: Ints, sizes: Ints) -> Iterator[Mask]:
-    """Yield the pieces, bool (h, w), that have pixels.
+    """Yield the pieces with a size above 0, bool (h, w).
 
-    All pieces at the border of the image come together: it may have cut one contour.
+    All pieces at the border of the image count as one: it may have cut a contour in two.
     """
     if np.count_nonzero(sizes) < 2:
         if drawn.any():
@@ -170,17 +173,18 @@ def _pieces(drawn: Mask, labels: Ints, sizes: Ints) -> Iterator[Mask]:
 
 
 def _of_piece(piece: Mask, beyond: int, cuts_corners: bool) -> list[Enclosure]:
-    """Find what one piece of the drawing encloses: more than one region if contours touch."""
-    part = box(piece).grown(AROUND_PX)
-    if part.grown(0, piece.shape) != part:  # near the border: how regions lie to it counts
+    """Return the contours of one piece of the drawing, several if they touch."""
+    around = box(piece).grown(AROUND_PX)
+    if around.grown(0, piece.shape) != around:  # the image border may close this contour
         return _regions(piece, beyond, cuts_corners)
-    rest = beyond + piece.size - part.shape[0] * part.shape[1]
-    found = []
-    for each in _regions(piece[part.slices], rest, cuts_corners):
+    # Process only the surroundings, which is faster.
+    rest = beyond + piece.size - around.shape[0] * around.shape[1]
+    enclosures = []
+    for each in _regions(piece[around.slices], rest, cuts_corners):
         line, mask = np.zeros_like(piece), np.zeros_like(piece)
-        line[part.slices], mask[part.slices] = each.line, each.mask
-        found.append(each._replace(line=line, mask=mask))
-    return found
+        line[around.slices], mask[around.slices] = each.line, each.mask
+        enclosures.append(each._replace(line=line, mask=mask))
+    return enclosures
 
 
 def _regions(piece: Mask, beyond: int, cuts_corners: bool) -> list[Enclosure]:
@@ -188,12 +192,12 @@ def _regions(piece: Mask, beyond: int, cuts_corners: bool) -> list[Enclosure]:
     if not regions:
         return []
     masks = [mask] if regions == 1 else _segments(piece, mask)
-    found = [Enclosure(_line(piece, each), each, True, int(each.sum())) for each in masks]
-    return [each for each in found if _is_contour(each)]
+    enclosures = [Enclosure(_line(piece, each), each, True, int(each.sum())) for each in masks]
+    return [each for each in enclosures if _is_contour(each)]
 
 
 def _segments(piece: Mask, mask: Mask) -> list[Mask]:
-    """Divide what one piece encloses in several regions into segments."""
+    """Return the masks of the segments, bool (h, w), from the regions that a piece encloses."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=4
     )
@@ -202,7 +206,8 @@ def _segments(piece: Mask, mask: Mask) -> list[Mask]:
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     at_border = np.bincount(border, minlength=count) > 0
     large = areas >= max(MIN_ENCLOSED_PX, MIN_SHARE * areas.max())
-    # The image border cuts a contour that leaves it and comes back into regions of one segment.
+    # A contour that leaves the image and returns encloses several regions at the border, which
+    # belong to one segment.
     _, together = cv2.connectedComponents(
         cv2.dilate((piece | mask).astype(np.uint8), np.ones((3, 3), np.uint8)), connectivity=8
     )
@@ -212,53 +217,52 @@ def _segments(piece: Mask, mask: Mask) -> list[Mask]:
     for each in np.unique(group[large & at_border]):
         segments.append((at_border & (group == each))[labels] & mask)
     if len(segments) == 1:
-        # Letters that touch the contour are no part of the segment, crumbs of its mask are.
+        # Drop letters that touch the contour, keep crumbs of the mask itself.
         letters = ~large & ~at_border & (areas >= MIN_ENCLOSED_PX)
         return [mask & ~letters[labels]]
     return segments
 
 
-def _is_contour(found: Enclosure) -> bool:
-    covered = cv2.countNonZero(found.line.view(np.uint8))
-    return found.area >= MIN_SEGMENT_PX and covered <= MAX_LINE_TO_AREA * found.area
+def _is_contour(enclosure: Enclosure) -> bool:
+    covered = cv2.countNonZero(enclosure.line.view(np.uint8))
+    return enclosure.area >= MIN_SEGMENT_PX and covered <= MAX_LINE_TO_AREA * enclosure.area
 
 
 def _line(piece: Mask, mask: Mask) -> Mask:
-    """Drop from a contour what sticks out of it: a label, an arrow, a scale bar that touches it."""
+    """Return the contour of a mask without labels, arrows or scale bars that touch it."""
     wide = cv2.dilate(mask.astype(np.uint8), np.ones((2 * CORNER_PX + 1,) * 2, np.uint8)) > 0
     if not (piece & ~wide).any():
         return piece
     away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
-    # Half of a line's pixels lie within half its width of what it encloses; corners reach further
-    # out than the width.
+    # The median distance from the mask is half the width of the line; corners are farther away
+    # than the full width.
     reach = 2.5 * float(np.median(away[piece])) + 2
     return np.asarray(piece & (away <= reach))
 
 
 def _of_dashes(drawn: Mask, beyond: int) -> list[Enclosure]:
-    """Join dashes or dots, each to its two nearest neighbours, and keep the ring that results."""
-    # Only gaps that are closed anyhow lie inside of a dash.
+    """Return the contours of dashes or dots, each joined to its two nearest neighbours."""
+    # Bridge less than for pieces, so that dashes stay separate.
     labels, sizes = _labelled(drawn, bridge=3)
     sizes[sizes < MIN_DASH_PX] = 0
     drawn = drawn & (sizes > 0)[labels]
     if not 3 <= np.count_nonzero(sizes[1:]) <= MAX_DASHES:
         return []
     labels = np.where(drawn, labels, 0)
-    rings = _rings(_gaps(labels))
-    found = []
-    for ring in rings:
+    enclosures = []
+    for ring in _rings(_gaps(labels)):
         dashes = np.isin(labels, [label for gap in ring for label in gap.pair])
         joined: Any = dashes.astype(np.uint8)
         for gap in ring:
             cv2.line(joined, gap.start, gap.end, 1, 2)
         for each in _of_piece(joined > 0, beyond, True):
             if each.area >= MIN_DASHED_AREA * np.count_nonzero(dashes):
-                found.append(each._replace(line=dashes, mask=each.mask & ~dashes))
-    return found
+                enclosures.append(each._replace(line=dashes, mask=each.mask & ~dashes))
+    return enclosures
 
 
 class _Gap(NamedTuple):
-    """Where two dashes are nearest: their labels, and a point (column, row) of each."""
+    """The gap between two dashes: their labels, and the nearest point (column, row) of each."""
 
     pair: tuple[int, int]
     start: tuple[int, int]
@@ -266,47 +270,48 @@ class _Gap(NamedTuple):
 
 
 def _gaps(labels: Ints) -> list[_Gap]:
-    """Find the gaps between neighbouring dashes, int (h, w), the narrowest first."""
-    away, nearest = cv2.distanceTransformWithLabels(
+    """Return the gaps between neighbouring dashes, labelled int (h, w), narrowest first."""
+    # For each pixel its distance to the nearest drawn pixel, and an id of that pixel: (h, w).
+    distance, nearest = cv2.distanceTransformWithLabels(
         (labels == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    place = np.zeros(int(nearest.max()) + 1, np.int64)
+    flat_index = np.zeros(int(nearest.max()) + 1, np.int64)  # id -> index in the flat image
     inside = np.flatnonzero(labels)
-    place[nearest.ravel()[inside]] = inside
-    owner = labels.ravel()[place][nearest]
-    # Neighbouring pixels that are nearest to different dashes lie in the middle between the two.
-    found = []
+    flat_index[nearest.ravel()[inside]] = inside
+    owner = labels.ravel()[flat_index][nearest]  # (h, w): label of the nearest dash
+    # Neighbouring pixels with different owners are in the middle between two dashes.
+    borders = []
     for step in ((slice(1, None), slice(None)), (slice(None), slice(1, None))):
         back = tuple(slice(None, -1) if each.start else each for each in step)
         differ = owner[step] != owner[back]
-        found.append(
+        borders.append(
             np.stack(
                 [
                     nearest[back][differ],
                     nearest[step][differ],
-                    10 * (away[back][differ] + away[step][differ]),
+                    10 * (distance[back][differ] + distance[step][differ]),
                 ]
             )
         )
-    first, second, width = np.concatenate(found, axis=1).astype(np.int64)
+    first, second, width = np.concatenate(borders, axis=1).astype(np.int64)  # width in 0.1 px
     order = np.argsort(width, kind="stable")
     order = order[width[order] <= 10 * MAX_DASH_GAP_PX]
-    ends = place[np.stack([first[order], second[order]])]
+    ends = flat_index[np.stack([first[order], second[order]])]  # (2, n)
     pairs = np.sort(labels.ravel()[ends], axis=0)
-    _, kept = np.unique(pairs, axis=1, return_index=True)
-    width_px = labels.shape[1]
+    _, kept = np.unique(pairs, axis=1, return_index=True)  # the narrowest gap of each pair
+    columns = labels.shape[1]
     return [
         _Gap(
             (int(pairs[0, each]), int(pairs[1, each])),
-            (int(ends[0, each] % width_px), int(ends[0, each] // width_px)),
-            (int(ends[1, each] % width_px), int(ends[1, each] // width_px)),
+            (int(ends[0, each] % columns), int(ends[0, each] // columns)),
+            (int(ends[1, each] % columns), int(ends[1, each] // columns)),
         )
         for each in np.sort(kept)
     ]
 
 
 def _rings(gaps: Sequence[_Gap]) -> list[list[_Gap]]:
-    """Bridge narrow gaps first, two at each dash; return the closed rings of three or more."""
+    """Bridge narrow gaps first, at most two per dash; return closed rings of at least 3 dashes."""
     bridged: dict[int, list[_Gap]] = {}
     for gap in gaps:
         if all(len(bridged.get(dash, [])) < 2 for dash in gap.pair):
@@ -318,30 +323,32 @@ def _rings(gaps: Sequence[_Gap]) -> list[list[_Gap]]:
         waiting = [dash]
         members = set[int]()
         while waiting:
-            at = waiting.pop()
-            if at not in seen:
-                seen.add(at)
-                members.add(at)
-                ring += [gap for gap in bridged[at] if gap not in ring]
-                waiting += [other for gap in bridged[at] for other in gap.pair]
+            member = waiting.pop()
+            if member not in seen:
+                seen.add(member)
+                members.add(member)
+                ring += [gap for gap in bridged[member] if gap not in ring]
+                waiting += [other for gap in bridged[member] for other in gap.pair]
+        # A closed ring has as many gaps as dashes, an open chain one less.
         if len(members) >= 3 and len(ring) == len(members):
             rings.append(ring)
     return rings
 
 
 def _open(piece: Mask) -> list[Enclosure]:
-    """Take a contour that is nearly closed for its convex hull."""
+    """Return the convex hull of a contour that is nearly closed; empty if it is not."""
     hull = _hull(piece)
     edge = hull & ~(cv2.erode(np.pad(hull, 1).astype(np.uint8), np.ones((3, 3)))[1:-1, 1:-1] > 0)
     near = cv2.dilate(piece.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    found = Enclosure(piece, hull & ~piece, False, int((hull & ~piece).sum()))
+    mask = hull & ~piece
+    area = int(mask.sum())
     drawn = np.count_nonzero(edge & near) / np.count_nonzero(edge)
-    is_outline = drawn >= MIN_HULL_DRAWN and found.area >= MIN_HULL_PX
-    return [found] if is_outline and found.area >= np.count_nonzero(piece) else []
+    is_outline = drawn >= MIN_HULL_DRAWN and area >= max(MIN_HULL_PX, int(piece.sum()))
+    return [Enclosure(piece, mask, False, area)] if is_outline else []
 
 
 def _holes(contour: Mask, hull: Mask, beyond: int, cuts_corners: bool) -> tuple[Mask, int]:
-    """Return what contour and image border cut off from the rest, and in how many regions."""
+    """Return the pixels (h, w) that contour and image border enclose, and how many regions."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
         (~contour).astype(np.uint8), connectivity=4
     )
@@ -352,16 +359,17 @@ def _holes(contour: Mask, hull: Mask, beyond: int, cuts_corners: bool) -> tuple[
     at_border = np.bincount(border, minlength=len(areas)) > 0
     regions = areas >= MIN_ENCLOSED_PX
     regions[0] = False
-    # A region at the border is enclosed if the contour bends around it, which its convex hull
-    # shows: the corners outside a tightly cropped outline lie mostly outside the hull.
-    enclosed_ones = regions & (~at_border | (inside_hull >= 0.9 * areas))
-    if not enclosed_ones.any() and cuts_corners:
-        # An arc across a corner of the image: the region it cuts off is not in its hull.
-        enclosed_ones = regions & (areas < areas[regions].max(initial=0))
-    return np.asarray(enclosed_ones[labels]), int(np.count_nonzero(enclosed_ones))
+    # A region at the border is enclosed if most of it is in the convex hull of the contour. The
+    # corners outside a tightly cropped outline are not.
+    is_enclosed = regions & (~at_border | (inside_hull >= 0.9 * areas))
+    if not is_enclosed.any() and cuts_corners:
+        # An arc across a corner of the image encloses a region that is not in its hull.
+        is_enclosed = regions & (areas < areas[regions].max(initial=0))
+    return np.asarray(is_enclosed[labels]), int(np.count_nonzero(is_enclosed))
 
 
 def _hull(drawn: Mask) -> Mask:
+    """Return the pixels of the convex hull, bool (h, w)."""
     rows, cols = np.nonzero(drawn)
     points = np.stack([cols, rows], axis=1).astype(np.int32)
     filled: Any = np.zeros(drawn.shape, np.uint8)

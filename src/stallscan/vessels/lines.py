@@ -1,4 +1,4 @@
-"""Curves in space: points evenly spaced along them."""
+"""Resampling of curves in space."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,37 +7,32 @@ F64 = NDArray[np.float64]
 
 
 def resample(curves: F64, step_um: float = 1.0) -> list[F64]:
-    """Bring curves to points about `step_um` apart.
-
-    Parameters
-    ----------
-    curves : ndarray
-        float64 (curves, n, 3) in um.
-    step_um : float
-        Distance wanted.
+    """Resample curves, float64 (curves, n, 3), to points about `step_um` apart.
 
     Returns
     -------
     list of ndarray
         float64 (m, 3) for each curve, m at least 2.
     """
-    # All curves in one go, put one behind the other on one long arc with gaps between.
-    steps = np.linalg.norm(np.diff(curves, axis=1), axis=2)
+    # Interpolate all curves at once, as if they followed each other with gaps of 1 um.
+    steps = np.linalg.norm(np.diff(curves, axis=1), axis=2)  # (curves, n - 1)
     arc = np.concatenate([np.zeros((len(curves), 1)), np.cumsum(steps, axis=1)], axis=1)
     length = arc[:, -1]
     begin = np.cumsum(length + 1) - (length + 1)
-    parts = np.maximum(np.rint(length / step_um), 1).astype(int)
-    index = np.repeat(np.arange(len(curves)), parts + 1)
-    place = np.arange(len(index)) - np.repeat(np.cumsum(parts + 1) - (parts + 1), parts + 1)
-    wanted = begin[index] + length[index] * place / parts[index]
-    known = (arc + begin[:, None]).ravel()
+    intervals = np.maximum(np.rint(length / step_um), 1).astype(int)  # (curves,)
+    sizes = intervals + 1
+    # For each of all points: its curve, and its number within the curve.
+    curve = np.repeat(np.arange(len(curves)), sizes)
+    number = np.arange(len(curve)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    wanted = begin[curve] + length[curve] * number / intervals[curve]
+    given = (arc + begin[:, None]).ravel()
     flat = np.column_stack(
-        [np.interp(wanted, known, curves[:, :, axis].ravel()) for axis in range(3)]
+        [np.interp(wanted, given, curves[:, :, axis].ravel()) for axis in range(3)]
     )
-    return cut(flat, parts + 1)
+    return cut(flat, sizes)
 
 
 def cut(table: F64, sizes: NDArray[np.int64]) -> list[F64]:
-    """Cut a table into parts of so many rows; of hundreds, much faster than `numpy.split`."""
+    """Split a table into blocks of the given numbers of rows, much faster than `numpy.split`."""
     ends = np.cumsum(sizes).tolist()
     return [table[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]

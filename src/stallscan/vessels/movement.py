@@ -1,4 +1,4 @@
-"""Whether an outline stays in its place."""
+"""Whether an outline stays in place."""
 
 import cv2
 import numpy as np
@@ -11,57 +11,71 @@ from stallscan.vessels.colours import MEAN_RED_OVER_BLUE, warmth
 from stallscan.vessels.enclosure import Mask
 
 MOVEMENT_FRAMES = 3
-# Two frames whose contours are at least this much alike (cosine) need no closer look: moving by
-# the half of a line's width makes it 0.6.
+# Contours at least this similar (cosine) have not moved: moving by half the width of the line
+# reduces the similarity to 0.6.
 UNMOVED_LIKENESS = 0.8
-# Still outlines move by less than a pixel when encoded. One that moves by a larger share of the
-# smaller side of its box encloses something else in the end.
+# Encoding moves a still outline by less than a pixel.
 MOVED_PX = 2.0
+# An outline that moves by more than this share of the shorter side of its box ends up enclosing
+# something else.
 MOST_MOVED_SHARE = 0.25
-# Farther movement is measured by the first and the last frame.
+# Larger movements are measured from the first to the last frame.
 MATCHED_PX = 8
 
 
 def moved_px(recording: Recording, around: Box, line: Mask, shown: NDArray[np.intp]) -> float:
-    """Compare where a contour is in some of the frames that show it; pixels, to the next even one.
+    """Return how far a contour moves between some of the frames that show it, in pixels.
 
-    The place of the best correlation does not change if parts of the contour are hidden.
+    The shift of the best correlation is measured at half the resolution. It does not change if
+    parts of the contour are hidden.
+
+    Parameters
+    ----------
+    recording : Recording
+        In colour.
+    around : Box
+        The contour with a margin.
+    line : ndarray
+        bool (h, w), the size of `around`: pixels of the contour.
+    shown : ndarray
+        int (n,): frames that show the contour.
     """
     reach = MATCHED_PX // 2 + 1
     half = (slice(None, None, 2), slice(None, None, 2))
     near = cv2.dilate(line[half].astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8))
     chosen = shown[np.linspace(0, len(shown) - 1, MOVEMENT_FRAMES).astype(int)]
-    parts = []
+    excesses = []  # red minus blue, (n, h / 2, w / 2)
     start = 0
     for chunk in recording.chunks(around):
-        few = chunk[chosen[(chosen >= start) & (chosen < start + len(chunk))] - start, *half]
-        parts.append(few[..., 0].astype(np.float32) - few[..., 2])
+        frames = chunk[chosen[(chosen >= start) & (chosen < start + len(chunk))] - start, *half]
+        excesses.append(frames[..., 0].astype(np.float32) - frames[..., 2])
         start += len(chunk)
-    pictures = np.maximum(np.concatenate(parts), 0) * near
+    pictures = np.maximum(np.concatenate(excesses), 0) * near
     flat = pictures.reshape(len(pictures), -1)
-    alike = flat @ flat.T
-    likeness = alike[0] / np.sqrt(alike[0, 0] * alike.diagonal() + 1)
+    products = flat @ flat.T  # (n, n)
+    likeness = products[0] / np.sqrt(products[0, 0] * products.diagonal() + 1)
     bordered = cv2.copyMakeBorder(pictures[0], *(reach,) * 4, cv2.BORDER_CONSTANT)
     farthest = 0.0
     for picture in pictures[likeness < UNMOVED_LIKENESS]:
-        places = cv2.matchTemplate(bordered, picture, cv2.TM_CCORR)
-        row, col = np.unravel_index(int(places.argmax()), places.shape)
+        # One value for each shift of up to `reach`: (2 * reach + 1, 2 * reach + 1).
+        correlation = cv2.matchTemplate(bordered, picture, cv2.TM_CCORR)
+        row, col = np.unravel_index(int(correlation.argmax()), correlation.shape)
         farthest = max(farthest, 2 * float(np.hypot(row - reach, col - reach)))
     return farthest
 
 
 def moving_outline(recording: Recording, px: float) -> NoOutlineError:
-    """Make the error of an outline that does not stay in its place."""
+    """Return the error for an outline that moves too far."""
     return NoOutlineError(
         f"{recording.path}: the outline moves by {px:.0f} pixels or more, so it does not enclose "
-        "the same segment in all frames. Draw it at the same place in every frame"
+        "the same segment in all frames. Draw it in the same place in every frame"
     )
 
 
-def frames_drawn_in(recording: Recording, part: Box) -> NDArray[np.bool_]:
-    """Say of every frame, bool (T,), whether as much is drawn in it as in those with the most."""
+def frames_drawn_in(recording: Recording, box: Box) -> NDArray[np.bool_]:
+    """Return which frames show at least half as much contour as any other: bool (T,)."""
     counts = []
-    for chunk in recording.chunks(part):
+    for chunk in recording.chunks(box):
         excess = cv2.subtract(chunk[..., 0], chunk[..., 2])
         counts.append(np.count_nonzero(excess >= MEAN_RED_OVER_BLUE, axis=(1, 2)))
     count = np.concatenate(counts)
@@ -69,16 +83,16 @@ def frames_drawn_in(recording: Recording, part: Box) -> NDArray[np.bool_]:
 
 
 def displacement(recording: Recording) -> float | None:
-    """Measure how far the outline of the last frame is from that of the first one, pixels.
+    """Return the distance between the outlines of the first and the last frame, in pixels.
 
-    None unless each has one.
+    None unless each has exactly one outline.
     """
     centres = []
     first = next(recording.chunks())[0]
     *_, last = recording.chunks()
     for frame in (first, last[-1]):
-        _, found = enclosure.find(warmth(frame.astype(np.float32)), 0)
-        if len(found) != 1:
+        _, outlines = enclosure.find(warmth(frame.astype(np.float32)), 0)
+        if len(outlines) != 1:
             return None
-        centres.append(np.argwhere(found[0].line).mean(axis=0))
+        centres.append(np.argwhere(outlines[0].line).mean(axis=0))
     return float(np.hypot(*(centres[1] - centres[0])))

@@ -1,9 +1,9 @@
-"""The outline: the contour that was drawn around one vessel segment, its box and its mask.
+"""The outline: the contour drawn around one vessel segment, with its box and mask.
 
-Recordings are grey, the outline is orange (drawn (255, 102, 0), decoded on average (245, 102, 10);
-docs/facts.md 5), so colour finds it: any warm hue from red over orange to yellow. What is drawn in
-such a colour and encloses no segment is no outline. It must be found before any resizing: scaled
-down, it opens.
+Recordings are grey and the outline is orange (drawn (255, 102, 0), decoded on average
+(245, 102, 10); docs/facts.md 5), so it is found by its colour: any hue from red to yellow. A
+drawing in such a colour is an outline only if it encloses a segment. Outlines must be found before
+resizing, because downscaling opens them.
 """
 
 from dataclasses import dataclass
@@ -29,42 +29,42 @@ from stallscan.vessels.movement import (
     moving_outline,
 )
 
-# Every n-th frame enters the mean picture: the outline stands still, noise in 1/n suffices.
+# Only every n-th frame enters the mean: the outline does not move, and noise averages out anyway.
 MEAN_STRIDE = 4
-# Pixels around the contour that are looked at with it: more than the widest gap that is closed
-# reaches, and than most clips show beyond it.
+# Margin around the contour that is processed with it: more than the widest gap that is closed, and
+# than most clips show around the outline.
 AROUND_PX = enclosure.AROUND_PX
-# Pixels of the contour in each frame that tell whether it is there, and frames that tell where.
+# About this many pixels of the contour are checked in each frame, to see whether it is drawn there.
 LOOKED_AT_PX = 60
-# How far the box of the published colour may lie from that of the contour, pixels.
+# How far the box of the published colour may differ from that of the contour, in pixels.
 STRONG_AWAY_PX = 4
-# Red minus blue that what is enclosed has beyond its surroundings: a translucent filling.
+# A translucent filling raises red minus blue of the inside above the outside by at least this.
 FILLED_RED_OVER_BLUE = 15.0
-# A pixel is coloured if its highest channel exceeds its lowest by this share of the highest (a warm
-# white balance: 0.35, a colour table: 1), and visible from this grey level on.
+# A pixel is coloured if its highest and lowest channels differ by this share of the highest (warm
+# white balance: 0.35, colour table: 1), and visible from this grey level.
 COLOURED_SATURATION = 0.5
 VISIBLE_LEVEL = 24
-# The darkest colour in which outlines are drawn (dark red: 139), less the blur of resizing; and the
-# share of a frame above which that is no line.
+# Coloured pixels of this level or above may be outline: its darkest colour (dark red: 139), less
+# the blur of resizing. If they cover more than this share of a frame, they are not.
 LINE_LEVEL = 120
 MOST_LINE = 0.6
-# Blocks of the frame, in rows and columns, in which that is counted; the outline is in few of them.
+# Coloured pixels are counted in blocks, this many rows by columns; the outline covers few of them.
 BLOCKS = 8
-# What decoded recordings show of the line (docs/facts.md 5); drawn around a region given as data.
-# Of lines of 3, 4 and 5 px one of 4 changes the shipped bundle's logits least, by 0.2 on average
-# (14 simulated recordings with and without their own line).
+# Colour (docs/facts.md 5) and width of decoded outlines, drawn around a region given as data. Of 3,
+# 4 and 5 px, 4 px change the logits of the shipped bundle least, by 0.2 on average (14 simulated
+# recordings with and without their own outline).
 DECODED_COLOUR = (245, 102, 10)
 LINE_PX = 4
 
 
 class OutlineSettings(Settings):
-    """How the outline is found.
+    """How to find the outline.
 
     Attributes
     ----------
     rule : str
-        ``contour`` finds the drawn contour as a shape and is robust to resizing, specks and open
-        ends; ``third-place`` and ``first-place`` are the published searches for its colour.
+        ``contour`` finds the contour as a shape, despite resizing, specks and gaps;
+        ``third-place`` and ``first-place`` are the published searches for its colour.
     """
 
     rule: Literal["contour", "third-place", "first-place"] = "contour"
@@ -72,24 +72,24 @@ class OutlineSettings(Settings):
 
 @dataclass(frozen=True)
 class Outline:
-    """Where a segment is outlined.
+    """The outline of a segment.
 
     Attributes
     ----------
     box : Box
-        The smallest rectangle around the contour's pixels.
+        Bounding box of the contour.
     contour : ndarray
-        bool (H, W): pixels coloured by the contour, its blurred edge included, and by whatever else
-        is drawn in such a colour.
+        bool (H, W): pixels of the contour with its blurred edge, and of anything else drawn in the
+        same colours.
     mask : ndarray
-        bool (H, W): pixels enclosed by the contour, itself excluded.
+        bool (H, W): pixels enclosed by the contour, without the contour.
     is_closed : bool
-        Whether contour (and image border) enclose the segment. If not, the mask is the convex
-        hull of what was drawn.
+        Whether the contour, possibly with the image border, encloses the segment. If not, the mask
+        is the convex hull of the contour.
     frames_outlined : int
-        Frames in which the published colour was seen, there or near it.
+        Frames that show the published colour of an outline.
     remark : str
-        What a person should know of it, a clause without a full stop; empty if nothing.
+        Anything that a person should know about the outline, as a clause; may be empty.
     """
 
     box: Box
@@ -101,48 +101,46 @@ class Outline:
 
 
 def find_outline(recording: Recording, settings: OutlineSettings | None = None) -> Outline:
-    """Find the one outline in a recording.
+    """Find the outline in a recording.
 
     Raises
     ------
     NoOutlineError
-        If no contour in a warm colour encloses a segment in the recording; with the rule
-        ``contour`` also if the recording itself is coloured, or the outline is filled or moves.
+        If no contour in a warm colour encloses a segment. With the rule ``contour`` also if the
+        recording itself is coloured, or the outline is filled or moves.
     SeveralOutlinesError
-        If more than one segment is outlined (rule ``contour`` only; the published rules take all
-        that is orange together).
+        If several segments are outlined. With a published rule, all orange pixels are one outline.
     """
     settings = settings or OutlineSettings()
     if len(recording.shape) != 4:
         raise NoOutlineError(
-            f"{recording.path}: the recording is grey, so no outline is drawn in it. "
-            "Draw a closed orange contour, RGB (255, 102, 0), around the segment to be judged"
+            f"{recording.path}: the recording is grey, so it has no outline. "
+            "Draw a closed orange contour, RGB (255, 102, 0), around the segment"
         )
     if settings.rule == "contour":
         return _find_contour(recording)
     rule = RULES[settings.rule]
-    # Outside of this part no frame follows the rule.
-    part = recording.coloured(rule.low[0] - rule.high[2])
-    if part is None:
+    # Outside of this box, no pixel follows the rule in any frame.
+    box = recording.coloured(rule.low[0] - rule.high[2])
+    if box is None:
         raise _nothing_drawn(recording)
-    seen = _look(recording, rule, part)
-    pixels = seen.first if rule.frames == "first" else seen.hit
+    scan = _scan(recording, rule, box)
+    pixels = scan.first if rule.frames == "first" else scan.hit
     if not pixels.any():
         raise _nothing_drawn(recording)
-    mask, is_closed = enclosure.enclosed(pixels, seen.beyond)
-    return seen.outline(enclosure.box(pixels), pixels, mask, is_closed)
+    mask, is_closed = enclosure.enclosed(pixels, scan.beyond)
+    return scan.outline(enclosure.box(pixels), pixels, mask, is_closed)
 
 
 def draw(frames: Frames, region: Mask) -> tuple[Frames, Outline]:
-    """Draw an outline around a region that is given as data, as the recordings have it.
+    """Draw the outline of a region that is given as data.
 
-    Nets have learned from outlined recordings: they are shown the same here, line included, and
-    what they leave out of those they leave out of these.
+    Nets are trained on recordings with a drawn outline, so they need the same here.
 
     Parameters
     ----------
     frames : ndarray
-        uint8 (T, H, W, 3) RGB or (T, H, W).
+        uint8 (T, H, W, 3) RGB or (T, H, W) grey.
     region : ndarray
         bool (H, W), not empty: the segment and a few pixels around it.
 
@@ -161,25 +159,25 @@ def draw(frames: Frames, region: Mask) -> tuple[Frames, Outline]:
 
 
 @dataclass
-class _Seen:
-    """What all frames show where there may be an outline.
+class _Scan:
+    """Statistics over all frames, for the part of the frame that may hold the outline.
 
     Attributes
     ----------
     frame : tuple of int
-        (H, W) of the recording.
+        (H, W).
     where : Box
-        What was looked at: all that may be outline with room around it, which may reach beyond the
-        frame; or, where the outline may reach its border, the whole frame. All arrays have its
-        shape (h, w).
+        The part of the frame: anything that may be outline, with a margin that may exceed the
+        frame; or the whole frame if the outline may touch its border. All arrays have the shape
+        of this box, (h, w).
     hit : ndarray
         bool (h, w): pixels that follow the colour rule in any frame.
     first : ndarray
-        bool (h, w): pixels that follow it in the first frame.
+        bool (h, w): pixels that follow the colour rule in the first frame.
     mean : ndarray
-        float32 (h, w, 3): mean picture.
+        float32 (h, w, 3): mean of the frames.
     frames_outlined : int
-        Frames with enough pixels that follow it.
+        Frames in which enough pixels follow the colour rule.
     """
 
     frame: tuple[int, int]
@@ -191,7 +189,7 @@ class _Seen:
 
     @property
     def around(self) -> Box:
-        """The part of `where` that lies in the frame."""
+        """The part of `where` that is inside the frame."""
         return self.where.grown(0, self.frame)
 
     @property
@@ -202,35 +200,35 @@ class _Seen:
     def outline(
         self, box: Box, contour: Mask, mask: Mask, is_closed: bool, remark: str = ""
     ) -> Outline:
-        """Say of what was found in `where` what it is in the frame."""
+        """Return an outline found in `where` in the coordinates of the frame."""
         contour, mask = self._in_frame(contour), self._in_frame(mask)
         return Outline(self.in_frame(box), contour, mask, is_closed, self.frames_outlined, remark)
 
     def in_frame(self, box: Box) -> Box:
-        """Count the rows and columns of a box in `where` from those of the frame."""
+        """Return a box relative to `where` in the coordinates of the frame."""
         row, col = self.where.row0, self.where.col0
         return Box(box.row0 + row, box.row1 + row, box.col0 + col, box.col1 + col)
 
     def _in_frame(self, pixels: Mask) -> Mask:
-        made = np.zeros(self.frame, bool)
-        made[self.around.slices] = pixels[self.around.seen_from(self.where).slices]
-        return made
+        framed = np.zeros(self.frame, bool)
+        framed[self.around.slices] = pixels[self.around.seen_from(self.where).slices]
+        return framed
 
 
-def _look(
-    recording: Recording, rule: ColourRule, part: Box, outlined: NDArray[np.bool_] | None = None
-) -> _Seen:
-    """Go through all frames once; nothing is outlined outside of `part`.
+def _scan(
+    recording: Recording, rule: ColourRule, box: Box, outlined: NDArray[np.bool_] | None = None
+) -> _Scan:
+    """Read all frames once, restricted to a box that contains everything outlined.
 
-    The mean is that of the frames `outlined`, bool (T,), or of every few.
+    The mean is that of the frames `outlined`, bool (T,), by default of every `MEAN_STRIDE`-th.
     """
     height, width = recording.shape[1:3]
-    around = part.grown(AROUND_PX, (height, width))
-    where = part.grown(AROUND_PX)
-    # How regions lie to the border of the image counts where the contour may reach it.
-    if part.grown(1, (height, width)) != part.grown(1):
+    around = box.grown(AROUND_PX, (height, width))
+    where = box.grown(AROUND_PX)
+    # The border of the image closes contours that touch it, so it must not be moved.
+    if box.grown(1, (height, width)) != box.grown(1):
         where = whole((height, width))
-    seen = _Seen(
+    scan = _Scan(
         (height, width),
         where,
         np.zeros(where.shape, bool),
@@ -238,16 +236,16 @@ def _look(
         np.zeros((*where.shape, 3), np.float32),
     )
     inside = around.seen_from(where)
-    hit = seen.hit[inside.slices]
+    hit = scan.hit[inside.slices]  # a view
     total = np.zeros((*around.shape, 3))
     summed = position = 0
-    for chunk in recording.chunks(around):
-        follows = in_range(chunk, rule)
+    for chunk in recording.chunks(around):  # (n, h, w, 3) uint8
+        follows = in_range(chunk, rule)  # (n, h * w), 0 or 255
         if position == 0:
-            seen.first[inside.slices] = follows[0].reshape(around.shape) > 0
+            scan.first[inside.slices] = follows[0].reshape(around.shape) > 0
         hit |= follows.astype(bool).any(axis=0).reshape(around.shape)
-        pixels = cv2.reduce(follows, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S) // 255
-        seen.frames_outlined += int(np.count_nonzero(pixels >= enclosure.MIN_CONTOUR_PX))
+        pixels = cv2.reduce(follows, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S) // 255  # (n, 1)
+        scan.frames_outlined += int(np.count_nonzero(pixels >= enclosure.MIN_CONTOUR_PX))
         if outlined is None:
             sample = chunk[-position % MEAN_STRIDE :: MEAN_STRIDE]
         else:
@@ -258,143 +256,148 @@ def _look(
         summed += len(sample)
         position += len(chunk)
     if not summed:
-        raise UnreadableError(f"{recording.path}: the file changed while it was read; try again")
-    seen.mean[inside.slices] = total / summed
-    return seen
+        raise UnreadableError(
+            f"{recording.path}: the file changed while it was read. Run the command again"
+        )
+    scan.mean[inside.slices] = total / summed
+    return scan
 
 
 def _find_contour(recording: Recording) -> Outline:
     if _is_coloured(recording):
         raise NoOutlineError(
-            f"{recording.path}: the recording itself is coloured, so an outline cannot be told "
-            "from it. Export it in grey and draw the outline in orange, RGB (255, 102, 0)"
+            f"{recording.path}: the recording itself is coloured, so an outline cannot be detected "
+            "in it. Export it in grey and draw the outline in orange, RGB (255, 102, 0)"
         )
     rule = RULES["third-place"]
-    # Outside of this part the mean of the frames is no contour.
-    part = recording.coloured(MEAN_RED_OVER_BLUE, MEAN_STRIDE)
+    # Outside of this box, the mean of the frames has no contour.
+    box = recording.coloured(MEAN_RED_OVER_BLUE, MEAN_STRIDE)
     error = _nothing_drawn(recording)
-    if part is not None:
+    if box is not None:
         try:
-            return _contour_outline(recording, _look(recording, rule, part))
+            return _contour_outline(recording, _scan(recording, rule, box))
         except NoOutlineError as reason:
             error = reason
-    # It may be drawn in a few frames, too few for their mean.
-    part = recording.coloured(MEAN_RED_OVER_BLUE)
-    outlined = frames_drawn_in(recording, part) if part else np.zeros(len(recording), bool)
-    if part is None or not outlined.any():
+    # The outline may be drawn in too few frames to show in the mean of all.
+    box = recording.coloured(MEAN_RED_OVER_BLUE)
+    outlined = frames_drawn_in(recording, box) if box else np.zeros(len(recording), bool)
+    if box is None or not outlined.any():
         raise error
     if outlined.all():
         moved = displacement(recording) or 0.0
         raise moving_outline(recording, moved) if moved > MATCHED_PX else error
-    return _contour_outline(recording, _look(recording, rule, part, outlined))
+    return _contour_outline(recording, _scan(recording, rule, box, outlined))
 
 
 def _is_coloured(recording: Recording) -> bool:
-    """Whether a colour table, and not only what is drawn, makes the recording coloured."""
-    few = recording.thumbnails(len(recording) // 4, len(recording) // 2)
-    red, green, blue = cv2.split(few.reshape(-1, *few.shape[2:]))
+    """Return whether the recording is coloured by a colour table, not only by an outline."""
+    frames = recording.thumbnails(len(recording) // 4, len(recording) // 2)  # (2, h, w, 3)
+    red, green, blue = cv2.split(frames.reshape(-1, *frames.shape[2:]))  # (2 * h, w) each
     high = cv2.max(cv2.max(red, green), blue)
     low = cv2.min(cv2.min(red, green), blue)
-    seen = high >= VISIBLE_LEVEL
-    vivid = seen & (high - low >= COLOURED_SATURATION * high)
-    # In a small dark field there is little to see but the outline: what may be line, and its blur,
-    # does not count, unless that is nearly all.
+    bright = high >= VISIBLE_LEVEL
+    vivid = bright & (high - low >= COLOURED_SATURATION * high)
+    # A small dark field shows little but the outline, so ignore possible lines and their blur,
+    # unless they cover most of it.
     line = (vivid & (high >= LINE_LEVEL)).astype(np.uint8)
     near = cv2.dilate(line, np.ones((5, 5), np.uint8)) > 0
     if near.mean() < MOST_LINE:
-        seen, vivid = seen & ~near, vivid & ~near
-    size = (BLOCKS, len(few) * BLOCKS)
+        bright, vivid = bright & ~near, vivid & ~near
+    # Share of bright and of vivid pixels in each block: (2 * BLOCKS, BLOCKS).
+    size = (BLOCKS, len(frames) * BLOCKS)
     visible, coloured = (
         cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        for pixels in (seen, vivid)
+        for pixels in (bright, vivid)
     )
     blocks = np.count_nonzero(coloured > 0.5 * visible)
     return bool(blocks > visible.size / 3 and blocks > 0.5 * np.count_nonzero(visible))
 
 
-def _contour_outline(recording: Recording, seen: _Seen) -> Outline:
-    drawn = warmth(seen.mean)
+def _contour_outline(recording: Recording, scan: _Scan) -> Outline:
+    drawn = warmth(scan.mean)
     if cv2.countNonZero(drawn.view(np.uint8)) < enclosure.MIN_CONTOUR_PX:
         raise _nothing_drawn(recording)
-    kept, found = enclosure.find(drawn, seen.beyond)
-    if not found:
+    kept, segments = enclosure.find(drawn, scan.beyond)
+    if not segments:
         raise NoOutlineError(
-            f"{recording.path}: nothing drawn in a warm colour encloses a segment. Draw one closed "
-            f"contour around it, not filled, with at least {enclosure.MIN_SEGMENT_PX} pixels inside"
+            f"{recording.path}: no contour in a warm colour encloses a segment. Draw one closed, "
+            "unfilled contour around the segment, with at least "
+            f"{enclosure.MIN_SEGMENT_PX} pixels inside"
         )
-    # Another one may be drawn in frames too few for the mean.
+    # Another outline may be drawn in too few frames to show in the mean.
     far = cv2.dilate(drawn.astype(np.uint8), np.ones((17, 17), np.uint8)) == 0
-    elsewhere = seen.hit & far
+    elsewhere = scan.hit & far
     if cv2.countNonZero(elsewhere.view(np.uint8)) >= enclosure.MIN_CONTOUR_PX:
-        others = enclosure.find(elsewhere, seen.beyond)[1]
-        found += [each for each in others if each.area >= enclosure.MIN_SHARE * found[0].area]
-    if len(found) > 1:
+        others = enclosure.find(elsewhere, scan.beyond)[1]
+        segments += [each for each in others if each.area >= enclosure.MIN_SHARE * segments[0].area]
+    if len(segments) > 1:
         raise SeveralOutlinesError(
-            f"{recording.path}: {len(found)} segments are outlined, expected one. "
-            "Make one recording for each outlined segment"
+            f"{recording.path}: {len(segments)} segments are outlined, expected one. "
+            "Make a separate recording for each segment"
         )
-    segment = found[0]
-    _refuse_filled(recording, seen.mean, segment)
-    remarks = _remarks(recording, seen, segment)
+    segment = segments[0]
+    _refuse_filled(recording, scan.mean, segment)
+    remarks = _remarks(recording, scan, segment)
     contour = kept | segment.line
-    box = _box(seen, kept, segment.line)
+    box = _box(scan, kept, segment.line)
     mask = segment.mask & ~contour
-    return seen.outline(box, contour, mask, segment.is_closed, "; ".join(remarks))
+    return scan.outline(box, contour, mask, segment.is_closed, "; ".join(remarks))
 
 
-def _box(seen: _Seen, kept: Mask, line: Mask) -> Box:
-    """Return the box of the contour.
+def _box(scan: _Scan, kept: Mask, line: Mask) -> Box:
+    """Return the bounding box of the contour.
 
-    Of the published colour where it is seen in any frame, so that boxes agree with the published
-    ones; of the blurred colour where resizing or another colour has left nothing else, or where
-    something else touches the contour.
+    It is that of the published colour near the contour, to agree with published boxes. If resizing
+    or another colour leaves too little of that, or something touches the contour, it is the box of
+    the line itself.
     """
     near = cv2.dilate(line.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    strong = near & seen.hit
+    strong = near & scan.hit
     of_line = enclosure.box(line)
     is_touched = bool((near & kept & ~line).any())
     if is_touched or strong.sum() < enclosure.MIN_CONTOUR_PX:
         return of_line
     of_strong = enclosure.box(strong)
-    # A few pixels of another colour follow the published rule by chance.
+    # A few pixels of a line in another colour may follow the published rule by chance.
     is_whole = max(abs(a - b) for a, b in zip(of_strong, of_line, strict=True)) <= STRONG_AWAY_PX
     return of_strong if is_whole else of_line
 
 
 def _refuse_filled(recording: Recording, mean: NDArray[np.float32], segment: Enclosure) -> None:
-    every = (slice(None, None, 2), slice(None, None, 2))
+    """Raise NoOutlineError if the mean of the frames (h, w, 3) is warmer inside than outside."""
+    every = (slice(None, None, 2), slice(None, None, 2))  # half the resolution suffices
     excess = mean[*every, 0] - mean[*every, 2]
-    # Keep off the contour, whose colour the codec spreads over blocks.
+    # Stay away from the contour, whose colour the codec spreads over blocks.
     off = cv2.dilate(segment.line[every].astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     inside = np.sort(excess[segment.mask[every] & off])
-    # The darkest pixels tell: a filling adds to them as to all others, a white balance does not.
+    # Use dark pixels, the 10th percentile: a filling colours them, a white balance does not.
     if not inside.size or inside[inside.size // 10] < FILLED_RED_OVER_BLUE:
         return
     outside = excess[~segment.mask[every] & off]
     if inside[inside.size // 10] - np.median(outside) >= FILLED_RED_OVER_BLUE:
         raise NoOutlineError(
             f"{recording.path}: the outline is filled with colour, which hides the vessel. "
-            "Draw only its contour"
+            "Draw only the contour"
         )
 
 
-def _remarks(recording: Recording, seen: _Seen, segment: Enclosure) -> list[str]:
-    """Say in how many frames the outline is seen, by how far it moves, and whether it is open.
+def _remarks(recording: Recording, scan: _Scan, segment: Enclosure) -> list[str]:
+    """Return remarks if the outline is open, missing from some frames, or moves.
 
     Raises
     ------
     NoOutlineError
         If it moves too far to enclose the same segment in all frames.
     """
-    # As far as an outline may move; clips are cut from this part, too.
-    around = seen.in_frame(enclosure.box(segment.line)).grown(AROUND_PX, seen.frame)
-    line = segment.line[around.seen_from(seen.where).slices]
+    # Large enough for the movement that is measured; `Recording` caches it for cutting the clip.
+    around = scan.in_frame(enclosure.box(segment.line)).grown(AROUND_PX, scan.frame)
+    line = segment.line[around.seen_from(scan.where).slices]
     rows, cols = np.nonzero(line)
     step = max(len(rows) // LOOKED_AT_PX, 1)
     rows, cols = rows[::step], cols[::step]
     counts = []
     for chunk in recording.chunks(around):
-        colours = chunk[:, rows, cols]
+        colours = chunk[:, rows, cols]  # (n, about LOOKED_AT_PX, 3)
         excess = cv2.subtract(colours[..., 0], colours[..., 2])
         counts.append(np.count_nonzero(excess >= MEAN_RED_OVER_BLUE, axis=1))
     count = np.concatenate(counts)
@@ -406,9 +409,9 @@ def _remarks(recording: Recording, seen: _Seen, segment: Enclosure) -> list[str]
         raise moving_outline(recording, moved)
     remarks = []
     if not segment.is_closed:
-        remarks.append("the outline is open, so its convex hull was taken")
+        remarks.append("the outline is open, so its convex hull is used")
     if not shown.all():
-        remarks.append(f"the outline is seen in {shown.sum()} of {len(shown)} frames")
+        remarks.append(f"the outline is visible in only {shown.sum()} of {len(shown)} frames")
     if moved >= MOVED_PX:
         remarks.append(f"the outline moves by {moved:.0f} pixels")
     return remarks
@@ -417,6 +420,6 @@ def _remarks(recording: Recording, seen: _Seen, segment: Enclosure) -> list[str]
 def _nothing_drawn(recording: Recording) -> NoOutlineError:
     return NoOutlineError(
         f"{recording.path}: no outline found in any of its {len(recording)} frames. "
-        "Draw a closed contour in orange, RGB (255, 102, 0), or another colour from red to yellow "
-        "around the segment to be judged"
+        "Draw a closed contour around the segment in orange, RGB (255, 102, 0), or another colour "
+        "from red to yellow"
     )
