@@ -19,95 +19,47 @@ THIRD_VALIDATION = "its validation split, about 793 videos, 8.9 % stalled"
 
 @dataclass(frozen=True)
 class Model:
-    """One training of an approach.
+    """One training of an approach."""
 
-    Attributes
-    ----------
-    name : str
-        Also the name of its folder.
-    threshold : float
-        The published threshold on the sigmoid of the logit, 0..1.
-    changes : tuple of str
-        Changes to the recipe of the approach, as ``--set`` takes them.
-    seed : int
-        Added to the recipe's seed.
-    decides : bool
-        Whether it contributes to the final call, or is for comparison only.
-    training, scoring : str
-        The published time to train it and to score the test set; empty if not published.
-    """
-
-    name: str
-    threshold: float
-    changes: tuple[str, ...] = ()
-    seed: int = 0
-    decides: bool = True
+    name: str  # also the name of its folder
+    threshold: float  # the published threshold on the sigmoid of the logit, 0..1
+    changes: tuple[str, ...] = ()  # to the recipe of the approach, as ``--set`` takes them
+    seed: int = 0  # added to the recipe's seed
+    decides: bool = True  # whether it contributes to the final call, or is for comparison only
+    # training, scoring: the published time to train it and to score the test set; empty if not
+    # published.
     training: str = ""
     scoring: str = ""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One published MCC.
+    """One published MCC."""
 
-    Attributes
-    ----------
-    what : str
-        The model or approach, in words.
-    on : str
-        The sample and its prevalence.
-    part : str
-        The split of our recordings that corresponds to the sample.
-    model : str
-        The model, called at 0.5; empty for the approach as a whole.
-    """
-
-    what: str
+    what: str  # the model or approach, in words
     mcc: float
-    on: str
-    part: Part
-    model: str = ""
+    on: str  # the sample and its prevalence
+    part: Part  # the split of our recordings that corresponds to the sample
+    model: str = ""  # the model, called at 0.5; empty for the approach as a whole
 
 
 @dataclass(frozen=True)
 class Approach:
-    """A published approach.
+    """A published approach."""
 
-    Attributes
-    ----------
-    name : str
-        Also the name of its recipe.
-    title, decision : str
-        The approach and its decision rule, in words.
-    models : tuple of Model
-        The trainings.
-    figures : tuple of Figure
-        The reported figures.
-    count : int
-        The least number of recordings for training and validation.
-    trained_on : str
-        The same in words.
-    unsaid : str
-        What was not published and had to be chosen.
-    parts : str
-        What is combined: ``whole`` models, or the ``folds`` or last ``snapshots`` of one model.
-    combine : str
-        ``vote`` or ``average``.
-    needed : int
-        Votes needed to call stalled.
-    """
-
-    name: str
+    name: str  # also the name of its recipe
+    # title, decision: the approach and its decision rule, in words.
     title: str
     decision: str
     models: tuple[Model, ...]
     figures: tuple[Figure, ...]
-    count: int
-    trained_on: str
-    unsaid: str
+    count: int  # the least number of recordings for training and validation
+    trained_on: str  # the same in words
+    unsaid: str  # what was not published and had to be chosen
+    # What is combined: ``whole`` models, or the ``folds`` or last ``snapshots`` of one model.
     parts: Literal["whole", "folds", "snapshots"] = "whole"
     combine: Literal["vote", "average"] = "average"
-    needed: int = 1
+    needed: int = 1  # votes needed to call stalled
 
 
 def _leaderboard(public: float, private: float) -> tuple[Figure, Figure]:

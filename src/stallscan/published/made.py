@@ -34,50 +34,26 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Cut:
-    """The thresholds of one net.
-
-    Attributes
-    ----------
-    who : str
-        The net.
-    decides : bool
-        Whether it contributes to the final call.
-    published : float
-        The published threshold, on the sigmoid of its logit.
-    as_scores : dict
-        The calibrated scores that correspond to it (``published``) and to a sigmoid of 0.5
-        (``half``), and the threshold chosen on the validation split (``chosen``).
-    """
+    """The thresholds of one net."""
 
     who: str
-    decides: bool
-    published: float
+    decides: bool  # whether it contributes to the final call
+    published: float  # the published threshold, on the sigmoid of its logit
+    # The calibrated scores that correspond to it (``published``) and to a sigmoid of 0.5
+    # (``half``), and the threshold chosen on the validation split (``chosen``).
     as_scores: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Called:
-    """The calls of one net, or of all together, on one split of the recordings.
+    """The calls of one net, or of all together, on one split of the recordings."""
 
-    Attributes
-    ----------
-    who : str
-        The net, or ``vote`` or ``mean``.
-    at : str
-        The threshold: a key of `AT`.
-    part : str
-        ``validation`` or ``test``.
-    counts : dict
-        Recordings by call.
-    scored : Scored or None
-        Recordings with a label, as submitted: no call counts as flowing, no score as 0. None
-        without labels.
-    """
-
-    who: str
-    at: str
-    part: Part
-    counts: dict[str, int]
+    who: str  # the net, or ``vote`` or ``mean``
+    at: str  # the threshold: a key of `AT`
+    part: Part  # ``validation`` or ``test``
+    counts: dict[str, int]  # recordings by call
+    # Recordings with a label, as submitted: no call counts as flowing, no score as 0. None without
+    # labels.
     scored: Scored | None
 
     @functools.cached_property
@@ -146,52 +122,26 @@ class Sample:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The settings and results of a reproduction.
-
-    Attributes
-    ----------
-    approach : Approach
-        The published approach.
-    data, out : Path
-        The data folder and the output folder.
-    simulated : bool
-        Whether the recordings are simulated.
-    machine : str
-        The hardware of the run that finished.
-    group : str
-        Column whose groups were kept on one side of the split; empty if split by recording.
-    trained_on : Sample
-        Recordings for training and validation.
-    test : Sample or None
-        The test split, if there is one.
-    changes : tuple of Change
-        Differences from the published settings.
-    cuts : tuple of Cut
-        Thresholds of each net.
-    calls : tuple of Called
-        Calls on the test split and on the validation split.
-    final : str
-        Who makes the approach's final calls; at the published threshold they are the submission.
-    seconds : float
-        Duration of the run that finished, without stages that an interrupted run had completed.
-    doubts : tuple of str
-        Sentences on the test split.
-    """
+    """The settings and results of a reproduction."""
 
     approach: Approach
+    # The data folder and the output folder.
     data: Path
     out: Path
     simulated: bool
-    machine: str
+    machine: str  # the hardware of the run that finished
+    # Column whose groups were kept on one side of the split; empty if split by recording.
     group: str
-    trained_on: Sample
-    test: Sample | None
-    changes: tuple[Change, ...]
+    trained_on: Sample  # recordings for training and validation
+    test: Sample | None  # the test split, if there is one
+    changes: tuple[Change, ...]  # differences from the published settings
     cuts: tuple[Cut, ...]
-    calls: tuple[Called, ...]
+    calls: tuple[Called, ...]  # on the test split and on the validation split
+    # Who makes the approach's final calls; at the published threshold they are the submission.
     final: str
+    # Duration of the run that finished, without stages that an interrupted run had completed.
     seconds: float
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()  # sentences on the test split
 
     def find(self, who: str, at: str, part: Part) -> Called | None:
         """Return these calls, or None if they were not made."""

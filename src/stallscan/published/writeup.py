@@ -275,7 +275,7 @@ def _files(made: Reproduction) -> _Sheet:
             ("submission.csv", "the final calls at the published threshold, in the form's order")
         )
     rows[2:2] = of_test
-    return _Sheet(("file", "holds"), rows)
+    return _Sheet(("file", "contents"), rows)
 
 
 def _curves(made: Reproduction) -> list[_Plot]:

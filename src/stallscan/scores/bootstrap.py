@@ -53,35 +53,21 @@ class ClassRates(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawn:
-    """The figures of each of D draws, at the prevalence of the sample.
+    """The figures of each of D draws, at the prevalence of the sample."""
 
-    Attributes
-    ----------
-    prevalence : float
-        Share of stalled in the sample.
-    rates : ClassRates
-        Of the calls as made.
-    roc_auc, pr_auc, brier, log_loss : ndarray
-        float64 (D,), NaN where undefined.
-    sensitivity_at : dict of ndarray
-        The same, for each of `SPECIFICITIES`.
-    """
-
-    prevalence: float
-    rates: ClassRates
+    prevalence: float  # share of stalled in the sample
+    rates: ClassRates  # of the calls as made
+    # roc_auc, pr_auc, brier, log_loss: float64 (D,), NaN where undefined.
     roc_auc: Floats
     pr_auc: Floats
     brier: Floats
     log_loss: Floats
-    sensitivity_at: dict[float, Floats]
+    sensitivity_at: dict[float, Floats]  # the same, for each of `SPECIFICITIES`
 
     def figures(self, rates: ClassRates | None = None) -> dict[str, Floats]:
         """Return the draws of each figure by its name in `Metrics` or `sensitivity_name`.
 
-        Parameters
-        ----------
-        rates : ClassRates, optional
-            Rates to compute the figures of the calls from; by default the drawn ones.
+        Figures of the calls are computed from `rates`, by default the drawn ones.
         """
         return of_rates(rates or self.rates, self.prevalence) | {
             "roc_auc": self.roc_auc,
@@ -160,13 +146,6 @@ def group_rates(scored: Scored, groups: NDArray[np.generic]) -> ClassRates:
 
     A rate of exactly 0 or 1 is the same in every draw of groups and would look certain. In that
     case the recordings are drawn as in `smoothed_rates`.
-
-    Parameters
-    ----------
-    scored : Scored
-        N recordings.
-    groups : ndarray
-        (N,): recordings with the same value are drawn together.
     """
     of, count = _number(groups)
     cells = cells_by_group(scored, of, count).astype(np.float64)
@@ -176,16 +155,9 @@ def group_rates(scored: Scored, groups: NDArray[np.generic]) -> ClassRates:
 
 
 def marginal_rates(drawn: Drawn, cells: Confusion, grouped: bool) -> ClassRates:
-    """Return the rates for the intervals of one set of calls, see `smoothed_rates`.
+    """Return the rates for the intervals of one set of calls, whose counts are `cells`.
 
-    Parameters
-    ----------
-    drawn : Drawn
-        From `draw`.
-    cells : Confusion
-        The counts of the sample.
-    grouped : bool
-        Whether groups were drawn.
+    Drawn groups keep their draws, except for rates that look certain, see `smoothed_rates`.
     """
     return _without_certainty(drawn.rates, cells) if grouped else smoothed_rates(cells)
 
@@ -193,11 +165,7 @@ def marginal_rates(drawn: Drawn, cells: Confusion, grouped: bool) -> ClassRates:
 def of_rates(rates: ClassRates, prevalence: float) -> dict[str, Floats]:
     """Compute the figures of calls with these rates at a prevalence.
 
-    Returns
-    -------
-    dict of ndarray
-        ``mcc``, ``accuracy``, ``precision``, ``recall``, ``specificity``, ``f1``: float64 (D,),
-        NaN where undefined.
+    The values are float64 (D,), NaN where undefined, by the names of `Metrics`.
     """
     stalled, flowing = prevalence, 1.0 - prevalence
     both = np.where(np.isnan(rates.recall) | np.isnan(rates.specificity), np.nan, 1.0)
@@ -222,19 +190,7 @@ def mcc_interval(cells: Confusion, prevalence: float) -> Interval | None:
     Drawing recordings with replacement within each class gives binomial numbers of right calls, so
     these counts are drawn instead of the recordings, at a cost that does not depend on the number
     of recordings. The rates are smoothed by half a count, (k + 1/2) / (n + 1); otherwise a class in
-    which every call happens to be right would look certain.
-
-    Parameters
-    ----------
-    cells : Confusion
-        The counts of the sample.
-    prevalence : float
-        Share of stalled at which the MCC is computed, 0 to 1.
-
-    Returns
-    -------
-    Interval or None
-        None if the sample lacks a class.
+    which every call happens to be right would look certain. None if the sample lacks a class.
     """
     if cells.stalled == 0 or cells.flowing == 0:
         return None
@@ -242,14 +198,9 @@ def mcc_interval(cells: Confusion, prevalence: float) -> Interval | None:
 
 
 def mcc_curve(rates: ClassRates, measured: Metrics) -> Curve | None:
-    """Compute the MCC at every prevalence of `PREVALENCE_GRID`; None if no draw has both classes.
+    """Compute the MCC of `measured` at every prevalence of `PREVALENCE_GRID`.
 
-    Parameters
-    ----------
-    rates : ClassRates
-        Draws for the band.
-    measured : Metrics
-        Figures for the curve itself.
+    `rates` are the draws for the band. None if no draw has both classes.
     """
     if measured.recall is None or measured.specificity is None:
         return None
@@ -267,22 +218,11 @@ def mcc_curve(rates: ClassRates, measured: Metrics) -> Curve | None:
 def mcc_gain(
     before: Scored, after: Scored, groups: NDArray[np.generic] | None = None
 ) -> Interval | None:
-    """Compute the 95 % interval of the gain in MCC from one set of calls to another.
+    """Compute the 95 % interval of the gain in MCC, `after` minus `before`.
 
-    Both are measured on the same draws, at the prevalence of the sample, so differences between
-    draws that affect both cancel out.
-
-    Parameters
-    ----------
-    before, after : Scored
-        The same N recordings in the same order.
-    groups : ndarray, optional
-        As for `draw`.
-
-    Returns
-    -------
-    Interval or None
-        MCC after minus MCC before; None if too many draws lack a class.
+    Both are calls of the same recordings in the same order and are measured on the same draws, at
+    the prevalence of the sample, so differences between draws that affect both cancel out. None if
+    too many draws lack a class.
     """
     old, new = (draw(scored, groups).figures()["mcc"] for scored in (before, after))
     return interval(new - old)

@@ -44,12 +44,7 @@ def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> C
 
     The logits of a net that ranks recordings no better than chance are not changed (scale 1).
 
-    Parameters
-    ----------
-    logits : ndarray
-        float (N,).
-    labels : ndarray
-        int (N,), 0 flowing, 1 stalled; both present.
+    Labels are 0 for flowing and 1 for stalled; both must be present.
     """
     # Takes half a second to import, and prediction does not need it.
     from sklearn.linear_model import LogisticRegression

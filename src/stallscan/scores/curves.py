@@ -17,29 +17,17 @@ GRID = np.arange(1001) / 1000
 
 @dataclass(frozen=True)
 class Bin:
-    """Recordings whose scores lie in one bin of the reliability plot.
+    """Recordings whose scores lie in one bin of the reliability plot."""
 
-    Attributes
-    ----------
-    low, high : float
-        Bounds of the bin; the lower one is included.
-    count, stalled : int
-        Number of recordings, and of those labelled stalled.
-    mean_score : float
-        Mean of their scores: the predicted share of stalled.
-    share : float
-        The observed share of stalled.
-    interval : Interval
-        95 % of the share (Wilson).
-    """
-
+    # low, high: bounds of the bin; the lower one is included.
     low: float
     high: float
+    # count, stalled: number of recordings, and of those labelled stalled.
     count: int
     stalled: int
-    mean_score: float
-    share: float
-    interval: Interval
+    mean_score: float  # mean of their scores: the predicted share of stalled
+    share: float  # the observed share of stalled
+    interval: Interval  # 95 % of the share (Wilson)
 
 
 def reliability(scored: Scored) -> tuple[Bin, ...]:
@@ -63,13 +51,8 @@ def reliability(scored: Scored) -> tuple[Bin, ...]:
 def by_threshold(scored: Scored) -> dict[str, Floats]:
     """Compute the metrics at every threshold of `GRID`.
 
-    A recording is called stalled if its score is at or above the threshold.
-
-    Returns
-    -------
-    dict of ndarray
-        ``mcc``, ``accuracy``, ``precision``, ``recall``, ``f1``: float64 (1001,), NaN where
-        undefined.
+    A recording is called stalled if its score is at or above the threshold. The values are float64
+    (1001,), NaN where undefined, by the names of `Metrics`.
     """
     stalled, flowing = scored.scores[scored.labels], scored.scores[~scored.labels]
     missed = np.searchsorted(np.sort(stalled), GRID, side="left")  # (1001,), as all below

@@ -20,14 +20,9 @@ Z = NormalDist().inv_cdf(TAILS[1])
 
 
 class Share(NamedTuple):
-    """A share, or a difference of shares, with its 95 % interval; numbers or arrays.
+    """A share, or a difference of shares, with its 95 % interval; numbers or arrays."""
 
-    Attributes
-    ----------
-    value, low, high : float or ndarray
-        0..1; corrected shares may lie outside this range until they are clipped.
-    """
-
+    # value, low, high: 0..1; corrected shares may lie outside this range until they are clipped.
     value: Any
     low: Any
     high: Any
@@ -47,13 +42,7 @@ def exactly(value: float) -> Share:
 
 
 def wilson(part: ArrayLike, whole: ArrayLike) -> Share:
-    """Compute a share with the interval of Wilson (1927).
-
-    Parameters
-    ----------
-    part, whole : int or ndarray
-        Counts; whole at least 1.
-    """
+    """Compute a share of counts with the interval of Wilson (1927)."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     share = part / whole
     centre = (part + Z**2 / 2) / (whole + Z**2)
@@ -66,11 +55,7 @@ def jeffreys(part: ArrayLike, whole: ArrayLike) -> Share:
     """Compute a share with the interval of Jeffreys, as in Brown, Cai & DasGupta (2001).
 
     It misses the true share equally often on both sides, unlike Wilson's interval of small shares.
-
-    Parameters
-    ----------
-    part, whole : float or ndarray
-        Counts or effective counts; whole above 0.
+    The counts may be effective ones, not whole numbers.
     """
     from scipy.special import betaincinv
 
@@ -85,13 +70,7 @@ def jeffreys(part: ArrayLike, whole: ArrayLike) -> Share:
 
 
 def clopper_pearson(part: ArrayLike, whole: ArrayLike) -> Share:
-    """Compute a share with the interval of Clopper & Pearson (1934).
-
-    Parameters
-    ----------
-    part, whole : float or ndarray
-        Counts or effective counts; whole above 0.
-    """
+    """Compute a share of (effective) counts with the interval of Clopper & Pearson (1934)."""
     from scipy.special import betaincinv
 
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)

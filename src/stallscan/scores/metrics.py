@@ -38,23 +38,12 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Scored:
-    """The labels, scores and calls of N recordings.
+    """The labels, scores and calls of N recordings."""
 
-    Attributes
-    ----------
-    labels : ndarray
-        bool (N,), whether the recording is stalled.
-    scores : ndarray
-        float64 (N,), probability of stalled, 0 to 1.
-    calls : ndarray
-        bool (N,), whether it was called stalled.
-    thresholds : tuple of float
-        The distinct thresholds of the calls, ascending; normally one.
-    """
-
-    labels: Bools
-    scores: Floats
-    calls: Bools
+    labels: Bools  # bool (N,), whether the recording is stalled
+    scores: Floats  # float64 (N,), probability of stalled, 0 to 1
+    calls: Bools  # bool (N,), whether it was called stalled
+    # The distinct thresholds of the calls, ascending; normally one.
     thresholds: tuple[float, ...] = ()
 
     @classmethod
@@ -65,16 +54,7 @@ class Scored:
         calls: ArrayLike,
         thresholds: Sequence[float] = (),
     ) -> "Scored":
-        """Check the arrays and convert them.
-
-        Parameters
-        ----------
-        labels, calls : array-like
-            (N,), 0 or 1 (or booleans), 1 for stalled.
-        scores : array-like
-            (N,), 0 to 1.
-        thresholds : sequence of float
-            The thresholds of the calls, 0 to 1.
+        """Check and convert arrays (N,): labels and calls of 0 or 1, and scores within 0 to 1.
 
         Raises
         ------
@@ -106,18 +86,13 @@ class Scored:
 
 
 class Confusion(NamedTuple):
-    """Counts of calls against labels, or arrays of such counts.
+    """Counts of calls against labels, or arrays of such counts."""
 
-    Attributes
-    ----------
-    true_stalled, false_stalled : int or ndarray
-        Recordings called stalled that are labelled stalled, and flowing.
-    true_flowing, missed_stalled : int or ndarray
-        Recordings called flowing that are labelled flowing, and stalled.
-    """
-
+    # true_stalled, false_stalled: recordings called stalled that are labelled stalled, and flowing.
     true_stalled: Any
     false_stalled: Any
+    # true_flowing, missed_stalled: recordings called flowing that are labelled flowing, and
+    # stalled.
     true_flowing: Any
     missed_stalled: Any
 
@@ -141,31 +116,15 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Metrics:
-    """The figures of one set of calls; None where undefined.
+    """The figures of one set of calls; None where undefined."""
 
-    Attributes
-    ----------
-    count : int
-        Recordings measured.
-    prevalence : float
-        Share of stalled among them; MCC, accuracy, precision, F1 and PR AUC depend on it.
-    confusion : Confusion
-        The four counts.
-    mcc : float
-        Matthews correlation coefficient, -1 to 1; 0 where a margin of the matrix is empty.
-    accuracy, precision, recall, specificity, f1, roc_auc, pr_auc : float or None
-        0 to 1. Recall is the sensitivity. PR AUC is the average precision.
-    brier, log_loss : float
-        Mean squared error of the scores, 0 (best) to 1, and their mean negative log-likelihood in
-        nats, 0 (best) or more. Constant scores equal to the prevalence p have a Brier score of
-        p (1 - p) and the entropy of p as log-loss. A wrong score of 0 or 1 counts 36 nats, not
-        infinity.
-    """
-
-    count: int
+    count: int  # recordings measured
+    # Share of stalled among them; MCC, accuracy, precision, F1 and PR AUC depend on it.
     prevalence: float
     confusion: Confusion
-    mcc: float
+    mcc: float  # Matthews correlation coefficient, -1 to 1; 0 where a margin of the matrix is empty
+    # accuracy, precision, recall, specificity, f1, roc_auc, pr_auc: 0 to 1. Recall is the
+    # sensitivity. PR AUC is the average precision.
     accuracy: float | None
     precision: float | None
     recall: float | None
@@ -173,6 +132,10 @@ class Metrics:
     f1: float | None
     roc_auc: float | None
     pr_auc: float | None
+    # brier, log_loss: mean squared error of the scores, 0 (best) to 1, and their mean negative
+    # log-likelihood in nats, 0 (best) or more. Constant scores equal to the prevalence p have a
+    # Brier score of p (1 - p) and the entropy of p as log-loss. A wrong score of 0 or 1 counts 36
+    # nats, not infinity.
     brier: float
     log_loss: float
 
@@ -186,23 +149,14 @@ class SensitivityAt(NamedTuple):
 
     The threshold is chosen on the measured recordings themselves; on other recordings it has
     another specificity.
-
-    Attributes
-    ----------
-    specificity : float
-        The required specificity, 0 to 1.
-    sensitivity : float or None
-        Share of stalled at or above the threshold; None with one class.
-    threshold : float or None
-        The lowest score of a stalled recording that has the specificity; None if there is none.
-    false_alarms : int
-        Number of flowing recordings that may be called stalled. At 0 the flowing recordings are too
-        few to distinguish the specificity from a perfect one.
     """
 
-    specificity: float
-    sensitivity: float | None
+    specificity: float  # the required specificity, 0 to 1
+    sensitivity: float | None  # share of stalled at or above the threshold; None with one class
+    # The lowest score of a stalled recording that has the specificity; None if there is none.
     threshold: float | None
+    # Number of flowing recordings that may be called stalled. At 0 the flowing recordings are too
+    # few to distinguish the specificity from a perfect one.
     false_alarms: int
 
 
@@ -272,15 +226,7 @@ def mcc_of_counts(
 ) -> Floats:
     """Compute the Matthews correlation coefficient from counts or shares, as in `Confusion`.
 
-    Parameters
-    ----------
-    true_stalled, false_stalled, true_flowing, missed_stalled : float or ndarray
-        Counts, or shares of the whole.
-
-    Returns
-    -------
-    ndarray
-        float64 of the common shape, -1 to 1; 0 where a row or column of the matrix is empty.
+    Returns float64 of the common shape, -1 to 1; 0 where a row or column of the matrix is empty.
     """
     given = (true_stalled, false_stalled, true_flowing, missed_stalled)
     tp, fp, tn, fn = (np.asarray(cell, dtype=np.float64) for cell in given)
@@ -289,19 +235,9 @@ def mcc_of_counts(
 
 
 def reweighted_mcc(sensitivity: ArrayLike, specificity: ArrayLike, prevalence: ArrayLike) -> Floats:
-    """Compute the MCC from sensitivity and specificity at a prevalence.
+    """Compute the MCC from sensitivity and specificity at a prevalence, all 0 to 1.
 
-    Parameters
-    ----------
-    sensitivity, specificity : float or ndarray
-        Shares of stalled called stalled and of flowing called flowing, 0 to 1.
-    prevalence : float or ndarray
-        Share of stalled, 0 to 1.
-
-    Returns
-    -------
-    ndarray
-        float64 of the common shape, -1 to 1.
+    Returns float64 of the common shape, -1 to 1.
     """
     sensitivity, specificity = np.asarray(sensitivity), np.asarray(specificity)
     stalled = np.asarray(prevalence)

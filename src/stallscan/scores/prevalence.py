@@ -21,21 +21,12 @@ WIDEST = 4.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """The share of stalled recordings, estimated from scores alone.
+    """The share of stalled recordings, estimated from scores alone."""
 
-    Attributes
-    ----------
-    prevalence : float
-        The maximum-likelihood estimate, 0..1.
-    interval : Interval
-        95 %, from the sampling of the recordings. Errors of the calibration are not included.
-    doubt : str
-        A clause on why the estimate is unreliable; empty if it is reliable.
-    """
-
-    prevalence: float
+    prevalence: float  # the maximum-likelihood estimate, 0..1
+    # 95 %, from the sampling of the recordings. Errors of the calibration are not included.
     interval: Interval
-    doubt: str
+    doubt: str  # a clause on why the estimate is unreliable; empty if it is reliable
 
 
 def estimate_prevalence(scores: Floats, before: float) -> Estimate:
@@ -45,12 +36,7 @@ def estimate_prevalence(scores: Floats, before: float) -> Estimate:
     finds it faster: the likelihood has a single maximum, and EM needs thousands of steps where
     stalls are rare. The interval is that of the likelihood-ratio test.
 
-    Parameters
-    ----------
-    scores : ndarray
-        float (N,), 0..1, calibrated at the prevalence `before`.
-    before : float
-        Share of stalled in the set that calibrated them.
+    The scores (N,) are calibrated at the prevalence `before`.
 
     Raises
     ------

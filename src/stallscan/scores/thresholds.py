@@ -46,18 +46,12 @@ def _above(score: float, what: str) -> float:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """All distinct thresholds for scores with known labels.
+    """All distinct thresholds for scores with known labels."""
 
-    Attributes
-    ----------
-    thresholds : ndarray
-        float (M,), ascending, with `DIGITS` digits. The first is 0 (all are called stalled), the
-        last is above the highest score, unless that is 1.
-    sensitivity, specificity : ndarray
-        float (M,), of the calls at each threshold.
-    """
-
+    # float (M,), ascending, with `DIGITS` digits. The first is 0 (all are called stalled), the last
+    # is above the highest score, unless that is 1.
     thresholds: Floats
+    # sensitivity, specificity: float (M,), of the calls at each threshold.
     sensitivity: Floats
     specificity: Floats
 
@@ -97,14 +91,8 @@ def best_mcc_threshold(
 ) -> float:
     """Choose the threshold with the highest MCC; the middle one if several are equally good.
 
-    Parameters
-    ----------
-    scores : ndarray
-        float (N,), 0..1, of recordings that are used neither for training nor for reported figures.
-    labels : ndarray
-        int (N,), 0 or 1; both present.
-    prevalence : float, optional
-        Share of stalled at which the MCC is computed; by default that of the labels.
+    Scores and labels are of recordings that are used neither for training nor for reported figures,
+    with both classes present. The MCC is computed at `prevalence`, by default that of the labels.
     """
     cuts = Thresholds.of(scores, labels)
     share = float(np.mean(labels)) if prevalence is None else prevalence
@@ -176,14 +164,9 @@ def workload_threshold(scores: Floats, share: float) -> float:
 def expected_mcc_threshold(scores: Floats, weights: Floats | None = None) -> float:
     """Choose the threshold with the highest expected MCC, assuming calibrated scores.
 
-    It needs no labels: a recording with a score of 0.7 counts as 0.7 stalled and 0.3 flowing.
-
-    Parameters
-    ----------
-    scores : ndarray
-        float (N,), 0..1, calibrated for the prevalence among these recordings.
-    weights : ndarray, optional
-        float (N,), number of recordings that each one represents; by default 1.
+    It needs no labels: a recording with a score of 0.7 counts as 0.7 stalled and 0.3 flowing. The
+    scores must be calibrated for the prevalence among these recordings. `weights` (N,) is the
+    number of recordings that each one represents, by default 1.
     """
     values, place = np.unique(rounded(scores), return_inverse=True)
     counts = np.bincount(place, weights, minlength=len(values))
@@ -200,21 +183,9 @@ def expected_mcc_threshold(scores: Floats, weights: Floats | None = None) -> flo
 def threshold_at(scores: Floats, before: float, now: float) -> float:
     """Choose the threshold for another prevalence than that of the given recordings.
 
-    Recordings are weighted and scores converted to the prevalence `now`; then the threshold with
-    the highest expected MCC is chosen. This assumes calibrated scores only.
-
-    Parameters
-    ----------
-    scores : ndarray
-        float (N,), 0..1, calibrated at the prevalence `before`, of recordings not used for
-        training.
-    before, now : float
-        Shares of stalled, above 0 and below 1.
-
-    Returns
-    -------
-    float
-        For scores converted to the prevalence `now`.
+    Recordings are weighted and scores converted from the prevalence `before` to `now`; then the
+    threshold with the highest expected MCC is chosen, for converted scores. This assumes only that
+    the scores are calibrated, on recordings not used for training.
     """
     weights = scores * (now / before) + (1 - scores) * ((1 - now) / (1 - before))
     return expected_mcc_threshold(shift(scores, before, now), weights)
@@ -222,24 +193,14 @@ def threshold_at(scores: Floats, before: float, now: float) -> float:
 
 @dataclass(frozen=True)
 class ReviewBand:
-    """The range of scores that a person should review, and the error rates outside of it.
+    """The range of scores that a person should review, and the error rates outside of it."""
 
-    Attributes
-    ----------
-    low, high : float
-        Scores below `low` are called flowing, scores at or above `high` stalled.
-    missed : float
-        At most this share of the stalled recordings is called flowing.
-    false : float
-        At most this share of the flowing recordings is called stalled.
-    confidence : float
-        Probability of each guarantee, over random draws of the recordings that chose the limits.
-    """
-
+    # low, high: scores below `low` are called flowing, scores at or above `high` stalled.
     low: float
     high: float
-    missed: float
-    false: float
+    missed: float  # at most this share of the stalled recordings is called flowing
+    false: float  # at most this share of the flowing recordings is called stalled
+    # Probability of each guarantee, over random draws of the recordings that chose the limits.
     confidence: float
 
     @classmethod
@@ -256,16 +217,7 @@ class ReviewBand:
         The probability that a new stalled recording falls below the k-th lowest score of n stalled
         recordings has the distribution Beta(k, n + 1 - k), whatever the distribution of the scores:
         the tolerance limits of Wilks (1941). Both shares are within a class, so they hold at any
-        prevalence.
-
-        Parameters
-        ----------
-        scores : ndarray
-            float (N,), of recordings that are used neither for training nor for reported figures.
-        labels : ndarray
-            int (N,), 0 or 1; both present.
-        missed, false, confidence : float
-            See `ReviewBand`.
+        prevalence. The recordings must be used neither for training nor for reported figures.
 
         Raises
         ------
