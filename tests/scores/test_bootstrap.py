@@ -1,4 +1,4 @@
-"""Draws and intervals against scikit-learn, brute force, published spreads and known truth."""
+"""Draws and intervals against scikit-learn, brute force, published variation and known truth."""
 
 import numpy as np
 import pytest
@@ -49,11 +49,11 @@ def test_interval_is_repeatable_and_never_certain():
 
 
 def weighted_figures(scored, weights):
-    """What scikit-learn says of recordings that were drawn so often, at their own prevalence."""
+    """Compute the figures with scikit-learn for recordings drawn this often."""
     labels, scores = scored.labels, scored.scores
     prevalence = labels.mean()
     share = weights[labels].sum() / weights.sum()
-    # Weights that put the prevalence of the draw back to that of the sample.
+    # Weights that restore the prevalence of the sample.
     fixed = weights * np.where(labels, prevalence / share, (1 - prevalence) / (1 - share))
     return {
         "roc_auc": reference.roc_auc_score(labels, scores, sample_weight=fixed),
@@ -69,7 +69,7 @@ def weighted_figures(scored, weights):
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_each_draw_is_what_scikit_learn_says_of_the_recordings_drawn(monkeypatch, grouped):
+def test_the_figures_of_each_draw_agree_with_scikit_learn(monkeypatch, grouped):
     scored = random_scored(200)
     groups = np.arange(200) // 9 if grouped else None
     drawn_weights = []
@@ -104,7 +104,7 @@ def test_groups_of_one_recording_are_recordings():
     scored = random_scored(1000)
     alone = bootstrap.draw(scored).figures()
     single = bootstrap.draw(scored, np.arange(1000)).figures()
-    # 4: every recording stands there with three copies of itself, which is no news.
+    # 4: every recording occurs four times, which adds no information.
     twins = Scored(*(np.repeat(part, 4) for part in (scored.labels, scored.scores, scored.calls)))
     copied = bootstrap.draw(twins, np.repeat(np.arange(1000), 4)).figures()
     naive = bootstrap.draw(twins).figures()
@@ -115,8 +115,8 @@ def test_groups_of_one_recording_are_recordings():
         assert np.diff(bootstrap.interval(naive[name])) == pytest.approx(width / 2, rel=0.2)
 
 
-def test_the_interval_by_group_holds_the_truth():
-    # 20 mice that differ; the truth is the ROC AUC over all mice there could be.
+def test_the_interval_by_group_contains_the_truth():
+    # 20 mice that differ; the truth is the ROC AUC over the population of mice.
     rng = np.random.default_rng(0)
 
     def study(mice, each):
@@ -137,7 +137,7 @@ def test_the_interval_by_group_holds_the_truth():
     assert held["recording"] < held["mouse"] - 3
 
 
-def test_poisson_weights_come_to_the_same(monkeypatch):
+def test_poisson_weights_are_equivalent(monkeypatch):
     scored = random_scored(3000)
     drawn = bootstrap.draw(scored).figures()
     monkeypatch.setattr(resample, "POISSON_FROM", 0)
@@ -150,7 +150,7 @@ def test_poisson_weights_come_to_the_same(monkeypatch):
     assert (table.mean(), table.var()) == (pytest.approx(1, abs=1e-3), pytest.approx(1, abs=1e-2))
 
 
-def test_many_stalled_scores_are_thinned(monkeypatch):
+def test_many_distinct_scores_are_thinned(monkeypatch):
     scored = random_scored(20_000)
     scores = (scored.scores + np.random.default_rng(0).random(20_000) * 1e-3).clip(0, 1)
     scored = Scored.check(scored.labels, scores, scored.calls)
@@ -161,16 +161,16 @@ def test_many_stalled_scores_are_thinned(monkeypatch):
         assert getattr(thinned, name) == pytest.approx(getattr(exact, name), abs=1e-3)
 
 
-def test_equal_recordings_are_drawn_for_both_of_a_pair():
+def test_both_models_of_a_pair_are_measured_on_the_same_draws():
     scored = random_scored(300)
     worse = Scored.check(scored.labels, scored.scores[::-1], scored.calls)
     again, other = bootstrap.draw(scored), bootstrap.draw(worse)
     assert (again.roc_auc == bootstrap.draw(scored).roc_auc).all()
-    # The calls are the same, so are the draws of what depends on them.
+    # The calls are equal, so the draws of figures that depend on calls are, too.
     assert (again.figures()["mcc"] == other.figures()["mcc"]).all()
 
 
-def test_the_interval_of_the_gain_is_that_of_the_difference():
+def test_the_gain_is_the_difference_of_the_draws():
     rng = np.random.default_rng(0)
     labels = rng.random(600) < 0.3
     scores = np.where(labels, 0.9, 0.1)
@@ -181,7 +181,7 @@ def test_the_interval_of_the_gain_is_that_of_the_difference():
     gain = bootstrap.mcc_gain(wrong, right)
     assert gain == pytest.approx(gain_by_hand(wrong, right, np.arange(600)), abs=0.02)
     assert 0.3 < gain.low < gain.high < 0.6
-    # Groups at random bring no news: the interval is as wide as that of single recordings.
+    # Random groups have no effect: the interval is as wide as that of single recordings.
     groups = np.arange(600) // 10
     by_group = bootstrap.mcc_gain(wrong, right, groups)
     assert by_group == pytest.approx(gain_by_hand(wrong, right, groups), abs=0.02)
@@ -191,12 +191,12 @@ def test_the_interval_of_the_gain_is_that_of_the_difference():
     assert bootstrap.mcc_gain(rare, rare, np.arange(10)) is None
 
 
-def test_what_draws_cannot_tell():
+def test_draws_without_a_class_are_undefined():
     one = Scored.check([0] * 50, np.linspace(0, 1, 50), [0] * 40 + [1] * 10)
     figures = bootstrap.draw(one).figures(bootstrap.smoothed_rates(metrics.count(one)))
     told = {name for name, values in figures.items() if bootstrap.interval(values)}
     assert told == {"specificity", "accuracy", "brier", "log_loss"}
-    # A single stalled recording is in two of three draws of groups: no interval from those.
+    # A third of the draws of groups lack the only stalled recording: too many for an interval.
     rare = Scored.check([1] + [0] * 49, np.linspace(1, 0, 50), [1] + [0] * 49)
     assert bootstrap.interval(bootstrap.draw(rare, np.arange(50)).roc_auc) is None
     assert bootstrap.interval(bootstrap.draw(rare).roc_auc) == (1, 1)
@@ -235,7 +235,7 @@ def test_the_curve_passes_through_the_stated_prevalences():
     assert bootstrap.mcc_curve(bootstrap.smoothed_rates(measured.confusion), measured) is None
 
 
-def test_one_group_cannot_say_how_groups_differ():
+def test_one_group_gives_no_interval():
     scored = Scored.check([0, 1, 0, 1], [0.1, 0.9, 0.8, 0.7], [0, 1, 1, 1])
     figures = bootstrap.draw(scored, np.zeros(4)).figures()
     assert {name: bootstrap.interval(draws) for name, draws in figures.items()} == dict.fromkeys(

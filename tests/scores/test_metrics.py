@@ -27,11 +27,11 @@ def test_hand_worked_table():
     assert measured.recall == 6 / 8
     assert measured.specificity == 11 / 12
     assert measured.f1 == 12 / 15
-    # Pairs ranked right, ties counted half: (6 * 11 + (6 * 1 + 2 * 11) / 2) / (8 * 12)
+    # Correctly ranked pairs, ties counted half: (6 * 11 + (6 * 1 + 2 * 11) / 2) / (8 * 12)
     assert measured.roc_auc == pytest.approx(80 / 96)
     # Recall steps to 6/8 at precision 6/7, then to 1 at precision 8/20.
     assert measured.pr_auc == pytest.approx(6 / 8 * 6 / 7 + 2 / 8 * 8 / 20)
-    # 17 right calls are off by 0.1, 3 wrong ones by 0.9.
+    # The scores of 17 right calls have an error of 0.1, those of 3 wrong calls 0.9.
     assert measured.brier == pytest.approx((17 * 0.1**2 + 3 * 0.9**2) / 20)
     assert measured.log_loss == pytest.approx(-(17 * math.log(0.9) + 3 * math.log(0.1)) / 20)
 
@@ -80,7 +80,7 @@ def test_same_as_scikit_learn():
         assert metrics.sensitivity_at(scored, at).sensitivity == pytest.approx(expected)
 
 
-def test_what_the_data_cannot_tell_is_none():
+def test_undefined_figures_are_none():
     quiet = metrics.measure(scored_from_counts(Confusion(0, 0, 5, 3)))
     assert quiet.precision is None
     assert (quiet.mcc, quiet.recall, quiet.f1) == (0.0, 0.0, 0.0)
@@ -113,7 +113,7 @@ def test_reweighting_to_the_own_prevalence_changes_nothing(tp, fp, tn, fn):
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**31), st.sampled_from([0.0, 0.25, 0.5, 0.731, 1.0]))
-def test_by_threshold_is_what_calls_at_that_threshold_give(seed, threshold):
+def test_by_threshold_agrees_with_calls_at_that_threshold(seed, threshold):
     scored = random_scored(60, seed)
     if scored.labels.all() or not scored.labels.any():
         return
@@ -135,7 +135,7 @@ def test_curves():
 
 @pytest.mark.parametrize("wrong", [math.nan, -0.1, 1.5, math.inf])
 def test_bad_scores_are_named_by_row(wrong):
-    with pytest.raises(InputError, match=r"score not within 0 to 1: row 2 \("):
+    with pytest.raises(InputError, match=r"row 2 \("):
         Scored.check([0, 1, 1], [0.1, wrong, 0.3], [0, 0, 1])
 
 
@@ -196,7 +196,7 @@ def test_hand_worked_reliability():
     labels = [0, 1, 0, 0, 1, 1]
     scores = [0.0, 0.05, 0.1, 0.12, 0.95, 1.0]
     bins = curves.reliability(Scored.check(labels, scores, np.zeros(6)))
-    # A bin holds its lower bound, and the last one 1, too; empty ones are left out.
+    # A bin includes its lower bound, the last one also 1; empty bins are left out.
     assert [(one.count, one.stalled) for one in bins] == [(2, 1), (2, 0), (2, 2)]
     assert [one.low for one in bins] == pytest.approx([0.0, 0.1, 0.9])
     assert [one.mean_score for one in bins] == pytest.approx([0.025, 0.11, 0.975])

@@ -71,25 +71,16 @@ class CallSettings(Settings):
 
 @dataclass(frozen=True)
 class Calls:
-    """New calls.
+    """New calls."""
 
-    Attributes
-    ----------
-    table : DataFrame
-        `runs.PREDICTION_COLUMNS`, one row per recording, in the order of the table that was read.
-    run : dict
-        The ``run.json`` of the predictions, with ``decision``: how the calls were made.
-    chosen_on : DataFrame
-        filename and stalled of the recordings that chose the threshold. Figures must not be
-        reported on them.
-    doubts : tuple of str
-        Sentences on what not to rely on.
-    """
-
+    # `runs.PREDICTION_COLUMNS`, one row per recording, in the order of the old table.
     table: pd.DataFrame
+    # The ``run.json`` of the predictions, with ``decision``: how the calls were made.
     run: dict[str, Any]
+    # filename and stalled of the recordings that chose the threshold. Figures must not be reported
+    # on them.
     chosen_on: pd.DataFrame
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()  # sentences on what not to rely on
 
     def __str__(self) -> str:
         counts = self.table["call"].value_counts()
@@ -199,7 +190,7 @@ def write_calls(calls: Calls, out: Path) -> Path:
 
 
 def _refuse_other(out: Path) -> None:
-    """Raise InputError if the folder holds such files that `write_calls` did not write."""
+    """Raise InputError if the folder has output files that `write_calls` did not write."""
     before = runs.read_note(out / RUN_NAME, "calls") or {}
     outputs = (PREDICTIONS_NAME, RUN_NAME, CHOSEN_NAME, SUBMISSION_NAME)
     existing = [name for name in outputs if (out / name).exists()]

@@ -22,26 +22,15 @@ FEW = 3
 
 @dataclass(frozen=True)
 class Inputs:
-    """Recordings, and how to get their clips.
-
-    Attributes
-    ----------
-    sources : sequence of Source
-        In order.
-    stamps : sequence of Stamp or None
-        Identifies the content of each, as a file or as recorded in the store.
-    stream : callable
-        Takes some of the sources, in this order, and yields them prepared.
-    from_store : bool
-        Whether the clips come from a store.
-    passed_over : dict
-        Files and folders that are not read, as `find.PassedOver.as_dict` returns them.
-    """
+    """Recordings, and how to get their clips."""
 
     sources: Sequence[Source]
+    # Identify the content of each source, as a file or as recorded in the store.
     stamps: Sequence[Stamp | None]
+    # Takes some of the sources, in this order, and yields them prepared.
     stream: Callable[[Sequence[Source]], Generator[Prepared, None, None]]
-    from_store: bool = False
+    from_store: bool = False  # whether the clips come from a store
+    # Files and folders that are not read, as `find.PassedOver.as_dict` returns them.
     passed_over: dict[str, Any] = field(default_factory=dict)
 
 

@@ -42,23 +42,13 @@ SAME = ("paths", "bundle", "threshold", "prevalence", "engine")
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """The result of a run of predictions.
+    """The result of a run of predictions."""
 
-    Attributes
-    ----------
-    table : Path
-        ``predictions.csv``.
-    calls : Counter
-        Recordings by call.
-    counts : Counter
-        Recordings by the reason why they were or were not predicted in this run.
-    doubts : tuple of str
-        How these recordings differ from those that the bundle was trained on.
-    """
-
-    table: Path
-    calls: "collections.Counter[str]"
+    table: Path  # ``predictions.csv``
+    calls: "collections.Counter[str]"  # recordings by call
+    # Recordings by the reason why they were or were not predicted in this run.
     counts: "collections.Counter[runs.Why]"
+    # How these recordings differ from those that the bundle was trained on.
     doubts: tuple[str, ...] = ()
 
     @property

@@ -233,16 +233,7 @@ def refuse(
 ) -> None:
     """Raise TableError if any row is wrong, and name these rows by their line.
 
-    Parameters
-    ----------
-    path : Path
-        The file that the table was read from.
-    table : DataFrame
-        As `read_text` returns it.
-    wrong : Series
-        bool, one per row.
-    column, expected : str
-        The column with the wrong values, and what it should contain.
+    The message says what `column` is expected to contain.
     """
     if not wrong.any():
         return

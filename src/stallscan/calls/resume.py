@@ -89,34 +89,18 @@ def read_table(path: Path, columns: Sequence[str]) -> list[list[str]] | None:
 
 @dataclass(frozen=True)
 class Standing:
-    """The valid rows of an earlier run, and the pending recordings.
+    """The valid rows of an earlier run, and the pending recordings."""
 
-    Attributes
-    ----------
-    rows, traits : dict
-        Rows of the tables by the name of the recording, in the order of the recordings.
-    stamps : dict
-        Stamp of each recording: from when its row was made, or else its present one.
-    todo : list of Source
-        Recordings without a valid row.
-    counts : Counter
-        Recordings by `runs.Why`.
-    removed : int
-        Rows of recordings that no longer exist.
-    is_prefix : bool
-        Whether the rows are those of the first recordings.
-    is_whole : bool
-        Whether nothing is pending and no file needs to change.
-    """
-
+    # rows, traits: rows of the tables by the name of the recording, in the order of the recordings.
     rows: dict[str, list[str]]
     traits: dict[str, list[str]]
+    # Stamp of each recording: from when its row was made, or else its present one.
     stamps: dict[str, Stamp]
-    todo: list[Source]
-    counts: "collections.Counter[runs.Why]"
-    removed: int
-    is_prefix: bool
-    is_whole: bool
+    todo: list[Source]  # recordings without a valid row
+    counts: "collections.Counter[runs.Why]"  # recordings by `runs.Why`
+    removed: int  # rows of recordings that no longer exist
+    is_prefix: bool  # whether the rows are those of the first recordings
+    is_whole: bool  # whether nothing is pending and no file needs to change
 
     @classmethod
     def of(cls, out: Path, given: Inputs, table: Sequence[list[str]]) -> "Standing":

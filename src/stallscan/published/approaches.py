@@ -1,7 +1,7 @@
-"""The published approaches: what each trained, how it decided, and what it reported.
+"""The published approaches: the nets each trained, how it decided, and what it reported.
 
-The figures are those of docs/facts.md 2 and 3. Only what is needed to do it again and to put its
-figures beside ours; how a net is trained stands in the recipe of the same name.
+The figures are from docs/facts.md 2 and 3. The recipe of the same name defines how a net is
+trained.
 """
 
 from dataclasses import dataclass
@@ -14,103 +14,52 @@ Part = Literal["validation", "test"]
 
 PUBLIC = "the public part of the competition's test set (14,160 videos, 4.6 % stalled)"
 PRIVATE = "the private part of the competition's test set (14,160 videos, 4.6 % stalled)"
-THIRD_VALIDATION = "its validation part, about 793 videos, 8.9 % stalled"
+THIRD_VALIDATION = "its validation split, about 793 videos, 8.9 % stalled"
 
 
 @dataclass(frozen=True)
 class Model:
-    """One training of an approach.
+    """One training of an approach."""
 
-    Attributes
-    ----------
-    name : str
-        Its folder's.
-    threshold : float
-        On the sigmoid of the logit, 0..1, above which the approach called a recording stalled.
-    changes : tuple of str
-        To the recipe of the approach, as ``--set`` takes them.
-    seed : int
-        Added to the recipe's seed.
-    decides : bool
-        Whether it takes part in the final call, or is there for comparison only.
-    training, scoring : str
-        What it cost its authors to train it and to score the test set; empty where not said.
-    """
-
-    name: str
-    threshold: float
-    changes: tuple[str, ...] = ()
-    seed: int = 0
-    decides: bool = True
+    name: str  # also the name of its folder
+    threshold: float  # the published threshold on the sigmoid of the logit, 0..1
+    changes: tuple[str, ...] = ()  # to the recipe of the approach, as ``--set`` takes them
+    seed: int = 0  # added to the recipe's seed
+    decides: bool = True  # whether it contributes to the final call, or is for comparison only
+    # training, scoring: the published time to train it and to score the test set; empty if not
+    # published.
     training: str = ""
     scoring: str = ""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One published MCC.
+    """One published MCC."""
 
-    Attributes
-    ----------
-    what : str
-        Whose.
-    mcc : float
-        The figure.
-    on : str
-        The sample and its prevalence.
-    part : str
-        Which part of our recordings is the like of it.
-    model : str
-        The model it is of, called at 0.5; empty: the approach as a whole.
-    """
-
-    what: str
+    what: str  # the model or approach, in words
     mcc: float
-    on: str
-    part: Part
-    model: str = ""
+    on: str  # the sample and its prevalence
+    part: Part  # the split of our recordings that corresponds to the sample
+    model: str = ""  # the model, called at 0.5; empty for the approach as a whole
 
 
 @dataclass(frozen=True)
 class Approach:
-    """A published approach.
+    """A published approach."""
 
-    Attributes
-    ----------
-    name : str
-        Its own and its recipe's.
-    title, decision : str
-        The approach, and how it comes to its call, in words.
-    models : tuple of Model
-        What is trained.
-    parts : str
-        What decides: each model as a ``whole``, or the ``folds`` or last ``snapshots`` of the one
-        model.
-    combine : str
-        ``vote``, or ``average``.
-    needed : int
-        Of a vote.
-    figures : tuple of Figure
-        What it reported.
-    count : int
-        Recordings it was trained and validated on, at least.
-    trained_on : str
-        The same in words.
-    unsaid : str
-        What was not published and had to be chosen.
-    """
-
-    name: str
+    name: str  # also the name of its recipe
+    # title, decision: the approach and its decision rule, in words.
     title: str
     decision: str
     models: tuple[Model, ...]
     figures: tuple[Figure, ...]
-    count: int
-    trained_on: str
-    unsaid: str
+    count: int  # the least number of recordings for training and validation
+    trained_on: str  # the same in words
+    unsaid: str  # what was not published and had to be chosen
+    # What is combined: ``whole`` models, or the ``folds`` or last ``snapshots`` of one model.
     parts: Literal["whole", "folds", "snapshots"] = "whole"
     combine: Literal["vote", "average"] = "average"
-    needed: int = 1
+    needed: int = 1  # votes needed to call stalled
 
 
 def _leaderboard(public: float, private: float) -> tuple[Figure, Figure]:
@@ -124,8 +73,8 @@ _THIRD = Approach(
     name="third-place",
     title="Third place: two R(2+1)D nets and an MC3 vote",
     decision="stalled if at least 2 of the 3 nets say so, each at its own threshold",
-    # Which of the two R(2+1)D has which validation MCC, and which took 51 h, is not said: they
-    # stand in the order in which the write-up names them, and share the time.
+    # The write-up does not tell the two R(2+1)D nets apart when it gives validation MCC and
+    # training time. They are listed in its order, and both have the one time.
     models=(
         Model(
             "r2plus1d_18",
@@ -220,16 +169,16 @@ _MATLAB = Approach(
     unsaid="the threshold, the epochs, the augmentation, which flowing recordings were taken",
 )
 
-APPROACHES = {one.name: one for one in (_THIRD, _FIRST, _SECOND, _MATLAB)}
+APPROACHES = {approach.name: approach for approach in (_THIRD, _FIRST, _SECOND, _MATLAB)}
 
 
 def find(name: str) -> Approach:
-    """Give a published approach by its name.
+    """Return the published approach of this name.
 
     Raises
     ------
     SettingsError
-        If there is none of that name.
+        If there is none.
     """
     if name not in APPROACHES:
         raise SettingsError(f"{name}: no such published approach{suggest(name, APPROACHES)}")

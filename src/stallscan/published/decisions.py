@@ -20,27 +20,15 @@ AT: tuple[At, ...] = get_args(At)
 
 @dataclass(frozen=True)
 class Member:
-    """A bundle that takes part: a model, or one fold or snapshot of it.
-
-    Attributes
-    ----------
-    name : str
-        Names its predictions and calls.
-    model : Model
-        What was published about it.
-    folder : Path
-        Holds its ``bundle`` and ``validation.csv``.
-    spec : BundleSpec
-        The bundle's.
-    """
+    """A trained bundle: a model, or one fold or snapshot of it."""
 
     name: str
-    model: Model
-    folder: Path
+    model: Model  # what was published about it
+    folder: Path  # contains its ``bundle`` and ``validation.csv``
     spec: BundleSpec
 
     def cut(self, raw: float) -> float:
-        """Return the score of a recording whose logit has this sigmoid."""
+        """Convert a threshold on the sigmoid of the logit to one on the calibrated scores."""
         return float(self.spec.calibration.score(np.log(raw / (1 - raw))))
 
     def threshold(self, at: At) -> float:

@@ -1,4 +1,4 @@
-"""What a reproduction has made: figures, calls, samples."""
+"""The results of a reproduction: figures, calls and samples."""
 
 import functools
 from dataclasses import asdict, dataclass
@@ -14,17 +14,18 @@ from stallscan.scores.intervals import wilson
 from stallscan.scores.metrics import Interval, Metrics, Scored
 from stallscan.words import percent
 
-# A selection loses a recording or two that gave no clip, and is none the smaller for it.
+# Chosen: a selection may lose this share of its recordings, those without a clip, and still count
+# as complete.
 WHOLE = 0.9
 VOTE = (
-    "The score of a vote says how far the last net that is needed is above its own threshold: it "
-    "orders recordings, and is no probability.",
+    "The score of a vote is the distance of the deciding net from its own threshold. It ranks "
+    "recordings, but is not a probability.",
 )
 AT = {"half": "0.5", "published": "published", "chosen": "chosen here"}
 
 
 class Change(NamedTuple):
-    """A setting of the recipe that is not as published."""
+    """A setting of the recipe that differs from the published one."""
 
     setting: str
     published: str
@@ -33,60 +34,36 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Cut:
-    """The thresholds of one net.
-
-    Attributes
-    ----------
-    who : str
-        The net.
-    decides : bool
-        Whether it takes part in the final call.
-    published : float
-        On the sigmoid of its logit.
-    as_scores : dict
-        Which of our scores is the like of it (``published``), and of 0.5 (``half``); and the
-        threshold that the validation part chose (``chosen``).
-    """
+    """The thresholds of one net."""
 
     who: str
-    decides: bool
-    published: float
+    decides: bool  # whether it contributes to the final call
+    published: float  # the published threshold, on the sigmoid of its logit
+    # The calibrated scores that correspond to it (``published``) and to a sigmoid of 0.5
+    # (``half``), and the threshold chosen on the validation split (``chosen``).
     as_scores: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Called:
-    """The calls of one net, or of all that decide, on one part of the recordings.
+    """The calls of one net, or of all together, on one split of the recordings."""
 
-    Attributes
-    ----------
-    who : str
-        Whose calls.
-    at : str
-        At which threshold: a key of `AT`.
-    part : str
-        ``validation`` or ``test``.
-    counts : dict
-        Recordings by call.
-    scored : Scored or None
-        Those that have a label, as they are submitted: no call counts as flowing, no score as 0.
-        None where there are no labels.
-    """
-
-    who: str
-    at: str
-    part: Part
-    counts: dict[str, int]
+    who: str  # the net, or ``vote`` or ``mean``
+    at: str  # the threshold: a key of `AT`
+    part: Part  # ``validation`` or ``test``
+    counts: dict[str, int]  # recordings by call
+    # Recordings with a label, as submitted: no call counts as flowing, no score as 0. None without
+    # labels.
     scored: Scored | None
 
     @functools.cached_property
     def metrics(self) -> Metrics | None:
-        """The figures, where there are labels."""
+        """The figures, if there are labels."""
         return None if self.scored is None else metrics.measure(self.scored)
 
     @functools.cached_property
     def intervals(self) -> dict[str, Interval | None]:
-        """95 % of the MCC (by bootstrap) and of the shares (Wilson), recording by recording."""
+        """95 % intervals of the MCC (bootstrap) and of the shares (Wilson), by recording."""
         measured = self.metrics
         if measured is None:
             return {}
@@ -100,27 +77,28 @@ class Called:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """Give all but the recordings, in JSON's types."""
-        said: dict[str, Any] = {
+        """Return everything but the recordings, as JSON types."""
+        content: dict[str, Any] = {
             "who": self.who,
             "at": self.at,
             "part": self.part,
             "calls": self.counts,
         }
         if self.scored is not None and (measured := self.metrics) is not None:
-            said |= {
+            content |= {
                 "thresholds": list(self.scored.thresholds),
                 "metrics": measured.as_json(),
                 "intervals_95": {
-                    name: list(found) if found else None for name, found in self.intervals.items()
+                    name: list(bounds) if bounds else None
+                    for name, bounds in self.intervals.items()
                 },
             }
-        return said
+        return content
 
 
 @dataclass(frozen=True)
 class Sample:
-    """How many recordings there are, how many have a label, and how many of these are stalled."""
+    """Numbers of recordings, of those with a label, and of those labelled stalled."""
 
     count: int
     labelled: int
@@ -128,7 +106,7 @@ class Sample:
 
     @classmethod
     def of(cls, count: int, known: pd.DataFrame | None) -> "Sample":
-        """Count the labels: a row each, 0 or 1 in the column stalled; None where there are none."""
+        """Count the labels in the column stalled, 0 or 1; `known` is None without labels."""
         if known is None:
             return cls(count, 0, 0)
         return cls(count, len(known), int(known["stalled"].sum()))
@@ -144,76 +122,49 @@ class Sample:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What was done, and what came of it.
-
-    Attributes
-    ----------
-    approach : Approach
-        What was done again.
-    data, out : Path
-        The recordings, and the folder for all that was made.
-    simulated : bool
-        Whether the recordings are.
-    machine : str
-        What the run that finished ran on.
-    group : str
-        Column whose recordings were kept on one side of the split; empty: split by recording.
-    trained_on : Sample
-        With the validation part.
-    test : Sample or None
-        The test part, if there is one.
-    changes : tuple of Change
-        What is not as published.
-    cuts : tuple of Cut
-        Thresholds of each net.
-    calls : tuple of Called
-        On the test part and on the validation part.
-    final : str
-        Whose calls are the approach's own: at the published threshold they are the submission.
-    seconds : float
-        How long that run took. Stages that an earlier, stopped run had done are not in it.
-    doubts : tuple of str
-        What else is to be known of the test part.
-    """
+    """The settings and results of a reproduction."""
 
     approach: Approach
+    # The data folder and the output folder.
     data: Path
     out: Path
     simulated: bool
-    machine: str
+    machine: str  # the hardware of the run that finished
+    # Column whose groups were kept on one side of the split; empty if split by recording.
     group: str
-    trained_on: Sample
-    test: Sample | None
-    changes: tuple[Change, ...]
+    trained_on: Sample  # recordings for training and validation
+    test: Sample | None  # the test split, if there is one
+    changes: tuple[Change, ...]  # differences from the published settings
     cuts: tuple[Cut, ...]
-    calls: tuple[Called, ...]
+    calls: tuple[Called, ...]  # on the test split and on the validation split
+    # Who makes the approach's final calls; at the published threshold they are the submission.
     final: str
+    # Duration of the run that finished, without stages that an interrupted run had completed.
     seconds: float
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()  # sentences on the test split
 
     def find(self, who: str, at: str, part: Part) -> Called | None:
-        """Give the calls of a net, or of `final`, if they were made."""
-        return next(
-            (one for one in self.calls if (one.who, one.at, one.part) == (who, at, part)), None
-        )
+        """Return these calls, or None if they were not made."""
+        wanted = (who, at, part)
+        return next((each for each in self.calls if (each.who, each.at, each.part) == wanted), None)
 
     @property
     def final_calls(self) -> Called:
-        """The approach's own calls: on the test part if there are labels, else on validation."""
+        """The approach's final calls: on the test split if it has labels, else on validation."""
         on_test = self.find(self.final, "published", "test")
         if on_test is not None and on_test.scored is not None:
             return on_test
         on_validation = self.find(self.final, "published", "validation")
-        assert on_validation is not None  # every training has a validation part
+        assert on_validation is not None  # every training has a validation split
         return on_validation
 
     @property
     def is_as_published(self) -> bool:
-        """Whether all but the recordings themselves is, and they are as many."""
+        """Whether all settings are as published, with as many recordings."""
         return not self.changes and self.trained_on.count >= WHOLE * self.approach.count
 
     def as_json(self) -> dict[str, Any]:
-        """Give all but the recordings, in JSON's types."""
+        """Return everything but the recordings, as JSON types."""
         return {
             "approach": self.approach.name,
             "provenance": files.provenance(),
@@ -226,49 +177,49 @@ class Reproduction:
             "published": [asdict(figure) for figure in self.approach.figures],
             "thresholds": [asdict(cut) for cut in self.cuts],
             "final": self.final,
-            "calls": [one.as_json() for one in self.calls],
+            "calls": [each.as_json() for each in self.calls],
             "seconds": self.seconds,
             "notes": notes(self),
         }
 
 
 def notes(made: Reproduction) -> list[str]:
-    """Say in plain words how the figures are to be read, a sentence or two each."""
+    """Return notes on how to read the figures, a sentence or two each."""
     chose = (
-        "The validation part chose the epoch, the calibration and the threshold 'chosen here': "
-        "its figures flatter."
+        "The epoch, the calibration and the threshold 'chosen here' were chosen on the validation "
+        "split, so its figures are optimistic."
     )
     if made.group:
-        chose += f" None of its recordings shares its {made.group} with one that was trained on."
+        chose += f" None of its recordings shares its {made.group} with a training recording."
     else:
         chose += (
-            " It is parted by recording, and recordings of one project are alike: that flatters, "
-            "too."
+            " It was split by recording, and recordings of one project are similar, which also "
+            "makes its figures optimistic."
         )
     return [*loud_notes(made), chose, *made.doubts]
 
 
 def loud_notes(made: Reproduction) -> list[str]:
-    """Return what must be read before any figure."""
-    said = []
+    """Return the notes to read before any figure."""
+    warnings = []
     if made.simulated:
-        said.append(
-            "Every recording here is simulated. No figure of ours says how good the approach is on "
-            "real recordings."
+        warnings.append(
+            "Every recording here is simulated, so these figures do not show how good the approach "
+            "is on real recordings."
         )
     if not made.is_as_published:
-        said.append(
-            "This run is not done as published: see 'What is not as published'. Do not "
-            "compare its figures with the published ones: they show that every step was done, not "
-            "how good the approach is."
+        warnings.append(
+            "This run differs from the published approach, see 'Differences from the published "
+            "approach'. Do not compare its figures with the published ones: they show that every "
+            "step ran, not how good the approach is."
         )
-    return said
+    return warnings
 
 
-def as_scored(one: Called) -> Scored:
+def as_scored(called: Called) -> Scored:
     """Return the scores of calls that have labels."""
-    assert one.scored is not None
-    return one.scored
+    assert called.scored is not None
+    return called.scored
 
 
 def _wilson(part: int, whole: int) -> Interval | None:

@@ -1,7 +1,7 @@
-"""A published approach done again, from the selection to the write-up, in one resumable run.
+"""Reproduce a published approach from the selection to the write-up, in one resumable run.
 
-Every stage goes on where it was: clips, trainings and predictions that stand are kept. Calls,
-figures and the page take seconds, and are made anew each time.
+Every stage resumes where it left off: existing clips, trainings and predictions are kept. Calls,
+figures and the page take seconds and are made again by every run.
 """
 
 import time
@@ -31,11 +31,11 @@ from stallscan.training import train
 from stallscan.training.data import Data, prepare_data
 
 NOTES_NAME = "reproduction.json"
-# None of these was published, and none makes a run another one.
+# Settings that were not published, or that do not affect the result.
 NO_CHANGE = ("seed", "data.seed", "training.workers")
 
 Progress = Callable[[int, int], None]
-# Opens the display of a long stage, by its name.
+# Opens the progress display of a long stage, by its name.
 Display = Callable[[str], AbstractContextManager[Progress]]
 
 
@@ -44,25 +44,25 @@ def plan(
     changes: Sequence[str] = (),
     epochs: int | None = None,
 ) -> dict[str, Recipe]:
-    """Give the recipe of each model of an approach, by the model's name.
+    """Return the recipe of each model of an approach, by the model's name.
 
-    All draw the same recordings and the same split.
+    All recipes draw the same recordings and the same split.
 
     Parameters
     ----------
     approach : Approach
         The approach.
     changes : sequence of str
-        ``name=value``, for all models; they go before what the models change themselves.
+        ``name=value`` for all models, which take precedence over the models' own changes.
     epochs : int, optional
-        Of each stage.
+        Epochs of each stage.
 
     Raises
     ------
     SettingsError
         If a setting is wrong or unknown.
     """
-    made = {}
+    recipes = {}
     for model in approach.models:
         settings = read_recipe(approach.name, [*model.changes, *changes])
         if epochs is not None:
@@ -70,8 +70,8 @@ def plan(
         content = settings.model_dump()
         content["data"]["seed"] = settings.data_seed
         content["seed"] = settings.seed + model.seed
-        made[model.name] = Recipe.parse(content, f"{approach.name}, {model.name}")
-    return made
+        recipes[model.name] = Recipe.parse(content, f"{approach.name}, {model.name}")
+    return recipes
 
 
 def run(
@@ -84,27 +84,27 @@ def run(
     epochs: int | None = None,
     clips: Path | None = None,
 ) -> Reproduction:
-    """Do a published approach again: select, prepare, train, score, call, measure, write it up.
+    """Reproduce a published approach: select, prepare, train, score, call, measure, write it up.
 
-    A run that was stopped goes on where it was. A data folder without a test part gives everything
-    but what is made of it.
+    An interrupted run resumes where it left off. Without a test split in the data folder, the
+    results on it are left out.
 
     Parameters
     ----------
     name : str
         A key of `approaches.APPROACHES`.
     data : Path
-        Folder with ``train_metadata.csv``, ``train_labels.csv`` and ``train/``; for the test part
-        ``test_metadata.csv`` and ``test/``, and, where there are such, ``submission_format.csv``
-        and ``test_labels.csv``. Each table may be gzipped.
+        Folder with ``train_metadata.csv``, ``train_labels.csv`` and ``train/``. For the test split
+        ``test_metadata.csv`` and ``test/``, and optionally ``submission_format.csv`` and
+        ``test_labels.csv``. Each table may be gzipped.
     out : Path
-        The folder for all that is made.
+        The output folder.
     display : callable
-        Opens the display of a long stage.
+        Opens the progress display of a long stage.
     changes, epochs
         As in `plan`.
     clips : Path, optional
-        A store of the clips to train on, where the data folder has no recordings.
+        A store of the clips to train on, if the data folder has no recordings.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def _reproduce(
     clips: Path | None,
 ) -> Reproduction:
     began = time.monotonic()
-    first = next(iter(planned.values()))  # as all, in what concerns the recordings
+    first = next(iter(planned.values()))  # all recipes agree in what concerns the recordings
     prepared = _prepare(first, data, clips, out, display)
     members = [
         member
@@ -140,8 +140,8 @@ def _reproduce(
         for member in members:
             _score(member, test, out, display)
     decisions = list_decisions(approach, members)
-    made, doubts = _call_test(decisions, test, out) if test else ([], [])
-    made += [_call_validation(approach, decision) for decision in decisions]
+    calls, doubts = _call_test(decisions, test, out) if test else ([], [])
+    calls += [_call_validation(approach, decision) for decision in decisions]
     result = Reproduction(
         approach=approach,
         data=data,
@@ -153,7 +153,7 @@ def _reproduce(
         test=Sample.of(len(test.names), test.known()) if test else None,
         changes=_compare(approach, planned, members),
         cuts=tuple(_cut(member) for member in members),
-        calls=tuple(made),
+        calls=tuple(calls),
         final=decisions[-1].who,
         seconds=time.monotonic() - began,
         doubts=tuple(doubts),
@@ -163,17 +163,17 @@ def _reproduce(
 
 
 def _claim(out: Path, approach: Approach, planned: dict[str, Recipe]) -> None:
-    """Note approach and settings in the folder; refuse a folder of others."""
+    """Record approach and settings in the folder; refuse a folder with other ones."""
     now = {
         "approach": approach.name,
-        "recipes": {name: one.model_dump(mode="json") for name, one in planned.items()},
+        "recipes": {name: recipe.model_dump(mode="json") for name, recipe in planned.items()},
     }
     outputs = ("models", writeup.METRICS_NAME, writeup.PAGE_NAME)
     runs.claim(out / NOTES_NAME, now, "a reproduction", outputs)
 
 
 def _prepare(recipe: Recipe, data: Path, clips: Path | None, out: Path, display: Display) -> Data:
-    """Select the recordings and make their clips, once for all nets."""
+    """Select the recordings and prepare their clips, once for all nets."""
     with display("preparing clips") as show:
         return prepare_data(recipe, data, out / "store", show, clips)
 
@@ -181,34 +181,34 @@ def _prepare(recipe: Recipe, data: Path, clips: Path | None, out: Path, display:
 def _train(
     approach: Approach, model: Model, recipe: Recipe, prepared: Data, out: Path
 ) -> list[Member]:
-    """Train a net, or find it trained, and give the bundles of it that take part."""
+    """Train a net, unless it is trained, and return its bundles."""
     folder = out / "models" / model.name
     with train.claim(folder, recipe):
         train.train_prepared(recipe, prepared, folder)
     trained = sorted(folder.glob("fold-*")) or [folder]
-    for part in trained:
-        if not (part / "plots" / "history.svg").is_file():
-            history.draw_history(part / "history.csv", part / "plots")
+    for training in trained:
+        if not (training / "plots" / "history.svg").is_file():
+            history.draw_history(training / "history.csv", training / "plots")
     if approach.parts == "snapshots":
         trained = sorted((folder / "snapshots").glob("snapshot-*"))
         if not trained:
             raise InputError(
-                f"{folder}: {approach.name} averages snapshots of its net, and none was kept; set "
+                f"{folder}: {approach.name} averages snapshots of its net, but none was kept. Set "
                 "training.snapshots to at least 1"
             )
     return [
         Member(
-            name=model.name if part == folder else part.name,
+            name=model.name if training == folder else training.name,
             model=model,
-            folder=part,
-            spec=disk.load(part / "bundle").spec,
+            folder=training,
+            spec=disk.load(training / "bundle").spec,
         )
-        for part in trained
+        for training in trained
     ]
 
 
 def _score(member: Member, test: TestPart, out: Path, display: Display) -> None:
-    """Score the test part with one bundle."""
+    """Score the test split with one bundle."""
     with display(f"scoring with {member.name}") as show:
         predict.predict(
             [test.folder], _scores(out, member), member.folder / "bundle", progress=show
@@ -222,15 +222,16 @@ def _scores(out: Path, member: Member) -> Path:
 def _call_test(
     decisions: Sequence[Decision], test: TestPart, out: Path
 ) -> tuple[list[Called], list[str]]:
-    """Call the test part in every way, and write the submission; give calls and doubts.
+    """Make all calls of the test split, write the submission, and return the calls and doubts.
 
-    Days of training are written up even where nothing can be called or measured here.
+    If nothing can be called or measured, that is a doubt and not an error, so that the trainings,
+    which may have taken days, are still written up.
     """
     known = test.known()
-    made, doubts, silent = [], [], []
+    results, doubts, silent = [], [], []
     if test.labels is not None and known is not None and known.empty:
         doubts.append(
-            f"{test.labels.name} has no label of any recording of the test part: nothing is "
+            f"{test.labels.name} has no label of any recording of the test split, so nothing is "
             "measured on it."
         )
     for decision in decisions:
@@ -242,17 +243,17 @@ def _call_test(
         decided = decide.decide(predictions, decision.settings)
         folder = out / "calls" / decision.who / decision.at
         decide.write_calls(decided, folder)
-        made.append(_called(decision, "test", decided.table, known))
+        results.append(_called(decision, "test", decided.table, known))
         if (decision.who, decision.at) == (decisions[-1].who, "published"):
             doubts += _submit(decided, test, out)
     if silent:
         doubts.append(
-            f"There are no calls of the test part by {words.listed(list(dict.fromkeys(silent)))}: "
+            f"No calls of the test split by {words.listed(list(dict.fromkeys(silent)))}: "
             "none of its recordings has a score."
         )
     if decisions[-1].who in silent:
         doubts.append(f"There is no {runs.SUBMISSION_NAME}.")
-    return made, doubts
+    return results, doubts
 
 
 def _submit(decided: Calls, test: TestPart, out: Path) -> list[str]:
@@ -265,7 +266,7 @@ def _submit(decided: Calls, test: TestPart, out: Path) -> list[str]:
 
 
 def _call_validation(approach: Approach, decision: Decision) -> Called:
-    """Call the validation part; with folds each recording by the one that was not trained on it."""
+    """Call the validation split; with folds, by the one fold not trained on the recording."""
     paths = [member.folder / runs.HELD_OUT_NAME for member in decision.members]
     known = pd.concat([tables.read_labels(path) for path in paths]).drop_duplicates("filename")
     predictions = [Predictions.read(path) for path in paths]
@@ -283,13 +284,13 @@ def _call_validation(approach: Approach, decision: Decision) -> Called:
 def _called(
     decision: Decision, part: Part, table: pd.DataFrame, known: pd.DataFrame | None
 ) -> Called:
-    """Put labels beside what is submitted, or would be."""
+    """Match calls with labels, and measure recordings as they would be submitted."""
     counts = {str(call): int(count) for call, count in table["call"].value_counts().items()}
     scored = None
     if known is not None:
         rows = table.merge(known, on="filename")
-        # Published figures are of all that was submitted, where what has no call counts as flowing.
-        # On the validation part all have one.
+        # Published figures include all submitted recordings; those without a call count as flowing.
+        # On the validation split every recording has a call.
         rows = rows.fillna({"score": 0.0})
         if not rows.empty:
             scored = Scored.check(
@@ -307,26 +308,27 @@ def _cut(member: Member) -> Cut:
 def _compare(
     approach: Approach, planned: dict[str, Recipe], members: Sequence[Member]
 ) -> tuple[Change, ...]:
-    """List what is not as published; once, where it is the same for all models."""
-    found: dict[str, dict[str, tuple[str, str]]] = {}
+    """List the differences from the published settings; once if the same for all models."""
+    # Published and present value, by setting and model.
+    differences: dict[str, dict[str, tuple[str, str]]] = {}
     published = plan(approach)
     for name, recipe in planned.items():
         before, now = (
-            runs.flatten(one.model_dump(mode="json")) for one in (published[name], recipe)
+            runs.flatten(each.model_dump(mode="json")) for each in (published[name], recipe)
         )
         for setting in before | now:
             pair = (before.get(setting, "none"), now.get(setting, "none"))
             if pair[0] != pair[1] and setting not in NO_CHANGE:
-                found.setdefault(setting, {})[name] = pair
+                differences.setdefault(setting, {})[name] = pair
     changes = []
-    for setting, pairs in found.items():
+    for setting, pairs in differences.items():
         if len(pairs) == len(planned) and len(set(pairs.values())) == 1:
             changes.append(Change(setting, *next(iter(pairs.values()))))
         else:
             changes += [Change(f"{setting} ({name})", *pair) for name, pair in pairs.items()]
     snapshots = next(iter(published.values())).training.snapshots
     if approach.parts == "snapshots" and len(members) < snapshots:
-        changes.append(Change("snapshots that there are", f"{snapshots}", f"{len(members)}"))
+        changes.append(Change("snapshots kept", f"{snapshots}", f"{len(members)}"))
     return tuple(changes)
 
 

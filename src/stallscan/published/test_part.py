@@ -1,4 +1,4 @@
-"""The test part of a competition folder: recordings, form and, where there are any, labels."""
+"""The test split of a competition folder: recordings, submission form and, if any, labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +12,15 @@ from stallscan.errors import InputError
 
 @dataclass(frozen=True)
 class TestPart:
-    """The recordings that are called for the competition.
-
-    Attributes
-    ----------
-    folder : Path
-        Holds them.
-    names : tuple of str
-        Their filenames, by the metadata.
-    form, labels : Path or None
-        Tables, where there are such.
-    """
+    """The recordings to submit calls for."""
 
     folder: Path
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # filenames, from the metadata
     form: Path | None
     labels: Path | None
 
     def known(self) -> pd.DataFrame | None:
-        """Read the labels of its recordings; None where there is no table of them."""
+        """Read the labels of its recordings; None without a table of labels."""
         if self.labels is None:
             return None
         table = tables.read_labels(self.labels)
@@ -38,12 +28,12 @@ class TestPart:
 
     @classmethod
     def find(cls, data: Path) -> "TestPart | None":
-        """Look for the test part of a data folder.
+        """Find the test split in a data folder; None if there is none.
 
         Raises
         ------
         InputError
-            If its metadata name recordings that are not there.
+            If its metadata names recordings that are missing.
         """
         path = _optional(data, "test_metadata.csv")
         if path is None:
@@ -53,8 +43,8 @@ class TestPart:
         if missing:
             raise InputError(
                 f"{data / 'test'}: {len(missing):,} of the {len(names):,} recordings in "
-                f"{path.name} are missing: {words.listed(missing)}; download them, or move "
-                f"{path.name} away to do without a test part"
+                f"{path.name} are missing: {words.listed(missing)}. Download them, or move "
+                f"{path.name} away to run without a test split"
             )
         return cls(
             data / "test",

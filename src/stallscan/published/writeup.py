@@ -1,7 +1,8 @@
-"""The write-up of a reproduction: what was done and what came of it, as a page, a file and a table.
+"""Write up a reproduction: settings and results, as a page, a file and a table.
 
-A figure of ours is of other recordings than the published one beside it. So each has its sample and
-its prevalence with it, and that a run is not as published is said before any figure.
+Our figures are measured on other recordings than the published ones beside them. So each comes with
+its sample and prevalence, and a run that differs from the published approach says so before any
+figure.
 """
 
 import base64
@@ -25,7 +26,7 @@ PAGE_NAME, METRICS_NAME = "reproduction.html", "metrics.json"
 
 
 class _Sheet(NamedTuple):
-    """A table of the page; with `numbers` all but its first two columns are such."""
+    """A table of the page; with `numbers` all but the first two columns are numeric."""
 
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
@@ -34,7 +35,7 @@ class _Sheet(NamedTuple):
 
 
 class _Plot(NamedTuple):
-    """A picture: what it shows, its ``data:`` address, and what stands above it."""
+    """A picture: its description, its ``data:`` address and its caption."""
 
     words: str
     address: str
@@ -42,7 +43,7 @@ class _Plot(NamedTuple):
 
 
 class _Section(NamedTuple):
-    """A part of the page; its pictures are ``small``, ``middle`` or ``wide``."""
+    """A section of the page; its pictures are ``small``, ``middle`` or ``wide``."""
 
     title: str
     words: Sequence[str] = ()
@@ -63,32 +64,32 @@ def write_writeup(made: Reproduction) -> Path:
     final = made.final_calls
     figures = plots.evaluation_figures(as_scored(final))
     if made.approach.combine == "vote":
-        del figures["reliability"]  # the score of a vote is no probability
+        del figures["reliability"]  # the score of a vote is not a probability
     folder = made.out / "plots"
     style.save(figures, folder)
-    matrices = {f"confusion-{one.who}-{one.at}": one for one in _compared(made)}
-    style.save({name: plots.confusion(as_scored(one)) for name, one in matrices.items()}, folder)
-    del figures["confusion"]  # it stands among those of all nets
+    matrices = {f"confusion-{called.who}-{called.at}": called for called in _compared(made)}
+    style.save({name: plots.confusion(as_scored(each)) for name, each in matrices.items()}, folder)
+    del figures["confusion"]  # shown with those of all nets
     sections = [
         _published(made),
-        _Section("What is not as published", sheets=[_changes(made)]),
+        _Section("Differences from the published approach", sheets=[_changes(made)]),
         _Section("Thresholds", sheets=[_thresholds(made)]),
         *(_calls(made, part) for part in ("test", "validation")),
         _Section(
             "Confusion matrices",
-            [f"On the {final.part} part, at the published threshold and at the one chosen here."],
+            [f"On the {final.part} split, at the published threshold and at the one chosen here."],
             plots=[
                 _Plot(
-                    f"{plots.WORDS['confusion']}, {one.who}, threshold {AT[one.at]}",
+                    f"{plots.WORDS['confusion']}, {called.who}, threshold {AT[called.at]}",
                     _address(folder / f"{name}.svg"),
-                    f"{one.who}, {AT[one.at]}",
+                    f"{called.who}, {AT[called.at]}",
                 )
-                for name, one in matrices.items()
+                for name, called in matrices.items()
             ],
             size="small",
         ),
         _Section(
-            f"The final calls ({made.final}) on the {final.part} part",
+            f"The final calls ({made.final}) on the {final.part} split",
             VOTE if made.approach.combine == "vote" else (),
             plots=[_Plot(plots.WORDS[name], _address(folder / f"{name}.svg")) for name in figures],
         ),
@@ -110,17 +111,17 @@ def write_writeup(made: Reproduction) -> Path:
 
 
 def as_table(made: Reproduction) -> Table:
-    """Lay the MCC of the calls on one part out for the terminal."""
+    """Return a table of the MCC of all calls on one split, for the terminal."""
     part = made.final_calls.part
-    calls = [one for one in made.calls if one.part == part]
+    calls = [called for called in made.calls if called.part == part]
     sample = _say_sample(made, part, as_scored(made.final_calls))
     table = Table(title=Text(f"{made.approach.title}\nMCC on {sample}"), title_justify="left")
     table.add_column("calls of")
     for name in AT.values():
         table.add_column(f"threshold {name}", justify="right")
-    for who in dict.fromkeys(one.who for one in calls):
-        found = [made.find(who, at, part) for at in AT]
-        table.add_row(who, *("" if one is None else "\n".join(_mcc(one)) for one in found))
+    for who in dict.fromkeys(called.who for called in calls):
+        cells = [made.find(who, at, part) for at in AT]
+        table.add_row(who, *("" if called is None else "\n".join(_mcc(called)) for called in cells))
     return table
 
 
@@ -131,7 +132,7 @@ def _facts(made: Reproduction) -> dict[str, str]:
         "Call": made.approach.decision,
         "Data": str(made.data),
         f"Trained and validated on ({kind})": str(made.trained_on),
-        f"Test part ({kind})": str(made.test) if made.test else "there is none",
+        f"Test split ({kind})": str(made.test) if made.test else "none",
     }
     return facts
 
@@ -141,20 +142,20 @@ def _published(made: Reproduction) -> _Section:
     for figure in made.approach.figures:
         ours = made.find(figure.model or made.final, "published", figure.part)
         if figure.model:
-            # Single nets were called at 0.5, which is the published threshold of some.
+            # Single nets were called at 0.5; for some that is the published threshold.
             ours = made.find(figure.model, "half", figure.part) or ours
-        here, on = ("not known", ""), f"there is no {figure.part} part"
+        here, on = ("unknown", ""), f"no {figure.part} split"
         if ours is None and made.test is not None:
-            on = f"nothing could be called on the {figure.part} part"
+            on = f"no calls on the {figure.part} split"
         if ours is not None and ours.scored is None:
-            on = f"the {figure.part} part has no labels"
+            on = f"the {figure.part} split has no labels"
         elif ours is not None:
             here, on = _mcc(ours), _say_sample(made, figure.part, as_scored(ours))
         rows.append((figure.what, f"{figure.mcc:.3f}", figure.on, *here, on))
     note = (
-        "MCC depends on how rare stalls are: compare figures at one prevalence only. 95 %: drawn "
-        "recording by recording. Public and private part are of one test set; which recordings "
-        "are in which, and how many of them, was not published."
+        "MCC depends on the prevalence: compare only figures at the same prevalence. The 95 % "
+        "intervals are bootstrapped by recording. The public and the private leaderboard used "
+        "parts of one test set; which recordings belong to which part was not published."
     )
     head = ("MCC", "published", "on", "here", "95 %", "on")
     return _Section("Published and here", sheets=[_Sheet(head, rows, note)])
@@ -166,10 +167,10 @@ def _changes(made: Reproduction) -> _Sheet:
     rows = [
         ("recordings", "real", kind),
         ("trained and validated on", made.approach.trained_on, str(made.trained_on)),
-        ("test part", "14,160, 4.6 % stalled", test),
+        ("test split", "14,160, 4.6 % stalled", test),
         *made.changes,
     ]
-    note = f"Was not published, and is chosen: {made.approach.unsaid}."
+    note = f"Not published, so chosen here: {made.approach.unsaid}."
     if not made.changes:
         note = "All settings are those of the recipe. " + note
     return _Sheet(("", "published", "here"), [tuple(row) for row in rows], note)
@@ -179,46 +180,49 @@ def _thresholds(made: Reproduction) -> _Sheet:
     rows = [
         (
             cut.who,
-            "decides" if cut.decides else "to compare",
+            "decides" if cut.decides else "for comparison",
             f"{cut.published:.2f}",
             *(_say_cut(cut.as_scores[name]) for name in ("published", "half", "chosen")),
         )
         for cut in made.cuts
     ]
     note = (
-        "A published threshold is for the sigmoid of a net's logit. Scores here are calibrated on "
-        "the validation part, so the same cut lies elsewhere: a recording is above the one exactly "
-        "if it is above the other, up to the sixth digit of a score."
+        "A published threshold applies to the sigmoid of a net's logit. Scores here are calibrated "
+        "on the validation split, so the equivalent threshold has another value: a recording is "
+        "above one exactly if it is above the other, up to the sixth digit of a score."
     )
     head = ("net", "", "published", "the same on our scores", "0.5 on our scores", "chosen here")
     return _Sheet(head, rows, note, numbers=True)
 
 
 def _calls(made: Reproduction, part: Part) -> _Section:
-    title = f"Single and final calls, {part} part"
-    rows = [_figures(one) for one in made.calls if one.part == part]
-    words = made.doubts if part == "test" else ()  # there are none of the other
+    title = f"Single and final calls, {part} split"
+    rows = [_figures(called) for called in made.calls if called.part == part]
+    words = made.doubts if part == "test" else ()  # all doubts are on the test split
     if made.test is None and part == "test":
         words = (
-            f"{made.data} has no test part (test_metadata.csv and test/): nothing was scored.",
+            f"{made.data} has no test split (test_metadata.csv and test/), so nothing was scored.",
         )
     if not rows:
         return _Section(title, words)
     note = (
-        "Recordings that no net was trained on, and that chose nothing. Measured is what is "
-        "submitted: no call counts as flowing, no score as 0."
+        "These recordings were used neither for training nor to choose anything. The figures are "
+        "those of the submission: no call counts as flowing, no score as 0."
     )
     if part == "validation":
         note = (
-            "This part chose the epoch, the calibration and the threshold 'chosen here': these "
-            "figures flatter."
+            "The epoch, the calibration and the threshold 'chosen here' were chosen on this split, "
+            "so these figures are optimistic."
         )
     if part == "validation" and made.approach.parts == "folds":
         note += (
-            " Each recording is called by the one fold that was not trained on it, so the mean of "
-            "all folds is not to be had here."
+            " Each recording is called by the one fold that was not trained on it, so there is no "
+            "mean of all folds here."
         )
-    note += f" 95 %: of the MCC, drawn recording by recording; of the others see {METRICS_NAME}."
+    note += (
+        " The 95 % interval is that of the MCC, bootstrapped by recording. The other intervals are "
+        f"in {METRICS_NAME}."
+    )
     head = (
         *("calls of", "threshold", "recordings", "called stalled", "no call"),
         *("accuracy", "precision", "recall", "F1", "MCC", "95 %"),
@@ -226,27 +230,27 @@ def _calls(made: Reproduction, part: Part) -> _Section:
     return _Section(title, words, [_Sheet(head, rows, note, numbers=True)])
 
 
-def _figures(one: Called) -> tuple[str, ...]:
-    measured = one.metrics
+def _figures(called: Called) -> tuple[str, ...]:
+    measured = called.metrics
     counts = (
-        f"{sum(one.counts.values()):,}",
-        f"{one.counts.get('stalled', 0):,}",
-        f"{one.counts.get('unscorable', 0):,}",
+        f"{sum(called.counts.values()):,}",
+        f"{called.counts.get('stalled', 0):,}",
+        f"{called.counts.get('unscorable', 0):,}",
     )
     if measured is None:
-        return (one.who, AT[one.at], *counts, *["no labels"] * 5, "")
+        return (called.who, AT[called.at], *counts, *["no labels"] * 5, "")
     values = (measured.accuracy, measured.precision, measured.recall, measured.f1)
-    said = ["not defined" if value is None else f"{value:.3f}" for value in values]
-    return (one.who, AT[one.at], *counts, *said, *_mcc(one))
+    cells = ["undefined" if value is None else f"{value:.3f}" for value in values]
+    return (called.who, AT[called.at], *counts, *cells, *_mcc(called))
 
 
 def _times(made: Reproduction) -> _Section:
     here = (
-        f"This run took {say_time(made.seconds)} on {made.machine}. What an earlier, stopped run "
-        "had done is not counted."
+        f"This run took {say_time(made.seconds)} on {made.machine}, without the stages that an "
+        "earlier, interrupted run had completed."
     )
     rows = [
-        (model.name, model.training or "not said", model.scoring or "not said")
+        (model.name, model.training or "not published", model.scoring or "not published")
         for model in made.approach.models
     ]
     note = "" if made.approach.parts == "whole" else f"All {made.approach.parts} together."
@@ -263,68 +267,68 @@ def _files(made: Reproduction) -> _Sheet:
     ]
     of_test = []
     if made.test:
-        of_test.append(("test/NAME/predictions.csv", "scores of the test part"))
-    if any(one.part == "test" for one in made.calls):
-        of_test.append(("calls/NAME/THRESHOLD/predictions.csv", "calls of the test part"))
+        of_test.append(("test/NAME/predictions.csv", "scores of the test split"))
+    if any(called.part == "test" for called in made.calls):
+        of_test.append(("calls/NAME/THRESHOLD/predictions.csv", "calls of the test split"))
     if made.find(made.final, "published", "test"):
         of_test.append(
-            ("submission.csv", "the final calls at the published threshold, as the form asks")
+            ("submission.csv", "the final calls at the published threshold, in the form's order")
         )
     rows[2:2] = of_test
-    return _Sheet(("file", "holds"), rows)
+    return _Sheet(("file", "contents"), rows)
 
 
 def _curves(made: Reproduction) -> list[_Plot]:
-    found = []
+    curves = []
     for model in made.approach.models:
         folder = made.out / "models" / model.name
         for path in sorted(folder.glob("**/plots/history.svg")):
             name = path.parent.parent.relative_to(folder.parent).as_posix()
             words = f"Loss, validation metrics and learning rate by epoch, {name}"
-            found.append(_Plot(words, _address(path), name))
-    return found
+            curves.append(_Plot(words, _address(path), name))
+    return curves
 
 
 def _address(svg: Path) -> str:
-    """Give a plot that was written as a ``data:`` address."""
+    """Return the ``data:`` address of a saved plot."""
     content = base64.b64encode(svg.read_bytes()).decode("ascii")
     return f"data:image/svg+xml;base64,{content}"
 
 
 def _compared(made: Reproduction) -> list[Called]:
-    """Give the calls that have a confusion matrix, those at published thresholds first."""
+    """Return the calls to show a confusion matrix of, those at published thresholds first."""
     part = made.final_calls.part
     return [
-        one
+        called
         for at in ("published", "chosen")
-        for one in made.calls
-        if (one.at, one.part) == (at, part) and one.scored is not None
+        for called in made.calls
+        if (called.at, called.part) == (at, part) and called.scored is not None
     ]
 
 
-def _mcc(one: Called) -> tuple[str, str]:
-    """Say the MCC of calls, and its interval."""
-    measured = one.metrics
+def _mcc(called: Called) -> tuple[str, str]:
+    """Format the MCC of calls, and its interval."""
+    measured = called.metrics
     if measured is None:
         return ("no labels", "")
-    found = one.intervals["mcc"]
-    interval = f"{found.low:.3f} to {found.high:.3f}" if found else ""
+    bounds = called.intervals["mcc"]
+    interval = f"{bounds.low:.3f} to {bounds.high:.3f}" if bounds else ""
     return (f"{measured.mcc:.3f}", interval)
 
 
 def _say_sample(made: Reproduction, part: Part, scored: Scored) -> str:
     kind = "simulated recordings" if made.simulated else "recordings"
     share = percent(float(scored.labels.mean()))
-    return f"the {part} part, {len(scored.labels):,} {kind}, {share} stalled"
+    return f"the {part} split, {len(scored.labels):,} {kind}, {share} stalled"
 
 
 def _say_cut(cut: float) -> str:
-    """Say a threshold; four digits would make 1 of one that some scores reach."""
+    """Format a threshold; with four digits, one just below 1 would read as 1."""
     return f"{cut:.4f}" if cut < 0.99995 else "above 0.9999"
 
 
 def say_time(seconds: float) -> str:
-    """Say a time as people do: 12 s, 3 min 20 s, 5 h 7 min."""
+    """Format a duration: 12 s, 3 min 20 s, 5 h 7 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,8 +1,8 @@
-"""Bootstrap: how far chance may have moved the figures of `metrics`, and their 95 % intervals.
+"""Compute 95 % intervals for the figures of `metrics` by a bootstrap.
 
-Single recordings are drawn within each class, or whole groups, such as mice. How many stalled ones
-a draw holds is chance, so its figures are stated at the sample's own prevalence, or at the one that
-a figure is re-weighted to.
+Recordings are drawn within each class, or as whole groups, such as mice. The number of stalled
+recordings in a draw is random, so the figures of each draw are computed at the prevalence of the
+sample, or at the prevalence that a figure is re-weighted to.
 """
 
 from dataclasses import dataclass
@@ -31,17 +31,17 @@ from stallscan.scores.resample import (
     sums_by_unit,
 )
 
-# Prevalences of the curve: around and between those at which MCC is stated.
+# Prevalences of the curve, around and between those at which MCC is reported.
 PREVALENCE_GRID = np.geomspace(0.001, 0.5, 109)
 
 BOOTSTRAP_SEED = 0
-# Bounds of the central 95 % of the draws, in percent.
+# Percentiles that bound the central 95 % of the draws.
 INTERVAL = (2.5, 97.5)
-# Chosen: of fewer groups a bootstrap knows too little, and its intervals come out too narrow.
+# Chosen: with fewer groups the intervals of a bootstrap are too narrow.
 FEWEST_GROUPS = 10
-# Chosen: draws that hold one class only cannot tell; where more than this share cannot, nothing is
-# said.
-MOST_UNTOLD = 0.1
+# Chosen: figures are undefined in draws with one class. If more than this share of the draws is
+# undefined, there is no interval.
+MOST_UNDEFINED = 0.1
 
 
 class ClassRates(NamedTuple):
@@ -53,35 +53,21 @@ class ClassRates(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawn:
-    """What each draw of a bootstrap gives, at the prevalence of the sample.
+    """The figures of each of D draws, at the prevalence of the sample."""
 
-    Attributes
-    ----------
-    prevalence : float
-        Share of stalled in the sample.
-    rates : ClassRates
-        Of the calls as made.
-    roc_auc, pr_auc, brier, log_loss : ndarray
-        float64 (D,), NaN where a draw cannot tell.
-    sensitivity_at : dict of ndarray
-        The same, for each of `SPECIFICITIES`.
-    """
-
-    prevalence: float
-    rates: ClassRates
+    prevalence: float  # share of stalled in the sample
+    rates: ClassRates  # of the calls as made
+    # roc_auc, pr_auc, brier, log_loss: float64 (D,), NaN where undefined.
     roc_auc: Floats
     pr_auc: Floats
     brier: Floats
     log_loss: Floats
-    sensitivity_at: dict[float, Floats]
+    sensitivity_at: dict[float, Floats]  # the same, for each of `SPECIFICITIES`
 
     def figures(self, rates: ClassRates | None = None) -> dict[str, Floats]:
-        """Give the draws of each figure by its name in `Metrics` (and `sensitivity_name`).
+        """Return the draws of each figure by its name in `Metrics` or `sensitivity_name`.
 
-        Parameters
-        ----------
-        rates : ClassRates, optional
-            What to derive the figures of the calls from; the drawn ones if not given.
+        Figures of the calls are computed from `rates`, by default the drawn ones.
         """
         return of_rates(rates or self.rates, self.prevalence) | {
             "roc_auc": self.roc_auc,
@@ -93,7 +79,7 @@ class Drawn:
 
 
 class Curve(NamedTuple):
-    """MCC against prevalence with its 95 % band, float64 (P,) each."""
+    """MCC at each of P prevalences with its 95 % band, float64 (P,) each."""
 
     prevalence: Floats
     mcc: Floats
@@ -104,25 +90,27 @@ class Curve(NamedTuple):
 def draw(scored: Scored, groups: NDArray[np.generic] | None = None) -> Drawn:
     """Bootstrap the figures of `scored`.
 
-    Without groups the recordings of each class are drawn with replacement, as many as there are
-    (more than `POISSON_FROM` by Poisson weights, which comes to the same); with groups, whole
-    groups are. Equal labels and groups give equal draws, so that two models of the same recordings
-    are compared by the difference of what `draw` gives for each.
+    Without groups, the recordings of each class are drawn with replacement (a class larger than
+    `POISSON_FROM` by Poisson weights, which is equivalent). With groups, whole groups are drawn.
+    Equal labels and groups give equal draws, so two models of the same recordings can be compared
+    draw by draw.
 
     Parameters
     ----------
     scored : Scored
-        (N,).
+        N recordings.
     groups : ndarray, optional
         (N,): recordings with the same value are drawn together.
     """
     if groups is None:
+        # `of` is the unit of each recording, (N,); here each recording is a unit of its own.
         of, count = np.arange(len(scored.labels)), len(scored.labels)
         strata = [np.flatnonzero(scored.labels), np.flatnonzero(~scored.labels)]
     else:
         of, count = _number(groups)
         strata = [np.arange(count)]
     codes, width = as_codes(scored)
+    # Number of recordings by code and class in each unit, (2 width, count): stalled first.
     counted = csr_array(
         (np.ones(len(of)), (codes + width * ~scored.labels, of)), shape=(2 * width, count)
     )
@@ -145,7 +133,7 @@ def draw(scored: Scored, groups: NDArray[np.generic] | None = None) -> Drawn:
 
 
 def smoothed_rates(cells: Confusion) -> ClassRates:
-    """Draw rates as `mcc_interval` says, each class by itself; NaN of a class that is missing."""
+    """Draw smoothed rates of each class, see `mcc_interval`; NaN for a missing class."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     return ClassRates(
         _draw_rate(rng, cells.true_stalled, cells.stalled),
@@ -156,55 +144,37 @@ def smoothed_rates(cells: Confusion) -> ClassRates:
 def group_rates(scored: Scored, groups: NDArray[np.generic]) -> ClassRates:
     """Draw the rates of the calls by group.
 
-    A rate of exactly 0 or 1 is the same in every draw of groups, which would make it look certain:
-    there the recordings are drawn as `smoothed_rates` does.
-
-    Parameters
-    ----------
-    scored : Scored
-        (N,).
-    groups : ndarray
-        (N,): recordings with the same value are drawn together.
+    A rate of exactly 0 or 1 is the same in every draw of groups and would look certain. In that
+    case the recordings are drawn as in `smoothed_rates`.
     """
     of, count = _number(groups)
     cells = cells_by_group(scored, of, count).astype(np.float64)
     drawn = [cells @ weights for weights in draw_weights([np.arange(count)], BOOTSTRAP_SEED)]
-    rates = _rates_of(Confusion(*np.concatenate(drawn, axis=1)))
+    rates = _rates_of(Confusion(*np.concatenate(drawn, axis=1)))  # (4, D)
     return _without_certainty(rates, Confusion(*cells.sum(axis=1).astype(int).tolist()))
 
 
 def marginal_rates(drawn: Drawn, cells: Confusion, grouped: bool) -> ClassRates:
-    """Rates for the intervals of one set of calls: never certain, see `smoothed_rates`.
+    """Return the rates for the intervals of one set of calls, whose counts are `cells`.
 
-    Parameters
-    ----------
-    drawn : Drawn
-        From `draw`.
-    cells : Confusion
-        The counts of the sample.
-    grouped : bool
-        Whether groups were drawn.
+    Drawn groups keep their draws, except for rates that look certain, see `smoothed_rates`.
     """
     return _without_certainty(drawn.rates, cells) if grouped else smoothed_rates(cells)
 
 
 def of_rates(rates: ClassRates, prevalence: float) -> dict[str, Floats]:
-    """Figures that calls of these rates have at a prevalence, by their names in `Metrics`.
+    """Compute the figures of calls with these rates at a prevalence.
 
-    Returns
-    -------
-    dict of ndarray
-        ``mcc``, ``accuracy``, ``precision``, ``recall``, ``specificity``, ``f1``: float64 (D,),
-        NaN where undefined.
+    The values are float64 (D,), NaN where undefined, by the names of `Metrics`.
     """
     stalled, flowing = prevalence, 1.0 - prevalence
     both = np.where(np.isnan(rates.recall) | np.isnan(rates.specificity), np.nan, 1.0)
-    # Of a class that is not there nothing is called anything, whatever its rate (NaN).
+    # A class with a share of 0 contributes 0, although its rate is NaN.
     hits = stalled * rates.recall if stalled else np.zeros_like(rates.recall)
     kept = flowing * rates.specificity if flowing else np.zeros_like(rates.specificity)
     called = hits + flowing - kept
     return {
-        # An MCC of 0 says that calls carry no information, not that a class is missing.
+        # NaN, because an MCC of 0 means calls without information, not a missing class.
         "mcc": both * reweighted_mcc(*rates, prevalence),
         "accuracy": hits + kept,
         "precision": both * divide(hits, called),
@@ -215,24 +185,12 @@ def of_rates(rates: ClassRates, prevalence: float) -> dict[str, Floats]:
 
 
 def mcc_interval(cells: Confusion, prevalence: float) -> Interval | None:
-    """95 % interval of the MCC at `prevalence`, by a stratified bootstrap.
+    """Compute the 95 % interval of the MCC at `prevalence` by a stratified bootstrap.
 
-    Recordings drawn with replacement within each class give binomial numbers of right calls, so
-    the counts are drawn rather than the recordings, and a million recordings cost no more than
-    ten. The rates drawn from are smoothed by half a count, (k + 1/2) / (n + 1): without that, a
-    class in which every call happens to be right would look certain.
-
-    Parameters
-    ----------
-    cells : Confusion
-        The counts of the sample.
-    prevalence : float
-        Share of stalled the MCC is stated for, 0 to 1; the sample's own for its own MCC.
-
-    Returns
-    -------
-    Interval or None
-        None where a class is missing from the sample.
+    Drawing recordings with replacement within each class gives binomial numbers of right calls, so
+    these counts are drawn instead of the recordings, at a cost that does not depend on the number
+    of recordings. The rates are smoothed by half a count, (k + 1/2) / (n + 1); otherwise a class in
+    which every call happens to be right would look certain. None if the sample lacks a class.
     """
     if cells.stalled == 0 or cells.flowing == 0:
         return None
@@ -240,22 +198,17 @@ def mcc_interval(cells: Confusion, prevalence: float) -> Interval | None:
 
 
 def mcc_curve(rates: ClassRates, measured: Metrics) -> Curve | None:
-    """MCC at every prevalence of `PREVALENCE_GRID`; None where no draw has both classes.
+    """Compute the MCC of `measured` at every prevalence of `PREVALENCE_GRID`.
 
-    Parameters
-    ----------
-    rates : ClassRates
-        Draws that the band is made of.
-    measured : Metrics
-        What the curve is made of.
+    `rates` are the draws for the band. None if no draw has both classes.
     """
     if measured.recall is None or measured.specificity is None:
         return None
-    told = ~np.isnan(rates.recall + rates.specificity)
-    if not told.any():
+    defined = ~np.isnan(rates.recall + rates.specificity)
+    if not defined.any():
         return None
-    draws = reweighted_mcc(
-        rates.recall[told], rates.specificity[told], PREVALENCE_GRID[:, np.newaxis]
+    draws = reweighted_mcc(  # (P, D)
+        rates.recall[defined], rates.specificity[defined], PREVALENCE_GRID[:, np.newaxis]
     )
     low, high = np.percentile(draws, INTERVAL, axis=1)
     middle = reweighted_mcc(measured.recall, measured.specificity, PREVALENCE_GRID)
@@ -265,64 +218,49 @@ def mcc_curve(rates: ClassRates, measured: Metrics) -> Curve | None:
 def mcc_gain(
     before: Scored, after: Scored, groups: NDArray[np.generic] | None = None
 ) -> Interval | None:
-    """95 % interval of what the second of two sets of calls gains in MCC over the first.
+    """Compute the 95 % interval of the gain in MCC, `after` minus `before`.
 
-    Both are measured on the same draws, at the prevalence of the sample, so what makes a draw easy
-    for both falls out.
-
-    Parameters
-    ----------
-    before, after : Scored
-        (N,) each, of the same recordings in the same order.
-    groups : ndarray, optional
-        As for `draw`.
-
-    Returns
-    -------
-    Interval or None
-        MCC after less MCC before; None where too many draws lack a class.
+    Both are calls of the same recordings in the same order and are measured on the same draws, at
+    the prevalence of the sample, so differences between draws that affect both cancel out. None if
+    too many draws lack a class.
     """
     old, new = (draw(scored, groups).figures()["mcc"] for scored in (before, after))
     return interval(new - old)
 
 
 def interval(draws: Floats) -> Interval | None:
-    """95 % interval of draws; None where too many of them are NaN.
-
-    Parameters
-    ----------
-    draws : ndarray
-        float (D,).
-    """
-    told = draws[~np.isnan(draws)]
-    if len(told) < (1.0 - MOST_UNTOLD) * len(draws):
+    """Compute the 95 % interval of draws, float (D,); None if too many of them are NaN."""
+    defined = draws[~np.isnan(draws)]
+    if len(defined) < (1.0 - MOST_UNDEFINED) * len(draws):
         return None
-    low, high = np.percentile(told, INTERVAL)
+    low, high = np.percentile(defined, INTERVAL)
     return Interval(float(low), float(high))
 
 
 def _number(groups: NDArray[np.generic]) -> tuple[NDArray[np.int64], int]:
-    """Count the groups, and give each recording the number of its own, from 0: (N,)."""
+    """Return the index of each recording's group, (N,), and the number of groups."""
     names, of = np.unique(groups, return_inverse=True)
     return of, len(names)
 
 
 def _figures_of_draws(counted: Floats, summed: Floats, prevalence: float) -> dict[str, Floats]:
-    """Figures of each draw, from counts by code (2 codes, D) and sums (6, D)."""
-    stalled, flowing = np.split(counted, 2)
-    totals = stalled.sum(axis=0), flowing.sum(axis=0)
+    """Compute the figures of each draw, from counts by code (2 codes, D) and sums (6, D)."""
+    stalled, flowing = np.split(counted, 2)  # (codes, D) each
+    totals = stalled.sum(axis=0), flowing.sum(axis=0)  # (D,) each
+    # Now shares within each class.
     stalled, flowing = (
-        divide(part, np.broadcast_to(total, part.shape))
-        for part, total in zip((stalled, flowing), totals, strict=True)
+        divide(counts, np.broadcast_to(total, counts.shape))
+        for counts, total in zip((stalled, flowing), totals, strict=True)
     )
-    # Called stalled with the threshold at each code.
-    recall, alarms = (part[::-1].cumsum(axis=0)[::-1] for part in (stalled, flowing))
+    # Rates with the threshold at each code, summed from the highest code down, (codes, D).
+    recall, alarms = (shares[::-1].cumsum(axis=0)[::-1] for shares in (stalled, flowing))
     called = prevalence * recall + (1.0 - prevalence) * alarms
     precision = np.divide(prevalence * recall, called, out=np.zeros_like(called), where=called > 0)
     both = np.where(np.minimum(*totals) > 0, 1.0, np.nan)
-    found, kept, *losses = (divide(part, totals[index % 2]) for index, part in enumerate(summed))
+    # The rows of `sums_by_unit` alternate between stalled and flowing.
+    hits, kept, *losses = (divide(row, totals[index % 2]) for index, row in enumerate(summed))
     return {
-        "recall": found,
+        "recall": hits,
         "specificity": kept,
         "roc_auc": both * (stalled * (1.0 - alarms + flowing / 2.0)).sum(axis=0),
         "pr_auc": both * (stalled * precision).sum(axis=0),
@@ -337,7 +275,7 @@ def _figures_of_draws(counted: Floats, summed: Floats, prevalence: float) -> dic
 
 
 def _mix(stalled: Floats, flowing: Floats, prevalence: float) -> Floats:
-    """Join the means of both classes; one that is not in the sample does not count."""
+    """Average the means of both classes; a class missing from the sample does not count."""
     if prevalence in (0.0, 1.0):
         return stalled if prevalence else flowing
     return prevalence * stalled + (1.0 - prevalence) * flowing

@@ -1,4 +1,4 @@
-"""Scores as probabilities: calibrated on labels, and shifted to another prevalence."""
+"""Calibrate scores as probabilities, and shift them to another prevalence."""
 
 import math
 
@@ -10,7 +10,7 @@ from stallscan.settings import Settings
 
 Floats = NDArray[np.float64]
 
-# A score nearer to 0 or 1 was rounded, or says more than any calibration can know.
+# Scores closer to 0 or 1 than this are rounded, or more certain than any calibration can be.
 CERTAIN = 1e-6
 
 
@@ -20,47 +20,41 @@ class Calibration(Settings):
     Attributes
     ----------
     scale : float
-        Inverse temperature; below 1 it makes an overconfident net more modest.
+        Inverse temperature; a value below 1 corrects an overconfident net.
     bias : float
-        Shift of the log-odds, among other things to the prevalence in the calibration set.
+        Shift of the log-odds, which includes the shift to the prevalence of the calibration set.
     """
 
     scale: float = Field(default=1.0, gt=0)
     bias: float = 0.0
 
     def score(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """Give the probability of stalled, 0..1, for each logit."""
+        """Return the probability of stalled, 0..1, for each logit."""
         odds = self.scale * np.asarray(logits, np.float64) + self.bias
         return np.exp(-np.logaddexp(0.0, -odds))
 
     def at(self, before: float, now: float) -> "Calibration":
-        """Give scores at the prevalence `now` instead of `before`, as `shift` would."""
+        """Return the calibration for the prevalence `now` instead of `before`; equals `shift`."""
         change = math.log(now / (1 - now)) - math.log(before / (1 - before))
         return Calibration(scale=self.scale, bias=self.bias + change)
 
 
 def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Calibration:
-    """Fit scale and bias by maximum likelihood on recordings that were not trained on.
+    """Fit scale and bias by maximum likelihood, on recordings not used for training.
 
-    A net that orders the recordings no better than chance has nothing to calibrate: it gets scale
-    1, and its logits stay as they are.
+    The logits of a net that ranks recordings no better than chance are not changed (scale 1).
 
-    Parameters
-    ----------
-    logits : ndarray
-        float (N,).
-    labels : ndarray
-        int (N,), 0 flowing, 1 stalled; both present.
+    Labels are 0 for flowing and 1 for stalled; both must be present.
     """
-    # Half a second, which prediction does without.
+    # Takes half a second to import, and prediction does not need it.
     from sklearn.linear_model import LogisticRegression
 
-    # Standardised, so that the same logits in another unit get the same penalty and scores.
+    # Standardise, so that the penalty does not depend on the unit of the logits.
     middle, spread = float(logits.mean()), float(logits.std())
     if not spread > 0:
         return Calibration()
     standardised = (logits - middle) / spread
-    # Nearly no penalty: it only keeps perfectly separated logits from an infinite scale.
+    # A weak penalty, only to keep the scale finite if the classes are perfectly separated.
     model = LogisticRegression(C=1e3, tol=1e-8, max_iter=1000)
     model.fit(standardised.reshape(-1, 1), labels)
     scale = float(model.coef_[0, 0]) / spread
@@ -69,10 +63,10 @@ def fit_calibration(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> C
 
 
 def shift(scores: ArrayLike, before: ArrayLike, now: float) -> Floats:
-    """Read scores at another prevalence: the log-odds move by the change in those of a stall.
+    """Convert scores to another prevalence, by adding the change of the prior log-odds.
 
-    True where what stalled and what flowing recordings look like is the same and only their shares
-    differ (Saerens et al. 2002, docs/facts.md 6).
+    Valid if only the shares of the classes change, not how recordings of each class look (Saerens
+    et al. 2002, docs/facts.md 6).
 
     Parameters
     ----------
@@ -92,7 +86,7 @@ def shift(scores: ArrayLike, before: ArrayLike, now: float) -> Floats:
 
 
 def log_odds(scores: ArrayLike) -> Floats:
-    """Log-odds of scores, those that are too near to 0 or 1 to be meant taken as `CERTAIN`."""
+    """Return the log-odds of scores, clipped to `CERTAIN`..1 - `CERTAIN` first."""
     scores = np.clip(np.asarray(scores, np.float64), CERTAIN, 1 - CERTAIN)
     odds: Floats = np.log(scores) - np.log1p(-scores)
     return odds

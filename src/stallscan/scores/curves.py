@@ -1,4 +1,4 @@
-"""Curves of scores against labels: ROC, precision and recall, metrics by threshold, reliability."""
+"""Compute curves of scores against labels: ROC, precision-recall, by threshold, reliability."""
 
 from dataclasses import dataclass
 
@@ -7,44 +7,33 @@ import numpy as np
 from stallscan.scores import intervals
 from stallscan.scores.metrics import Confusion, Floats, Interval, Scored, divide, mcc_of_counts
 
-# Ten bins of equal width: enough to see a bend, few enough to hold recordings.
-# Divided, because linspace gives 0.30000000000000004 for 0.3, which then lies below its own bin.
+# Ten bins of equal width: enough to show the shape, few enough to fill the bins. A division,
+# because linspace returns 0.30000000000000004 for 0.3, and a score of 0.3 would fall into the bin
+# below.
 RELIABILITY_EDGES = np.arange(11) / 10
-# Thresholds 0, 0.001, ... 1: finer than a plot can show.
+# Thresholds 0, 0.001, ... 1, finer than the resolution of a plot.
 GRID = np.arange(1001) / 1000
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Recordings whose scores lie in one bin of the reliability plot.
+    """Recordings whose scores lie in one bin of the reliability plot."""
 
-    Attributes
-    ----------
-    low, high : float
-        Bounds of the bin, the lower one in it.
-    count, stalled : int
-        Recordings, and how many are labelled stalled.
-    mean_score : float
-        Mean of their scores: what was promised.
-    share : float
-        Share of stalled: what was kept.
-    interval : Interval
-        95 % of the share (Wilson).
-    """
-
+    # low, high: bounds of the bin; the lower one is included.
     low: float
     high: float
+    # count, stalled: number of recordings, and of those labelled stalled.
     count: int
     stalled: int
-    mean_score: float
-    share: float
-    interval: Interval
+    mean_score: float  # mean of their scores: the predicted share of stalled
+    share: float  # the observed share of stalled
+    interval: Interval  # 95 % of the share (Wilson)
 
 
 def reliability(scored: Scored) -> tuple[Bin, ...]:
-    """Compare scores with the shares of stalled, in the bins of `RELIABILITY_EDGES` with any."""
+    """Compare scores with the shares of stalled, in every bin that contains recordings."""
     count = len(RELIABILITY_EDGES) - 1
-    # The last bin holds 1, too.
+    # Bin of each recording, (N,). The last bin includes 1.
     of = np.minimum(np.digitize(scored.scores, RELIABILITY_EDGES) - 1, count - 1)
     counts = np.bincount(of, minlength=count)
     stalled = np.bincount(of, scored.labels, minlength=count).astype(int)
@@ -60,18 +49,13 @@ def reliability(scored: Scored) -> tuple[Bin, ...]:
 
 
 def by_threshold(scored: Scored) -> dict[str, Floats]:
-    """Metrics that the scores would have at every threshold of `GRID`.
+    """Compute the metrics at every threshold of `GRID`.
 
-    A recording counts as called stalled where its score is at or above the threshold.
-
-    Returns
-    -------
-    dict of ndarray
-        ``mcc``, ``accuracy``, ``precision``, ``recall``, ``f1``: float64 (1001,), NaN where
-        undefined.
+    A recording is called stalled if its score is at or above the threshold. The values are float64
+    (1001,), NaN where undefined, by the names of `Metrics`.
     """
     stalled, flowing = scored.scores[scored.labels], scored.scores[~scored.labels]
-    missed = np.searchsorted(np.sort(stalled), GRID, side="left")
+    missed = np.searchsorted(np.sort(stalled), GRID, side="left")  # (1001,), as all below
     kept = np.searchsorted(np.sort(flowing), GRID, side="left")
     cells = Confusion(len(stalled) - missed, len(flowing) - kept, kept, missed)
     hits = cells.true_stalled
@@ -85,7 +69,7 @@ def by_threshold(scored: Scored) -> dict[str, Floats]:
 
 
 def roc(scored: Scored) -> tuple[Floats, Floats] | None:
-    """ROC curve: false-positive rate and sensitivity, float64 (M,) each; None with one class."""
+    """Compute false-positive rate and sensitivity, float64 (M,) each; None with one class."""
     from sklearn.metrics import roc_curve
 
     if scored.labels.all() or not scored.labels.any():
@@ -95,7 +79,7 @@ def roc(scored: Scored) -> tuple[Floats, Floats] | None:
 
 
 def precision_recall(scored: Scored) -> tuple[Floats, Floats] | None:
-    """Recall (descending) and precision, float64 (M,) each; None with one class."""
+    """Compute recall (descending) and precision, float64 (M,) each; None with one class."""
     from sklearn.metrics import precision_recall_curve
 
     if scored.labels.all() or not scored.labels.any():

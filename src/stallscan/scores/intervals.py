@@ -1,9 +1,9 @@
-"""Shares with their 95 % intervals, corrected for calls that are sometimes wrong.
+"""Shares with their 95 % intervals.
 
-Every function takes numbers or arrays of one shape, so that the benchmark that counts how often an
-interval holds the truth (benchmarks/rates_coverage.py) runs the very code that makes the tables.
+Every function takes numbers or arrays of one shape, so that the benchmark of interval coverage
+(benchmarks/rates_coverage.py) runs the same code that computes the tables.
 
-scipy is imported where it is needed: prediction, which imports this module, does without.
+scipy is imported inside the functions, because prediction imports this module but not scipy.
 """
 
 from fractions import Fraction
@@ -15,62 +15,47 @@ from numpy.typing import ArrayLike
 
 # Both tails of a 95 % interval.
 TAILS = (0.025, 0.975)
-# Normal quantile of the upper one: 1.96.
+# The normal quantile of the upper tail, 1.96.
 Z = NormalDist().inv_cdf(TAILS[1])
 
 
 class Share(NamedTuple):
-    """A share, or a difference of shares, with its 95 % interval; numbers or arrays.
+    """A share, or a difference of shares, with its 95 % interval; numbers or arrays."""
 
-    Attributes
-    ----------
-    value, low, high : float or ndarray
-        Shares are 0 to 1; corrected ones may lie outside until they are clipped.
-    """
-
+    # value, low, high: 0..1; corrected shares may lie outside this range until they are clipped.
     value: Any
     low: Any
     high: Any
 
 
 def portion(share: float, count: int) -> Fraction:
-    """Compute a share of a count exactly, the share taken as it is written: 0.29 of 100 is 29.
+    """Compute a share of a count exactly, using the decimal digits of the share: 0.29 of 100 is 29.
 
-    In binary 0.29 * 100 is 28.999999999999996, and its whole part 28.
+    In floating point 0.29 * 100 is 28.999999999999996, whose integer part is 28.
     """
     return Fraction(repr(float(share))) * count
 
 
 def exactly(value: float) -> Share:
-    """Give a share that is known without sampling error."""
+    """Return a share without sampling error."""
     return Share(value, value, value)
 
 
 def wilson(part: ArrayLike, whole: ArrayLike) -> Share:
-    """Share with the interval of Wilson (1927).
-
-    Parameters
-    ----------
-    part, whole : int or ndarray
-        Counts; whole at least 1.
-    """
+    """Compute a share of counts with the interval of Wilson (1927)."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     share = part / whole
     centre = (part + Z**2 / 2) / (whole + Z**2)
     half = Z * np.sqrt(part * (whole - part) / whole + Z**2 / 4) / (whole + Z**2)
-    # Rounding must not put a limit beyond 0, 1 or the share itself.
+    # Clip rounding errors beyond 0, 1 or the share itself.
     return Share(share, np.clip(centre - half, 0.0, share), np.clip(centre + half, share, 1.0))
 
 
 def jeffreys(part: ArrayLike, whole: ArrayLike) -> Share:
-    """Share with the interval of Jeffreys, as Brown, Cai & DasGupta (2001) advise it.
+    """Compute a share with the interval of Jeffreys, as in Brown, Cai & DasGupta (2001).
 
-    It misses the truth as often on either side, which Wilson's does not where the share is small.
-
-    Parameters
-    ----------
-    part, whole : float or ndarray
-        Counts, or effective ones; whole above 0.
+    It misses the true share equally often on both sides, unlike Wilson's interval of small shares.
+    The counts may be effective ones, not whole numbers.
     """
     from scipy.special import betaincinv
 
@@ -85,13 +70,7 @@ def jeffreys(part: ArrayLike, whole: ArrayLike) -> Share:
 
 
 def clopper_pearson(part: ArrayLike, whole: ArrayLike) -> Share:
-    """Share with the interval of Clopper & Pearson (1934).
-
-    Parameters
-    ----------
-    part, whole : float or ndarray
-        Counts, or effective ones; whole above 0.
-    """
+    """Compute a share of (effective) counts with the interval of Clopper & Pearson (1934)."""
     from scipy.special import betaincinv
 
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
@@ -103,12 +82,12 @@ def clopper_pearson(part: ArrayLike, whole: ArrayLike) -> Share:
 
 
 def around(share: Share, other: Share) -> Share:
-    """Widen the interval of a share until it contains the interval of another."""
+    """Widen the interval of a share to include the interval of another."""
     return Share(share.value, np.minimum(share.low, other.low), np.maximum(share.high, other.high))
 
 
 def subtract(first: Share, second: Share) -> Share:
-    """Second less first, the intervals joined by MOVER (Zou & Donner 2008)."""
+    """Subtract the first share from the second; the interval is by MOVER (Zou & Donner 2008)."""
     value = second.value - first.value
     return Share(
         value,

@@ -1,14 +1,14 @@
-"""How good calls and scores are against labels; stalled is the positive class throughout.
+"""Measure calls and scores against labels. Stalled is the positive class.
 
-A value that the data cannot tell (precision without a stalled call, ROC AUC with one class) is
-None: never a warning, never a made-up 0. The one exception is MCC, which by the usual convention is
-0 where a row or column of the confusion matrix is empty: such calls carry no information.
+A figure that is undefined (precision without a stalled call, ROC AUC with one class) is None. MCC
+is the exception: by the usual convention it is 0 where a row or column of the confusion matrix is
+empty.
 
-Every figure is a function of what happens among the stalled, what happens among the flowing, and
-how common stalls are. How far chance may have moved it says `bootstrap`.
+Every figure is a function of the results among the stalled recordings, the results among the
+flowing ones, and the share of stalled. `bootstrap` computes the sampling error.
 
-scikit-learn takes half a second to import and is imported where it is needed: prediction, which
-imports this module, does without.
+scikit-learn takes half a second to import, so it is imported inside the functions: prediction
+imports this module but does not need it.
 """
 
 import math
@@ -23,12 +23,12 @@ from stallscan.errors import InputError
 from stallscan.scores import intervals
 from stallscan.words import listed
 
-# Shares of stalled at which MCC is stated besides the data's own (docs/facts.md 2, 4 and 6): the
-# third place's selection, the competition's test set, Alzheimer's models, half of that, the
+# Shares of stalled at which MCC is reported besides that of the data (docs/facts.md 2, 4 and 6):
+# the third place's selection, the competition's test set, Alzheimer's models, half of that, the
 # competition's training set.
 PREVALENCES = (0.09, 0.046, 0.02, 0.01, 0.003)
-# Specificities at which the sensitivity is stated (docs/facts.md 6): that of a good published net,
-# and what a comparison of mice needs.
+# Specificities at which the sensitivity is reported (docs/facts.md 6): that of a good published
+# net, and the one that a comparison of mice needs.
 SPECIFICITIES = (0.993, 0.999)
 
 
@@ -38,23 +38,12 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Scored:
-    """Recordings with a label, a score and a call, one element each.
+    """The labels, scores and calls of N recordings."""
 
-    Attributes
-    ----------
-    labels : ndarray
-        bool (N,), whether the recording is stalled.
-    scores : ndarray
-        float64 (N,), probability of stalled, 0 to 1.
-    calls : ndarray
-        bool (N,), whether it was called stalled.
-    thresholds : tuple of float
-        The distinct thresholds the calls were made with, ascending; normally one.
-    """
-
-    labels: Bools
-    scores: Floats
-    calls: Bools
+    labels: Bools  # bool (N,), whether the recording is stalled
+    scores: Floats  # float64 (N,), probability of stalled, 0 to 1
+    calls: Bools  # bool (N,), whether it was called stalled
+    # The distinct thresholds of the calls, ascending; normally one.
     thresholds: tuple[float, ...] = ()
 
     @classmethod
@@ -65,22 +54,13 @@ class Scored:
         calls: ArrayLike,
         thresholds: Sequence[float] = (),
     ) -> "Scored":
-        """Check the arrays and convert them.
-
-        Parameters
-        ----------
-        labels, calls : array-like
-            (N,), 0 or 1 (or booleans), 1 for stalled.
-        scores : array-like
-            (N,), 0 to 1.
-        thresholds : sequence of float
-            The thresholds the calls were made with, 0 to 1.
+        """Check and convert arrays (N,): labels and calls of 0 or 1, and scores within 0 to 1.
 
         Raises
         ------
         InputError
-            If the lengths differ, nothing is given, or a label, score or call is not what it
-            must be; the message names the rows, counted from 1.
+            If the lengths differ, the arrays are empty, or a label, score or call is out of range.
+            The message names the rows, counted from 1.
         """
         arrays = {
             "labels": np.asarray(labels, dtype=np.float64),
@@ -89,10 +69,10 @@ class Scored:
         }
         shapes = {array.shape for array in arrays.values()}
         if len(shapes) != 1 or len(shapes.pop()) != 1:
-            found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-            raise InputError(f"labels, scores and calls must be lists of one length, got {found}")
+            given = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise InputError(f"labels, scores and calls must be lists of one length, got {given}")
         if arrays["labels"].size == 0:
-            raise InputError("there is no recording with a label, a score and a call")
+            raise InputError("no recording has a label, a score and a call")
         _refuse("score", arrays["scores"], bad_scores(arrays["scores"]), "within 0 to 1")
         for name in ("labels", "calls"):
             wrong = ~np.isin(arrays[name], (0.0, 1.0))
@@ -106,29 +86,24 @@ class Scored:
 
 
 class Confusion(NamedTuple):
-    """Counts of calls against labels, or arrays of such counts.
+    """Counts of calls against labels, or arrays of such counts."""
 
-    Attributes
-    ----------
-    true_stalled, false_stalled : int or ndarray
-        Recordings called stalled that are labelled stalled, and flowing.
-    true_flowing, missed_stalled : int or ndarray
-        Recordings called flowing that are labelled flowing, and stalled.
-    """
-
+    # true_stalled, false_stalled: recordings called stalled that are labelled stalled, and flowing.
     true_stalled: Any
     false_stalled: Any
+    # true_flowing, missed_stalled: recordings called flowing that are labelled flowing, and
+    # stalled.
     true_flowing: Any
     missed_stalled: Any
 
     @property
     def stalled(self) -> Any:
-        """How many are labelled stalled."""
+        """Number of recordings labelled stalled."""
         return self.missed_stalled + self.true_stalled
 
     @property
     def flowing(self) -> Any:
-        """How many are labelled flowing."""
+        """Number of recordings labelled flowing."""
         return self.true_flowing + self.false_stalled
 
 
@@ -141,30 +116,15 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Metrics:
-    """The figures of one set of calls; None where the data cannot tell.
+    """The figures of one set of calls; None where undefined."""
 
-    Attributes
-    ----------
-    count : int
-        Recordings measured.
-    prevalence : float
-        Share of stalled among them; MCC, accuracy, precision, F1 and PR AUC hold for it only.
-    confusion : Confusion
-        The four counts.
-    mcc : float
-        Matthews correlation coefficient, -1 to 1; 0 where a margin of the matrix is empty.
-    accuracy, precision, recall, specificity, f1, roc_auc, pr_auc : float or None
-        0 to 1. Recall is the sensitivity. PR AUC is the average precision.
-    brier, log_loss : float
-        Mean squared error of the scores, 0 (best) to 1, and their mean negative log-likelihood in
-        nats, 0 (best) upwards. What answering the prevalence every time would get is p (1 - p)
-        and the entropy of p. A score of exactly 0 or 1 that is wrong costs 36 nats, not infinity.
-    """
-
-    count: int
+    count: int  # recordings measured
+    # Share of stalled among them; MCC, accuracy, precision, F1 and PR AUC depend on it.
     prevalence: float
     confusion: Confusion
-    mcc: float
+    mcc: float  # Matthews correlation coefficient, -1 to 1; 0 where a margin of the matrix is empty
+    # accuracy, precision, recall, specificity, f1, roc_auc, pr_auc: 0 to 1. Recall is the
+    # sensitivity. PR AUC is the average precision.
     accuracy: float | None
     precision: float | None
     recall: float | None
@@ -172,36 +132,31 @@ class Metrics:
     f1: float | None
     roc_auc: float | None
     pr_auc: float | None
+    # brier, log_loss: mean squared error of the scores, 0 (best) to 1, and their mean negative
+    # log-likelihood in nats, 0 (best) or more. Constant scores equal to the prevalence p have a
+    # Brier score of p (1 - p) and the entropy of p as log-loss. A wrong score of 0 or 1 counts 36
+    # nats, not infinity.
     brier: float
     log_loss: float
 
     def as_json(self) -> dict[str, Any]:
-        """Give the figures by name, in JSON's types."""
+        """Return the figures by name, as JSON types."""
         return asdict(self) | {"confusion": self.confusion._asdict()}
 
 
 class SensitivityAt(NamedTuple):
-    """How many stalls are found where the threshold leaves this specificity.
+    """The sensitivity at a given specificity.
 
-    The threshold is chosen on the very recordings that are measured: on others the same threshold
-    gives another specificity.
-
-    Attributes
-    ----------
-    specificity : float
-        What is asked for, 0 to 1.
-    sensitivity : float or None
-        Share of stalled at or above the threshold; None with one class.
-    threshold : float or None
-        The lowest that leaves the specificity; None where none above a flowing one is left.
-    false_alarms : int
-        How many flowing recordings may be called stalled; at 0 there are too few flowing ones to
-        tell the specificity from a perfect one.
+    The threshold is chosen on the measured recordings themselves; on other recordings it has
+    another specificity.
     """
 
-    specificity: float
-    sensitivity: float | None
+    specificity: float  # the required specificity, 0 to 1
+    sensitivity: float | None  # share of stalled at or above the threshold; None with one class
+    # The lowest score of a stalled recording that has the specificity; None if there is none.
     threshold: float | None
+    # Number of flowing recordings that may be called stalled. At 0 the flowing recordings are too
+    # few to distinguish the specificity from a perfect one.
     false_alarms: int
 
 
@@ -247,27 +202,19 @@ def count(scored: Scored) -> Confusion:
 
 
 def sensitivity_at(scored: Scored, specificity: float) -> SensitivityAt:
-    """Find the sensitivity that the scores have at a specificity, on these recordings.
-
-    Parameters
-    ----------
-    scored : Scored
-        The recordings; their calls do not matter.
-    specificity : float
-        Above 0, at most 1.
-    """
+    """Compute the sensitivity of the scores at a specificity above 0 and at most 1."""
     stalled, flowing = scored.scores[scored.labels], scored.scores[~scored.labels]
     allowed = len(flowing) - math.ceil(intervals.portion(specificity, len(flowing)))
     if not len(stalled) or not len(flowing):
         return SensitivityAt(specificity, None, None, allowed)
     highest_not_allowed = np.sort(flowing)[-(allowed + 1)]
-    found = stalled[stalled > highest_not_allowed]
-    threshold = float(found.min()) if found.size else None
-    return SensitivityAt(specificity, len(found) / len(stalled), threshold, allowed)
+    hits = stalled[stalled > highest_not_allowed]
+    threshold = float(hits.min()) if hits.size else None
+    return SensitivityAt(specificity, len(hits) / len(stalled), threshold, allowed)
 
 
 def sensitivity_name(specificity: float) -> str:
-    """Name that `Drawn.figures` gives a sensitivity at a specificity."""
+    """Return the name of a sensitivity at a specificity in `Drawn.figures`."""
     return f"sensitivity_at_{specificity:g}"
 
 
@@ -277,17 +224,9 @@ def mcc_of_counts(
     true_flowing: ArrayLike,
     missed_stalled: ArrayLike,
 ) -> Floats:
-    """Matthews correlation coefficient of counts or shares, in the order of `Confusion`.
+    """Compute the Matthews correlation coefficient from counts or shares, as in `Confusion`.
 
-    Parameters
-    ----------
-    true_stalled, false_stalled, true_flowing, missed_stalled : float or ndarray
-        Counts, or shares of the whole.
-
-    Returns
-    -------
-    ndarray
-        float64 of the common shape, -1 to 1; 0 where a row or column of the matrix is empty.
+    Returns float64 of the common shape, -1 to 1; 0 where a row or column of the matrix is empty.
     """
     given = (true_stalled, false_stalled, true_flowing, missed_stalled)
     tp, fp, tn, fn = (np.asarray(cell, dtype=np.float64) for cell in given)
@@ -296,19 +235,9 @@ def mcc_of_counts(
 
 
 def reweighted_mcc(sensitivity: ArrayLike, specificity: ArrayLike, prevalence: ArrayLike) -> Floats:
-    """MCC that calls of this sensitivity and specificity have where stalls are this common.
+    """Compute the MCC from sensitivity and specificity at a prevalence, all 0 to 1.
 
-    Parameters
-    ----------
-    sensitivity, specificity : float or ndarray
-        Shares of stalled called stalled and of flowing called flowing, 0 to 1.
-    prevalence : float or ndarray
-        Share of stalled, 0 to 1.
-
-    Returns
-    -------
-    ndarray
-        float64 of the common shape, -1 to 1.
+    Returns float64 of the common shape, -1 to 1.
     """
     sensitivity, specificity = np.asarray(sensitivity), np.asarray(specificity)
     stalled = np.asarray(prevalence)
@@ -322,14 +251,14 @@ def reweighted_mcc(sensitivity: ArrayLike, specificity: ArrayLike, prevalence: A
 
 
 def divide(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """Divide element by element, NaN where the whole is 0 (or not above it)."""
+    """Divide element by element; NaN where the divisor is not above 0."""
     undefined = np.full(part.shape, np.nan)
     return np.asarray(np.divide(part, whole, out=undefined, where=np.asarray(whole) > 0))
 
 
 def bad_scores(scores: Floats) -> Bools:
-    """Tell which scores are no probabilities: NaN, below 0 or above 1."""
-    # NaN fails every comparison, so it must be this way round.
+    """Return which scores are not probabilities: NaN, below 0 or above 1."""
+    # Negated, because every comparison with NaN is false.
     return ~((scores >= 0.0) & (scores <= 1.0))
 
 

@@ -1,4 +1,4 @@
-"""Recordings or mice drawn again, as weights."""
+"""Draw bootstrap samples of recordings or mice, as weights."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,26 +6,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stallscan.scores.metrics import (
-    Floats,
-    Scored,
-)
+from stallscan.scores.metrics import Floats, Scored
 
 BOOTSTRAP_DRAWS = 1000
 
-# A class of more recordings is drawn by independent Poisson(1) weights, twice as fast (Chamandy et
-# al. 2012). Measured on 40,000 recordings: intervals as wide as by drawing, but for the 2 % that
-# 1,000 draws leave to chance.
+# A larger class is drawn by independent Poisson(1) weights, which is twice as fast (Chamandy et al.
+# 2012). Measured on 40,000 recordings: the widths of the intervals agree within the 2 % that are
+# the sampling error of 1,000 draws.
 POISSON_FROM = 20_000
-# Weights held at once, of all draws together: 32 MB.
+# Weights held in memory at once, for all draws together: 32 MB.
 HELD_WEIGHTS = 4_000_000
-# Scores at which the curves of a draw are cut. With no more distinct scores among the stalled than
-# this the ROC and PR AUC of a draw are exact; with 20,000 they were off by 0.00005 at most.
+# Scores at which the curves of a draw are evaluated. With at most this many distinct scores among
+# the stalled, ROC and PR AUC of a draw are exact; with 20,000 their error was at most 0.00005.
 MOST_CUTS = 5_000
 
 
 def cells_by_group(scored: Scored, of: NDArray[np.int64], count: int) -> Floats:
-    """Count the cells of `Confusion` in each group: (4, count)."""
+    """Count the cells of `Confusion` in each of `count` groups, float64 (4, count).
+
+    `of` is the index of each recording's group, (N,).
+    """
     return np.stack(
         [
             np.bincount(of, labels & calls, minlength=count)
@@ -40,13 +40,15 @@ def cells_by_group(scored: Scored, of: NDArray[np.int64], count: int) -> Floats:
 
 
 def sums_by_unit(scored: Scored, of: NDArray[np.int64], count: int) -> Floats:
-    """Sum, in each unit, what means are made of: (6, count).
+    """Sum the numerators of the means in each of `count` units, float64 (6, count).
 
-    Found stalls, kept flowing; squared error of stalled, of flowing; log-loss of either.
+    Rows: true stalled, true flowing; squared error of the stalled and of the flowing recordings;
+    log-loss of the stalled and of the flowing ones. `of` is the index of each recording's unit,
+    (N,).
     """
     stalled, flowing = scored.labels, ~scored.labels
     squared = (scored.scores - stalled) ** 2
-    # As scikit-learn keeps log-loss finite.
+    # Clipped like scikit-learn's log_loss, to keep it finite.
     tiny = np.finfo(np.float64).eps
     lost = -np.log(np.clip(np.where(stalled, scored.scores, 1.0 - scored.scores), tiny, 1.0 - tiny))
     return np.stack(
@@ -65,15 +67,15 @@ def sums_by_unit(scored: Scored, of: NDArray[np.int64], count: int) -> Floats:
 
 
 def as_codes(scored: Scored) -> tuple[NDArray[np.int64], int]:
-    """Reduce the scores to what the curves depend on: their order among the stalled ones.
+    """Reduce the scores to their rank among the stalled ones, which determines the curves.
 
     Returns
     -------
     codes : ndarray
-        int64 (N,): 2 k + 1 at the k-th distinct score of a stalled recording, counted from 0, and
-        2 k just below it.
+        int64 (N,): 2 k + 1 for the k-th distinct score of a stalled recording, counted from 0, and
+        2 k for scores between it and the one before.
     width : int
-        How many codes there are.
+        The number of codes.
     """
     cuts = np.unique(scored.scores[scored.labels])
     if len(cuts) > MOST_CUTS:
@@ -83,9 +85,9 @@ def as_codes(scored: Scored) -> tuple[NDArray[np.int64], int]:
 
 
 def draw_weights(strata: Sequence[NDArray[np.int64]], seed: int) -> Iterator[Floats]:
-    """Yield how often each unit is drawn: (units, draws of the part), `BOOTSTRAP_DRAWS` in all.
+    """Yield how often each unit is drawn, float64 (units, draws), `BOOTSTRAP_DRAWS` in all.
 
-    A single unit would be the same in every draw, and its figures look certain: NaN.
+    A single unit gets NaN: every draw would be the same, and its figures would look certain.
     """
     rng = np.random.default_rng(seed)
     units = sum(len(stratum) for stratum in strata)
@@ -108,7 +110,7 @@ def _draw_units(rng: np.random.Generator, count: int) -> NDArray[Any]:
 
 
 def _poisson_table() -> Floats:
-    """Poisson(1) weights of equal chance, 2**16 of them."""
+    """Return 2**16 equally likely weights with the distribution Poisson(1)."""
     weights = np.arange(12)
     chances = np.exp(-1.0) / np.cumprod(np.maximum(weights, 1))
     places = (np.arange(2**16) + 0.5) / 2**16

@@ -14,56 +14,50 @@ from stallscan.scores.calibration import shift
 Call = Literal["flowing", "stalled", "unscorable"]
 Floats = NDArray[np.float64]
 
-# Digits of scores and thresholds in tables. Calls are made with scores of so many, and thresholds
-# are chosen among them, so that a table gives the same calls as the memory it was written from.
+# Digits of scores and thresholds in tables. Calls and thresholds are computed from scores rounded
+# to these digits, so that a table gives the same calls as the values it was written from.
 DIGITS = 6
 
 
 def rounded(scores: ArrayLike) -> Floats:
-    """Round scores to the digits that they are written with."""
+    """Round scores to the digits they are written with."""
     return np.asarray(np.round(np.asarray(scores, np.float64), DIGITS), np.float64)
 
 
 def on_grid(threshold: float) -> float:
-    """Round a threshold up to the digits it is written with: no rounded score changes sides."""
+    """Round a threshold up to the digits it is written with; no rounded score changes its call."""
     steps = 10.0**DIGITS
     nearest = float(np.rint(threshold * steps))
     return (nearest + (nearest / steps < threshold)) / steps
 
 
 def _above(score: float, what: str) -> float:
-    """Give the lowest threshold above a rounded score; `what` says who has that score, if it is 1.
+    """Return the lowest threshold above a rounded score.
 
     Raises
     ------
     InputError
-        If the score is 1: no threshold is above it.
+        If the score is 1. The message begins with `what`, which names the recordings.
     """
     if score >= 1:
-        raise InputError(f"{what} a score of 1, and no threshold is above it")
+        raise InputError(f"{what} a score of 1, and no threshold is above 1")
     return round(score + 10.0**-DIGITS, DIGITS)
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Every place where a threshold can lie between scores of known label.
+    """All distinct thresholds for scores with known labels."""
 
-    Attributes
-    ----------
-    thresholds : ndarray
-        float (M,), ascending, from 0 (all are called stalled) to above the highest score, unless
-        that is 1; with `DIGITS` digits.
-    sensitivity, specificity : ndarray
-        float (M,), of calling stalled what is at or above each.
-    """
-
+    # float (M,), ascending, with `DIGITS` digits. The first is 0 (all are called stalled), the last
+    # is above the highest score, unless that is 1.
     thresholds: Floats
+    # sensitivity, specificity: float (M,), of the calls at each threshold.
     sensitivity: Floats
     specificity: Floats
 
     @classmethod
     def of(cls, scores: Floats, labels: NDArray[np.int64]) -> "Thresholds":
-        """Cut in the middle between neighbouring scores, which are rounded first.
+        """List the thresholds midway between neighbouring rounded scores.
 
         Raises
         ------
@@ -73,15 +67,16 @@ class Thresholds:
         stalled = labels == 1
         if stalled.all() or not stalled.any():
             raise InputError(
-                f"a threshold is chosen on stalled and on flowing recordings; of {len(labels)} "
-                f"labelled ones {int(stalled.sum())} are stalled: label some of the other kind"
+                "choosing a threshold takes labels of stalled and of flowing recordings, but "
+                f"{int(stalled.sum())} of {len(labels)} are stalled. Label some of the other class"
             )
-        values, place = np.unique(rounded(scores), return_inverse=True)
+        values, place = np.unique(rounded(scores), return_inverse=True)  # (K,), (N,)
         middles = [0.0, *(values[1:] + values[:-1]) / 2, (values[-1] + 1) / 2]
         thresholds = np.array([on_grid(middle) for middle in middles])
+        # Number of stalled and of flowing recordings below each threshold, (K + 1,) each.
         below = [
-            np.concatenate([[0.0], np.cumsum(np.bincount(place[part], minlength=len(values)))])
-            for part in (stalled, ~stalled)
+            np.concatenate([[0.0], np.cumsum(np.bincount(place[one_class], minlength=len(values)))])
+            for one_class in (stalled, ~stalled)
         ]
         possible = slice(len(values) + (values[-1] < 1))
         return cls(
@@ -94,21 +89,10 @@ class Thresholds:
 def best_mcc_threshold(
     scores: Floats, labels: NDArray[np.int64], prevalence: float | None = None
 ) -> float:
-    """Choose the threshold with the highest MCC; in the middle, where a range of them is best.
+    """Choose the threshold with the highest MCC; the middle one if several are equally good.
 
-    Parameters
-    ----------
-    scores : ndarray
-        float (N,), 0..1, of recordings that were not trained on and are not reported on.
-    labels : ndarray
-        int (N,), 0 or 1; both present.
-    prevalence : float, optional
-        Share of stalled for which the MCC is to be highest; that of the labels if not given.
-
-    Returns
-    -------
-    float
-        Stalled is called at or above it.
+    Scores and labels are of recordings that are used neither for training nor for reported figures,
+    with both classes present. The MCC is computed at `prevalence`, by default that of the labels.
     """
     cuts = Thresholds.of(scores, labels)
     share = float(np.mean(labels)) if prevalence is None else prevalence
@@ -120,50 +104,49 @@ def best_mcc_threshold(
 def specificity_threshold(
     scores: Floats, labels: NDArray[np.int64], specificity: float
 ) -> tuple[float, str]:
-    """Choose the lowest threshold at which so many of the flowing recordings are called so.
-
-    Raises
-    ------
-    InputError
-        If a class is missing, or so many flowing recordings have a score of 1 that there is none.
+    """Choose the lowest threshold with at least this specificity.
 
     Returns
     -------
     threshold : float
     doubt : str
-        Says so if the flowing recordings are too few to tell; otherwise empty.
+        A sentence if there are too few flowing recordings to show the specificity; otherwise empty.
+
+    Raises
+    ------
+    InputError
+        If a class is missing, or too many flowing recordings have a score of 1.
     """
     cuts = Thresholds.of(scores, labels)
     flowing = int(np.count_nonzero(labels == 0))
     enough = np.rint(cuts.specificity * flowing) >= float(intervals.portion(specificity, flowing))
     if not enough.any():
         raise InputError(
-            f"no threshold leaves a specificity of {specificity:.2%}: "
+            f"no threshold has a specificity of {specificity:.2%}: "
             f"{np.count_nonzero(rounded(scores)[labels == 0] >= 1):,} of {flowing:,} flowing "
-            "recordings have a score of 1; check their labels, or ask for less with --specificity"
+            "recordings have a score of 1. Check their labels, or lower --specificity"
         )
     first = int(np.argmax(enough))
     doubt = ""
     needed = math.ceil(1 / (1 - intervals.portion(specificity, 1)))
     if flowing < needed:
         doubt = (
-            f"{flowing:,} flowing recordings cannot show a specificity of {specificity:.2%}: one "
-            f"wrong call among them is {1 / flowing:.2%}; label at least "
+            f"{flowing:,} flowing recordings are too few to show a specificity of "
+            f"{specificity:.2%}: one wrong call is {1 / flowing:.2%} of them. Label at least "
             f"{needed:,}"
         )
     return float(cuts.thresholds[first]), doubt
 
 
 def workload_threshold(scores: Floats, share: float) -> float:
-    """Choose the threshold that calls at most a share of the recordings stalled.
+    """Choose the lowest threshold that calls at most this share of the recordings stalled.
 
-    It needs no labels: it is for those who look at all that is called stalled, and have time for so
-    many.
+    It needs no labels and suits a person who reviews every recording that is called stalled.
 
     Raises
     ------
     InputError
-        If more than that share have a score of 1, which is at or above any threshold.
+        If more than that share have a score of 1.
     """
     scores = rounded(scores)
     values = np.unique(scores)
@@ -173,52 +156,36 @@ def workload_threshold(scores: Floats, share: float) -> float:
         return float(within[0])
     return _above(
         float(values[-1]),
-        f"at most {share:.1%} of {len(scores):,} recordings are to be called stalled, but "
+        f"at most {share:.1%} of {len(scores):,} recordings should be called stalled, but "
         f"{called[-1]:,} have",
     )
 
 
 def expected_mcc_threshold(scores: Floats, weights: Floats | None = None) -> float:
-    """Choose the threshold with the highest MCC that is to be expected if the scores are right.
+    """Choose the threshold with the highest expected MCC, assuming calibrated scores.
 
-    It needs no labels: a recording with a score of 0.7 counts as 0.7 stalled and 0.3 flowing.
-
-    Parameters
-    ----------
-    scores : ndarray
-        float (N,), 0..1, calibrated for the prevalence among these recordings.
-    weights : ndarray, optional
-        float (N,), how many recordings each stands for; one if not given.
+    It needs no labels: a recording with a score of 0.7 counts as 0.7 stalled and 0.3 flowing. The
+    scores must be calibrated for the prevalence among these recordings. `weights` (N,) is the
+    number of recordings that each one represents, by default 1.
     """
     values, place = np.unique(rounded(scores), return_inverse=True)
     counts = np.bincount(place, weights, minlength=len(values))
     stalled, flowing = values * counts, (1 - values) * counts
-    found = np.cumsum(stalled[::-1])[::-1]
+    # Expected true and false alarms at each threshold, summed from the highest score down. So the
+    # first element is the total, and no rounding error makes a difference from it negative.
+    hits = np.cumsum(stalled[::-1])[::-1]
     false = np.cumsum(flowing[::-1])[::-1]
-    # The sums run from above: their first is the whole, and no rounding makes a rest negative.
-    mcc = metrics.mcc_of_counts(found, false, false[0] - false, found[0] - found)
+    mcc = metrics.mcc_of_counts(hits, false, false[0] - false, hits[0] - hits)
     best = int(np.argmax(mcc))
     return on_grid(float(values[best] if best == 0 else (values[best - 1] + values[best]) / 2))
 
 
 def threshold_at(scores: Floats, before: float, now: float) -> float:
-    """Choose the threshold for another prevalence than that of the recordings it is chosen on.
+    """Choose the threshold for another prevalence than that of the given recordings.
 
-    The recordings are weighted as if so many of them were stalled, their scores read at that
-    prevalence, and the expected MCC made highest. Nothing but the calibration is trusted.
-
-    Parameters
-    ----------
-    scores : ndarray
-        float (N,), 0..1, calibrated at the prevalence `before`, of recordings that were not
-        trained on.
-    before, now : float
-        Shares of stalled, above 0 and below 1.
-
-    Returns
-    -------
-    float
-        On the scale of scores that are read at `now`.
+    Recordings are weighted and scores converted from the prevalence `before` to `now`; then the
+    threshold with the highest expected MCC is chosen, for converted scores. This assumes only that
+    the scores are calibrated, on recordings not used for training.
     """
     weights = scores * (now / before) + (1 - scores) * ((1 - now) / (1 - before))
     return expected_mcc_threshold(shift(scores, before, now), weights)
@@ -226,24 +193,14 @@ def threshold_at(scores: Floats, before: float, now: float) -> float:
 
 @dataclass(frozen=True)
 class ReviewBand:
-    """Between which scores a person should look, and what holds for the calls outside.
+    """The range of scores that a person should review, and the error rates outside of it."""
 
-    Attributes
-    ----------
-    low, high : float
-        Flowing is called below `low`, stalled at or above `high`.
-    missed : float
-        At most this share of the stalled recordings is called flowing,
-    false : float
-        and at most this share of the flowing ones stalled,
-    confidence : float
-        each with this probability, over the draw of the recordings that the limits were chosen on.
-    """
-
+    # low, high: scores below `low` are called flowing, scores at or above `high` stalled.
     low: float
     high: float
-    missed: float
-    false: float
+    missed: float  # at most this share of the stalled recordings is called flowing
+    false: float  # at most this share of the flowing recordings is called stalled
+    # Probability of each guarantee, over random draws of the recordings that chose the limits.
     confidence: float
 
     @classmethod
@@ -257,34 +214,24 @@ class ReviewBand:
     ) -> "ReviewBand":
         """Choose the narrowest limits for which both guarantees hold.
 
-        The k-th lowest score of n stalled recordings is a limit that a new one falls below with a
-        probability that is Beta(k, n + 1 - k) distributed, whatever the scores look like: the
-        tolerance limits of Wilks (1941). Both shares are within a class, so they hold at any
-        prevalence.
-
-        Parameters
-        ----------
-        scores : ndarray
-            float (N,), of recordings that were not trained on and are not reported on.
-        labels : ndarray
-            int (N,), 0 or 1; both present.
-        missed, false, confidence : float
-            See `ReviewBand`.
+        The probability that a new stalled recording falls below the k-th lowest score of n stalled
+        recordings has the distribution Beta(k, n + 1 - k), whatever the distribution of the scores:
+        the tolerance limits of Wilks (1941). Both shares are within a class, so they hold at any
+        prevalence. The recordings must be used neither for training nor for reported figures.
 
         Raises
         ------
         InputError
-            If there are too few of a class to guarantee anything, or the upper limit would be
-            above 1.
+            If a class has too few recordings for a guarantee, or the upper limit would be above 1.
         """
         scores = rounded(scores)
         low = _tolerance_limit(scores[labels == 1], missed, confidence, "stalled")
         high = -_tolerance_limit(-scores[labels == 0], false, confidence, "flowing")
-        # A flowing recording at the limit itself is one of those that must not be called stalled.
+        # Flowing recordings with this very score must not be called stalled either.
         high = _above(
             high, f"to call at most {false:.1%} of the flowing recordings stalled, too many have"
         )
-        # Where the classes are well apart the limits pass each other, and nothing is left between.
+        # If the classes are well separated the limits cross, and no score needs a review.
         middle = on_grid((low + high) / 2)
         low, high = (low, high) if low < high else (middle, middle)
         return cls(low, high, missed, false, confidence)
@@ -298,20 +245,20 @@ class ReviewBand:
 
 
 def _tolerance_limit(scores: Floats, share: float, confidence: float, kind: str) -> float:
-    """Give the highest of the scores below which at most a share of new ones lies."""
+    """Return the highest of the scores below which at most this share of new scores lies."""
     from scipy.special import betainc
 
     count = len(scores)
     ranks = np.arange(1, count + 1)
-    # The share below the k-th lowest is at most `share` with this probability.
+    # Probability that at most `share` of new scores lie below the k-th lowest, (N,).
     certain = betainc(ranks, count + 1 - ranks, share) if count else ranks
-    # What is exact on paper may be a hair less in binary.
+    # The tolerance accounts for rounding errors.
     enough = np.flatnonzero(certain >= confidence - 1e-12)
     if len(enough) == 0:
         needed = math.ceil(math.log1p(-confidence) / math.log1p(-share) - 1e-9)
         raise InputError(
             f"{count} {kind} recordings are too few to guarantee, with {confidence:.0%} "
-            f"confidence, that no more than {share:.1%} of them are called wrongly; label at least "
+            f"confidence, that at most {share:.1%} of them are called wrongly. Label at least "
             f"{needed:,}, or allow more errors"
         )
     return float(np.sort(scores)[enough[-1]])

@@ -1,76 +1,41 @@
-"""Scores and calls of several models made one."""
+"""The vote of several models on each recording, and a score that ranks recordings by it."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from stallscan.errors import InputError
-from stallscan.scores.calibration import CERTAIN, log_odds, shift
+from stallscan.scores.calibration import CERTAIN, shift
 
 Floats = NDArray[np.float64]
 
 
-def check_vote(needed: int, models: int) -> None:
-    """Raise InputError if a vote of so many models cannot need so many."""
-    if not 1 <= needed <= models:
-        raise InputError(
-            f"a vote needs between 1 and {models} of {models} models, not {needed}; change --vote"
-        )
-
-
-def vote(calls: NDArray[np.bool_], needed: int) -> NDArray[np.bool_]:
-    """Call stalled what at least so many models call stalled.
-
-    Parameters
-    ----------
-    calls : ndarray
-        bool (models, N).
-    needed : int
-        1 to the number of models; published: 2 of 3 (docs/facts.md 2).
-    """
-    check_vote(needed, len(calls))
-    return np.asarray(np.count_nonzero(calls, axis=0) >= needed)
-
-
 def vote_margin(scores: Floats, thresholds: Sequence[float], needed: int) -> Floats:
-    """Give what orders recordings that are voted on: how near the vote is to the other outcome.
+    """Compute how far each recording is from the opposite outcome of the vote.
 
-    The distance of the last model that is needed from its own threshold, as if all thresholds were
-    a half. It is no probability.
+    Each score is shifted so that its model's threshold becomes 0.5. The margin is the shifted score
+    of the model whose vote decides: the one ranked at `needed` from the top. It ranks recordings
+    but is not a probability.
 
     Parameters
     ----------
     scores : ndarray
         float (models, N), 0..1.
     thresholds : sequence of float
-        Of the models.
+        One per model.
     needed : int
-        As in `vote`.
+        The number of models that must call a recording stalled, from 1 to the number of models;
+        published: 2 of 3 (docs/facts.md 2).
 
     Returns
     -------
     ndarray
-        float64 (N,), 0..1: a half and more where the vote is for stalled.
+        float64 (N,), 0..1: at least 0.5 where the vote is for stalled.
     """
-    cuts = np.asarray(thresholds, np.float64)[:, np.newaxis]
-    voted = vote(scores >= cuts, needed)
-    margins = shift(scores, np.clip(cuts, CERTAIN, 1 - CERTAIN), 0.5)
-    margin: Floats = np.sort(margins, axis=0)[-needed]
-    # Rounding must not part it from the vote.
-    margin = np.where(voted, np.maximum(margin, 0.5), np.minimum(margin, 0.5 - CERTAIN))
+    cuts = np.asarray(thresholds, np.float64)[:, np.newaxis]  # (models, 1)
+    stalled = np.count_nonzero(scores >= cuts, axis=0) >= needed  # (N,)
+    margins = shift(scores, np.clip(cuts, CERTAIN, 1 - CERTAIN), 0.5)  # (models, N)
+    margin: Floats = np.sort(margins, axis=0)[-needed]  # (N,)
+    # Rounding errors must not make the margin contradict the vote.
+    margin = np.where(stalled, np.maximum(margin, 0.5), np.minimum(margin, 0.5 - CERTAIN))
     return margin
-
-
-def average(scores: ArrayLike, weights: Sequence[float] | None = None) -> Floats:
-    """Average calibrated scores of several models, as log-odds.
-
-    Parameters
-    ----------
-    scores : array-like
-        float (models, N), 0..1.
-    weights : sequence of float, optional
-        Of the models; alike if not given.
-    """
-    odds = np.average(log_odds(scores), axis=0, weights=weights)
-    return 1 / (1 + np.exp(-odds))
