@@ -398,7 +398,7 @@ def test_a_console_that_cannot_show_a_name_ends_no_run(monkeypatch):
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, console)
     monkeypatch.setattr(
-        sys, "argv", ["stallscan", "evaluate", "マウス.csv", "--labels", "a.csv", "-o", "a"]
+        sys, "argv", ["stallscan", "evaluate", "マウス.csv", "--labels", "マウス.csv", "-o", "a"]
     )
     with pytest.raises(SystemExit) as ended:
         run_main()

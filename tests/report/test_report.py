@@ -252,7 +252,7 @@ def test_report_does_without_run_notes(run, tmp_path, notes):
 def test_broken_run_notes_are_refused(run, tmp_path):
     (tmp_path / "predictions.csv").write_bytes((run / "predictions.csv").read_bytes())
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(InputError, match=r"run\.json: not readable .*; remove or restore it"):
+    with pytest.raises(InputError, match=r"run\.json: not readable"):
         write(tmp_path / "predictions.csv", tmp_path / "x.html")
 
 
