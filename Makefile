@@ -32,8 +32,9 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The reference of all commands; a test fails while it is out of date.
+# The reference of all commands and the list of all messages; tests fail while they are out of date.
 docs: $(INSTALLED)
+	$(BIN)/python -m tests.messages tests/messages.txt
 	$(BIN)/python -m stallscan.cli.reference docs/commands.md
 
 # An hour, on a machine that does nothing else; the tables in benchmarks/ are written anew.

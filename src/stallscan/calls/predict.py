@@ -26,7 +26,7 @@ from stallscan.calls.inputs import Inputs
 from stallscan.calls.resume import Appender, Standing
 from stallscan.clips.prepare import Prepared
 from stallscan.clips.traits import Traits
-from stallscan.engines import choose as engines
+from stallscan.engines import choose
 from stallscan.engines.choose import Chosen, Engine, Which
 from stallscan.errors import BundleError, InputError
 from stallscan.recordings.recording import Frames
@@ -134,7 +134,7 @@ def _predict(
         # Older runs did not record the engine; it was always torch.
         chosen = _as_before(model, before.get("engine", "torch"), out)
     else:
-        chosen = engines.choose(model, engine)
+        chosen = choose.choose(model, engine)
     log.info("engine %s: %s", chosen.name, chosen.reason)
     run = _run(paths, model, chosen.name, len(sources)) | {"passed_over": given.passed_over}
     if before is not None:
@@ -201,7 +201,7 @@ def _append_rows(
 def _as_before(model: Bundle | Ensemble, engine: Which, out: Path) -> Chosen:
     """Open the engine of an interrupted run again."""
     try:
-        return engines.choose(model, engine)
+        return choose.choose(model, engine)
     except (BundleError, InputError) as error:
         raise InputError(
             f"{out}: this run was started with the engine {engine}, which can no longer be used "

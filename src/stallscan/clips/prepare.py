@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from stallscan import workers
-from stallscan.clips import clip as clips
 from stallscan.clips import traits
-from stallscan.clips.clip import Clip, ClipSettings
+from stallscan.clips.clip import Clip, ClipSettings, make_clip
 from stallscan.errors import RecordingError, TooShortError, UnreadableError
 from stallscan.recordings import video
 from stallscan.recordings.find import Source
@@ -108,7 +107,7 @@ def cut(
         if view.outline not in outlines:
             outlines[view.outline] = outline or find_outline(recording, view.outline)
         if view not in clip_of:
-            clip_of[view] = clips.make_clip(recording, outlines[view.outline], view.clip)
+            clip_of[view] = make_clip(recording, outlines[view.outline], view.clip)
     cut_clips = tuple(clip_of[view] for view in views)
     status, reason = traits.gradable(cut_clips[0].traits)
     remark = outlines[views[0].outline].remark

@@ -16,8 +16,7 @@ from rich.text import Text
 from stallscan import files
 from stallscan.published.approaches import Part
 from stallscan.published.made import AT, VOTE, Called, Reproduction, as_scored, loud_notes
-from stallscan.report import figures as plots
-from stallscan.report import style
+from stallscan.report import figures, style
 from stallscan.scores.metrics import Scored
 from stallscan.templates import render
 from stallscan.words import percent
@@ -62,14 +61,16 @@ def write_writeup(made: Reproduction) -> Path:
     """
     files.write_json(made.out / METRICS_NAME, made.as_json())
     final = made.final_calls
-    figures = plots.evaluation_figures(as_scored(final))
+    drawn = figures.evaluation_figures(as_scored(final))
     if made.approach.combine == "vote":
-        del figures["reliability"]  # the score of a vote is not a probability
+        del drawn["reliability"]  # the score of a vote is not a probability
     folder = made.out / "plots"
-    style.save(figures, folder)
+    style.save(drawn, folder)
     matrices = {f"confusion-{called.who}-{called.at}": called for called in _compared(made)}
-    style.save({name: plots.confusion(as_scored(each)) for name, each in matrices.items()}, folder)
-    del figures["confusion"]  # shown with those of all nets
+    style.save(
+        {name: figures.confusion(as_scored(each)) for name, each in matrices.items()}, folder
+    )
+    del drawn["confusion"]  # shown with those of all nets
     sections = [
         _published(made),
         _Section("Differences from the published approach", sheets=[_changes(made)]),
@@ -80,7 +81,7 @@ def write_writeup(made: Reproduction) -> Path:
             [f"On the {final.part} split, at the published threshold and at the one chosen here."],
             plots=[
                 _Plot(
-                    f"{plots.WORDS['confusion']}, {called.who}, threshold {AT[called.at]}",
+                    f"{figures.WORDS['confusion']}, {called.who}, threshold {AT[called.at]}",
                     _address(folder / f"{name}.svg"),
                     f"{called.who}, {AT[called.at]}",
                 )
@@ -91,7 +92,7 @@ def write_writeup(made: Reproduction) -> Path:
         _Section(
             f"The final calls ({made.final}) on the {final.part} split",
             VOTE if made.approach.combine == "vote" else (),
-            plots=[_Plot(plots.WORDS[name], _address(folder / f"{name}.svg")) for name in figures],
+            plots=[_Plot(figures.WORDS[name], _address(folder / f"{name}.svg")) for name in drawn],
         ),
         _Section("Training", plots=_curves(made), size="wide"),
         _times(made),

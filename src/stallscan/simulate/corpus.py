@@ -22,8 +22,8 @@ from stallscan.clips.prepare import Prepared
 from stallscan.errors import InputError, RecordingError, WorkerError
 from stallscan.files import make_folder, sha256, write_text
 from stallscan.recordings import encode
-from stallscan.recordings import recording as recordings
 from stallscan.recordings.find import Source
+from stallscan.recordings.recording import from_array
 from stallscan.simulate import crowd
 from stallscan.simulate.recording import Truth, make_plan, one, region
 from stallscan.simulate.settings import SimulateSettings
@@ -315,8 +315,8 @@ def _make_clip(
     count = len(frames)
     try:
         # Every frame has the same outline, so one frame is enough.
-        found = find_outline(recordings.from_array(frames[:1], source.path), outline)
-        made = make_clip(recordings.from_array(frames, source.path), found, clip)
+        found = find_outline(from_array(frames[:1], source.path), outline)
+        made = make_clip(from_array(frames, source.path), found, clip)
         prepared = Prepared(source, "ok", "", count, count, (made,))
     except RecordingError as error:
         prepared = Prepared(source, error.status, str(error), count, count)
