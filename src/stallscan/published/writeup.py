@@ -42,7 +42,7 @@ class _Plot(NamedTuple):
 
 
 class _Section(NamedTuple):
-    """A section of the page; its pictures are ``small``, ``middle`` or ``wide``."""
+    """A section of the page; its confusions are ``small``, ``middle`` or ``wide``."""
 
     title: str
     words: Sequence[str] = ()
