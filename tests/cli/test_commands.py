@@ -62,6 +62,7 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip().endswith("[]")
 
 
+@pytest.mark.slow
 def test_the_whole_way(run, corpus, bundle_dir, tmp_path):
     code, out, _ = run("predict", corpus / "train", "-o", tmp_path, "--bundle", bundle_dir)
     assert code == 0

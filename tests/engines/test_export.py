@@ -126,6 +126,7 @@ def test_published_nets_give_the_logits_of_torch(net, tmp_path):
         assert abs(engine.logit(pixels) - expected) <= 1e-4 * max(1, abs(expected))
 
 
+@pytest.mark.slow
 def test_clips_of_a_fixed_length_are_exported_for_it(tmp_path):
     model = _save(tmp_path / "b", NetSettings(name="quarters_resnet18"), frames=8)
     export.export(model.path)
@@ -133,6 +134,7 @@ def test_clips_of_a_fixed_length_are_exported_for_it(tmp_path):
         OpenVinoEngine.of(model).logit(np.zeros((9, 32, 32, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_each_member_of_an_ensemble_is_exported(copy, other_bundle_dir, tmp_path):
     ensemble.join([copy, other_bundle_dir], tmp_path / "two", EnsembleSettings(needed=1))
     assert len(export.export(tmp_path / "two")) == 2
@@ -177,6 +179,7 @@ def test_bf16_is_measured_and_can_then_be_chosen(copy, data):
     assert exports.read(model).bf16 == bf16
 
 
+@pytest.mark.slow
 def test_int8_is_not_measured_on_its_calibration_recordings(copy, data):
     pytest.importorskip("nncf")
     summaries = export.export(copy, "int8", data, limit=1.0, seed=4)
@@ -225,6 +228,7 @@ def test_missing_data_and_wrong_options_are_named(copy, data, tmp_path, monkeypa
         export.export(copy, "bf16", one_class)
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_replaced(copy):
     export.export(copy)
     (copy / "openvino" / "exports.json").write_text("{")
@@ -241,6 +245,7 @@ def test_an_export_with_a_logit_that_is_not_finite_is_refused(copy, monkeypatch)
     assert not (copy / "openvino").exists()
 
 
+@pytest.mark.slow
 def test_a_copy_is_exported_in_place_of_the_bundle(bundle_dir, tmp_path):
     export.export(bundle_dir, out=tmp_path / "copy")
     assert exports.find(disk.load(tmp_path / "copy"), "f32").is_file()

@@ -476,6 +476,7 @@ def test_the_other_approaches_run_through_the_same_code(name, others):
 # Resumed runs
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_and_repeats_nothing(others, data, tmp_path):
     net = "quarters_resnet18"
 

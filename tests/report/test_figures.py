@@ -32,6 +32,7 @@ def scored():
     return Scored.check(labels, scores, scores >= 0.5, [0.5])
 
 
+@pytest.mark.slow
 def test_plots_are_written_and_repeatable(scored, tmp_path):
     names = [
         *("confusion", "scores", "roc", "precision_recall", "thresholds"),

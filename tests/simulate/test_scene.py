@@ -49,6 +49,7 @@ def likeness(frames, truth):
     return np.mean(found) if found else np.nan
 
 
+@pytest.mark.slow
 def test_stalled_cells_stay_and_flowing_cells_do_not():
     rows = [
         row
@@ -80,6 +81,7 @@ def test_both_labels_share_everything_but_motion():
     assert still.truth.speed_um_s < 0.7 * flow.truth.speed_um_s
 
 
+@pytest.mark.slow
 def test_large_vessels_are_outlined_at_times_and_never_stall():
     shapes = {
         stalled: [make_plan(0, row, stalled, SMALL).scene.shape_kind for row in range(120)]

@@ -154,6 +154,7 @@ def test_the_same_region_at_two_sizes(real_dir):
     assert np.array(small) * 1.6 == pytest.approx(np.array(large), abs=3)
 
 
+@pytest.mark.slow
 def test_where_a_contour_lies_in_a_large_frame_makes_no_difference(tmp_path):
     """Video is searched near the contour only, with the same result as for whole frames."""
     random = np.random.default_rng(4)
