@@ -12,7 +12,7 @@ from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.bundle.reference import Reference
 from stallscan.bundle.spec import combine
 from stallscan.calls import predict
-from stallscan.cli import training
+from stallscan.cli.commands import app
 from stallscan.errors import BundleError, InputError, SettingsError, TableError
 from stallscan.scores.calibration import fit_calibration, shift
 from tests import drawing

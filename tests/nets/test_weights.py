@@ -50,28 +50,28 @@ def test_a_state_dict_in_torchvisions_names_loads(tmp_path, suffix):
 def test_weights_of_another_net_are_refused(tmp_path):
     torch.save(MAKERS["r3d_18"](weights=None).state_dict(), tmp_path / "a.pt")
     net = build.build(_settings("r2plus1d_18"))
-    with pytest.raises(InputError, match="do not fit the net r2plus1d_18"):
+    with pytest.raises(InputError, match=r"a\.pt.*r2plus1d_18"):
         _load(net, "r2plus1d_18", source="file", file=tmp_path / "a.pt")
 
 
-def test_a_failed_download_says_what_to_do(monkeypatch):
+def test_a_failed_download_suggests_a_file_or_no_weights(monkeypatch):
     def fail(*_args, **_kwargs):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
     net = build.build(_settings("r3d_18"))
-    with pytest.raises(InputError, match=r"could not be downloaded.*source: file.*source: none"):
+    with pytest.raises(InputError, match=r"source: file.*source: none"):
         _load(net, "r3d_18", source="kinetics")
 
 
 def test_there_are_no_kinetics_weights_for_our_net():
     net = build.build(_settings("stallnet", 2))
-    with pytest.raises(InputError, match="no Kinetics-400 weights for stallnet"):
+    with pytest.raises(InputError, match=r"Kinetics-400.*stallnet.*source: none"):
         _load(net, "stallnet", source="kinetics")
 
 
 def _published(state):
-    """Names as in the old files that torchvision offers for download."""
+    """Rename tensors as in the old files that torchvision offers for download."""
     renamed = {}
     for key, value in state.items():
         if not key.endswith("num_batches_tracked"):
@@ -96,7 +96,7 @@ def test_2d_weights_are_inflated(tmp_path, names):
     assert torch.equal(net.class_layers.out[0].weight, head)
     picture = torch.rand(1, 3, 64, 64)
     still = picture[:, :, None].expand(-1, -1, 40, -1, -1)
-    # Beyond the first block, frames in the middle begin to see the zeros before and behind.
+    # After the first block, the middle frames begin to see the zero padding at both ends.
     stem, their_stem = net.features[:5], theirs.features[:5]
     with torch.inference_mode():
         response, expected = stem(still), their_stem(picture)
@@ -118,35 +118,35 @@ def test_a_resnets_2d_weights_load_into_the_quarters(tmp_path):
 def test_imagenet_weights_are_those_of_the_2d_net(monkeypatch):
     torch.manual_seed(0)
     state = torchvision.models.resnet18(weights=None).state_dict()
-    asked = []
+    urls = []
 
     def offer(url, *_args, **_kwargs):
-        asked.append(url)
+        urls.append(url)
         return state
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offer)
     net = build.build(_settings("quarters_resnet18"))
     _load(net, "quarters_resnet18", source="imagenet")
     assert torch.equal(net.state_dict()["conv1.weight"], state["conv1.weight"])
-    assert "resnet18" in asked[0]
+    assert "resnet18" in urls[0]
 
 
 def test_weights_for_other_channels_are_refused_with_the_reason(tmp_path):
     torch.save(torchvision.models.densenet121(weights=None).state_dict(), tmp_path / "a.pth")
     net = build.build(_settings("densenet121_3d", 2))
-    with pytest.raises(InputError, match=r"weights take 3 channels, and clip\.channels .* make 2"):
+    with pytest.raises(InputError, match=r"3 channels.*clip\.channels.* 2"):
         _load(net, "densenet121_3d", source="file", file=tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("name", ["stallnet", "r3d_18", "resnet101_3d"])
 def test_there_are_no_imagenet_weights_for_others(name):
-    with pytest.raises(InputError, match=f"no ImageNet weights for {name}, only for densenet121"):
+    with pytest.raises(InputError, match=f"ImageNet.*{name}.*densenet121"):
         _load(nn.Identity(), name, source="imagenet")
 
 
-def test_a_checkpoint_is_no_state_dict(tmp_path):
+def test_a_checkpoint_is_not_a_state_dict(tmp_path):
     torch.save({"state_dict": {}, "epoch": 3}, tmp_path / "last.ckpt")
-    with pytest.raises(InputError, match="something else than a state dict"):
+    with pytest.raises(InputError, match=r"last\.ckpt.*state_dict"):
         _load(nn.Identity(), "r3d_18", source="file", file=tmp_path / "last.ckpt")
 
 
@@ -161,19 +161,19 @@ def from_bundle(bundle_dir):
     )
 
 
-def test_a_bundle_gives_all_of_its_weights(from_bundle, bundle_dir):
+def test_all_weights_of_a_bundle_are_loaded(from_bundle, bundle_dir):
     torch.manual_seed(99)
     net = build.build(from_bundle.net)
     start.load(net, from_bundle)
     weights = disk.load(bundle_dir).weights
-    assert all(torch.equal(net.state_dict()[name], each) for name, each in weights.items())
+    assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in weights.items())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"net": NetSettings(name="r3d_18")}, r"stallnet.* r3d_18"),
-        ({"clip": ClipSettings(channels="rgb")}, r"grey\+mask.* rgb.*clip\.channels"),
+        ({"net": NetSettings(name="r3d_18")}, "stallnet.*r3d_18"),
+        ({"clip": ClipSettings(channels="rgb")}, r"grey\+mask.*rgb"),
     ],
 )
 def test_a_bundle_of_another_kind_is_refused(from_bundle, change, message):
@@ -182,6 +182,6 @@ def test_a_bundle_of_another_kind_is_refused(from_bundle, change, message):
 
 
 @pytest.mark.parametrize("source", ["file", "bundle"])
-def test_a_source_without_its_file_is_said(source):
-    with pytest.raises(InputError, match=rf"source is {source}.*pretrained\.file"):
+def test_a_source_without_a_file_is_refused(source):
+    with pytest.raises(InputError, match=rf"{source}.*pretrained\.file"):
         _load(nn.Identity(), "r3d_18", source=source)

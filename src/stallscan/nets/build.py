@@ -1,11 +1,12 @@
-"""The nets: clips in, one logit each out (positive speaks for stalled).
+"""Build nets by name and compute their logits.
 
-`NETS` names them. All take float32 (N, C, T, S, S) and give float32 (N,).
+A net maps clips, float32 (N, C, T, S, S), to logits, float32 (N,); a positive logit means stalled.
+`NETS` lists the available nets.
 
-A net of one's own is code, and code runs only where the user gave its name: `import_net` puts it
-among `NETS`, for this process. Names in bundles, stores, checkpoints and run folders are looked up
-in `NETS` and nowhere else. To look into `sys.modules` would not be safe: `os` is there, and
-``os:_exit`` takes a number, too.
+A user's own net is code, and code is only imported where the user named it: `import_net` adds it to
+`NETS` for the current process. Names found in bundles, stores, checkpoints and run folders are
+looked up in `NETS` only. Looking them up in `sys.modules` would be unsafe: ``os:_exit``, for
+example, is a callable that takes a number.
 """
 
 import importlib
@@ -24,18 +25,18 @@ from stallscan.nets.stallnet import StallNet
 
 
 def build(settings: NetSettings) -> nn.Module:
-    """Make a net with random weights from torch's global generator.
+    """Build a net with random weights, drawn from torch's global generator.
 
     Raises
     ------
     InputError
-        If the net does not take as many channels as the settings have means, or is one of the
-        user's own that was not imported by `import_net`, or is no net.
+        If the net does not accept the number of channels that the settings have means for, or if
+        it is a user's net that was not imported by `import_net` or is not a module.
     """
     if settings.name not in NETS:
         raise InputError(
-            f"the net {settings.name} is not part of stallscan, and code is imported only for a "
-            "recipe that 'stallscan train' is given, or for a bundle that is trusted (trust=True)"
+            f"the net {settings.name} is not part of stallscan. Its code is imported only for a "
+            "recipe passed to 'stallscan train', or for a bundle opened with trust=True"
         )
     net = NETS[settings.name](len(settings.mean))
     if not isinstance(net, nn.Module):
@@ -46,9 +47,9 @@ def build(settings: NetSettings) -> nn.Module:
 
 
 def import_net(name: str) -> None:
-    """Import a net of the user's own, so that this process can build it; none for one of ours.
+    """Import a user's own net, so that this process can build it; built-in names do nothing.
 
-    Only for names that the user gave: importing a module runs it.
+    Importing a module runs it, so call this only for names that the user gave.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ def import_net(name: str) -> None:
     Raises
     ------
     SettingsError
-        If there is no such module, or nothing callable of that name in it.
+        If the module cannot be imported or has no callable of that name.
     """
     if name in NETS:
         return
@@ -79,24 +80,24 @@ def import_net(name: str) -> None:
 
 
 def forward(net: nn.Module, clips: Tensor) -> Tensor:
-    """Return the logits of a batch, float32 (N,), of clips float32 (N, C, T, S, S).
+    """Compute the logits, float32 (N,), of clips, float32 (N, C, T, S, S).
 
     Raises
     ------
     InputError
-        If the net returns another shape, as a net of the user's own may.
+        If the net returns another shape, as a user's own net may.
     """
     logits: Tensor = net(clips)
     if logits.shape != clips.shape[:1]:
         raise InputError(
-            f"the net gave {tuple(logits.shape)} for clips {tuple(clips.shape)}; expected one "
-            f"logit for each, ({len(clips)},)"
+            f"the net returned shape {tuple(logits.shape)} for clips of shape "
+            f"{tuple(clips.shape)}, expected one logit per clip: ({len(clips)},)"
         )
     return logits
 
 
 def score(net: nn.Module, clips: Tensor, settings: NetSettings) -> Tensor:
-    """Give the logits that predictions are made from, in as many views as the settings say.
+    """Compute the logits used in prediction, averaged over views as the settings say.
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ def score(net: nn.Module, clips: Tensor, settings: NetSettings) -> Tensor:
     clips : Tensor
         float32 (N, C, T, S, S).
     settings : NetSettings
-        With ``views: flips`` the mean over all eight flips of rows, columns and time.
+        ``views: flips`` averages over all eight flips of rows, columns and time.
 
     Returns
     -------
@@ -114,6 +115,7 @@ def score(net: nn.Module, clips: Tensor, settings: NetSettings) -> Tensor:
     """
     if settings.views == "one":
         return forward(net, clips)
+    # Axes 2, 3 and 4 are T, rows and columns; the bits of `view` choose those that are flipped.
     flips = [[axis for bit, axis in enumerate((2, 3, 4)) if view >> bit & 1] for view in range(8)]
     return torch.stack([forward(net, clips.flip(axes)) for axes in flips]).mean(dim=0)
 

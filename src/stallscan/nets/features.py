@@ -1,9 +1,9 @@
-"""The baseline without a learned net: what a biologist would measure in a clip, and a linear model.
+"""The baseline: features that a biologist would measure in a clip, and a linear model.
 
-The vessel is the bright ridge in the middle of the outlined region. Its light is read along that
-ridge only, and divided by its own mean over a stretch of the vessel: what is left, the profile, is
-the pattern of cells (below 0 dark, above 0 bright). Of a vessel that runs through the depths only
-a part is sharp in any one frame, so every pixel of the ridge has its own frames in focus.
+The vessel is the bright ridge in the middle of the outlined region. Its brightness is read along
+the ridge and divided by its mean over a stretch of the vessel. The result, the profile, shows the
+pattern of cells (dark below 0, bright above 0). In a frame only a part of a vessel that runs
+obliquely in depth is in focus, so the frames in focus are determined for each pixel of the ridge.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from stallscan.errors import InputError
 from stallscan.nets.measures import FEATURES, TINY, compute
 
-# How a value is written; all others are plain numbers with two digits.
+# Formats of the values; the others are written with two decimals.
 _FORMS = {
     "dark_in_all": "{:.0%}",
     "dark_stays": "{:.0%}",
@@ -28,22 +28,18 @@ _FORMS = {
     "inside_outside": "{:.0%}",
 }
 
+# Inverse regularisation strengths to choose from, strongest regularisation first.
 _C_VALUES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 class FeatureNet(nn.Module):
-    """The features and one neuron; it has to be fitted, not trained by steps.
+    """The features and one neuron; `fit` sets its weights, there is no gradient training.
 
     Parameters
     ----------
     channels : int
-        2: grey and mask, as `clip` makes them with ``grey+mask``; on the scale 0..1, so a recipe
-        gives mean 0 and standard deviation 1.
-
-    Raises
-    ------
-    InputError
-        If there are other channels.
+        2: grey and mask, as `clip` makes them with ``grey+mask``. The features are measured on the
+        scale 0..1, so recipes set mean 0 and standard deviation 1.
     """
 
     middle: Tensor
@@ -53,19 +49,19 @@ class FeatureNet(nn.Module):
         super().__init__()
         if channels != 2:
             raise InputError(
-                f"the net features takes 2 channels (grey, mask), the settings have {channels}; "
-                "set clip.channels to grey+mask and net.mean and net.std to two values each"
+                f"the net features takes 2 channels (grey, mask), the settings have {channels}. "
+                "Set clip.channels to grey+mask, and net.mean and net.std to two values each"
             )
         self.register_buffer("middle", torch.zeros(len(FEATURES)))
         self.register_buffer("spread", torch.ones(len(FEATURES)))
         self.fc = nn.Linear(len(FEATURES), 1)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Give the logits (N,) of clips (N, 2, T, S, S)."""
+        """Compute the logits (N,) of clips (N, 2, T, S, S)."""
         return self.score(compute(clips))
 
     def score(self, features: Tensor) -> Tensor:
-        """Give the logits (N,) of features (N, F), as `compute` measures them."""
+        """Compute the logits (N,) of features (N, F) from `measures.compute`."""
         logits: Tensor = self.fc((features - self.middle) / self.spread).squeeze(1)
         return logits
 
@@ -77,47 +73,47 @@ def fit(
     seed: int,
     stalled_weight: float | None = None,
 ) -> None:
-    """Fit the linear model, in place: logistic regression on standardised features.
+    """Fit the linear model in place: a logistic regression on standardised features.
 
-    How strongly the weights are held small is chosen by five-fold cross-validation, for the
-    highest average precision; the stronger hold wins a tie.
+    Five-fold cross-validation chooses the regularisation with the highest average precision; the
+    stronger one wins a tie.
 
     Parameters
     ----------
     net : FeatureNet
-        Its middle, spread and last layer are set.
+        Its buffers (mean and standard deviation of each feature) and last layer are set.
     features : ndarray
-        float32 (N, F), from `compute`.
+        float32 (N, F), from `measures.compute`.
     labels : sequence of int
         (N,), 0 flowing, 1 stalled.
     seed : int
-        For the folds.
+        Of the split into folds.
     stalled_weight : float or None
-        How much a stalled clip counts, a flowing one counting 1; None is n_flowing / n_stalled.
+        Weight of a stalled clip relative to a flowing one; None means n_flowing / n_stalled.
 
     Raises
     ------
     InputError
-        If there are fewer than two flowing or two stalled clips, or features of another number.
+        If there are fewer than two flowing or two stalled clips, or if the shapes do not match.
     """
-    # Only fitting needs scikit-learn, which takes long to import.
+    # Imported here because only fitting needs scikit-learn, which is slow to import.
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
     labels = np.asarray(labels, np.int64)
     if features.shape != (len(labels), len(FEATURES)):
         raise InputError(
-            f"features of shape {features.shape} do not fit {len(labels)} labels and "
+            f"features of shape {features.shape} do not match {len(labels)} labels and "
             f"{len(FEATURES)} features"
         )
     fewest = int(min((labels == 0).sum(), (labels == 1).sum()))
     if fewest < 2:
         raise InputError(
-            "the features need at least 2 flowing and 2 stalled clips to be fitted, there are "
-            f"{(labels == 0).sum()} and {(labels == 1).sum()}"
+            "the net features needs at least 2 flowing and 2 stalled clips, there are "
+            f"{(labels == 0).sum()} and {(labels == 1).sum()}. Add labelled recordings"
         )
     middle, spread = features.mean(0, np.float64), features.std(0, dtype=np.float64)
-    spread[spread < TINY] = 1.0  # a feature that is the same everywhere tells nothing
+    spread[spread < TINY] = 1.0  # a constant feature carries no information
     standardised = (features - middle) / spread
     weight = (labels == 0).sum() / (labels == 1).sum() if stalled_weight is None else stalled_weight
     folds = StratifiedKFold(min(5, fewest), shuffle=True, random_state=seed)
@@ -140,7 +136,7 @@ def fit(
 
 
 def explain(net: FeatureNet, features: NDArray[np.float32], stalled: bool | None = None) -> str:
-    """Say in one sentence what spoke most for the call.
+    """Explain a call in one sentence by the features that contributed most to it.
 
     Parameters
     ----------
@@ -149,39 +145,42 @@ def explain(net: FeatureNet, features: NDArray[np.float32], stalled: bool | None
     features : ndarray
         float32 (F,), of one clip.
     stalled : bool or None
-        The call to be explained; None takes the sign of the logit.
+        The call to explain; None uses the sign of the logit.
 
     Returns
     -------
     str
-        The one or two features with the largest contribution (weight times standardised value)
-        towards the call, with their values and what is usual (the mean of the clips fitted on).
+        Names the one or two features with the largest contribution (weight times standardised
+        value) to the call, with their values and their means over the training clips.
     """
     middle, spread, weight = (
         tensor.detach().cpu().numpy().reshape(-1)
         for tensor in (net.middle, net.spread, net.fc.weight)
     )
-    shares = weight * (features - middle) / spread
+    contributions = weight * (features - middle) / spread  # (F,), positive towards stalled
     if stalled is None:
-        stalled = bool(shares.sum() + net.fc.bias.item() > 0)
-    towards = shares if stalled else -shares
-    first, second = np.argsort(-towards, kind="stable")[:2]
-    # A second reason that is far smaller than the first would only distract.
-    chosen = [first, second] if towards[second] > 0.3 * towards[first] > 0 else [first]
+        stalled = bool(contributions.sum() + net.fc.bias.item() > 0)
+    support = contributions if stalled else -contributions
+    first, second = np.argsort(-support, kind="stable")[:2]
+    # A second reason that is far weaker than the first would only distract.
+    chosen = [first, second] if support[second] > 0.3 * support[first] > 0 else [first]
     reasons = [_reason(int(index), features, middle) for index in chosen]
     call = "stalled" if stalled else "flowing"
-    if towards[first] <= 0:
-        return f"called {call} although no feature speaks for it; the least against: {reasons[0]}"
+    if support[first] <= 0:
+        return (
+            f"called {call} although no feature supports it. The weakest evidence against it: "
+            f"{reasons[0]}"
+        )
     return f"called {call} mostly because {' and '.join(reasons)}"
 
 
 def _reason(index: int, features: NDArray[np.float32], middle: NDArray[np.float32]) -> str:
     name, words = FEATURES[index]
-    value, usual = (_written(name, float(row[index])) for row in (features, middle))
+    value, usual = (_format(name, float(row[index])) for row in (features, middle))
     return f"{words} is {value} (usual: {usual})"
 
 
-def _written(name: str, value: float) -> str:
+def _format(name: str, value: float) -> str:
     if name == "brightness":
         return f"{math.exp(value):.0%} of white"
     return _FORMS.get(name, "{:.2f}").format(value)

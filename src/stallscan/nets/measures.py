@@ -1,4 +1,4 @@
-"""What is measured of a clip for the baseline: the features of `nets.features`, in torch."""
+"""The features of the baseline (`nets.features`), computed from clips in torch."""
 
 import math
 from typing import NamedTuple
@@ -7,112 +7,114 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Name and words of each feature, in the order of `compute`.
+# Name and description of each feature, in the order of `compute`.
 FEATURES: tuple[tuple[str, str], ...] = (
     ("dark_in_all", "the share of the vessel that is dark in every frame in focus"),
-    ("dark_stays", "the share of what is dark that is dark in the next frame, too"),
+    ("dark_stays", "the share of the dark pixels that are still dark in the next frame"),
     ("dark_in_mean", "the share of the vessel that is dark in the mean of the frames in focus"),
-    ("same_next", "the likeness of neighbouring frames"),
-    ("same_second", "the likeness of frames two apart"),
-    ("same_third", "the likeness of frames three apart"),
-    ("same_lowest", "the lowest likeness of two neighbouring frames"),
-    ("mean_contrast", "the contrast of the mean frame against that of single frames"),
-    ("change", "the change of the light along the vessel over the frames in focus"),
-    ("flicker", "the change of the light from frame to frame"),
+    ("same_next", "the correlation of neighbouring frames"),
+    ("same_second", "the correlation of frames two apart"),
+    ("same_third", "the correlation of frames three apart"),
+    ("same_lowest", "the lowest correlation of two neighbouring frames"),
+    ("mean_contrast", "the contrast of the mean frame relative to that of single frames"),
+    ("change", "the change in brightness along the vessel over the frames in focus"),
+    ("flicker", "the change in brightness from frame to frame"),
     ("contrast", "the contrast along the vessel in single frames"),
-    ("frames_in_focus", "the number of frames that a place of the vessel is in focus"),
+    ("frames_in_focus", "the number of frames for which a point of the vessel is in focus"),
     ("length", "the length of the vessel"),
     ("width", "the width of the vessel"),
     ("brightness", "the brightness of the vessel above its surroundings"),
-    ("inside_outside", "the share of the vessel's light that its surroundings lack"),
-    ("grain", "the grain of the picture against the brightness of the vessel"),
+    ("inside_outside", "the share of the vessel's light that exceeds its surroundings"),
+    ("grain", "the noise of the image relative to the brightness of the vessel"),
 )
-# All lengths are in pixels of a clip of 64 px and grow with the clip. They, and the shares below,
-# were chosen on 500 simulated clips by the ROC AUC of these features.
+# All lengths are in pixels of a clip of 64 px and scale with the clip size. The lengths and the
+# shares below were chosen by the ROC AUC of these features on 500 simulated clips.
 CLIP_PX = 64
-# Blur of each frame: half a capillary's width, so that noise goes and cells stay.
+# Blur of each frame: half the width of a capillary, which removes noise and keeps cells.
 _LIGHT_PX = 1.2
 _RIDGE_PX = 1.5
-# Stretch of the vessel whose mean the profile is divided by: longer than a cell, shorter than a
-# segment. Shorter ones (2.5, 4) take the cells' own pattern away, longer ones (10) change nothing.
+# Stretch of the vessel over which the brightness is averaged: longer than a cell, shorter than a
+# segment. Shorter ones (2.5, 4) remove the pattern of the cells, longer ones (10) change nothing.
 _STRETCH_PX = 6.0
-# Going in and out of focus takes about five frames.
+# Going in or out of focus takes about five frames.
 _FOCUS_FRAMES = 0.7
-# The outline is drawn around the segment, so the segment runs in its middle: pixels as far from
-# the outline as this share of the farthest in reach. Vessels that only cross are cut to a stub.
+# The outline is drawn around the segment, so the segment lies in its middle: keep pixels whose
+# distance from the outline is at least this share of the largest within reach. Vessels that merely
+# cross are cut to a stub.
 _MIDDLE = 0.75
 _REACH_PX = 8
-# A ridge is brighter than this share of the cut between vessel and background, in the mean of a
-# stretch; in a gap, where a cell stands, it may be as dark as the second share.
+# Averaged over a stretch, a ridge is brighter than this share of the cut between vessel and
+# background. In a gap, where a cell is, it may be as dark as the second share.
 _RIDGE_LIGHT = 0.8
 _GAP_LIGHT = 0.2
 _GAP_PX = 4.0
-# A ridge's second derivative against its light, per square pixel: 1 / 7**2 (blurs included).
+# Second derivative of a ridge relative to its brightness, per square pixel: 1 / 7**2 (with blurs).
 _CURVED = 0.02
-# In focus: the light of the stretch is above this share of the brightest it ever is.
+# In focus: the stretch is brighter than this share of its maximum over time.
 _FOCUS_LIGHT = 0.7
-# The darkest this share of the region is its background: a capillary fills much less of it.
+# Background level: this quantile of the region, most of which the capillary does not fill.
 _BACKGROUND = 0.25
-# Dark: this much below the mean of the stretch.
+# Dark: this much below the mean of the stretch, relative to it.
 _DARK = -0.15
-# A pair of frames counts for the lowest likeness when it shares so much of the largest overlap.
+# The lowest correlation considers pairs of frames with at least this share of the largest overlap.
 _OVERLAP = 0.25
-TINY = 1e-6
+TINY = 1e-6  # keeps denominators above 0
 
 
 class _Vessel(NamedTuple):
-    """What is found once a clip, for every feature."""
+    """Measurements of a clip that all features share."""
 
-    light: Tensor  # (N, T, S, S): blurred grey above the background
-    brightest: Tensor  # (N, 1, S, S): the light's maximum over time
+    light: Tensor  # (N, T, S, S): blurred grey level minus the background
+    brightest: Tensor  # (N, 1, S, S): maximum of `light` over time
     background: Tensor  # (N, T, 1, 1)
     line: Tensor  # (N, 1, S, S): 1 on the ridge, else 0
-    normal: tuple[Tensor, Tensor]  # (N, 1, S, S) each: rows and columns across the ridge
+    normal: tuple[Tensor, Tensor]  # (N, 1, S, S) each: unit vector across the ridge
     inside: Tensor  # (N, 1, S, S): the mask, 0 or 1
 
 
 class _Profile(NamedTuple):
     """The pattern of cells along the vessel."""
 
-    values: Tensor  # (N, T, S, S): light / its mean over a stretch - 1; 0 out of focus
+    values: Tensor  # (N, T, S, S): light / mean of the stretch - 1; 0 out of focus
     focus: Tensor  # (N, T, S, S): 1 on the ridge in focus, else 0
-    stretch: Tensor  # (N, T, S, S): that mean
+    stretch: Tensor  # (N, T, S, S): mean light of the stretch around each ridge pixel
 
 
 @torch.no_grad()
 def compute(clips: Tensor) -> Tensor:
-    """Measure the features of clips.
+    """Compute the features of clips.
 
-    Frames that are black throughout, as at the end of a padded clip, are left out.
+    Frames that are entirely black are ignored.
 
     Parameters
     ----------
     clips : Tensor
-        float32 (N, 2, T, S, S): grey on the scale 0..1, and the mask (0 or 1).
+        float32 (N, 2, T, S, S): grey levels 0..1, and the mask (0 or 1).
 
     Returns
     -------
     Tensor
-        float32 (N, len(FEATURES)), in the order of `FEATURES`, finite whatever the clip. Likeness
-        is a correlation, -1..1; lengths are in pixels of the clip.
+        float32 (N, len(FEATURES)), in the order of `FEATURES`, always finite. Correlations are
+        -1..1, lengths in pixels of the clip.
     """
-    # Half precision would move the thresholds.
+    # Half precision would change which pixels exceed a threshold.
     with torch.autocast(clips.device.type, enabled=False):
-        grey = clips[:, 0].float()
-        inside = (clips[:, 1].float().amax(1, keepdim=True) > 0.5).float()
+        grey = clips[:, 0].float()  # (N, T, S, S)
+        inside = (clips[:, 1].float().amax(1, keepdim=True) > 0.5).float()  # (N, 1, S, S)
         vessel = _find_vessel(grey, inside)
         profile = _find_profile(vessel)
-        found = {
+        values = {
             **_darkness(profile, vessel.line),
-            **_likeness(profile),
+            **_similarity(profile),
             **_movement(profile),
             **_form(vessel),
-            **_picture(grey, vessel, profile),
+            **_image(grey, vessel, profile),
         }
-        return torch.stack([found[name] for name, _ in FEATURES], dim=1)
+        return torch.stack([values[name] for name, _ in FEATURES], dim=1)
 
 
 def _find_vessel(grey: Tensor, inside: Tensor) -> _Vessel:
+    """Find the ridge of the outlined vessel in grey (N, T, S, S) and mask (N, 1, S, S)."""
     unit = grey.shape[-1] / CLIP_PX
     background = _background(grey, inside)
     light = _blur(grey, _LIGHT_PX * unit) - background
@@ -125,11 +127,11 @@ def _find_vessel(grey: Tensor, inside: Tensor) -> _Vessel:
     normal = (rows, cols)
     cut = _otsu(brightest, inside)
     ridge = middle & (brightest > (_GAP_LIGHT * cut).clamp(min=TINY))
-    # On a flank the picture is curved up across and straight along: no ridge.
+    # On the flank of a vessel the image curves up across it and not along it: that is no ridge.
     ridge &= curvature < -_CURVED * smooth / unit**2
     for step in (-2.0, -1.0, 1.0, 2.0):
         ridge &= smooth >= _aside(smooth, normal, step * unit)
-    # Where a cell stands the ridge is dark, so it is the light of a stretch that has to suffice.
+    # The ridge is dark where a cell stands, so require light in its neighbourhood only.
     line = ridge.float()
     around = _blur(line * brightest, _GAP_PX * unit) / _blur(line, _GAP_PX * unit).clamp(min=TINY)
     line = line * (around > _RIDGE_LIGHT * cut).float()
@@ -137,8 +139,8 @@ def _find_vessel(grey: Tensor, inside: Tensor) -> _Vessel:
 
 
 def _find_profile(vessel: _Vessel) -> _Profile:
-    # A mean over ridge pixels alone is one along the vessel: how its light falls off to the sides,
-    # which is the same in every frame, does not enter.
+    # Averaging over ridge pixels only means averaging along the vessel. The fall-off of light to
+    # the sides, which is the same in every frame, does not enter.
     sigma = _STRETCH_PX * vessel.light.shape[-1] / CLIP_PX
     near = _blur(vessel.line, sigma).clamp(min=TINY)
     stretch = _blur(vessel.light * vessel.line, sigma) / near * vessel.line
@@ -150,8 +152,8 @@ def _find_profile(vessel: _Vessel) -> _Profile:
 
 
 def _darkness(profile: _Profile, line: Tensor) -> dict[str, Tensor]:
-    values, focus, _ = profile
-    frames = focus.sum(1, keepdim=True)
+    values, focus, _ = profile  # (N, T, S, S) each
+    frames = focus.sum(1, keepdim=True)  # (N, 1, S, S): frames in focus of each pixel
     seen = (frames > 0).float() * line
     brightest = torch.where(focus > 0, values, -torch.inf).amax(1, keepdim=True)
     mean = values.sum(1, keepdim=True) / frames.clamp(min=1)
@@ -164,25 +166,32 @@ def _darkness(profile: _Profile, line: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _likeness(profile: _Profile) -> dict[str, Tensor]:
-    made = {}
+def _similarity(profile: _Profile) -> dict[str, Tensor]:
+    features = {}
     for name, lag in (("same_next", 1), ("same_second", 2), ("same_third", 3)):
-        each, weight = _correlations(profile, lag)
-        made[name] = (each * weight).sum(1) / weight.sum(1).clamp(min=TINY)
-    each, weight = _correlations(profile, 1)
-    large = (weight >= _OVERLAP * weight.amax(1, keepdim=True)) & (weight > 0)
-    lowest = torch.where(large, each, 1.0).amin(1)
-    made["same_lowest"] = torch.where(large.any(1), lowest, 0.0)
-    return made
+        correlations, pixels = _correlations(profile, lag)  # (N, T - lag) each
+        total = pixels.sum(1).clamp(min=TINY)
+        features[name] = (correlations * pixels).sum(1) / total
+    correlations, pixels = _correlations(profile, 1)
+    large = (pixels >= _OVERLAP * pixels.amax(1, keepdim=True)) & (pixels > 0)
+    lowest = torch.where(large, correlations, 1.0).amin(1)
+    features["same_lowest"] = torch.where(large.any(1), lowest, 0.0)
+    return features
 
 
 def _correlations(profile: _Profile, lag: int) -> tuple[Tensor, Tensor]:
-    """Correlate frames `lag` apart where both are in focus: (N, T'), and over how many pixels."""
+    """Correlate frames `lag` apart over the pixels in focus in both.
+
+    Returns
+    -------
+    tuple of Tensor
+        Correlation and number of pixels, (N, T - lag) each; (N, 1) zeros if T <= lag.
+    """
     values, focus, _ = profile
     if values.shape[1] <= lag:
         empty = values.new_zeros(len(values), 1)
         return empty, empty
-    both = focus[:, lag:] * focus[:, :-lag]
+    both = focus[:, lag:] * focus[:, :-lag]  # (N, T - lag, S, S)
     later, earlier = values[:, lag:] * both, values[:, :-lag] * both
     product = (later * earlier).sum((2, 3))
     size = ((later**2).sum((2, 3)) * (earlier**2).sum((2, 3))).sqrt()
@@ -194,7 +203,7 @@ def _movement(profile: _Profile) -> dict[str, Tensor]:
     frames = focus.sum(1, keepdim=True)
     mean = values.sum(1, keepdim=True) / frames.clamp(min=1)
     single = _share(values**2, focus).sqrt()
-    # Second difference: going in and out of focus is smooth in time, blood that moves is not.
+    # Second difference: going in and out of focus is smooth in time, moving blood is not.
     three = focus[:, 2:] * focus[:, 1:-1] * focus[:, :-2]
     bend = (values[:, 1:-1] - (values[:, 2:] + values[:, :-2]) / 2) * three
     return {
@@ -212,10 +221,10 @@ def _form(vessel: _Vessel) -> dict[str, Tensor]:
     sigma, reach = _STRETCH_PX * unit, round(_REACH_PX * unit)
     half = _blur(vessel.brightest * vessel.line, sigma)
     half = half / _blur(vessel.line, sigma).clamp(min=TINY) / 2
-    # From the ridge outwards to both sides, until the light is less than half that on the ridge.
+    # Step outwards from the ridge on both sides until the light falls below half that on the ridge.
     widths = torch.zeros_like(vessel.line)
     for side in (-1.0, 1.0):
-        still = vessel.line
+        still = vessel.line  # (N, 1, S, S): 1 where the half maximum has not been reached yet
         for step in range(1, 2 * reach + 1):
             seen = _aside(vessel.brightest, vessel.normal, side * step / 2)
             still = still * (seen > half).float()
@@ -226,13 +235,13 @@ def _form(vessel: _Vessel) -> dict[str, Tensor]:
     return {"width": width, "length": area / width.clamp(min=1)}
 
 
-def _picture(grey: Tensor, vessel: _Vessel, profile: _Profile) -> dict[str, Tensor]:
+def _image(grey: Tensor, vessel: _Vessel, profile: _Profile) -> dict[str, Tensor]:
     bright = _share(profile.stretch * profile.focus, profile.focus)
     around = _share(vessel.background * profile.focus, profile.focus)
     unit = grey.shape[-1] / CLIP_PX
     fine = (grey - _blur(grey, _LIGHT_PX * unit)) * profile.focus
     return {
-        # Brightness differs by factors, from laser and dye: its logarithm is what compares.
+        # Laser and dye change brightness by a factor, so compare its logarithm.
         "brightness": torch.log(bright + 1 / 255),
         "inside_outside": bright / (bright + around).clamp(min=TINY),
         "grain": _share(fine**2, profile.focus).sqrt() / (bright + 1 / 255),
@@ -240,12 +249,13 @@ def _picture(grey: Tensor, vessel: _Vessel, profile: _Profile) -> dict[str, Tens
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """Sum of (N, ...) `part` over that of `whole`: (N,), 0 where there is nothing."""
+    """Divide the sum of `part` (N, ...) by the sum of `whole`: (N,), 0 where both are 0."""
     return part.flatten(1).sum(1) / whole.flatten(1).sum(1).clamp(min=TINY)
 
 
 def _background(grey: Tensor, inside: Tensor) -> Tensor:
-    """Quantile of the grey levels inside the mask, frame by frame: (N, T, 1, 1)."""
+    """Compute the background level of each frame, a quantile inside the mask: (N, T, 1, 1)."""
+    # (N, T, S * S), pixels outside the mask at the end
     levels = torch.where(inside > 0, grey, torch.inf).flatten(2).sort(dim=2).values
     pixels = inside.flatten(1).sum(1)
     index = (pixels * _BACKGROUND).long().view(-1, 1, 1).expand(-1, grey.shape[1], 1)
@@ -254,14 +264,14 @@ def _background(grey: Tensor, inside: Tensor) -> Tensor:
 
 
 def _otsu(light: Tensor, inside: Tensor, bins: int = 64) -> Tensor:
-    """Cut that parts the light inside the mask best in two classes: (N, 1, 1, 1).
+    """Compute Otsu's threshold of the light (N, 1, S, S) inside the mask: (N, 1, 1, 1).
 
-    Otsu's rule: the highest variance between the classes.
+    It maximises the variance between the two classes.
     """
     values, weight = light.flatten(1), inside.flatten(1)
     top = (values * weight).amax(1, keepdim=True).clamp(min=TINY)
-    places = (values / top * (bins - 1)).round().clamp(0, bins - 1).long()
-    counts = values.new_zeros(len(values), bins).scatter_add_(1, places, weight)
+    bin_of = (values / top * (bins - 1)).round().clamp(0, bins - 1).long()  # (N, S * S)
+    counts = values.new_zeros(len(values), bins).scatter_add_(1, bin_of, weight)  # (N, bins)
     below = counts.cumsum(1)
     moment = (counts * torch.arange(bins, device=light.device)).cumsum(1)
     everything, whole = below[:, -1:], moment[:, -1:]
@@ -272,23 +282,24 @@ def _otsu(light: Tensor, inside: Tensor, bins: int = 64) -> Tensor:
 
 
 def _depth(inside: Tensor) -> Tensor:
-    """How many pixels each pixel of the mask is from its edge, diagonal steps counting 1."""
+    """Compute the chessboard distance of each mask pixel from the edge, px: (N, 1, S, S)."""
     depth = left = inside
     for _ in range(inside.shape[-1] // 2):
-        left = -F.max_pool2d(-F.pad(left, (1, 1, 1, 1)), 3, 1)
+        left = -F.max_pool2d(-F.pad(left, (1, 1, 1, 1)), 3, 1)  # erosion
         depth = depth + left
     return depth
 
 
 def _across(smooth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Direction in which a picture (N, 1, S, S) is curved down most, and how much.
+    """Compute the direction of the strongest downward curvature of an image (N, 1, S, S).
 
     Returns
     -------
     tuple of Tensor
-        (N, 1, S, S) each: the direction's part along the rows' and the columns' number, and the
-        second derivative in it, per pixel squared.
+        (N, 1, S, S) each: row and column component of the unit vector, and the second derivative
+        in its direction, per square pixel.
     """
+    # Second differences are the Hessian; the direction is its eigenvector of the lower eigenvalue.
     p = F.pad(smooth, (1, 1, 1, 1), mode="replicate")
     cols = p[..., 1:-1, 2:] - 2 * smooth + p[..., 1:-1, :-2]
     rows = p[..., 2:, 1:-1] - 2 * smooth + p[..., :-2, 1:-1]
@@ -298,40 +309,41 @@ def _across(smooth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cos(angle), -torch.sin(angle), curvature
 
 
-def _aside(picture: Tensor, direction: tuple[Tensor, Tensor], pixels: float) -> Tensor:
-    """Read a picture (N, 1, S, S) so many pixels away from each pixel, in its own direction."""
-    size = picture.shape[-1]
-    place = torch.arange(size, device=picture.device, dtype=picture.dtype)
-    rows = place[:, None] + pixels * direction[0][:, 0]
-    cols = place[None, :] + pixels * direction[1][:, 0]
+def _aside(image: Tensor, direction: tuple[Tensor, Tensor], pixels: float) -> Tensor:
+    """Sample an image (N, 1, S, S) `pixels` away from each pixel in that pixel's `direction`."""
+    size = image.shape[-1]
+    index = torch.arange(size, device=image.device, dtype=image.dtype)
+    rows = index[:, None] + pixels * direction[0][:, 0]  # (N, S, S)
+    cols = index[None, :] + pixels * direction[1][:, 0]
+    # grid_sample wants x before y, on the scale -1..1: (N, S, S, 2)
     grid = torch.stack([cols, rows], dim=-1) * 2 / max(size - 1, 1) - 1
-    return F.grid_sample(picture, grid, padding_mode="border", align_corners=True)
+    return F.grid_sample(image, grid, padding_mode="border", align_corners=True)
 
 
 def _kernel(sigma: float) -> list[float]:
+    """Return Gaussian weights that sum to 1, out to three standard deviations."""
     reach = max(round(3 * sigma), 1)
     weights = [math.exp(-((step / sigma) ** 2) / 2) for step in range(-reach, reach + 1)]
     return [weight / sum(weights) for weight in weights]
 
 
 def _blur(frames: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of rows and columns, black beyond the edges."""
-    # Sums of shifted pictures, not a convolution: torch chooses that one's method by the batch's
-    # size, and what is on the edge of a threshold would change sides with it.
+    """Blur rows and columns of (N, T or 1, S, S) by a Gaussian, with zeros beyond the edges."""
+    # Sums of shifted images instead of a convolution: torch chooses the convolution algorithm by
+    # batch size, and its rounding would move values across a threshold.
     return _smooth(_smooth(frames, sigma, 2), sigma, 3)
 
 
 def _over_time(frames: Tensor, sigma: float, grey: Tensor) -> Tensor:
-    """Gaussian mean over the neighbouring frames that are not black throughout in `grey`."""
-    lit = (grey.flatten(2).abs().amax(2) > 0).to(frames.dtype)[..., None, None]
+    """Average neighbouring frames with Gaussian weights, except those that are black in `grey`."""
+    lit = (grey.flatten(2).abs().amax(2) > 0).to(frames.dtype)[..., None, None]  # (N, T, 1, 1)
     return _smooth(frames * lit, sigma, 1) / _smooth(lit, sigma, 1).clamp(min=TINY) * lit
 
 
 def _smooth(frames: Tensor, sigma: float, dim: int) -> Tensor:
     weights = _kernel(sigma)
     reach, size = len(weights) // 2, frames.shape[dim]
-    padding = [0, 0] * (frames.ndim - 1 - dim) + [reach, reach]
-    padded = F.pad(frames, padding)
+    padded = F.pad(frames, [0, 0] * (frames.ndim - 1 - dim) + [reach, reach])
     total = torch.zeros_like(frames)
     for step, weight in enumerate(weights):
         total.add_(padded.narrow(dim, step, size), alpha=weight)

@@ -1,4 +1,4 @@
-"""Normalisation of each video by its own statistics, as the third place had it."""
+"""Normalisation of each video by its own statistics, as in the third-place approach."""
 
 import copy
 
@@ -10,23 +10,23 @@ from stallscan.errors import InputError
 
 
 class VideoNorm3d(nn.BatchNorm3d):
-    """BatchNorm with the statistics of each video by itself, always.
+    """BatchNorm that always uses the statistics of each single video.
 
-    Parameters have BatchNorm's names, so its state dicts load; the running statistics are kept
-    with them but never used. A batch of N gives the same as N batches of 1, which in turn is what
-    BatchNorm in training mode gives.
+    Parameter names are those of BatchNorm, so its state dicts load; the running statistics are
+    carried along but never used. A batch of N gives the same result as N batches of 1, which is
+    what BatchNorm in training mode computes for a batch of 1.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise (N, C, T, H, W) over T, H, W; affine as trained."""
+        """Normalise (N, C, T, H, W) over T, H, W, then apply the learned scale and shift."""
         return _normalised(input, self)
 
 
 class VideoNorm2d(nn.BatchNorm2d):
-    """The same for a net that sees one picture of each video."""
+    """The same for a net that sees one image per video."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise (N, C, H, W) over H, W; affine as trained."""
+        """Normalise (N, C, H, W) over H, W, then apply the learned scale and shift."""
         return _normalised(input, self)
 
 
@@ -43,27 +43,28 @@ class _SteppedNorm2d(VideoNorm2d):
 def _normalised(maps: Tensor, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> Tensor:
     if maps[0, 0].numel() == 1:
         raise InputError(
-            "the clips are so small that the net has one value left to normalise; raise clip.size "
-            "or set net.normalisation to running"
+            "the clips are so small that a layer of the net has one value left to normalise. Raise "
+            "clip.size, or set net.normalisation to running"
         )
     return F.instance_norm(maps, weight=norm.weight, bias=norm.bias, eps=norm.eps)
 
 
 def _normalised_in_steps(maps: Tensor, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> Tensor:
-    """Do as `_normalised` does, with sums over each frame (or row) first, then over those."""
-    inner = tuple(range(3, maps.dim()))
+    """Compute the same as `_normalised`, summing within each frame (or row) first."""
+    inner = tuple(range(3, maps.dim()))  # H and W of a video, W of an image
 
     def mean(values: Tensor) -> Tensor:
-        # Not two means in a row: OpenVINO would make one of them again.
+        # A mean, then a sum divided by the count: OpenVINO would fuse two consecutive means.
         return values.mean(inner, keepdim=True).sum(2, keepdim=True) / values.shape[2]
 
     centred = maps - mean(maps)
+    # (C,) -> (C, 1, 1, 1) or (C, 1, 1), to broadcast over (N, C, ...)
     scale, shift = (values.view(-1, 1, *[1] * len(inner)) for values in (norm.weight, norm.bias))
     return centred * (torch.rsqrt(mean(centred * centred) + norm.eps) * scale) + shift
 
 
 def with_video_norm(net: nn.Module) -> nn.Module:
-    """Turn every BatchNorm of a net into `VideoNorm3d` or `VideoNorm2d`, keeping its weights."""
+    """Replace every BatchNorm of a net by `VideoNorm3d` or `VideoNorm2d`, keeping its weights."""
     for module in net.modules():
         if type(module) is nn.BatchNorm3d:
             module.__class__ = VideoNorm3d
@@ -73,11 +74,12 @@ def with_video_norm(net: nn.Module) -> nn.Module:
 
 
 def with_stepped_norm(net: nn.Module) -> nn.Module:
-    """Copy a net for runtimes that add up a whole video in float32, one value after the other.
+    """Return a copy whose video norms stay accurate in runtimes with plain float32 sums.
 
-    Over 100,000 values that costs three digits: OpenVINO's normalisation puts logits of the shipped
-    bundle up to 3e-4 off, this one 6e-6 (of max(1, |logit|), on simulated recordings). The copy
-    normalises as `VideoNorm3d` and `VideoNorm2d` do.
+    Such runtimes add up a whole video in float32, one value after the other, which costs three
+    digits over 100,000 values. With OpenVINO's own normalisation the logits of the shipped bundle
+    differ from torch's by up to 3e-4 of max(1, |logit|), with this one by 6e-6 (on simulated
+    recordings).
     """
     net = copy.deepcopy(net)
     for module in net.modules():

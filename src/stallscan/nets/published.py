@@ -15,47 +15,48 @@ from stallscan.nets.stallnet import frame_change
 
 
 class QuartersResNet18(ResNet):  # type: ignore[misc]
-    """ResNet-18 on one picture: the means over the four quarters of a clip in time.
+    """ResNet-18 on one image: the time averages of the four quarters of a clip, tiled 2 by 2.
 
-    They stand two by two, the first two above: four tiles of 112 px fill the 224 px that the net
-    is made for (MATLAB prize, docs/facts.md 3; its published code has a dropout of 0.1 before the
-    last layer, too). Quarters are as equal as possible, earlier ones have a frame more.
+    The first two quarters form the upper row: four tiles of 112 px fill the 224 px that ResNet-18
+    is made for (MATLAB prize, docs/facts.md 3). The published code also has a dropout of 0.1 before
+    the last layer. If the frames do not divide by four, the earlier quarters have one more.
 
     Parameters
     ----------
     channels : int
-        3, or 1, which is repeated.
+        3, or 1, which is repeated three times.
     """
 
     def __init__(self, channels: int) -> None:
         if channels not in (1, 3):
             raise InputError(
-                f"the net quarters_resnet18 takes 1 or 3 channels, the settings have {channels}; "
-                "set clip.channels to rgb, bgr or grey and net.mean and net.std to as many values"
+                f"the net quarters_resnet18 takes 1 or 3 channels, the settings have {channels}. "
+                "Set clip.channels to rgb, bgr or grey, and net.mean and net.std to as many values"
             )
         super().__init__(BasicBlock, [2, 2, 2, 2])
         self.fc = nn.Sequential(nn.Dropout(0.1), nn.Linear(512, 1))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Give the logits (N,) of clips (N, 1 or 3, T, S, S)."""
-        logits: Tensor = super().forward(_quarters(clips).expand(-1, 3, -1, -1)).squeeze(1)
+        """Compute the logits (N,) of clips (N, 1 or 3, T, S, S)."""
+        images = _quarters(clips).expand(-1, 3, -1, -1)  # (N, 3, 2 S, 2 S)
+        logits: Tensor = super().forward(images).squeeze(1)
         return logits
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
-        """Move or convert; the fast layout of videos is for pictures the one without time."""
+        """Move or convert, using the 2-D equivalent of the channels-last layout for videos."""
         if kwargs.get("memory_format") is torch.channels_last_3d:
             kwargs["memory_format"] = torch.channels_last
         return super().to(*args, **kwargs)
 
 
 def _quarters(clips: Tensor) -> Tensor:
-    """Means over four quarters in time, two by two: (N, C, T, S, S) to (N, C, 2 S, 2 S)."""
+    """Average four quarters in time and tile them: (N, C, T, S, S) to (N, C, 2 S, 2 S)."""
     if clips.shape[2] < 4:
         raise InputError(
-            f"the net quarters_resnet18 needs 4 frames, and a clip has {clips.shape[2]}; leave out "
+            f"the net quarters_resnet18 needs 4 frames, and a clip has {clips.shape[2]}. Leave out "
             "such short recordings"
         )
-    # As tensor_split does it, but in arithmetic that a tracer can follow: the last term is
+    # The bounds of tensor_split, in arithmetic that a tracer can follow: the last term is
     # min(q, rest) without a comparison.
     each, rest = clips.shape[2] // 4, clips.shape[2] % 4
     bounds = [q * each + (q + rest - abs(q - rest)) // 2 for q in range(5)]
@@ -64,19 +65,19 @@ def _quarters(clips: Tensor) -> Tensor:
 
 
 def torchvision_net(make: Callable[..., Any]) -> Callable[[int], nn.Module]:
-    """Return what builds a video net of torchvision's with one logit."""
+    """Return a function that builds one of torchvision's video nets with a single logit."""
 
     def build_net(channels: int) -> nn.Module:
         if channels not in (2, 3):
             raise InputError(
-                f"torchvision's video nets take 3 channels, or 2 (grey and mask), the settings "
-                f"have {channels}; set clip.channels to rgb, bgr or grey+mask and net.mean and "
+                "torchvision's video nets take 3 channels, or 2 (grey and mask), the settings "
+                f"have {channels}. Set clip.channels to rgb, bgr or grey+mask, and net.mean and "
                 "net.std to as many values"
             )
         net: nn.Module = make(weights=None)
         net.fc = nn.Linear(512, 1)
         if channels == 2:
-            net.register_forward_pre_hook(_put_change_between)
+            net.register_forward_pre_hook(_insert_change)
         net.register_forward_hook(_one_logit)
         return net
 
@@ -84,9 +85,9 @@ def torchvision_net(make: Callable[..., Any]) -> Callable[[int], nn.Module]:
 
 
 class Halve(nn.Module):
-    """AvgPool3d(2) that also accepts a single frame, which it leaves as it is.
+    """AvgPool3d(2) that also accepts a single frame, of which it halves only rows and columns.
 
-    As in torch, the last one of an odd number of frames is dropped.
+    torch's own refuses a single frame. As in torch, the last of an odd number of frames is dropped.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -107,18 +108,18 @@ def _halved_by_constants(maps: Tensor) -> Tensor:
     return pooled[:, :, : (half + 1 + abs(half - 1)) // 2]
 
 
-# Rows and columns that DenseNet-121 halves five times, rounding up twice, to at least one.
+# Smallest rows and columns of which DenseNet-121's five halvings, two of which round up, leave one.
 DENSENET_SMALLEST_PX = 29
 
 
 def densenet121_3d(channels: int) -> nn.Module:
-    """DenseNet-121 in 3-D with the head of the first place (docs/facts.md 3)."""
+    """Build DenseNet-121 in 3-D with the head of the first place (docs/facts.md 3)."""
     # MONAI takes seconds to import, and only two nets need it.
     from monai.networks.nets.densenet import DenseNet121
 
     net: nn.Module = DenseNet121(spatial_dims=3, in_channels=channels, out_channels=1)
     for number in (1, 2, 3):
-        # A clip of less than 29 frames has one left before the last of these.
+        # A clip of fewer than 29 frames has only one left before the third of these poolings.
         net.get_submodule(f"features.transition{number}").add_module("pool", Halve())
     head = nn.Sequential(nn.Linear(1024, 512), nn.Sigmoid(), nn.Dropout(0.5), nn.Linear(512, 1))
     net.get_submodule("class_layers").add_module("out", head)
@@ -128,10 +129,10 @@ def densenet121_3d(channels: int) -> nn.Module:
 
 
 def resnet101_3d(channels: int) -> nn.Module:
-    """ResNet-101 in 3-D as the second place had it (docs/facts.md 3).
+    """Build ResNet-101 in 3-D as in the second-place approach (docs/facts.md 3).
 
-    Its published code halves rows and columns in the first layer, not time, and has no bias in the
-    shortcuts; MONAI's defaults differ.
+    Unlike MONAI's defaults, the published code halves rows and columns but not time in the first
+    layer, and has no bias in the shortcuts.
     """
     from monai.networks.nets.resnet import resnet101
 
@@ -146,13 +147,13 @@ def resnet101_3d(channels: int) -> nn.Module:
     return net
 
 
-# Functions by name, not lambdas: a net must be picklable.
+# Hooks are named functions instead of lambdas, so that a net can be pickled.
 def _one_logit(_net: nn.Module, _inputs: Any, logits: Tensor) -> Tensor:
-    return logits.squeeze(1)
+    return logits.squeeze(1)  # (N, 1) -> (N,)
 
 
-def _put_change_between(_net: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-    """Make (N, 3, T, S, S) of grey and mask: grey, its difference to the next frame, mask."""
+def _insert_change(_net: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    """Insert the difference to the next frame between grey and mask: (N, 3, T, S, S)."""
     grey, mask = inputs[0][:, :1], inputs[0][:, 1:]
     return (torch.cat([grey, frame_change(grey), mask], dim=1),)
 
@@ -162,5 +163,5 @@ def _refuse_small(_net: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     if size < DENSENET_SMALLEST_PX:
         raise InputError(
             f"the net densenet121_3d needs clips of at least {DENSENET_SMALLEST_PX} px, not "
-            f"{size}; raise clip.size"
+            f"{size}. Raise clip.size"
         )

@@ -1,4 +1,4 @@
-"""Settings of a net: which one, and how its input and its statistics are normalised."""
+"""Settings of a net: its name, the scaling of its input, and how it normalises."""
 
 import re
 from typing import Literal
@@ -8,7 +8,7 @@ from pydantic import field_validator, model_validator
 from stallscan.settings import Settings
 from stallscan.words import suggest
 
-# The keys of `build.NETS`, which are known here without torch.
+# The keys of `build.NETS`, repeated here because importing `build` imports torch.
 BUILT_IN = (
     "stallnet",
     "features",
@@ -19,8 +19,7 @@ BUILT_IN = (
     "resnet101_3d",
     "quarters_resnet18",
 )
-# A package has a name, however deep a module lies in it.
-LONGEST_OWN = 200
+LONGEST_OWN = 200  # characters of the name of a user's net
 
 # Mean and standard deviation of Kinetics-400 in R, G, B, as torchvision's weights expect them.
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
@@ -28,23 +27,23 @@ KINETICS_STD = (0.22803, 0.22145, 0.216989)
 
 
 class NetSettings(Settings):
-    """Which net, and what it expects of its input.
+    """Which net to use, and what it expects of its input.
 
     Attributes
     ----------
     name : str
-        One of `BUILT_IN`, or a net of one's own, ``mypackage.mymodule:MyNet`` (also with a dot
-        before the last name; it is kept with a colon): a callable that takes the number of channels
-        and returns a ``torch.nn.Module`` with logits (N,) for clips (N, C, T, S, S). To read the
-        name imports nothing: see `build.import_net`.
+        One of `BUILT_IN`, or a net of your own, ``mypackage.mymodule:MyNet`` (a dot before the last
+        name also works and is stored as a colon): a callable that takes the number of channels and
+        returns a ``torch.nn.Module`` with logits (N,) for clips (N, C, T, S, S). Reading the name
+        imports nothing: see `build.import_net`.
     normalisation : str
-        ``per-video``: every BatchNorm uses the mean and variance of the one video at hand, in
-        training and in inference (docs/facts.md 2); ``running``: statistics gathered in training.
+        ``per-video``: every BatchNorm uses the mean and variance of the current video, in training
+        and in inference (docs/facts.md 2); ``running``: statistics collected in training.
     mean, std : tuple of float
-        Of each channel, on the scale 0..1; subtracted and divided by.
+        For each channel, on the scale 0..1: the input is (pixel - mean) / std.
     views : str
-        ``one``: the clip as it is; ``flips``: the mean logit of the eight clips that flips of
-        rows, columns and time make of it, in prediction (docs/facts.md 3, first place).
+        Views averaged in prediction. ``one``: the clip itself; ``flips``: the mean logit of all
+        eight flips of rows, columns and time (docs/facts.md 3, first place).
     """
 
     name: str = "stallnet"
@@ -55,7 +54,7 @@ class NetSettings(Settings):
 
     @property
     def is_feature_model(self) -> bool:
-        """Whether this is the baseline: a logistic regression on measured features.
+        """Whether this is the baseline, a logistic regression on measured features.
 
         Such a model is fitted in one pass instead of by gradient steps (`features.fit`), its calls
         can be explained in words, and it has no OpenVINO form.
@@ -64,23 +63,23 @@ class NetSettings(Settings):
 
     @field_validator("name")
     @classmethod
-    def _names_a_net(cls, name: str) -> str:
+    def _check_name(cls, name: str) -> str:
         if name in BUILT_IN:
             return name
         *above, last = re.split("[.:]", name)
-        # Of colons only one, before the last name.
         module = name[: -len(last) - 1]
+        # The only colon allowed is the one before the last name.
         if not above or ":" in module or not all(map(str.isidentifier, [*above, last])):
             raise ValueError(
-                f"no such net{suggest(name, BUILT_IN)}; one of your own is named "
+                f"no such net{suggest(name, BUILT_IN)}. Name a net of your own as "
                 "mypackage.mymodule:MyNet"
             )
         if len(name) > LONGEST_OWN:
-            raise ValueError(f"a net of your own has a name of at most {LONGEST_OWN} characters")
+            raise ValueError(f"the name of a net has at most {LONGEST_OWN} characters")
         return f"{module}:{last}"
 
     @model_validator(mode="after")
-    def _same_channels(self) -> "NetSettings":
+    def _check_channels(self) -> "NetSettings":
         if len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
-            raise ValueError("mean and std need one value a channel, std above 0")
+            raise ValueError("mean and std need one value for each channel, with std above 0")
         return self

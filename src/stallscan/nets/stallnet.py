@@ -1,4 +1,4 @@
-"""StallNet: the small net of our own."""
+"""StallNet, the default net."""
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,12 @@ from stallscan.errors import InputError
 
 
 class StallNet(nn.Module):
-    """Our small net, which looks whether what is dark in the vessel stays where it is.
+    """A small net that looks for dark cells which stay in place inside the vessel.
 
-    Four blocks of a spatial and a temporal convolution. It sees the grey clip (its levels made
-    comparable), its first and second difference in time, and the mask. What it finds is pooled
-    inside the mask: a segment is in focus in a few frames only, so the maximum over time counts
-    beside the mean.
+    Its input is the grey clip (standardised inside the mask), the first and second difference in
+    time, and the mask. Four blocks follow, each with a spatial and a temporal convolution. Their
+    output is pooled inside the mask. A segment is in focus in only a few frames, so the maximum
+    over time is used as well as the mean.
 
     Parameters
     ----------
@@ -21,16 +21,16 @@ class StallNet(nn.Module):
         2: grey and mask, as `clip` makes them with ``grey+mask``.
     """
 
-    # (width, spatial kernel, spatial stride). Rows and columns are halved at once, before the
-    # many channels: at full size the memory traffic costs more than all the arithmetic.
+    # (channels, spatial kernel, spatial stride). The first block halves rows and columns before
+    # there are many channels: at full size, memory traffic costs more than all the arithmetic.
     BLOCKS: tuple[tuple[int, int, int], ...] = ((16, 5, 2), (32, 3, 2), (48, 3, 1), (64, 3, 2))
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         if channels != 2:
             raise InputError(
-                f"the net stallnet takes 2 channels (grey, mask), the settings have {channels}; "
-                "set clip.channels to grey+mask and net.mean and net.std to two values each"
+                f"the net stallnet takes 2 channels (grey, mask), the settings have {channels}. "
+                "Set clip.channels to grey+mask, and net.mean and net.std to two values each"
             )
         before, blocks = 4, []
         for width, kernel, stride in self.BLOCKS:
@@ -41,27 +41,28 @@ class StallNet(nn.Module):
         self.fc = nn.Linear(3 * before, 1)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Give the logits (N,) of clips (N, 2, T, S, S)."""
-        grey, mask = clips[:, :1], clips[:, 1:]
+        """Compute the logits (N,) of clips (N, 2, T, S, S)."""
+        grey, mask = clips[:, :1], clips[:, 1:]  # (N, 1, T, S, S) each
         grey = _standardised(grey, mask[:, :, :1])
         change = frame_change(grey)
-        # Going in and out of focus is smooth in time; blood that moves is not.
+        # Second difference: going in and out of focus is smooth in time, moving blood is not.
         flicker = F.pad(change[:, :, 1:] - change[:, :, :-1], (0, 0, 0, 0, 1, 0))
+        # (N, 4, T, S, S) -> (N, 64, T, S / 8, S / 8)
         features = self.blocks(torch.cat([grey, change, flicker, mask], dim=1))
-        # The mask is the same in all frames: one is enough to weigh the pixels with.
+        # The mask is the same in every frame, so the first one weights the pixels: (N, 1, h, w).
         weight = F.adaptive_avg_pool2d(mask[:, :, 0].clamp(min=0), features.shape[-2:])
         weight = weight / weight.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
-        inside = (features * weight[:, :, None]).sum(dim=(-2, -1))
-        peak = features.amax(dim=(-2, -1))
-        pooled = [inside.mean(dim=2), inside.amax(dim=2), peak.mean(dim=2)]  # (N, 64) each
-        logits: Tensor = self.fc(self.dropout(torch.cat(pooled, dim=1))).squeeze(1)
+        inside = (features * weight[:, :, None]).sum(dim=(-2, -1))  # (N, 64, T)
+        peak = features.amax(dim=(-2, -1))  # (N, 64, T)
+        pooled = torch.cat([inside.mean(dim=2), inside.amax(dim=2), peak.mean(dim=2)], dim=1)
+        logits: Tensor = self.fc(self.dropout(pooled)).squeeze(1)  # (N, 192) -> (N,)
         return logits
 
 
 def _standardised(grey: Tensor, mask: Tensor) -> Tensor:
-    """Bring the grey levels inside the mask to mean 0 and variance 1 over a whole clip.
+    """Scale the grey levels inside the mask to mean 0 and variance 1 over the whole clip.
 
-    How bright a recording is depends on laser and detector, and says nothing about flow.
+    The brightness of a recording depends on laser and detector and says nothing about flow.
 
     Parameters
     ----------
@@ -70,18 +71,21 @@ def _standardised(grey: Tensor, mask: Tensor) -> Tensor:
     mask : Tensor
         (N, 1, 1, S, S), 0..1.
     """
+    # Weights that sum to 1 over T, S, S: (N, 1, 1, S, S)
     weight = mask / (mask.sum(dim=(-2, -1), keepdim=True) * grey.shape[2]).clamp(min=1e-6)
-    mean = (grey * weight).sum(dim=(-3, -2, -1), keepdim=True)
+    mean = (grey * weight).sum(dim=(-3, -2, -1), keepdim=True)  # (N, 1, 1, 1, 1)
     variance = ((grey - mean) ** 2 * weight).sum(dim=(-3, -2, -1), keepdim=True)
     return (grey - mean) * torch.rsqrt(variance + 1e-4)
 
 
 def frame_change(grey: Tensor) -> Tensor:
-    """Difference to the next frame, 0 at the last one; (N, 1, T, S, S)."""
+    """Compute the difference to the next frame, 0 for the last one: (N, 1, T, S, S)."""
     return F.pad(grey[:, :, 1:] - grey[:, :, :-1], (0, 0, 0, 0, 0, 1))
 
 
 class _Block(nn.Sequential):
+    """A spatial and a temporal convolution: (N, before, T, H, W) to (N, width, T, H', W')."""
+
     def __init__(self, before: int, width: int, kernel: int, stride: int) -> None:
         super().__init__(
             nn.Conv3d(

@@ -1,4 +1,4 @@
-"""Weights that a training starts from: published ones, those of a file, or those of a bundle."""
+"""Initial weights for a training: downloaded, or read from a file, without executing anything."""
 
 import pickle
 import re
@@ -16,7 +16,7 @@ from torchvision.models import video as torchvision_video
 
 from stallscan.errors import InputError
 
-# torchvision's weights, by the net that takes them.
+# torchvision's weights by the net that accepts them.
 KINETICS: dict[str, Any] = {
     "r3d_18": torchvision_video.R3D_18_Weights.KINETICS400_V1,
     "mc3_18": torchvision_video.MC3_18_Weights.KINETICS400_V1,
@@ -27,27 +27,28 @@ IMAGENET: dict[str, Any] = {
     "quarters_resnet18": ResNet18_Weights.IMAGENET1K_V1,
 }
 
-# What the last layers are called: here, and in torchvision's DenseNet.
+# Names of the last layers, here and in torchvision's DenseNet.
 HEADS = ("fc.", "class_layers.", "classifier.")
 
-# torchvision names a dense layer's parts norm1, its published files norm.1, and MONAI layers.norm1.
+# A layer inside a dense layer is norm1 in torchvision, norm.1 in its weight files, and layers.norm1
+# in MONAI.
 _DENSE_LAYER = re.compile(r"(denselayer\d+)\.(norm|conv)\.?([12])\.")
 
 
 def differing(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """List tensors that only one of two state dicts has, or that differ in shape; empty: none."""
-    wrong = sorted(
+    """List the tensors that are missing from one of two state dicts or differ in shape."""
+    different = sorted(
         key
         for key in wanted.keys() | state.keys()
         if key not in wanted or key not in state or wanted[key].shape != state[key].shape
     )
-    return ", ".join(wrong[:5]) + (" and more" if len(wrong) > 5 else "")
+    return ", ".join(different[:5]) + (" and more" if len(different) > 5 else "")
 
 
 def fitted(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Bring a state dict to the names of a net and inflate 2-D kernels; heads are left out."""
+    """Rename tensors to the names of a net and inflate 2-D kernels; heads are dropped."""
     fitted = {
-        # Files older than PyTorch 0.4.1 do not count batches, which only momentum: null would use.
+        # Files older than PyTorch 0.4.1 lack these counts, which only momentum=None would use.
         key: value
         for key, value in wanted.items()
         if key.endswith("num_batches_tracked")
@@ -58,6 +59,7 @@ def fitted(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Ten
         if key not in wanted:
             key = _DENSE_LAYER.sub(r"\1.layers.\2\3.", key)
         if key in wanted and value.ndim == 4 and wanted[key].ndim == 5:
+            # (O, I, h, w) -> (O, I, length, h, w), divided to keep the response to a still clip.
             length = wanted[key].shape[2]
             value = value[:, :, None].repeat(1, 1, length, 1, 1) / length
         fitted[key] = value
@@ -65,26 +67,26 @@ def fitted(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Ten
 
 
 def channels_hint(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """Say so if the first layers differ in nothing but their channels."""
+    """Return a hint if the first layers differ in channels, else an empty string."""
     first = next((key for key in wanted if wanted[key].ndim >= 4), None)
     if first is None or first not in state or state[first].ndim != wanted[first].ndim:
         return ""
     theirs, ours = state[first].shape[1], wanted[first].shape[1]
     if theirs == ours:
         return ""
-    return f" (these weights take {theirs} channels, and clip.channels and net.mean make {ours})"
+    return f" (these weights take {theirs} channels, clip.channels and net.mean make {ours})"
 
 
 def download(name: str, source: str) -> tuple[dict[str, Tensor], str]:
-    """Fetch torchvision's weights of that source, and say what they are."""
+    """Download torchvision's weights; return the state dict and a description of it."""
     offered, dataset = {
         "kinetics": (KINETICS, "Kinetics-400"),
         "imagenet": (IMAGENET, "ImageNet"),
     }[source]
     if name not in offered:
         raise InputError(
-            f"there are no {dataset} weights for {name}, only for {', '.join(offered)}; "
-            "use source: none"
+            f"there are no {dataset} weights for {name}, only for {', '.join(offered)}. "
+            "Use source: none"
         )
     weights = offered[name]
     try:
@@ -93,8 +95,8 @@ def download(name: str, source: str) -> tuple[dict[str, Tensor], str]:
         )
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise InputError(
-            f"the {dataset} weights of {name} could not be downloaded ({error}); download "
-            f"{weights.url} elsewhere and give it as 'source: file' with 'file: PATH', or "
+            f"the {dataset} weights of {name} could not be downloaded ({error}). Download "
+            f"{weights.url} on another machine and set 'source: file' and 'file: PATH', or "
             "start from random weights with 'source: none'"
         ) from error
     return state, f"the {dataset} weights of {name}"
@@ -106,43 +108,43 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     InputError
-        If there is no such file, or it is no state dict.
+        If the file does not exist or is not a state dict.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a state dict (.safetensors, .pt, .pth)")
+        raise InputError(f"{path}: no such file. Give a state dict (.safetensors, .pt, .pth)")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state: Any = read_plain(path)
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(
-            f"{path}: not readable as a state dict ({error}); save the net's state_dict() by itself"
+            f"{path}: not readable as a state dict ({error}). Save only the net's state_dict()"
         ) from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(
-            f"{path}: holds something else than a state dict, which has names and tensors only; "
-            "save the net's state_dict() by itself"
+            f"{path}: not a state dict, which maps names to tensors. Save only the net's "
+            "state_dict()"
         )
     return state
 
 
 def read_plain(path: Path) -> Any:
-    """Read what torch saved, as far as it is tensors and plain values; nothing is executed.
+    """Read a file that torch saved, if it holds only tensors and plain values; execute nothing.
 
     Raises
     ------
     ValueError
-        If it holds more, or cannot be read. The message is the reason, without the path.
+        If it holds anything else or cannot be read. The message is the reason, without the path.
     """
     try:
         with warnings.catch_warnings():
-            # Of some pickles torch says that they are unusual, before it refuses them.
+            # torch warns of some unusual pickles before it refuses them.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        # Torch's own message advises to execute what is in the file.
-        reason = "it is damaged, or holds more than tensors and plain values"
-    # Whatever torch's parser stumbles over in a damaged file is raised as it comes.
+        # torch's own message advises executing the file's content.
+        reason = "it is damaged or holds more than tensors and plain values"
+    # A damaged file can raise anything in torch's parser.
     except Exception as error:  # noqa: BLE001
         reason = str(error).partition("\n")[0] or type(error).__name__
     raise ValueError(reason)
