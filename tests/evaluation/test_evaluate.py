@@ -1,4 +1,4 @@
-"""Predictions against labels: who is measured, and the figures."""
+"""Predictions against labels: which recordings count, and the figures."""
 
 import time
 
@@ -45,7 +45,7 @@ def test_join_by_name_then_by_unique_base_name():
         {"filename": ["1.mp4", "2.mp4", "3.mp4", "w/4.mp4"], "stalled": [1, 0, 1, 1]}
     )
     joined = evaluate.join(predictions, labels, "labels.csv")
-    # y/2.mp4 must not take the label of 2.mp4; which 3.mp4 is meant nobody knows.
+    # y/2.mp4 must not take the label of 2.mp4. 3.mp4 is ambiguous.
     assert joined["label_filename"].tolist() == ["1.mp4", "2.mp4", "", "", ""]
     assert joined["stalled"].tolist()[:2] == [1.0, 0.0]
     assert joined["stalled"].isna().tolist() == [False, False, True, True, True]
@@ -61,7 +61,7 @@ def test_join_by_base_name_is_counted(tmp_path):
 
 def test_nothing_to_measure(tmp_path):
     tables = write_tables(tmp_path, [prediction("1.mp4")], [("2.mp4", 1)])
-    with pytest.raises(InputError, match="no filename in common"):
+    with pytest.raises(InputError, match=r"labels\.csv.*'1\.mp4'.*'2\.mp4'"):
         evaluate.evaluate(*tables)
     failed = prediction("1.mp4", status="unreadable", score="", call="unscorable")
     tables = write_tables(tmp_path, [failed], [("1.mp4", 1)])
@@ -74,9 +74,10 @@ def test_missing_labels_are_listed_and_refused_unless_asked_for(tables):
     with pytest.raises(InputError) as raised:
         evaluate.evaluate(predictions, labels)
     message = str(raised.value)
-    assert message.startswith(f"{labels}: 1 of 9 recordings in {predictions} have no label here")
-    assert "a/9.mp4; add their labels, or measure the others only, with --partial" in message
-    # A label without a prediction is counted, and no error: tables of labels hold more.
+    assert message.startswith(f"{labels}: ")
+    for word in ("1 of 9", str(predictions), "a/9.mp4", "--partial"):
+        assert word in message
+    # Labels without a prediction are only counted: tables of labels often list more recordings.
     table = pd.read_csv(predictions)
     table[table["filename"] != "a/9.mp4"].to_csv(predictions, index=False)
     evaluation = evaluate.evaluate(predictions, labels)
@@ -90,17 +91,17 @@ def test_intervals_are_by_the_mouse_where_there_is_one(study):
     groups = by_mouse.evaluated["group"].to_numpy(str)
     drawn = bootstrap.draw(by_mouse.scored, groups)
     assert by_mouse.intervals["roc_auc"] == bootstrap.interval(drawn.roc_auc)
-    assert "whole groups (12 by mouse)" in present.notes(by_mouse)[0]
+    assert "12 by mouse" in present.notes(by_mouse)[0]
     alone = evaluate.evaluate(study / "old" / "predictions.csv", labels, group="")
     assert alone.group == Group("", 600)
     assert alone.mcc_interval == bootstrap.mcc_interval(
         alone.metrics.confusion, alone.metrics.prevalence
     )
-    assert "single recordings" in present.notes(alone)[0]
+    assert "--group" in present.notes(alone)[0]
     assert set(alone.intervals) == set(present.WORDS)
 
 
-def test_few_groups_are_not_to_be_trusted(study):
+def test_intervals_from_few_groups_are_flagged(study):
     table = pd.read_csv(study / "labels.csv")
     table["cage"] = table["mouse"].map(lambda mouse: int(mouse[1:]) // 4)
     table.to_csv(study / "labels.csv", index=False)
@@ -109,13 +110,13 @@ def test_few_groups_are_not_to_be_trusted(study):
         for name in ("old", "new")
     ]
     assert sides[0].group.is_too_few
-    assert "not to be trusted" in present.notes(sides[0])[0]
-    verdicts = {one.verdict for one in comparison.compare(*sides).differences}
+    assert "fewer than 10" in present.notes(sides[0])[0]
+    verdicts = {figure.verdict for figure in comparison.compare(*sides).differences}
     assert verdicts == {"too few groups to tell"}
 
 
 def held_out_table(rows, seed, **more):
-    """What `train` writes of its held-out recordings."""
+    """A table of held-out recordings as `train` writes it."""
     rng = np.random.default_rng(seed)
     labels = rows % 4 == 0
     scores = 1 / (1 + np.exp(2.0 - 4.0 * labels - rng.normal(0, 1, len(rows))))
@@ -147,12 +148,13 @@ def test_tables_of_training_runs_side_by_side(tmp_path):
     assert random.bundles == ("random",)
     assert random.predictions.name == "out_of_fold.csv"
     assert [part.count for part in random.breakdowns[0].parts] == [80] * 5
-    assert any("the figures flatter" in note for note in present.notes(random))
+    assert random.held_out
+    assert any("held out" in note for note in present.notes(random))
     compared = comparison.compare(random, by_project)
     assert (compared.count, compared.is_on_all) == (100, False)
     assert find_table(tmp_path) == tmp_path / "predictions.csv"
     path, _ = write_tables(tmp_path, [prediction("1.mp4")], [])
-    with pytest.raises(InputError, match=r"no column stalled.*give them with --labels"):
+    with pytest.raises(InputError, match=r"predictions\.csv: .*stalled.*--labels"):
         evaluate.evaluate(path)
 
 
@@ -194,20 +196,20 @@ def test_recordings_that_chose_the_threshold_are_left_out(tmp_path):
     labels.head(2).to_csv(tmp_path / "chosen_on.csv", index=False)
     evaluation = evaluate.evaluate(predictions, tmp_path / "labels.csv")
     assert evaluation.metrics.count == 4
-    # They are not lost: a report still shows them.
+    # A report still shows them.
     assert len(evaluation.table) == 6
     assert (evaluation.rows.labelled, evaluation.rows.coverage) == (6, 1.0)
-    assert any("2 recordings are left out" in note for note in present.notes(evaluation))
+    assert any(note.startswith("2 ") and "threshold" in note for note in present.notes(evaluation))
     labels.to_csv(tmp_path / "chosen_on.csv", index=False)
-    with pytest.raises(InputError, match="6 chose the threshold"):
+    with pytest.raises(InputError, match=r"predictions\.csv: .*6 .*chosen_on\.csv"):
         evaluate.evaluate(predictions, tmp_path / "labels.csv")
-    # Others have no call: each reason with its count, and none that is false.
+    # Others have no call: each reason that applies is counted.
     table = pd.read_csv(predictions)
     table.loc[0, ["call", "status"]] = "unscorable", "damaged"
     table.loc[1, "call"] = "review"
     table.to_csv(predictions, index=False)
     labels.tail(4).to_csv(tmp_path / "chosen_on.csv", index=False)
-    reasons = r"4 chose the threshold.*1 without a call \(damaged\), 1 without a call \(review\)"
+    reasons = r"4 .*chosen_on\.csv.*1 .*\(damaged\), 1 .*\(review\)"
     with pytest.raises(InputError, match=reasons):
         evaluate.evaluate(predictions, tmp_path / "labels.csv")
 
@@ -217,7 +219,7 @@ def test_a_breakdown_by_frames_needs_frames(tmp_path):
     known = [{"filename": f"{index}.mp4", "stalled": index % 2} for index in range(4)]
     predictions = write_tables(tmp_path, rows, known)[0]
     pd.read_csv(predictions).assign(frames="").to_csv(predictions, index=False)
-    with pytest.raises(InputError, match=r"how many frames.*--about"):
+    with pytest.raises(InputError, match=r"frames.*--about.*--by frames"):
         evaluate.evaluate(predictions, tmp_path / "labels.csv", by=["frames"])
 
 
@@ -226,7 +228,7 @@ def test_one_group_is_refused(tmp_path):
     known = [(f"{index}.mp4", index % 2) for index in range(4)]
     predictions, labels = write_tables(tmp_path, rows, known)
     pd.read_csv(labels).assign(cage="c").to_csv(labels, index=False)
-    with pytest.raises(InputError, match=r"cage is c for all.*--group"):
+    with pytest.raises(InputError, match=r"column cage is c .*--group"):
         evaluate.evaluate(predictions, labels, group="cage")
     assert evaluate.evaluate(predictions, labels, group="").group.column == ""
 
@@ -234,7 +236,7 @@ def test_one_group_is_refused(tmp_path):
 def test_labels_of_another_mouse_are_not_taken(tmp_path):
     rows = [prediction("m1/1.mp4"), prediction("m1/2.mp4", score=0.1, call="flowing")]
     tables = write_tables(tmp_path, rows, [("m9/1.mp4", 1), ("m9/2.mp4", 0)])
-    with pytest.raises(InputError, match=r"'m1/1\.mp4' and 'm9/1\.mp4' are in different folders"):
+    with pytest.raises(InputError, match=r"'m1/1\.mp4' and 'm9/1\.mp4'"):
         evaluate.evaluate(*tables)
 
 
@@ -243,7 +245,7 @@ def test_an_empty_cell_among_the_mice_is_refused(study):
     table.loc[3, "mouse"] = None
     table.to_csv(study / "labels.csv", index=False)
     path = study / "old" / "predictions.csv"
-    with pytest.raises(InputError, match=r"labels\.csv: mouse is empty in 3\.mp4.*--group ''"):
+    with pytest.raises(InputError, match=r"labels\.csv: mouse .*3\.mp4.*--group ''"):
         evaluate.evaluate(path, study / "labels.csv")
     assert evaluate.evaluate(path, study / "labels.csv", group="").group == Group("", 600)
 

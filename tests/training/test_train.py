@@ -100,7 +100,7 @@ def test_a_run_folder_is_complete(run, data):
     validation = pd.read_csv(run / "validation.csv")
     assert len(validation) == model.spec.provenance["validated_on"]
     assert recipe.Recipe.parse(yaml.safe_load((run / "recipe.yaml").read_text()), "x") == _recipe()
-    assert "no real recording" not in (run / "bundle" / "README.md").read_text().lower()
+    assert "simulated" not in (run / "bundle" / "README.md").read_text().lower()
 
 
 def test_the_clip_of_training_is_the_clip_of_prediction_to_the_bit(run, data):

@@ -1,1 +1,1 @@
-"""Calls against labels."""
+"""Measures calls and scores against labels."""

@@ -1,4 +1,4 @@
-"""Recordings in groups and parts, by the columns of all tables that say something about them."""
+"""Breakdowns of an evaluation by any column of the tables, and the groups for the intervals."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,26 +17,27 @@ from stallscan.errors import InputError, TableError
 from stallscan.scores import bootstrap, metrics
 from stallscan.scores.metrics import Interval, Scored
 
-# Columns that are broken down by if no other is named; `FRAMES` is binned.
+# Columns to break down by unless others are named. `FRAMES` is binned.
 FRAMES = "frames"
 BY = ("project_id", "project", "kind", "motion", "difficulty", FRAMES)
-# The quartiles of the real recordings (docs/facts.md 4), and a bound for the long ones.
+# Upper bounds of the bins: quartiles of the real recordings (docs/facts.md 4), and 100 to separate
+# the long ones.
 FRAME_BOUNDS = (49, 56, 66, 100)
-# Chosen: a table of more lines is none to read.
+# Chosen: nobody reads a longer table.
 MOST_PARTS = 40
-NOT_SAID = "(not said)"
+NOT_GIVEN = "(not given)"
 
 
 @dataclass(frozen=True)
 class Group:
-    """What was drawn together for the intervals.
+    """The unit that the bootstrap resamples for the intervals.
 
     Attributes
     ----------
     column : str
-        The column that names it; empty: each recording by itself.
+        The column that names the groups; empty if single recordings are resampled.
     count : int
-        How many there are among the evaluated recordings.
+        Number of groups, or of recordings, that were evaluated.
     """
 
     column: str
@@ -44,32 +45,32 @@ class Group:
 
     @classmethod
     def of(cls, groups: "pd.Series[str]") -> "Group":
-        """Count the groups of the evaluated recordings, named by their column."""
+        """Count the groups in a column of the evaluated recordings."""
         return cls(str(groups.name), groups.nunique())
 
     @property
     def is_too_few(self) -> bool:
-        """Whether intervals of so few are not to be trusted."""
+        """Whether there are too few groups for reliable intervals."""
         return bool(self.column) and self.count < bootstrap.FEWEST_GROUPS
 
 
 @dataclass(frozen=True)
 class Part:
-    """The evaluated recordings that have one value in the column that is broken down by.
+    """The subset of the evaluated recordings that share one value of a column.
 
     Attributes
     ----------
     name : str
         The value.
     count, stalled : int
-        Recordings, and how many are labelled stalled.
+        Recordings in the subset, and how many of them are labelled stalled.
     recall, specificity, mcc : float or None
         None where a class is missing. MCC is re-weighted to the prevalence of all evaluated
-        recordings: at their own ones the parts could not be compared.
+        recordings, because MCCs at different prevalences are not comparable.
     intervals : dict
         95 % interval of each of the three.
     by_group : bool
-        Whether the intervals were drawn by group: only where the part has enough of them.
+        Whether whole groups were resampled; only where the subset has enough of them.
     """
 
     name: str
@@ -84,37 +85,37 @@ class Part:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """The parts that one column divides the evaluated recordings into."""
+    """The evaluated recordings split by the values of one column."""
 
     column: str
     parts: tuple[Part, ...]
 
 
 class TextTable(NamedTuple):
-    """A file and all its cells as text, as `predictions.as_frame` gives them."""
+    """A file and all its cells as text, as `predictions.as_frame` returns them."""
 
     path: Path
     cells: pd.DataFrame
 
 
 class RecordingFacts:
-    """What the tables say about the recordings besides calls and labels, looked up by column.
+    """All columns that describe the recordings, from whichever table has them.
 
     Parameters
     ----------
     table : DataFrame
-        The predictions with their labels, as `evaluate.join` gives them.
+        The predictions with their labels, from `evaluate.join`.
     predictions, labels : TextTable
         The two tables that were joined.
     about : sequence of Path
-        Tables with a column filename and more.
+        More tables that describe the recordings, each with a column filename.
 
     Raises
     ------
     InputError
-        If a table about the recordings is missing or knows none of them.
+        If a table in `about` is missing or has none of the recordings.
     TableError
-        If it has no column filename, or names a recording twice.
+        If it has no column filename, or lists a recording twice.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class RecordingFacts:
     ) -> None:
         self.table, self.about = table, about
         self._columns: dict[str, pd.Series[str] | None] = {}
-        # Each with the name that every recording has in it.
+        # Each table with the filename it uses for every recording.
         self._sources: list[tuple[Path, pd.DataFrame, pd.Series[str]]] = [
             (*predictions, table["filename"]),
             (*labels, table["label_filename"]),
@@ -135,28 +136,31 @@ class RecordingFacts:
             more = read_text(path, "a table about the recordings")
             if "filename" not in more:
                 raise TableError(
-                    f"{path}: column filename is missing; it must name the recordings that the "
-                    "other columns are about"
+                    f"{path}: column filename is missing. It must name the recordings that the "
+                    "other columns describe"
                 )
             refuse_twice(path, more)
             partner = match(table["filename"], more["filename"], path)
             if partner.isna().all():
                 differ = names.contrast(table["filename"].tolist(), more["filename"].tolist())
                 raise InputError(
-                    f"{path}: has no filename in common with the predictions ({differ}); give a "
-                    "table of these recordings"
+                    f"{path}: has no filename in common with the predictions ({differ}). Give a "
+                    "table about the same recordings"
                 )
             self._sources.append((path, more, partner))
 
     @property
     def columns(self) -> list[str]:
-        """Names of all columns there are."""
+        """Names of all available columns."""
         named = [str(column) for _, source, _ in self._sources for column in source]
         return sorted({FRAMES, *named} - {"filename", "stalled"})
 
     def column(self, name: str) -> "pd.Series[str] | None":
-        """Look a column up: a text for each row of the table, empty where nothing is said."""
-        name = name.lower()  # as all headers are read
+        """Return a column for the rows of the table, with empty cells where it has no value.
+
+        Later tables take precedence. None if no table has the column.
+        """
+        name = name.lower()  # headers are read in lower case
         if name not in self._columns:
             self._columns[name] = self._look_up(name)
         return self._columns[name]
@@ -164,21 +168,21 @@ class RecordingFacts:
     def _look_up(self, name: str) -> "pd.Series[str] | None":
         for path, source, partner in reversed(self._sources):
             if name in source:
-                said = source if name == "filename" else source[["filename", name]]
-                said = said.drop_duplicates()
-                if (twice := said["filename"].duplicated(keep=False)).any():
-                    refuse(path, said, twice, name, "one value for each filename")
-                values = pd.Series(said[name].to_numpy(), index=said["filename"])
-                found: pd.Series[str] = partner.map(values).fillna("").rename(name)
-                return found
+                cells = source if name == "filename" else source[["filename", name]]
+                cells = cells.drop_duplicates()
+                if (twice := cells["filename"].duplicated(keep=False)).any():
+                    refuse(path, cells, twice, name, "one value for each filename")
+                values = pd.Series(cells[name].to_numpy(), index=cells["filename"])
+                column: pd.Series[str] = partner.map(values).fillna("").rename(name)
+                return column
         return None
 
     def path_of(self, name: str) -> Path:
-        """Return the table that a column is of."""
+        """Return the file of the table that `column` takes a column from."""
         return next((path for path, source, _ in reversed(self._sources) if name in source))
 
     def frames(self) -> "pd.Series[str] | None":
-        """Bin the frames that decoded, or else those that a table of recordings says."""
+        """Bin the number of decoded frames or, if unknown, the number that a table declares."""
         frames: pd.Series[float] = self.table["frames"]
         for name in ("num_frames", FRAMES):
             column = self.column(name)
@@ -187,116 +191,116 @@ class RecordingFacts:
         if frames.isna().all():
             return None
         bounds = FRAME_BOUNDS
-        words = [
+        bins = [
             f"up to {bounds[0]}",
             *(f"{low + 1} to {high}" for low, high in itertools.pairwise(bounds)),
             f"over {bounds[-1]}",
         ]
-        binned = np.array([*words, ""])[
-            np.where(frames.isna(), len(words), np.searchsorted(bounds, frames, "left"))
+        # (N,), a bin for each recording; the last name, "", is for unknown lengths.
+        binned = np.array([*bins, ""])[
+            np.where(frames.isna(), len(bins), np.searchsorted(bounds, frames, "left"))
         ]
         return pd.Series(binned, frames.index, name=FRAMES)
 
 
 def find_groups(
-    known: RecordingFacts, decided: pd.DataFrame, wanted: str | None
+    facts: RecordingFacts, decided: pd.DataFrame, wanted: str | None
 ) -> "pd.Series[str] | None":
-    """Find what the evaluated recordings are drawn by; None: each by itself.
+    """Find the groups of recordings to resample for the intervals; None for single recordings.
 
     Parameters
     ----------
-    known : RecordingFacts
-        Where it is looked for.
+    facts : RecordingFacts
+        The columns to choose from.
     decided : DataFrame
         The evaluated recordings.
     wanted : str or None
-        The column; None takes the first of `groups.MOUSE_COLUMNS` that has two values, empty takes
-        none.
+        The column. By default the first of `groups.MOUSE_COLUMNS` with at least two values. Empty
+        for single recordings.
 
     Raises
     ------
     InputError
-        If there is no such column, or it has one value only.
+        If the column does not exist or has only one value.
     TableError
-        If it is empty for an evaluated recording, or names one mouse in two ways.
+        If it is empty for an evaluated recording, or spells one mouse in two ways.
     """
 
     def cells(name: str) -> list[str] | None:
-        column = known.column(name)
+        column = facts.column(name)
         return None if column is None else column.loc[decided.index].tolist()
 
     name = groups.find_column(cells, fewest=2) if wanted is None else wanted.lower()
     if not name:
         return None
-    found = cells(name)
-    if found is None:
-        raise InputError(_no_column(known, name, "--group"))
+    named = cells(name)
+    if named is None:
+        raise InputError(_no_column(facts, name, "--group"))
     checked = groups.check_cells(
-        known.path_of(name),
+        facts.path_of(name),
         name,
-        found,
+        named,
         decided["filename"].tolist(),
-        "fill it in, give another column with --group, or none with --group ''",
+        "fill it in, choose another column with --group, or none with --group ''",
     )
     units = pd.Series(checked, decided.index, name=name)
     if units.nunique() < 2:
         raise InputError(
-            f"column {name} is {checked[0]} for all evaluated recordings: intervals cannot be "
-            "drawn by one group; give another column with --group, or --group '' to draw single "
-            "recordings"
+            f"column {name} is {checked[0]} for all evaluated recordings, but intervals need at "
+            "least two groups. Choose another column with --group, or resample single recordings "
+            "with --group ''"
         )
     return units
 
 
 def break_down(
-    known: RecordingFacts,
+    facts: RecordingFacts,
     decided: pd.DataFrame,
     scored: Scored,
     groups: "NDArray[np.str_] | None",
     wanted: Sequence[str] | None,
 ) -> tuple[Breakdown, ...]:
-    """Divide the evaluated recordings by columns, and measure each part.
+    """Split the evaluated recordings by columns, and measure each subset.
 
     Parameters
     ----------
-    known : RecordingFacts
-        Where the columns are looked for.
+    facts : RecordingFacts
+        The columns to choose from.
     decided, scored : DataFrame, Scored
-        The evaluated recordings, in one order.
+        The evaluated recordings, in the same order.
     groups : ndarray or None
-        (N,), what they are drawn by for the intervals; None: each by itself.
+        str (N,), the groups to resample for the intervals; None for single recordings.
     wanted : sequence of str or None
-        The columns; None takes those of `BY` that there are and that have 2 to `MOST_PARTS` values.
+        The columns. By default those of `BY` that exist and have 2 to `MOST_PARTS` values.
 
     Raises
     ------
     InputError
-        If there is no such column, or it has more than `MOST_PARTS` values.
+        If a column in `wanted` does not exist or has more than `MOST_PARTS` values.
     """
-    made = []
+    breakdowns = []
     for name in BY if wanted is None else dict.fromkeys(wanted):
-        column = known.frames() if name == FRAMES else known.column(name)
+        column = facts.frames() if name == FRAMES else facts.column(name)
         if column is None:
             if wanted is None:
                 continue
             if name == FRAMES:
                 raise InputError(
-                    "no table says how many frames the recordings have (columns frames and "
-                    "num_frames are missing or empty); give one that does with --about, or leave "
-                    f"out --by {FRAMES}"
+                    "the number of frames is unknown: columns frames and num_frames are missing "
+                    f"or empty. Give a table that has one with --about, or leave out --by {FRAMES}"
                 )
-            raise InputError(_no_column(known, name, "--by"))
-        values = column.loc[decided.index].replace("", NOT_SAID)
+            raise InputError(_no_column(facts, name, "--by"))
+        values = column.loc[decided.index].replace("", NOT_GIVEN)
         count = values.nunique()
         if wanted is None and not 1 < count <= MOST_PARTS:
             continue
         if count > MOST_PARTS:
             raise InputError(
-                f"column {name} has {count:,} different values; a breakdown has at most "
-                f"{MOST_PARTS}, name another column with --by"
+                f"column {name} has {count:,} different values, but a breakdown has at most "
+                f"{MOST_PARTS}. Choose another column with --by"
             )
-        made.append(Breakdown(name, _parts(values, scored, groups)))
-    return tuple(made)
+        breakdowns.append(Breakdown(name, _parts(values, scored, groups)))
+    return tuple(breakdowns)
 
 
 def _parts(
@@ -312,7 +316,7 @@ def _parts(
             prevalence,
         )
         for name in sorted(set(names), key=_reading_order)
-        for rows in [names == name]
+        for rows in [names == name]  # bool (N,)
     )
 
 
@@ -349,16 +353,16 @@ def _part(name: str, scored: Scored, groups: "NDArray[np.str_] | None", prevalen
 
 
 def _reading_order(name: str) -> tuple[int, float, str]:
-    """Sort numbers by size and bins of frames by their bounds, both before other words."""
+    """Return a sort key: numbers by size, bins of frames by their bounds, then other words."""
     first = name.removeprefix("up to ").removeprefix("over ").partition(" ")[0]
     try:
         return 0, float(first) + (0.5 if name.startswith("over ") else 0.0), name
     except ValueError:
-        return 1 + (name == NOT_SAID), 0.0, name
+        return 1 + (name == NOT_GIVEN), 0.0, name
 
 
-def _no_column(known: RecordingFacts, name: str, option: str) -> str:
+def _no_column(facts: RecordingFacts, name: str, option: str) -> str:
     return (
-        f"there is no column {name} in the predictions, the labels or what was given with --about; "
-        f"the columns are {', '.join(known.columns)}: name one of them with {option}"
+        f"there is no column {name} in the predictions, the labels or the tables given with "
+        f"--about; the columns are {', '.join(facts.columns)}. Choose one of them with {option}"
     )

@@ -1,10 +1,10 @@
-"""Predictions against labels: who is measured, who is left out and why, and the figures.
+"""Measure predictions against labels: which recordings count, and all figures with intervals.
 
-Recordings without a label, without a call or without a prediction are counted and listed, never
-dropped in silence: a net that refuses the hard ones would otherwise look good.
+Recordings without a label, a call or a prediction are counted and listed, never dropped silently.
+Otherwise a model that makes no call on hard recordings would look good.
 
-The order of work: `evaluate` gives an `Evaluation`, with what `breakdown` finds; `comparison` sets
-one against another; `present` puts both into words and files.
+`evaluate` returns an `Evaluation`, including the results of `breakdown`. `comparison` compares two
+of them, and `present` turns both into text and files.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ from stallscan.scores.bootstrap import ClassRates, Curve, Drawn
 from stallscan.scores.metrics import Interval, Metrics, Scored, SensitivityAt
 from stallscan.words import Excluded
 
-# What is stated of a set of calls, in the order it is shown in.
+# The figures of a set of calls, in the order in which they are shown.
 FIGURES = (
     *("mcc", "recall", "specificity", "roc_auc"),
     *(metrics.sensitivity_name(at) for at in metrics.SPECIFICITIES),
@@ -49,7 +49,7 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A table of labels, read once for all predictions that are measured against it.
+    """A table of labels, read once and used for any number of predictions.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class LabelTable:
 
     @classmethod
     def read(cls, path: str | Path) -> "LabelTable":
-        """Read the file at `path`; formats and errors as `tables.read_labels`."""
+        """Read a file; formats and errors as in `tables.read_labels`."""
         cells = text.read(path, LABELS)
         labels = labels_of(cells).reset_index(drop=True)
         return cls(TextTable(cells.path, as_frame(cells)), labels)
@@ -72,26 +72,26 @@ class LabelTable:
 
 @dataclass(frozen=True)
 class Rows:
-    """What became of every row of the two tables.
+    """How many rows of the two tables were evaluated, and which were left out.
 
     Attributes
     ----------
     predictions, labels : int
         Rows of each table.
     labelled : int
-        Predictions with a label, joined as `names.pair` does.
+        Predictions with a label, matched as in `names.pair`.
     joined_by_base_name : int
-        How many of those were joined by file name alone, because one of the names has no folder.
+        How many of them were matched by file name alone, because one of the names has no folder.
     evaluated : int
-        Labelled predictions called flowing or stalled: those that the metrics are made of.
+        Labelled predictions called flowing or stalled. The metrics are computed from these.
     without_call : Excluded
         Labelled predictions called neither.
     without_call_by_status : dict
-        The same, counted by status (``review`` for those left to a person).
+        Their number by status (``review`` for those left to a person).
     without_label, without_prediction : Excluded
-        Predictions and labels that found no partner.
+        Predictions without a label, and labels without a prediction.
     chose : int
-        Labelled predictions that are left out because they chose the threshold.
+        Labelled predictions left out because they were used to choose the threshold.
     """
 
     predictions: int
@@ -107,12 +107,12 @@ class Rows:
 
     @property
     def measurable(self) -> int:
-        """How many labelled predictions there are to measure on."""
+        """Labelled predictions that were not used to choose the threshold."""
         return self.labelled - self.chose
 
     @property
     def coverage(self) -> float:
-        """Share of the measurable ones that were called flowing or stalled, 0 to 1."""
+        """Share of the measurable predictions that were called flowing or stalled, 0 to 1."""
         return self.evaluated / self.measurable
 
 
@@ -134,36 +134,37 @@ class Evaluation:
     predictions, labels : Path
         The two tables.
     about : tuple of Path
-        The tables that say more about the recordings.
+        Further tables that describe the recordings.
     table : DataFrame
-        The predictions with their labels, as `join` gives them; chose (bool), whether a recording
-        chose the threshold; and group (str), where recordings are drawn by group.
+        The predictions with their labels, from `join`, with two more columns: chose (bool), whether
+        a recording was used to choose the threshold, and, if groups are resampled, group (str).
     scored : Scored
-        The evaluated recordings; what the plots are drawn from.
+        The evaluated recordings; the plots are drawn from them.
     metrics : Metrics
-        Figures at the data's own prevalence.
+        Figures at the prevalence of the sample.
     mcc_interval : Interval or None
-        95 % bootstrap interval of that MCC.
+        95 % bootstrap interval of the MCC in `metrics`.
     mcc_at : tuple of MccAt
-        MCC where stalls are rarer, at each of `metrics.PREVALENCES`.
+        MCC re-weighted to each of `metrics.PREVALENCES`.
     rows : Rows
-        Who was measured and who was left out.
+        How many rows were evaluated, and which were left out.
     bundles : tuple of str
-        The bundles that the evaluated calls come from.
+        The bundles that made the evaluated calls.
     sensitivity_at : tuple of SensitivityAt
         At each of `metrics.SPECIFICITIES`.
     intervals : dict
-        95 % bootstrap interval of each of `FIGURES`, None where it cannot be told.
+        95 % bootstrap interval of each of `FIGURES`; None where it is undefined.
     group : Group
-        What the intervals were drawn by.
+        The unit that the bootstrap resamples.
     curve : Curve or None
         MCC against prevalence; None with one class.
     breakdowns : tuple of Breakdown
-        By each column that was asked for or found.
+        One for each column.
     held_out : bool
-        Whether the table is one of `train`, whose recordings chose the epoch and the threshold.
+        Whether the table was written by `train`: its recordings were used to choose the epoch and
+        the threshold.
     drawn : Drawn
-        The bootstrap draws of the figures, for comparisons in pairs.
+        The bootstrap draws of the figures, for paired comparisons.
     """
 
     predictions: Path
@@ -186,12 +187,12 @@ class Evaluation:
 
     @property
     def evaluated(self) -> pd.DataFrame:
-        """The rows of `table` that the figures are made of, in the order of `scored`."""
+        """The evaluated rows of `table`, in the order of `scored`."""
         return _decided(self.table)
 
     @property
     def values(self) -> dict[str, float | None]:
-        """Each of `FIGURES`; None where it cannot be told."""
+        """The value of each of `FIGURES`; None where it is undefined."""
         return _values(self.metrics, self.sensitivity_at)
 
 
@@ -209,31 +210,33 @@ def evaluate(
     Parameters
     ----------
     predictions : str or Path
-        ``predictions.csv`` as `stallscan predict` writes it, or a table of held-out recordings as
-        `stallscan train` does.
+        ``predictions.csv`` of `stallscan predict`, or a table of held-out recordings of
+        `stallscan train`.
     labels : str, Path or LabelTable, optional
-        The labels: a file as `tables.read_labels` takes it, or a table that is already read.
-        Optional where the predictions have a column stalled.
+        A file in a format of `tables.read_labels`, or a table that has been read. Optional if the
+        predictions have a column stalled.
     about : sequence of str or Path
-        Tables with a column filename and others to group or break down by; so may be the labels
-        and the predictions. What stands in a later table goes before what stands in an earlier.
+        Further tables with a column filename and columns to group or break down by. Columns of the
+        labels and the predictions can be used, too. If several tables have a column, the last one
+        in the order predictions, labels, `about` counts.
     group : str, optional
-        The column whose recordings are drawn together for the intervals. If not given, the first
-        of `groups.MOUSE_COLUMNS` that there is; empty: each recording by itself.
+        The column that groups recordings, such as the mouse: the intervals resample whole groups.
+        By default the first of `groups.MOUSE_COLUMNS` that exists. Empty to resample single
+        recordings.
     by : sequence of str, optional
-        Columns to break down by. If not given, those of `breakdown.BY` that there are.
+        Columns to break the figures down by. By default those of `breakdown.BY` that exist.
     partial : bool
-        Whether predictions without a label are left out of the figures; if not, they are an error.
+        Leave out predictions without a label. By default they are an error.
 
     Raises
     ------
     InputError
-        If a file is missing, no prediction has a label, not all have one and `partial` is False,
-        none is called flowing or stalled, or a column to group or break down by is missing, is
-        empty somewhere (the group), or has more than `breakdown.MOST_PARTS` values.
+        If a file is missing; if no prediction has a label, or some have none and `partial` is
+        False; if none is called flowing or stalled; if a column to group or break down by is
+        missing, has empty cells (`group`) or more than `breakdown.MOST_PARTS` values (`by`).
     TableError
-        If a column is missing, a filename stands there twice, or a value is wrong; rows are
-        named.
+        If a column is missing, a filename occurs twice, or a value is wrong. The message names the
+        rows.
     """
     predictions = Path(predictions)
     cells = text.read(predictions, PREDICTIONS)
@@ -284,42 +287,40 @@ def _find_labels(
     if labels is not None:
         return LabelTable.read(labels)
     if "stalled" not in own.cells:
-        raise InputError(
-            f"{own.path}: has no labels of its own (no column stalled); give them with --labels"
-        )
+        raise InputError(f"{own.path}: has no column stalled. Give a table of labels with --labels")
     return LabelTable(own, labels_of(cells).reset_index(drop=True))
 
 
 def _check_rows(
     table: pd.DataFrame, label_table: LabelTable, predictions: Path, partial: bool
 ) -> Rows:
-    """Count the rows; raise InputError if none can be measured, or not all and not `partial`."""
+    """Count the rows, and raise InputError if none can be evaluated or labels are missing."""
     labels, path = label_table.labels, label_table.text.path
     if table["stalled"].isna().all():
         raise InputError(
             f"{predictions} and {path} have no filename in common "
-            f"({names.contrast(table['filename'].tolist(), labels['filename'].tolist())}); "
-            "give the labels of these recordings"
+            f"({names.contrast(table['filename'].tolist(), labels['filename'].tolist())}). "
+            "Give the labels of these recordings"
         )
     rows = _count_rows(table, labels)
     if not rows.evaluated:
         raise InputError(_nothing_left(predictions, rows))
     if rows.without_label.count and not partial:
         raise InputError(
-            f"{path}: {rows.without_label.count:,} of {rows.predictions:,} recordings in "
-            f"{predictions} have no label here: {rows.without_label}; add their labels, "
-            "or measure the others only, with --partial"
+            f"{path}: no label for {rows.without_label.count:,} of {rows.predictions:,} recordings "
+            f"in {predictions}: {rows.without_label}. Add their labels, or leave them out with "
+            "--partial"
         )
     return rows
 
 
 def join(predictions: pd.DataFrame, labels: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """Put each recording's label beside its prediction, as `names.match` pairs them.
+    """Add each recording's label to its prediction; filenames are paired by `names.match`.
 
     Parameters
     ----------
     predictions : DataFrame
-        As `predictions.read_predictions` gives it.
+        From `predictions.read_predictions`.
     labels : DataFrame
         Columns filename and stalled (0 or 1), each filename once.
     path : str or Path
@@ -328,8 +329,8 @@ def join(predictions: pd.DataFrame, labels: pd.DataFrame, path: str | Path) -> p
     Returns
     -------
     DataFrame
-        The predictions and stalled (float: 0, 1, or NaN without a label), label_filename (str, as
-        it stands among the labels, empty without one).
+        The predictions with two more columns: stalled (float: 0, 1, or NaN without a label) and
+        label_filename (str, the filename in the table of labels, empty without a label).
     """
     partner = match(predictions["filename"], labels["filename"], path)
     stalled = partner.map(pd.Series(labels["stalled"].to_numpy(float), index=labels["filename"]))
@@ -337,7 +338,7 @@ def join(predictions: pd.DataFrame, labels: pd.DataFrame, path: str | Path) -> p
 
 
 def scored_of(rows: pd.DataFrame) -> Scored:
-    """Take what is measured from rows of `Evaluation.evaluated`."""
+    """Return labels, scores and calls of rows of `Evaluation.evaluated`."""
     return Scored.check(
         rows["stalled"],
         rows["score"],
@@ -347,9 +348,9 @@ def scored_of(rows: pd.DataFrame) -> Scored:
 
 
 def values_of(scored: Scored) -> dict[str, float | None]:
-    """Measure each of `FIGURES`; None where it cannot be told."""
-    found = [metrics.sensitivity_at(scored, at) for at in metrics.SPECIFICITIES]
-    return _values(metrics.measure(scored), found)
+    """Compute each of `FIGURES`; None where it is undefined."""
+    sensitivities = [metrics.sensitivity_at(scored, at) for at in metrics.SPECIFICITIES]
+    return _values(metrics.measure(scored), sensitivities)
 
 
 def _decided(table: pd.DataFrame) -> pd.DataFrame:
@@ -357,27 +358,29 @@ def _decided(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _nothing_left(predictions: Path, rows: Rows) -> str:
-    """Say why none of the labelled recordings can be measured on, with the count of each reason."""
-    reasons = [f"{rows.chose:,} chose the threshold ({CHOSEN_NAME})"] if rows.chose else []
+    """Return the message for labelled recordings of which none counts, with all reasons."""
+    reasons = []
+    if rows.chose:
+        reasons.append(f"{rows.chose:,} were used to choose the threshold ({CHOSEN_NAME})")
     reasons += [
         f"{count:,} without a call ({status})"
         for status, count in rows.without_call_by_status.items()
     ]
     advice = (
-        "label recordings that did not choose the threshold"
+        "Label recordings that were not used to choose the threshold"
         if rows.chose
-        else "see the column reason"
+        else "See the column reason"
     )
     return (
-        f"{predictions}: of its {rows.labelled:,} labelled recordings none is left to measure on: "
-        f"{', '.join(reasons)}; {advice}"
+        f"{predictions}: none of its {rows.labelled:,} labelled recordings can be evaluated: "
+        f"{', '.join(reasons)}. {advice}"
     )
 
 
-def _values(measured: Metrics, found: Sequence[SensitivityAt]) -> dict[str, float | None]:
-    """Name the figures as in `FIGURES`."""
+def _values(measured: Metrics, sensitivities: Sequence[SensitivityAt]) -> dict[str, float | None]:
+    """Return the figures under their names in `FIGURES`."""
     values: dict[str, float | None] = {
-        metrics.sensitivity_name(at.specificity): at.sensitivity for at in found
+        metrics.sensitivity_name(at.specificity): at.sensitivity for at in sensitivities
     }
     return {name: values[name] if name in values else getattr(measured, name) for name in FIGURES}
 
@@ -393,10 +396,10 @@ def _mcc_at(measured: Metrics, rates: ClassRates, prevalence: float) -> MccAt:
 
 def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
     labelled = table[table["stalled"].notna()]
-    open_ = labelled[~labelled["call"].isin(DECIDED) & ~labelled["chose"]]
+    undecided = labelled[~labelled["call"].isin(DECIDED) & ~labelled["chose"]]
     chose = int(labelled["chose"].sum())
     unequal = labelled[labelled["filename"] != labelled["label_filename"]]
-    why = open_["status"].where(open_["call"] != "review", "review")
+    status = undecided["status"].where(undecided["call"] != "review", "review")
     return Rows(
         predictions=len(table),
         labels=len(labels),
@@ -405,9 +408,11 @@ def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
             names.is_bare(name) != names.is_bare(label)
             for name, label in zip(unequal["filename"], unequal["label_filename"], strict=True)
         ),
-        evaluated=len(labelled) - chose - len(open_),
-        without_call=Excluded.of(open_["filename"].tolist()),
-        without_call_by_status={str(name): int(n) for name, n in why.value_counts().items()},
+        evaluated=len(labelled) - chose - len(undecided),
+        without_call=Excluded.of(undecided["filename"].tolist()),
+        without_call_by_status={
+            str(name): int(count) for name, count in status.value_counts().items()
+        },
         without_label=Excluded.of(table.loc[table["stalled"].isna(), "filename"].tolist()),
         without_prediction=Excluded.of(
             labels.loc[~labels["filename"].isin(table["label_filename"]), "filename"].tolist()

@@ -1,4 +1,4 @@
-"""An evaluation in words: for the terminal, for ``metrics.json`` and for a page by itself."""
+"""Turn an evaluation into text and files: the terminal, ``metrics.json`` and a page of its own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -26,7 +26,7 @@ from stallscan.scores.metrics import Interval
 METRICS_NAME, PAGE_NAME = "metrics.json", "evaluation.html"
 INTERVAL_HEAD = "95 %"
 
-# What each figure is called; {own} is the sample's prevalence.
+# The name of each figure; {own} is the prevalence of the sample.
 WORDS = {
     "mcc": "MCC at {own} stalled",
     "recall": "recall (sensitivity)",
@@ -43,12 +43,12 @@ WORDS = {
     "brier": "Brier score at {own} stalled",
     "log_loss": "log-loss at {own} stalled",
 }
-# Three digits would not tell a specificity of 99.95 % from a perfect one.
+# With three digits, a specificity of 99.95 % would look perfect.
 DIGITS = {"specificity": 4, "accuracy": 4, "brier": 4, "log_loss": 4}
 
 
 class _Sheet(NamedTuple):
-    """A table in words, for the terminal and for the page."""
+    """A table as text, for the terminal and for the page."""
 
     title: str
     head: tuple[str, ...]
@@ -64,7 +64,7 @@ def write_metrics(
     Raises
     ------
     InputError
-        If the folder cannot be made or written.
+        If the folder cannot be created or written.
     """
     path = make_folder(out) / METRICS_NAME
     refuse_foreign(path, ['{\n  "sources": {\n    "predictions": '], "of 'stallscan evaluate'")
@@ -78,25 +78,25 @@ def write_page(
     out: str | Path,
     comparison: ModelComparison | None = None,
 ) -> Path:
-    """Write ``evaluation.html`` into the folder `out`: the figures and plots on one page.
+    """Write ``evaluation.html``, a page with all figures and plots, and return its path.
 
     Parameters
     ----------
     evaluation : Evaluation
-        What it shows.
+        The evaluation to show.
     plots : mapping of str
-        What each plot shows, in words, and the plot as a ``data:`` address.
+        The ``data:`` address of each plot by its description, from `figures.as_images`.
     out : str or Path
-        The folder; made if need be.
+        The folder; created if necessary.
     comparison : ModelComparison, optional
-        Shown, too.
+        A comparison with another model, shown on the same page.
 
     Raises
     ------
     InputError
-        If the folder cannot be made or written.
+        If the folder cannot be created or written.
     """
-    sheets = [_breakdown_sheet(one, evaluation) for one in evaluation.breakdowns]
+    sheets = [_breakdown_sheet(breakdown, evaluation) for breakdown in evaluation.breakdowns]
     page = templates.render(
         "evaluation.html.j2",
         title=str(_title(evaluation)),
@@ -115,7 +115,7 @@ def write_page(
 
 
 def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -> dict[str, Any]:
-    """Give everything but the recordings themselves, in JSON's types."""
+    """Return everything except the single recordings, in JSON's types."""
     compared = {"comparison": _comparison_json(comparison)} if comparison else {}
     return {
         "sources": {
@@ -155,13 +155,13 @@ def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -
 
 
 def as_table(evaluation: Evaluation) -> Table:
-    """Lay the figures out for the terminal."""
+    """Return the figures as a table for the terminal."""
     rows, measured = evaluation.rows, evaluation.metrics
     table = Table("", "", "95 % interval", title=_title(evaluation), title_justify="left")
     cells = measured.confusion
     for name, value in (
         ("evaluated", f"{rows.evaluated:,} recordings, {cells.stalled:,} of them stalled"),
-        ("coverage", f"{words.percent(rows.coverage)} of {rows.measurable:,} with a label"),
+        ("coverage", f"{words.percent(rows.coverage)} of {rows.measurable:,} labelled recordings"),
         ("labelled stalled", _outcome(cells.true_stalled, cells.missed_stalled)),
         ("labelled flowing", _outcome(cells.false_stalled, cells.true_flowing)),
     ):
@@ -182,8 +182,8 @@ def as_table(evaluation: Evaluation) -> Table:
 
 
 def tables(evaluation: Evaluation, comparison: ModelComparison | None = None) -> list[Table]:
-    """Lay everything out for the terminal: the figures, the breakdowns, the comparison."""
-    sheets = [_breakdown_sheet(one, evaluation) for one in evaluation.breakdowns]
+    """Return the figures, the breakdowns and the comparison as tables for the terminal."""
+    sheets = [_breakdown_sheet(breakdown, evaluation) for breakdown in evaluation.breakdowns]
     if comparison:
         sheets.append(_comparison_sheet(comparison))
     laid = [as_table(evaluation)]
@@ -200,10 +200,10 @@ def tables(evaluation: Evaluation, comparison: ModelComparison | None = None) ->
 
 
 def figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    """Name, value and 95 % interval of each figure as people read them.
+    """Return the name, the value and the 95 % interval of each figure as text.
 
-    The name says the prevalence where the figure depends on it; the interval is empty where there
-    is none.
+    The name includes the prevalence if the figure depends on it. A missing interval is an empty
+    text.
     """
     own = words.percent(evaluation.metrics.prevalence)
     lines = [
@@ -221,38 +221,41 @@ def figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """Say in plain words how the figures are to be read, one sentence or two each."""
+    """Return notes on how to read the figures, one or two sentences each."""
     group, measured = evaluation.group, evaluation.metrics
-    said = [_say_unit(group)]
+    sentences = [_describe_intervals(group)]
     cells = measured.confusion
     if not cells.stalled or not cells.flowing:
         only = "flowing" if cells.flowing else "stalled"
-        said.append(
-            f"All {measured.count:,} labels are {only}: what needs both classes is not defined."
+        sentences.append(
+            f"All {measured.count:,} labels are {only}, so figures that need both classes are not "
+            "defined."
         )
     else:
-        said.append(
-            "Sensitivity at a specificity is read at the threshold that gives that specificity on "
-            "these very recordings; on others the same threshold gives another."
+        sentences.append(
+            "The sensitivity at a given specificity uses the threshold that has this specificity "
+            "on these recordings. On other recordings, the same threshold has another specificity."
         )
-    said += [
-        f"With {cells.flowing:,} flowing recordings {words.percent(at.specificity)} specificity "
-        "allows no false alarm and cannot be told from 100 %."
+    sentences += [
+        f"With {cells.flowing:,} flowing recordings, a specificity of "
+        f"{words.percent(at.specificity)} allows no false alarm and cannot be distinguished from "
+        "100 %."
         for at in evaluation.sensitivity_at
         if not at.false_alarms and at.sensitivity is not None
     ]
     if by_name := evaluation.rows.joined_by_base_name:
-        said.append(f"{by_name:,} labels were matched by file name alone, whatever the folder.")
+        sentences.append(f"{by_name:,} labels were matched by file name alone, without the folder.")
     if evaluation.rows.chose:
-        said.append(
-            f"{evaluation.rows.chose:,} recordings are left out, because they chose the threshold."
+        sentences.append(
+            f"{evaluation.rows.chose:,} recordings are left out because they were used to choose "
+            "the threshold."
         )
     if evaluation.held_out:
-        said.append(
-            "These recordings were held out of training, but chose the epoch, the calibration and "
-            "the threshold: the figures flatter."
+        sentences.append(
+            "These recordings were held out of training but used to choose the epoch, the "
+            "calibration and the threshold, so the figures are optimistic."
         )
-    return said
+    return sentences
 
 
 def _comparison_json(comparison: ModelComparison) -> dict[str, Any]:
@@ -263,8 +266,8 @@ def _comparison_json(comparison: ModelComparison) -> dict[str, Any]:
         "only_second": comparison.second.rows.evaluated - comparison.count,
         "drawn_by": asdict(comparison.group),
         "differences": [
-            asdict(one) | {"difference": one.difference, "verdict": one.verdict}
-            for one in comparison.differences
+            asdict(figure) | {"difference": figure.difference, "verdict": figure.verdict}
+            for figure in comparison.differences
         ],
         "second": as_json(comparison.second),
     }
@@ -275,7 +278,7 @@ def _source(path: Path) -> dict[str, str]:
 
 
 def _stacked(row: Sequence[str], head: Sequence[str]) -> list[str]:
-    """Put each interval below its value: side by side they are too wide for a terminal."""
+    """Put each interval below its value, because side by side is too wide for a terminal."""
     cells: list[str] = []
     for cell, name in zip(row, head, strict=True):
         if name == INTERVAL_HEAD and cells:
@@ -302,33 +305,35 @@ def _breakdown_sheet(breakdown: Breakdown, evaluation: Evaluation) -> _Sheet:
     note = ""
     if evaluation.group.column and alone:
         note = (
-            f"Intervals by recording, so too narrow, where there are fewer than "
-            f"{bootstrap.FEWEST_GROUPS} groups ({evaluation.group.column}): {', '.join(alone)}."
+            f"Too few groups ({evaluation.group.column}; at least {bootstrap.FEWEST_GROUPS} are "
+            f"needed): {', '.join(alone)}. The intervals of these rows resample single recordings "
+            "and are too narrow."
         )
     return _Sheet(f"By {breakdown.column}", head, rows, note)
 
 
 def _comparison_sheet(comparison: ModelComparison) -> _Sheet:
     first, second = comparison.first, comparison.second
-    head = ["", "A", "B", "B less A", INTERVAL_HEAD, "B is"]
-    own = ["A, all its own", "B, all its own"] if not comparison.is_on_all else []
+    head = ["", "A", "B", "B minus A", INTERVAL_HEAD, "B is"]
+    own = ["A, all its calls", "B, all its calls"] if not comparison.is_on_all else []
     prevalence = words.percent(comparison.stalled / comparison.count)
     rows = []
-    for one in comparison.differences:
-        difference, interval = _say(one.name, one.difference, one.interval, sign="+")
-        values = [_say(one.name, value, None)[0] for value in (one.first, one.second)]
-        alone = [_say(one.name, side.values[one.name], None)[0] for side in (first, second)]
-        name = WORDS[one.name].format(own=prevalence)
-        rows.append((name, *values, difference, interval, one.verdict, *(alone if own else [])))
-    note = _say_unit(comparison.group)
+    for figure in comparison.differences:
+        name = figure.name
+        difference, interval = _say(name, figure.difference, figure.interval, sign="+")
+        values = [_say(name, value, None)[0] for value in (figure.first, figure.second)]
+        alone = [_say(name, side.values[name], None)[0] for side in (first, second)] if own else []
+        title = WORDS[name].format(own=prevalence)
+        rows.append((title, *values, difference, interval, figure.verdict, *alone))
+    note = _describe_intervals(comparison.group)
     if own:
         shares = [words.percent(side.metrics.prevalence) for side in (first, second)]
         note += (
-            f" On all its own recordings: A {first.rows.evaluated:,} ({shares[0]} stalled), "
-            f"B {second.rows.evaluated:,} ({shares[1]})."
+            f" All calls: A called {first.rows.evaluated:,} recordings ({shares[0]} stalled), "
+            f"B {second.rows.evaluated:,} ({shares[1]} stalled)."
         )
     title = (
-        f"Paired comparison on {comparison.count:,} recordings that both called, "
+        f"Paired comparison on {comparison.count:,} recordings that both models called, "
         f"{comparison.stalled:,} of them stalled\n"
         f"A: {_name(first)}\nB: {_name(second)}"
     )
@@ -336,28 +341,24 @@ def _comparison_sheet(comparison: ModelComparison) -> _Sheet:
 
 
 def _name(evaluation: Evaluation) -> str:
-    bundles = ", ".join(evaluation.bundles) or "an unnamed bundle"
+    bundles = ", ".join(evaluation.bundles) or "an unknown bundle"
     return f"{bundles} ({evaluation.predictions})"
 
 
-def _say_unit(group: Group) -> str:
-    draws = f"{resample.BOOTSTRAP_DRAWS:,} draws"
+def _describe_intervals(group: Group) -> str:
+    start = f"Intervals are the central 95 % of {resample.BOOTSTRAP_DRAWS:,} bootstrap samples of"
     if not group.column:
         return (
-            f"Intervals hold the middle 95 % of {draws} of single recordings. Recordings of one "
-            "mouse are alike, which makes them too narrow: name the column of the mouse with "
+            f"{start} single recordings. Recordings of the same mouse are alike, so these "
+            "intervals are too narrow. If the tables name the mouse, choose its column with "
             "--group."
         )
-    said = (
-        f"Intervals hold the middle 95 % of {draws} of whole groups ({group.count:,} by "
-        f"{group.column})."
-    )
+    text = f"{start} whole groups ({group.count:,} by {group.column})."
     if group.is_too_few:
-        said += (
-            f" Fewer than {bootstrap.FEWEST_GROUPS} are too few: these intervals are not to be "
-            "trusted."
+        text += (
+            f" They are unreliable because there are fewer than {bootstrap.FEWEST_GROUPS} groups."
         )
-    return said
+    return text
 
 
 def _say(
@@ -379,10 +380,10 @@ def _sources(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _title(evaluation: Evaluation) -> Text:
-    bundles = ", ".join(evaluation.bundles) or "an unnamed bundle"
+    bundles = ", ".join(evaluation.bundles) or "an unknown bundle"
     thresholds = ", ".join(f"{threshold:g}" for threshold in evaluation.scored.thresholds)
     at = f" at threshold {thresholds}" if thresholds else ""
-    return Text(f"Calls of {bundles}{at}, against {evaluation.labels.name}")
+    return Text(f"Calls of {bundles}{at} against {evaluation.labels.name}")
 
 
 def _outcome(stalled: int, flowing: int) -> str:
