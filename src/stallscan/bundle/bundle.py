@@ -1,11 +1,11 @@
-"""The bundle: a trained model as a folder that carries all it needs to be used.
+"""The bundle: a trained model in a folder with everything needed to use it.
 
-``bundle.json`` (settings of outline, clip and net, calibration, threshold, provenance),
-``weights.safetensors``, and ``README.md``, the model card. No pickle is ever read. An ensemble has
-the bundles that it joins in ``members/`` instead of weights. Forms for other engines than torch lie
-in ``openvino/`` (`engines.exports`).
+The folder holds ``bundle.json`` (settings of outline, clip and net, calibration, threshold,
+provenance), ``weights.safetensors`` and the model card, ``README.md``. No pickle is ever read. An
+ensemble has its member bundles in ``members/`` instead of weights. Exports to other engines are in
+``openvino/`` (`engines.exports`).
 
-Nothing here imports torch before the weights themselves are asked for.
+torch is imported only when the weights are read.
 """
 
 import functools
@@ -36,63 +36,56 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle, checked; its weights stay on disk until they are asked for.
-
-    Attributes
-    ----------
-    path : Path
-        Its folder.
-    spec : BundleSpec
-    """
+    """A checked bundle; its weights stay on disk until they are used."""
 
     path: Path
     spec: BundleSpec
 
     @functools.cached_property
     def weights(self) -> "dict[str, Tensor]":
-        """Tensor by its name in the net's state dict, on the CPU.
+        """State dict of the net, on the CPU.
 
         Raises
         ------
         BundleError
-            If the file is no longer there or readable, or is another one.
+            If the file cannot be read, or has changed since the bundle was loaded.
         """
         import safetensors.torch
 
         path = self.path / WEIGHTS_NAME
         try:
             content = path.read_bytes()
-            # Perhaps a training has put another bundle there since this one was loaded.
+            # A training may have replaced the bundle since it was loaded.
             if files.sha256_of(content) != self.spec.weights_sha256:
-                raise BundleError(f"{path}: has changed since the bundle was opened; start again")
+                raise BundleError(f"{path}: has changed since the bundle was opened. Start again")
             return safetensors.torch.load(content)
         except (OSError, safetensors.SafetensorError) as error:
-            raise BundleError(f"{path}: not readable ({error}); copy the bundle again") from None
+            raise BundleError(f"{path}: not readable ({error}). Copy the bundle again") from None
 
     @property
     def label(self) -> str:
-        """Name and beginning of the weights' hash, as predictions give it."""
+        """Name and first digits of the weights' hash, as written to predictions."""
         return f"{self.spec.name}@{self.spec.weights_sha256[:8]}"
 
     @property
     def members(self) -> "tuple[Bundle, ...]":
-        """Itself: all whose nets have to look at a recording."""
+        """The bundles whose nets score a recording: only itself."""
         return (self,)
 
     def score(self, logits: ArrayLike) -> Floats:
-        """Make scores, float64 (N,), of the logits of each of `members`, float (1, N)."""
+        """Compute scores, float64 (N,), from the logits of its net, float (1, N)."""
         return self.spec.calibration.score(np.asarray(logits)[0])
 
     def at(self, prevalence: float) -> "Bundle":
-        """Read its scores, and choose its threshold anew, at another share of stalled.
+        """Return the bundle recalibrated, with a new threshold, for another share of stalled.
 
         Raises
         ------
         BundleError
-            If it does not know the scores of its validation part.
+            If it does not contain its validation scores.
         """
         before = self.spec.prevalence
-        threshold = threshold_at(_known_scores(self), before, prevalence)
+        threshold = threshold_at(_validation_scores(self), before, prevalence)
         update = {
             "calibration": self.spec.calibration.at(before, prevalence),
             "threshold": threshold,
@@ -103,63 +96,55 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Several bundles that call together, in memory.
-
-    Attributes
-    ----------
-    path : Path
-        Its folder.
-    spec : EnsembleSpec
-    members : tuple of Bundle
-    """
+    """Several checked bundles that make one call together."""
 
     path: Path
     spec: EnsembleSpec
     members: tuple[Bundle, ...]
 
-    @functools.cached_property  # every row of a prediction has it
+    @functools.cached_property  # read for every row of a prediction
     def label(self) -> str:
-        """Name and beginning of a hash of all that its calls follow from."""
-        parts = [self.spec.model_dump_json(include=DECIDES)]
-        # Their weights are among what the ensemble's own spec names.
-        parts += [member.spec.model_dump_json(exclude=TELLS) for member in self.members]
-        return f"{self.spec.name}@{files.sha256_of(''.join(parts).encode())[:8]}"
+        """Name and first digits of a hash of everything that determines its calls."""
+        # The ensemble's own spec includes the hashes of the members' weights.
+        specs = [self.spec.model_dump_json(include=DECIDES)]
+        specs += [member.spec.model_dump_json(exclude=TELLS) for member in self.members]
+        return f"{self.spec.name}@{files.sha256_of(''.join(specs).encode())[:8]}"
 
     def score(self, logits: ArrayLike) -> Floats:
-        """Make scores, float64 (N,), of the logits of each of `members`, float (members, N)."""
+        """Compute scores, float64 (N,), from the logits of its members, float (members, N)."""
         rows = zip(self.members, np.asarray(logits), strict=True)
         return combine(self.spec, np.stack([member.score([row]) for member, row in rows]))
 
     def at(self, prevalence: float) -> "Ensemble":
-        """Read its scores, and choose its threshold or its members' anew, at another prevalence.
+        """Return the ensemble recalibrated for another share of stalled, with new thresholds.
 
         Raises
         ------
         BundleError
-            If the scores of a validation part are not known.
+            If it, or for a vote a member, does not contain its validation scores.
         """
         before = self.spec.prevalence
         if self.spec.is_vote:
-            # Each member's score stays at its own prevalence, where its threshold is read, too.
+            # A member's scores remain at its own prevalence, so shift its new threshold back to it.
             cuts = [
-                on_grid(float(shift(each.at(prevalence).spec.threshold, prevalence, own)))
-                for each, own in ((each, each.spec.prevalence) for each in self.members)
+                shift(member.at(prevalence).spec.threshold, prevalence, member.spec.prevalence)
+                for member in self.members
             ]
-            update: dict[str, Any] = {"thresholds": tuple(cuts)}
+            update: dict[str, Any] = {"thresholds": tuple(on_grid(float(cut)) for cut in cuts)}
         else:
             update = {
                 "calibration": self.spec.calibration.at(before, prevalence),
-                "threshold": threshold_at(_known_scores(self), before, prevalence),
+                "threshold": threshold_at(_validation_scores(self), before, prevalence),
             }
         update["prevalence"] = prevalence
         return replace(self, spec=self.spec.model_copy(update=update))
 
 
-def _known_scores(model: Bundle | Ensemble) -> Floats:
+def _validation_scores(model: Bundle | Ensemble) -> Floats:
     if model.spec.reference is None or not model.spec.reference.scores:
         raise BundleError(
-            f"{model.path}: does not know the scores of its validation part, so no threshold for "
-            "another prevalence can be chosen; predict without, and choose it on labels with "
-            "'stallscan decide'"
+            f"{model.path}: does not contain its validation scores, so no threshold can be chosen "
+            "for another prevalence. Predict without --prevalence, then choose a threshold on "
+            "labels with 'stallscan decide'"
         )
     return np.asarray(model.spec.reference.scores)

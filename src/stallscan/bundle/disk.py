@@ -1,4 +1,4 @@
-"""Bundles read and written."""
+"""Reading and writing bundles."""
 
 import contextlib
 import json
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 CARD_NAME = "README.md"
 SHIPPED = Path(__file__).with_name("shipped")
 DEFAULT = "default"
-# Where `engines.exports` keeps what is made for other engines.
+# Folder of the exports to other engines, and their record (`engines.exports`).
 EXPORTS = "openvino"
 EXPORTS_NAME = "exports.json"
-# All files of a bundle that is no ensemble. What else lies in its folder is nobody's business.
+# All files of a single bundle. Other files in its folder are never copied.
 KNOWN_FILES = (
     SPEC_NAME,
     WEIGHTS_NAME,
@@ -42,20 +42,23 @@ Spec = TypeVar("Spec", bound=Settings)
 
 
 def save(folder: Path, spec: BundleSpec, weights: "dict[str, Tensor]", card: str) -> BundleSpec:
-    """Write a bundle; one that stands at `folder` is replaced only when all is written.
+    """Write a bundle, replacing an existing one at `folder` once the new one is complete.
 
-    The new one has no exports: those of the old one were made from other weights.
+    The new bundle has no exports, because those of the old one have other weights.
 
     Parameters
     ----------
-    folder : Path
-        Where.
     spec : BundleSpec
-        Without the weights' hash, which is filled in.
+        The hash of the weights is filled in.
     weights : dict
-        The net's state dict.
+        State dict of the net.
     card : str
         The model card, Markdown.
+
+    Returns
+    -------
+    BundleSpec
+        With the hash of the weights.
 
     Raises
     ------
@@ -66,7 +69,7 @@ def save(folder: Path, spec: BundleSpec, weights: "dict[str, Tensor]", card: str
 
     with _replacing(folder) as temporary:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        # Not save_file: what that writes nobody but the owner may read.
+        # Not save_file, which makes the file readable by its owner only.
         content = safetensors.torch.save(tensors)
         files.write_bytes(temporary / WEIGHTS_NAME, content)
         spec = spec.model_copy(update={"weights_sha256": files.sha256_of(content)})
@@ -76,16 +79,14 @@ def save(folder: Path, spec: BundleSpec, weights: "dict[str, Tensor]", card: str
 
 
 def save_ensemble(folder: Path, spec: EnsembleSpec, members: Sequence[Bundle], card: str) -> None:
-    """Write an ensemble with a copy of each member, as `save` writes a bundle.
+    """Write an ensemble with a copy of each member, as `save` does for a bundle.
 
     Parameters
     ----------
-    folder : Path
-        Where.
     spec : EnsembleSpec
-        Its `members` name the folders that the copies get.
+        Its `members` are the folder names of the copies.
     members : sequence of Bundle
-        In the same order.
+        In the order of ``spec.members``.
     card : str
         The model card, Markdown.
 
@@ -102,18 +103,18 @@ def save_ensemble(folder: Path, spec: EnsembleSpec, members: Sequence[Bundle], c
 
 
 def _copy(bundle: Path, folder: Path) -> None:
-    """Copy the files of a bundle; a link would bring in whatever it points to, and is refused."""
+    """Copy the files of a bundle; refuse links, which could point to any file."""
     (folder / EXPORTS).mkdir(parents=True, exist_ok=True)
     for path in (bundle / EXPORTS, *(bundle / name for name in KNOWN_FILES)):
         if path.is_symlink():
             raise InputError(
-                f"{path}: is a link, and links are not copied. Copy the bundle with the files "
-                "themselves (cp -rL) and give the copy"
+                f"{path}: is a link, and links are not copied. Make a copy that contains the files "
+                "themselves (cp -rL) and give that"
             )
         if path.is_file():
             shutil.copy2(path, folder / path.relative_to(bundle))
     with contextlib.suppress(OSError):
-        (folder / EXPORTS).rmdir()  # nothing has been exported
+        (folder / EXPORTS).rmdir()  # if the bundle has no exports
 
 
 def copy(which: str | Path, folder: Path) -> Path:
@@ -124,7 +125,7 @@ def copy(which: str | Path, folder: Path) -> Path:
     BundleError
         If it cannot be used.
     InputError
-        If something is in `folder` already, or it cannot be written.
+        If `folder` is not empty or cannot be written.
     """
     model = load_any(which)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -139,16 +140,16 @@ def copy(which: str | Path, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """Give a folder to write into, which takes the place of `folder` once all is written."""
+    """Yield a temporary folder to write into, and move it to `folder` at the end."""
     files.make_folder(folder.parent)
     if folder.exists() and not _is_ours(folder):
         raise InputError(
-            f"{folder}: holds something that is no bundle, and is left as it is; choose another "
-            "folder with -o"
+            f"{folder}: contains something other than a bundle, so it is not replaced. Choose "
+            "another folder with -o"
         )
     temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
-    for left in (temporary, old):
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
@@ -157,7 +158,10 @@ def _replacing(folder: Path) -> Iterator[Path]:
         temporary.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, shutil.Error, safetensors.SafetensorError) as error:
-        raise InputError(f"{folder}: the bundle could not be written ({error})") from error
+        raise InputError(
+            f"{folder}: the bundle could not be written ({error}). Free space, or choose another folder "
+            "with -o"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -167,13 +171,12 @@ def _is_ours(folder: Path) -> bool:
 
 
 def load_any(which: str | Path = DEFAULT) -> Bundle | Ensemble:
-    """Read a bundle or an ensemble by the name of a shipped one or by its folder, and check it.
+    """Read and check a bundle or an ensemble, given its folder or the name of a shipped one.
 
     Raises
     ------
     BundleError
-        If it is not there, incomplete, of another format, or its weights are not those it was
-        saved with.
+        If it does not exist, is incomplete or of another format, or its weights have changed.
     """
     folder = _folder(which)
     content = _read_content(folder)
@@ -185,33 +188,33 @@ def load_any(which: str | Path = DEFAULT) -> Bundle | Ensemble:
         if member.spec.weights_sha256 != sha256:
             raise BundleError(
                 f"{member.path}: not the member that the ensemble was made with (the hash of its "
-                f"weights differs from the one in {folder / SPEC_NAME}); copy the ensemble again"
+                f"weights differs from the one in {folder / SPEC_NAME}). Copy the ensemble again"
             )
     return Ensemble(folder, spec, members)
 
 
 def load(which: str | Path = DEFAULT) -> Bundle:
-    """Read a bundle that is no ensemble, as `load_any` does.
+    """Read a single bundle, as `load_any` does.
 
     Raises
     ------
     BundleError
-        As `load_any`, and if it is an ensemble.
+        As in `load_any`, and if it is an ensemble.
     """
     folder = _folder(which)
     content = _read_content(folder)
     if content.get("kind") == "ensemble":
         raise BundleError(
-            f"{folder}: an ensemble, where one net is wanted; give one of the folders in "
-            f"{folder / MEMBERS}"
+            f"{folder}: an ensemble, expected a bundle with a single net. Give one of the folders "
+            f"in {folder / MEMBERS}"
         )
     if not (folder / WEIGHTS_NAME).is_file():
-        raise BundleError(_not_there(folder, WEIGHTS_NAME))
+        raise BundleError(_incomplete(folder, WEIGHTS_NAME))
     spec = _parse(BundleSpec, content, folder)
     if files.sha256(folder / WEIGHTS_NAME) != spec.weights_sha256:
         raise BundleError(
-            f"{folder / WEIGHTS_NAME}: damaged or not of this bundle (its hash differs from the "
-            f"one in {SPEC_NAME}); copy the bundle again"
+            f"{folder / WEIGHTS_NAME}: damaged, or from another bundle (its hash differs from the "
+            f"one in {SPEC_NAME}). Copy the bundle again"
         )
     return Bundle(folder, spec)
 
@@ -223,14 +226,14 @@ def _folder(which: str | Path) -> Path:
     if Path(which).is_dir():
         return Path(which)
     raise BundleError(
-        f"{which}: no such bundle; give the folder of one, or a shipped one by name "
+        f"{which}: no such bundle. Give the folder of one, or the name of a shipped one "
         f"({', '.join(shipped) or 'none is shipped'})"
     )
 
 
-def _not_there(folder: Path, name: str) -> str:
+def _incomplete(folder: Path, name: str) -> str:
     return (
-        f"{folder}: not a bundle, {name} is missing; expected the folder 'bundle' that 'stallscan "
+        f"{folder}: not a bundle, {name} is missing. Give the folder 'bundle' that 'stallscan "
         "train' writes into its run folder"
     )
 
@@ -238,16 +241,16 @@ def _not_there(folder: Path, name: str) -> str:
 def _read_content(folder: Path) -> dict[str, Any]:
     path = folder / SPEC_NAME
     if not path.is_file():
-        raise BundleError(_not_there(folder, SPEC_NAME))
+        raise BundleError(_incomplete(folder, SPEC_NAME))
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: not readable as a bundle ({error})") from None
     if not isinstance(content, dict):
-        raise BundleError(f"{path}: not readable as a bundle (expected a JSON object)")
+        raise BundleError(f"{path}: not readable as a bundle (it is not a JSON object)")
     if content.get("format") != 1:
         raise BundleError(
-            f"{path}: bundle format {content.get('format')!r}, this stallscan reads format 1; use "
+            f"{path}: bundle format {content.get('format')!r}, this stallscan reads format 1. Use "
             "the version of stallscan that wrote it"
         )
     return content

@@ -1,7 +1,7 @@
-"""Ensembles: several bundles joined into one that calls like any other.
+"""Ensembles: several bundles joined into one that is used like any other.
 
-What an ensemble chooses (calibration, threshold) it chooses on recordings that its members held
-back in their training. A recording is scored by those members only that did not learn from it.
+The calibration and threshold of an ensemble are chosen on recordings that its members held out in
+training. Only the members that held a recording out score it.
 """
 
 from collections.abc import Sequence
@@ -33,19 +33,19 @@ Floats = NDArray[np.float64]
 
 
 class EnsembleSettings(Settings):
-    """How members become an ensemble.
+    """How to join members into an ensemble.
 
     Attributes
     ----------
     name : str
-        What predictions call it.
+        Name of the ensemble in predictions.
     needed : int
-        So many members must call a recording stalled; 0 takes the mean of their log-odds.
+        Number of members that must call a recording stalled; 0 averages their log-odds instead.
     thresholds : tuple of float
-        For a vote one for each member, on its calibrated score (those of the members if empty);
-        for a mean one (chosen for the highest MCC if empty).
+        For a vote, one per member, on its calibrated score (empty: the members' own). For an
+        average, a single one (empty: chosen for the highest MCC).
     weights : tuple of float
-        Of the members in a mean: alike if empty.
+        For an average, one per member (empty: equal weights).
     """
 
     name: Name = "ensemble"
@@ -56,13 +56,13 @@ class EnsembleSettings(Settings):
     @model_validator(mode="after")
     def _check(self) -> "EnsembleSettings":
         if any(not 0 <= threshold <= 1 for threshold in self.thresholds):
-            raise ValueError("thresholds must be within 0 to 1")
-        # NaN fails every comparison, so it must be this way round.
+            raise ValueError("thresholds must be from 0 to 1")
+        # NaN fails every comparison, so test for valid weights, not for invalid ones.
         finite = all(0 <= weight < np.inf for weight in self.weights)
         if not finite or (self.weights and not sum(self.weights)):
             raise ValueError("weights must be finite, 0 or more, and not all 0")
         if self.needed and self.weights:
-            raise ValueError("a vote has no weights")
+            raise ValueError("a vote has no weights. Leave out the weights or the vote")
         return self
 
 
@@ -72,30 +72,30 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
     Parameters
     ----------
     folders : sequence of str or Path
-        The members: bundles by folder or shipped name, at least two. ``validation.csv`` of their
-        training is looked for beside each folder.
+        The members, at least two: folders or names of shipped bundles. The ``validation.csv`` of
+        their training is read from beside each folder if it is there.
     out : Path
-        The ensemble's folder.
-    settings : EnsembleSettings
-        How they are joined.
+        Folder of the ensemble.
 
     Raises
     ------
     BundleError
         If a member cannot be used.
     InputError
-        If settings and members do not go together, or a threshold is to be chosen and there is
-        nothing to choose it on.
+        If settings and members do not match, or there are no held-out recordings to choose the
+        threshold on.
     """
     members = [disk.load(folder) for folder in folders]
     if len(members) < 2:
-        raise InputError(f"an ensemble needs at least two bundles, {len(members)} given")
+        raise InputError(
+            f"an ensemble needs at least two bundles, got {len(members)}. Give more folders"
+        )
     _refuse_copies(members)
     for member in members:
         folder, target = member.path.resolve(), out.resolve()
         if folder.is_relative_to(target) or target.is_relative_to(folder):
             raise InputError(
-                f"{out}: holds one of the members, or lies in it. Choose another folder with -o"
+                f"{out}: contains a member or lies inside one. Choose another folder with -o"
             )
     spec_path = out / SPEC_NAME
     files.refuse_foreign(spec_path, ['"kind": "ensemble"'], "that of an ensemble")
@@ -103,14 +103,15 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
     base = {
         "name": settings.name,
         "members": tuple(
-            f"{number}-{one.spec.name}"[:LONGEST_NAME] for number, one in enumerate(members, 1)
+            f"{number}-{member.spec.name}"[:LONGEST_NAME]
+            for number, member in enumerate(members, 1)
         ),
-        "members_sha256": tuple(one.spec.weights_sha256 for one in members),
+        "members_sha256": tuple(member.spec.weights_sha256 for member in members),
         "frames": (
-            min(one.spec.frames[0] for one in members),
-            max(one.spec.frames[1] for one in members),
+            min(member.spec.frames[0] for member in members),
+            max(member.spec.frames[1] for member in members),
         ),
-        "simulated": any(one.spec.simulated for one in members),
+        "simulated": any(member.spec.simulated for member in members),
         "prevalence": members[0].spec.prevalence,
         "provenance": {
             **files.provenance(),
@@ -129,7 +130,7 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
 
 
 def _refuse_copies(members: Sequence[Bundle]) -> None:
-    """Refuse a net that is given twice: it would count twice."""
+    """Raise InputError if two members have the same weights: that net would count twice."""
     first: dict[str, Bundle] = {}
     for member in members:
         other = first.setdefault(member.spec.weights_sha256, member)
@@ -142,17 +143,17 @@ def _refuse_copies(members: Sequence[Bundle]) -> None:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the members held back in their training.
+    """Log-odds and labels of the recordings that the members held out in training.
 
     Attributes
     ----------
     odds : ndarray
-        float64 (N, members): log-odds of each member's score, read at the prevalence of the first
-        member; nan where it did not hold the recording back.
+        float64 (N, members): log-odds of each member's score, shifted to the prevalence of the
+        first member; nan where the member did not hold the recording out.
     labels : ndarray
-        int (N,), 0 or 1.
+        int64 (N,), 0 or 1.
     moves : tuple of float
-        What was added to the log-odds of each member.
+        The shift of each member, included in `odds`.
     """
 
     odds: Floats
@@ -166,58 +167,61 @@ class HeldOut:
         Raises
         ------
         TableError
-            If one lacks a column, or two do not agree on a label.
+            If a column is missing, or two tables disagree about a label.
         """
         first = members[0].spec.prevalence
-        moves = tuple(Calibration().at(one.spec.prevalence, first).bias for one in members)
-        parts = [
+        moves = tuple(Calibration().at(member.spec.prevalence, first).bias for member in members)
+        tables = [
             table.assign(member=number, odds=table["odds"] + moves[number])
             for number, member in enumerate(members)
             if (table := _read_table(member)) is not None
         ]
-        if not parts:
+        if not tables:
             return cls(np.empty((0, len(members))), np.empty(0, np.int64), moves)
-        every = pd.concat(parts)
-        labels = every.groupby("filename")["stalled"]
+        rows = pd.concat(tables)  # filename, stalled, odds, member
+        labels = rows.groupby("filename")["stalled"]
         if (differing := labels.nunique() > 1).any():
             raise TableError(
-                f"the members were trained with different labels of {differing.idxmax()}; train "
-                "them on one table"
+                f"the members were trained with different labels for {differing.idxmax()}. Train "
+                "them on the same table"
             )
-        wide = every.pivot(index="filename", columns="member", values="odds")
-        wide = wide.reindex(columns=range(len(members)))
-        return cls(
-            wide.to_numpy(np.float64), labels.first().loc[wide.index].to_numpy(np.int64), moves
-        )
+        wide = rows.pivot(index="filename", columns="member", values="odds")
+        odds = wide.reindex(columns=range(len(members))).to_numpy(np.float64)  # (N, members)
+        return cls(odds, labels.first().loc[wide.index].to_numpy(np.int64), moves)
 
     @property
     def has_both(self) -> bool:
-        """Whether stalled and flowing recordings are among them."""
+        """Whether both classes are present."""
         return 0 < int(self.labels.sum()) < len(self.labels)
 
     def of_all(self) -> "HeldOut":
-        """Keep the recordings that every member held back: what the ensemble itself would say."""
+        """Keep the recordings that every member held out, which the whole ensemble can score."""
         rows = ~np.isnan(self.odds).any(axis=1)
         return replace(self, odds=self.odds[rows], labels=self.labels[rows])
 
     def mean(self, weights: Sequence[float]) -> Floats:
-        """Mean log-odds over the members that held each recording back."""
-        known = ~np.isnan(self.odds) * np.asarray(weights)
-        total = known.sum(axis=1)
-        # Where only members without weight held it back, these are all there is.
-        known = np.where(total[:, np.newaxis] > 0, known, ~np.isnan(self.odds))
-        mean: Floats = (np.nan_to_num(self.odds) * known).sum(axis=1) / known.sum(axis=1)
+        """Average the log-odds, float64 (N,), over the members that held each recording out."""
+        held_out = ~np.isnan(self.odds)  # (N, members)
+        shares = held_out * np.asarray(weights)
+        # If only members of weight 0 held a recording out, weight them equally.
+        shares = np.where(shares.sum(axis=1, keepdims=True) > 0, shares, held_out)
+        mean: Floats = (np.nan_to_num(self.odds) * shares).sum(axis=1) / shares.sum(axis=1)
         return mean
 
 
 def _vote(
     base: dict[str, Any], members: Sequence[Bundle], settings: EnsembleSettings
 ) -> EnsembleSpec:
-    thresholds = tuple(map(on_grid, settings.thresholds or (one.spec.threshold for one in members)))
+    own = (member.spec.threshold for member in members)
+    thresholds = tuple(map(on_grid, settings.thresholds or own))
     if len(thresholds) != len(members):
-        raise InputError(f"{len(thresholds)} thresholds are given for {len(members)} members")
+        raise InputError(
+            f"{len(thresholds)} thresholds for {len(members)} members. Give one per member"
+        )
     if settings.needed > len(members):
-        raise InputError(f"a vote of {len(members)} members cannot need {settings.needed}")
+        raise InputError(
+            f"a vote of {len(members)} members cannot need {settings.needed}. Lower --vote"
+        )
     return EnsembleSpec(
         **base, combine="vote", needed=settings.needed, thresholds=thresholds, threshold=0.5
     )
@@ -232,9 +236,11 @@ def _average(
     whole = held_out.of_all()
     weights = settings.weights or (1.0,) * len(members)
     if len(weights) != len(members):
-        raise InputError(f"{len(weights)} weights are given for {len(members)} members")
+        raise InputError(f"{len(weights)} weights for {len(members)} members. Give one per member")
     if len(settings.thresholds) > 1:
-        raise InputError(f"{len(settings.thresholds)} thresholds are given where one is used")
+        raise InputError(
+            f"{len(settings.thresholds)} thresholds for an average. Give one, or add --vote"
+        )
     calibration, threshold = Calibration(), None
     if whole.has_both:
         mean = whole.mean(weights)
@@ -242,17 +248,18 @@ def _average(
         threshold = best_mcc_threshold(calibration.score(mean), whole.labels)
         base["prevalence"] = float(whole.labels.mean())
     elif held_out.has_both and not np.isnan(held_out.odds).all(axis=0).any():
-        # Folds: of the mean itself nothing is known, so it stays as its members calibrated it.
+        # Folds: no recording was held out by all members, so the mean of their calibrated log-odds
+        # cannot be calibrated itself.
         scores = calibration.score(held_out.mean(weights))
         threshold = best_mcc_threshold(scores, held_out.labels)
     if settings.thresholds:
         threshold = on_grid(settings.thresholds[0])
     if threshold is None:
         raise InputError(
-            f"not every bundle has its {HELD_OUT_NAME} beside it, with stalled and flowing "
-            "recordings, so no threshold can be chosen; give one with --threshold"
+            f"no threshold can be chosen: not every bundle has a {HELD_OUT_NAME} with stalled and "
+            "flowing recordings beside it. Give a threshold with --threshold"
         )
-    # The members' own scores are averaged: what brings them to one prevalence goes into the bias.
+    # Prediction averages unshifted scores, so the bias includes the shift to a common prevalence.
     move = float(np.average(held_out.moves, weights=weights))
     moved = Calibration(scale=calibration.scale, bias=calibration.bias + calibration.scale * move)
     return EnsembleSpec(
@@ -261,51 +268,52 @@ def _average(
 
 
 def _describe(spec: EnsembleSpec, members: Sequence[Bundle], held_out: HeldOut) -> EnsembleSpec:
-    """Add figures on recordings held back, and what the members' training was like."""
+    """Add metrics on held-out recordings and the reference of the first member."""
     whole = held_out.of_all()
-    # A vote takes all members: those that learned from a recording must not have one.
+    # A vote needs all members, so only recordings that all of them held out can be scored.
     by_all = whole.has_both or spec.is_vote
-    part = whole if by_all else held_out
+    scored = whole if by_all else held_out
     update: dict[str, Any] = {}
     scores = np.empty(0)
-    if part.has_both:
+    if scored.has_both:
         if spec.is_vote:
-            scores = combine(spec, Calibration().score((part.odds - part.moves).T))
+            scores = combine(spec, Calibration().score((scored.odds - scored.moves).T))
         else:
-            move = float(np.average(part.moves, weights=spec.weights))
-            scores = spec.calibration.score(part.mean(spec.weights) - move)
+            move = float(np.average(scored.moves, weights=spec.weights))
+            scores = spec.calibration.score(scored.mean(spec.weights) - move)
         cut = spec.threshold
         scores = rounded(scores)
-        scored = metrics.Scored.check(part.labels, scores, scores >= cut, (cut,))
-        figures = metrics.measure(scored).as_json() | {"by_all": by_all}
+        checked = metrics.Scored.check(scored.labels, scores, scores >= cut, (cut,))
+        figures = metrics.measure(checked).as_json() | {"by_all": by_all}
         update["metrics"] = {"validation": figures}
-    if (seen := members[0].spec.reference) is not None:
-        # The members saw the same recordings, or as good as: the first says what they were like.
-        # The scores must be the ensemble's own; those of a vote are no probabilities.
+    if (reference := members[0].spec.reference) is not None:
+        # The members were trained on nearly the same recordings, so the traits of the first stand
+        # for all. The scores must be those of the ensemble; a vote has no probabilities to keep.
         own = Reference.of(pd.DataFrame(), np.empty(0) if spec.is_vote else scores)
-        update["reference"] = seen.model_copy(
+        update["reference"] = reference.model_copy(
             update={"scores": own.scores, "validated": own.validated}
         )
     return spec.model_copy(update=update)
 
 
 def _read_table(member: Bundle) -> pd.DataFrame | None:
-    """Read filename, stalled and the log-odds of its score; None where there is no table."""
+    """Read filename, stalled and the log-odds of the score; None if there is no table."""
     path = member.path.parent / HELD_OUT_NAME
     if not path.is_file():
         return None
     table = text.read(path)
     if missing := {"filename", "stalled", "logit"} - set(table.header):
         raise TableError(
-            f"{path}: column {sorted(missing)[0]} is missing; expected the table that 'stallscan "
+            f"{path}: column {sorted(missing)[0]} is missing. Restore the table that 'stallscan "
             "train' writes beside a bundle"
         )
     labels = labels_of(table)
     logits = pd.to_numeric(pd.Series(table.column("logit")), errors="coerce").loc[labels.index]
     if not np.isfinite(logits).all():
         raise TableError(
-            f"{path}: line {table.lines[int(np.argmin(np.isfinite(logits)))]}: logit is no number"
+            f"{path}: line {table.lines[int(np.argmin(np.isfinite(logits)))]}: logit is not a "
+            "finite number. Restore the table that 'stallscan train' wrote"
         )
     scores = member.spec.calibration.score(logits)
-    # As prediction averages them.
+    # Log-odds of the score, not the raw logit: prediction averages these.
     return labels.assign(odds=log_odds(scores))

@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere, made into a bundle."""
+"""Make a bundle of weights that were trained elsewhere."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,37 +19,37 @@ from stallscan.scores.thresholds import on_grid
 from stallscan.settings import as_name
 from stallscan.templates import render
 
-# The published nets stand in their state dicts behind this name.
+# Prefix of all names in the published state dicts.
 PREFIX = "cnn."
-# Fewest and most frames, and the share of stalled ones, of the recordings that the third place
-# trained on (docs/facts.md 2 and 4).
+# Of the recordings that the third place trained on: fewest and most frames, and the share of stalled
+# ones (docs/facts.md 2 and 4).
 FRAMES, PREVALENCE = (17, 434), 0.089
 
 
 def import_weights(
     state: Path, recipe: Recipe, out: Path, threshold: float = 0.5, prevalence: float = PREVALENCE
 ) -> BundleSpec:
-    """Make a bundle of a state dict in torchvision's names.
+    """Make a bundle of a state dict with torchvision's names.
 
     Parameters
     ----------
     state : Path
-        .pt, .pth or .safetensors; names plain or behind ``cnn.``, with the head of one neuron. Read
-        without executing anything in it.
+        .pt, .pth or .safetensors, names with or without the prefix ``cnn.``, and a head with one
+        output. Nothing in it is executed.
     recipe : Recipe
-        How the net was trained: its outline, clip and net settings become the bundle's.
+        Its outline, clip and net settings become those of the bundle.
     out : Path
-        The bundle's folder; the same import replaces what is there.
+        Folder of the bundle; an existing one is replaced only by the same import.
     threshold : float
-        Stalled is called at or above this score, 0..1.
+        Scores at or above this are called stalled, 0..1.
     prevalence : float
-        Share of stalled recordings that it was trained on, above 0 and below 1.
+        Share of stalled recordings in its training, above 0 and below 1.
 
     Raises
     ------
     InputError
-        If the file cannot be read, names or shapes are not those of the recipe's net, or the folder
-        holds another bundle.
+        If the file cannot be read or does not match the recipe's net, or the folder holds another
+        bundle.
     SettingsError
         If threshold or prevalence is out of range.
     """
@@ -68,12 +68,12 @@ def import_weights(
         "recipe": recipe.model_dump(mode="json"),
         "torch": torch.__version__,
     }
-    known = {
+    content = {
         "name": as_name(state.stem),
         "outline": recipe.outline,
         "clip": recipe.clip,
         "net": recipe.net,
-        # A sigmoid of the logit as it is: nothing is known that it could be calibrated with.
+        # The plain sigmoid: there are no validation scores to calibrate on.
         "calibration": Calibration(),
         "threshold": on_grid(threshold),
         "prevalence": prevalence,
@@ -81,7 +81,7 @@ def import_weights(
         "simulated": False,
         "provenance": provenance,
     }
-    spec = BundleSpec.parse(known, "imported weights")
+    spec = BundleSpec.parse(content, "imported weights")
     if before := runs.read_note(spec_path, "imported weights"):
         now = spec.model_dump(mode="json")
         runs.refuse_other(out, _settings(before), _settings(now), "imported weights")
@@ -90,7 +90,7 @@ def import_weights(
 
 
 def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what makes two imports the same, of a bundle.json."""
+    """Return the entries of a bundle.json that must agree for two imports to be the same."""
     names = ("outline", "clip", "net", "threshold", "prevalence")
     return {
         **{name: spec.get(name) for name in names},
@@ -99,9 +99,9 @@ def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load(net: nn.Module, weights: dict[str, torch.Tensor], state: Path, recipe: Recipe) -> None:
-    if wrong := differing(weights, net.state_dict()):
+    if different := differing(weights, net.state_dict()):
         raise InputError(
-            f"{state}: not a state dict of {recipe.net.name} with one output: {wrong} missing, "
-            "unknown or of another shape; name the net with --net"
+            f"{state}: not a state dict of {recipe.net.name} with one output ({different} missing, "
+            "unknown or of another shape). Name the net with --net"
         )
     net.load_state_dict(weights)

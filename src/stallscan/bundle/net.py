@@ -1,4 +1,4 @@
-"""The net of a bundle, built in torch; one of the user's own only if the user trusts it."""
+"""Build the net of a bundle in torch; a user's own net only if the user trusts the bundle."""
 
 from torch import nn
 
@@ -8,10 +8,10 @@ from stallscan.nets import build
 
 
 def trust(model: Bundle | Ensemble) -> None:
-    """Import the nets that a bundle or the members of an ensemble name, where they are not ours.
+    """Import the user's own nets that a bundle, or the members of an ensemble, name.
 
-    Importing a module runs it, so this is only for bundles that the user said to trust. From then
-    on every bundle with one of these nets opens in this process.
+    Importing a module runs it, so call this only for bundles that the user trusts. Afterwards this
+    process opens every bundle with one of these nets.
 
     Raises
     ------
@@ -31,19 +31,19 @@ def load_net(bundle: Bundle) -> nn.Module:
     Raises
     ------
     BundleError
-        If the net is not one of ours and was not trusted, or the weights do not fit it.
+        If the net is neither built in nor imported by `trust`, or the weights do not match it.
     """
     settings = bundle.spec.net
     if settings.name not in build.NETS:
         raise BundleError(
-            f"{bundle.path}: its net {settings.name} is code that is not part of stallscan, and "
-            "nothing that a bundle names is imported unasked. If you know that code, open the "
-            "bundle with stallscan.load_bundle(PATH, trust=True), or add --trust to the command"
+            f"{bundle.path}: its net {settings.name} is not part of stallscan, and code named in a "
+            "bundle is not imported automatically. If you trust that code, open the bundle with "
+            "stallscan.load_bundle(PATH, trust=True), or add --trust to the command"
         )
     net = build.build(settings)
     try:
         net.load_state_dict(bundle.weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise BundleError(f"{bundle.path}: the weights do not fit the net: {reason}") from None
+        raise BundleError(f"{bundle.path}: the weights do not match the net: {reason}") from None
     return net

@@ -1,4 +1,4 @@
-"""What ``bundle.json`` says, of a bundle and of an ensemble."""
+"""The content of ``bundle.json``, for bundles and for ensembles."""
 
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from stallscan.vessels.outline import OutlineSettings
 SPEC_NAME = "bundle.json"
 WEIGHTS_NAME = "weights.safetensors"
 MEMBERS = "members"
-# What of an ensemble's spec its calls follow from.
+# Fields of an ensemble's spec that determine its calls.
 DECIDES = {
     "members_sha256",
     "combine",
@@ -28,36 +28,34 @@ DECIDES = {
     "calibration",
     "threshold",
 }
-# What of a bundle's spec its calls do not follow from.
+# Fields of a bundle's spec that do not influence its calls.
 TELLS = {"reference", "metrics", "provenance"}
 Floats = NDArray[np.float64]
 
 
 class BundleSpec(Settings):
-    """What ``bundle.json`` holds.
+    """The content of ``bundle.json``.
 
     Attributes
     ----------
     format : int
-        Number of this format.
+        Version of this format.
     name : str
-        What predictions call the bundle.
+        Name of the bundle in predictions.
     outline, clip, net
-        How a recording becomes a logit.
+        Settings of the path from recording to logit.
     calibration : Calibration
-        How a logit becomes a score.
+        Turns a logit into a score.
     threshold : float
-        Stalled is called at or above this score.
+        Scores at or above this are called stalled.
     prevalence : float
-        Share of stalled in the set that calibration and threshold were chosen on.
+        Share of stalled in the data that calibration and threshold were chosen on.
     frames : tuple of int
-        Fewest and most frames of the recordings it was trained on.
+        Fewest and most frames of the training recordings.
     simulated : bool
-        Whether all recordings it was trained on are simulated; of an ensemble: whether those of
-        any member are.
+        Whether all training recordings are simulated (for an ensemble, those of any member).
     reference : Reference or None
-        What those recordings were like, and the scores of those held back; None where that is not
-        known.
+        Traits of the training recordings and scores of the held-out ones; None if unknown.
     weights_sha256 : str
         Hash of the weights file.
     metrics : dict
@@ -83,43 +81,43 @@ class BundleSpec(Settings):
 
     @property
     def view(self) -> Preprocessing:
-        """How its net is shown a recording."""
+        """The preprocessing of recordings for its net."""
         return Preprocessing(self.outline, self.clip)
 
     @property
     def is_vote(self) -> bool:
-        """Whether its score is no probability: that of one net is."""
+        """Whether its score is a vote margin instead of a probability: never for a single net."""
         return False
 
 
 class EnsembleSpec(Settings):
-    """What ``bundle.json`` of an ensemble holds: how the calls of its members become one.
+    """The content of ``bundle.json`` of an ensemble: how the members' calls become one.
 
     Attributes
     ----------
     format : int
-        Number of this format.
+        Version of this format.
     kind : str
-        What tells it from a single bundle.
+        Distinguishes an ensemble from a single bundle.
     name : str
-        What predictions call it.
+        Name of the ensemble in predictions.
     members : tuple of str
-        Their folders, in ``members/``.
+        Folder names in ``members/``.
     members_sha256 : tuple of str
-        Hashes of their weights.
+        Hashes of the members' weights.
     combine : str
-        ``average``: the mean log-odds of the members' scores, calibrated; ``vote``: stalled is
-        called where at least `needed` members call so, each at its own threshold.
+        ``average``: the mean log-odds of the members' scores, calibrated; ``vote``: stalled if at
+        least `needed` members call it stalled, each at its own threshold.
     needed : int
-        Of a vote; published: 2 of 3 (docs/facts.md 2).
+        Votes needed; published: 2 of 3 (docs/facts.md 2).
     weights : tuple of float
-        Of the members in an average.
+        Weight of each member in an average.
     thresholds : tuple of float
-        Of the members in a vote, on their scores.
+        Threshold of each member in a vote, on its scores.
     calibration : Calibration
-        How the mean log-odds become a score.
+        Turns the mean log-odds into a score.
     threshold, prevalence, frames, simulated, reference, metrics, provenance
-        As in `BundleSpec`. The score of a vote is no probability, and its threshold is a half.
+        As in `BundleSpec`. The score of a vote is not a probability, and its threshold is 0.5.
     """
 
     format: Literal[1] = 1
@@ -142,15 +140,15 @@ class EnsembleSpec(Settings):
 
     @property
     def is_vote(self) -> bool:
-        """Whether its score is no probability."""
+        """Whether its score is a vote margin instead of a probability."""
         return self.combine == "vote"
 
     @model_validator(mode="after")
-    def _one_for_each(self) -> "EnsembleSpec":
+    def _check_members(self) -> "EnsembleSpec":
         count = len(self.members)
         wanted = self.thresholds if self.is_vote else self.weights
         if len(self.members_sha256) != count or len(wanted) != count:
-            raise ValueError(f"{count} members need a hash and a weight or threshold each")
+            raise ValueError(f"each of the {count} members needs a hash, and a weight or threshold")
         if len({name.casefold() for name in self.members}) < count:
             raise ValueError("two members have the same name")
         if self.is_vote and self.needed > count:
@@ -171,14 +169,8 @@ class EnsembleSpec(Settings):
 
 
 def combine(spec: EnsembleSpec, scores: Floats) -> Floats:
-    """Combine the members' scores, float (members, N), 0..1, as an ensemble does.
-
-    Returns
-    -------
-    ndarray
-        float64 (N,), 0..1.
-    """
+    """Combine the members' scores, float (members, N), 0..1, into those of the ensemble, (N,)."""
     if spec.is_vote:
         return vote_margin(scores, spec.thresholds, spec.needed)
-    mean = np.average(log_odds(scores), axis=0, weights=spec.weights)
+    mean = np.average(log_odds(scores), axis=0, weights=spec.weights)  # (N,)
     return spec.calibration.score(mean)

@@ -1,6 +1,6 @@
-"""The recipe: one YAML file that says a whole experiment, by joining the modules' settings.
+"""The recipe: a YAML file that describes a whole experiment by joining the modules' settings.
 
-Settings of modules that need torch stand here, so that a recipe is read without it.
+Reading a recipe needs no torch: `recipes.settings` holds the settings of modules that import it.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ SHIPPED = Path(__file__).parent
 
 
 class Recipe(Settings):
-    """One file that says a whole experiment: it joins the modules' settings."""
+    """The settings of a whole experiment."""
 
     name: Name
     data: DataSettings = DataSettings()
@@ -44,13 +44,13 @@ class Recipe(Settings):
         return self.seed if self.data.seed is None else self.data.seed
 
     @model_validator(mode="after")
-    def _fitted_at_once(self) -> "Recipe":
+    def _check_feature_model(self) -> "Recipe":
         training = self.training
         by_steps = training.stalled_share or training.snapshots or training.targets == "crowd"
         if self.net.is_feature_model and (by_steps or len(training.stages) > 1):
             raise ValueError(
-                "the net features is fitted at once: stages, stalled_share, snapshots and targets "
-                "are not for it"
+                "the net features is fitted in one pass. Leave out stalled_share, snapshots, "
+                "targets: crowd and further stages"
             )
         return self
 
@@ -61,21 +61,23 @@ def read_recipe(which: str | Path, changes: Sequence[str] = ()) -> Recipe:
     Parameters
     ----------
     which : str or Path
-        Name of a shipped recipe, or a file.
+        Name of a shipped recipe, or path of a file.
     changes : sequence of str
-        Settings that replace those of the file, each ``name=value`` with a dotted name and a value
+        Settings that override those of the file, each ``name=value`` with a dotted name and a value
         in YAML: ``net.name=r3d_18``, ``training.stages.0.epochs=2``.
 
     Raises
     ------
     SettingsError
-        If there is none, or a setting in it is wrong or unknown.
+        If the recipe does not exist, or a setting is unknown or invalid.
     """
     shipped = SHIPPED / f"{which}.yaml"
     path = shipped if shipped.is_file() else Path(which)
     if not path.is_file():
-        known = ", ".join(sorted(item.stem for item in SHIPPED.glob("*.yaml")))
-        raise SettingsError(f"{which}: no such recipe file; shipped recipes: {known}")
+        names = ", ".join(sorted(item.stem for item in SHIPPED.glob("*.yaml")))
+        raise SettingsError(
+            f"{which}: no such recipe. Give a recipe file or the name of a shipped recipe: {names}"
+        )
     content = read_yaml(path)
     for change in changes:
         _change(content, change)
@@ -83,12 +85,12 @@ def read_recipe(which: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def shorten(recipe: Recipe, epochs: int) -> Recipe:
-    """Give each stage of a recipe so many epochs.
+    """Return the recipe with this number of epochs in each stage.
 
     Raises
     ------
     SettingsError
-        If they are fewer than 1.
+        If it is less than 1.
     """
     content = recipe.model_dump()
     for stage in content["training"]["stages"]:
@@ -97,7 +99,7 @@ def shorten(recipe: Recipe, epochs: int) -> Recipe:
 
 
 def _change(content: Any, change: str) -> None:
-    """Put one ``name=value`` into a recipe's nested mapping."""
+    """Apply one ``name=value`` to the nested mapping of a recipe."""
     name, equals, text = change.partition("=")
     try:
         value = yaml.safe_load(text)
@@ -106,24 +108,24 @@ def _change(content: Any, change: str) -> None:
     *above, last = name.split(".")
     if not (equals and last):
         raise SettingsError(
-            f"{change}: not a setting; expected name=value, as in training.batch_size=4"
+            f"{change}: not a setting. Write name=value, for example training.batch_size=4"
         )
-    for part in above:
+    for key in above:
         if isinstance(content, list):
-            content = content[_place(content, part, change)]
+            content = content[_index(content, key, change)]
         else:
-            content = content.setdefault(part, {})
+            content = content.setdefault(key, {})
         if not isinstance(content, dict | list):
-            raise SettingsError(f"{change}: {part} has no settings of its own")
+            raise SettingsError(f"{change}: {key} has no settings below it")
     if isinstance(content, list):
-        content[_place(content, last, change)] = value
+        content[_index(content, last, change)] = value
     else:
         content[last] = value
 
 
-def _place(content: list[Any], part: str, change: str) -> int:
-    if not (part.isdecimal() and int(part) < len(content)):
+def _index(items: list[Any], key: str, change: str) -> int:
+    if not (key.isdecimal() and int(key) < len(items)):
         raise SettingsError(
-            f"{change}: {part} is no place in a list of {len(content)}, counted from 0"
+            f"{change}: {key} is not an index of a list of {len(items)}. Count from 0"
         )
-    return int(part)
+    return int(key)

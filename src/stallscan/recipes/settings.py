@@ -11,27 +11,27 @@ Chance = Annotated[float, Field(ge=0, le=1)]
 
 
 class DataSettings(Settings):
-    """Which recordings are trained on, and how many are held back.
+    """Which recordings to train on, and how many to hold out.
 
     Attributes
     ----------
     rule : str
         Selection rule, by its name in `select.RULES`.
     limit : int
-        At most so many of the selected recordings, drawn with the same share of stalled ones; 0
-        takes all.
+        Use at most this many of the selected recordings, drawn with the same share of stalled ones;
+        0 uses all.
     validation : float
-        Share held back: it chooses the epoch, the calibration and the threshold, so figures on it
-        flatter. Stratified by label.
+        Share held out, stratified by label. It chooses the epoch, the calibration and the
+        threshold, so metrics on it are optimistic.
     group : str
         Column (``project_id``; ``mouse`` where labels have it) whose recordings stay on one side
-        of a split; empty splits by recording, which flatters.
+        of a split. Empty splits by recording, which makes metrics optimistic.
     folds : int
-        Train so many times, each recording being held back once, instead of once with `validation`;
-        0 is once.
+        Train this many times, each recording being held out once, and ignore `validation`; 0 trains
+        once.
     seed : int or None
-        Of all that is drawn of the data: selection, limit and split. None: the recipe's seed.
-        Nets of one approach share it, and differ in the seed of their training only.
+        Seed of the selection, limit and split; None uses the recipe's seed. Nets of one approach
+        share it and differ only in the seed of their training.
     """
 
     rule: str = "all"
@@ -42,23 +42,23 @@ class DataSettings(Settings):
     seed: int | None = Field(default=None, ge=0, lt=2**32)
 
     @model_validator(mode="after")
-    def _enough_folds(self) -> "DataSettings":
+    def _check_folds(self) -> "DataSettings":
         if self.folds == 1:
-            raise ValueError("one fold holds nothing back; use 0 or at least 2")
+            raise ValueError("one fold holds nothing out. Use 0, or at least 2")
         return self
 
 
 class PretrainedSettings(Settings):
-    """What the training starts from.
+    """The weights that training starts from.
 
     Attributes
     ----------
     source : str
         ``none``: random; ``kinetics``, ``imagenet``: torchvision's weights of that name, downloaded
-        by torchvision (those of a 2-D net are inflated over time); ``file``: a state dict in
+        by torchvision (those of a 2-D net are inflated over time); ``file``: a state dict with
         torchvision's names (.safetensors, .pt or .pth); ``bundle``: a bundle with the same net.
     file : Path or None
-        With ``source: file`` the file, with ``source: bundle`` the bundle's folder or name.
+        For ``source: file`` the file, for ``source: bundle`` the bundle's folder or name.
     """
 
     source: Literal["none", "kinetics", "imagenet", "file", "bundle"] = "none"
@@ -66,46 +66,45 @@ class PretrainedSettings(Settings):
 
 
 class AugmentSettings(Settings):
-    """How a clip is changed in training, one draw for all of its frames.
+    """Random changes of a clip in training, drawn once for all of its frames.
 
-    Each chance is that of the change being made at all; how strong it is, is drawn evenly up to
-    the strength that stands beside it. The defaults are published (docs/facts.md 2), all else is
-    off.
+    Each chance is the probability that the change is made; its strength is then drawn uniformly up
+    to the setting beside it. The defaults are published (docs/facts.md 2), everything else is off.
 
     Attributes
     ----------
     rotate : float
         Chance of a rotation by 90, 180 or 270 degrees.
     flip : float
-        Chance of a flip: vertical, horizontal, or both.
+        Chance of a vertical or horizontal flip, or both.
     reverse : float
-        Chance of reversed time. Blood that flows backwards flows; blood that stands, stands.
+        Chance of reversed time: the label stays the same.
     tilt, tilt_degrees : float
-        Chance of a rotation by a small angle, and the largest one, either way.
+        Chance of a rotation by a small angle, and the largest angle in either direction.
     rescale, rescale_share : float
-        Chance of another size of the picture, and by which share at most, smaller or larger.
+        Chance of rescaling the image, and the largest share by which it shrinks or grows.
     shift, shift_share : float
-        Chance of moving the picture, and by which share of its size at most, in rows and columns.
+        Chance of shifting the image, and the largest share of its size, in rows and columns.
     crop, crop_share : float
-        Chance of cutting the borders off and enlarging the rest, and which share of rows and
-        columns at most.
+        Chance of cropping the borders and enlarging the rest, and the largest share of rows and
+        columns cropped.
     elastic, elastic_px : float
         Chance of a smooth random warp, and its largest standard deviation in pixels.
     drop, drop_share : float
-        Chance of leaving frames out, and which share at most (first place: dropped planes).
+        Chance of dropping frames, and the largest share dropped (first place: dropped planes).
     jitter, jitter_px : float
-        Chance of moving each frame by itself, and by how many pixels at most: imperfect
-        registration.
+        Chance of shifting each frame by itself, as with imperfect registration, and the largest
+        shift in pixels.
     brightness : float
-        Grey levels are multiplied by up to 1 + brightness or divided by as much.
+        Grey levels are multiplied or divided by up to 1 + brightness.
     gamma : float
         Grey levels are raised to a power between 1 / (1 + gamma) and 1 + gamma.
     blur : float
-        Highest standard deviation of a Gaussian blur, px.
+        Largest standard deviation of a Gaussian blur, px.
     noise : float
-        Highest standard deviation of added Gaussian noise, as a share of the full range.
+        Largest standard deviation of added Gaussian noise, as a share of the full range.
     levels : float
-        Chance that any of brightness, gamma, blur and noise is applied.
+        Chance that brightness, gamma, blur and noise are applied at all.
     """
 
     rotate: Chance = 0.25
@@ -133,17 +132,17 @@ class AugmentSettings(Settings):
 
 
 class StageSettings(Settings):
-    """One stage of training: it starts from the best weights of the stage before.
+    """One stage of training; it starts from the best weights of the previous stage.
 
     Attributes
     ----------
     epochs : int
-        Passes over the training recordings, at most.
+        Maximum number of passes over the training recordings.
     learning_rate : float
         Peak of the schedule.
     rule : str
-        Selection rule of this stage's training part; empty: that of the data. The validation part
-        is the same in all stages.
+        Selection rule for the training recordings of this stage; empty uses that of `data`. The
+        validation recordings are the same in all stages.
     """
 
     epochs: int = Field(default=30, ge=1)
@@ -152,49 +151,49 @@ class StageSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """The optimisation. The defaults are the published third-place ones (docs/facts.md 2).
+    """The optimisation. The defaults are those of the third place (docs/facts.md 2).
 
     Attributes
     ----------
     stages : tuple of StageSettings
-        One after the other.
+        Run one after the other.
     schedule : str
         ``one-cycle``: a rise over `warm_up` of all steps, then a cosine down to 4e-6 of the peak,
-        beta1 the other way round; ``cosine``: from the peak to 0; ``plateau``: times 0.95 after 3
-        epochs without gain in `monitor` (docs/facts.md 3, first place).
+        with beta1 moving the opposite way; ``cosine``: from the peak to 0; ``plateau``: times 0.95
+        after 3 epochs without improvement of `monitor` (docs/facts.md 3, first place).
     warm_up : float
         Share of all steps in which the learning rate rises (``one-cycle``).
     weight_decay : float
-        Decoupled, as in AdamW; at 0 this is Adam.
+        Decoupled, as in AdamW; 0 makes it Adam.
     batch_size : int
-        Clips a step.
+        Clips per step.
     lengths : str
         How clips of different length share a batch: ``trim`` cuts the longer ones equally at both
         ends; ``pad`` appends frames of zeros to the shorter ones, which the net sees like any
         other frames (docs/facts.md 3, second place). Either way a batch is drawn from clips of
         similar length.
     accumulate : int
-        Batches whose gradients are added up before a step.
+        Number of batches whose gradients are summed before a step.
     stalled_share : float
-        Share of stalled clips that each epoch is drawn with; 0 takes every clip once.
+        Share of stalled clips drawn in each epoch; 0 uses every clip once.
     class_weight : str
-        ``ratio``: a stalled clip counts n_flowing / n_stalled in the loss; ``none``: 1.
+        Weight of a stalled clip in the loss. ``ratio``: n_flowing / n_stalled; ``none``: 1.
     targets : str
-        ``label``; ``crowd``: the crowd's scores (docs/facts.md 2: no gain).
+        ``label``, or ``crowd``: the crowd's scores (docs/facts.md 2: no improvement).
     precision : str
-        As Lightning names it; ``64-true`` is for checks.
+        As named by Lightning; ``64-true`` is for checks.
     ema : float
-        Decay of the exponential moving average of the weights, which is what is validated and
-        kept; 0 is none.
+        Decay of the exponential moving average of the weights, which is then validated and kept;
+        0 turns it off.
     monitor : str
-        The checkpoint with the best of this validation metric in the last stage becomes the bundle.
+        Validation metric that chooses the checkpoint of the last stage for the bundle.
     patience : int
-        A stage ends after so many epochs without gain in `monitor`; 0 never.
+        A stage ends after this many epochs without improvement of `monitor`; 0 turns it off.
     snapshots : int
-        The weights at the end of each of the last so many epochs are kept as bundles, too; not
-        together with `ema` or `patience`.
+        Number of last epochs whose weights are also kept as bundles. Cannot be combined with `ema`
+        or `patience`.
     workers : int
-        Processes that read and augment; 0 does it in the main process.
+        Processes that read and augment clips; 0 uses the main process.
     """
 
     stages: tuple[StageSettings, ...] = Field(default=(StageSettings(),), min_length=1)
@@ -215,7 +214,7 @@ class TrainingSettings(Settings):
     workers: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _snapshots_of_what_is_known(self) -> "TrainingSettings":
+    def _check_snapshots(self) -> "TrainingSettings":
         if self.snapshots and (self.ema or self.patience):
-            raise ValueError("snapshots cannot be taken together with ema or patience")
+            raise ValueError("snapshots cannot be combined with ema or patience")
         return self
