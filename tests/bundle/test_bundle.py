@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -35,13 +36,13 @@ def test_saving_replaces_a_bundle_and_leaves_nothing_else(copy):
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
-def test_who_may_read_one_file_of_a_bundle_may_read_them_all(copy):
+def test_all_files_of_a_bundle_have_the_same_permissions(copy):
     model = disk.load(copy)
     disk.save(copy, model.spec, model.weights, "card")
     assert len({path.stat().st_mode for path in copy.iterdir()}) == 1
 
 
-def test_the_shipped_default_is_complete_and_says_that_it_is_simulated():
+def test_the_shipped_default_is_complete_and_marked_as_simulated():
     model = disk.load()
     assert model.spec.name == "default"
     assert model.spec.simulated
@@ -53,38 +54,38 @@ def test_the_shipped_default_is_complete_and_says_that_it_is_simulated():
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors"])
-def test_a_missing_part_is_named(copy, name):
+def test_a_missing_file_is_named(copy, name):
     (copy / name).unlink()
-    with pytest.raises(BundleError, match=f"{name} is missing"):
+    with pytest.raises(BundleError, match=f"{re.escape(name)} is missing"):
         disk.load(copy)
 
 
-def test_a_flipped_byte_is_found(copy):
+def test_a_flipped_byte_is_detected(copy):
     path = copy / "weights.safetensors"
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
-    with pytest.raises(BundleError, match="its hash differs"):
+    with pytest.raises(BundleError, match=r"weights\.safetensors: .*hash"):
         disk.load(copy)
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "named"),
     [
-        ({"format": 2}, "bundle format 2, this stallscan reads format 1"),
-        ({"treshold": 0.5}, r"unknown setting treshold \(did you mean threshold\?\)"),
-        ({"threshold": 1.5}, "threshold: .*less than or equal to 1"),
+        ({"format": 2}, "format 2.* format 1"),
+        ({"treshold": 0.5}, "treshold.*threshold"),
+        ({"threshold": 1.5}, "threshold.*1"),
     ],
 )
-def test_a_wrong_spec_is_said(copy, changes, sentence):
+def test_an_invalid_spec_is_refused(copy, changes, named):
     _edit(copy, **changes)
-    with pytest.raises(BundleError, match=sentence):
+    with pytest.raises(BundleError, match=rf"bundle\.json: .*{named}"):
         disk.load(copy)
 
 
-def test_a_spec_that_is_no_json_is_said(copy):
+def test_a_spec_that_is_not_json_is_refused(copy):
     (copy / "bundle.json").write_text("{")
-    with pytest.raises(BundleError, match="not readable as a bundle"):
+    with pytest.raises(BundleError, match=r"bundle\.json"):
         disk.load(copy)
 
 
@@ -93,18 +94,18 @@ def test_weights_of_another_net_are_refused(copy):
     _edit(copy, net={**model.spec.net.model_dump(), "normalisation": "running"})
     weights = {name: tensor for name, tensor in model.weights.items() if name != "fc.bias"}
     disk.save(copy, model.spec, weights, "card")
-    with pytest.raises(BundleError, match="do not fit the net"):
+    with pytest.raises(BundleError, match=r"copy.*fc\.bias"):
         TorchEngine(disk.load(copy))
 
 
 def test_an_unknown_bundle_names_the_shipped_ones():
-    with pytest.raises(BundleError, match=r"no such bundle.*default"):
+    with pytest.raises(BundleError, match=r"defalt.*default"):
         disk.load("defalt")
 
 
-def test_weights_that_were_replaced_after_loading_are_not_taken(copy):
+def test_weights_replaced_after_loading_are_refused(copy):
     model = disk.load(copy)
     other = {name: torch.zeros_like(tensor) for name, tensor in disk.load(copy).weights.items()}
     disk.save(copy, model.spec, other, "card")
-    with pytest.raises(BundleError, match="has changed since the bundle was opened"):
+    with pytest.raises(BundleError, match=r"weights\.safetensors"):
         _ = model.weights

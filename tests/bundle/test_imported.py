@@ -56,25 +56,25 @@ def test_only_the_same_import_replaces_a_bundle(tmp_path, settings):
     net = _net()
     torch.nn.init.zeros_(net.fc.bias)
     torch.save(net.state_dict(), tmp_path / "mc3.pt")
-    with pytest.raises(InputError, match="weights was"):
+    with pytest.raises(InputError, match=r"bundle: .*weights.* -o"):
         imported.import_weights(tmp_path / "mc3.pt", settings, tmp_path / "bundle")
     assert (tmp_path / "bundle" / "bundle.json").read_bytes() == before
 
 
 def test_a_head_of_400_classes_is_refused(tmp_path, settings):
     torch.save(torchvision_video.mc3_18(weights=None).state_dict(), tmp_path / "kinetics.pt")
-    with pytest.raises(InputError, match=r"mc3_18 with one output: fc\.bias, fc\.weight"):
+    with pytest.raises(InputError, match=r"kinetics\.pt.*mc3_18.*fc\.bias, fc\.weight"):
         imported.import_weights(tmp_path / "kinetics.pt", settings, tmp_path / "bundle")
 
 
 def test_weights_of_another_net_are_refused(tmp_path, settings):
     other = settings.model_copy(update={"net": NetSettings(name="r3d_18")})
     torch.save(_net().state_dict(), tmp_path / "mc3.pt")
-    with pytest.raises(InputError, match="name the net with --net"):
+    with pytest.raises(InputError, match=r"mc3\.pt.*--net"):
         imported.import_weights(tmp_path / "mc3.pt", other, tmp_path / "bundle")
 
 
-def test_a_pickle_with_code_in_it_is_not_run(tmp_path, settings):
+def test_code_in_a_pickle_is_not_executed(tmp_path, settings):
     torch.save({"a": imported.import_weights}, tmp_path / "evil.pt")
-    with pytest.raises(InputError, match="not readable as a state dict"):
+    with pytest.raises(InputError, match=r"evil\.pt"):
         imported.import_weights(tmp_path / "evil.pt", settings, tmp_path / "bundle")

@@ -159,8 +159,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, shutil.Error, safetensors.SafetensorError) as error:
         raise InputError(
-            f"{folder}: the bundle could not be written ({error}). Free space, or choose another folder "
-            "with -o"
+            f"{folder}: the bundle could not be written ({error}). Choose another folder with -o"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

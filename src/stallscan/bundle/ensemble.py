@@ -143,22 +143,13 @@ def _refuse_copies(members: Sequence[Bundle]) -> None:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Log-odds and labels of the recordings that the members held out in training.
+    """Log-odds and labels of the N recordings that the members held out in training."""
 
-    Attributes
-    ----------
-    odds : ndarray
-        float64 (N, members): log-odds of each member's score, shifted to the prevalence of the
-        first member; nan where the member did not hold the recording out.
-    labels : ndarray
-        int64 (N,), 0 or 1.
-    moves : tuple of float
-        The shift of each member, included in `odds`.
-    """
-
+    # float64 (N, members): log-odds of each member's score, shifted to the prevalence of the first
+    # member; nan where the member did not hold the recording out.
     odds: Floats
-    labels: NDArray[np.int64]
-    moves: tuple[float, ...]
+    labels: NDArray[np.int64]  # (N,), 0 or 1
+    moves: tuple[float, ...]  # the shift of each member, included in `odds`
 
     @classmethod
     def read(cls, members: Sequence[Bundle]) -> "HeldOut":

@@ -21,8 +21,8 @@ from stallscan.templates import render
 
 # Prefix of all names in the published state dicts.
 PREFIX = "cnn."
-# Of the recordings that the third place trained on: fewest and most frames, and the share of stalled
-# ones (docs/facts.md 2 and 4).
+# The third place's training recordings: fewest and most frames, and the share of stalled ones
+# (docs/facts.md 2 and 4).
 FRAMES, PREVALENCE = (17, 434), 0.089
 
 

@@ -39,8 +39,8 @@ SCORES_KEPT = 401
 DIGITS = 3  # decimals to which scores are compared
 
 # The limits below are chosen, not measured.
-# A recording is an outlier if a trait lies outside the range of the training recordings, and outside
-# their inner 98 % widened by this share on either side.
+# A recording is an outlier if a trait lies outside the range of the training recordings and also
+# outside their inner 98 % widened by this share on either side.
 WIDER = 0.25
 # A run differs from the training if this share of its recordings lies outside the inner 98 %, where
 # 2 % are expected,
@@ -52,22 +52,14 @@ FEWEST = 30
 
 
 class Reference(Settings):
-    """Traits of the training recordings and scores of the held-out ones.
+    """Traits of the training recordings and scores of the held-out ones."""
 
-    Attributes
-    ----------
-    trained, validated : int
-        Number of recordings behind `traits` and `scores`.
-    traits : dict
-        `QUANTILES` of each trait in `WORDS` over the training recordings; empty if not measured.
-    scores : tuple of float
-        Evenly spaced quantiles, from lowest to highest, of the calibrated scores (0..1) of the
-        held-out recordings; empty if there are none.
-    """
-
-    trained: int
-    validated: int
+    trained: int  # number of training recordings
+    validated: int  # number of held-out recordings
+    # `QUANTILES` of each trait in `WORDS` over the training recordings; empty if not measured.
     traits: dict[str, tuple[float, ...]]
+    # Evenly spaced quantiles, from lowest to highest, of the calibrated scores (0..1) of the
+    # held-out recordings; empty if there are none.
     scores: tuple[float, ...]
 
     @classmethod
@@ -112,18 +104,10 @@ class Reference(Settings):
 
 
 class Drift(NamedTuple):
-    """Differences between the recordings of a run and those of the training.
+    """Differences between the recordings of a run and those of the training."""
 
-    Attributes
-    ----------
-    doubts : tuple of str
-        A phrase for each difference larger than chance.
-    figures : dict
-        All quantities compared, for ``run.json``.
-    """
-
-    doubts: tuple[str, ...]
-    figures: dict[str, Any]
+    doubts: tuple[str, ...]  # a phrase for each difference larger than chance
+    figures: dict[str, Any]  # all quantities compared, for run.json
 
 
 def compare(reference: Reference, prevalence: float, traits: Floats, scores: ArrayLike) -> Drift:
@@ -156,8 +140,8 @@ def compare(reference: Reference, prevalence: float, traits: Floats, scores: Arr
         }
         if share > MOST_OUTSIDE and len(values) >= FEWEST:
             doubts.append(
-                f"{WORDS[name]}: {share:.0%} of them outside {trained[_LOW]:g} to {trained[_HIGH]:g} "
-                f"(median {here[1]:g}, in training {trained[_MIDDLE]:g})"
+                f"{WORDS[name]}: {share:.0%} of them outside {trained[_LOW]:g} to "
+                f"{trained[_HIGH]:g} (median {here[1]:g}, in training {trained[_MIDDLE]:g})"
             )
     figures: dict[str, Any] = {"recordings": len(traits), "traits": outside}
     scores = np.asarray(scores, np.float64)

@@ -34,49 +34,24 @@ Floats = NDArray[np.float64]
 
 
 class BundleSpec(Settings):
-    """The content of ``bundle.json``.
-
-    Attributes
-    ----------
-    format : int
-        Version of this format.
-    name : str
-        Name of the bundle in predictions.
-    outline, clip, net
-        Settings of the path from recording to logit.
-    calibration : Calibration
-        Turns a logit into a score.
-    threshold : float
-        Scores at or above this are called stalled.
-    prevalence : float
-        Share of stalled in the data that calibration and threshold were chosen on.
-    frames : tuple of int
-        Fewest and most frames of the training recordings.
-    simulated : bool
-        Whether all training recordings are simulated (for an ensemble, those of any member).
-    reference : Reference or None
-        Traits of the training recordings and scores of the held-out ones; None if unknown.
-    weights_sha256 : str
-        Hash of the weights file.
-    metrics : dict
-        On the validation part of the training data.
-    provenance : dict
-        Recipe, data hash, versions, seed.
-    """
+    """The content of ``bundle.json``."""
 
     format: Literal[1] = 1
-    name: Name
+    name: Name  # in predictions
     outline: OutlineSettings
     clip: ClipSettings
     net: NetSettings
-    calibration: Calibration
-    threshold: float = Field(ge=0, le=1)
+    calibration: Calibration  # turns a logit into a score
+    threshold: float = Field(ge=0, le=1)  # scores at or above it are called stalled
+    # Share of stalled in the data that calibration and threshold were chosen on.
     prevalence: float = Field(gt=0, lt=1)
-    frames: tuple[int, int]
-    simulated: bool
+    frames: tuple[int, int]  # fewest and most frames of the training recordings
+    simulated: bool  # whether all training recordings are simulated
+    # Traits of the training recordings and scores of the held-out ones; None if unknown.
     reference: Reference | None = None
-    weights_sha256: str = ""
-    metrics: dict[str, Any] = Field(default_factory=dict)
+    weights_sha256: str = ""  # of the weights file
+    metrics: dict[str, Any] = Field(default_factory=dict)  # on the validation part
+    # Recipe, data hash, versions, seed.
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -91,49 +66,24 @@ class BundleSpec(Settings):
 
 
 class EnsembleSpec(Settings):
-    """The content of ``bundle.json`` of an ensemble: how the members' calls become one.
-
-    Attributes
-    ----------
-    format : int
-        Version of this format.
-    kind : str
-        Distinguishes an ensemble from a single bundle.
-    name : str
-        Name of the ensemble in predictions.
-    members : tuple of str
-        Folder names in ``members/``.
-    members_sha256 : tuple of str
-        Hashes of the members' weights.
-    combine : str
-        ``average``: the mean log-odds of the members' scores, calibrated; ``vote``: stalled if at
-        least `needed` members call it stalled, each at its own threshold.
-    needed : int
-        Votes needed; published: 2 of 3 (docs/facts.md 2).
-    weights : tuple of float
-        Weight of each member in an average.
-    thresholds : tuple of float
-        Threshold of each member in a vote, on its scores.
-    calibration : Calibration
-        Turns the mean log-odds into a score.
-    threshold, prevalence, frames, simulated, reference, metrics, provenance
-        As in `BundleSpec`. The score of a vote is not a probability, and its threshold is 0.5.
-    """
+    """The content of ``bundle.json`` of an ensemble; other fields are as in `BundleSpec`."""
 
     format: Literal[1] = 1
-    kind: Literal["ensemble"] = "ensemble"
+    kind: Literal["ensemble"] = "ensemble"  # a single bundle has none
     name: Name
-    members: tuple[Name, ...] = Field(min_length=1)
-    members_sha256: tuple[str, ...]
+    members: tuple[Name, ...] = Field(min_length=1)  # folder names in members/
+    members_sha256: tuple[str, ...]  # of the members' weights
+    # average: the mean log-odds of the members' scores, calibrated. vote: stalled if at least
+    # `needed` members call it stalled, each at its own threshold.
     combine: Literal["average", "vote"] = "average"
-    needed: int = Field(default=1, ge=1)
-    weights: tuple[float, ...] = ()
-    thresholds: tuple[float, ...] = ()
-    calibration: Calibration = Calibration()
-    threshold: float = Field(ge=0, le=1)
+    needed: int = Field(default=1, ge=1)  # published: 2 of 3 (docs/facts.md 2)
+    weights: tuple[float, ...] = ()  # of each member in an average
+    thresholds: tuple[float, ...] = ()  # of each member in a vote, on its scores
+    calibration: Calibration = Calibration()  # turns the mean log-odds into a score
+    threshold: float = Field(ge=0, le=1)  # 0.5 for a vote
     prevalence: float = Field(gt=0, lt=1)
     frames: tuple[int, int]
-    simulated: bool
+    simulated: bool  # whether the training recordings of any member are simulated
     reference: Reference | None = None
     metrics: dict[str, Any] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
