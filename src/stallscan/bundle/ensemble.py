@@ -33,24 +33,15 @@ Floats = NDArray[np.float64]
 
 
 class EnsembleSettings(Settings):
-    """How to join members into an ensemble.
+    """How to join members into an ensemble."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the ensemble in predictions.
-    needed : int
-        Number of members that must call a recording stalled; 0 averages their log-odds instead.
-    thresholds : tuple of float
-        For a vote, one per member, on its calibrated score (empty: the members' own). For an
-        average, a single one (empty: chosen for the highest MCC).
-    weights : tuple of float
-        For an average, one per member (empty: equal weights).
-    """
-
-    name: Name = "ensemble"
+    name: Name = "ensemble"  # in predictions
+    # Number of members that must call a recording stalled; 0 averages their log-odds instead.
     needed: int = Field(default=0, ge=0)
+    # For a vote, one per member, on its calibrated score (empty: the members' own). For an average,
+    # a single one (empty: chosen for the highest MCC).
     thresholds: tuple[float, ...] = ()
+    # For an average, one per member (empty: equal weights).
     weights: tuple[float, ...] = ()
 
     @model_validator(mode="after")
