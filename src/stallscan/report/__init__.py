@@ -1,1 +1,1 @@
-"""Pictures and pages."""
+"""Plots, and the report page."""

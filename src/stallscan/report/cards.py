@@ -1,7 +1,7 @@
-"""What a report shows of each recording: a small looping clip of the outlined region.
+"""The clip on each card of a report: a small looping video of the outlined region.
 
-Clips are made in processes of their own, because a file may crash the decoder. Nothing here needs
-more than decoding does, so that a process starts quickly.
+Clips are made in separate processes, because a file may crash the decoder. This module imports
+little besides the decoder, so that these processes start quickly.
 """
 
 import base64
@@ -22,18 +22,18 @@ from stallscan.recordings import encode, video
 from stallscan.recordings.recording import Box, Frames, Recording
 from stallscan.vessels import outline
 
-# A clip's longer side is scaled down to this; smaller ones are scaled up by the browser, because
-# more pixels in the file would hold no more than is there.
+# A longer side is scaled down to this. Smaller clips are scaled up by the browser, because more
+# pixels in the file would add no information.
 CLIP_SIDE_PX = 320
-# x264 at this rate keeps the dark cells apart at some 30 kB a clip.
+# At this quality of x264, the dark cells stay distinct, and a clip has about 30 kB.
 CLIP_CRF = 28
 CLIP_PRESET = "veryfast"
 CLIP_KEYFRAME_INTERVAL = 60
-# The longest recording of the competition (docs/facts.md 4); of longer ones every n-th frame is
-# shown.
+# The longest recording of the competition (docs/facts.md 4). Longer ones are thinned to every n-th
+# frame.
 CLIP_FRAMES = 434
-# Several recordings are decoded side by side, so each may hold less than
-# `video.read_recording` allows one.
+# Several recordings are decoded in parallel, so each may keep fewer bytes of frames in memory than
+# the default of `video.read_recording`.
 HOLD_BYTES = 192 * 2**20
 MOST_PROCESSES = 4
 POSTER_QUALITY = 70
@@ -41,7 +41,7 @@ POSTER_QUALITY = 70
 
 @dataclass(frozen=True)
 class Clip:
-    """What a card shows of its recording; `video` and `poster` are ``data:`` addresses."""
+    """A card's video, its first image and a note; `video` and `poster` are ``data:`` addresses."""
 
     video: str = ""
     poster: str = ""
@@ -54,7 +54,7 @@ def make_clips(
     processes: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> list[Clip]:
-    """Make the clip of each recording, as `make_clip` does.
+    """Make the clip of each recording in parallel with `make_clip`.
 
     A file that crashes the decoder gets an empty clip with the reason.
 
@@ -65,18 +65,19 @@ def make_clips(
     margin_px : int
         Pixels to show around the outline.
     processes : int, optional
-        Default: one a core, at most `MOST_PROCESSES`. With 0 the work is done in this process.
+        Number of processes; 0 to work in this one. By default one per core, at most
+        `MOST_PROCESSES`.
     progress : callable
-        Called with how many clips are made, of how many.
+        Called with the number of finished clips and the number of all clips.
     """
     if processes is None:
         processes = min(cores.count_cores(), MOST_PROCESSES)
     progress(0, len(paths))
     clips = []
     task = functools.partial(make_clip, margin_px=margin_px)
-    # Closed, so that after Ctrl-C no process goes on decoding.
-    with contextlib.closing(workers.in_order(task, paths, processes, _lost)) as made:
-        for clip in made:
+    # Closing it stops the processes after Ctrl-C.
+    with contextlib.closing(workers.in_order(task, paths, processes, _lost)) as results:
+        for clip in results:
             clips.append(clip)
             progress(len(clips), len(paths))
     return clips
@@ -87,19 +88,9 @@ def _lost(_path: Path, reason: str) -> Clip:
 
 
 def make_clip(path: Path, margin_px: int) -> Clip:
-    """Encode what a card shows: the outlined region, or the whole field without one outline.
+    """Encode the outlined region with a margin, or the whole field if there is no single outline.
 
-    Parameters
-    ----------
-    path : Path
-        The recording.
-    margin_px : int
-        Pixels to show around the outline.
-
-    Returns
-    -------
-    Clip
-        Without a video, but with the reason, if the recording cannot be read.
+    If the recording cannot be read, the clip has no video and its note gives the reason.
     """
     try:
         recording = video.read_recording(path, hold_bytes=HOLD_BYTES)
@@ -128,11 +119,12 @@ def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
     scale = min(1.0, CLIP_SIDE_PX / max(height, width))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     position = 0
-    for chunk in recording.chunks(box):
+    for chunk in recording.chunks(box):  # uint8 (T, H, W, 3) or (T, H, W)
         for frame in chunk[-position % step :: step]:
             small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
-            odd = [(0, side % 2) for side in small.shape[:2]] + [(0, 0)] * (small.ndim - 2)
-            yield np.asarray(np.pad(small, odd, mode="edge"), dtype=np.uint8)
+            # H.264 with 4:2:0 chroma needs even sides.
+            padding = [(0, side % 2) for side in small.shape[:2]] + [(0, 0)] * (small.ndim - 2)
+            yield np.asarray(np.pad(small, padding, mode="edge"), dtype=np.uint8)
         position += len(chunk)
 
 
@@ -160,9 +152,9 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 
 def without_path(reason: str, filename: str) -> str:
-    """Drop the path a sentence begins with: the card says already whose it is."""
-    # Not up to the first colon: that may belong to the path.
+    """Remove the path at the start of a message, because the card shows the filename already."""
+    # The path itself may contain a colon, so look for the filename.
     name = filename.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
-    head, found, rest = reason.partition(f"{name}: ")
-    is_path = found and (not head or head[-1] in "/\\")
+    head, separator, rest = reason.partition(f"{name}: ")
+    is_path = separator and (not head or head[-1] in "/\\")
     return rest[:1].upper() + rest[1:] if is_path else reason

@@ -1,8 +1,7 @@
 """Plots of an evaluation.
 
-Figures are made with matplotlib's objects and without pyplot, so that nothing global is touched
-and no display is looked for. Colours are those of Okabe and Ito (2008), which people with any
-colour vision tell apart; lines differ in dash, too.
+They use matplotlib's objects instead of pyplot, which has global state and looks for a display. The
+colours of Okabe and Ito (2008) suit readers with any colour vision; lines also differ in dash.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,20 +37,21 @@ from stallscan.scores.bootstrap import Curve
 from stallscan.scores.metrics import Floats, Metrics, Scored
 
 BINS = np.arange(41) / 40
-# Counts are drawn on a logarithmic scale where the fullest bin would make the others invisible.
+# The scale is logarithmic if the largest bin exceeds the smallest one by more than this factor: on
+# a linear scale, small bins would be invisible.
 LOG_RATIO = 200
-# A curve of more points than this is thinned: no eye and no screen resolves them.
+# Curves are thinned to this many points. More cannot be seen.
 CURVE_POINTS = 2000
-# More thresholds than this (tables of many runs put together) are not drawn one by one.
+# With more thresholds than this (joined tables of many runs), none is drawn.
 MOST_THRESHOLDS = 3
-# What each plot of an evaluation shows, for those who cannot see it.
+# Descriptions of the plots, for screen readers.
 WORDS = {
     "confusion": "Confusion matrix of calls against labels",
     "scores": "Histogram of the scores with the threshold",
     "roc": "ROC curve",
     "precision_recall": "Precision against recall",
     "thresholds": "MCC, accuracy, precision, recall and F1 against the threshold",
-    "reliability": "Share of stalled against the score, and how many recordings have each score",
+    "reliability": "Share of stalled against the score, and number of recordings by score",
     "mcc_by_prevalence": "MCC against the prevalence of stalls",
 }
 
@@ -69,21 +69,21 @@ def evaluation(
     scored : Scored
         The evaluated recordings.
     out : str or Path
-        The folder; made if need be.
+        The folder; created if necessary.
     curve : Curve, optional
-        MCC against prevalence; drawn by recording if not given.
+        MCC against prevalence. By default computed by resampling single recordings.
     measured : Metrics, optional
-        Of `scored`; computed if not given.
+        The metrics of `scored`. Computed by default.
 
     Returns
     -------
     list of Path
-        The files, called after the names in `WORDS`.
+        The files, named after the keys of `WORDS`.
 
     Raises
     ------
     InputError
-        If the folder cannot be made or written.
+        If the folder cannot be created or written.
     """
     return save(evaluation_figures(scored, curve, measured), out)
 
@@ -91,7 +91,7 @@ def evaluation(
 def evaluation_figures(
     scored: Scored, curve: Curve | None = None, measured: Metrics | None = None
 ) -> dict[str, Figure]:
-    """Draw the plots of an evaluation by their names in `WORDS`; arguments as for `evaluation`."""
+    """Draw the plots of an evaluation, by their names in `WORDS`; parameters as in `evaluation`."""
     if measured is None:
         measured = metrics.measure(scored)
     if curve is None:
@@ -108,10 +108,11 @@ def evaluation_figures(
 
 
 def confusion(scored: Scored, measured: Metrics | None = None) -> Figure:
-    """Draw the confusion matrix, shaded by share of each label."""
+    """Draw the confusion matrix, shaded by the share of each label; `measured` is of `scored`."""
     if measured is None:
         measured = metrics.measure(scored)
     cells = measured.confusion
+    # (label, call)
     counts = np.array(
         [[cells.true_flowing, cells.false_stalled], [cells.missed_stalled, cells.true_stalled]]
     )
@@ -134,26 +135,26 @@ def confusion(scored: Scored, measured: Metrics | None = None) -> Figure:
 def score_histogram(
     scores: Floats, thresholds: Sequence[float], labels: metrics.Bools | None = None
 ) -> Figure:
-    """Draw how the scores are spread, by class where labels are known, with the threshold.
+    """Draw a histogram of the scores, for each class if there are labels.
 
     Parameters
     ----------
     scores : ndarray
         float (N,), 0 to 1.
     thresholds : sequence of float
-        Drawn as dashed lines.
+        Thresholds, drawn as dashed lines.
     labels : ndarray, optional
-        bool (N,), whether stalled.
+        bool (N,), True for stalled.
     """
     figure, axes = new_axes("Scores")
     if labels is None:
         heights = [_bars(axes, scores, GREY, f"all (n = {len(scores):,})", share=False)]
         axes.set_ylabel("recordings")
     else:
-        # Stalls are rare: as shares of their class both can be seen.
+        # Stalls are rare. Shares of the class make both classes visible.
         heights = [
-            _bars(axes, part, colour, f"{name} (n = {len(part):,})", share=True)
-            for part, colour, name in (
+            _bars(axes, of_class, colour, f"{name} (n = {len(of_class):,})", share=True)
+            for of_class, colour, name in (
                 (scores[~labels], FLOWING, "labelled flowing"),
                 (scores[labels], STALLED, "labelled stalled"),
             )
@@ -166,7 +167,7 @@ def score_histogram(
         axes.set_ylim(bottom=filled.min() / 2)
     elif labels is None:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    # Set last: a change of scale brings its own.
+    # Set last, because a change of scale replaces the formatter.
     axes.yaxis.set_major_formatter("{x:,g}" if labels is None else _percent_tick)
     axes.set(xlabel="score (probability of stalled)", xlim=(-0.01, 1.01))
     _mark_thresholds(axes, thresholds)
@@ -175,9 +176,11 @@ def score_histogram(
 
 
 def roc(scored: Scored, measured: Metrics) -> Figure:
-    """Draw the ROC curve and where the calls as made lie on it."""
+    """Draw the ROC curve and the operating point of the calls."""
     figure, axes = square_axes("ROC curve")
-    axes.set(xlabel="flowing called stalled (1 - specificity)", ylabel="stalled called stalled")
+    axes.set(
+        xlabel="flowing called stalled (1 - specificity)", ylabel="stalled called stalled (recall)"
+    )
     curve = curves.roc(scored)
     if curve is None:
         return _one_class(figure, axes)
@@ -189,9 +192,12 @@ def roc(scored: Scored, measured: Metrics) -> Figure:
 
 
 def precision_recall(scored: Scored, measured: Metrics) -> Figure:
-    """Draw precision against recall and where the calls as made lie."""
+    """Draw precision against recall and the operating point of the calls."""
     figure, axes = square_axes("Precision and recall")
-    axes.set(xlabel="recall (stalled called stalled)", ylabel="precision (calls that are right)")
+    axes.set(
+        xlabel="recall (stalled called stalled)",
+        ylabel="precision (stalled calls that are correct)",
+    )
     curve = curves.precision_recall(scored)
     if curve is None:
         return _one_class(figure, axes)
@@ -208,7 +214,7 @@ def precision_recall(scored: Scored, measured: Metrics) -> Figure:
         label=f"scores (AUC {measured.pr_auc:.3f})",
     )
     _mark_calls(axes, measured.recall, measured.precision)
-    # A poor curve runs through the lower left.
+    # A poor curve passes through the lower left corner.
     add_legend(axes, "lower left" if (measured.pr_auc or 0.0) > 0.5 else "upper right")
     return figure
 
@@ -242,7 +248,7 @@ def by_threshold(scored: Scored) -> Figure:
 
 
 def reliability(scored: Scored) -> Figure:
-    """Draw the share of stalled against the score, and below it how many have such scores."""
+    """Draw the share of stalled against the score, and below it the number of recordings."""
     bins = curves.reliability(scored)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
@@ -250,16 +256,14 @@ def reliability(scored: Scored) -> Figure:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         axes.set_title("Reliability")
         axes.grid(True)
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="as promised")
-    scores, shares = ([getattr(one, name) for one in bins] for name in ("mean_score", "share"))
-    bounds = [
-        [one.share - one.interval.low for one in bins],
-        [one.interval.high - one.share for one in bins],
-    ]
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="perfect calibration")
     axes.errorbar(
-        scores,
-        shares,
-        yerr=bounds,
+        [bin_.mean_score for bin_ in bins],
+        [bin_.share for bin_ in bins],
+        yerr=[
+            [bin_.share - bin_.interval.low for bin_ in bins],
+            [bin_.interval.high - bin_.share for bin_ in bins],
+        ],
         color=BLACK,
         marker="o",
         markersize=4.5,
@@ -289,14 +293,14 @@ def reliability(scored: Scored) -> Figure:
 
 
 def mcc_by_prevalence(curve: Curve | None, measured: Metrics) -> Figure:
-    """Draw the MCC that the calls have where stalls are rarer or more common.
+    """Draw the MCC of the calls, re-weighted to other prevalences.
 
     Parameters
     ----------
     curve : Curve or None
         From `bootstrap.mcc_curve`.
     measured : Metrics
-        Marks the sample's own prevalence.
+        MCC and prevalence of the sample, drawn as a point.
     """
     figure, axes = new_axes("MCC by prevalence")
     axes.set(xlabel="share of stalled", ylabel="MCC of the calls")
@@ -304,7 +308,7 @@ def mcc_by_prevalence(curve: Curve | None, measured: Metrics) -> Figure:
         return _one_class(figure, axes)
     percents = 100.0 * curve.prevalence
     axes.fill_between(percents, curve.low, curve.high, color=BLUE, alpha=0.2, linewidth=0)
-    axes.plot(percents, curve.mcc, color=BLUE, label="re-weighted, with 95 %")
+    axes.plot(percents, curve.mcc, color=BLUE, label="re-weighted, 95 % interval")
     marked = [at for at in metrics.PREVALENCES if at >= curve.prevalence[0]]
     values = np.interp(np.log(marked), np.log(curve.prevalence), curve.mcc)
     axes.plot(
@@ -370,7 +374,7 @@ def _mark_calls(axes: Axes, x: float | None, y: float | None) -> None:
             color=VERMILION,
             markersize=7,
             markeredgecolor="white",
-            label="calls as made",
+            label="these calls",
             clip_on=False,
             zorder=5,
         )
@@ -384,5 +388,5 @@ def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def as_images(figures: Mapping[str, Figure]) -> dict[str, str]:
-    """Give figures of `WORDS` for a page: what each shows, and its ``data:`` address."""
+    """Return the ``data:`` address of each figure by its description in `WORDS`, for a page."""
     return {WORDS[name]: as_data_uri(figure) for name, figure in figures.items()}

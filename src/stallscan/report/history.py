@@ -1,4 +1,4 @@
-"""The course of a training, drawn."""
+"""The plot of a training run: losses, validation metrics and learning rate by epoch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,21 +24,21 @@ from stallscan.runs import HISTORY_COLUMNS
 
 
 def draw_history(history_csv: str | Path, out: str | Path) -> list[Path]:
-    """Write the plot of a training run, ``history.png`` and ``.svg``, into the folder `out`.
+    """Write the plot of a training run, ``history.png`` and ``history.svg``, into the folder `out`.
 
     Parameters
     ----------
     history_csv : str or Path
-        Table with `HISTORY_COLUMNS`, a row an epoch; cells may be empty.
+        Table with `HISTORY_COLUMNS` and one row per epoch. Cells may be empty.
     out : str or Path
-        The folder; made if need be.
+        The folder; created if necessary.
 
     Raises
     ------
     InputError
-        If the file is missing, or the folder cannot be made or written.
+        If the file is missing, or the folder cannot be created or written.
     TableError
-        If the table cannot be read, lacks a column, has no rows, or holds text.
+        If the table cannot be read, lacks a column, has no rows, or contains text.
     """
     return save({"history": _history_figure(_read_history(Path(history_csv)))}, out)
 
@@ -54,15 +54,15 @@ def _read_history(path: Path) -> pd.DataFrame:
     missing = [column for column in HISTORY_COLUMNS if column not in table]
     if missing:
         raise TableError(
-            f"{path}: column {', '.join(missing)} is missing; expected the history.csv of a "
-            f"training run, with columns {', '.join(HISTORY_COLUMNS)}"
+            f"{path}: column {', '.join(missing)} is missing. Give the history.csv of a training "
+            f"run, with columns {', '.join(HISTORY_COLUMNS)}"
         )
     if table.empty:
-        raise TableError(f"{path}: holds no epoch yet")
+        raise TableError(f"{path}: has no epochs yet")
     table = table[list(HISTORY_COLUMNS)]
-    garbled = [name for name, dtype in table.dtypes.items() if dtype.kind not in "iuf"]
-    if garbled:
-        raise TableError(f"{path}: column {', '.join(map(str, garbled))} holds text, not numbers")
+    textual = [str(name) for name, dtype in table.dtypes.items() if dtype.kind not in "iuf"]
+    if textual:
+        raise TableError(f"{path}: column {', '.join(textual)} contains text instead of numbers")
     return table
 
 
@@ -97,7 +97,7 @@ def _history_figure(table: pd.DataFrame) -> Figure:
 def _lines(
     axes: Axes, table: pd.DataFrame, title: str, lines: Mapping[str, tuple[str, str, str]]
 ) -> None:
-    # With few epochs a line alone would hide where the values are (and one is no line).
+    # Markers show the single values of a short run. One epoch alone gives no line at all.
     marker = "o" if len(table) <= 30 else None
     for column, (name, colour, dash) in lines.items():
         axes.plot(

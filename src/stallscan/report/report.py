@@ -1,7 +1,7 @@
-"""The report: one HTML file that stands by itself, to look at what was called and why.
+"""The report: one self-contained HTML page that shows the calls and the recordings behind them.
 
-It shows counts, the scores, the evaluation where labels are known, and a card per recording with
-its looping clip. Nothing in it is loaded from elsewhere, so it can be mailed and archived.
+It has counts, the scores, an evaluation if there are labels, and for each recording a card with a
+looping clip. The page loads nothing from elsewhere, so it can be mailed and archived.
 """
 
 import datetime
@@ -30,14 +30,14 @@ from stallscan.settings import Settings
 
 
 class ReportSettings(Settings):
-    """What a report shows.
+    """Settings of a report.
 
     Attributes
     ----------
     max_cards : int
-        At most this many recordings get a card.
+        Number of recordings that get a card, at most.
     margin_px : int
-        Pixels of the recording around the outline that a clip shows.
+        Pixels to show around the outline.
     """
 
     max_cards: int = Field(default=200, ge=0)
@@ -45,7 +45,7 @@ class ReportSettings(Settings):
 
 
 class Written(NamedTuple):
-    """What a report came to.
+    """Summary of a report.
 
     Attributes
     ----------
@@ -54,9 +54,9 @@ class Written(NamedTuple):
     recordings, cards : int
         Rows of the table, and how many of them have a card.
     without_clip : int
-        Cards whose recording could not be shown.
+        Cards without a clip.
     moved : int
-        Those of them whose recording was not found.
+        Cards without a clip because the recording was not found.
     """
 
     path: Path
@@ -66,20 +66,20 @@ class Written(NamedTuple):
     moved: int
 
     def __str__(self) -> str:
-        said = f"{self.cards:,} of {self.recordings:,} recordings have a card"
+        text = f"{self.cards:,} of {self.recordings:,} recordings have a card"
         if not self.without_clip:
-            return said
+            return text
         reasons = []
         if self.moved:
-            reasons.append(f"{self.moved:,} not found: name their folder with --recordings")
-        if damaged := self.without_clip - self.moved:
-            reasons.append(f"{damaged:,} cannot be read, the cards say why")
-        return f"{said}, {self.without_clip:,} of them without a clip ({'; '.join(reasons)})"
+            reasons.append(f"{self.moved:,} not found, give their folder with --recordings")
+        if unreadable := self.without_clip - self.moved:
+            reasons.append(f"{unreadable:,} not readable, see the cards")
+        return f"{text}, {self.without_clip:,} of them without a clip ({'; '.join(reasons)})"
 
 
 @dataclass(frozen=True)
 class Card:
-    """One recording on the page; numbers are None where the table says nothing."""
+    """One recording on the page. Numbers are None where the table has no value."""
 
     filename: str
     status: str
@@ -94,7 +94,7 @@ class Card:
 
     @property
     def distance(self) -> float | None:
-        """How far the score is from the threshold."""
+        """Distance of the score from the threshold."""
         if self.score is None or self.threshold is None:
             return None
         return abs(self.score - self.threshold)
@@ -111,27 +111,27 @@ def write_report(
     processes: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Written:
-    """Write the report of a run of predictions.
+    """Write the report of a prediction run.
 
     Parameters
     ----------
     predictions : str or Path
-        ``predictions.csv``; ``run.json`` beside it says where the recordings are.
+        ``predictions.csv``. ``run.json`` in the same folder tells where the recordings are.
     out : str or Path
-        The HTML file to write, in one atomic step.
+        The HTML file to write.
     evaluation : Evaluation, optional
-        Of these predictions; adds its figures, and the label to each card.
+        An evaluation of these predictions. Its figures and the labels are shown.
     recordings : sequence of str or Path, optional
-        Files and folders with the recordings, or a store of their clips, where they have moved
-        since the run. Names in the table are only looked up among these, never opened.
+        Files and folders with the recordings, or a store of their clips, if they have moved since
+        the run. Filenames in the table are only looked up among these, never opened directly.
     settings : ReportSettings, optional
-        What is shown.
+        What to show.
     note : str, optional
         A sentence shown at the top of the page.
     processes : int, optional
-        That make the clips, as in `cards.make_clips`.
+        Number of processes that make the clips, as in `cards.make_clips`.
     progress : callable
-        Called with how many cards are done, of how many.
+        Called with the number of finished cards and the number of all cards.
 
     Raises
     ------
@@ -142,16 +142,16 @@ def write_report(
         If a table lacks a column or has wrong rows.
     """
     predictions, out, settings = Path(predictions), Path(out), settings or ReportSettings()
-    # Before minutes of work.
+    # Check the output first: the clips may take minutes.
     if out.is_dir():
-        raise InputError(f"{out}: is a folder. Name the HTML file: -o {out / 'report.html'}")
+        raise InputError(f"{out}: is a folder. Give the HTML file: -o {out / 'report.html'}")
     files.make_folder(out.parent)
     files.refuse_foreign(out, ["<title>stallscan report: "], "a report of stallscan")
     table = evaluation.table if evaluation else read_predictions(predictions)
     run = read_run(predictions)
     chosen = choose(table, settings.max_cards)
-    found = _find_recordings(table["filename"], run, recordings, predictions)
-    paths = [found.get(filename) for filename in chosen["filename"]]
+    path_of = _find_recordings(table["filename"], run, recordings, predictions)
+    paths = [path_of.get(filename) for filename in chosen["filename"]]
     clips = _make_clips(paths, settings, processes, progress)
     shown = [_card(row, clip) for row, clip in zip(chosen.to_dict("records"), clips, strict=True)]
     moved = sum(path is None for path in paths)
@@ -174,19 +174,21 @@ def write_report(
 
 
 def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Take the rows most worth looking at, in that order.
+    """Return at most `most` rows that are most worth looking at, in this order.
 
-    First wrong calls (where labels are known) from the farthest off, then those called stalled
-    from the highest score, then those without a call, then those nearest the threshold.
+    First wrong calls (if there are labels) with the largest distance from the threshold first, then
+    recordings called stalled with the highest score first, then recordings without a call, then the
+    others with the smallest distance first.
 
     Parameters
     ----------
     table : DataFrame
-        As `predictions.read_predictions` or `evaluate.join` give it.
+        From `predictions.read_predictions` or `evaluate.join`.
     most : int
-        How many rows to take at most.
+        Maximum number of rows.
     """
     distance = (table["score"] - table["threshold"]).abs()
+    # Each group of rows with the key that sorts it, smallest first.
     groups = (
         (_wrong(table), -distance),
         (table["call"] == "stalled", -table["score"]),
@@ -194,7 +196,7 @@ def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
         (pd.Series(True, table.index), distance),
     )
     conditions = [np.asarray(condition, dtype=bool) for condition, _ in groups]
-    rank = np.argmax(conditions, axis=0)
+    rank = np.argmax(conditions, axis=0)  # (N,), the first group that a row belongs to
     within = np.select(conditions, [np.asarray(key, dtype=float) for _, key in groups])
     return table.iloc[np.lexsort((within, rank))[:most]]
 
@@ -205,11 +207,11 @@ def _make_clips(
     processes: int | None,
     progress: Callable[[int, int], None],
 ) -> list[Clip]:
-    """Make the clips in the order of `paths`; an unknown path gives an empty one."""
-    found = [path for path in paths if path is not None]
-    made = iter(cards.make_clips(found, settings.margin_px, processes, progress))
+    """Make the clips in the order of `paths`; None gives an empty clip."""
+    existing = [path for path in paths if path is not None]
+    clips = iter(cards.make_clips(existing, settings.margin_px, processes, progress))
     missing = Clip(note="The recording was not found.")
-    return [missing if path is None else next(made) for path in paths]
+    return [missing if path is None else next(clips) for path in paths]
 
 
 def _find_recordings(
@@ -218,7 +220,7 @@ def _find_recordings(
     recordings: Sequence[str | Path] | None,
     predictions: Path,
 ) -> dict[str, Path]:
-    """Find where the recordings are now, by their filename in the table."""
+    """Return the current path of each recording that is found, by its filename in the table."""
     sources = _list_of_run(run) if recordings is None else _list(recordings)
     if not sources:
         return {}
@@ -229,7 +231,7 @@ def _find_recordings(
 
 
 def _list_of_run(run: dict[str, Any]) -> Sequence[Source]:
-    """List what is still where it was scored; that all of it has moved is no error."""
+    """List the recordings that are still where they were scored, possibly none."""
     given = run.get("paths")
     paths = [path for path in given if isinstance(path, str)] if isinstance(given, list) else []
     try:
@@ -239,11 +241,11 @@ def _list_of_run(run: dict[str, Any]) -> Sequence[Source]:
 
 
 def _list(paths: Sequence[str | Path]) -> Sequence[Source]:
-    """List recordings; of a store those that are still where its clips were cut from them."""
-    made = store.open_if_store(paths)
-    if made is None:
+    """List the recordings in `paths`; for a store, its source recordings that still exist."""
+    opened = store.open_if_store(paths)
+    if opened is None:
         return find.list_recordings(paths)
-    return [row.source for row in made.rows() if row.source.path.is_file()]
+    return [row.source for row in opened.rows() if row.source.path.is_file()]
 
 
 def _wrong(table: pd.DataFrame) -> "pd.Series[bool]":
@@ -256,33 +258,33 @@ def _wrong(table: pd.DataFrame) -> "pd.Series[bool]":
 def _card(row: dict[Any, Any], clip: Clip) -> Card:
     label = {0.0: "flowing", 1.0: "stalled"}.get(row.get("stalled", math.nan), "")
     is_wrong = label != "" and row["call"] in DECIDED and row["call"] != label
-    words = {"stalled": "missed stall", "flowing": "false alarm"}
-    frames = _known(row["frames"])
+    mistakes = {"stalled": "missed stall", "flowing": "false alarm"}
+    frames = _none_if_nan(row["frames"])
     return Card(
         filename=row["filename"],
         status=row["status"],
         call=row["call"],
         reason=cards.without_path(row["reason"], row["filename"]),
-        score=_known(row["score"]),
-        threshold=_known(row["threshold"]),
+        score=_none_if_nan(row["score"]),
+        threshold=_none_if_nan(row["threshold"]),
         frames=None if frames is None else int(frames),
         label=label,
-        wrong=words[label] if is_wrong else "",
+        wrong=mistakes[label] if is_wrong else "",
         clip=clip,
     )
 
 
-def _known(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
 def _head(predictions: Path, table: pd.DataFrame, run: dict[str, Any]) -> dict[str, str]:
-    """Collect what the page says about the run, by name."""
+    """Return the facts about the run for the head of the page."""
     thresholds = sorted(set(table["threshold"].dropna()))
     head = {
         "Table": predictions.name,
-        "Bundle": ", ".join(sorted(set(table["bundle"]) - {""})) or "not said",
-        "Threshold": ", ".join(f"{value:.3g}" for value in thresholds) or "not said",
+        "Bundle": ", ".join(sorted(set(table["bundle"]) - {""})) or "unknown",
+        "Threshold": ", ".join(f"{value:.3g}" for value in thresholds) or "unknown",
     }
     if run.get("simulated_training"):
         head["Trained on"] = "simulated recordings only"
@@ -315,7 +317,7 @@ def _counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def _plots(table: pd.DataFrame, evaluation: Evaluation | None) -> dict[str, str]:
-    """Words and ``data:`` address of each plot."""
+    """Return the ``data:`` address of each plot by its description."""
     if evaluation:
         drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve, evaluation.metrics)
         return figures.as_images(drawn)

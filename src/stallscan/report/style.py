@@ -1,4 +1,4 @@
-"""How our figures look, and how they are written."""
+"""The look of all plots, and how they are saved."""
 
 import base64
 import io
@@ -37,7 +37,7 @@ STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "legend.fontsize": 9,
     "lines.linewidth": 1.6,
-    # The same data give the same file.
+    # A fixed salt makes the files reproducible.
     "svg.hashsalt": "stallscan",
 }
 SIZE_INCHES = (5.2, 4.0)
@@ -45,12 +45,12 @@ DPI = 200
 
 
 def save(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
-    """Write figures into the folder `out`, each as PNG and as SVG, by their names.
+    """Write figures into the folder `out` under their names, each as PNG and SVG.
 
     Raises
     ------
     InputError
-        If the folder cannot be made or written.
+        If the folder cannot be created or written.
     """
     folder = make_folder(out)
     paths = {
@@ -67,14 +67,14 @@ def save(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
 
 
 def as_data_uri(figure: Figure) -> str:
-    """Give a figure as an SVG inside a ``data:`` address, for pages that stand by themselves."""
+    """Return a figure as an SVG in a ``data:`` address, for self-contained pages."""
     buffer = io.BytesIO()
     _save(figure, buffer, "svg")
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def new_axes(title: str, grid: bool = True) -> tuple[Figure, Axes]:
-    """Make a figure with a title and one pair of axes."""
+    """Create a figure with a title and one pair of axes."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
         FigureCanvasAgg(figure)
@@ -85,14 +85,14 @@ def new_axes(title: str, grid: bool = True) -> tuple[Figure, Axes]:
 
 
 def square_axes(title: str) -> tuple[Figure, Axes]:
-    """Make a figure of two shares against each other."""
+    """Create a figure with two axes from 0 to 1."""
     figure, axes = new_axes(title)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     return figure, axes
 
 
 def add_subtitle(axes: Axes, text: str) -> None:
-    """Write a line at the right of the title."""
+    """Write a short text to the right of the title."""
     axes.set_title(text, loc="right", fontsize=9, fontweight="normal", color=GREY)
 
 
@@ -100,13 +100,13 @@ def add_legend(
     axes: Axes,
     where: Literal["best", "lower left", "lower right", "upper left", "upper right"] = "best",
 ) -> None:
-    """Add a legend."""
+    """Add a legend in our style."""
     with mpl.rc_context(STYLE):
         axes.legend(loc=where)
 
 
 def _save(figure: Figure, target: Any, suffix: str) -> None:
-    # SVG would hold the time of writing.
+    # Without this, an SVG contains the time of writing.
     metadata = {"Date": None} if suffix == "svg" else None
     with mpl.rc_context(STYLE):
         figure.savefig(target, format=suffix, dpi=DPI, metadata=metadata)
