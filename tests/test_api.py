@@ -165,7 +165,8 @@ def test_the_code_of_the_page_runs(tmp_path, mynets, monkeypatch, capfd):
         stallscan, "train", lambda *a, changes: short(*a, changes={**SMALL, **less, **changes})
     )
     capfd.readouterr()
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    # Blocks that begin with a comment are files: see the next test.
+    blocks = re.findall(r"```python\n(?!# )(.*?)```", PAGE.read_text(), re.S)
     assert len(blocks) == 3
     for block in blocks:
         assert len([line for line in block.splitlines() if line]) < 6
@@ -179,6 +180,24 @@ def test_the_code_of_the_page_runs(tmp_path, mynets, monkeypatch, capfd):
     assert "none.mp4" in printed
     assert said == ""
     assert torch.isfinite(torch.tensor(names["table"]["score"].dropna().tolist())).all()
+
+
+def test_the_net_of_the_page_passes_its_test(tmp_path, monkeypatch):
+    files = re.findall(r"```\w+\n# (\S+\.\w+)[^\n]*\n(.*?)```", PAGE.read_text(), re.S)
+    assert [name for name, _ in files] == ["mynets.py", "my-recipe.yaml", "test_mynets.py"]
+    for name, content in files:
+        (tmp_path / name).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mynets.py"]
+    assert "1 passed" in subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert recipe.read_recipe("my-recipe.yaml").clip.channel_count == 2
+
+
+def test_a_net_that_takes_no_channels_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "takes_none.py").write_text("def make():\n    return None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SettingsError, match=r"takes_none:make.*channels"):
+        build.import_net("takes_none:make")
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from stallscan.bundle import disk
+from stallscan.errors import SettingsError
 from stallscan.recipes import recipe
 from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
@@ -59,3 +60,9 @@ def test_a_recipe_runs_from_clips_to_a_bundle_that_predicts(name, smaller, tmp_p
         assert history["val_loss"].notna().all()
     if settings.training.snapshots:
         assert disk.load(run / "snapshots" / "snapshot-5" / "bundle")
+
+
+@pytest.mark.parametrize("change", ["clip.channels=rgb", "net={mean: [0.2], std: [0.2]}"])
+def test_channels_without_a_mean_are_refused(change):
+    with pytest.raises(SettingsError, match=r"channels.*net\.mean.*net\.std"):
+        recipe.read_recipe("default", [change])

@@ -201,7 +201,7 @@ def _append_rows(
 def _as_before(model: Bundle | Ensemble, engine: Which, out: Path) -> Chosen:
     """Open the engine of an interrupted run again."""
     try:
-        return choose.choose(model, engine)
+        return choose.choose(model, engine, "as in the earlier run in this folder")
     except (BundleError, InputError) as error:
         raise InputError(
             f"{out}: this run was started with the engine {engine}, which can no longer be used "

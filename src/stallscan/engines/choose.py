@@ -49,11 +49,11 @@ class Chosen(NamedTuple):
     engines: tuple[Engine, ...]
 
 
-def choose(model: Bundle | Ensemble, which: Which = "auto") -> Chosen:
+def choose(model: Bundle | Ensemble, which: Which = "auto", reason: str = "requested") -> Chosen:
     """Open the engines that run a bundle or the members of an ensemble.
 
     ``auto`` uses torch if it is installed and can use a GPU; otherwise OpenVINO in f32 if every
-    member has a usable export; otherwise torch on the CPU.
+    member has a usable export; otherwise torch on the CPU. `reason` says why another one is chosen.
 
     Raises
     ------
@@ -65,8 +65,8 @@ def choose(model: Bundle | Ensemble, which: Which = "auto") -> Chosen:
     if which == "auto":
         return _automatic(model)
     if which == "torch":
-        return _torch(model, "requested")
-    return _openvino(model, which, "requested")
+        return _torch(model, reason)
+    return _openvino(model, which, reason)
 
 
 def has_torch() -> bool:

@@ -10,6 +10,7 @@ example, is a callable that takes a number.
 """
 
 import importlib
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -36,7 +37,8 @@ def build(settings: NetSettings) -> nn.Module:
     if settings.name not in NETS:
         raise InputError(
             f"the net {settings.name} is not part of stallscan. Its code is imported only for a "
-            "recipe passed to 'stallscan train', or for a bundle opened with trust=True"
+            "recipe passed to 'stallscan train', or for a bundle opened with trust=True. In your "
+            "own code, call nets.build.import_net first"
         )
     net = NETS[settings.name](len(settings.mean))
     if not isinstance(net, nn.Module):
@@ -59,7 +61,8 @@ def import_net(name: str) -> None:
     Raises
     ------
     SettingsError
-        If the module cannot be imported or has no callable of that name.
+        If the module cannot be imported, or has no callable of that name that takes the number of
+        channels.
     """
     if name in NETS:
         return
@@ -76,6 +79,13 @@ def import_net(name: str) -> None:
             f"net.name: the module {module} has no class or function {last}. Name one that takes "
             "the number of channels and returns a torch.nn.Module"
         )
+    try:
+        inspect.signature(make).bind(1)
+    except TypeError as error:
+        raise SettingsError(
+            f"net.name: {name} cannot be called with the number of channels alone ({error}). "
+            "Give it one parameter, the number of channels"
+        ) from None
     NETS[name] = make
 
 

@@ -44,6 +44,16 @@ class Recipe(Settings):
         return self.seed if self.data.seed is None else self.data.seed
 
     @model_validator(mode="after")
+    def _check_channels(self) -> "Recipe":
+        channels, means = self.clip.channel_count, len(self.net.mean)
+        if channels != means:
+            raise ValueError(
+                f"clip.channels {self.clip.channels} has {channels} channels, but net.mean has "
+                f"{means} values. Give net.mean and net.std {channels} values each"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_feature_model(self) -> "Recipe":
         training = self.training
         by_steps = training.stalled_share or training.snapshots or training.targets == "crowd"

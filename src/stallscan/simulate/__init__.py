@@ -2,13 +2,13 @@
 
 In order of the physics: `network` (a capillary network; `vessels.labels` reads a real one),
 `contour` and `scene` (vessels in um, the outline, other tissue), `blood` (cells along the vessels,
-and their motion), `projects` and `microscope` (how the scene is scanned), `imaging` (light,
-photons, display), `recording` (one recording with its truth), `crowd` (scores of citizen
+and their motion), `projects` and `microscope` (parameters of the scan), `imaging` (light, noise,
+display), `recording` (one recording with its truth), `crowd` (scores of citizen
 scientists), `corpus` (a folder of recordings) and `sheet` (a contact sheet).
 
 Only the motion in the outlined segment reveals the label: everything else is drawn independently of
-it. There are two exceptions: the share of stalls depends on the project, and large vessels do not
-stall.
+it. There are three exceptions: the share of stalls depends on the project, large vessels do not
+stall, and stalled cells rest where some plasma is visible.
 """
 
 from stallscan.simulate.contour import AREA_PX, COLOUR, draw_outline

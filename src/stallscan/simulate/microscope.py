@@ -1,4 +1,4 @@
-"""The microscope: scanning, motion, detection and display of a scene."""
+"""Parameters of the microscope: scan, motion, detector and display. `imaging` applies them."""
 
 import math
 from dataclasses import dataclass
