@@ -176,7 +176,7 @@ def as_table(evaluation: Evaluation) -> Table:
         ("without a prediction", rows.without_prediction),
     ):
         if left.count:
-            # Text, not markup: a filename may hold brackets.
+            # Text instead of markup, because a filename may contain brackets.
             table.add_row(name, Text(f"{left.count:,}: {left}"))
     return table
 
