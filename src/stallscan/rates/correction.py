@@ -232,14 +232,7 @@ class GroupDifference:
 
 
 def corrected(stalled: int, scored: int, errors: CallAccuracy) -> Rate:
-    """Correct the rate of one field or one mouse.
-
-    Parameters
-    ----------
-    stalled, scored : int
-        Recordings called stalled, and recordings called stalled or flowing.
-    errors : CallAccuracy
-        Sensitivity and specificity of the calls.
+    """Correct the rate of one field or one mouse; `scored` counts calls of stalled or flowing.
 
     Raises
     ------
@@ -257,14 +250,8 @@ def corrected(stalled: int, scored: int, errors: CallAccuracy) -> Rate:
 def corrected_mean(stalled: Sequence[int], scored: Sequence[int], errors: CallAccuracy) -> Rate:
     """Correct the rate of a group: the unweighted mean over its mice.
 
-    A single mouse has no intervals, because it does not show how much mice differ.
-
-    Parameters
-    ----------
-    stalled, scored : sequence of int
-        (M,): recordings of each mouse called stalled, and called stalled or flowing.
-    errors : CallAccuracy
-        Sensitivity and specificity of the calls.
+    `stalled` and `scored` are (M,): recordings of each mouse called stalled, and called stalled or
+    flowing. A single mouse has no intervals, because it does not show how much mice differ.
     """
     called = np.asarray(stalled, np.float64) / np.asarray(scored, np.float64)  # (M,)
     all_stalled, all_scored = int(np.sum(stalled)), int(np.sum(scored))
@@ -307,14 +294,8 @@ def compare(
 ) -> GroupDifference:
     """Compare two groups with one value per mouse.
 
-    Parameters
-    ----------
-    names : tuple of str
-        The groups.
-    stalled, scored : tuple of sequence of int
-        For each group (M,): recordings of each mouse called stalled, and called stalled or flowing.
-    errors : CallAccuracy
-        Sensitivity and specificity of the calls, the same for both groups.
+    `stalled` and `scored` are (M,) for each group, as in `corrected_mean`. Sensitivity and
+    specificity are taken to be the same in both groups.
     """
     # (M,) each, share of each mouse called stalled.
     first, second = (

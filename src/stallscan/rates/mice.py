@@ -52,9 +52,9 @@ def mean_of_mice(shares: ArrayLike, scored: ArrayLike, false_stalled: Any = 0.0)
     shares, scored = np.asarray(shares, np.float64), np.asarray(scored, np.float64)
     mice = shares.shape[-1]
     mean = shares.mean(axis=-1)
-    variance = shares.var(axis=-1, ddof=1) / mice
-    # Number of independent recordings with the same counting error: the effective number if the
-    # mice did not differ. (...), as all below.
+    variance = shares.var(axis=-1, ddof=1) / mice  # of the mean
+    # Effective number of independent recordings if the mice did not differ: it has the same
+    # counting error. (...), as everything below.
     alike = mice / np.broadcast_to(1.0 / scored, shares.shape).mean(axis=-1)
     # Variance of the mean due to true differences between mice.
     between = np.maximum(variance - mean * (1.0 - mean) / alike, 0.0)
@@ -71,6 +71,7 @@ def mean_of_mice(shares: ArrayLike, scored: ArrayLike, false_stalled: Any = 0.0)
         alike,
     )
     interval = clopper_pearson(mean * independent, independent)
+    # Upper limit without any stall; the lower limit without any flowing one mirrors it.
     none = np.minimum((TAILS[0] ** (-1.0 / mice) - 1.0) * mice / alike, 1.0)
     return Share(
         mean,
@@ -84,12 +85,7 @@ def corrected_mean_of_mice(
 ) -> Share:
     """Correct the mean over mice; its interval contains that of the pooled recordings.
 
-    Parameters
-    ----------
-    shares, scored : ndarray
-        (..., M) each, as in `mean_of_mice`.
-    sensitivity, false_stalled : Share
-        As in `correct`.
+    Parameters are those of `mean_of_mice`, (..., M), and of `correct`, (...).
     """
     called = mean_of_mice(shares, scored, false_stalled.value)
     pooled = correct(pool(shares, scored), sensitivity, false_stalled)
@@ -103,19 +99,11 @@ def pool(shares: ArrayLike, scored: ArrayLike) -> Share:
 
 
 def welch(first: ArrayLike, second: ArrayLike) -> tuple[Share, Any]:
-    """Compute the difference of the means of two groups of mice and its p (Welch 1947).
+    """Compute the difference of the means of two groups of mice, and its two-sided p (Welch 1947).
 
-    Parameters
-    ----------
-    first, second : ndarray
-        (..., M) each: one value per mouse, at least two mice.
-
-    Returns
-    -------
-    Share
-        Second minus first, with the t interval for unequal variances.
-    float or ndarray
-        Two-sided p. It is 1, and the interval infinite, if neither group has any spread.
+    Each group is (..., M): one value per mouse, at least two mice. The difference is second minus
+    first, with the t interval for unequal variances. p is 1, and the interval infinite, if neither
+    group has any spread.
     """
     from scipy import stats
 
@@ -146,19 +134,8 @@ def corrected_difference_of_mice(
     Welch's symmetric interval is too short. The interval contains that of independent recordings,
     and p is the larger of Welch's and theirs. p is below 0.05 exactly if the interval excludes 0.
 
-    Parameters
-    ----------
-    shares, scored : tuple of ndarray
-        (..., M) for each group, as in `mean_of_mice`.
-    sensitivity, false_stalled : Share
-        As in `correct`; the same for both groups.
-
-    Returns
-    -------
-    Share
-        Second minus first.
-    float or ndarray
-        p.
+    Parameters are those of `mean_of_mice`, (..., M) for each group, and of `correct`, the same for
+    both groups. The difference is second minus first.
     """
     from scipy.special import ndtr
 
@@ -166,6 +143,7 @@ def corrected_difference_of_mice(
     # Without any spread, Welch's interval is infinite, and only the recordings count.
     is_defined = np.isfinite(tested.low)
     low, high = (np.where(is_defined, limit, tested.value) for limit in tested[1:])
+    # Limits of the difference from those of the means, (...), by MOVER.
     means = subtract(
         *(
             mean_of_mice(group, count, false_stalled.value)
@@ -191,13 +169,8 @@ def corrected_difference_of_mice(
 def permutation_p(first: ArrayLike, second: ArrayLike) -> float:
     """Compute the two-sided p of the difference of two means by a permutation test.
 
-    p is exact if there are at most `MOST_SPLITS` ways to split the mice into the two groups.
-    Otherwise, that many are drawn with a fixed seed.
-
-    Parameters
-    ----------
-    first, second : ndarray
-        (M,) each: one value per mouse.
+    Each group is (M,): one value per mouse. p is exact if there are at most `MOST_SPLITS` ways to
+    split the mice into the two groups. Otherwise, that many are drawn with a fixed seed.
     """
     from scipy import stats
 

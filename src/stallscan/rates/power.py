@@ -91,7 +91,7 @@ def mice_needed(
     errors : CallAccuracy
         Sensitivity and specificity of the calls.
     scoring : str
-        Name of the kind of scoring; by default sensitivity / specificity.
+        Name of the kind of scoring. By default sensitivity / specificity.
     low, high : float
         True rates, above 0 and below 1.
     vessels : int
@@ -131,7 +131,8 @@ def mice_needed(
         variance = np.maximum(square - mean**2, 0.0) * counts / (counts - 1)
         moments += [mean, np.sqrt(variance), counts]
     with np.errstate(invalid="ignore", divide="ignore"):
-        p = stats.ttest_ind_from_stats(*moments, equal_var=False).pvalue
+        # Called with mean, standard deviation and mice of the first group, then of the second.
+        p = stats.ttest_ind_from_stats(*moments, equal_var=False).pvalue  # (TRIALS, MOST_MICE - 1)
     is_seen = (p < 0.05) & (moments[1] ** 2 + moments[4] ** 2 > NO_SPREAD)
     enough = np.flatnonzero(is_seen.mean(axis=0) >= POWER)
     return Power(
@@ -171,16 +172,7 @@ def draw_mice(
 ) -> NDArray[np.float64]:
     """Draw true rates of mice from a beta distribution.
 
-    Parameters
-    ----------
-    rng : Generator
-        Source of randomness.
-    mean : float
-        Mean rate, above 0 and below 1.
-    spread : float
-        Standard deviation divided by the mean; with 0 every mouse has the mean.
-    shape : tuple of int
-        Shape of the result.
+    `spread` is the standard deviation divided by the mean; with 0 every mouse has the mean.
 
     Raises
     ------

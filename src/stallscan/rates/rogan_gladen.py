@@ -31,6 +31,7 @@ def correct(called: Share, sensitivity: Share, false_stalled: Share) -> Share:
         Not clipped to 0..1, so that means of it are unbiased. The limits are infinite if the
         sensitivity may be as low as the share of false calls.
     """
+    # All arrays have the common shape of the shares, (...).
     excess = called.value - false_stalled.value
     gain = sensitivity.value - false_stalled.value
     low = _limit(
@@ -57,14 +58,7 @@ def correct_difference(called: Share, sensitivity: Share, false_stalled: Share) 
 
     False calls cancel out in the difference. It is still too small by the factor
     sensitivity - false_stalled. The interval is computed as in `correct`, and contains 0 exactly if
-    that of `called` does.
-
-    Parameters
-    ----------
-    called : Share
-        Difference of the shares called stalled, -1 to 1.
-    sensitivity, false_stalled : Share
-        As in `correct`; the same for both groups.
+    that of `called`, -1 to 1, does. The other parameters are the same for both groups.
     """
     gain = sensitivity.value - false_stalled.value
     # A larger gain moves a limit towards 0, a smaller one away from it.

@@ -46,13 +46,7 @@ COMPARISON_COLUMNS = (
 
 
 def write_rates(rates: Rates, out: str | Path) -> list[Path]:
-    """Write the tables of `rates` into the folder `out`, and return their paths.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be created or written.
-    """
+    """Write the tables of `rates` into the folder `out`, and return their paths."""
     with runs.hold(out) as folder:
         written = {folder / name: table for name, table in as_frames(rates).items()}
         for path, table in written.items():
