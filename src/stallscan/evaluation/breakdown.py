@@ -92,7 +92,7 @@ class Breakdown:
 
 
 class TextTable(NamedTuple):
-    """A file and all its cells as text, as `predictions.as_frame` returns them."""
+    """A file and all its cells as text, from `predictions.as_frame`."""
 
     path: Path
     cells: pd.DataFrame
@@ -113,9 +113,7 @@ class RecordingFacts:
     Raises
     ------
     InputError
-        If a table in `about` is missing or has none of the recordings.
-    TableError
-        If it has no column filename, or lists a recording twice.
+        If a table in `about` is missing, has none of the recordings, or is malformed (TableError).
     """
 
     def __init__(
@@ -307,7 +305,7 @@ def _parts(
     values: "pd.Series[str]", scored: Scored, groups: "NDArray[np.str_] | None"
 ) -> tuple[Part, ...]:
     prevalence = float(scored.labels.mean())
-    names = values.to_numpy(str)
+    names = values.to_numpy(str)  # (N,)
     return tuple(
         _part(
             str(name),
@@ -323,6 +321,7 @@ def _parts(
 def _part(name: str, scored: Scored, groups: "NDArray[np.str_] | None", prevalence: float) -> Part:
     cells = metrics.count(scored)
     by_group = groups is not None and len(set(groups)) >= bootstrap.FEWEST_GROUPS
+    # Recall and specificity in each draw, (D,) each.
     rates = (
         bootstrap.group_rates(scored, groups)
         if groups is not None and by_group

@@ -134,7 +134,7 @@ def compare(first: Evaluation, second: Evaluation) -> ModelComparison:
                 name,
                 first_values[name],
                 second_values[name],
-                bootstrap.interval(second_draws[name] - first_draws[name]),
+                bootstrap.interval(second_draws[name] - first_draws[name]),  # (D,)
                 group.is_too_few,
             )
             for name in COMPARED

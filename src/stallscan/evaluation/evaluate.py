@@ -251,10 +251,11 @@ def evaluate(
     if groups is not None:
         table["group"] = facts.column(str(groups.name))
         table.loc[groups.index, "group"] = groups
-    units = None if groups is None else groups.to_numpy(str)
+    units = None if groups is None else groups.to_numpy(str)  # (N,)
     scored = scored_of(decided)
     measured = metrics.measure(scored)
     drawn = bootstrap.draw(scored, units)
+    # Recall and specificity in each draw, (D,) each.
     rates = bootstrap.marginal_rates(drawn, measured.confusion, units is not None)
     intervals = {name: bootstrap.interval(values) for name, values in drawn.figures(rates).items()}
     return Evaluation(

@@ -59,13 +59,7 @@ class _Sheet(NamedTuple):
 def write_metrics(
     evaluation: Evaluation, out: str | Path, comparison: ModelComparison | None = None
 ) -> Path:
-    """Write ``metrics.json`` into the folder `out` and return its path.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be created or written.
-    """
+    """Write ``metrics.json`` into the folder `out` and return its path."""
     path = make_folder(out) / METRICS_NAME
     refuse_foreign(path, ['{\n  "sources": {\n    "predictions": '], "of 'stallscan evaluate'")
     write_json(path, as_json(evaluation, comparison))
@@ -78,23 +72,10 @@ def write_page(
     out: str | Path,
     comparison: ModelComparison | None = None,
 ) -> Path:
-    """Write ``evaluation.html``, a page with all figures and plots, and return its path.
+    """Write ``evaluation.html``, a page with all figures and plots, into the folder `out`.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-        The evaluation to show.
-    plots : mapping of str
-        The ``data:`` address of each plot by its description, from `figures.as_images`.
-    out : str or Path
-        The folder; created if necessary.
-    comparison : ModelComparison, optional
-        A comparison with another model, shown on the same page.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be created or written.
+    `plots` are the ``data:`` addresses of the plots by description, from `figures.as_images`.
+    Returns the path of the page.
     """
     sheets = [_breakdown_sheet(breakdown, evaluation) for breakdown in evaluation.breakdowns]
     page = templates.render(
@@ -176,7 +157,7 @@ def as_table(evaluation: Evaluation) -> Table:
         ("without a prediction", rows.without_prediction),
     ):
         if left.count:
-            # Text, not markup: a filename may hold brackets.
+            # Text instead of markup, because a filename may contain brackets.
             table.add_row(name, Text(f"{left.count:,}: {left}"))
     return table
 

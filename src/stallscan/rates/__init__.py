@@ -1,1 +1,1 @@
-"""Stall rates of fields, mice and groups, corrected for what a model misses."""
+"""Stall rates of fields, mice and groups, corrected for wrong calls."""

@@ -1,7 +1,7 @@
-"""One rate, or two groups of mice compared, corrected for the errors of the calls.
+"""Stall rates and differences between groups of mice, corrected for wrong calls.
 
-The correction is that of Rogan & Gladen (1978), with the sampling error of all that was measured:
-the calls, the sensitivity and the specificity.
+The correction is that of Rogan & Gladen (1978). It includes the sampling errors of the calls, the
+sensitivity and the specificity.
 """
 
 import json
@@ -28,19 +28,19 @@ from stallscan.words import percent
 
 @dataclass(frozen=True)
 class CallAccuracy:
-    """How often calls are right, and on how many recordings that was measured.
+    """Sensitivity and specificity of calls, and the number of recordings behind them.
 
     Attributes
     ----------
     sensitivity, specificity : float
         Share of stalled called stalled, and of flowing called flowing, 0 to 1; their sum above 1.
     stalled, flowing : int or None
-        How many recordings of known label they were measured on; None where they are merely
-        stated, and taken to be exact.
+        Number of labelled recordings they were measured on. None for stated rates, which are taken
+        to be exact.
     bundles : tuple of str
-        The bundles whose calls were measured; empty: not known.
+        The bundles that made the calls; empty if unknown.
     thresholds : tuple of float
-        The thresholds of those calls; empty: not known.
+        The thresholds of the calls; empty if unknown.
     """
 
     sensitivity: float
@@ -54,36 +54,31 @@ class CallAccuracy:
     def counted(
         cls, true_stalled: int, stalled: int, true_flowing: int, flowing: int
     ) -> "CallAccuracy":
-        """Take the counts of an evaluation.
-
-        Parameters
-        ----------
-        true_stalled, stalled : int
-            Recordings labelled stalled that are called so, and all that are labelled so.
-        true_flowing, flowing : int
-            The same for flowing.
+        """Compute the rates from counts: correct calls and all recordings of each label.
 
         Raises
         ------
         InputError
             If a class is missing, a count is impossible, or the calls are no better than chance.
         """
-        for what, right, count in (
+        for label, correct, count in (
             ("stalled", true_stalled, stalled),
             ("flowing", true_flowing, flowing),
         ):
             if count < 1:
                 raise InputError(
-                    f"no recording labelled {what} was evaluated, so how often such a one is "
-                    "called right is unknown; evaluate on recordings of both kinds"
+                    f"no recording labelled {label} was evaluated, so the accuracy of the calls is "
+                    "unknown. Evaluate on recordings of both classes"
                 )
-            if not 0 <= right <= count:
-                raise InputError(f"{right} of {count} recordings labelled {what} cannot be right")
+            if not 0 <= correct <= count:
+                raise InputError(
+                    f"{correct} correct calls of {count} recordings labelled {label} are impossible"
+                )
         return cls(true_stalled / stalled, true_flowing / flowing, stalled, flowing)._check()
 
     @classmethod
     def stated(cls, sensitivity: float, specificity: float) -> "CallAccuracy":
-        """Take rates as exact, without sampling error: what is published, or supposed.
+        """Take published or assumed rates, which count as exact.
 
         Raises
         ------
@@ -91,28 +86,28 @@ class CallAccuracy:
             If a rate is outside 0..1, or the two are no better than chance.
         """
         for what, value in (("sensitivity", sensitivity), ("specificity", specificity)):
-            # NaN fails every comparison, so it must be this way round.
+            # Written this way round to refuse NaN, too.
             if not 0 <= value <= 1:
                 raise InputError(
-                    f"{what} is {value:g}, expected a share from 0 to 1 (0.993 for 99.3 %)"
+                    f"{what} is {value:g}. Give a share from 0 to 1 (0.993 for 99.3 %)"
                 )
         return cls(sensitivity, specificity)._check()
 
     @classmethod
     def of(cls, cells: Confusion) -> "CallAccuracy":
-        """Take the confusion matrix of an evaluation; errors as `counted`."""
+        """Compute the rates from the confusion matrix of an evaluation; errors as in `counted`."""
         return cls.counted(
             int(cells.true_stalled), int(cells.stalled), int(cells.true_flowing), int(cells.flowing)
         )
 
     @classmethod
     def read(cls, path: str | Path) -> "CallAccuracy":
-        """Take the ``metrics.json`` that `stallscan evaluate` wrote.
+        """Read the ``metrics.json`` of `stallscan evaluate`.
 
         Raises
         ------
         InputError
-            If the file is missing or something else, or as `counted`.
+            If the file is missing or something else, or as in `counted`.
         """
         path = Path(path)
         try:
@@ -122,13 +117,13 @@ class CallAccuracy:
             thresholds = tuple(float(threshold) for threshold in content["thresholds"])
         except OSError as error:
             raise InputError(
-                f"{path}: cannot be opened ({error.strerror}); give the metrics.json that "
-                "stallscan evaluate writes"
+                f"{path}: cannot be opened ({error.strerror}). Give the metrics.json of "
+                "'stallscan evaluate'"
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(
-                f"{path}: no confusion matrix, bundles and thresholds in it; expected the "
-                "metrics.json that stallscan evaluate writes"
+                f"{path}: has no confusion matrix, bundles and thresholds. Give the metrics.json "
+                "of 'stallscan evaluate'"
             ) from None
         try:
             return replace(cls.of(cells), bundles=bundles, thresholds=thresholds)
@@ -159,39 +154,39 @@ class CallAccuracy:
         if self.sensitivity + self.specificity <= 1:
             raise InputError(
                 f"a sensitivity of {percent(self.sensitivity)} and a specificity of "
-                f"{percent(self.specificity)} are no better than chance, so nothing can be "
-                "corrected with them"
+                f"{percent(self.specificity)} are no better than chance, so rates cannot be "
+                "corrected"
             )
         return self
 
 
 PERFECT = CallAccuracy.stated(1.0, 1.0)
-# docs/facts.md 6: of the calls that are published.
+# The published calls (docs/facts.md 6).
 PUBLISHED = CallAccuracy.stated(0.85, 0.993)
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A stall rate as it is called and as it is corrected; shares, 0 to 1.
+    """A stall rate before and after correction; shares are 0 to 1.
 
     Attributes
     ----------
     stalled, scored : int
-        Recordings called stalled, and all that are called stalled or flowing.
+        Recordings called stalled, and recordings called stalled or flowing.
     naive : float
         Share called stalled; for a group the mean over its mice.
     naive_interval : Interval or None
-        95 %, of Wilson; for a group as `mice.mean_of_mice`, None with a single mouse. That of
-        a group contains that of all its recordings at once, here and in `interval`.
+        95 % interval of `naive` (Wilson). For a group from `mice.mean_of_mice`, extended to contain
+        the interval of the pooled recordings; None with a single mouse.
     estimate : float
-        Share truly stalled, clipped to 0..1.
+        Corrected share, clipped to 0..1.
     unclipped : float
-        The same before it was clipped; of these, means are unbiased.
+        Corrected share before clipping; means of it are unbiased.
     interval : Interval or None
-        95 %, with the sampling error of sensitivity and specificity, as `rogan_gladen.correct`;
-        for a group as `mice.corrected_mean_of_mice`.
+        95 % interval of `estimate` from `rogan_gladen.correct`, which includes the sampling errors
+        of sensitivity and specificity. For a group from `mice.corrected_mean_of_mice`.
     resolvable : bool
-        Whether the interval leaves 0 out.
+        Whether the interval excludes 0.
     """
 
     stalled: int
@@ -206,24 +201,24 @@ class Rate:
 
 @dataclass(frozen=True)
 class GroupDifference:
-    """Two groups of mice compared.
+    """Comparison of two groups of mice.
 
     Attributes
     ----------
     first, second : str
         The groups.
     mice : tuple of int
-        Mice of each.
+        Number of mice in each.
     difference : float
-        Corrected rate of the second less that of the first, -1 to 1.
+        Corrected rate of the second group minus that of the first, -1 to 1.
     interval : Interval or None
-        95 %, as `mice.corrected_difference_of_mice`. It leaves 0 out exactly where `welch_p`
+        95 % interval from `mice.corrected_difference_of_mice`. It excludes 0 exactly if `welch_p`
         is below 0.05.
     welch_p, permutation_p : float or None
-        Two-sided, one value a mouse. Sensitivity and specificity, shared by all mice, fall out.
-        The first is that of Welch's test, or of independent recordings where that is larger.
+        Two-sided p with one value per mouse. Sensitivity and specificity are the same for all mice
+        and cancel out. `welch_p` is that of Welch's test, or of independent recordings if larger.
     note : str
-        A sentence on what cannot be told; often empty.
+        Limitations of the test; often empty.
     """
 
     first: str
@@ -237,77 +232,57 @@ class GroupDifference:
 
 
 def corrected(stalled: int, scored: int, errors: CallAccuracy) -> Rate:
-    """Correct the rate of recordings that are alike: of one field, or one mouse.
-
-    Parameters
-    ----------
-    stalled, scored : int
-        Recordings called stalled, and all that are called stalled or flowing.
-    errors : CallAccuracy
-        Of the calls.
+    """Correct the rate of one field or one mouse; `scored` counts calls of stalled or flowing.
 
     Raises
     ------
     InputError
-        If nothing was scored, or more is stalled than scored.
+        If no recording was scored, or more are stalled than scored.
     """
     if scored < 1 or not 0 <= stalled <= scored:
-        raise InputError(f"{stalled} of {scored} scored recordings called stalled gives no rate")
-    naive = intervals.wilson(stalled, scored)
+        raise InputError(f"no rate for {stalled} of {scored} scored recordings called stalled")
     called = intervals.jeffreys(stalled, scored)
     result = rogan_gladen.correct(called, errors.found, errors.false_stalled)
-    made = _rate(called, result, stalled, scored)
-    return replace(made, naive_interval=_interval(naive))
+    rate = _rate(called, result, stalled, scored)
+    return replace(rate, naive_interval=_interval(intervals.wilson(stalled, scored)))
 
 
 def corrected_mean(stalled: Sequence[int], scored: Sequence[int], errors: CallAccuracy) -> Rate:
-    """Correct the rate of a group: the mean over its mice, each counting the same.
+    """Correct the rate of a group: the unweighted mean over its mice.
 
-    Parameters
-    ----------
-    stalled, scored : sequence of int
-        (M,): recordings of each mouse called stalled, and all that are called stalled or flowing.
-    errors : CallAccuracy
-        Of the calls.
-
-    Returns
-    -------
-    Rate
-        Without intervals where there is one mouse: how mice differ cannot be told from it.
+    `stalled` and `scored` are (M,): recordings of each mouse called stalled, and called stalled or
+    flowing. A single mouse has no intervals, because it does not show how much mice differ.
     """
-    called = np.asarray(stalled, np.float64) / np.asarray(scored, np.float64)
-    total, all_ = int(np.sum(stalled)), int(np.sum(scored))
-    pooled = corrected(total, all_, errors)
+    called = np.asarray(stalled, np.float64) / np.asarray(scored, np.float64)  # (M,)
+    all_stalled, all_scored = int(np.sum(stalled)), int(np.sum(scored))
+    pooled = corrected(all_stalled, all_scored, errors)
     if len(called) == 1:
         return replace(pooled, naive_interval=None, interval=None)
     naive = mean_of_mice(called, scored, errors.false_stalled.value)
-    made = corrected_mean_of_mice(called, scored, errors.found, errors.false_stalled)
-    return _rate(intervals.around(naive, intervals.wilson(total, all_)), made, total, all_)
+    naive = intervals.around(naive, intervals.wilson(all_stalled, all_scored))
+    result = corrected_mean_of_mice(called, scored, errors.found, errors.false_stalled)
+    return _rate(naive, result, all_stalled, all_scored)
 
 
 def resolves_from(scored: int, errors: CallAccuracy) -> float | None:
-    """Give the lowest rate that so many recordings tell from 0; None where not even 1 is.
+    """Return the lowest rate whose interval excludes 0 with this many scored recordings.
 
-    Parameters
-    ----------
-    scored : int
-        Recordings called stalled or flowing.
-    errors : CallAccuracy
-        Of the calls.
+    None if no rate does.
     """
     false = errors.false_stalled
 
-    def is_told(stalled: int) -> bool:
+    def is_resolved(stalled: int) -> bool:
         return bool(
             rogan_gladen.correct(intervals.jeffreys(stalled, scored), errors.found, false).low > 0
         )
 
-    if not is_told(scored):
+    if not is_resolved(scored):
         return None
+    # Bisect the smallest number of stalled calls that is resolved.
     low, high = 0, scored
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if is_told(middle) else (middle, high)
+        low, high = (low, middle) if is_resolved(middle) else (middle, high)
     return float((high / scored - false.value) / (errors.found.value - false.value))
 
 
@@ -317,33 +292,27 @@ def compare(
     scored: tuple[Sequence[int], Sequence[int]],
     errors: CallAccuracy,
 ) -> GroupDifference:
-    """Compare two groups, one value a mouse.
+    """Compare two groups with one value per mouse.
 
-    Parameters
-    ----------
-    names : tuple of str
-        The groups.
-    stalled, scored : tuple of sequence of int
-        For each group, the recordings of its mice called stalled, and all called stalled or
-        flowing.
-    errors : CallAccuracy
-        Of the calls; the same for both groups.
+    `stalled` and `scored` are (M,) for each group, as in `corrected_mean`. Sensitivity and
+    specificity are taken to be the same in both groups.
     """
+    # (M,) each, share of each mouse called stalled.
     first, second = (
-        np.asarray(part, np.float64) / np.asarray(whole, np.float64)
-        for part, whole in zip(stalled, scored, strict=True)
+        np.asarray(counts, np.float64) / np.asarray(totals, np.float64)
+        for counts, totals in zip(stalled, scored, strict=True)
     )
     mice = (len(first), len(second))
     gain = errors.sensitivity + errors.specificity - 1.0
     difference = float(np.clip((second.mean() - first.mean()) / gain, -1.0, 1.0))
-    made = GroupDifference(*names, mice, difference)
+    comparison = GroupDifference(*names, mice, difference)
     few = [name for name, count in zip(names, mice, strict=True) if count < 2]
     if few:
         who = f"group {few[0]} has" if len(few) == 1 else f"groups {few[0]} and {few[1]} have"
         return replace(
-            made,
-            note=f"{names[1]} against {names[0]} is not tested: {who} one mouse, which cannot say "
-            "how mice differ",
+            comparison,
+            note=f"{names[1]} against {names[0]} is not tested: {who} one mouse, which does not "
+            "show how much mice differ",
         )
     effect, p = corrected_difference_of_mice(
         (first, second), scored, errors.found, errors.false_stalled
@@ -351,17 +320,17 @@ def compare(
     notes = []
     if not (np.ptp(first) or np.ptp(second)):
         notes.append(
-            f"the mice within {names[0]} and within {names[1]} do not differ at all, so interval "
-            "and p are those of independent vessels"
+            f"the mice within {names[0]} and within {names[1]} do not differ at all, so the "
+            "interval and p are those of independent vessels"
         )
     smallest = smallest_permutation_p(*mice)
     if smallest > 0.05:
         notes.append(
-            f"with {mice[0]} and {mice[1]} mice the permutation test cannot give less than "
+            f"with {mice[0]} and {mice[1]} mice, the permutation test cannot give less than "
             f"p = {smallest:.2g}"
         )
     return replace(
-        made,
+        comparison,
         interval=_interval(effect, lowest=-1.0),
         welch_p=float(p),
         permutation_p=permutation_p(first, second),
@@ -370,7 +339,7 @@ def compare(
 
 
 def say_measured(count: int | None, what: str) -> str:
-    """Say on how many recordings a rate was measured, or that it is stated."""
+    """Describe how a rate is known: the number of recordings it was measured on, or stated."""
     return "stated" if count is None else f"measured on {count:,} {what} recordings"
 
 

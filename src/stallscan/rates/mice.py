@@ -1,4 +1,4 @@
-"""Rates of groups of mice: their mean, their difference, and whether it is more than chance."""
+"""Means over mice, differences between groups of mice, and their significance."""
 
 import warnings
 from math import comb
@@ -10,51 +10,57 @@ from numpy.typing import ArrayLike
 from stallscan.rates.rogan_gladen import correct, correct_difference
 from stallscan.scores.intervals import TAILS, Share, Z, around, clopper_pearson, jeffreys, subtract
 
-# Every way to part the mice is tried up to so many (9 against 9 mice); chosen.
+# Chosen: up to this many splits of the mice into two groups are all tried (9 against 9 mice).
 MOST_SPLITS = 50_000
 PERMUTATION_SEED = 0
-# By how much the variance between mice is enlarged at most. Chosen among 30 intervals, see
-# benchmarks/rates_coverage.md; without a bound a single mouse with stalls would tell nothing.
+# Largest factor on the variance between mice, chosen among 30 kinds of intervals
+# (benchmarks/rates_coverage.md). Without a limit, the interval would be useless if only a single
+# mouse has stalls.
 MOST_SPREAD_GAIN = 3.0
-# A variance up to this is rounding.
+# A variance up to this is a rounding error.
 NO_SPREAD = 1e-15
 
 
 def mean_of_mice(shares: ArrayLike, scored: ArrayLike, false_stalled: Any = 0.0) -> Share:
-    """Mean over mice, every mouse counting the same, with an interval for the mice to come.
+    """Compute the unweighted mean over mice with a 95 % interval for the population of mice.
 
-    The variance of the mean, estimated from the spread between mice (which contains the chance of
-    counting), is turned into an effective number of independent recordings, reduced for the few
-    mice that it is estimated from, and used in the interval of Clopper & Pearson: Korn & Graubard
-    (1998). Two things are added. That number is never above what independent recordings give, so
-    mice that happen to agree do not make the mean certain. And where mice differ as much as their
-    mean, the variance is multiplied by up to `MOST_SPREAD_GAIN`, because then few mice show too
-    small a spread about too small a mean.
+    The interval is that of Korn & Graubard (1998). The variance of the mean, estimated from the
+    spread between mice (which includes the counting error), is converted to an effective number of
+    independent recordings. This number is reduced because few mice give an uncertain variance, and
+    inserted into the Clopper-Pearson interval.
 
-    If no mouse has a stall, the upper limit is the mean at which mice with exponentially
-    distributed rates (standard deviation equal to the mean) show none in 2.5 % of trials.
+    Two changes are our own. The effective number is at most that of independent recordings, so mice
+    that agree by chance do not make the mean look certain. And where mice differ by as much as
+    their mean, the variance is multiplied by up to `MOST_SPREAD_GAIN`, because few mice then tend
+    to underestimate both the mean and the spread.
+
+    If no mouse has a stall, the upper limit is the mean for which mice with exponentially
+    distributed rates (standard deviation equal to the mean) have no stall in 2.5 % of trials.
 
     Parameters
     ----------
     shares : ndarray
         (..., M): share of each mouse, 0 to 1; at least two mice.
     scored : ndarray
-        (..., M): recordings of each, at least 1.
+        (..., M): recordings of each mouse, at least 1.
     false_stalled : float or ndarray
         (...): share of the flowing called stalled. It is the same in all mice, so the spread is
-        compared with what is above it.
+        judged relative to the excess over it.
     """
     from scipy.special import stdtrit
 
     shares, scored = np.asarray(shares, np.float64), np.asarray(scored, np.float64)
     mice = shares.shape[-1]
     mean = shares.mean(axis=-1)
-    variance = shares.var(axis=-1, ddof=1) / mice
-    # Independent recordings that would leave the variance which counting alone does.
+    variance = shares.var(axis=-1, ddof=1) / mice  # of the mean
+    # Effective number of independent recordings if the mice did not differ: it has the same
+    # counting error. (...), as everything below.
     alike = mice / np.broadcast_to(1.0 / scored, shares.shape).mean(axis=-1)
+    # Variance of the mean due to true differences between mice.
     between = np.maximum(variance - mean * (1.0 - mean) / alike, 0.0)
     spread = np.minimum(between / np.maximum(mean - false_stalled, 1e-9) ** 2, 1.0 - 1e-9)
     gain = np.minimum((1.0 - spread) ** -2, MOST_SPREAD_GAIN)
+    # Below 1: the variance is estimated with M - 1 degrees of freedom.
     few = (Z / stdtrit(mice - 1, TAILS[1])) ** 2
     independent = np.minimum(
         np.divide(
@@ -65,6 +71,7 @@ def mean_of_mice(shares: ArrayLike, scored: ArrayLike, false_stalled: Any = 0.0)
         alike,
     )
     interval = clopper_pearson(mean * independent, independent)
+    # Upper limit without any stall; the lower limit without any flowing one mirrors it.
     none = np.minimum((TAILS[0] ** (-1.0 / mice) - 1.0) * mice / alike, 1.0)
     return Share(
         mean,
@@ -76,14 +83,9 @@ def mean_of_mice(shares: ArrayLike, scored: ArrayLike, false_stalled: Any = 0.0)
 def corrected_mean_of_mice(
     shares: ArrayLike, scored: ArrayLike, sensitivity: Share, false_stalled: Share
 ) -> Share:
-    """Correct the mean over mice; the interval contains that of all recordings at once.
+    """Correct the mean over mice; its interval contains that of the pooled recordings.
 
-    Parameters
-    ----------
-    shares, scored : ndarray
-        (..., M) each, as for `mean_of_mice`.
-    sensitivity, false_stalled : Share
-        As for `correct`.
+    Parameters are those of `mean_of_mice`, (..., M), and of `correct`, (...).
     """
     called = mean_of_mice(shares, scored, false_stalled.value)
     pooled = correct(pool(shares, scored), sensitivity, false_stalled)
@@ -91,40 +93,32 @@ def corrected_mean_of_mice(
 
 
 def pool(shares: ArrayLike, scored: ArrayLike) -> Share:
-    """Share of the recordings of all mice as if they were independent: (..., M) to (...)."""
+    """Pool the recordings of all mice as if they were independent: (..., M) to (...)."""
     scored = np.asarray(scored, np.float64)
     return jeffreys((np.asarray(shares, np.float64) * scored).sum(axis=-1), scored.sum(axis=-1))
 
 
 def welch(first: ArrayLike, second: ArrayLike) -> tuple[Share, Any]:
-    """Difference of the means of two groups of mice, and its two-sided p (Welch 1947).
+    """Compute the difference of the means of two groups of mice, and its two-sided p (Welch 1947).
 
-    Parameters
-    ----------
-    first, second : ndarray
-        (..., M) each: one value a mouse, at least two mice.
-
-    Returns
-    -------
-    Share
-        Second less first, with the t interval for unequal spreads.
-    float or ndarray
-        p; 1 where neither group has any spread, of which nothing can be concluded.
+    Each group is (..., M): one value per mouse, at least two mice. The difference is second minus
+    first, with the t interval for unequal variances. p is 1, and the interval infinite, if neither
+    group has any spread.
     """
     from scipy import stats
 
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    # scipy warns of groups without spread: one is no matter, and two are dealt with here.
+    # scipy warns about groups without spread. One does no harm, and two are handled below.
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         tested = stats.ttest_ind(second, first, axis=-1, equal_var=False)
         low, high = tested.confidence_interval()
     spread = sum(group.var(axis=-1, ddof=1) / group.shape[-1] for group in (first, second))
-    known = spread > NO_SPREAD
+    is_defined = spread > NO_SPREAD
     return Share(
         second.mean(axis=-1) - first.mean(axis=-1),
-        np.where(known, low, -np.inf)[()],
-        np.where(known, high, np.inf)[()],
-    ), np.where(known, tested.pvalue, 1.0)[()]
+        np.where(is_defined, low, -np.inf)[()],
+        np.where(is_defined, high, np.inf)[()],
+    ), np.where(is_defined, tested.pvalue, 1.0)[()]
 
 
 def corrected_difference_of_mice(
@@ -133,34 +127,23 @@ def corrected_difference_of_mice(
     sensitivity: Share,
     false_stalled: Share,
 ) -> tuple[Share, Any]:
-    """Corrected difference of the means of two groups of mice, and its two-sided p.
+    """Compute the corrected difference of the means of two groups of mice, and its two-sided p.
 
-    A limit between 0 and the difference is Welch's. The others are as far out as the intervals of
-    the two means, joined by MOVER, allow, because Welch's symmetric interval is too short on the
-    side of the long tail that rates have. The whole contains the interval of independent
-    recordings, and p is the larger of Welch's and theirs. p is below 0.05 exactly where 0 is
-    outside.
+    A limit between 0 and the difference is that of Welch's interval. The other limits are extended
+    to those of the two means combined by MOVER, because rates have a long upper tail, for which
+    Welch's symmetric interval is too short. The interval contains that of independent recordings,
+    and p is the larger of Welch's and theirs. p is below 0.05 exactly if the interval excludes 0.
 
-    Parameters
-    ----------
-    shares, scored : tuple of ndarray
-        (..., M) for each group, as for `mean_of_mice`.
-    sensitivity, false_stalled : Share
-        As for `correct`; the same for both groups.
-
-    Returns
-    -------
-    Share
-        Second less first.
-    float or ndarray
-        p.
+    Parameters are those of `mean_of_mice`, (..., M) for each group, and of `correct`, the same for
+    both groups. The difference is second minus first.
     """
     from scipy.special import ndtr
 
     tested, p = welch(*shares)
-    # Without any spread the interval of Welch is infinite: then only the recordings tell.
-    told = np.isfinite(tested.low)
-    low, high = (np.where(told, limit, tested.value) for limit in tested[1:])
+    # Without any spread, Welch's interval is infinite, and only the recordings count.
+    is_defined = np.isfinite(tested.low)
+    low, high = (np.where(is_defined, limit, tested.value) for limit in tested[1:])
+    # Limits of the difference from those of the means, (...), by MOVER.
     means = subtract(
         *(
             mean_of_mice(group, count, false_stalled.value)
@@ -176,29 +159,24 @@ def corrected_difference_of_mice(
     difference, vessels = (
         correct_difference(called, sensitivity, false_stalled) for called in (mice, pooled)
     )
-    # The limit on the side of 0 lies Z standard errors from the difference.
+    # The limit on the side of 0 is Z standard errors from the difference, which gives p.
     side = np.where(tested.value < 0, -1.0, 1.0)
     room = np.where(side < 0, pooled.high - pooled.value, pooled.value - pooled.low)
     of_vessels = np.minimum(2.0 * ndtr(-Z * side * pooled.value / room), 1.0)
-    return around(difference, vessels), np.maximum(np.where(told, p, 0.0), of_vessels)[()]
+    return around(difference, vessels), np.maximum(np.where(is_defined, p, 0.0), of_vessels)[()]
 
 
 def permutation_p(first: ArrayLike, second: ArrayLike) -> float:
-    """Two-sided p of the difference of two means, by trying the ways to part the mice in two.
+    """Compute the two-sided p of the difference of two means by a permutation test.
 
-    All ways where they are `MOST_SPLITS` or fewer: then p is exact. Otherwise as many, drawn with a
-    fixed seed.
-
-    Parameters
-    ----------
-    first, second : ndarray
-        (M,) each: one value a mouse.
+    Each group is (M,): one value per mouse. p is exact if there are at most `MOST_SPLITS` ways to
+    split the mice into the two groups. Otherwise, that many are drawn with a fixed seed.
     """
     from scipy import stats
 
     result = stats.permutation_test(
         (np.asarray(first, np.float64), np.asarray(second, np.float64)),
-        lambda one, two, axis: two.mean(axis=axis) - one.mean(axis=axis),
+        lambda a, b, axis: b.mean(axis=axis) - a.mean(axis=axis),
         vectorized=True,
         n_resamples=MOST_SPLITS,
         rng=np.random.default_rng(PERMUTATION_SEED),
@@ -207,5 +185,5 @@ def permutation_p(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def smallest_permutation_p(first: int, second: int) -> float:
-    """Give the smallest p that `permutation_p` can have with so many mice in the groups."""
+    """Return the smallest p that `permutation_p` can reach with these numbers of mice."""
     return min(1.0, 2.0 / comb(first + second, first))

@@ -1,4 +1,4 @@
-"""How many mice the next study needs, given how often the calls are wrong."""
+"""Number of mice that a study needs, given the errors of the calls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from stallscan.rates.correction import PERFECT, PUBLISHED, CallAccuracy
 from stallscan.rates.mice import NO_SPREAD
 from stallscan.words import percent
 
-# A healthy mouse and a model of Alzheimer's disease: docs/facts.md 6.
+# Rates of healthy mice and of a model of Alzheimer's disease (docs/facts.md 6).
 HEALTHY, DISEASED = 0.004, 0.02
-# The share of studies that are to find the difference, at a two-sided 5 %: the usual convention.
+# By convention: the share of studies that should find the difference at a two-sided 5 % level.
 POWER = 0.8
-# How far mice of one group differ: standard deviation of their true rates over their mean. Chosen:
-# nothing published says it; at 0.5 the rates of most mice lie within half and twice the mean.
+# Standard deviation of the true rates of mice in a group, divided by their mean. Chosen, because no
+# value is published; with 0.5, most mice have rates between half and twice the mean.
 SPREAD = 0.5
-# Vessels scored a mouse where there are no calls to take it from; chosen.
+# Chosen: vessels scored per mouse, if there are no calls to count them in.
 VESSELS = 1000
 MOST_MICE = 100
 TRIALS = 4000
@@ -28,24 +28,24 @@ POWER_SEED = 0
 
 @dataclass(frozen=True)
 class Power:
-    """How many mice a study needs to see a difference.
+    """Number of mice that a study needs to detect a difference.
 
     Attributes
     ----------
     scoring : str
-        What the calls are, in words.
+        Name of the kind of scoring.
     errors : CallAccuracy
-        Their errors.
+        Its sensitivity and specificity.
     low, high : float
         True rates of the two groups, 0 to 1.
     vessels : int
-        Recordings scored a mouse.
+        Recordings scored per mouse.
     spread : float
-        Standard deviation of the mice's true rates over their mean.
+        Standard deviation of the mice's true rates divided by their mean.
     mice : int or None
-        Mice a group, so that `POWER` of the studies see it; None: more than `MOST_MICE`.
+        Mice per group with which `POWER` of the studies detect it; None for more than `MOST_MICE`.
     seen : tuple of float
-        The shares that are called stalled on average.
+        Expected shares called stalled in the two groups.
     """
 
     scoring: str
@@ -57,12 +57,16 @@ class Power:
     mice: int | None
     seen: tuple[float, float]
 
+    def say_mice(self) -> str:
+        """Return the number of mice as text."""
+        return f"more than {MOST_MICE}" if self.mice is None else f"{self.mice}"
+
     def __str__(self) -> str:
-        mice = f"more than {MOST_MICE}" if self.mice is None else f"{self.mice}"
+        true = f"{percent(self.low)} against {percent(self.high)}"
+        seen = f"{percent(self.seen[0])} and {percent(self.seen[1])}"
         return (
-            f"{self.scoring}: {mice} mice a group to see {percent(self.low)} against "
-            f"{percent(self.high)} (read as {percent(self.seen[0])} and {percent(self.seen[1])}) "
-            f"in {percent(POWER)} of studies with {self.vessels:,} vessels a mouse"
+            f"{self.scoring}: {self.say_mice()} mice per group to detect {true} (measured as "
+            f"{seen}) in {percent(POWER)} of studies with {self.vessels:,} vessels per mouse"
         )
 
 
@@ -75,25 +79,25 @@ def mice_needed(
     vessels: int = VESSELS,
     spread: float = SPREAD,
 ) -> Power:
-    """Find how many mice a group a study needs to see one true rate against another.
+    """Find the number of mice per group that a study needs to detect a difference of true rates.
 
-    Simulated, because at few stalls a mouse no formula holds: true rates of mice are drawn from a
-    beta distribution, the calls of each from a binomial one, and the groups compared with Welch's
-    test at a two-sided 5 %; `TRIALS` studies, with a fixed seed. How well the errors are known
-    makes no difference to the test.
+    It is simulated, because no formula holds for few stalls per mouse: `TRIALS` studies, with a
+    fixed seed, draw the true rates of mice from a beta distribution and the calls of each mouse
+    from a binomial one. The groups are compared with Welch's test at a two-sided 5 % level, which
+    does not depend on how precisely the errors are known.
 
     Parameters
     ----------
     errors : CallAccuracy
-        Of the calls.
+        Sensitivity and specificity of the calls.
     scoring : str
-        What to call them; by default their rates.
+        Name of the kind of scoring. By default sensitivity / specificity.
     low, high : float
         True rates, above 0 and below 1.
     vessels : int
-        Recordings scored a mouse, at least 1.
+        Recordings scored per mouse, at least 1.
     spread : float
-        Standard deviation of the mice's true rates over their mean, 0 or more.
+        Standard deviation of the mice's true rates divided by their mean, 0 or more.
 
     Raises
     ------
@@ -103,24 +107,32 @@ def mice_needed(
     from scipy import stats
 
     if not (0 < low < 1 and 0 < high < 1):
-        raise InputError(f"rates of {low:g} and {high:g}: expected shares above 0 and below 1")
-    # NaN fails every comparison, so it must be this way round.
-    if vessels < 1 or not 0 <= spread < np.inf:
-        raise InputError(f"{vessels} vessels a mouse with a spread of {spread:g} are no study")
+        raise InputError(
+            f"rates of {low:g} and {high:g} are out of range. Give shares above 0 and below 1"
+        )
+    if vessels < 1:
+        raise InputError(f"{vessels} vessels per mouse are too few. Give at least 1")
+    # Written this way round to refuse NaN, too.
+    if not 0 <= spread < np.inf:
+        raise InputError(
+            f"a spread of {spread:g} is out of range. Give a finite number of 0 or more"
+        )
     gain = errors.sensitivity + errors.specificity - 1.0
     rng = np.random.default_rng(POWER_SEED)
     moments = []
     counts = np.arange(2, MOST_MICE + 1)
     for true in (low, high):
         called = 1.0 - errors.specificity + gain * draw_mice(rng, true, spread, (TRIALS, MOST_MICE))
-        # Each study is seen as it grows by a mouse at a time: all sizes from one draw.
-        seen = rng.binomial(vessels, np.clip(called, 0.0, 1.0)) / vessels
+        seen = rng.binomial(vessels, np.clip(called, 0.0, 1.0)) / vessels  # (TRIALS, MOST_MICE)
+        # Cumulative sums give the moments for every number of mice, 2 to MOST_MICE, from one draw:
+        # (TRIALS, MOST_MICE - 1).
         mean = np.cumsum(seen, axis=1)[:, 1:] / counts
         square = np.cumsum(seen**2, axis=1)[:, 1:] / counts
         variance = np.maximum(square - mean**2, 0.0) * counts / (counts - 1)
         moments += [mean, np.sqrt(variance), counts]
     with np.errstate(invalid="ignore", divide="ignore"):
-        p = stats.ttest_ind_from_stats(*moments, equal_var=False).pvalue
+        # Called with mean, standard deviation and mice of the first group, then of the second.
+        p = stats.ttest_ind_from_stats(*moments, equal_var=False).pvalue  # (TRIALS, MOST_MICE - 1)
     is_seen = (p < 0.05) & (moments[1] ** 2 + moments[4] ** 2 > NO_SPREAD)
     enough = np.flatnonzero(is_seen.mean(axis=0) >= POWER)
     return Power(
@@ -143,15 +155,15 @@ def compare_scorings(
     vessels: int = VESSELS,
     spread: float = SPREAD,
 ) -> tuple[Power, ...]:
-    """Find the mice needed with these errors, with perfect scoring and with the published calls."""
+    """Find the mice needed with these calls, with perfect scoring and with the published calls."""
     scorings = (
         ("these calls", errors),
         ("perfect scoring", PERFECT),
         ("published 85 % / 99.3 %", PUBLISHED),
     )
     return tuple(
-        mice_needed(who, name, low=low, high=high, vessels=vessels, spread=spread)
-        for name, who in scorings
+        mice_needed(accuracy, name, low=low, high=high, vessels=vessels, spread=spread)
+        for name, accuracy in scorings
     )
 
 
@@ -160,44 +172,34 @@ def draw_mice(
 ) -> NDArray[np.float64]:
     """Draw true rates of mice from a beta distribution.
 
-    Parameters
-    ----------
-    rng : Generator
-        Advanced by the draw.
-    mean : float
-        Above 0 and below 1.
-    spread : float
-        Standard deviation over the mean; 0 gives every mouse the mean.
-    shape : tuple of int
-        Of the array.
+    `spread` is the standard deviation divided by the mean; with 0 every mouse has the mean.
 
     Raises
     ------
     InputError
-        If no rates between 0 and 1 have such a spread.
+        If the spread is too large for rates between 0 and 1.
     """
     if spread == 0:
         return np.full(shape, mean)
     size = (1.0 - mean) / (mean * spread**2) - 1.0
     if size <= 0:
-        raise InputError(f"a spread of {spread:g} is too wide for rates about {percent(mean)}")
+        raise InputError(f"a spread of {spread:g} is too large for a mean rate of {percent(mean)}")
     return rng.beta(mean * size, (1.0 - mean) * size, shape)
 
 
 def as_table(powers: Sequence[Power]) -> Table:
-    """Lay the mice that are needed out for the terminal."""
+    """Return the numbers of mice as a table for the terminal."""
     first = powers[0]
     table = Table(
         "scoring",
-        "reads as",
-        "mice a group",
-        title=f"mice a group to see {percent(first.low)} against {percent(first.high)} in "
-        f"{percent(POWER)} of studies, {first.vessels:,} vessels a mouse, spread of mice "
+        "measured as",
+        "mice per group",
+        title=f"mice per group to detect {percent(first.low)} against {percent(first.high)} in "
+        f"{percent(POWER)} of studies, {first.vessels:,} vessels per mouse, spread of mice "
         f"{first.spread:g}",
         title_justify="left",
     )
-    for one in powers:
-        reads = f"{percent(one.seen[0])} against {percent(one.seen[1])}"
-        mice = f"more than {MOST_MICE}" if one.mice is None else f"{one.mice}"
-        table.add_row(one.scoring, reads, mice)
+    for power in powers:
+        seen = f"{percent(power.seen[0])} against {percent(power.seen[1])}"
+        table.add_row(power.scoring, seen, power.say_mice())
     return table

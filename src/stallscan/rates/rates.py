@@ -1,9 +1,8 @@
-"""Stall rates per field, mouse and group, corrected for the errors of the calls.
+"""Stall rates of fields, mice and groups, corrected for wrong calls.
 
-At a specificity of 99.3 % true rates of 0.4 % and 2 % are measured as 1.04 % and 2.39 %
-(docs/facts.md 6). So the rates are corrected (Rogan & Gladen 1978) with the sampling error of
-everything that was measured, and groups are compared mouse by mouse: vessels of one mouse are no
-independent witnesses.
+At a specificity of 99.3 %, true rates of 0.4 % and 2 % are measured as 1.04 % and 2.39 %
+(docs/facts.md 6). The correction (Rogan & Gladen 1978) includes all sampling errors. Groups are
+compared with one value per mouse, because vessels of the same mouse are not independent.
 """
 
 from collections.abc import Iterator
@@ -28,10 +27,10 @@ from stallscan.rates.correction import (
 )
 from stallscan.words import Excluded, listed, percent
 
-# The columns of the groups table, by any of their names.
+# The columns of the groups table, with all names that they may have.
 COLUMNS = {"field": ("field",), "mouse": MOUSE_COLUMNS, "group": ("group",)}
 GROUPS = "a CSV table with filename and any of field, mouse and group"
-# What the recordings of a table without groups are called.
+# The name of the group if the table has no column group.
 ONE_GROUP = "all"
 
 
@@ -42,15 +41,15 @@ class Unit:
     Attributes
     ----------
     field, mouse, group : str
-        Its name, and of what it is a part; empty where that is not said or does not apply.
+        Its name and what it belongs to; empty if unknown or not applicable.
     mice : int
-        Mice with a scored recording, for a group; 0 where no column names the mouse.
+        For a group, the number of mice with a scored recording; 0 if no column names the mouse.
     review, unscorable : int
-        Recordings left out: left to a person, and not to be scored.
+        Recordings that are left out: left to a person, and not scorable.
     rate : Rate or None
-        None where no recording was scored.
+        None if no recording was scored.
     note : str
-        A sentence on what the rate cannot say; often empty.
+        Limitations of the rate; often empty.
     """
 
     field: str
@@ -70,13 +69,13 @@ class Rates:
     Attributes
     ----------
     errors : CallAccuracy
-        What was corrected for.
+        Sensitivity and specificity that the rates were corrected for.
     fields, mice, groups : tuple of Unit
-        In the order of the groups table; fields and mice are empty where no column names them.
-    comparisons : tuple of Comparison
-        Of every further group with the first.
+        In the order of the groups table. Fields and mice are empty if no column names them.
+    comparisons : tuple of GroupDifference
+        Every other group compared with the reference group.
     without_group, without_call : Excluded
-        Recordings that only the calls, and only the groups table know.
+        Recordings that are missing from the groups table or from the calls.
     """
 
     errors: CallAccuracy
@@ -88,7 +87,7 @@ class Rates:
     without_call: Excluded
 
     def sentences(self) -> list[str]:
-        """Say what a reader of the tables must know."""
+        """Return what a reader of the tables must know, one sentence each."""
         notes = [
             f"group {unit.group}: {unit.note}" if len(self.groups) > 1 else unit.note
             for unit in self.groups
@@ -97,7 +96,7 @@ class Rates:
         notes += [comparison.note for comparison in self.comparisons if comparison.note]
         tests = sum(comparison.welch_p is not None for comparison in self.comparisons)
         if tests > 1:
-            notes.append(f"{tests} comparisons: multiply each p by {tests} (Bonferroni)")
+            notes.append(f"{tests} comparisons were made: multiply each p by {tests} (Bonferroni)")
         return [f"corrected for {self.errors}", *notes, *self._sentences_on_rows()]
 
     def _sentences_on_rows(self) -> Iterator[str]:
@@ -105,12 +104,12 @@ class Rates:
         unresolved = sum(not unit.rate.resolvable for unit in scored if unit.rate)
         if unresolved:
             kind = "mice" if self.mice else "fields"
-            yield f"in {unresolved} of {len(scored)} {kind} the rate cannot be told from 0"
+            yield f"the rate is not distinguishable from 0 in {unresolved} of {len(scored)} {kind}"
         empty = [unit.mouse for unit in self.mice if unit.rate is None]
         if empty:
-            yield f"no recording was scored of {listed(empty)}, left out of the groups"
+            yield f"mice without a scored recording are left out of the groups: {listed(empty)}"
         for left, where in (
-            (self.without_group, "have no row in the groups table"),
+            (self.without_group, "with a call are not in the groups table"),
             (self.without_call, "of the groups table have no call"),
         ):
             if left.count:
@@ -120,63 +119,63 @@ class Rates:
 def rate(
     calls: str | Path, groups: str | Path, errors: CallAccuracy, *, reference: str | None = None
 ) -> Rates:
-    """Compute stall rates per field, mouse and group, and compare the groups.
+    """Compute stall rates of fields, mice and groups, and compare the groups.
 
     Parameters
     ----------
     calls : str or Path
-        ``predictions.csv`` as `stallscan predict` writes it.
+        ``predictions.csv`` of `stallscan predict`.
     groups : str or Path
-        A table as `read_groups` takes it.
+        A table in the format of `read_groups`.
     errors : CallAccuracy
-        Of these calls: same bundle, same threshold.
+        Sensitivity and specificity of these calls (same bundle, same threshold).
     reference : str, optional
-        The group that the others are compared with; default: the first in the table.
+        The group that the others are compared with. By default the first in the table.
 
     Raises
     ------
     InputError
-        If a file is missing, no recording is in both, none of those is called flowing or stalled,
-        the errors were measured on calls of another bundle or threshold, or there is no group
-        `reference`.
+        If a file is missing; if no recording is in both tables, or none of those is called flowing
+        or stalled; if the errors were measured with another bundle or threshold; or if the group
+        `reference` does not exist.
     TableError
-        If a table is wrong; rows are named.
+        If a table is malformed. The message names the rows.
     """
     calls, groups = Path(calls), Path(groups)
     predictions, units = read_predictions(calls), read_groups(groups)
     partner = match(predictions["filename"], units["filename"], groups)
-    known = predictions.assign(partner=partner).dropna(subset="partner")
-    table = known.merge(
+    grouped = predictions.assign(partner=partner).dropna(subset="partner")
+    table = grouped.merge(
         units.rename(columns={"filename": "partner"}), on="partner", validate="one_to_one"
     )
     if table.empty:
         raise InputError(
             f"{calls} and {groups} have no filename in common "
-            f"({contrast(predictions['filename'].tolist(), units['filename'].tolist())}); "
-            "give the groups of these recordings"
+            f"({contrast(predictions['filename'].tolist(), units['filename'].tolist())}). "
+            "Give the groups of these recordings"
         )
     if not table["call"].isin(DECIDED).any():
         counts = table["call"].value_counts()
         raise InputError(
             f"{calls}: none of the {len(table):,} recordings in {groups} is called flowing or "
             f"stalled ({', '.join(f'{count:,} {call}' for call, count in counts.items())}), so "
-            "there is no rate; see the column reason"
+            "there is no rate. See the column reason"
         )
     _refuse_other_calls(calls, table[table["call"].isin(DECIDED)], errors)
     if "group" not in table:
         table, units = table.assign(group=ONE_GROUP), units.assign(group=ONE_GROUP)
-    # Groups, mice and fields come in the order of the groups table, not in that of the calls.
+    # Groups, mice and fields keep the order of the groups table, not that of the calls.
     order = pd.Series(range(len(units)), index=units["filename"])
     table = table.sort_values("partner", key=lambda names: names.map(order))
     fields = _count(table, ["field", "mouse", "group"]) if "field" in table else []
     mice = _count(table, ["mouse", "group"]) if "mouse" in table else []
-    made, compared = _groups(table, mice, errors, reference)
+    group_units, comparisons = _groups(table, mice, errors, reference)
     return Rates(
         errors=errors,
         fields=tuple(_unit(counts, errors) for counts in fields),
         mice=tuple(_unit(counts, errors) for counts in mice),
-        groups=made,
-        comparisons=compared,
+        groups=group_units,
+        comparisons=comparisons,
         without_group=Excluded.of(predictions.loc[partner.isna(), "filename"].tolist()),
         without_call=Excluded.of(
             units.loc[~units["filename"].isin(partner.dropna()), "filename"].tolist()
@@ -185,60 +184,60 @@ def rate(
 
 
 def read_groups(path: str | Path) -> pd.DataFrame:
-    """Read the table that says to which field, mouse and group each recording belongs.
+    """Read the table of the field, mouse and group of each recording.
 
     Parameters
     ----------
     path : str or Path
-        As `text.read` takes it: filename and at least one of the columns in `COLUMNS`. Other
-        columns are passed over.
+        A table with filename and at least one of `COLUMNS`. Other columns are ignored.
 
     Returns
     -------
     DataFrame
-        filename and those of field, mouse and group that there are (str, none empty).
+        filename and those of field, mouse and group that exist (str, never empty).
 
     Raises
     ------
     InputError
         If the file has no rows.
     TableError
-        If the file is missing or no table, a column is missing, a filename stands there twice, a
-        cell is empty, one mouse or group is written in two ways, or a field is in two mice or a
-        mouse in two groups; rows are named.
+        If the file is missing or not a table; if a column is missing, a filename occurs twice, or a
+        cell is empty; if a mouse or group is spelt in two ways; or if a field belongs to two mice
+        or a mouse to two groups. The message names the rows.
     """
     path = Path(path)
     raw = read_text(path, GROUPS)
-    found = {
-        what: next((name for name in names if name in raw), None) for what, names in COLUMNS.items()
+    column_of = {
+        level: next((name for name in names if name in raw), None)
+        for level, names in COLUMNS.items()
     }
-    # A column of mice that nobody filled in does not hide the next one.
-    found["mouse"] = (
+    # Skip a column of mice that is completely empty if another one is filled in.
+    column_of["mouse"] = (
         find_column(lambda name: raw[name].tolist() if name in raw else None, fewest=1)
-        or found["mouse"]
+        or column_of["mouse"]
     )
-    names = {name: what for what, name in found.items() if name}
+    names = {name: level for level, name in column_of.items() if name}
     if "filename" not in raw or not names:
         raise TableError(
-            f"{path}: {'column filename' if 'filename' not in raw else 'every further column'} is "
-            "missing; expected a table with filename and any of field, mouse (or "
+            f"{path}: {'column filename' if 'filename' not in raw else 'every other column'} is "
+            "missing. Give a table with filename and any of field, mouse (or "
             f"{', '.join(COLUMNS['mouse'][1:])}) and group"
         )
     if raw.empty:
-        raise InputError(f"{path}: holds no recordings; give one row for each")
+        raise InputError(f"{path}: has no rows. Add one row for each recording")
     table = raw[["filename", *names]].rename(columns=names)
     twice = table["filename"].duplicated(keep=False)
     if twice.any():
         named = listed(_rows(table[twice]))
-        raise TableError(f"{path}: a filename may stand there once, but see {named}")
+        raise TableError(f"{path}: a filename occurs twice: {named}. Remove one of the rows")
     unnamed = table["filename"] == ""
     if unnamed.any():
         raise TableError(
-            f"{path}: filename is empty in {listed(_rows(table[unnamed]))}; fill it in"
+            f"{path}: filename is empty in {listed(_rows(table[unnamed]))}. Fill it in"
         )
     rows = _rows(table)
-    for name, what in names.items():
-        table[what] = check_cells(path, name, table[what].tolist(), rows)
+    for name, level in names.items():
+        table[level] = check_cells(path, name, table[level].tolist(), rows)
     for part, whole in (("field", "mouse"), ("mouse", "group"), ("field", "group")):
         _refuse_two(path, table, part, whole)
     return table.reset_index(drop=True)
@@ -256,19 +255,19 @@ class _Counts:
 
 
 def _count(table: pd.DataFrame, levels: list[str]) -> list[_Counts]:
-    """Count the calls of each value of the first of `levels`; the others say what it is part of."""
+    """Count the calls for each value of the first level; the others tell what it belongs to."""
     levels = [level for level in levels if level in table]
     counted = []
     for _, rows in table.groupby(levels[0], sort=False):
         calls = rows["call"].value_counts()
-        number = {call: int(calls.get(call, 0)) for call in (*DECIDED, *OPEN)}
+        count = {call: int(calls.get(call, 0)) for call in (*DECIDED, *OPEN)}
         counted.append(
             _Counts(
                 names={level: str(rows[level].iloc[0]) for level in levels},
-                stalled=number["stalled"],
-                scored=number["stalled"] + number["flowing"],
-                review=number["review"],
-                unscorable=number["unscorable"],
+                stalled=count["stalled"],
+                scored=count["stalled"] + count["flowing"],
+                review=count["review"],
+                unscorable=count["unscorable"],
             )
         )
     return counted
@@ -293,13 +292,14 @@ def _groups(
     tested = [name for name in names if members[name]]
     first = reference or tested[0]
     if first not in tested:
-        raise InputError(f"no group {first} was scored; the groups are {listed(tested)}")
+        raise InputError(
+            f"no group {first} was scored. Choose one of {listed(tested)} with --reference"
+        )
     stalled = {name: [mouse.stalled for mouse in members[name]] for name in tested}
     scored = {name: [mouse.scored for mouse in members[name]] for name in tested}
     pairs = [(first, name) for name in tested if name != first]
     return units, tuple(
-        compare((one, two), (stalled[one], stalled[two]), (scored[one], scored[two]), errors)
-        for one, two in pairs
+        compare((a, b), (stalled[a], stalled[b]), (scored[a], scored[b]), errors) for a, b in pairs
     )
 
 
@@ -307,30 +307,30 @@ def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> U
     unit = _unit(counts, errors)
     if not mice:
         return unit
-    made = corrected_mean(
+    mean = corrected_mean(
         [mouse.stalled for mouse in mice], [mouse.scored for mouse in mice], errors
     )
     notes = [unit.note] if unit.note else []
     if len(mice) == 1:
-        notes.insert(0, "there is one mouse, so no interval for the group can be given")
-    elif impossible := _impossible(made, errors):
+        notes.insert(0, "the group has one mouse, so its rate has no interval")
+    elif impossible := _impossible(mean, errors):
         notes = [impossible]
-    elif made.resolvable:
+    elif mean.resolvable:
         notes = []
     elif not notes:
-        notes = ["the mice differ too much for their mean to be told from 0"]
-    return replace(unit, mice=len(mice), rate=made, note="; ".join(notes))
+        notes = ["the mice differ too much to distinguish their mean from 0"]
+    return replace(unit, mice=len(mice), rate=mean, note="; ".join(notes))
 
 
 def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
-    made = corrected(counts.stalled, counts.scored, errors) if counts.scored else None
+    rate = corrected(counts.stalled, counts.scored, errors) if counts.scored else None
     notes = [note] if note else []
-    if made is None:
+    if rate is None:
         notes.append("no recording was scored")
-    elif impossible := _impossible(made, errors):
+    elif impossible := _impossible(rate, errors):
         notes.append(impossible)
-    elif not made.resolvable:
-        notes.append(_unresolved(made, errors))
+    elif not rate.resolvable:
+        notes.append(_unresolved(rate, errors))
     return Unit(
         field=counts.names.get("field", ""),
         mouse=counts.names.get("mouse", ""),
@@ -338,65 +338,66 @@ def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
         mice=0,
         review=counts.review,
         unscorable=counts.unscorable,
-        rate=made,
+        rate=rate,
         note="; ".join(notes),
     )
 
 
 def _without_mice(counts: _Counts) -> str:
     return (
-        f"no column names the mouse, so its {counts.scored:,} recordings are taken as independent: "
-        "the interval is too narrow, and groups are not tested"
+        f"no column names the mouse, so its {counts.scored:,} recordings are treated as "
+        "independent: the interval is too narrow, and groups are not tested"
     )
 
 
-def _impossible(made: Rate, errors: CallAccuracy) -> str:
-    """Say where more or fewer are called stalled than the errors allow; empty if they allow it."""
-    if made.interval is None or (made.interval.high > 0 and made.interval.low < 1):
+def _impossible(rate: Rate, errors: CallAccuracy) -> str:
+    """Return a note if the errors rule out so many or so few stalled calls, otherwise nothing."""
+    if rate.interval is None or (rate.interval.high > 0 and rate.interval.low < 1):
         return ""
-    few = made.interval.high <= 0
     return (
-        f"{made.stalled:,} of {made.scored:,} called stalled is "
+        f"{rate.stalled:,} of {rate.scored:,} called stalled is "
         + (
-            f"fewer than a specificity of {percent(errors.specificity)} makes by chance"
-            if few
-            else f"more than a sensitivity of {percent(errors.sensitivity)} can find"
+            f"fewer than the false calls expected at a specificity of {percent(errors.specificity)}"
+            if rate.interval.high <= 0
+            else f"more than a sensitivity of {percent(errors.sensitivity)} allows"
         )
-        + ": the errors were measured on other recordings, and the interval means nothing"
+        + ": sensitivity and specificity do not hold for these recordings, so the interval is "
+        "meaningless"
     )
 
 
-def _unresolved(made: Rate, errors: CallAccuracy) -> str:
-    """Say why a rate cannot be told from 0."""
-    if made.stalled == 0:
-        return f"none of {made.scored:,} recordings is called stalled"
-    called = f"{made.stalled:,} of {made.scored:,} called stalled"
-    from_ = resolves_from(made.scored, errors)
-    least = "" if from_ is None else f"; so many recordings tell rates from {percent(from_)} up"
-    return (
-        f"{called} is below what a specificity of {percent(errors.specificity)} "
-        f"({say_measured(errors.flowing, 'flowing')}) can resolve: it makes "
-        f"{made.scored * (1 - errors.specificity):.3g} false ones on average{least}"
+def _unresolved(rate: Rate, errors: CallAccuracy) -> str:
+    """Return a note on why the rate is not distinguishable from 0."""
+    if rate.stalled == 0:
+        return f"none of {rate.scored:,} recordings is called stalled"
+    note = (
+        f"{rate.stalled:,} of {rate.scored:,} called stalled cannot be distinguished from the "
+        f"{rate.scored * (1 - errors.specificity):.3g} false calls expected at a specificity of "
+        f"{percent(errors.specificity)} ({say_measured(errors.flowing, 'flowing')})"
     )
+    lowest = resolves_from(rate.scored, errors)
+    if lowest is not None:
+        note += f"; {rate.scored:,} recordings can resolve rates from {percent(lowest)}"
+    return note
 
 
 def _refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) -> None:
-    """Refuse calls of another bundle or threshold than those whose errors were measured."""
-    for what, measured, used in (
+    """Refuse calls made with another bundle or threshold than the measured ones."""
+    for setting, measured, used in (
         ("bundle", errors.bundles, sorted(set(table["bundle"]))),
         ("threshold", errors.thresholds, sorted(set(table["threshold"].dropna()))),
     ):
         if measured and set(used) - set(measured):
-            names = [[str(one) for one in some] for some in (measured, used)]
             raise InputError(
-                f"{calls}: its calls were made with {what} {listed(names[1])}, but sensitivity and "
-                f"specificity were measured with {listed(names[0])}; evaluate what was used, or "
-                "state sensitivity and specificity"
+                f"{calls}: its calls were made with {setting} {listed([*map(str, used)])}, but "
+                "sensitivity and specificity were measured with "
+                f"{listed([*map(str, measured)])}. Evaluate these calls, or state --sensitivity "
+                "and --specificity"
             )
 
 
 def _refuse_two(path: Path, table: pd.DataFrame, part: str, whole: str) -> None:
-    """Refuse a field in two mice, a mouse in two groups, or a field in two groups."""
+    """Refuse a table in which a part belongs to two wholes, such as a field to two mice."""
     if part not in table or whole not in table:
         return
     several = table.groupby(part, sort=False)[whole].unique()
@@ -404,11 +405,11 @@ def _refuse_two(path: Path, table: pd.DataFrame, part: str, whole: str) -> None:
     if not several.empty:
         named = [f"{name} in {', '.join(wholes)}" for name, wholes in several.items()]
         raise TableError(
-            f"{path}: a {part} belongs to one {whole}, but see {listed(named, separator='; ')}; "
-            f"give every {part} a name of its own"
+            f"{path}: the same {part} is in more than one {whole}: "
+            f"{listed(named, separator='; ')}. Give every {part} a unique name"
         )
 
 
 def _rows(table: pd.DataFrame) -> list[str]:
-    """Name rows by their line in the file, as `predictions.read_text` gives it."""
+    """Describe rows of `predictions.read_text` by their line in the file and filename."""
     return [f"line {line} ({name or 'no filename'})" for line, name in table["filename"].items()]

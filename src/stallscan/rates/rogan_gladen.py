@@ -1,4 +1,4 @@
-"""Rates corrected for calls that are wrong at times (Rogan and Gladen 1978)."""
+"""Correction of rates for wrong calls (Rogan & Gladen 1978)."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from stallscan.scores.intervals import Share
 
 
 def correct(called: Share, sensitivity: Share, false_stalled: Share) -> Share:
-    """Share truly stalled, from the share called stalled (Rogan & Gladen 1978).
+    """Compute the share that is truly stalled from the share called stalled (Rogan & Gladen 1978).
 
-    A rate r is inside the interval if the share called stalled may be what it should be at that
-    rate, r * sensitivity + (1 - r) * false_stalled, given the intervals of all three. Their
-    distances from the estimates are joined as the sides of a right angle, each on the side that
-    counts (MOVER: Zou & Donner 2008; for a ratio Donner & Zou 2012), which leaves a quadratic
-    equation for each limit.
+    At a true rate r, the expected share called stalled is
+    r * sensitivity + (1 - r) * false_stalled. The interval contains all r for which this agrees
+    with `called`, given the intervals of all three shares. The distances of their limits from the
+    estimates are added in quadrature, each on the relevant side (MOVER: Zou & Donner 2008; for
+    ratios Donner & Zou 2012). This gives a quadratic equation for each limit.
 
     Parameters
     ----------
@@ -23,14 +23,15 @@ def correct(called: Share, sensitivity: Share, false_stalled: Share) -> Share:
     sensitivity : Share
         Share of the stalled that are called stalled.
     false_stalled : Share
-        Share of the flowing that are called stalled: one less the specificity.
+        Share of the flowing that are called stalled: 1 - specificity.
 
     Returns
     -------
     Share
-        Not clipped to 0..1, so that means of it are unbiased. The limits are infinite where the
+        Not clipped to 0..1, so that means of it are unbiased. The limits are infinite if the
         sensitivity may be as low as the share of false calls.
     """
+    # All arrays have the common shape of the shares, (...).
     excess = called.value - false_stalled.value
     gain = sensitivity.value - false_stalled.value
     low = _limit(
@@ -53,21 +54,14 @@ def correct(called: Share, sensitivity: Share, false_stalled: Share) -> Share:
 
 
 def correct_difference(called: Share, sensitivity: Share, false_stalled: Share) -> Share:
-    """Difference of two shares truly stalled, from the difference of those called stalled.
+    """Compute the difference of two true shares from the difference of those called stalled.
 
-    Calls that are false by chance fall out of the difference; what remains is that it is seen too
-    small, by sensitivity less false_stalled. The interval is made as in `correct`, and holds 0
-    exactly where that of `called` does.
-
-    Parameters
-    ----------
-    called : Share
-        Difference of the shares called stalled, -1 to 1.
-    sensitivity, false_stalled : Share
-        As for `correct`; the same for both.
+    False calls cancel out in the difference. It is still too small by the factor
+    sensitivity - false_stalled. The interval is computed as in `correct`, and contains 0 exactly if
+    that of `called`, -1 to 1, does. The other parameters are the same for both groups.
     """
     gain = sensitivity.value - false_stalled.value
-    # What makes the gain larger brings a limit nearer to 0, what makes it smaller takes it away.
+    # A larger gain moves a limit towards 0, a smaller one away from it.
     larger = np.hypot(sensitivity.high - sensitivity.value, false_stalled.value - false_stalled.low)
     smaller = np.hypot(
         sensitivity.value - sensitivity.low, false_stalled.high - false_stalled.value
@@ -96,13 +90,13 @@ def _limit(
 ) -> Any:
     """Solve (excess - r gain)^2 = of_called^2 + (r of_found)^2 + ((1 - r) of_false)^2 for r.
 
-    Give the smaller root for side -1, the larger one for 1. Without `of_false` its term is none.
+    Return the smaller root for side -1, the larger one for 1. Without `of_false`, its term is 0.
     """
     false = 0.0 if of_false is None else of_false
     square = np.asarray(gain**2 - of_found**2 - false**2, np.float64)
     half = excess * gain - false**2
     rest = excess**2 - of_called**2 - false**2
-    # Above 0 wherever square is: the estimate lies between the roots.
+    # The discriminant is positive if `square` is, because the estimate lies between the roots.
     root = np.sqrt(np.maximum(half**2 - square * rest, 0.0))
     solvable = (square > 0) & (np.asarray(gain) > 0)
     limit = (half + side * root) / np.where(solvable, square, 1.0)

@@ -1,4 +1,4 @@
-"""Rates as tables: CSV files and what the console shows."""
+"""Rates as CSV files and as tables for the terminal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from stallscan.rates.rates import Rates, Unit
 from stallscan.scores.metrics import Interval
 from stallscan.words import percent
 
-# Of every table of rates; empty cells where there is no rate or no interval.
+# Columns of every table of rates. Cells are empty if there is no rate or no interval.
 RATE_COLUMNS = (
     "stalled",
     "scored",
@@ -46,13 +46,7 @@ COMPARISON_COLUMNS = (
 
 
 def write_rates(rates: Rates, out: str | Path) -> list[Path]:
-    """Write the tables of `rates` into the folder `out`, and return their paths.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be made or written.
-    """
+    """Write the tables of `rates` into the folder `out`, and return their paths."""
     with runs.hold(out) as folder:
         written = {folder / name: table for name, table in as_frames(rates).items()}
         for path, table in written.items():
@@ -63,7 +57,7 @@ def write_rates(rates: Rates, out: str | Path) -> list[Path]:
 
 
 def as_frames(rates: Rates) -> dict[str, pd.DataFrame]:
-    """Lay rates out as tables, by the name of their file; shares are 0 to 1."""
+    """Return the rates as tables by file name; shares are 0 to 1."""
     return {
         "rates_fields.csv": _unit_table(rates.fields, ("field", "mouse", "group")),
         "rates_mice.csv": _unit_table(rates.mice, ("mouse", "group")),
@@ -73,7 +67,7 @@ def as_frames(rates: Rates) -> dict[str, pd.DataFrame]:
 
 
 def as_tables(rates: Rates) -> list[Table]:
-    """Lay groups, mice and comparisons out for the terminal; fields where no mouse is named."""
+    """Return groups, mice (or fields, without mice) and comparisons as tables for the terminal."""
     tables = [_rich_units("group", rates.groups)]
     if rates.mice:
         tables.append(_rich_units("mouse", rates.mice))
@@ -94,12 +88,12 @@ def _unit_table(units: Sequence[Unit], columns: tuple[str, ...]) -> pd.DataFrame
     return pd.DataFrame(rows, columns=[*columns, *RATE_COLUMNS, "review", "unscorable", "note"])
 
 
-def _rate_cells(made: Rate | None) -> dict[str, Any]:
-    if made is None:
+def _rate_cells(rate: Rate | None) -> dict[str, Any]:
+    if rate is None:
         return {"stalled": 0, "scored": 0}
     values = (
-        *(made.stalled, made.scored, made.naive, *(made.naive_interval or (None, None))),
-        *(made.estimate, *(made.interval or (None, None)), made.unclipped, made.resolvable),
+        *(rate.stalled, rate.scored, rate.naive, *(rate.naive_interval or (None, None))),
+        *(rate.estimate, *(rate.interval or (None, None)), rate.unclipped, rate.resolvable),
     )
     return dict(zip(RATE_COLUMNS, values, strict=True))
 
@@ -107,11 +101,11 @@ def _rate_cells(made: Rate | None) -> dict[str, Any]:
 def _comparison_table(comparisons: Sequence[GroupDifference]) -> pd.DataFrame:
     rows = [
         (
-            *(one.first, one.second, *one.mice, one.difference),
-            *(one.interval or (None, None)),
-            *(one.welch_p, one.permutation_p, one.note),
+            *(comparison.first, comparison.second, *comparison.mice, comparison.difference),
+            *(comparison.interval or (None, None)),
+            *(comparison.welch_p, comparison.permutation_p, comparison.note),
         )
-        for one in comparisons
+        for comparison in comparisons
     ]
     return pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
 
@@ -127,33 +121,33 @@ def _rich_units(level: str, units: Sequence[Unit]) -> Table:
         "95 % interval",
     )
     for unit in units:
-        made = unit.rate
+        rate = unit.rate
         second = f"{unit.mice or '?'}" if level == "group" else unit.group
         table.add_row(
-            # Text, not markup: a name may hold brackets.
+            # Text instead of markup, because a name may contain brackets.
             Text(getattr(unit, level)),
             Text(second),
-            f"{made.stalled:,} / {made.scored:,}" if made else "0 / 0",
+            f"{rate.stalled:,} / {rate.scored:,}" if rate else "0 / 0",
             f"{unit.review + unit.unscorable:,}",
-            percent(made.naive) if made else "",
-            percent(made.estimate) if made else "",
-            _say(made.interval) + ("" if made.resolvable else " *") if made else "",
+            percent(rate.naive) if rate else "",
+            percent(rate.estimate) if rate else "",
+            _say(rate.interval) + ("" if rate.resolvable else " *") if rate else "",
         )
     if any(unit.rate and not unit.rate.resolvable for unit in units):
-        table.caption = "* cannot be told from 0"
+        table.caption = "* not distinguishable from 0"
     return table
 
 
 def _rich_comparisons(comparisons: Sequence[GroupDifference]) -> Table:
     table = Table("groups", "mice", "difference", "95 % interval", "p (Welch)", "p (permutation)")
-    for one in comparisons:
+    for comparison in comparisons:
+        p_values = (comparison.welch_p, comparison.permutation_p)
         table.add_row(
-            Text(f"{one.second} less {one.first}"),
-            f"{one.mice[1]} and {one.mice[0]}",
-            f"{100 * one.difference:+.3g} points",
-            _say(one.interval, "points"),
-            "not tested" if one.welch_p is None else f"{one.welch_p:.3g}",
-            "not tested" if one.permutation_p is None else f"{one.permutation_p:.3g}",
+            Text(f"{comparison.second} minus {comparison.first}"),
+            f"{comparison.mice[1]} and {comparison.mice[0]}",
+            f"{100 * comparison.difference:+.3g} points",
+            _say(comparison.interval, "points"),
+            *("not tested" if p is None else f"{p:.3g}" for p in p_values),
         )
     return table
 

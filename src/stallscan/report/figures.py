@@ -62,28 +62,10 @@ def evaluation(
     curve: Curve | None = None,
     measured: Metrics | None = None,
 ) -> list[Path]:
-    """Write the plots of an evaluation into the folder `out`, each as PNG and as SVG.
+    """Write the plots of an evaluation into the folder `out`, each as PNG and SVG.
 
-    Parameters
-    ----------
-    scored : Scored
-        The evaluated recordings.
-    out : str or Path
-        The folder; created if necessary.
-    curve : Curve, optional
-        MCC against prevalence. By default computed by resampling single recordings.
-    measured : Metrics, optional
-        The metrics of `scored`. Computed by default.
-
-    Returns
-    -------
-    list of Path
-        The files, named after the keys of `WORDS`.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be created or written.
+    The files are named after the keys of `WORDS`. `curve` (MCC against prevalence) and `measured`
+    (the metrics of `scored`) are computed if not given, the curve by resampling single recordings.
     """
     return save(evaluation_figures(scored, curve, measured), out)
 
@@ -306,7 +288,7 @@ def mcc_by_prevalence(curve: Curve | None, measured: Metrics) -> Figure:
     axes.set(xlabel="share of stalled", ylabel="MCC of the calls")
     if curve is None:
         return _one_class(figure, axes)
-    percents = 100.0 * curve.prevalence
+    percents = 100.0 * curve.prevalence  # (P,), as all of the curve
     axes.fill_between(percents, curve.low, curve.high, color=BLUE, alpha=0.2, linewidth=0)
     axes.plot(percents, curve.mcc, color=BLUE, label="re-weighted, 95 % interval")
     marked = [at for at in metrics.PREVALENCES if at >= curve.prevalence[0]]
@@ -349,7 +331,7 @@ def _one_class(figure: Figure, axes: Axes) -> Figure:
 
 
 def _bars(axes: Axes, scores: Floats, colour: str, name: str, share: bool) -> Floats:
-    counts, _ = np.histogram(scores, BINS)
+    counts, _ = np.histogram(scores, BINS)  # (40,)
     heights = counts / max(len(scores), 1) if share else counts.astype(np.float64)
     axes.stairs(heights, BINS, fill=True, color=colour, alpha=0.35)
     axes.stairs(heights, BINS, color=colour, linewidth=1.4, label=name)
@@ -381,6 +363,7 @@ def _mark_calls(axes: Axes, x: float | None, y: float | None) -> None:
 
 
 def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Keep at most `CURVE_POINTS` of the points of a curve, evenly spaced by index."""
     if len(x) <= CURVE_POINTS:
         return x, y
     chosen = np.unique(np.linspace(0, len(x) - 1, CURVE_POINTS).round().astype(int))

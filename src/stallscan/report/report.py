@@ -180,12 +180,7 @@ def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
     recordings called stalled with the highest score first, then recordings without a call, then the
     others with the smallest distance first.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From `predictions.read_predictions` or `evaluate.join`.
-    most : int
-        Maximum number of rows.
+    `table` comes from `predictions.read_predictions` or `evaluate.join`.
     """
     distance = (table["score"] - table["threshold"]).abs()
     # Each group of rows with the key that sorts it, smallest first.

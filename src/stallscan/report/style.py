@@ -45,13 +45,7 @@ DPI = 200
 
 
 def save(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
-    """Write figures into the folder `out` under their names, each as PNG and SVG.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be created or written.
-    """
+    """Write figures into the folder `out` under their names, each as PNG and SVG."""
     folder = make_folder(out)
     paths = {
         folder / f"{name}.{suffix}": figure
