@@ -33,7 +33,7 @@ def scored():
 
 
 @pytest.mark.slow
-def test_plots_are_written_and_repeatable(scored, tmp_path):
+def test_plots_are_written_and_reproducible(scored, tmp_path):
     names = [
         *("confusion", "scores", "roc", "precision_recall", "thresholds"),
         *("reliability", "mcc_by_prevalence"),
@@ -49,7 +49,7 @@ def test_plots_are_written_and_repeatable(scored, tmp_path):
     assert first == again
 
 
-def test_no_pyplot_and_no_torch():
+def test_neither_pyplot_nor_torch_is_imported():
     code = (
         "import sys; from stallscan.report import figures, report; "
         "sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
@@ -78,9 +78,9 @@ def test_history(tmp_path, epochs):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (history_table(3).drop(columns="lr"), r"history\.csv: column lr "),
-        (history_table(0), r"history\.csv: "),
-        (history_table(3).assign(val_loss="high"), r"history\.csv: column val_loss "),
+        (history_table(3).drop(columns="lr"), r"history\.csv.*\blr\b"),
+        (history_table(0), r"history\.csv"),
+        (history_table(3).assign(val_loss="high"), r"history\.csv.*val_loss"),
     ],
 )
 def test_wrong_history(tmp_path, table, message):
@@ -88,5 +88,5 @@ def test_wrong_history(tmp_path, table, message):
     table.to_csv(path, index=False)
     with pytest.raises(TableError, match=message):
         draw_history(path, tmp_path)
-    with pytest.raises(InputError, match=r"none\.csv: "):
+    with pytest.raises(InputError, match=r"none\.csv"):
         draw_history(tmp_path / "none.csv", tmp_path)

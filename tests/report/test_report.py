@@ -1,4 +1,4 @@
-"""The report: which cards it has, what they show, and that the page is self-contained."""
+"""The report: its cards, their order and content, and the self-contained page."""
 
 import base64
 import json
@@ -38,9 +38,9 @@ ROWS = (
 )
 
 
-def write(*words, **named):
-    """Write a report in this process; starting others takes a second."""
-    return report.write_report(*words, **{"processes": 0, **named})
+def write(*arguments, **options):
+    """Write a report in this process, because starting others takes a second."""
+    return report.write_report(*arguments, **{"processes": 0, **options})
 
 
 def draw_recording(outlined=True, frames=6, size=(96, 128)):
@@ -75,7 +75,7 @@ def write_predictions(path, rows):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Folder of a finished run over `ROWS`, with its recordings and labels."""
+    """Return the folder of a finished run over `ROWS`, with its recordings and labels."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "films" / "sub").mkdir(parents=True)
     for name, status, *_ in ROWS:
@@ -159,7 +159,7 @@ def test_order_of_the_cards(plain):
     ]
 
 
-def test_wrong_calls_come_first_where_labels_are_known(labelled):
+def test_wrong_calls_come_first_if_there_are_labels(labelled):
     _, page = labelled
     assert page.names[:3] == ["missed.mp4", "alarm.mp4", "stalled_high.mp4"]
     assert [card["data-outcome"] for card in page.cards[:3]] == ["wrong", "wrong", "right"]
@@ -205,22 +205,22 @@ def test_filenames_are_escaped(plain):
     assert "sub/<b>&\"'.mp4" in page.text
 
 
-def test_failed_recordings_say_why(plain):
+def test_cards_of_failed_recordings_show_the_reason(plain):
     _, page = plain
     assert page.videos == 7
     assert "It failed for a reason" in page.text
     assert "/data/" not in page.text
-    assert "The whole field is shown." in page.text
+    assert page.text.count("whole field") == 1
 
 
-def test_most_cards(run, tmp_path):
+def test_max_cards(run, tmp_path):
     written = write(
         run / "predictions.csv", tmp_path / "few.html", settings=ReportSettings(max_cards=2)
     )
     page = Page(written.path)
     assert (written.recordings, written.cards) == (8, 2)
     assert page.names == ["stalled_high.mp4", "alarm.mp4"]
-    assert "2 of 8 recordings" in page.text
+    assert "2 of 8" in page.text
     assert "--max-cards 8" in page.text
 
 
@@ -229,41 +229,40 @@ def test_moved_recordings(run, tmp_path):
     predictions = tmp_path / "predictions.csv"
     predictions.write_bytes((run / "predictions.csv").read_bytes())
     written = write(predictions, tmp_path / "moved.html")
-    assert written.without_clip == 8
+    assert (written.without_clip, written.moved) == (8, 8)
     assert "--recordings FOLDER" in Page(written.path).text
 
-    found = write(predictions, tmp_path / "found.html", recordings=[run / "films"])
-    assert found.without_clip == 1
-    # From another folder they are called films/..., and are found by base name.
-    found = write(predictions, tmp_path / "found.html", recordings=[run])
-    assert found.without_clip == 1
-    with pytest.raises(InputError, match="gone: "):
+    # In the parent folder, the same recordings are named films/... and are matched by their ends.
+    for folder in (run / "films", run):
+        written = write(predictions, tmp_path / "found.html", recordings=[folder])
+        assert (written.without_clip, written.moved) == (1, 0)
+    with pytest.raises(InputError, match="gone"):
         write(predictions, tmp_path / "x.html", recordings=[tmp_path / "gone"])
 
 
 @pytest.mark.parametrize("notes", [None, '{"paths": 3, "recordings": "x"}'])
-def test_report_does_without_run_notes(run, tmp_path, notes):
+def test_run_json_may_be_missing_or_useless(run, tmp_path, notes):
     (tmp_path / "predictions.csv").write_bytes((run / "predictions.csv").read_bytes())
     if notes is not None:
         (tmp_path / "run.json").write_text(notes)
     assert write(tmp_path / "predictions.csv", tmp_path / "x.html").without_clip == 8
 
 
-def test_broken_run_notes_are_refused(run, tmp_path):
+def test_broken_run_json_is_refused(run, tmp_path):
     (tmp_path / "predictions.csv").write_bytes((run / "predictions.csv").read_bytes())
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(InputError, match=r"run\.json: "):
+    with pytest.raises(InputError, match=r"run\.json"):
         write(tmp_path / "predictions.csv", tmp_path / "x.html")
 
 
-def test_unfinished_run_is_shown_as_such(tmp_path):
+def test_page_shows_that_a_run_is_unfinished(tmp_path):
     write_predictions(tmp_path / "predictions.csv", ROWS)
     (tmp_path / "run.json").write_text(json.dumps({"recordings": 1200, "finished": None}))
     written = write(tmp_path / "predictions.csv", tmp_path / "x.html")
-    assert "8 of 1,200 recordings" in Page(written.path).text
+    assert "8 of 1,200" in Page(written.path).text
 
 
-def test_nothing_scored(tmp_path):
+def test_run_without_scores(tmp_path):
     write_predictions(tmp_path / "predictions.csv", ROWS[6:])
     page = Page(write(tmp_path / "predictions.csv", tmp_path / "x.html").path)
     assert not page.addresses
@@ -279,15 +278,15 @@ def test_progress_counts_the_clips(run, tmp_path):
 
 
 def test_bad_input(run, tmp_path):
-    with pytest.raises(InputError, match=r"predictions\.csv: "):
+    with pytest.raises(InputError, match=r"predictions\.csv"):
         write(tmp_path / "predictions.csv", tmp_path / "x.html")
     (tmp_path / "predictions.csv").write_text("filename,call\n1.mp4,flowing\n")
-    with pytest.raises(TableError, match=r"predictions\.csv: column .*bundle"):
+    with pytest.raises(TableError, match=r"predictions\.csv.*bundle"):
         write(tmp_path / "predictions.csv", tmp_path / "x.html")
     with pytest.raises(SettingsError, match="max_cards"):
         ReportSettings.parse({"max_cards": -1}, "command line")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file: "):
+    with pytest.raises(InputError, match="file"):
         write(run / "predictions.csv", tmp_path / "file" / "x.html")
 
 
@@ -297,7 +296,7 @@ def decode(clip, tmp_path):
     return video.read_recording(path)
 
 
-def test_clip_shows_the_outlined_region_with_its_margin(tmp_path):
+def test_clip_shows_the_outlined_region_with_the_margin(tmp_path):
     path = tmp_path / "film.mp4"
     encode.write_video(path, draw_recording())
     box = outline.find_outline(video.read_recording(path)).box
@@ -323,10 +322,10 @@ def test_clip_of_unusual_recordings(tmp_path, frames, size, expected):
     np.save(path, np.zeros((frames, *size), np.uint8))
     clip = cards.make_clip(path, margin_px=20)
     assert decode(clip, tmp_path).shape == expected
-    assert ("One frame in 3 is shown." in clip.note) == (frames == 900)
+    assert ("frame in 3" in clip.note) == (frames == 900)
 
 
-def test_frames_are_thinned_alike_when_they_are_not_held(tmp_path, monkeypatch):
+def test_thinning_is_the_same_for_recordings_too_large_for_memory(tmp_path, monkeypatch):
     path = tmp_path / "film.mp4"
     encode.write_video(path, draw_recording(frames=100))
     shown = []
@@ -347,7 +346,7 @@ def test_real_recordings(real_dir, tmp_path):
     predictions = write_predictions(tmp_path / "predictions.csv", rows)
     written = write(predictions, tmp_path / "x.html", recordings=[real_dir / "clips"])
     assert written.without_clip == 0
-    assert "The whole field" not in Page(written.path).text
+    assert "whole field" not in Page(written.path).text
     assert written.path.stat().st_size < 2_000_000
 
 
@@ -361,7 +360,7 @@ def test_a_file_that_crashes_the_decoder_gets_a_card_without_a_clip(run, tmp_pat
     page = Page(written.path)
     assert page.names == [f"{number}.mp4" for number in range(6)]
     assert (written.without_clip, written.moved, page.videos) == (1, 0, 5)
-    assert page.text.count("The decoder crashed") == 1
+    assert page.text.count("crashed") == 1
 
 
 def test_a_store_shows_its_source_recordings(run, bundle_dir, tmp_path):
@@ -378,12 +377,12 @@ def test_a_store_shows_its_source_recordings(run, bundle_dir, tmp_path):
     written = write(predictions, tmp_path / "x.html")
     assert (written.without_clip, written.moved) == (1, 1)
     assert "--recordings" in str(written)
-    found = write(predictions, tmp_path / "x.html", recordings=[tmp_path / "b.mp4", films])
-    assert found.without_clip == 0
+    written = write(predictions, tmp_path / "x.html", recordings=[tmp_path / "b.mp4", films])
+    assert written.without_clip == 0
 
 
 def test_names_in_a_table_are_not_opened(run, tmp_path):
-    """A table may come from a stranger, so only files that the user names are opened."""
+    """A table may come from a stranger, so only recordings that the user lists are opened."""
     shutil.copy(run / "films" / "flowing_far.mp4", tmp_path / "private.mp4")
     (tmp_path / "films").mkdir()
     shutil.copy(run / "films" / "flowing_far.mp4", tmp_path / "films" / "mine.mp4")
@@ -394,7 +393,7 @@ def test_names_in_a_table_are_not_opened(run, tmp_path):
     assert (written.cards, written.moved) == (3, 2)
 
 
-def test_a_folder_is_refused_as_a_page(run, tmp_path):
+def test_output_that_is_a_folder_is_refused(run, tmp_path):
     with pytest.raises(InputError, match=r"report\.html"):
         write(run / "predictions.csv", tmp_path)
     assert not list(tmp_path.iterdir())
@@ -403,7 +402,7 @@ def test_a_folder_is_refused_as_a_page(run, tmp_path):
 @pytest.mark.parametrize(
     "name", ["</script><script>alert(1)</script>.mp4", "a: b%20 \u2028.mp4", "-x.mp4", "a\nb.mp4"]
 )
-def test_names_and_reasons_are_text(tmp_path, name):
+def test_names_and_reasons_are_escaped(tmp_path, name):
     rows = [(name, "unreadable", "", "unscorable", None)]
     predictions = write_predictions(tmp_path / "predictions.csv", rows)
     page = write(predictions, tmp_path / "x.html").path.read_text(encoding="utf-8")
@@ -413,7 +412,7 @@ def test_names_and_reasons_are_text(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("reason", "name", "said"),
+    ("reason", "name", "expected"),
     [
         ("/a/b.mp4: no outline", "b.mp4", "No outline"),
         ("/a: b/c.mp4: too short", "b/c.mp4", "Too short"),
@@ -423,5 +422,5 @@ def test_names_and_reasons_are_text(tmp_path, name):
         ("", "b.mp4", ""),
     ],
 )
-def test_a_reason_begins_without_the_path(reason, name, said):
-    assert cards.without_path(reason, name) == said
+def test_path_is_removed_from_a_reason(reason, name, expected):
+    assert cards.without_path(reason, name) == expected

@@ -22,18 +22,18 @@ from stallscan.recordings import encode, video
 from stallscan.recordings.recording import Box, Frames, Recording
 from stallscan.vessels import outline
 
-# A longer side is scaled down to this. Smaller clips are scaled up by the browser, because more
+# The longer side is scaled down to this. Smaller clips are enlarged by the browser, because more
 # pixels in the file would add no information.
 CLIP_SIDE_PX = 320
-# At this quality of x264, the dark cells stay distinct, and a clip has about 30 kB.
+# At this x264 quality, dark blood cells stay distinct and a clip takes about 30 kB.
 CLIP_CRF = 28
 CLIP_PRESET = "veryfast"
 CLIP_KEYFRAME_INTERVAL = 60
-# The longest recording of the competition (docs/facts.md 4). Longer ones are thinned to every n-th
-# frame.
+# The length of the longest competition recording (docs/facts.md 4). Longer recordings are thinned
+# to every n-th frame.
 CLIP_FRAMES = 434
-# Several recordings are decoded in parallel, so each may keep fewer bytes of frames in memory than
-# the default of `video.read_recording`.
+# Several recordings are decoded in parallel, so each may keep less in memory than the default of
+# `video.read_recording`.
 HOLD_BYTES = 192 * 2**20
 MOST_PROCESSES = 4
 POSTER_QUALITY = 70
@@ -41,10 +41,10 @@ POSTER_QUALITY = 70
 
 @dataclass(frozen=True)
 class Clip:
-    """A card's video, its first image and a note; `video` and `poster` are ``data:`` addresses."""
+    """The video of a card with a note."""
 
-    video: str = ""
-    poster: str = ""
+    video: str = ""  # data: address, empty if the recording cannot be shown
+    poster: str = ""  # data: address of the image shown before the video plays
     note: str = ""
 
 
@@ -54,7 +54,7 @@ def make_clips(
     processes: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> list[Clip]:
-    """Make the clip of each recording in parallel with `make_clip`.
+    """Run `make_clip` on each recording in parallel.
 
     A file that crashes the decoder gets an empty clip with the reason.
 
@@ -65,30 +65,30 @@ def make_clips(
     margin_px : int
         Pixels to show around the outline.
     processes : int, optional
-        Number of processes; 0 to work in this one. By default one per core, at most
+        Number of processes. 0 works in this process; the default is one per core, at most
         `MOST_PROCESSES`.
     progress : callable
-        Called with the number of finished clips and the number of all clips.
+        Called with the number of finished clips and the total.
     """
     if processes is None:
         processes = min(cores.count_cores(), MOST_PROCESSES)
     progress(0, len(paths))
     clips = []
     task = functools.partial(make_clip, margin_px=margin_px)
-    # Closing it stops the processes after Ctrl-C.
-    with contextlib.closing(workers.in_order(task, paths, processes, _lost)) as results:
+    # After Ctrl-C, closing the generator stops its processes.
+    with contextlib.closing(workers.in_order(task, paths, processes, _crashed)) as results:
         for clip in results:
             clips.append(clip)
             progress(len(clips), len(paths))
     return clips
 
 
-def _lost(_path: Path, reason: str) -> Clip:
+def _crashed(_path: Path, reason: str) -> Clip:
     return Clip(note=f"The decoder crashed or hung on this file ({reason}). Export it again.")
 
 
 def make_clip(path: Path, margin_px: int) -> Clip:
-    """Encode the outlined region with a margin, or the whole field if there is no single outline.
+    """Encode the outlined region plus a margin, or the whole field if there is no single outline.
 
     If the recording cannot be read, the clip has no video and its note gives the reason.
     """
@@ -105,6 +105,7 @@ def make_clip(path: Path, margin_px: int) -> Clip:
 
 
 def _region(recording: Recording, margin_px: int) -> tuple[Box, str]:
+    """Return the box to show and a note for the card."""
     height, width = recording.shape[1:3]
     try:
         box = outline.find_outline(recording).box
@@ -114,12 +115,13 @@ def _region(recording: Recording, margin_px: int) -> tuple[Box, str]:
 
 
 def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
-    """Yield every `step`-th frame, cropped, at most `CLIP_SIDE_PX` long, with even sides."""
+    """Yield every `step`-th frame, cropped, scaled to `CLIP_SIDE_PX` and padded to even sides."""
     height, width = box.row1 - box.row0, box.col1 - box.col0
     scale = min(1.0, CLIP_SIDE_PX / max(height, width))
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    position = 0
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))  # OpenCV: width first
+    position = 0  # of the chunk's first frame in the recording
     for chunk in recording.chunks(box):  # uint8 (T, H, W, 3) or (T, H, W)
+        # Skip to the next multiple of `step`, so that the chunk length does not matter.
         for frame in chunk[-position % step :: step]:
             small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
             # H.264 with 4:2:0 chroma needs even sides.
@@ -142,7 +144,7 @@ def _as_video(frames: list[Frames]) -> str:
 
 
 def _as_poster(frame: Frames) -> str:
-    bgr = frame[..., ::-1] if frame.ndim == 3 else frame
+    bgr = frame[..., ::-1] if frame.ndim == 3 else frame  # (H, W, 3) or (H, W); OpenCV wants BGR
     _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, POSTER_QUALITY])
     return _data_uri("image/jpeg", encoded.tobytes())
 
@@ -152,7 +154,7 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 
 def without_path(reason: str, filename: str) -> str:
-    """Remove the path at the start of a message, because the card shows the filename already."""
+    """Remove the path at the start of a message, because the card already shows the filename."""
     # The path itself may contain a colon, so look for the filename.
     name = filename.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
     head, separator, rest = reason.partition(f"{name}: ")

@@ -1,7 +1,7 @@
 """Plots of an evaluation.
 
-They use matplotlib's objects instead of pyplot, which has global state and looks for a display. The
-colours of Okabe and Ito (2008) suit readers with any colour vision; lines also differ in dash.
+They avoid pyplot, which has global state and looks for a display. The colours of Okabe and Ito
+(2008) can be distinguished with any colour vision; the lines also differ in their dashes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,13 +36,13 @@ from stallscan.scores import bootstrap, curves, metrics
 from stallscan.scores.bootstrap import Curve
 from stallscan.scores.metrics import Floats, Metrics, Scored
 
-BINS = np.arange(41) / 40
-# The scale is logarithmic if the largest bin exceeds the smallest one by more than this factor: on
-# a linear scale, small bins would be invisible.
+BINS = np.arange(41) / 40  # edges of 40 bins of scores
+# The vertical axis is logarithmic if the highest bar exceeds the lowest by more than this factor.
+# On a linear axis, the lowest would be invisible.
 LOG_RATIO = 200
-# Curves are thinned to this many points. More cannot be seen.
+# Curves are thinned to this many points, because more cannot be seen.
 CURVE_POINTS = 2000
-# With more thresholds than this (joined tables of many runs), none is drawn.
+# If there are more thresholds than this (in a table joined from many runs), none is drawn.
 MOST_THRESHOLDS = 3
 # Descriptions of the plots, for screen readers.
 WORDS = {
@@ -64,8 +64,26 @@ def evaluation(
 ) -> list[Path]:
     """Write the plots of an evaluation into the folder `out`, each as PNG and SVG.
 
-    The files are named after the keys of `WORDS`. `curve` (MCC against prevalence) and `measured`
-    (the metrics of `scored`) are computed if not given, the curve by resampling single recordings.
+    Parameters
+    ----------
+    scored : Scored
+        The evaluated recordings.
+    out : str or Path
+        The folder; created if necessary.
+    curve : Curve, optional
+        MCC against prevalence. By default computed by resampling single recordings.
+    measured : Metrics, optional
+        The metrics of `scored`, if they are already computed.
+
+    Returns
+    -------
+    list of Path
+        The files, named after the keys of `WORDS`.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be created or written.
     """
     return save(evaluation_figures(scored, curve, measured), out)
 
@@ -73,7 +91,7 @@ def evaluation(
 def evaluation_figures(
     scored: Scored, curve: Curve | None = None, measured: Metrics | None = None
 ) -> dict[str, Figure]:
-    """Draw the plots of an evaluation, by their names in `WORDS`; parameters as in `evaluation`."""
+    """Draw the plots of an evaluation, named as in `WORDS`; parameters as in `evaluation`."""
     if measured is None:
         measured = metrics.measure(scored)
     if curve is None:
@@ -90,15 +108,15 @@ def evaluation_figures(
 
 
 def confusion(scored: Scored, measured: Metrics | None = None) -> Figure:
-    """Draw the confusion matrix, shaded by the share of each label; `measured` is of `scored`."""
+    """Draw the confusion matrix, shaded by the share of each label."""
     if measured is None:
         measured = metrics.measure(scored)
     cells = measured.confusion
-    # (label, call)
+    # (2 labels, 2 calls)
     counts = np.array(
         [[cells.true_flowing, cells.false_stalled], [cells.missed_stalled, cells.true_stalled]]
     )
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # each row sums to 1
     figure, axes = new_axes("Confusion matrix", grid=False)
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.25, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
@@ -133,7 +151,7 @@ def score_histogram(
         heights = [_bars(axes, scores, GREY, f"all (n = {len(scores):,})", share=False)]
         axes.set_ylabel("recordings")
     else:
-        # Stalls are rare. Shares of the class make both classes visible.
+        # Stalls are rare, so counts would hide them. As shares of its class, each class is visible.
         heights = [
             _bars(axes, of_class, colour, f"{name} (n = {len(of_class):,})", share=True)
             for of_class, colour, name in (
@@ -183,10 +201,8 @@ def precision_recall(scored: Scored, measured: Metrics) -> Figure:
     curve = curves.precision_recall(scored)
     if curve is None:
         return _one_class(figure, axes)
-    own = words.percent(measured.prevalence)
-    axes.axhline(
-        measured.prevalence, color=GREY, linestyle=":", linewidth=1, label=f"chance ({own} stalled)"
-    )
+    chance = f"chance ({words.percent(measured.prevalence)} stalled)"
+    axes.axhline(measured.prevalence, color=GREY, linestyle=":", linewidth=1, label=chance)
     recall, precision = _thin(*curve)
     axes.plot(
         recall,
@@ -242,7 +258,7 @@ def reliability(scored: Scored) -> Figure:
     axes.errorbar(
         [bin_.mean_score for bin_ in bins],
         [bin_.share for bin_ in bins],
-        yerr=[
+        yerr=[  # (2, bins): lengths below and above the point
             [bin_.share - bin_.interval.low for bin_ in bins],
             [bin_.interval.high - bin_.share for bin_ in bins],
         ],
@@ -256,9 +272,10 @@ def reliability(scored: Scored) -> Figure:
         clip_on=False,
     )
     axes.set(ylabel="share of stalled", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    mean = float(scored.scores.mean())
-    own = words.percent(float(scored.labels.mean()))
-    add_subtitle(axes, f"mean score {words.percent(mean)}, {own} stalled")
+    mean_score, stalled = (
+        words.percent(float(values.mean())) for values in (scored.scores, scored.labels)
+    )
+    add_subtitle(axes, f"mean score {mean_score}, {stalled} stalled")
     add_legend(axes, "upper left")
     edges = curves.RELIABILITY_EDGES
     counts, _ = np.histogram(scored.scores, edges)
@@ -288,18 +305,15 @@ def mcc_by_prevalence(curve: Curve | None, measured: Metrics) -> Figure:
     axes.set(xlabel="share of stalled", ylabel="MCC of the calls")
     if curve is None:
         return _one_class(figure, axes)
-    percents = 100.0 * curve.prevalence  # (P,), as all of the curve
+    percents = 100.0 * curve.prevalence  # (K,), as curve.mcc, curve.low and curve.high
     axes.fill_between(percents, curve.low, curve.high, color=BLUE, alpha=0.2, linewidth=0)
     axes.plot(percents, curve.mcc, color=BLUE, label="re-weighted, 95 % interval")
-    marked = [at for at in metrics.PREVALENCES if at >= curve.prevalence[0]]
+    marked = np.array([share for share in metrics.PREVALENCES if share >= curve.prevalence[0]])
+    # The axis is logarithmic, so interpolate over the logarithm.
     values = np.interp(np.log(marked), np.log(curve.prevalence), curve.mcc)
-    axes.plot(
-        100.0 * np.array(marked), values, "o", color=BLUE, markersize=5, markeredgecolor="white"
-    )
-    for at, value in zip(marked, values, strict=True):
-        axes.annotate(
-            f"{value:.2f}", (100.0 * at, value), (5, -11), textcoords="offset points", fontsize=9
-        )
+    axes.plot(100.0 * marked, values, "o", color=BLUE, markersize=5, markeredgecolor="white")
+    for x, y in zip(100.0 * marked, values, strict=True):
+        axes.annotate(f"{y:.2f}", (x, y), (5, -11), textcoords="offset points", fontsize=9)
     axes.plot(
         [100.0 * measured.prevalence],
         [measured.mcc],
@@ -311,7 +325,7 @@ def mcc_by_prevalence(curve: Curve | None, measured: Metrics) -> Figure:
         zorder=5,
     )
     axes.set_xscale("log")
-    ticks = [0.1, *(100.0 * at for at in reversed(metrics.PREVALENCES)), 30.0]
+    ticks = [0.1, *(100.0 * share for share in reversed(metrics.PREVALENCES)), 30.0]
     axes.set_xticks(ticks, [f"{tick:g} %" for tick in ticks])
     axes.minorticks_off()
     axes.set_ylim(min(0.0, float(curve.low.min()) - 0.02), 1.02)
@@ -324,6 +338,7 @@ def _percent_tick(share: float, _position: float) -> str:
 
 
 def _one_class(figure: Figure, axes: Axes) -> Figure:
+    """Explain on the plot why there is no curve."""
     axes.text(
         0.5, 0.5, "needs labels of both classes", ha="center", color=GREY, transform=axes.transAxes
     )
@@ -331,7 +346,8 @@ def _one_class(figure: Figure, axes: Axes) -> Figure:
 
 
 def _bars(axes: Axes, scores: Floats, colour: str, name: str, share: bool) -> Floats:
-    counts, _ = np.histogram(scores, BINS)  # (40,)
+    """Draw a histogram of counts or shares and return the heights, float64 (40,)."""
+    counts, _ = np.histogram(scores, BINS)
     heights = counts / max(len(scores), 1) if share else counts.astype(np.float64)
     axes.stairs(heights, BINS, fill=True, color=colour, alpha=0.35)
     axes.stairs(heights, BINS, color=colour, linewidth=1.4, label=name)
@@ -341,13 +357,15 @@ def _bars(axes: Axes, scores: Floats, colour: str, name: str, share: bool) -> Fl
 def _mark_thresholds(axes: Axes, thresholds: Sequence[float]) -> None:
     if not 0 < len(thresholds) <= MOST_THRESHOLDS:
         return
+    # One legend entry, on the first line, names all thresholds.
+    label: str | None = "threshold " + ", ".join(f"{threshold:.3g}" for threshold in thresholds)
     for threshold in thresholds:
-        axes.axvline(threshold, color=BLACK, linestyle=(0, (4, 3)), linewidth=1.1)
-    named = ", ".join(f"{threshold:.3g}" for threshold in thresholds)
-    axes.plot([], [], color=BLACK, linestyle=(0, (4, 3)), linewidth=1.1, label=f"threshold {named}")
+        axes.axvline(threshold, color=BLACK, linestyle=(0, (4, 3)), linewidth=1.1, label=label)
+        label = None
 
 
 def _mark_calls(axes: Axes, x: float | None, y: float | None) -> None:
+    """Mark the operating point of the calls, unless a coordinate is undefined."""
     if x is not None and y is not None:
         axes.plot(
             [x],
@@ -363,7 +381,7 @@ def _mark_calls(axes: Axes, x: float | None, y: float | None) -> None:
 
 
 def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Keep at most `CURVE_POINTS` of the points of a curve, evenly spaced by index."""
+    """Return at most `CURVE_POINTS` evenly spaced points of a curve, including both ends."""
     if len(x) <= CURVE_POINTS:
         return x, y
     chosen = np.unique(np.linspace(0, len(x) - 1, CURVE_POINTS).round().astype(int))
@@ -371,5 +389,5 @@ def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def as_images(figures: Mapping[str, Figure]) -> dict[str, str]:
-    """Return the ``data:`` address of each figure by its description in `WORDS`, for a page."""
+    """Return figures as ``data:`` addresses for a page, by their descriptions in `WORDS`."""
     return {WORDS[name]: as_data_uri(figure) for name, figure in figures.items()}

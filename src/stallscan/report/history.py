@@ -29,7 +29,7 @@ def draw_history(history_csv: str | Path, out: str | Path) -> list[Path]:
     Parameters
     ----------
     history_csv : str or Path
-        Table with `HISTORY_COLUMNS` and one row per epoch. Cells may be empty.
+        Table with the columns `HISTORY_COLUMNS` and one row per epoch. Cells may be empty.
     out : str or Path
         The folder; created if necessary.
 
@@ -50,7 +50,7 @@ def _read_history(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: cannot be opened ({error.strerror})") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise TableError(f"{path}: not readable as a CSV table ({reason})") from None
+        raise TableError(f"{path}: is not a readable CSV table ({reason})") from None
     missing = [column for column in HISTORY_COLUMNS if column not in table]
     if missing:
         raise TableError(
@@ -58,7 +58,7 @@ def _read_history(path: Path) -> pd.DataFrame:
             f"run, with columns {', '.join(HISTORY_COLUMNS)}"
         )
     if table.empty:
-        raise TableError(f"{path}: has no epochs yet")
+        raise TableError(f"{path}: has no epochs yet. Try again after the first epoch")
     table = table[list(HISTORY_COLUMNS)]
     textual = [str(name) for name, dtype in table.dtypes.items() if dtype.kind not in "iuf"]
     if textual:
@@ -97,7 +97,7 @@ def _history_figure(table: pd.DataFrame) -> Figure:
 def _lines(
     axes: Axes, table: pd.DataFrame, title: str, lines: Mapping[str, tuple[str, str, str]]
 ) -> None:
-    # Markers show the single values of a short run. One epoch alone gives no line at all.
+    # Without markers, a run of one epoch would show nothing.
     marker = "o" if len(table) <= 30 else None
     for column, (name, colour, dash) in lines.items():
         axes.plot(

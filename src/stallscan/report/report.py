@@ -1,7 +1,7 @@
 """The report: one self-contained HTML page that shows the calls and the recordings behind them.
 
-It has counts, the scores, an evaluation if there are labels, and for each recording a card with a
-looping clip. The page loads nothing from elsewhere, so it can be mailed and archived.
+It shows counts, a histogram of the scores, an evaluation if there are labels, and a card with a
+looping clip for each recording. It loads nothing from elsewhere, so it can be mailed and archived.
 """
 
 import datetime
@@ -30,40 +30,20 @@ from stallscan.settings import Settings
 
 
 class ReportSettings(Settings):
-    """Settings of a report.
-
-    Attributes
-    ----------
-    max_cards : int
-        Number of recordings that get a card, at most.
-    margin_px : int
-        Pixels to show around the outline.
-    """
+    """Settings of a report."""
 
     max_cards: int = Field(default=200, ge=0)
-    margin_px: int = Field(default=20, ge=0)
+    margin_px: int = Field(default=20, ge=0)  # pixels to show around the outline
 
 
 class Written(NamedTuple):
-    """Summary of a report.
-
-    Attributes
-    ----------
-    path : Path
-        The HTML file.
-    recordings, cards : int
-        Rows of the table, and how many of them have a card.
-    without_clip : int
-        Cards without a clip.
-    moved : int
-        Cards without a clip because the recording was not found.
-    """
+    """Summary of a report."""
 
     path: Path
-    recordings: int
+    recordings: int  # rows of the table
     cards: int
-    without_clip: int
-    moved: int
+    without_clip: int  # cards without a clip, including `moved`
+    moved: int  # cards without a clip because the recording was not found
 
     def __str__(self) -> str:
         text = f"{self.cards:,} of {self.recordings:,} recordings have a card"
@@ -71,9 +51,9 @@ class Written(NamedTuple):
             return text
         reasons = []
         if self.moved:
-            reasons.append(f"{self.moved:,} not found, give their folder with --recordings")
+            reasons.append(f"{self.moved:,} not found: give their folder with --recordings")
         if unreadable := self.without_clip - self.moved:
-            reasons.append(f"{unreadable:,} not readable, see the cards")
+            reasons.append(f"{unreadable:,} unreadable: see their cards")
         return f"{text}, {self.without_clip:,} of them without a clip ({'; '.join(reasons)})"
 
 
@@ -116,37 +96,35 @@ def write_report(
     Parameters
     ----------
     predictions : str or Path
-        ``predictions.csv``. ``run.json`` in the same folder tells where the recordings are.
+        ``predictions.csv``. ``run.json`` in the same folder lists the paths of the recordings.
     out : str or Path
         The HTML file to write.
     evaluation : Evaluation, optional
-        An evaluation of these predictions. Its figures and the labels are shown.
+        An evaluation of these predictions. The page then shows its metrics and the labels.
     recordings : sequence of str or Path, optional
         Files and folders with the recordings, or a store of their clips, if they have moved since
-        the run. Filenames in the table are only looked up among these, never opened directly.
-    settings : ReportSettings, optional
-        What to show.
+        the run. Filenames in the table are only looked up among these and never opened directly.
     note : str, optional
         A sentence shown at the top of the page.
     processes : int, optional
-        Number of processes that make the clips, as in `cards.make_clips`.
+        As in `cards.make_clips`.
     progress : callable
-        Called with the number of finished cards and the number of all cards.
+        Called with the number of finished cards and the total.
 
     Raises
     ------
     InputError
-        If a table is missing or has no rows, ``run.json`` is broken, `recordings` do not exist, or
-        `out` cannot be written.
+        If the table is missing or has no rows, ``run.json`` is broken, `recordings` do not exist,
+        or `out` cannot be written.
     TableError
-        If a table lacks a column or has wrong rows.
+        If the table lacks a column or has wrong rows.
     """
     predictions, out, settings = Path(predictions), Path(out), settings or ReportSettings()
-    # Check the output first: the clips may take minutes.
+    # Check the output first, because making the clips may take minutes.
     if out.is_dir():
-        raise InputError(f"{out}: is a folder. Give the HTML file: -o {out / 'report.html'}")
+        raise InputError(f"{out}: is a folder. Name the HTML file in it: -o {out / 'report.html'}")
     files.make_folder(out.parent)
-    files.refuse_foreign(out, ["<title>stallscan report: "], "a report of stallscan")
+    files.refuse_foreign(out, ["<title>stallscan report: "], "a stallscan report")
     table = evaluation.table if evaluation else read_predictions(predictions)
     run = read_run(predictions)
     chosen = choose(table, settings.max_cards)
@@ -174,26 +152,27 @@ def write_report(
 
 
 def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Return at most `most` rows that are most worth looking at, in this order.
+    """Return the rows most worth checking, at most `most`, in the order of the cards.
 
-    First wrong calls (if there are labels) with the largest distance from the threshold first, then
-    recordings called stalled with the highest score first, then recordings without a call, then the
-    others with the smallest distance first.
+    1. wrong calls (if there are labels), farthest from the threshold first;
+    2. recordings called stalled, highest score first;
+    3. recordings without a call;
+    4. all others, closest to the threshold first.
 
     `table` comes from `predictions.read_predictions` or `evaluate.join`.
     """
     distance = (table["score"] - table["threshold"]).abs()
-    # Each group of rows with the key that sorts it, smallest first.
+    # Each group of rows with its sort key, smallest first.
     groups = (
-        (_wrong(table), -distance),
+        (_is_wrong(table), -distance),
         (table["call"] == "stalled", -table["score"]),
         (~table["call"].isin(DECIDED), pd.Series(0.0, table.index)),
         (pd.Series(True, table.index), distance),
     )
-    conditions = [np.asarray(condition, dtype=bool) for condition, _ in groups]
-    rank = np.argmax(conditions, axis=0)  # (N,), the first group that a row belongs to
-    within = np.select(conditions, [np.asarray(key, dtype=float) for _, key in groups])
-    return table.iloc[np.lexsort((within, rank))[:most]]
+    conditions = [np.asarray(condition, dtype=bool) for condition, _ in groups]  # 4 x (N,)
+    group = np.argmax(conditions, axis=0)  # (N,), 0 to 3: the first group that a row belongs to
+    key = np.select(conditions, [np.asarray(key, dtype=float) for _, key in groups])  # (N,)
+    return table.iloc[np.lexsort((key, group))[:most]]  # the last key is the primary one
 
 
 def _make_clips(
@@ -202,7 +181,7 @@ def _make_clips(
     processes: int | None,
     progress: Callable[[int, int], None],
 ) -> list[Clip]:
-    """Make the clips in the order of `paths`; None gives an empty clip."""
+    """Make a clip for each path; None, for a recording that was not found, gives an empty one."""
     existing = [path for path in paths if path is not None]
     clips = iter(cards.make_clips(existing, settings.margin_px, processes, progress))
     missing = Clip(note="The recording was not found.")
@@ -215,7 +194,7 @@ def _find_recordings(
     recordings: Sequence[str | Path] | None,
     predictions: Path,
 ) -> dict[str, Path]:
-    """Return the current path of each recording that is found, by its filename in the table."""
+    """Map filenames in the table to current paths, without the recordings that are not found."""
     sources = _list_of_run(run) if recordings is None else _list(recordings)
     if not sources:
         return {}
@@ -226,9 +205,9 @@ def _find_recordings(
 
 
 def _list_of_run(run: dict[str, Any]) -> Sequence[Source]:
-    """List the recordings that are still where they were scored, possibly none."""
-    given = run.get("paths")
-    paths = [path for path in given if isinstance(path, str)] if isinstance(given, list) else []
+    """List the recordings of a run that still exist at their paths; empty if there are none."""
+    listed = run.get("paths")
+    paths = [path for path in listed if isinstance(path, str)] if isinstance(listed, list) else []
     try:
         return _list([path for path in paths if Path(path).exists()])
     except InputError:
@@ -236,14 +215,15 @@ def _list_of_run(run: dict[str, Any]) -> Sequence[Source]:
 
 
 def _list(paths: Sequence[str | Path]) -> Sequence[Source]:
-    """List the recordings in `paths`; for a store, its source recordings that still exist."""
+    """List the recordings in `paths`, or the source recordings of a store that still exist."""
     opened = store.open_if_store(paths)
     if opened is None:
         return find.list_recordings(paths)
     return [row.source for row in opened.rows() if row.source.path.is_file()]
 
 
-def _wrong(table: pd.DataFrame) -> "pd.Series[bool]":
+def _is_wrong(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Return for each row whether its call contradicts its label."""
     if "stalled" not in table:
         return pd.Series(False, table.index)
     called = table["call"].map({"flowing": 0.0, "stalled": 1.0})
@@ -274,7 +254,7 @@ def _none_if_nan(value: float) -> float | None:
 
 
 def _head(predictions: Path, table: pd.DataFrame, run: dict[str, Any]) -> dict[str, str]:
-    """Return the facts about the run for the head of the page."""
+    """Return the facts about the run, by name, for the header of the page."""
     thresholds = sorted(set(table["threshold"].dropna()))
     head = {
         "Table": predictions.name,
@@ -285,15 +265,15 @@ def _head(predictions: Path, table: pd.DataFrame, run: dict[str, Any]) -> dict[s
         head["Trained on"] = "simulated recordings only"
     for name, key in (("Started", "started"), ("Finished", "finished")):
         if isinstance(run.get(key), str):
-            head[name] = _moment(run[key])
+            head[name] = _format_time(run[key])
     expected = run.get("recordings")
     if isinstance(expected, int) and expected > len(table):
-        head["Not finished"] = f"{len(table):,} of {expected:,} recordings have been scored so far"
-    head["Report written"] = _moment(datetime.datetime.now(datetime.UTC).isoformat())
+        head["Not finished"] = f"{len(table):,} of {expected:,} recordings scored so far"
+    head["Report written"] = _format_time(datetime.datetime.now(datetime.UTC).isoformat())
     return head
 
 
-def _moment(text: str) -> str:
+def _format_time(text: str) -> str:
     try:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError:
@@ -312,7 +292,7 @@ def _counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def _plots(table: pd.DataFrame, evaluation: Evaluation | None) -> dict[str, str]:
-    """Return the ``data:`` address of each plot by its description."""
+    """Return the ``data:`` address of each plot, by its description."""
     if evaluation:
         drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve, evaluation.metrics)
         return figures.as_images(drawn)

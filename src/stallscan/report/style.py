@@ -1,4 +1,4 @@
-"""The look of all plots, and how they are saved."""
+"""The style of all plots, and saving them."""
 
 import base64
 import io
@@ -37,7 +37,7 @@ STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "legend.fontsize": 9,
     "lines.linewidth": 1.6,
-    # A fixed salt makes the files reproducible.
+    # A fixed salt makes the identifiers in an SVG reproducible.
     "svg.hashsalt": "stallscan",
 }
 SIZE_INCHES = (5.2, 4.0)
@@ -53,7 +53,7 @@ def save(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
         for suffix in ("png", "svg")
     }
     for path in paths:
-        refuse_foreign(path, ["Matplotlib"], "a plot of stallscan")
+        refuse_foreign(path, ["Matplotlib"], "a stallscan plot")
     for path, figure in paths.items():
         with atomic_path(path) as temporary:
             _save(figure, temporary, path.suffix[1:])
@@ -61,7 +61,7 @@ def save(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
 
 
 def as_data_uri(figure: Figure) -> str:
-    """Return a figure as an SVG in a ``data:`` address, for self-contained pages."""
+    """Return a figure as a ``data:`` address with an SVG, for self-contained pages."""
     buffer = io.BytesIO()
     _save(figure, buffer, "svg")
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -79,7 +79,7 @@ def new_axes(title: str, grid: bool = True) -> tuple[Figure, Axes]:
 
 
 def square_axes(title: str) -> tuple[Figure, Axes]:
-    """Create a figure with two axes from 0 to 1."""
+    """Create a square plot with both axes from 0 to 1."""
     figure, axes = new_axes(title)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     return figure, axes
@@ -100,7 +100,7 @@ def add_legend(
 
 
 def _save(figure: Figure, target: Any, suffix: str) -> None:
-    # Without this, an SVG contains the time of writing.
+    # By default, an SVG contains its date, so the same plot would give another file.
     metadata = {"Date": None} if suffix == "svg" else None
     with mpl.rc_context(STYLE):
         figure.savefig(target, format=suffix, dpi=DPI, metadata=metadata)
