@@ -1,0 +1,7 @@
+"""What users are told, in one file, so that a change of wording is seen and read."""
+
+from tests.messages import GOLDEN, collect
+
+
+def test_the_file_of_all_messages_is_up_to_date():
+    assert collect() == GOLDEN.read_text(), "write it again with 'make docs', and read what changed"
