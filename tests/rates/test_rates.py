@@ -85,11 +85,11 @@ MICE = [
 
 def test_hand_worked_correction():
     # (24 / 1000 + 0.993 - 1) / (0.85 + 0.993 - 1)
-    made = correction.corrected(24, 1000, COUNTED)
-    assert made.naive == 0.024
-    assert made.estimate == made.unclipped == pytest.approx(0.017 / 0.843)
-    assert made.interval.low < made.estimate < made.interval.high
-    assert made.resolvable
+    rate = correction.corrected(24, 1000, COUNTED)
+    assert rate.naive == 0.024
+    assert rate.estimate == rate.unclipped == pytest.approx(0.017 / 0.843)
+    assert rate.interval.low < rate.estimate < rate.interval.high
+    assert rate.resolvable
 
 
 def test_the_five_fold_effect_that_looks_two_fold():
@@ -97,14 +97,14 @@ def test_the_five_fold_effect_that_looks_two_fold():
     for true, measured in ((0.004, 0.0104), (0.02, 0.0239)):
         called = true * 0.85 + (1 - true) * 0.007
         assert called == pytest.approx(measured, abs=5e-5)
-        made = correction.corrected(round(called * 10**6), 10**6, PUBLISHED)
-        assert made.estimate == pytest.approx(true, abs=2e-6)
+        rate = correction.corrected(round(called * 10**6), 10**6, PUBLISHED)
+        assert rate.estimate == pytest.approx(true, abs=2e-6)
 
 
 def test_with_perfect_calls_nothing_is_corrected():
-    made = correction.corrected(24, 1000, PERFECT)
-    assert made.estimate == pytest.approx(0.024)
-    assert made.interval == pytest.approx(intervals.jeffreys(24, 1000)[1:])
+    rate = correction.corrected(24, 1000, PERFECT)
+    assert rate.estimate == pytest.approx(0.024)
+    assert rate.interval == pytest.approx(intervals.jeffreys(24, 1000)[1:])
 
 
 @pytest.mark.parametrize(("part", "whole"), [(0, 50), (1, 50), (24, 1000), (50, 50)])
@@ -148,7 +148,7 @@ def test_a_limit_is_where_the_distances_meet(stalled, found, left):
     errors = CallAccuracy.counted(found, 60, left, 1000)
     called, sensitivity, false = (
         intervals.jeffreys(stalled, 300),
-        errors.found,
+        errors.sensitivity_share,
         errors.false_stalled,
     )
     result = rogan_gladen.correct(called, sensitivity, false)
@@ -164,9 +164,9 @@ def test_a_limit_is_where_the_distances_meet(stalled, found, left):
 
 
 def test_errors_hardly_better_than_chance_tell_nothing():
-    made = correction.corrected(5, 10, CallAccuracy.counted(6, 10, 5, 10))
-    assert made.interval == (0, 1)
-    assert not made.resolvable
+    rate = correction.corrected(5, 10, CallAccuracy.counted(6, 10, 5, 10))
+    assert rate.interval == (0, 1)
+    assert not rate.resolvable
 
 
 def test_every_interval_holds_the_truth_as_often_as_it_says():
@@ -184,9 +184,9 @@ def test_every_interval_holds_the_truth_as_often_as_it_says():
 
 
 def test_below_what_the_specificity_resolves():
-    made = correction.corrected(9, 1000, COUNTED)
-    assert made.interval.low == 0
-    assert not made.resolvable
+    rate = correction.corrected(9, 1000, COUNTED)
+    assert rate.interval.low == 0
+    assert not rate.resolvable
     least = correction.resolves_from(1000, COUNTED)
     called = least * 0.843 + 0.007
     assert correction.corrected(round(1000 * called), 1000, COUNTED).resolvable
@@ -208,16 +208,16 @@ def test_calls_that_the_errors_rule_out_get_a_note(tmp_path, stalled, word):
 
 
 def test_below_zero_is_shown_as_zero_and_kept():
-    made = correction.corrected(2, 1000, COUNTED)
-    assert made.estimate == 0
-    assert made.unclipped == pytest.approx(-0.005 / 0.843)
+    rate = correction.corrected(2, 1000, COUNTED)
+    assert rate.estimate == 0
+    assert rate.unclipped == pytest.approx(-0.005 / 0.843)
 
 
 def test_a_group_is_the_mean_of_its_mice():
     # 1 % and 5 % of unequal numbers: the mean is over mice, not over vessels.
-    made = correction.corrected_mean([1, 50], [100, 1000], PERFECT)
-    assert (made.naive, made.stalled, made.scored) == (pytest.approx(0.03), 51, 1100)
-    assert made.interval.high > correction.corrected(51, 1100, PERFECT).interval.high
+    rate = correction.corrected_mean([1, 50], [100, 1000], PERFECT)
+    assert (rate.naive, rate.stalled, rate.scored) == (pytest.approx(0.03), 51, 1100)
+    assert rate.interval.high > correction.corrected(51, 1100, PERFECT).interval.high
     # Without stalls: mice with exponential rates of this mean have none in 2.5 % of trials.
     none = correction.corrected_mean([0, 0, 0], [100, 100, 100], PERFECT)
     assert none.interval.low == 0
@@ -243,17 +243,21 @@ def test_welch_and_permutation_are_those_of_scipy():
 
 def test_the_errors_cancel_in_the_test_but_not_in_the_effect():
     stalled, scored = ([4, 6, 3], [16, 12, 20]), ([400] * 3, [400] * 3)
-    made = [
+    comparisons = [
         correction.compare(("a", "b"), stalled, scored, errors)
         for errors in (PERFECT, PUBLISHED, COUNTED)
     ]
-    assert len({one.welch_p for one in made}) == len({one.permutation_p for one in made}) == 1
-    assert made[1].difference == pytest.approx(made[0].difference / 0.843)
+    assert (
+        len({comparison.welch_p for comparison in comparisons})
+        == len({comparison.permutation_p for comparison in comparisons})
+        == 1
+    )
+    assert comparisons[1].difference == pytest.approx(comparisons[0].difference / 0.843)
     # The sampling error of the accuracy widens the interval. It excludes 0 exactly if p < 0.05.
-    widths = [one.interval.high - one.interval.low for one in made]
+    widths = [comparison.interval.high - comparison.interval.low for comparison in comparisons]
     assert widths[0] < widths[1] < widths[2]
-    for one in made:
-        assert (one.interval.low > 0) == (one.welch_p < 0.05)
+    for comparison in comparisons:
+        assert (comparison.interval.low > 0) == (comparison.welch_p < 0.05)
 
 
 MICE_COUNTS = st.lists(
@@ -269,23 +273,23 @@ def contains(outer, inner):
 
 
 def test_mice_that_agree_do_not_make_their_mean_certain():
-    made = correction.corrected_mean([10, 10, 11], [1000] * 3, PERFECT)
+    rate = correction.corrected_mean([10, 10, 11], [1000] * 3, PERFECT)
     pooled = correction.corrected(31, 3000, PERFECT)
-    assert contains(made.interval, pooled.interval)
-    assert contains(made.naive_interval, pooled.naive_interval)
-    assert made.interval.high - made.interval.low == pytest.approx(0.0074, abs=3e-4)
+    assert contains(rate.interval, pooled.interval)
+    assert contains(rate.naive_interval, pooled.naive_interval)
+    assert rate.interval.high - rate.interval.low == pytest.approx(0.0074, abs=3e-4)
 
 
 @settings(max_examples=50, deadline=None)
 @given(MICE_COUNTS, ERRORS)
 def test_a_group_is_never_narrower_than_independent_vessels(mice, errors):
     stalled, scored = zip(*mice, strict=True)
-    made = correction.corrected_mean(stalled, scored, errors)
+    rate = correction.corrected_mean(stalled, scored, errors)
     pooled = correction.corrected(sum(stalled), sum(scored), errors)
-    assert contains(made.interval, pooled.interval)
-    assert contains(made.naive_interval, pooled.naive_interval)
-    assert made.interval.low <= made.estimate <= made.interval.high
-    assert made.resolvable == (made.interval.low > 0)
+    assert contains(rate.interval, pooled.interval)
+    assert contains(rate.naive_interval, pooled.naive_interval)
+    assert rate.interval.low <= rate.estimate <= rate.interval.high
+    assert rate.resolvable == (rate.interval.low > 0)
 
 
 @settings(max_examples=50, deadline=None)
@@ -293,7 +297,9 @@ def test_a_group_is_never_narrower_than_independent_vessels(mice, errors):
 def test_a_difference_is_never_narrower_than_that_of_independent_vessels(first, second, errors):
     stalled, scored = zip(*(zip(*mice, strict=True) for mice in (first, second)), strict=True)
     seen = tuple(np.divide(*counts) for counts in zip(stalled, scored, strict=True))
-    made, p_value = corrected_difference_of_mice(seen, scored, errors.found, errors.false_stalled)
+    corrected, p_value = corrected_difference_of_mice(
+        seen, scored, errors.sensitivity_share, errors.false_stalled
+    )
     one, two = (
         intervals.jeffreys(sum(part), sum(all_)) for part, all_ in zip(stalled, scored, strict=True)
     )
@@ -303,9 +309,12 @@ def test_a_difference_is_never_narrower_than_that_of_independent_vessels(first, 
         difference - np.hypot(two.value - two.low, one.high - one.value),
         difference + np.hypot(two.high - two.value, one.value - one.low),
     )
-    assert contains(made, rogan_gladen.correct_difference(ends, errors.found, errors.false_stalled))
-    assert made.low <= made.value <= made.high
-    assert (made.low > 0 or made.high < 0) == (p_value < 0.05) or errors.stalled == 10
+    assert contains(
+        corrected,
+        rogan_gladen.correct_difference(ends, errors.sensitivity_share, errors.false_stalled),
+    )
+    assert corrected.low <= corrected.value <= corrected.high
+    assert (corrected.low > 0 or corrected.high < 0) == (p_value < 0.05) or errors.stalled == 10
     of_welch = welch(*seen)
     if np.isfinite(of_welch[0].low):
         assert p_value >= of_welch[1]
@@ -321,8 +330,8 @@ def test_group_intervals_hold_the_truth(mice, spread):
     seen = rng.binomial(scored, called) / scored
     found = intervals.jeffreys(rng.binomial(71, 0.85, trials), 71)
     false = intervals.jeffreys(rng.binomial(2000, 0.007, trials), 2000)
-    made = corrected_mean_of_mice(seen, scored, found, false)
-    assert np.mean((made.low <= true) & (true <= made.high)) > 0.93
+    mean = corrected_mean_of_mice(seen, scored, found, false)
+    assert np.mean((mean.low <= true) & (true <= mean.high)) > 0.93
 
 
 def test_mice_that_do_not_differ_are_tested_as_vessels():
@@ -337,10 +346,12 @@ def test_mice_that_do_not_differ_are_tested_as_vessels():
 
 def test_swapped_groups_give_the_mirror_image():
     stalled, scored = ([4, 6, 3], [16, 12, 20]), ([400] * 3, [400] * 3)
-    one = correction.compare(("a", "b"), stalled, scored, COUNTED)
-    two = correction.compare(("b", "a"), stalled[::-1], scored, COUNTED)
-    assert two.interval == pytest.approx((-one.interval.high, -one.interval.low))
-    assert (two.welch_p, two.permutation_p) == pytest.approx((one.welch_p, one.permutation_p))
+    forward = correction.compare(("a", "b"), stalled, scored, COUNTED)
+    backward = correction.compare(("b", "a"), stalled[::-1], scored, COUNTED)
+    assert backward.interval == pytest.approx((-forward.interval.high, -forward.interval.low))
+    assert (backward.welch_p, backward.permutation_p) == pytest.approx(
+        (forward.welch_p, forward.permutation_p)
+    )
 
 
 def test_a_study(tmp_path):
@@ -408,7 +419,7 @@ def test_a_group_with_one_mouse_is_given_and_not_tested(tmp_path):
     assert "one mouse" in model.note
     (comparison,) = result.comparisons
     assert comparison.interval is comparison.welch_p is comparison.permutation_p is None
-    assert "group model has one mouse" in comparison.note
+    assert "model has one mouse" in comparison.note
     assert tables.write_rates(result, tmp_path / "out")
 
 
@@ -420,7 +431,7 @@ def test_a_mouse_that_was_not_scored_is_left_out_of_its_group(tmp_path):
     result = rates.rate(calls, groups, COUNTED)
     assert result.mice[0].rate is None
     assert (result.groups[0].mice, result.groups[0].review) == (2, 400)
-    assert any(sentence.endswith(": m1") for sentence in result.sentences())
+    assert any(": m1" in sentence for sentence in result.sentences())
     assert tables.write_rates(result, tmp_path / "out")
     assert tables.as_tables(result)
 
@@ -441,7 +452,7 @@ def test_without_groups_and_without_mice(tmp_path):
 def test_three_groups_say_how_many_tests_there_are(tmp_path):
     third = [(name.replace("m", "t"), "treated", fields) for name, _, fields in MICE[:3]]
     result = rates.rate(*write_study(tmp_path, MICE + third), COUNTED)
-    assert [one.second for one in result.comparisons] == ["model", "treated"]
+    assert [comparison.second for comparison in result.comparisons] == ["model", "treated"]
     assert any("by 2 (Bonferroni)" in sentence for sentence in result.sentences())
 
 
@@ -592,21 +603,16 @@ def test_power_can_be_read():
     mine, perfect, published = power.compare_scorings(COUNTED, vessels=200)
     assert perfect.mice < published.mice
     assert mine.mice == published.mice
-    for words in (
-        "published 85 % / 99.3 %",
-        f"{published.mice} mice",
-        "0.4 % against 2 %",
-        "1.04 % and 2.39 %",
-        "80 % of studies",
-        "200 vessels",
-    ):
-        assert words in str(published)
+    assert (published.mice, published.vessels) == (12, 200)
+    assert published.measured == pytest.approx((0.0104, 0.0239), abs=5e-5)
     hopeless = power.mice_needed(PUBLISHED, low=0.02, high=0.0201)
     assert hopeless.mice is None
-    assert "more than 100 mice" in str(hopeless)
     console = Console(width=120, file=io.StringIO())
     console.print(power.as_table([mine, perfect, published, hopeless]))
-    assert "more than 100" in console.file.getvalue()
+    text = " ".join(console.file.getvalue().split())
+    for words in ("0.4 % against 2 %", "80 %", "200 vessels", "85 % / 99.3 %", "more than 100"):
+        assert words in text
+    assert "1.04 % against 2.39 %" in text
 
 
 @given(st.integers(0, 1000), st.integers(0, 5000))

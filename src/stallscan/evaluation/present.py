@@ -33,8 +33,8 @@ WORDS = {
     "specificity": "specificity",
     "roc_auc": "ROC AUC",
     **{
-        metrics.sensitivity_name(at): f"sensitivity at {words.percent(at)} specificity"
-        for at in metrics.SPECIFICITIES
+        metrics.sensitivity_name(value): f"sensitivity at {words.percent(value)} specificity"
+        for value in metrics.SPECIFICITIES
     },
     "accuracy": "accuracy at {own} stalled",
     "precision": "precision at {own} stalled",
@@ -110,10 +110,10 @@ def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -
         "rows": asdict(evaluation.rows) | {"coverage": evaluation.rows.coverage},
         "metrics": evaluation.metrics.as_json() | {"mcc_interval_95": evaluation.mcc_interval},
         "mcc_at": [
-            {"prevalence": at.prevalence, "mcc": at.mcc, "mcc_interval_95": at.interval}
-            for at in evaluation.mcc_at
+            {"prevalence": point.prevalence, "mcc": point.mcc, "mcc_interval_95": point.interval}
+            for point in evaluation.mcc_at
         ],
-        "sensitivity_at": [at._asdict() for at in evaluation.sensitivity_at],
+        "sensitivity_at": [point._asdict() for point in evaluation.sensitivity_at],
         "intervals_95": evaluation.intervals,
         "drawn_by": {
             **asdict(evaluation.group),
@@ -126,7 +126,7 @@ def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -
             if evaluation.curve
             else None
         ),
-        "reliability": [asdict(part) for part in curves.reliability(evaluation.scored)],
+        "reliability": [asdict(interval) for interval in curves.reliability(evaluation.scored)],
         "breakdowns": {
             breakdown.column: [asdict(part) for part in breakdown.parts]
             for breakdown in evaluation.breakdowns
@@ -190,13 +190,16 @@ def figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     lines = [
         (
             WORDS[name].format(own=own),
-            *_say(name, evaluation.values[name], evaluation.intervals[name]),
+            *_format(name, evaluation.values[name], evaluation.intervals[name]),
         )
         for name in FIGURES
     ]
     lines[1:1] = [
-        (f"MCC re-weighted to {words.percent(at.prevalence)}", *_say("mcc", at.mcc, at.interval))
-        for at in evaluation.mcc_at
+        (
+            f"MCC re-weighted to {words.percent(point.prevalence)}",
+            *_format("mcc", point.mcc, point.interval),
+        )
+        for point in evaluation.mcc_at
     ]
     return lines
 
@@ -219,10 +222,10 @@ def notes(evaluation: Evaluation) -> list[str]:
         )
     sentences += [
         f"With {cells.flowing:,} flowing recordings, a specificity of "
-        f"{words.percent(at.specificity)} allows no false alarm and cannot be distinguished from "
+        f"{words.percent(point.specificity)} allows no false alarm and cannot be distinguished from "
         "100 %."
-        for at in evaluation.sensitivity_at
-        if not at.false_alarms and at.sensitivity is not None
+        for point in evaluation.sensitivity_at
+        if not point.false_alarms and point.sensitivity is not None
     ]
     if by_name := evaluation.rows.joined_by_base_name:
         sentences.append(f"{by_name:,} labels were matched by file name alone, without the folder.")
@@ -279,7 +282,7 @@ def _breakdown_sheet(breakdown: Breakdown, evaluation: Evaluation) -> _Sheet:
     for part in breakdown.parts:
         cells: list[str] = []
         for name in ("recall", "specificity", "mcc"):
-            value, interval = _say(name, getattr(part, name), part.intervals[name])
+            value, interval = _format(name, getattr(part, name), part.intervals[name])
             cells += (value if interval else "-", interval)
         rows.append((part.name, f"{part.count:,}", f"{part.stalled:,}", *cells))
     alone = [part.name for part in breakdown.parts if not part.by_group]
@@ -301,9 +304,11 @@ def _comparison_sheet(comparison: ModelComparison) -> _Sheet:
     rows = []
     for figure in comparison.differences:
         name = figure.name
-        difference, interval = _say(name, figure.difference, figure.interval, sign="+")
-        values = [_say(name, value, None)[0] for value in (figure.first, figure.second)]
-        alone = [_say(name, side.values[name], None)[0] for side in (first, second)] if own else []
+        difference, interval = _format(name, figure.difference, figure.interval, sign="+")
+        values = [_format(name, value, None)[0] for value in (figure.first, figure.second)]
+        alone = (
+            [_format(name, side.values[name], None)[0] for side in (first, second)] if own else []
+        )
         title = WORDS[name].format(own=prevalence)
         rows.append((title, *values, difference, interval, figure.verdict, *alone))
     note = _describe_intervals(comparison.group)
@@ -342,7 +347,7 @@ def _describe_intervals(group: Group) -> str:
     return text
 
 
-def _say(
+def _format(
     name: str, value: float | None, interval: Interval | None, sign: str = ""
 ) -> tuple[str, str]:
     form = f"{sign}.{DIGITS.get(name, 3)}f"
@@ -363,8 +368,8 @@ def _sources(evaluation: Evaluation) -> dict[str, str]:
 def _title(evaluation: Evaluation) -> Text:
     bundles = ", ".join(evaluation.bundles) or "an unknown bundle"
     thresholds = ", ".join(f"{threshold:g}" for threshold in evaluation.scored.thresholds)
-    at = f" at threshold {thresholds}" if thresholds else ""
-    return Text(f"Calls of {bundles}{at} against {evaluation.labels.name}")
+    suffix = f" at threshold {thresholds}" if thresholds else ""
+    return Text(f"Calls of {bundles}{suffix} against {evaluation.labels.name}")
 
 
 def _outcome(stalled: int, flowing: int) -> str:

@@ -28,25 +28,16 @@ from stallscan.words import percent
 
 @dataclass(frozen=True)
 class CallAccuracy:
-    """Sensitivity and specificity of calls, and the number of recordings behind them.
+    """Sensitivity and specificity of calls, and the number of recordings behind them."""
 
-    Attributes
-    ----------
-    sensitivity, specificity : float
-        Share of stalled called stalled, and of flowing called flowing, 0 to 1; their sum above 1.
-    stalled, flowing : int or None
-        Number of labelled recordings they were measured on. None for stated rates, which are taken
-        to be exact.
-    bundles : tuple of str
-        The bundles that made the calls; empty if unknown.
-    thresholds : tuple of float
-        The thresholds of the calls; empty if unknown.
-    """
-
+    # Shares of stalled recordings called stalled and of flowing ones called flowing: 0..1, with a
+    # sum above 1.
     sensitivity: float
     specificity: float
+    # Labelled recordings they were measured on. None for stated values, which are taken as exact.
     stalled: int | None = None
     flowing: int | None = None
+    # Bundles and thresholds of the measured calls; empty if unknown.
     bundles: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
 
@@ -78,27 +69,20 @@ class CallAccuracy:
 
     @classmethod
     def stated(cls, sensitivity: float, specificity: float) -> "CallAccuracy":
-        """Take published or assumed rates, which count as exact.
+        """Return published or assumed values, which are taken as exact.
 
         Raises
         ------
         InputError
-            If a rate is outside 0..1, or the two are no better than chance.
+            If a value is outside 0..1, or the two are no better than chance.
         """
-        for what, value in (("sensitivity", sensitivity), ("specificity", specificity)):
-            # Written this way round to refuse NaN, too.
+        for name, value in (("sensitivity", sensitivity), ("specificity", specificity)):
+            # Negated, so that NaN is refused, too.
             if not 0 <= value <= 1:
                 raise InputError(
-                    f"{what} is {value:g}. Give a share from 0 to 1 (0.993 for 99.3 %)"
+                    f"{name} is {value:g}. Give a share from 0 to 1 (0.993 for 99.3 %)"
                 )
         return cls(sensitivity, specificity)._check()
-
-    @classmethod
-    def of(cls, cells: Confusion) -> "CallAccuracy":
-        """Compute the rates from the confusion matrix of an evaluation; errors as in `counted`."""
-        return cls.counted(
-            int(cells.true_stalled), int(cells.stalled), int(cells.true_flowing), int(cells.flowing)
-        )
 
     @classmethod
     def read(cls, path: str | Path) -> "CallAccuracy":
@@ -107,12 +91,14 @@ class CallAccuracy:
         Raises
         ------
         InputError
-            If the file is missing or something else, or as in `counted`.
+            If the file cannot be read or has other contents, and as in `counted`.
         """
         path = Path(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            cells = Confusion(**{n: int(c) for n, c in content["metrics"]["confusion"].items()})
+            cells = Confusion(
+                **{name: int(count) for name, count in content["metrics"]["confusion"].items()}
+            )
             bundles = tuple(str(name) for name in content["bundles"])
             thresholds = tuple(float(threshold) for threshold in content["thresholds"])
         except OSError as error:
@@ -126,12 +112,15 @@ class CallAccuracy:
                 "of 'stallscan evaluate'"
             ) from None
         try:
-            return replace(cls.of(cells), bundles=bundles, thresholds=thresholds)
+            accuracy = cls.counted(
+                cells.true_stalled, cells.stalled, cells.true_flowing, cells.flowing
+            )
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+        return replace(accuracy, bundles=bundles, thresholds=thresholds)
 
     @property
-    def found(self) -> Share:
+    def sensitivity_share(self) -> Share:
         """Sensitivity with its 95 % interval."""
         if self.stalled is None:
             return intervals.exactly(self.sensitivity)
@@ -146,8 +135,8 @@ class CallAccuracy:
 
     def __str__(self) -> str:
         return (
-            f"sensitivity {percent(self.sensitivity)} ({say_measured(self.stalled, 'stalled')}), "
-            f"specificity {percent(self.specificity)} ({say_measured(self.flowing, 'flowing')})"
+            f"sensitivity {percent(self.sensitivity)} ({origin(self.stalled, 'stalled')}), "
+            f"specificity {percent(self.specificity)} ({origin(self.flowing, 'flowing')})"
         )
 
     def _check(self) -> "CallAccuracy":
@@ -155,7 +144,7 @@ class CallAccuracy:
             raise InputError(
                 f"a sensitivity of {percent(self.sensitivity)} and a specificity of "
                 f"{percent(self.specificity)} are no better than chance, so rates cannot be "
-                "corrected"
+                "corrected. Check both values, or use a better bundle"
             )
         return self
 
@@ -167,67 +156,44 @@ PUBLISHED = CallAccuracy.stated(0.85, 0.993)
 
 @dataclass(frozen=True)
 class Rate:
-    """A stall rate before and after correction; shares are 0 to 1.
+    """A stall rate before and after correction; shares are 0 to 1."""
 
-    Attributes
-    ----------
-    stalled, scored : int
-        Recordings called stalled, and recordings called stalled or flowing.
-    naive : float
-        Share called stalled; for a group the mean over its mice.
-    naive_interval : Interval or None
-        95 % interval of `naive` (Wilson). For a group from `mice.mean_of_mice`, extended to contain
-        the interval of the pooled recordings; None with a single mouse.
-    estimate : float
-        Corrected share, clipped to 0..1.
-    unclipped : float
-        Corrected share before clipping; means of it are unbiased.
-    interval : Interval or None
-        95 % interval of `estimate` from `rogan_gladen.correct`, which includes the sampling errors
-        of sensitivity and specificity. For a group from `mice.corrected_mean_of_mice`.
-    resolvable : bool
-        Whether the interval excludes 0.
-    """
-
+    # Recordings called stalled, and recordings called stalled or flowing.
     stalled: int
     scored: int
+    # Share called stalled; for a group the mean over its mice.
     naive: float
+    # 95 % interval of `naive` (Wilson). For a group from `mice.mean_of_mice`, widened to contain
+    # the interval of the pooled recordings; None with a single mouse.
     naive_interval: Interval | None
+    # Corrected share, clipped to 0..1, and before clipping, so that means over it are unbiased.
     estimate: float
     unclipped: float
+    # 95 % interval of `estimate` from `rogan_gladen.correct`, with the sampling errors of
+    # sensitivity and specificity. For a group from `mice.corrected_mean_of_mice`.
     interval: Interval | None
+    # Whether the interval excludes 0.
     resolvable: bool
 
 
 @dataclass(frozen=True)
 class GroupDifference:
-    """Comparison of two groups of mice.
-
-    Attributes
-    ----------
-    first, second : str
-        The groups.
-    mice : tuple of int
-        Number of mice in each.
-    difference : float
-        Corrected rate of the second group minus that of the first, -1 to 1.
-    interval : Interval or None
-        95 % interval from `mice.corrected_difference_of_mice`. It excludes 0 exactly if `welch_p`
-        is below 0.05.
-    welch_p, permutation_p : float or None
-        Two-sided p with one value per mouse. Sensitivity and specificity are the same for all mice
-        and cancel out. `welch_p` is that of Welch's test, or of independent recordings if larger.
-    note : str
-        Limitations of the test; often empty.
-    """
+    """Comparison of two groups of mice."""
 
     first: str
     second: str
+    # Number of mice in each group.
     mice: tuple[int, int]
+    # Corrected rate of the second group minus that of the first, -1 to 1.
     difference: float
+    # 95 % interval from `mice.corrected_difference_of_mice`. It excludes 0 exactly if `welch_p` is
+    # below 0.05.
     interval: Interval | None = None
+    # Two-sided p with one value per mouse. Sensitivity and specificity are the same for all mice
+    # and cancel. `welch_p` is from Welch's test, or from independent recordings if that is larger.
     welch_p: float | None = None
     permutation_p: float | None = None
+    # Limitations of the test, in sentences; often empty.
     note: str = ""
 
 
@@ -242,7 +208,7 @@ def corrected(stalled: int, scored: int, errors: CallAccuracy) -> Rate:
     if scored < 1 or not 0 <= stalled <= scored:
         raise InputError(f"no rate for {stalled} of {scored} scored recordings called stalled")
     called = intervals.jeffreys(stalled, scored)
-    result = rogan_gladen.correct(called, errors.found, errors.false_stalled)
+    result = rogan_gladen.correct(called, errors.sensitivity_share, errors.false_stalled)
     rate = _rate(called, result, stalled, scored)
     return replace(rate, naive_interval=_interval(intervals.wilson(stalled, scored)))
 
@@ -260,7 +226,7 @@ def corrected_mean(stalled: Sequence[int], scored: Sequence[int], errors: CallAc
         return replace(pooled, naive_interval=None, interval=None)
     naive = mean_of_mice(called, scored, errors.false_stalled.value)
     naive = intervals.around(naive, intervals.wilson(all_stalled, all_scored))
-    result = corrected_mean_of_mice(called, scored, errors.found, errors.false_stalled)
+    result = corrected_mean_of_mice(called, scored, errors.sensitivity_share, errors.false_stalled)
     return _rate(naive, result, all_stalled, all_scored)
 
 
@@ -269,12 +235,11 @@ def resolves_from(scored: int, errors: CallAccuracy) -> float | None:
 
     None if no rate does.
     """
-    false = errors.false_stalled
+    sensitivity, false = errors.sensitivity_share, errors.false_stalled
 
     def is_resolved(stalled: int) -> bool:
-        return bool(
-            rogan_gladen.correct(intervals.jeffreys(stalled, scored), errors.found, false).low > 0
-        )
+        called = intervals.jeffreys(stalled, scored)
+        return bool(rogan_gladen.correct(called, sensitivity, false).low > 0)
 
     if not is_resolved(scored):
         return None
@@ -283,7 +248,7 @@ def resolves_from(scored: int, errors: CallAccuracy) -> float | None:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if is_resolved(middle) else (middle, high)
-    return float((high / scored - false.value) / (errors.found.value - false.value))
+    return float((high / scored - false.value) / (sensitivity.value - false.value))
 
 
 def compare(
@@ -306,41 +271,41 @@ def compare(
     gain = errors.sensitivity + errors.specificity - 1.0
     difference = float(np.clip((second.mean() - first.mean()) / gain, -1.0, 1.0))
     comparison = GroupDifference(*names, mice, difference)
-    few = [name for name, count in zip(names, mice, strict=True) if count < 2]
-    if few:
-        who = f"group {few[0]} has" if len(few) == 1 else f"groups {few[0]} and {few[1]} have"
-        return replace(
-            comparison,
-            note=f"{names[1]} against {names[0]} is not tested: {who} one mouse, which does not "
-            "show how much mice differ",
+    single = [name for name, count in zip(names, mice, strict=True) if count < 2]
+    if single:
+        who = "Group {} has" if len(single) == 1 else "Groups {} and {} each have"
+        note = (
+            f"{names[1]} is not tested against {names[0]}. {who.format(*single)} one mouse, which "
+            "does not show how much mice differ."
         )
+        return replace(comparison, note=note)
     effect, p = corrected_difference_of_mice(
-        (first, second), scored, errors.found, errors.false_stalled
+        (first, second), scored, errors.sensitivity_share, errors.false_stalled
     )
     notes = []
     if not (np.ptp(first) or np.ptp(second)):
         notes.append(
-            f"the mice within {names[0]} and within {names[1]} do not differ at all, so the "
-            "interval and p are those of independent vessels"
+            f"The mice within {names[0]} and within {names[1]} do not differ at all, so the "
+            "interval and p are those of independent vessels."
         )
     smallest = smallest_permutation_p(*mice)
     if smallest > 0.05:
         notes.append(
-            f"with {mice[0]} and {mice[1]} mice, the permutation test cannot give less than "
-            f"p = {smallest:.2g}"
+            f"With {mice[0]} and {mice[1]} mice, the permutation test cannot give less than "
+            f"p = {smallest:.2g}."
         )
     return replace(
         comparison,
         interval=_interval(effect, lowest=-1.0),
         welch_p=float(p),
         permutation_p=permutation_p(first, second),
-        note="; ".join(notes),
+        note=" ".join(notes),
     )
 
 
-def say_measured(count: int | None, what: str) -> str:
-    """Describe how a rate is known: the number of recordings it was measured on, or stated."""
-    return "stated" if count is None else f"measured on {count:,} {what} recordings"
+def origin(count: int | None, label: str) -> str:
+    """Return where a sensitivity or specificity comes from: labelled recordings, or stated."""
+    return "stated" if count is None else f"measured on {count:,} {label} recordings"
 
 
 def _rate(called: Share, result: Share, stalled: int, scored: int) -> Rate:

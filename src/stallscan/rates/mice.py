@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from stallscan.rates.rogan_gladen import correct, correct_difference
 from stallscan.scores.intervals import TAILS, Share, Z, around, clopper_pearson, jeffreys, subtract
 
-# Chosen: up to this many splits of the mice into two groups are all tried (9 against 9 mice).
+# Try all splits of the mice into two groups up to this number (9 against 9 mice have 48,620), and
+# otherwise this many random ones; chosen.
 MOST_SPLITS = 50_000
 PERMUTATION_SEED = 0
 # Largest factor on the variance between mice, chosen among 30 kinds of intervals
@@ -60,7 +61,7 @@ def mean_of_mice(shares: ArrayLike, scored: ArrayLike, false_stalled: Any = 0.0)
     between = np.maximum(variance - mean * (1.0 - mean) / alike, 0.0)
     spread = np.minimum(between / np.maximum(mean - false_stalled, 1e-9) ** 2, 1.0 - 1e-9)
     gain = np.minimum((1.0 - spread) ** -2, MOST_SPREAD_GAIN)
-    # Below 1: the variance is estimated with M - 1 degrees of freedom.
+    # Below 1, because the variance is estimated with M - 1 degrees of freedom.
     few = (Z / stdtrit(mice - 1, TAILS[1])) ** 2
     independent = np.minimum(
         np.divide(

@@ -28,46 +28,21 @@ POWER_SEED = 0
 
 @dataclass(frozen=True)
 class Power:
-    """Number of mice that a study needs to detect a difference.
+    """Number of mice that a study needs to detect a difference."""
 
-    Attributes
-    ----------
-    scoring : str
-        Name of the kind of scoring.
-    errors : CallAccuracy
-        Its sensitivity and specificity.
-    low, high : float
-        True rates of the two groups, 0 to 1.
-    vessels : int
-        Recordings scored per mouse.
-    spread : float
-        Standard deviation of the mice's true rates divided by their mean.
-    mice : int or None
-        Mice per group with which `POWER` of the studies detect it; None for more than `MOST_MICE`.
-    seen : tuple of float
-        Expected shares called stalled in the two groups.
-    """
-
+    # Name of the kind of scoring.
     scoring: str
-    errors: CallAccuracy
+    # True rates of the two groups, 0 to 1.
     low: float
     high: float
+    # Recordings scored per mouse.
     vessels: int
+    # Standard deviation of the mice's true rates divided by their mean.
     spread: float
+    # Mice per group with which `POWER` of the studies detect it; None for more than `MOST_MICE`.
     mice: int | None
-    seen: tuple[float, float]
-
-    def say_mice(self) -> str:
-        """Return the number of mice as text."""
-        return f"more than {MOST_MICE}" if self.mice is None else f"{self.mice}"
-
-    def __str__(self) -> str:
-        true = f"{percent(self.low)} against {percent(self.high)}"
-        seen = f"{percent(self.seen[0])} and {percent(self.seen[1])}"
-        return (
-            f"{self.scoring}: {self.say_mice()} mice per group to detect {true} (measured as "
-            f"{seen}) in {percent(POWER)} of studies with {self.vessels:,} vessels per mouse"
-        )
+    # Expected shares called stalled in the two groups.
+    measured: tuple[float, float]
 
 
 def mice_needed(
@@ -112,7 +87,7 @@ def mice_needed(
         )
     if vessels < 1:
         raise InputError(f"{vessels} vessels per mouse are too few. Give at least 1")
-    # Written this way round to refuse NaN, too.
+    # Negated, so that NaN is refused, too.
     if not 0 <= spread < np.inf:
         raise InputError(
             f"a spread of {spread:g} is out of range. Give a finite number of 0 or more"
@@ -123,27 +98,27 @@ def mice_needed(
     counts = np.arange(2, MOST_MICE + 1)
     for true in (low, high):
         called = 1.0 - errors.specificity + gain * draw_mice(rng, true, spread, (TRIALS, MOST_MICE))
-        seen = rng.binomial(vessels, np.clip(called, 0.0, 1.0)) / vessels  # (TRIALS, MOST_MICE)
+        share = rng.binomial(vessels, np.clip(called, 0.0, 1.0)) / vessels  # (TRIALS, MOST_MICE)
         # Cumulative sums give the moments for every number of mice, 2 to MOST_MICE, from one draw:
         # (TRIALS, MOST_MICE - 1).
-        mean = np.cumsum(seen, axis=1)[:, 1:] / counts
-        square = np.cumsum(seen**2, axis=1)[:, 1:] / counts
+        mean = np.cumsum(share, axis=1)[:, 1:] / counts
+        square = np.cumsum(share**2, axis=1)[:, 1:] / counts
         variance = np.maximum(square - mean**2, 0.0) * counts / (counts - 1)
         moments += [mean, np.sqrt(variance), counts]
     with np.errstate(invalid="ignore", divide="ignore"):
         # Called with mean, standard deviation and mice of the first group, then of the second.
         p = stats.ttest_ind_from_stats(*moments, equal_var=False).pvalue  # (TRIALS, MOST_MICE - 1)
-    is_seen = (p < 0.05) & (moments[1] ** 2 + moments[4] ** 2 > NO_SPREAD)
-    enough = np.flatnonzero(is_seen.mean(axis=0) >= POWER)
+    # p is not defined if no mice of a study differ.
+    is_detected = (p < 0.05) & (moments[1] ** 2 + moments[4] ** 2 > NO_SPREAD)
+    enough = np.flatnonzero(is_detected.mean(axis=0) >= POWER)
     return Power(
         scoring=scoring or f"{percent(errors.sensitivity)} / {percent(errors.specificity)}",
-        errors=errors,
         low=low,
         high=high,
         vessels=vessels,
         spread=spread,
         mice=int(counts[enough[0]]) if enough.size else None,
-        seen=(1 - errors.specificity + gain * low, 1 - errors.specificity + gain * high),
+        measured=(1 - errors.specificity + gain * low, 1 - errors.specificity + gain * high),
     )
 
 
@@ -181,9 +156,14 @@ def draw_mice(
     """
     if spread == 0:
         return np.full(shape, mean)
+    # Sum of the two parameters of the beta distribution, from its mean and variance.
     size = (1.0 - mean) / (mean * spread**2) - 1.0
     if size <= 0:
-        raise InputError(f"a spread of {spread:g} is too large for a mean rate of {percent(mean)}")
+        limit = np.sqrt((1.0 - mean) / mean)
+        raise InputError(
+            f"a spread of {spread:g} is too large for a mean rate of {percent(mean)}. Give less "
+            f"than {limit:.3g}"
+        )
     return rng.beta(mean * size, (1.0 - mean) * size, shape)
 
 
@@ -200,6 +180,7 @@ def as_table(powers: Sequence[Power]) -> Table:
         title_justify="left",
     )
     for power in powers:
-        seen = f"{percent(power.seen[0])} against {percent(power.seen[1])}"
-        table.add_row(power.scoring, seen, power.say_mice())
+        measured = f"{percent(power.measured[0])} against {percent(power.measured[1])}"
+        mice = f"more than {MOST_MICE}" if power.mice is None else f"{power.mice}"
+        table.add_row(power.scoring, measured, mice)
     return table

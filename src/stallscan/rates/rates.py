@@ -22,8 +22,8 @@ from stallscan.rates.correction import (
     compare,
     corrected,
     corrected_mean,
+    origin,
     resolves_from,
-    say_measured,
 )
 from stallscan.words import Excluded, listed, percent
 
@@ -36,84 +36,72 @@ ONE_GROUP = "all"
 
 @dataclass(frozen=True)
 class Unit:
-    """A field, a mouse or a group, and its rate.
+    """A field, a mouse or a group, and its rate."""
 
-    Attributes
-    ----------
-    field, mouse, group : str
-        Its name and what it belongs to; empty if unknown or not applicable.
-    mice : int
-        For a group, the number of mice with a scored recording; 0 if no column names the mouse.
-    review, unscorable : int
-        Recordings that are left out: left to a person, and not scorable.
-    rate : Rate or None
-        None if no recording was scored.
-    note : str
-        Limitations of the rate; often empty.
-    """
-
+    # Its name and what it belongs to; empty if unknown or not applicable.
     field: str
     mouse: str
     group: str
+    # For a group, the number of mice with a scored recording; 0 if no column names the mouse.
     mice: int
+    # Recordings that the rate leaves out.
     review: int
     unscorable: int
+    # None if no recording was scored.
     rate: Rate | None
+    # Limitations of the rate, in sentences; often empty.
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """The result of `rate`.
+    """The result of `rate`."""
 
-    Attributes
-    ----------
-    errors : CallAccuracy
-        Sensitivity and specificity that the rates were corrected for.
-    fields, mice, groups : tuple of Unit
-        In the order of the groups table. Fields and mice are empty if no column names them.
-    comparisons : tuple of GroupDifference
-        Every other group compared with the reference group.
-    without_group, without_call : Excluded
-        Recordings that are missing from the groups table or from the calls.
-    """
-
+    # Accuracy of the calls, used for the correction.
     errors: CallAccuracy
+    # In the order of the groups table. Fields and mice are empty if no column names them.
     fields: tuple[Unit, ...]
     mice: tuple[Unit, ...]
     groups: tuple[Unit, ...]
+    # Every other group compared with the reference group.
     comparisons: tuple[GroupDifference, ...]
+    # Recordings that are missing from the groups table or from the calls.
     without_group: Excluded
     without_call: Excluded
 
     def sentences(self) -> list[str]:
-        """Return what a reader of the tables must know, one sentence each."""
+        """Return notes on how to read the tables."""
         notes = [
-            f"group {unit.group}: {unit.note}" if len(self.groups) > 1 else unit.note
+            f"Group {unit.group}: {unit.note}" if len(self.groups) > 1 else unit.note
             for unit in self.groups
             if unit.note
         ]
         notes += [comparison.note for comparison in self.comparisons if comparison.note]
         tests = sum(comparison.welch_p is not None for comparison in self.comparisons)
         if tests > 1:
-            notes.append(f"{tests} comparisons were made: multiply each p by {tests} (Bonferroni)")
-        return [f"corrected for {self.errors}", *notes, *self._sentences_on_rows()]
+            notes.append(f"{tests} comparisons were made. Multiply each p by {tests} (Bonferroni).")
+        return [f"Corrected for {self.errors}.", *notes, *self._sentences_on_rows()]
 
     def _sentences_on_rows(self) -> Iterator[str]:
-        scored = [unit for unit in (self.mice or self.fields) if unit.rate]
-        unresolved = sum(not unit.rate.resolvable for unit in scored if unit.rate)
+        rates = [unit.rate for unit in (self.mice or self.fields) if unit.rate]
+        unresolved = sum(not rate.resolvable for rate in rates)
         if unresolved:
             kind = "mice" if self.mice else "fields"
-            yield f"the rate is not distinguishable from 0 in {unresolved} of {len(scored)} {kind}"
+            yield (
+                f"The rate is not distinguishable from 0 in {unresolved} of {len(rates)} {kind}."
+            )
         empty = [unit.mouse for unit in self.mice if unit.rate is None]
         if empty:
-            yield f"mice without a scored recording are left out of the groups: {listed(empty)}"
-        for left, where in (
-            (self.without_group, "with a call are not in the groups table"),
-            (self.without_call, "of the groups table have no call"),
+            yield f"Mice without a scored recording are left out of the groups: {listed(empty)}."
+        for excluded, source in (
+            (self.without_group, "the groups table"),
+            (self.without_call, "the calls"),
         ):
-            if left.count:
-                yield f"{left.count:,} recordings {where} and are left out: {left}"
+            if excluded.count:
+                yield (
+                    f"{excluded.count:,} recordings are left out because they are missing from "
+                    f"{source}: {excluded}."
+                )
 
 
 def rate(
@@ -144,22 +132,23 @@ def rate(
     calls, groups = Path(calls), Path(groups)
     predictions, units = read_predictions(calls), read_groups(groups)
     partner = match(predictions["filename"], units["filename"], groups)
+    # partner: the filename in the groups table, which may have another folder.
     grouped = predictions.assign(partner=partner).dropna(subset="partner")
     table = grouped.merge(
         units.rename(columns={"filename": "partner"}), on="partner", validate="one_to_one"
     )
     if table.empty:
+        difference = contrast(predictions["filename"].tolist(), units["filename"].tolist())
         raise InputError(
-            f"{calls} and {groups} have no filename in common "
-            f"({contrast(predictions['filename'].tolist(), units['filename'].tolist())}). "
-            "Give the groups of these recordings"
+            f"{calls} and {groups} have no recording in common ({difference}). Give the groups "
+            "table of these recordings"
         )
     if not table["call"].isin(DECIDED).any():
         counts = table["call"].value_counts()
         raise InputError(
             f"{calls}: none of the {len(table):,} recordings in {groups} is called flowing or "
-            f"stalled ({', '.join(f'{count:,} {call}' for call, count in counts.items())}), so "
-            "there is no rate. See the column reason"
+            f"stalled ({', '.join(f'{count:,} {call}' for call, count in counts.items())}). See "
+            "the column reason"
         )
     _refuse_other_calls(calls, table[table["call"].isin(DECIDED)], errors)
     if "group" not in table:
@@ -218,34 +207,36 @@ def read_groups(path: str | Path) -> pd.DataFrame:
     )
     names = {name: level for level, name in column_of.items() if name}
     if "filename" not in raw or not names:
+        missing = "column filename" if "filename" not in raw else "column field, mouse or group"
         raise TableError(
-            f"{path}: {'column filename' if 'filename' not in raw else 'every other column'} is "
-            "missing. Give a table with filename and any of field, mouse (or "
+            f"{path}: {missing} is missing. Give a table with filename and any of field, mouse (or "
             f"{', '.join(COLUMNS['mouse'][1:])}) and group"
         )
     if raw.empty:
         raise InputError(f"{path}: has no rows. Add one row for each recording")
     table = raw[["filename", *names]].rename(columns=names)
-    twice = table["filename"].duplicated(keep=False)
-    if twice.any():
-        named = listed(_rows(table[twice]))
-        raise TableError(f"{path}: a filename occurs twice: {named}. Remove one of the rows")
     unnamed = table["filename"] == ""
     if unnamed.any():
         raise TableError(
             f"{path}: filename is empty in {listed(_rows(table[unnamed]))}. Fill it in"
         )
+    repeated = table["filename"].duplicated(keep=False)
+    if repeated.any():
+        raise TableError(
+            f"{path}: filename is repeated in {listed(_rows(table[repeated]))}. Give each "
+            "recording one row"
+        )
     rows = _rows(table)
     for name, level in names.items():
         table[level] = check_cells(path, name, table[level].tolist(), rows)
     for part, whole in (("field", "mouse"), ("mouse", "group"), ("field", "group")):
-        _refuse_two(path, table, part, whole)
+        _refuse_shared(path, table, part, whole)
     return table.reset_index(drop=True)
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """The recordings of one field, mouse or group."""
+    """Numbers of recordings of one field, mouse or group."""
 
     names: dict[str, str]
     stalled: int
@@ -255,7 +246,7 @@ class _Counts:
 
 
 def _count(table: pd.DataFrame, levels: list[str]) -> list[_Counts]:
-    """Count the calls for each value of the first level; the others tell what it belongs to."""
+    """Count the calls of each unit of the first level; further levels are those it belongs to."""
     levels = [level for level in levels if level in table]
     counted = []
     for _, rows in table.groupby(levels[0], sort=False):
@@ -293,13 +284,17 @@ def _groups(
     first = reference or tested[0]
     if first not in tested:
         raise InputError(
-            f"no group {first} was scored. Choose one of {listed(tested)} with --reference"
+            f"group {first} has no scored recording. Choose one of {listed(tested)} with "
+            "--reference"
         )
     stalled = {name: [mouse.stalled for mouse in members[name]] for name in tested}
     scored = {name: [mouse.scored for mouse in members[name]] for name in tested}
-    pairs = [(first, name) for name in tested if name != first]
     return units, tuple(
-        compare((a, b), (stalled[a], stalled[b]), (scored[a], scored[b]), errors) for a, b in pairs
+        compare(
+            (first, name), (stalled[first], stalled[name]), (scored[first], scored[name]), errors
+        )
+        for name in tested
+        if name != first
     )
 
 
@@ -310,27 +305,25 @@ def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> U
     mean = corrected_mean(
         [mouse.stalled for mouse in mice], [mouse.scored for mouse in mice], errors
     )
-    notes = [unit.note] if unit.note else []
+    # The note on the pooled recordings stays only if it also holds for the mean over mice.
+    note = unit.note
     if len(mice) == 1:
-        notes.insert(0, "the group has one mouse, so its rate has no interval")
+        note = f"The group has one mouse, so its rate has no interval. {note}".rstrip()
     elif impossible := _impossible(mean, errors):
-        notes = [impossible]
+        note = impossible
     elif mean.resolvable:
-        notes = []
-    elif not notes:
-        notes = ["the mice differ too much to distinguish their mean from 0"]
-    return replace(unit, mice=len(mice), rate=mean, note="; ".join(notes))
+        note = ""
+    elif not note:
+        note = "The mice differ too much to distinguish their mean from 0."
+    return replace(unit, mice=len(mice), rate=mean, note=note)
 
 
 def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
     rate = corrected(counts.stalled, counts.scored, errors) if counts.scored else None
-    notes = [note] if note else []
     if rate is None:
-        notes.append("no recording was scored")
-    elif impossible := _impossible(rate, errors):
-        notes.append(impossible)
-    elif not rate.resolvable:
-        notes.append(_unresolved(rate, errors))
+        limitation = "No recording was scored."
+    else:
+        limitation = _impossible(rate, errors) or _unresolved(rate, errors)
     return Unit(
         field=counts.names.get("field", ""),
         mouse=counts.names.get("mouse", ""),
@@ -339,45 +332,47 @@ def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
         review=counts.review,
         unscorable=counts.unscorable,
         rate=rate,
-        note="; ".join(notes),
+        note=f"{note} {limitation}".strip(),
     )
 
 
 def _without_mice(counts: _Counts) -> str:
     return (
-        f"no column names the mouse, so its {counts.scored:,} recordings are treated as "
-        "independent: the interval is too narrow, and groups are not tested"
+        f"No column names the mouse, so the {counts.scored:,} recordings are treated as "
+        "independent. The interval is too narrow, and groups are not tested."
     )
 
 
 def _impossible(rate: Rate, errors: CallAccuracy) -> str:
-    """Return a note if the errors rule out so many or so few stalled calls, otherwise nothing."""
+    """Return a note if the errors rule out this number of stalled calls, otherwise nothing."""
     if rate.interval is None or (rate.interval.high > 0 and rate.interval.low < 1):
         return ""
-    return (
-        f"{rate.stalled:,} of {rate.scored:,} called stalled is "
-        + (
+    if rate.interval.high <= 0:
+        limit = (
             f"fewer than the false calls expected at a specificity of {percent(errors.specificity)}"
-            if rate.interval.high <= 0
-            else f"more than a sensitivity of {percent(errors.sensitivity)} allows"
         )
-        + ": sensitivity and specificity do not hold for these recordings, so the interval is "
-        "meaningless"
+    else:
+        limit = f"more than possible at a sensitivity of {percent(errors.sensitivity)}"
+    return (
+        f"{rate.stalled:,} of {rate.scored:,} called stalled is {limit}. Sensitivity and "
+        "specificity do not hold for these recordings, so the interval is meaningless."
     )
 
 
 def _unresolved(rate: Rate, errors: CallAccuracy) -> str:
-    """Return a note on why the rate is not distinguishable from 0."""
+    """Return a note if the rate is not distinguishable from 0, otherwise nothing."""
+    if rate.resolvable:
+        return ""
     if rate.stalled == 0:
-        return f"none of {rate.scored:,} recordings is called stalled"
+        return f"None of {rate.scored:,} recordings is called stalled."
     note = (
         f"{rate.stalled:,} of {rate.scored:,} called stalled cannot be distinguished from the "
         f"{rate.scored * (1 - errors.specificity):.3g} false calls expected at a specificity of "
-        f"{percent(errors.specificity)} ({say_measured(errors.flowing, 'flowing')})"
+        f"{percent(errors.specificity)} ({origin(errors.flowing, 'flowing')})."
     )
     lowest = resolves_from(rate.scored, errors)
     if lowest is not None:
-        note += f"; {rate.scored:,} recordings can resolve rates from {percent(lowest)}"
+        note += f" {rate.scored:,} recordings can resolve rates from {percent(lowest)}."
     return note
 
 
@@ -389,21 +384,21 @@ def _refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) 
     ):
         if measured and set(used) - set(measured):
             raise InputError(
-                f"{calls}: its calls were made with {setting} {listed([*map(str, used)])}, but "
+                f"{calls}: the calls were made with {setting} {listed([*map(str, used)])}, but "
                 "sensitivity and specificity were measured with "
-                f"{listed([*map(str, measured)])}. Evaluate these calls, or state --sensitivity "
+                f"{listed([*map(str, measured)])}. Evaluate these calls, or give --sensitivity "
                 "and --specificity"
             )
 
 
-def _refuse_two(path: Path, table: pd.DataFrame, part: str, whole: str) -> None:
+def _refuse_shared(path: Path, table: pd.DataFrame, part: str, whole: str) -> None:
     """Refuse a table in which a part belongs to two wholes, such as a field to two mice."""
     if part not in table or whole not in table:
         return
-    several = table.groupby(part, sort=False)[whole].unique()
-    several = several[several.map(len) > 1]
-    if not several.empty:
-        named = [f"{name} in {', '.join(wholes)}" for name, wholes in several.items()]
+    wholes = table.groupby(part, sort=False)[whole].unique()
+    shared = wholes[wholes.map(len) > 1]
+    if not shared.empty:
+        named = [f"{name} in {', '.join(names)}" for name, names in shared.items()]
         raise TableError(
             f"{path}: the same {part} is in more than one {whole}: "
             f"{listed(named, separator='; ')}. Give every {part} a unique name"
@@ -411,5 +406,5 @@ def _refuse_two(path: Path, table: pd.DataFrame, part: str, whole: str) -> None:
 
 
 def _rows(table: pd.DataFrame) -> list[str]:
-    """Describe rows of `predictions.read_text` by their line in the file and filename."""
+    """Describe rows by their line in the file, which is the index, and by their filename."""
     return [f"line {line} ({name or 'no filename'})" for line, name in table["filename"].items()]

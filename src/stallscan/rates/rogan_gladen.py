@@ -72,7 +72,6 @@ def correct_difference(called: Share, sensitivity: Share, false_stalled: Share) 
         gain,
         called.value - called.low,
         np.where(np.asarray(called.low) > 0, larger, smaller),
-        None,
     )
     high = _limit(
         1.0,
@@ -80,22 +79,22 @@ def correct_difference(called: Share, sensitivity: Share, false_stalled: Share) 
         gain,
         called.high - called.value,
         np.where(np.asarray(called.high) > 0, smaller, larger),
-        None,
     )
     return Share(called.value / gain, low, high)
 
 
 def _limit(
-    side: float, excess: Any, gain: Any, of_called: Any, of_found: Any, of_false: Any | None
+    side: float, excess: Any, gain: Any, of_called: Any, of_gain: Any, of_false: Any = 0.0
 ) -> Any:
-    """Solve (excess - r gain)^2 = of_called^2 + (r of_found)^2 + ((1 - r) of_false)^2 for r.
+    """Solve (excess - r gain)^2 = of_called^2 + (r of_gain)^2 + ((1 - r) of_false)^2 for r.
 
-    Return the smaller root for side -1, the larger one for 1. Without `of_false`, its term is 0.
+    Return the smaller root for side -1, the larger one for 1, or an infinite limit if the gain may
+    be 0.
     """
-    false = 0.0 if of_false is None else of_false
-    square = np.asarray(gain**2 - of_found**2 - false**2, np.float64)
-    half = excess * gain - false**2
-    rest = excess**2 - of_called**2 - false**2
+    # square * r^2 - 2 * half * r + rest = 0
+    square = np.asarray(gain**2 - of_gain**2 - of_false**2, np.float64)
+    half = excess * gain - of_false**2
+    rest = excess**2 - of_called**2 - of_false**2
     # The discriminant is positive if `square` is, because the estimate lies between the roots.
     root = np.sqrt(np.maximum(half**2 - square * rest, 0.0))
     solvable = (square > 0) & (np.asarray(gain) > 0)

@@ -10,10 +10,7 @@ from rich.text import Text
 
 from stallscan import runs
 from stallscan.files import refuse_foreign, write_text
-from stallscan.rates.correction import (
-    GroupDifference,
-    Rate,
-)
+from stallscan.rates.correction import GroupDifference, Rate
 from stallscan.rates.rates import Rates, Unit
 from stallscan.scores.metrics import Interval
 from stallscan.words import percent
@@ -49,6 +46,7 @@ def write_rates(rates: Rates, out: str | Path) -> list[Path]:
     """Write the tables of `rates` into the folder `out`, and return their paths."""
     with runs.hold(out) as folder:
         written = {folder / name: table for name, table in as_frames(rates).items()}
+        # Check all files before replacing the first.
         for path, table in written.items():
             refuse_foreign(path, [",".join(table.columns) + "\n"], "a table of 'stallscan rate'")
         for path, table in written.items():
@@ -131,7 +129,7 @@ def _rich_units(level: str, units: Sequence[Unit]) -> Table:
             f"{unit.review + unit.unscorable:,}",
             percent(rate.naive) if rate else "",
             percent(rate.estimate) if rate else "",
-            _say(rate.interval) + ("" if rate.resolvable else " *") if rate else "",
+            _percent_range(rate.interval) + ("" if rate.resolvable else " *") if rate else "",
         )
     if any(unit.rate and not unit.rate.resolvable for unit in units):
         table.caption = "* not distinguishable from 0"
@@ -146,13 +144,13 @@ def _rich_comparisons(comparisons: Sequence[GroupDifference]) -> Table:
             Text(f"{comparison.second} minus {comparison.first}"),
             f"{comparison.mice[1]} and {comparison.mice[0]}",
             f"{100 * comparison.difference:+.3g} points",
-            _say(comparison.interval, "points"),
+            _percent_range(comparison.interval, "points"),
             *("not tested" if p is None else f"{p:.3g}" for p in p_values),
         )
     return table
 
 
-def _say(interval: Interval | None, unit: str = "%") -> str:
+def _percent_range(interval: Interval | None, unit: str = "%") -> str:
     if interval is None:
         return "none"
     return f"{100 * interval.low:.3g} to {100 * interval.high:.3g} {unit}"
