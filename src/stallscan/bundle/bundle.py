@@ -130,7 +130,7 @@ class Ensemble:
         """
         before = self.spec.prevalence
         if self.spec.is_vote:
-            # Members keep the scores of their own prevalence, so shift the new thresholds back to it.
+            # Members score at their own prevalence, so shift the new thresholds back to it.
             thresholds = [
                 shift(member.at(prevalence).spec.threshold, prevalence, member.spec.prevalence)
                 for member in self.members

@@ -187,8 +187,8 @@ def load_any(which: str | Path = DEFAULT) -> Bundle | Ensemble:
     for member, sha256 in zip(members, spec.members_sha256, strict=True):
         if member.spec.weights_sha256 != sha256:
             raise BundleError(
-                f"{member.path}: its weights are not those that the ensemble was made with (their hash "
-                f"differs from the one in {folder / SPEC_NAME}). Copy the ensemble again"
+                f"{member.path}: is not the member that the ensemble was made with (the hash of "
+                f"its weights differs from that in {folder / SPEC_NAME}). Copy the ensemble again"
             )
     return Ensemble(folder, spec, members)
 

@@ -101,7 +101,7 @@ def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _load(net: nn.Module, weights: dict[str, torch.Tensor], state: Path, recipe: Recipe) -> None:
     if different := differing(weights, net.state_dict()):
         raise InputError(
-            f"{state}: does not match the net {recipe.net.name} with one output ({different} missing, "
-            "unknown or of another shape). Name the right net with --net"
+            f"{state}: does not match the net {recipe.net.name} with one output ({different} "
+            "missing, unknown or of another shape). Name the right net with --net"
         )
     net.load_state_dict(weights)

@@ -3,6 +3,7 @@
 from torch import nn
 
 from stallscan.bundle.bundle import Bundle, Ensemble
+from stallscan.bundle.spec import SPEC_NAME
 from stallscan.errors import BundleError, SettingsError
 from stallscan.nets import build
 
@@ -46,6 +47,7 @@ def load_net(bundle: Bundle) -> nn.Module:
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise BundleError(
-            f"{bundle.path}: the weights do not match the net ({reason}). Copy the bundle again"
+            f"{bundle.path}: the weights do not match the net ({reason}). Restore "
+            f"{SPEC_NAME} and the code of the net as they were in training"
         ) from None
     return net

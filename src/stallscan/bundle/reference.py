@@ -59,8 +59,8 @@ class Reference(Settings):
     validated: int  # number of held-out recordings
     # `QUANTILES` of each trait in `WORDS` over the training recordings; empty if not measured.
     traits: dict[str, tuple[float, ...]]
-    # Evenly spaced quantiles, ascending, of the calibrated scores (0..1) of the held-out recordings;
-    # empty if nothing was held out.
+    # Evenly spaced quantiles, ascending, of the calibrated scores (0..1) of the held-out
+    # recordings; empty if nothing was held out.
     scores: tuple[float, ...]
 
     @classmethod
@@ -154,8 +154,8 @@ def compare(reference: Reference, prevalence: float, traits: Floats, scores: Arr
         figures["scores"] = {"distance": round(distance, 4), "at_prevalence": round(share, 6)}
         if distance > MAX_SCORE_DISTANCE + chance and len(scores) >= MIN_RECORDINGS:
             doubts.append(
-                f"scores: their distribution differs from that in training for any share of stalled "
-                f"recordings (by {distance:.0%} at the best-fitting share, {share:.1%})"
+                f"scores: no share of stalled recordings explains their distribution (at the "
+                f"best-fitting share, {share:.1%}, it differs from training by {distance:.0%})"
             )
     return Drift(tuple(doubts), figures)
 
