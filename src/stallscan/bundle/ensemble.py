@@ -244,9 +244,8 @@ def _average(
         )
     # Prediction averages the log-odds without these shifts, so the bias must include them.
     shift = float(np.average(held_out.shifts, weights=weights))
-    shifted = Calibration(
-        scale=calibration.scale, bias=calibration.bias + calibration.scale * shift
-    )
+    bias = calibration.bias + calibration.scale * shift
+    shifted = Calibration(scale=calibration.scale, bias=bias)
     return EnsembleSpec(
         **base, combine="average", weights=weights, calibration=shifted, threshold=threshold
     )
