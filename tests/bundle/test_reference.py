@@ -23,7 +23,7 @@ def _compare(reference, traits, scores):
 
 
 def _scores(count, seed, prevalence=PREVALENCE):
-    """Draw scores calibrated for `PREVALENCE`, of recordings with another share of stalled."""
+    """Draw scores calibrated for `PREVALENCE`, of recordings with the given prevalence."""
     random = np.random.default_rng(seed)
     stalled = random.random(count) < prevalence
     # The log-odds of two unit normal distributions centred at -1.5 and 1.5 are 3 times the value.
@@ -54,7 +54,7 @@ def test_a_recording_like_the_training_is_not_an_outlier(reference):
 
 def test_an_outlier_is_named_with_its_value(reference):
     odd = Traits(*[50.0] * len(Traits._fields))._replace(grey_middle=93.0)
-    assert reference.outliers(odd).startswith("middle grey level: 93,")
+    assert reference.outliers(odd).startswith(f"{WORDS['grey_middle']}: 93")
 
 
 @pytest.mark.parametrize("prevalence", [0.05, 0.3, 0.6])
@@ -69,7 +69,7 @@ def test_similar_recordings_raise_no_doubt_at_any_prevalence(reference, prevalen
 def test_darker_recordings_raise_a_doubt_about_brightness(reference):
     drift = _compare(reference, _traits(100, 3, grey_high=-12), _scores(100, 3))
     assert len(drift.doubts) == 1
-    assert drift.doubts[0].startswith("bright grey level (95 %): ")
+    assert drift.doubts[0].startswith(WORDS["grey_high"])
     assert drift.figures["traits"]["grey_high"]["outside_98"] > 0.3
     assert drift.figures["traits"]["grey_low"]["outside_98"] < 0.1
 
@@ -78,7 +78,7 @@ def test_scores_that_no_prevalence_explains_raise_a_doubt(reference):
     undecided = np.random.default_rng(4).uniform(0.2, 0.6, 300)
     drift = _compare(reference, _traits(300, 4), undecided)
     assert len(drift.doubts) == 1
-    assert drift.doubts[0].startswith("scores: ")
+    assert drift.doubts[0].startswith("scores")
 
 
 def test_few_recordings_are_measured_but_not_judged(reference):

@@ -1,4 +1,4 @@
-"""The shipped bundle on 200 new simulated recordings, which were not used to make it."""
+"""The shipped bundle, tested on 200 simulated recordings that it was not trained on."""
 
 import json
 
@@ -15,7 +15,7 @@ from stallscan.vessels import outline
 from stallscan.vessels.outline import OutlineSettings
 from tests import third_place
 
-# In one process, because making the recordings takes longer than either test.
+# Run in one worker: simulating the recordings takes longer than either test.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("shipped")]
 
 
@@ -34,8 +34,8 @@ def test_boxes_and_clips_equal_the_published_ones(corpus):
         pixels = clip.make_clip(recording, published, ClipSettings()).pixels
         assert np.array_equal(pixels, third_place.clip(recording.frames)), path
         ours = outline.find_outline(recording).box
-        # Later frames show pixels of the blurred edge that the first frame does not, because chroma
-        # has half the resolution.
+        # The published box comes from the first frame only. Chroma has half the resolution, so
+        # later frames can show more pixels of the blurred edge.
         assert np.abs(np.subtract(ours, published.box)).max() <= 4, path
 
 
@@ -44,5 +44,5 @@ def test_the_default_bundle_separates_stalled_from_flowing(corpus, tmp_path):
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["statuses"] == {"ok": 200}
     evaluation = evaluate.evaluate(summary.table, corpus / "train_labels.csv")
-    # The MCC on the model card is higher; on 200 recordings it varies by about 0.04.
+    # The MCC on the model card is higher; with 200 recordings it varies by about 0.04.
     assert evaluation.metrics.mcc > 0.55

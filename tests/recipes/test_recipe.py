@@ -10,13 +10,13 @@ from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
 from stallscan.training import train
 
-# One after the other: the second place alone takes 5 GB of memory and 2 GB of disk.
+# Run in one worker, one after the other: second-place alone takes 5 GB of memory and 2 GB of disk.
 pytestmark = pytest.mark.xdist_group("recipes")
 CORPUS = SimulateSettings(count=8, stalled=0.5, seed=3)
 NAMES = sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml"))
-# What is changed beside the number of clips and epochs, and why: there is nothing to download from;
-# five folds take five times as long, and folds by project need more than eight recordings; a batch
-# of four clips of 160 px takes more memory than a small machine has.
+# Changes for this test, besides fewer clips and epochs. Tests download nothing, so there are no
+# pretrained weights. Five folds take five times as long, and folds by project need more than eight
+# recordings. A batch of four clips of 160 px does not fit into the memory of a small machine.
 CHANGES = {
     "first-place": ("data.folds=2", "pretrained.source=none"),
     "second-place": ("training.batch_size=2",),
@@ -24,8 +24,8 @@ CHANGES = {
     "matlab-prize": ("pretrained.source=none",),
     "accurate": ("data.folds=2", "data.group=''", "pretrained.source=none"),
 }
-# At their full size these take more time than the slow suite has: that is for a GPU. With so few
-# frames left, bf16 would go wrong on a processor.
+# At full size these take too long for the slow suite, so only the GPU tests run them. Nets train
+# in f32, because bf16 fails on a CPU with so few frames.
 WIDE = "training.precision=32-true"
 SMALLER = {
     "first-place": ("clip.size=48", "clip.frames=32", WIDE),

@@ -1,11 +1,11 @@
-"""The bundle: a trained model in a folder with everything needed to use it.
+"""The bundle: a folder with a trained model and everything needed to use it.
 
-The folder holds ``bundle.json`` (settings of outline, clip and net, calibration, threshold,
-provenance), ``weights.safetensors`` and the model card, ``README.md``. No pickle is ever read. An
+The folder contains ``bundle.json`` (settings of outline, clip and net, calibration, threshold,
+provenance), ``weights.safetensors`` and the model card, ``README.md``. Pickles are never read. An
 ensemble has its member bundles in ``members/`` instead of weights. Exports to other engines are in
 ``openvino/`` (`engines.exports`).
 
-torch is imported only when the weights are read.
+torch is imported only to read the weights.
 """
 
 import functools
@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike
 
 from stallscan import files
 from stallscan.bundle.spec import (
-    DECIDES,
-    TELLS,
+    DECISIVE_FIELDS,
+    DESCRIPTIVE_FIELDS,
     WEIGHTS_NAME,
     BundleSpec,
     EnsembleSpec,
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked bundle; its weights stay on disk until they are used."""
+    """A validated bundle; its weights are read from disk on first use."""
 
     path: Path
     spec: BundleSpec
 
     @functools.cached_property
     def weights(self) -> "dict[str, Tensor]":
-        """State dict of the net, on the CPU.
+        """The state dict of the net, on the CPU.
 
         Raises
         ------
@@ -55,34 +55,36 @@ class Bundle:
         path = self.path / WEIGHTS_NAME
         try:
             content = path.read_bytes()
-            # A training may have replaced the bundle since it was loaded.
+            # A training run may have replaced the bundle since it was loaded.
             if files.sha256_of(content) != self.spec.weights_sha256:
-                raise BundleError(f"{path}: has changed since the bundle was opened. Start again")
+                raise BundleError(
+                    f"{path}: changed after the bundle was opened. Run the command again"
+                )
             return safetensors.torch.load(content)
         except (OSError, safetensors.SafetensorError) as error:
-            raise BundleError(f"{path}: not readable ({error}). Copy the bundle again") from None
+            raise BundleError(f"{path}: cannot be read ({error}). Copy the bundle again") from None
 
     @property
     def label(self) -> str:
-        """Name and first digits of the weights' hash, as written to predictions."""
+        """Name and first hex digits of the hash of the weights, as in predictions.csv."""
         return f"{self.spec.name}@{self.spec.weights_sha256[:8]}"
 
     @property
     def members(self) -> "tuple[Bundle, ...]":
-        """The bundles whose nets score a recording: only itself."""
+        """The bundles whose nets score a recording: for a single bundle, itself."""
         return (self,)
 
     def score(self, logits: ArrayLike) -> Floats:
-        """Compute scores, float64 (N,), from the logits of its net, float (1, N)."""
+        """Compute scores, float64 (N,), 0..1, from the logits of its net, float (1, N)."""
         return self.spec.calibration.score(np.asarray(logits)[0])
 
     def at(self, prevalence: float) -> "Bundle":
-        """Return the bundle recalibrated, with a new threshold, for another share of stalled.
+        """Return a copy with calibration and threshold for another share of stalled recordings.
 
         Raises
         ------
         BundleError
-            If it does not contain its validation scores.
+            If the bundle does not contain its validation scores.
         """
         before = self.spec.prevalence
         threshold = threshold_at(_validation_scores(self), before, prevalence)
@@ -96,7 +98,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Several checked bundles that make one call together."""
+    """Several validated bundles that make one call together."""
 
     path: Path
     spec: EnsembleSpec
@@ -104,33 +106,36 @@ class Ensemble:
 
     @functools.cached_property  # read for every row of a prediction
     def label(self) -> str:
-        """Name and first digits of a hash of everything that determines its calls."""
-        # The ensemble's own spec includes the hashes of the members' weights.
-        specs = [self.spec.model_dump_json(include=DECIDES)]
-        specs += [member.spec.model_dump_json(exclude=TELLS) for member in self.members]
+        """Name and first hex digits of a hash of everything that determines its calls."""
+        # The ensemble's spec contains the hashes of the weights of its members.
+        specs = [self.spec.model_dump_json(include=DECISIVE_FIELDS)]
+        specs += [
+            member.spec.model_dump_json(exclude=DESCRIPTIVE_FIELDS) for member in self.members
+        ]
         return f"{self.spec.name}@{files.sha256_of(''.join(specs).encode())[:8]}"
 
     def score(self, logits: ArrayLike) -> Floats:
-        """Compute scores, float64 (N,), from the logits of its members, float (members, N)."""
-        rows = zip(self.members, np.asarray(logits), strict=True)
-        return combine(self.spec, np.stack([member.score([row]) for member, row in rows]))
+        """Compute scores, float64 (N,), 0..1, from its members' logits, float (members, N)."""
+        pairs = zip(self.members, np.asarray(logits), strict=True)
+        scores = np.stack([member.score([row]) for member, row in pairs])  # (members, N)
+        return combine(self.spec, scores)
 
     def at(self, prevalence: float) -> "Ensemble":
-        """Return the ensemble recalibrated for another share of stalled, with new thresholds.
+        """Return a copy with calibration and thresholds for another share of stalled recordings.
 
         Raises
         ------
         BundleError
-            If it, or for a vote a member, does not contain its validation scores.
+            If the ensemble (for a vote: a member) does not contain its validation scores.
         """
         before = self.spec.prevalence
         if self.spec.is_vote:
-            # A member's scores remain at its own prevalence, so shift its new threshold back to it.
-            cuts = [
+            # Members score at their own prevalence, so shift the new thresholds back to it.
+            thresholds = [
                 shift(member.at(prevalence).spec.threshold, prevalence, member.spec.prevalence)
                 for member in self.members
             ]
-            update: dict[str, Any] = {"thresholds": tuple(on_grid(float(cut)) for cut in cuts)}
+            update: dict[str, Any] = {"thresholds": tuple(map(on_grid, map(float, thresholds)))}
         else:
             update = {
                 "calibration": self.spec.calibration.at(before, prevalence),

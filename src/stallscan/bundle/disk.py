@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 CARD_NAME = "README.md"
 SHIPPED = Path(__file__).with_name("shipped")
 DEFAULT = "default"
-# Folder of the exports to other engines, and their record (`engines.exports`).
+# Folder of the exports to other engines, and the file that describes them (`engines.exports`).
 EXPORTS = "openvino"
 EXPORTS_NAME = "exports.json"
-# All files of a single bundle. Other files in its folder are never copied.
+# All files that a single bundle can have. Other files in its folder are never copied.
 KNOWN_FILES = (
     SPEC_NAME,
     WEIGHTS_NAME,
@@ -42,14 +42,14 @@ Spec = TypeVar("Spec", bound=Settings)
 
 
 def save(folder: Path, spec: BundleSpec, weights: "dict[str, Tensor]", card: str) -> BundleSpec:
-    """Write a bundle, replacing an existing one at `folder` once the new one is complete.
+    """Write a bundle; replace an existing one in `folder` only once the new one is complete.
 
-    The new bundle has no exports, because those of the old one have other weights.
+    Exports of the replaced bundle are dropped, because they contain its weights.
 
     Parameters
     ----------
     spec : BundleSpec
-        The hash of the weights is filled in.
+        Its hash of the weights is ignored.
     weights : dict
         State dict of the net.
     card : str
@@ -58,18 +58,18 @@ def save(folder: Path, spec: BundleSpec, weights: "dict[str, Tensor]", card: str
     Returns
     -------
     BundleSpec
-        With the hash of the weights.
+        `spec` with the hash of the weights filled in.
 
     Raises
     ------
     InputError
-        If it cannot be written.
+        If the bundle cannot be written, or `folder` contains something else.
     """
     import safetensors.torch
 
     with _replacing(folder) as temporary:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        # Not save_file, which makes the file readable by its owner only.
+        # Not save_file: it would make the file readable by its owner only.
         content = safetensors.torch.save(tensors)
         files.write_bytes(temporary / WEIGHTS_NAME, content)
         spec = spec.model_copy(update={"weights_sha256": files.sha256_of(content)})
@@ -79,12 +79,12 @@ def save(folder: Path, spec: BundleSpec, weights: "dict[str, Tensor]", card: str
 
 
 def save_ensemble(folder: Path, spec: EnsembleSpec, members: Sequence[Bundle], card: str) -> None:
-    """Write an ensemble with a copy of each member, as `save` does for a bundle.
+    """Write an ensemble with a copy of each member; replace an existing one like `save`.
 
     Parameters
     ----------
     spec : EnsembleSpec
-        Its `members` are the folder names of the copies.
+        Its `members` are the folder names for the copies.
     members : sequence of Bundle
         In the order of ``spec.members``.
     card : str
@@ -93,7 +93,7 @@ def save_ensemble(folder: Path, spec: EnsembleSpec, members: Sequence[Bundle], c
     Raises
     ------
     InputError
-        If it cannot be written.
+        If the ensemble cannot be written, or `folder` contains something else.
     """
     with _replacing(folder) as temporary:
         for name, member in zip(spec.members, members, strict=True):
@@ -103,13 +103,13 @@ def save_ensemble(folder: Path, spec: EnsembleSpec, members: Sequence[Bundle], c
 
 
 def _copy(bundle: Path, folder: Path) -> None:
-    """Copy the files of a bundle; refuse links, which could point to any file."""
+    """Copy the files of a single bundle; refuse links, which could point to any file."""
     (folder / EXPORTS).mkdir(parents=True, exist_ok=True)
     for path in (bundle / EXPORTS, *(bundle / name for name in KNOWN_FILES)):
         if path.is_symlink():
             raise InputError(
-                f"{path}: is a link, and links are not copied. Make a copy that contains the files "
-                "themselves (cp -rL) and give that"
+                f"{path}: is a link, and links are not copied. Copy the bundle with cp -rL, which "
+                "copies the files themselves, and use that copy"
             )
         if path.is_file():
             shutil.copy2(path, folder / path.relative_to(bundle))
@@ -118,18 +118,18 @@ def _copy(bundle: Path, folder: Path) -> None:
 
 
 def copy(which: str | Path, folder: Path) -> Path:
-    """Copy a bundle or an ensemble, and return its new folder.
+    """Copy a bundle or an ensemble, and return the new folder.
 
     Raises
     ------
     BundleError
-        If it cannot be used.
+        If `which` cannot be read.
     InputError
         If `folder` is not empty or cannot be written.
     """
     model = load_any(which)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is not empty. Choose another folder with -o")
+        raise InputError(f"{folder}: is not an empty folder. Choose another folder with -o")
     with _replacing(folder) as temporary:
         _copy(model.path, temporary)
         if isinstance(model, Ensemble):
@@ -140,12 +140,12 @@ def copy(which: str | Path, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder to write into, and move it to `folder` at the end."""
+    """Yield a temporary folder that replaces `folder` at the end, unless an error occurs."""
     files.make_folder(folder.parent)
-    if folder.exists() and not _is_ours(folder):
+    if folder.exists() and not _is_replaceable(folder):
         raise InputError(
-            f"{folder}: contains something other than a bundle, so it is not replaced. Choose "
-            "another folder with -o"
+            f"{folder}: contains other files than a bundle, so it is not replaced. Choose another "
+            "folder with -o"
         )
     temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
     for leftover in (temporary, old):
@@ -159,23 +159,24 @@ def _replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, shutil.Error, safetensors.SafetensorError) as error:
         raise InputError(
-            f"{folder}: the bundle could not be written ({error}). Choose another folder with -o"
+            f"{folder}: the bundle cannot be written ({error}). Choose another folder with -o"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_replaceable(folder: Path) -> bool:
+    """Return whether a folder contains a bundle or nothing."""
     return (folder / SPEC_NAME).is_file() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def load_any(which: str | Path = DEFAULT) -> Bundle | Ensemble:
-    """Read and check a bundle or an ensemble, given its folder or the name of a shipped one.
+    """Read and validate a bundle or ensemble, given its folder or the name of a shipped one.
 
     Raises
     ------
     BundleError
-        If it does not exist, is incomplete or of another format, or its weights have changed.
+        If it does not exist, is incomplete, has another format, or its weights have changed.
     """
     folder = _folder(which)
     content = _read_content(folder)
@@ -186,34 +187,34 @@ def load_any(which: str | Path = DEFAULT) -> Bundle | Ensemble:
     for member, sha256 in zip(members, spec.members_sha256, strict=True):
         if member.spec.weights_sha256 != sha256:
             raise BundleError(
-                f"{member.path}: not the member that the ensemble was made with (the hash of its "
-                f"weights differs from the one in {folder / SPEC_NAME}). Copy the ensemble again"
+                f"{member.path}: is not the member that the ensemble was made with (the hash of "
+                f"its weights differs from that in {folder / SPEC_NAME}). Copy the ensemble again"
             )
     return Ensemble(folder, spec, members)
 
 
 def load(which: str | Path = DEFAULT) -> Bundle:
-    """Read a single bundle, as `load_any` does.
+    """Read and validate a single bundle, given its folder or the name of a shipped one.
 
     Raises
     ------
     BundleError
-        As in `load_any`, and if it is an ensemble.
+        As for `load_any`, or if it is an ensemble.
     """
     folder = _folder(which)
     content = _read_content(folder)
     if content.get("kind") == "ensemble":
         raise BundleError(
-            f"{folder}: an ensemble, expected a bundle with a single net. Give one of the folders "
-            f"in {folder / MEMBERS}"
+            f"{folder}: is an ensemble, but a bundle with a single net is needed. Give one of the "
+            f"folders in {folder / MEMBERS}"
         )
     if not (folder / WEIGHTS_NAME).is_file():
         raise BundleError(_incomplete(folder, WEIGHTS_NAME))
     spec = _parse(BundleSpec, content, folder)
     if files.sha256(folder / WEIGHTS_NAME) != spec.weights_sha256:
         raise BundleError(
-            f"{folder / WEIGHTS_NAME}: damaged, or from another bundle (its hash differs from the "
-            f"one in {SPEC_NAME}). Copy the bundle again"
+            f"{folder / WEIGHTS_NAME}: is damaged or belongs to another bundle (its hash differs "
+            f"from the one in {SPEC_NAME}). Copy the bundle again"
         )
     return Bundle(folder, spec)
 
@@ -225,7 +226,7 @@ def _folder(which: str | Path) -> Path:
     if Path(which).is_dir():
         return Path(which)
     raise BundleError(
-        f"{which}: no such bundle. Give the folder of one, or the name of a shipped one "
+        f"{which}: no such bundle. Give the folder of a bundle, or the name of a shipped one "
         f"({', '.join(shipped) or 'none is shipped'})"
     )
 
@@ -244,20 +245,21 @@ def _read_content(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: not readable as a bundle ({error})") from None
+        raise BundleError(
+            f"{path}: not readable as JSON ({error}). Copy the bundle again"
+        ) from None
     if not isinstance(content, dict):
-        raise BundleError(f"{path}: not readable as a bundle (it is not a JSON object)")
+        raise BundleError(f"{path}: is not a JSON object. Copy the bundle again")
     if content.get("format") != 1:
         raise BundleError(
-            f"{path}: bundle format {content.get('format')!r}, this stallscan reads format 1. Use "
-            "the version of stallscan that wrote it"
+            f"{path}: has bundle format {content.get('format')!r}, but this version of stallscan "
+            "reads format 1. Use the version that wrote it"
         )
     return content
 
 
 def _parse(kind: type[Spec], content: dict[str, Any], folder: Path) -> Spec:
-    path = folder / SPEC_NAME
     try:
-        return kind.parse(content, str(path))
+        return kind.parse(content, str(folder / SPEC_NAME))
     except SettingsError as error:
-        raise BundleError(f"{path}: not readable as a bundle ({error})") from None
+        raise BundleError(f"{error}. Correct the file, or copy the bundle again") from None

@@ -1,7 +1,7 @@
-"""Ensembles: several bundles joined into one that is used like any other.
+"""Ensembles: several bundles joined into one model that is used like a bundle.
 
-The calibration and threshold of an ensemble are chosen on recordings that its members held out in
-training. Only the members that held a recording out score it.
+Calibration and threshold of an ensemble are chosen on recordings that its members held out in
+training. There, each recording is scored only by the members that held it out.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from stallscan import files
 from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
 from stallscan.bundle.reference import Reference
-from stallscan.bundle.spec import SPEC_NAME, EnsembleSpec, combine
+from stallscan.bundle.spec import SPEC_NAME, EnsembleSpec, Floats, combine
 from stallscan.catalog import text
 from stallscan.catalog.tables import labels_of
 from stallscan.errors import InputError, TableError
@@ -29,19 +29,18 @@ from stallscan.scores.thresholds import best_mcc_threshold, on_grid, rounded
 from stallscan.settings import LONGEST_NAME, Name, Settings
 from stallscan.templates import render
 
-Floats = NDArray[np.float64]
-
 
 class EnsembleSettings(Settings):
     """How to join members into an ensemble."""
 
     name: Name = "ensemble"  # in predictions
-    # Number of members that must call a recording stalled; 0 averages their log-odds instead.
+    # For a vote, the number of members that must call a recording stalled; 0 averages the log-odds
+    # of their scores instead.
     needed: int = Field(default=0, ge=0)
-    # For a vote, one per member, on its calibrated score (empty: the members' own). For an average,
-    # a single one (empty: chosen for the highest MCC).
+    # For a vote, one threshold per member, on its calibrated score (empty: the members' own). For
+    # an average, a single threshold (empty: chosen for the highest MCC).
     thresholds: tuple[float, ...] = ()
-    # For an average, one per member (empty: equal weights).
+    # For an average, one weight per member (empty: equal weights).
     weights: tuple[float, ...] = ()
 
     @model_validator(mode="after")
@@ -49,11 +48,11 @@ class EnsembleSettings(Settings):
         if any(not 0 <= threshold <= 1 for threshold in self.thresholds):
             raise ValueError("thresholds must be from 0 to 1")
         # NaN fails every comparison, so test for valid weights, not for invalid ones.
-        finite = all(0 <= weight < np.inf for weight in self.weights)
-        if not finite or (self.weights and not sum(self.weights)):
+        is_valid = all(0 <= weight < np.inf for weight in self.weights)
+        if not is_valid or (self.weights and not sum(self.weights)):
             raise ValueError("weights must be finite, 0 or more, and not all 0")
         if self.needed and self.weights:
-            raise ValueError("a vote has no weights. Leave out the weights or the vote")
+            raise ValueError("a vote does not use weights. Remove either the weights or the vote")
         return self
 
 
@@ -63,18 +62,21 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
     Parameters
     ----------
     folders : sequence of str or Path
-        The members, at least two: folders or names of shipped bundles. The ``validation.csv`` of
-        their training is read from beside each folder if it is there.
+        At least two members: folders of bundles or names of shipped ones. The table of the
+        recordings that a member held out, ``validation.csv``, is read from next to its folder if it
+        exists.
     out : Path
         Folder of the ensemble.
 
     Raises
     ------
     BundleError
-        If a member cannot be used.
+        If a member cannot be read.
     InputError
-        If settings and members do not match, or there are no held-out recordings to choose the
-        threshold on.
+        If settings and members do not match, or a threshold is neither given nor can be chosen on
+        held-out recordings.
+    TableError
+        If a table of held-out recordings is invalid.
     """
     members = [disk.load(folder) for folder in folders]
     if len(members) < 2:
@@ -86,7 +88,7 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
         folder, target = member.path.resolve(), out.resolve()
         if folder.is_relative_to(target) or target.is_relative_to(folder):
             raise InputError(
-                f"{out}: contains a member or lies inside one. Choose another folder with -o"
+                f"{out}: contains a member or is inside one. Choose another folder with -o"
             )
     spec_path = out / SPEC_NAME
     files.refuse_foreign(spec_path, ['"kind": "ensemble"'], "that of an ensemble")
@@ -121,46 +123,45 @@ def join(folders: Sequence[str | Path], out: Path, settings: EnsembleSettings) -
 
 
 def _refuse_copies(members: Sequence[Bundle]) -> None:
-    """Raise InputError if two members have the same weights: that net would count twice."""
-    first: dict[str, Bundle] = {}
+    """Raise InputError if two members have the same weights, because that net would count twice."""
+    by_hash: dict[str, Bundle] = {}
     for member in members:
-        other = first.setdefault(member.spec.weights_sha256, member)
+        other = by_hash.setdefault(member.spec.weights_sha256, member)
         if other is not member:
             raise InputError(
-                f"{member.path}: has the same weights as {other.path}, so this net would count "
-                "twice. Give each net once"
+                f"{member.path}: has the same weights as {other.path}. Give each net only once"
             )
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Log-odds and labels of the N recordings that the members held out in training."""
+    """Log-odds and labels of the N recordings that any of the members held out in training."""
 
     # float64 (N, members): log-odds of each member's score, shifted to the prevalence of the first
     # member; nan where the member did not hold the recording out.
     odds: Floats
     labels: NDArray[np.int64]  # (N,), 0 or 1
-    moves: tuple[float, ...]  # the shift of each member, included in `odds`
+    shifts: tuple[float, ...]  # added to the log-odds of each member, included in `odds`
 
     @classmethod
     def read(cls, members: Sequence[Bundle]) -> "HeldOut":
-        """Read the tables beside the bundles.
+        """Read the tables next to the bundles.
 
         Raises
         ------
         TableError
-            If a column is missing, or two tables disagree about a label.
+            If a table is invalid, or two tables disagree about a label.
         """
         first = members[0].spec.prevalence
-        moves = tuple(Calibration().at(member.spec.prevalence, first).bias for member in members)
+        shifts = tuple(Calibration().at(member.spec.prevalence, first).bias for member in members)
         tables = [
-            table.assign(member=number, odds=table["odds"] + moves[number])
+            table.assign(member=number, odds=table["odds"] + shifts[number])
             for number, member in enumerate(members)
             if (table := _read_table(member)) is not None
         ]
         if not tables:
-            return cls(np.empty((0, len(members))), np.empty(0, np.int64), moves)
-        rows = pd.concat(tables)  # filename, stalled, odds, member
+            return cls(np.empty((0, len(members))), np.empty(0, np.int64), shifts)
+        rows = pd.concat(tables)  # columns filename, stalled, odds, member
         labels = rows.groupby("filename")["stalled"]
         if (differing := labels.nunique() > 1).any():
             raise TableError(
@@ -169,7 +170,7 @@ class HeldOut:
             )
         wide = rows.pivot(index="filename", columns="member", values="odds")
         odds = wide.reindex(columns=range(len(members))).to_numpy(np.float64)  # (N, members)
-        return cls(odds, labels.first().loc[wide.index].to_numpy(np.int64), moves)
+        return cls(odds, labels.first().loc[wide.index].to_numpy(np.int64), shifts)
 
     @property
     def has_both(self) -> bool:
@@ -177,14 +178,14 @@ class HeldOut:
         return 0 < int(self.labels.sum()) < len(self.labels)
 
     def of_all(self) -> "HeldOut":
-        """Keep the recordings that every member held out, which the whole ensemble can score."""
+        """Keep only the recordings that all members held out, so the whole ensemble scores them."""
         rows = ~np.isnan(self.odds).any(axis=1)
         return replace(self, odds=self.odds[rows], labels=self.labels[rows])
 
     def mean(self, weights: Sequence[float]) -> Floats:
         """Average the log-odds, float64 (N,), over the members that held each recording out."""
         held_out = ~np.isnan(self.odds)  # (N, members)
-        shares = held_out * np.asarray(weights)
+        shares = held_out * np.asarray(weights)  # (N, members)
         # If only members of weight 0 held a recording out, weight them equally.
         shares = np.where(shares.sum(axis=1, keepdims=True) > 0, shares, held_out)
         mean: Floats = (np.nan_to_num(self.odds) * shares).sum(axis=1) / shares.sum(axis=1)
@@ -194,8 +195,8 @@ class HeldOut:
 def _vote(
     base: dict[str, Any], members: Sequence[Bundle], settings: EnsembleSettings
 ) -> EnsembleSpec:
-    own = (member.spec.threshold for member in members)
-    thresholds = tuple(map(on_grid, settings.thresholds or own))
+    defaults = (member.spec.threshold for member in members)
+    thresholds = tuple(map(on_grid, settings.thresholds or defaults))
     if len(thresholds) != len(members):
         raise InputError(
             f"{len(thresholds)} thresholds for {len(members)} members. Give one per member"
@@ -230,47 +231,50 @@ def _average(
         threshold = best_mcc_threshold(calibration.score(mean), whole.labels)
         base["prevalence"] = float(whole.labels.mean())
     elif held_out.has_both and not np.isnan(held_out.odds).all(axis=0).any():
-        # Folds: no recording was held out by all members, so the mean of their calibrated log-odds
-        # cannot be calibrated itself.
+        # Members trained on folds: no recording was held out by all of them, so the mean of their
+        # calibrated log-odds cannot itself be calibrated.
         scores = calibration.score(held_out.mean(weights))
         threshold = best_mcc_threshold(scores, held_out.labels)
     if settings.thresholds:
         threshold = on_grid(settings.thresholds[0])
     if threshold is None:
         raise InputError(
-            f"no threshold can be chosen: not every bundle has a {HELD_OUT_NAME} with stalled and "
-            "flowing recordings beside it. Give a threshold with --threshold"
+            f"no threshold can be chosen, because not every bundle has a {HELD_OUT_NAME} with "
+            "stalled and flowing recordings next to it. Give a threshold with --threshold"
         )
-    # Prediction averages unshifted scores, so the bias includes the shift to a common prevalence.
-    move = float(np.average(held_out.moves, weights=weights))
-    moved = Calibration(scale=calibration.scale, bias=calibration.bias + calibration.scale * move)
+    # Prediction averages the log-odds without these shifts, so the bias must include them.
+    shift = float(np.average(held_out.shifts, weights=weights))
+    bias = calibration.bias + calibration.scale * shift
+    shifted = Calibration(scale=calibration.scale, bias=bias)
     return EnsembleSpec(
-        **base, combine="average", weights=weights, calibration=moved, threshold=threshold
+        **base, combine="average", weights=weights, calibration=shifted, threshold=threshold
     )
 
 
 def _describe(spec: EnsembleSpec, members: Sequence[Bundle], held_out: HeldOut) -> EnsembleSpec:
-    """Add metrics on held-out recordings and the reference of the first member."""
+    """Add the metrics on held-out recordings, and a reference to compare new recordings with."""
     whole = held_out.of_all()
-    # A vote needs all members, so only recordings that all of them held out can be scored.
+    # A vote needs all members, so it can score only recordings that all of them held out.
     by_all = whole.has_both or spec.is_vote
     scored = whole if by_all else held_out
     update: dict[str, Any] = {}
     scores = np.empty(0)
     if scored.has_both:
         if spec.is_vote:
-            scores = combine(spec, Calibration().score((scored.odds - scored.moves).T))
+            member_odds = (scored.odds - scored.shifts).T  # (members, N)
+            scores = combine(spec, Calibration().score(member_odds))
         else:
-            move = float(np.average(scored.moves, weights=spec.weights))
-            scores = spec.calibration.score(scored.mean(spec.weights) - move)
-        cut = spec.threshold
+            shift = float(np.average(scored.shifts, weights=spec.weights))
+            scores = spec.calibration.score(scored.mean(spec.weights) - shift)
         scores = rounded(scores)
-        checked = metrics.Scored.check(scored.labels, scores, scores >= cut, (cut,))
+        calls = scores >= spec.threshold
+        checked = metrics.Scored.check(scored.labels, scores, calls, (spec.threshold,))
         figures = metrics.measure(checked).as_json() | {"by_all": by_all}
         update["metrics"] = {"validation": figures}
     if (reference := members[0].spec.reference) is not None:
-        # The members were trained on nearly the same recordings, so the traits of the first stand
-        # for all. The scores must be those of the ensemble; a vote has no probabilities to keep.
+        # The members were trained on nearly the same recordings, so the traits of the first
+        # represent all. The scores must be those of the ensemble, but vote margins are not
+        # probabilities and are left out.
         own = Reference.of(pd.DataFrame(), np.empty(0) if spec.is_vote else scores)
         update["reference"] = reference.model_copy(
             update={"scores": own.scores, "validated": own.validated}
@@ -279,7 +283,7 @@ def _describe(spec: EnsembleSpec, members: Sequence[Bundle], held_out: HeldOut) 
 
 
 def _read_table(member: Bundle) -> pd.DataFrame | None:
-    """Read filename, stalled and the log-odds of the score; None if there is no table."""
+    """Read the held-out recordings of a member: filename, stalled, odds. None without a table."""
     path = member.path.parent / HELD_OUT_NAME
     if not path.is_file():
         return None
@@ -287,15 +291,15 @@ def _read_table(member: Bundle) -> pd.DataFrame | None:
     if missing := {"filename", "stalled", "logit"} - set(table.header):
         raise TableError(
             f"{path}: column {sorted(missing)[0]} is missing. Restore the table that 'stallscan "
-            "train' writes beside a bundle"
+            "train' wrote next to the bundle"
         )
     labels = labels_of(table)
     logits = pd.to_numeric(pd.Series(table.column("logit")), errors="coerce").loc[labels.index]
     if not np.isfinite(logits).all():
         raise TableError(
             f"{path}: line {table.lines[int(np.argmin(np.isfinite(logits)))]}: logit is not a "
-            "finite number. Restore the table that 'stallscan train' wrote"
+            "finite number. Restore the table that 'stallscan train' wrote next to the bundle"
         )
     scores = member.spec.calibration.score(logits)
-    # Log-odds of the score, not the raw logit: prediction averages these.
+    # Prediction averages the log-odds of the calibrated scores, not the raw logits.
     return labels.assign(odds=log_odds(scores))

@@ -1,4 +1,4 @@
-"""Make a bundle of weights that were trained elsewhere."""
+"""Make a bundle from weights that were trained elsewhere."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +19,9 @@ from stallscan.scores.thresholds import on_grid
 from stallscan.settings import as_name
 from stallscan.templates import render
 
-# Prefix of all names in the published state dicts.
+# The published state dicts have this prefix in front of every name.
 PREFIX = "cnn."
-# The third place's training recordings: fewest and most frames, and the share of stalled ones
+# Fewest and most frames of the third place's training recordings, and their share of stalled ones
 # (docs/facts.md 2 and 4).
 FRAMES, PREVALENCE = (17, 434), 0.089
 
@@ -29,29 +29,29 @@ FRAMES, PREVALENCE = (17, 434), 0.089
 def import_weights(
     state: Path, recipe: Recipe, out: Path, threshold: float = 0.5, prevalence: float = PREVALENCE
 ) -> BundleSpec:
-    """Make a bundle of a state dict with torchvision's names.
+    """Make a bundle from a state dict with torchvision's names.
 
     Parameters
     ----------
     state : Path
-        .pt, .pth or .safetensors, names with or without the prefix ``cnn.``, and a head with one
-        output. Nothing in it is executed.
+        .pt, .pth or .safetensors file. The names may have the prefix ``cnn.``, and the head must
+        have one output. Code in the file is never executed.
     recipe : Recipe
         Its outline, clip and net settings become those of the bundle.
     out : Path
-        Folder of the bundle; an existing one is replaced only by the same import.
+        Folder of the bundle. An existing bundle is replaced only by the same import.
     threshold : float
         Scores at or above this are called stalled, 0..1.
     prevalence : float
-        Share of stalled recordings in its training, above 0 and below 1.
+        Share of stalled recordings in the training data of the weights, above 0 and below 1.
 
     Raises
     ------
     InputError
-        If the file cannot be read or does not match the recipe's net, or the folder holds another
+        If the file cannot be read or does not match the recipe's net, or `out` contains another
         bundle.
     SettingsError
-        If threshold or prevalence is out of range.
+        If `threshold` or `prevalence` is out of range.
     """
     spec_path = out / SPEC_NAME
     files.refuse_foreign(spec_path, ['"imported_from": '], "that of imported weights")
@@ -73,7 +73,7 @@ def import_weights(
         "outline": recipe.outline,
         "clip": recipe.clip,
         "net": recipe.net,
-        # The plain sigmoid: there are no validation scores to calibrate on.
+        # A plain sigmoid, because there are no validation scores to calibrate on.
         "calibration": Calibration(),
         "threshold": on_grid(threshold),
         "prevalence": prevalence,
@@ -90,7 +90,7 @@ def import_weights(
 
 
 def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a bundle.json that must agree for two imports to be the same."""
+    """Return the entries of bundle.json that two imports must share to be the same."""
     names = ("outline", "clip", "net", "threshold", "prevalence")
     return {
         **{name: spec.get(name) for name in names},
@@ -101,7 +101,7 @@ def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _load(net: nn.Module, weights: dict[str, torch.Tensor], state: Path, recipe: Recipe) -> None:
     if different := differing(weights, net.state_dict()):
         raise InputError(
-            f"{state}: not a state dict of {recipe.net.name} with one output ({different} missing, "
-            "unknown or of another shape). Name the net with --net"
+            f"{state}: does not match the net {recipe.net.name} with one output ({different} "
+            "missing, unknown or of another shape). Name the right net with --net"
         )
     net.load_state_dict(weights)

@@ -1,8 +1,9 @@
-"""Build the net of a bundle in torch; a user's own net only if the user trusts the bundle."""
+"""Build the net of a bundle in torch, importing the user's own code only for trusted bundles."""
 
 from torch import nn
 
 from stallscan.bundle.bundle import Bundle, Ensemble
+from stallscan.bundle.spec import SPEC_NAME
 from stallscan.errors import BundleError, SettingsError
 from stallscan.nets import build
 
@@ -10,8 +11,8 @@ from stallscan.nets import build
 def trust(model: Bundle | Ensemble) -> None:
     """Import the user's own nets that a bundle, or the members of an ensemble, name.
 
-    Importing a module runs it, so call this only for bundles that the user trusts. Afterwards this
-    process opens every bundle with one of these nets.
+    Importing a module runs its code, so call this only for bundles that the user trusts. From then
+    on, this process opens any bundle that names one of these nets.
 
     Raises
     ------
@@ -26,7 +27,7 @@ def trust(model: Bundle | Ensemble) -> None:
 
 
 def load_net(bundle: Bundle) -> nn.Module:
-    """Build a bundle's net with its weights, on the CPU.
+    """Build the net of a bundle, with its weights, on the CPU.
 
     Raises
     ------
@@ -37,13 +38,16 @@ def load_net(bundle: Bundle) -> nn.Module:
     if settings.name not in build.NETS:
         raise BundleError(
             f"{bundle.path}: its net {settings.name} is not part of stallscan, and code named in a "
-            "bundle is not imported automatically. If you trust that code, open the bundle with "
-            "stallscan.load_bundle(PATH, trust=True), or add --trust to the command"
+            "bundle is not imported without permission. If you trust this code, add --trust to the "
+            "command, or open the bundle with stallscan.load_bundle(PATH, trust=True)"
         )
     net = build.build(settings)
     try:
         net.load_state_dict(bundle.weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise BundleError(f"{bundle.path}: the weights do not match the net: {reason}") from None
+        raise BundleError(
+            f"{bundle.path}: the weights do not match the net ({reason}). Restore "
+            f"{SPEC_NAME} and the code of the net as they were in training"
+        ) from None
     return net

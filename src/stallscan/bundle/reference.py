@@ -1,6 +1,7 @@
-"""Comparison of recordings with those that a bundle was trained on.
+"""Comparison of new recordings with those that a bundle was trained on.
 
-A net is unreliable on recordings unlike its training data, and its scores do not show it.
+A net is unreliable on recordings that differ from its training data, and its scores do not show
+this.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-# The traits compared, and their names in messages.
+# The traits that are compared, with their names in messages.
 WORDS = {
     "rows_px": "height of the outline, px",
     "cols_px": "width of the outline, px",
@@ -31,70 +32,71 @@ WORDS = {
     "contrast": "contrast of the vessel",
     "frames_in_focus": "frames in focus",
 }
-# Quantiles of each trait that a bundle keeps.
+# Quantiles of each trait that a bundle stores.
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-_LOW, _LOWER, _MIDDLE, _HIGHER, _HIGH = (QUANTILES.index(q) for q in (0.01, 0.05, 0.5, 0.95, 0.99))
-# Number of validation scores that a bundle keeps, at evenly spaced ranks.
+_Q01, _Q05, _Q50, _Q95, _Q99 = (QUANTILES.index(q) for q in (0.01, 0.05, 0.5, 0.95, 0.99))
+# Number of validation scores that a bundle stores, at evenly spaced ranks.
 SCORES_KEPT = 401
 DIGITS = 3  # decimals to which scores are compared
 
 # The limits below are chosen, not measured.
-# A recording is an outlier if a trait lies outside the range of the training recordings and also
-# outside their inner 98 % widened by this share on either side.
-WIDER = 0.25
-# A run differs from the training if this share of its recordings lies outside the inner 98 %, where
-# 2 % are expected,
-MOST_OUTSIDE = 0.1
-# or if the score distributions differ by this much more than chance explains.
-FARTHEST = 0.08
+# A recording is an outlier if a trait lies outside the range of the training recordings, and also
+# outside their inner 98 % widened by this share of its width on either side.
+OUTLIER_MARGIN = 0.25
+# A run differs from the training if more than this share of its recordings lies outside the inner
+# 98 % of the training recordings (2 % are expected),
+MAX_SHARE_OUTSIDE = 0.1
+# or if its score distribution differs by this much more than chance explains.
+MAX_SCORE_DISTANCE = 0.08
 # Runs with fewer recordings are not judged.
-FEWEST = 30
+MIN_RECORDINGS = 30
 
 
 class Reference(Settings):
-    """Traits of the training recordings and scores of the held-out ones."""
+    """Traits of the training recordings, and scores of the held-out ones."""
 
     trained: int  # number of training recordings
     validated: int  # number of held-out recordings
     # `QUANTILES` of each trait in `WORDS` over the training recordings; empty if not measured.
     traits: dict[str, tuple[float, ...]]
-    # Evenly spaced quantiles, from lowest to highest, of the calibrated scores (0..1) of the
-    # held-out recordings; empty if there are none.
+    # Evenly spaced quantiles, ascending, of the calibrated scores (0..1) of the held-out
+    # recordings; empty if nothing was held out.
     scores: tuple[float, ...]
 
     @classmethod
     def of(cls, traits: "pd.DataFrame", scores: ArrayLike) -> "Reference":
-        """Summarise the traits and scores of a training.
+        """Summarise the traits and scores of a training run.
 
         Parameters
         ----------
         traits : DataFrame
-            Of the training recordings, columns as in `Traits`; may be empty.
+            One row per training recording, with the columns of `Traits`; may be empty.
         scores : array-like
             float (N,), 0..1, of the held-out recordings; may be empty.
         """
-        kept = {
+        trait_quantiles = {
             name: tuple(round(float(value), 4) for value in np.quantile(traits[name], QUANTILES))
             for name in (WORDS if len(traits) else ())
         }
         scores = np.asarray(scores, np.float64)
-        steps = scores[:0]
+        score_quantiles = scores[:0]
         if len(scores):
-            steps = np.quantile(scores, np.linspace(0, 1, min(len(scores), SCORES_KEPT)))
+            ranks = np.linspace(0, 1, min(len(scores), SCORES_KEPT))
+            score_quantiles = np.quantile(scores, ranks)
         return cls(
             trained=len(traits),
             validated=len(scores),
-            traits=kept,
-            scores=tuple(round(float(value), 6) for value in steps),
+            traits=trait_quantiles,
+            scores=tuple(round(float(value), 6) for value in score_quantiles),
         )
 
     def outliers(self, traits: Traits) -> str:
-        """Name the traits of a recording that are far outside the training range; empty if none."""
+        """Describe the traits of a recording far outside the training range; empty if none are."""
         outliers = []
         for name, trained in self.traits.items():
-            spare = WIDER * (trained[_HIGH] - trained[_LOW])
-            low = min(trained[0], trained[_LOW] - spare)
-            high = max(trained[-1], trained[_HIGH] + spare)
+            margin = OUTLIER_MARGIN * (trained[_Q99] - trained[_Q01])
+            low = min(trained[0], trained[_Q01] - margin)
+            high = max(trained[-1], trained[_Q99] + margin)
             value = getattr(traits, name)
             if not low <= value <= high:
                 outliers.append(
@@ -104,22 +106,22 @@ class Reference(Settings):
 
 
 class Drift(NamedTuple):
-    """Differences between the recordings of a run and those of the training."""
+    """Differences between the recordings of a run and those of training."""
 
     doubts: tuple[str, ...]  # a phrase for each difference larger than chance
-    figures: dict[str, Any]  # all quantities compared, for run.json
+    figures: dict[str, Any]  # everything that was compared, for run.json
 
 
 def compare(reference: Reference, prevalence: float, traits: Floats, scores: ArrayLike) -> Drift:
-    """Compare the recordings of a run with those of the training.
+    """Compare the recordings of a run with those of training.
 
     Parameters
     ----------
     reference : Reference
-        Of the bundle.
+        The reference of the bundle.
     prevalence : float
-        Share of stalled that the scores of both the reference and the run are calibrated for,
-        above 0 and below 1.
+        Share of stalled recordings for which the scores of both the reference and the run are
+        calibrated, above 0 and below 1.
     traits : ndarray
         float (N, len(Traits._fields)), columns in the order of `Traits`.
     scores : array-like
@@ -128,20 +130,20 @@ def compare(reference: Reference, prevalence: float, traits: Floats, scores: Arr
     doubts: list[str] = []
     outside: dict[str, Any] = {}
     for name, trained in reference.traits.items():
-        values = traits[:, Traits._fields.index(name)]
+        values = traits[:, Traits._fields.index(name)]  # (N,)
         if not len(values):
             continue
-        share = float(np.mean((values < trained[_LOW]) | (values > trained[_HIGH])))
-        here = np.quantile(values, [QUANTILES[_LOWER], 0.5, QUANTILES[_HIGHER]])
+        share = float(np.mean((values < trained[_Q01]) | (values > trained[_Q99])))
+        here = np.quantile(values, [0.05, 0.5, 0.95])
         outside[name] = {
             "outside_98": round(share, 4),
             "here_5_50_95": [round(float(value), 4) for value in here],
-            "trained_5_50_95": [trained[index] for index in (_LOWER, _MIDDLE, _HIGHER)],
+            "trained_5_50_95": [trained[index] for index in (_Q05, _Q50, _Q95)],
         }
-        if share > MOST_OUTSIDE and len(values) >= FEWEST:
+        if share > MAX_SHARE_OUTSIDE and len(values) >= MIN_RECORDINGS:
             doubts.append(
-                f"{WORDS[name]}: {share:.0%} of them outside {trained[_LOW]:g} to "
-                f"{trained[_HIGH]:g} (median {here[1]:g}, in training {trained[_MIDDLE]:g})"
+                f"{WORDS[name]}: {share:.0%} of recordings outside {trained[_Q01]:g} to "
+                f"{trained[_Q99]:g} (median {here[1]:g}, in training {trained[_Q50]:g})"
             )
     figures: dict[str, Any] = {"recordings": len(traits), "traits": outside}
     scores = np.asarray(scores, np.float64)
@@ -150,10 +152,10 @@ def compare(reference: Reference, prevalence: float, traits: Floats, scores: Arr
         # Critical distance of the two-sample Kolmogorov-Smirnov test at 5 %.
         chance = 1.36 * np.sqrt(1 / len(scores) + 1 / reference.validated)
         figures["scores"] = {"distance": round(distance, 4), "at_prevalence": round(share, 6)}
-        if distance > FARTHEST + chance and len(scores) >= FEWEST:
+        if distance > MAX_SCORE_DISTANCE + chance and len(scores) >= MIN_RECORDINGS:
             doubts.append(
                 f"scores: no share of stalled recordings explains their distribution (at the "
-                f"closest share, {share:.1%}, it differs by {distance:.0%})"
+                f"best-fitting share, {share:.1%}, it differs from training by {distance:.0%})"
             )
     return Drift(tuple(doubts), figures)
 
@@ -170,12 +172,12 @@ def _score_distance(reference: Reference, prevalence: float, scores: Floats) -> 
     """
     share = estimate_prevalence(scores, prevalence).prevalence
     trained = np.asarray(reference.scores)  # (M,) ascending
-    # A score is the probability of stalled, so reweight both classes to the new share.
+    # A score s stands for s stalled and 1 - s flowing recordings; reweight both to the new share.
     weights = trained * (share / prevalence) + (1 - trained) * ((1 - share) / (1 - prevalence))
-    # Scores are written with six digits, and converting them to another prevalence loses some.
+    # Scores have six digits, and converting them to another prevalence loses some of these.
     trained, scores = trained.round(DIGITS), scores.round(DIGITS)
-    grid = np.unique(np.concatenate([trained, scores]))  # where either distribution steps
+    grid = np.unique(np.concatenate([trained, scores]))  # (K,): where either distribution steps
     cumulative = np.concatenate([[0.0], np.cumsum(weights)]) / weights.sum()  # (M + 1,)
-    expected = cumulative[np.searchsorted(trained, grid, side="right")]
-    observed = np.searchsorted(np.sort(scores), grid, side="right") / len(scores)
+    expected = cumulative[np.searchsorted(trained, grid, side="right")]  # (K,), as in training
+    observed = np.searchsorted(np.sort(scores), grid, side="right") / len(scores)  # (K,)
     return float(np.abs(expected - observed).max()), share

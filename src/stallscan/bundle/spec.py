@@ -1,4 +1,4 @@
-"""The content of ``bundle.json``, for bundles and for ensembles."""
+"""The content of ``bundle.json``, of single bundles and of ensembles."""
 
 from typing import Any, Literal
 
@@ -18,8 +18,8 @@ from stallscan.vessels.outline import OutlineSettings
 SPEC_NAME = "bundle.json"
 WEIGHTS_NAME = "weights.safetensors"
 MEMBERS = "members"
-# Fields of an ensemble's spec that determine its calls.
-DECIDES = {
+# Fields of an ensemble's spec that determine its calls; its label is a hash of them.
+DECISIVE_FIELDS = {
     "members_sha256",
     "combine",
     "needed",
@@ -29,12 +29,12 @@ DECIDES = {
     "threshold",
 }
 # Fields of a bundle's spec that do not influence its calls.
-TELLS = {"reference", "metrics", "provenance"}
+DESCRIPTIVE_FIELDS = {"reference", "metrics", "provenance"}
 Floats = NDArray[np.float64]
 
 
 class BundleSpec(Settings):
-    """The content of ``bundle.json``."""
+    """The content of ``bundle.json`` of a single bundle."""
 
     format: Literal[1] = 1
     name: Name  # in predictions
@@ -43,42 +43,42 @@ class BundleSpec(Settings):
     net: NetSettings
     calibration: Calibration  # turns a logit into a score
     threshold: float = Field(ge=0, le=1)  # scores at or above it are called stalled
-    # Share of stalled in the data that calibration and threshold were chosen on.
+    # Share of stalled recordings in the data on which calibration and threshold were chosen.
     prevalence: float = Field(gt=0, lt=1)
     frames: tuple[int, int]  # fewest and most frames of the training recordings
     simulated: bool  # whether all training recordings are simulated
     # Traits of the training recordings and scores of the held-out ones; None if unknown.
     reference: Reference | None = None
     weights_sha256: str = ""  # of the weights file
-    metrics: dict[str, Any] = Field(default_factory=dict)  # on the validation part
+    metrics: dict[str, Any] = Field(default_factory=dict)  # on the validation split
     # Recipe, data hash, versions, seed.
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def view(self) -> Preprocessing:
-        """The preprocessing of recordings for its net."""
+        """The preprocessing that turns recordings into clips for its net."""
         return Preprocessing(self.outline, self.clip)
 
     @property
     def is_vote(self) -> bool:
-        """Whether its score is a vote margin instead of a probability: never for a single net."""
+        """Whether its score is a vote margin instead of a probability: never for one net."""
         return False
 
 
 class EnsembleSpec(Settings):
-    """The content of ``bundle.json`` of an ensemble; other fields are as in `BundleSpec`."""
+    """The content of ``bundle.json`` of an ensemble; other fields as in `BundleSpec`."""
 
     format: Literal[1] = 1
-    kind: Literal["ensemble"] = "ensemble"  # a single bundle has none
+    kind: Literal["ensemble"] = "ensemble"  # single bundles have no kind
     name: Name
     members: tuple[Name, ...] = Field(min_length=1)  # folder names in members/
     members_sha256: tuple[str, ...]  # of the members' weights
-    # average: the mean log-odds of the members' scores, calibrated. vote: stalled if at least
-    # `needed` members call it stalled, each at its own threshold.
+    # average: the calibrated mean log-odds of the members' scores. vote: a recording is stalled if
+    # at least `needed` members call it stalled, each at its own threshold.
     combine: Literal["average", "vote"] = "average"
     needed: int = Field(default=1, ge=1)  # published: 2 of 3 (docs/facts.md 2)
-    weights: tuple[float, ...] = ()  # of each member in an average
-    thresholds: tuple[float, ...] = ()  # of each member in a vote, on its scores
+    weights: tuple[float, ...] = ()  # one per member, for an average
+    thresholds: tuple[float, ...] = ()  # one per member, on its scores, for a vote
     calibration: Calibration = Calibration()  # turns the mean log-odds into a score
     threshold: float = Field(ge=0, le=1)  # 0.5 for a vote
     prevalence: float = Field(gt=0, lt=1)
@@ -96,8 +96,8 @@ class EnsembleSpec(Settings):
     @model_validator(mode="after")
     def _check_members(self) -> "EnsembleSpec":
         count = len(self.members)
-        wanted = self.thresholds if self.is_vote else self.weights
-        if len(self.members_sha256) != count or len(wanted) != count:
+        per_member = self.thresholds if self.is_vote else self.weights
+        if len(self.members_sha256) != count or len(per_member) != count:
             raise ValueError(f"each of the {count} members needs a hash, and a weight or threshold")
         if len({name.casefold() for name in self.members}) < count:
             raise ValueError("two members have the same name")
@@ -110,7 +110,10 @@ class EnsembleSpec(Settings):
     def __str__(self) -> str:
         if self.is_vote:
             cuts = ", ".join(f"{cut:.4f}" for cut in self.thresholds)
-            return f"{self.name}: vote of {self.needed} among {len(self.members)} at {cuts}"
+            return (
+                f"{self.name}: vote of {len(self.members)} bundles ({self.needed} needed), "
+                f"thresholds {cuts}"
+            )
         weights = ", ".join(f"{weight:g}" for weight in self.weights)
         return (
             f"{self.name}: mean log-odds of {len(self.members)} bundles (weights {weights}), "

@@ -1,6 +1,7 @@
-"""The recipe: a YAML file that describes a whole experiment by joining the modules' settings.
+"""The recipe: a YAML file with all settings of an experiment.
 
-Reading a recipe needs no torch: `recipes.settings` holds the settings of modules that import it.
+It must be readable without torch, so the settings of modules that import torch are in
+`recipes.settings`.
 """
 
 from collections.abc import Sequence
@@ -56,25 +57,25 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _check_feature_model(self) -> "Recipe":
         training = self.training
-        by_steps = training.stalled_share or training.snapshots or training.targets == "crowd"
-        if self.net.is_feature_model and (by_steps or len(training.stages) > 1):
+        needs_epochs = training.stalled_share or training.snapshots or training.targets == "crowd"
+        if self.net.is_feature_model and (needs_epochs or len(training.stages) > 1):
             raise ValueError(
-                "the net features is fitted in one pass. Leave out stalled_share, snapshots, "
-                "targets: crowd and further stages"
+                "the net 'features' is fitted in a single pass. Remove stalled_share, snapshots, "
+                "targets: crowd and all stages but one"
             )
         return self
 
 
 def read_recipe(which: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file, or a shipped recipe by name.
+    """Read a recipe file or, given its name, a shipped recipe.
 
     Parameters
     ----------
     which : str or Path
-        Name of a shipped recipe, or path of a file.
+        Path of a file, or name of a shipped recipe.
     changes : sequence of str
-        Settings that override those of the file, each ``name=value`` with a dotted name and a value
-        in YAML: ``net.name=r3d_18``, ``training.stages.0.epochs=2``.
+        Settings that override those of the file, each ``name=value`` with a dotted name and a YAML
+        value: ``net.name=r3d_18``, ``training.stages.0.epochs=2``.
 
     Raises
     ------
@@ -95,12 +96,12 @@ def read_recipe(which: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
 
 def shorten(recipe: Recipe, epochs: int) -> Recipe:
-    """Return the recipe with this number of epochs in each stage.
+    """Return a copy of the recipe with this number of epochs in each stage.
 
     Raises
     ------
     SettingsError
-        If it is less than 1.
+        If `epochs` is less than 1.
     """
     content = recipe.model_dump()
     for stage in content["training"]["stages"]:
@@ -109,12 +110,12 @@ def shorten(recipe: Recipe, epochs: int) -> Recipe:
 
 
 def _change(content: Any, change: str) -> None:
-    """Apply one ``name=value`` to the nested mapping of a recipe."""
+    """Apply a change ``name=value`` to the nested mapping of a recipe, in place."""
     name, equals, text = change.partition("=")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        value = text
+        value = text  # not YAML: keep the string
     *above, last = name.split(".")
     if not (equals and last):
         raise SettingsError(
@@ -126,7 +127,7 @@ def _change(content: Any, change: str) -> None:
         else:
             content = content.setdefault(key, {})
         if not isinstance(content, dict | list):
-            raise SettingsError(f"{change}: {key} has no settings below it")
+            raise SettingsError(f"{change}: {key} is a single value, without settings below it")
     if isinstance(content, list):
         content[_index(content, last, change)] = value
     else:
