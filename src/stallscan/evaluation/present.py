@@ -222,8 +222,8 @@ def notes(evaluation: Evaluation) -> list[str]:
         )
     sentences += [
         f"With {cells.flowing:,} flowing recordings, a specificity of "
-        f"{words.percent(point.specificity)} allows no false alarm and cannot be distinguished from "
-        "100 %."
+        f"{words.percent(point.specificity)} allows no false alarm and cannot be distinguished "
+        "from 100 %."
         for point in evaluation.sensitivity_at
         if not point.false_alarms and point.sensitivity is not None
     ]
