@@ -126,7 +126,7 @@ def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -
             if evaluation.curve
             else None
         ),
-        "reliability": [asdict(interval) for interval in curves.reliability(evaluation.scored)],
+        "reliability": [asdict(score_bin) for score_bin in curves.reliability(evaluation.scored)],
         "breakdowns": {
             breakdown.column: [asdict(part) for part in breakdown.parts]
             for breakdown in evaluation.breakdowns
@@ -222,8 +222,8 @@ def notes(evaluation: Evaluation) -> list[str]:
         )
     sentences += [
         f"With {cells.flowing:,} flowing recordings, a specificity of "
-        f"{words.percent(point.specificity)} allows no false alarm and cannot be distinguished from "
-        "100 %."
+        f"{words.percent(point.specificity)} allows no false alarm and cannot be distinguished "
+        "from 100 %."
         for point in evaluation.sensitivity_at
         if not point.false_alarms and point.sensitivity is not None
     ]
