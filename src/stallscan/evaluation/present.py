@@ -126,7 +126,7 @@ def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -
             if evaluation.curve
             else None
         ),
-        "reliability": [asdict(interval) for interval in curves.reliability(evaluation.scored)],
+        "reliability": [asdict(score_bin) for score_bin in curves.reliability(evaluation.scored)],
         "breakdowns": {
             breakdown.column: [asdict(part) for part in breakdown.parts]
             for breakdown in evaluation.breakdowns
