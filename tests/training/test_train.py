@@ -1,6 +1,7 @@
 """Training from data folder to bundle: run folders, batches, folds, and refused inputs."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -190,6 +191,11 @@ def test_unscorable_recordings_are_left_out_and_named(tmp_path, caplog):
     data = Data.of(clips, table, {"all": {"dark.mp4", "good.mp4"}}, False)
     assert data.table["filename"].tolist() == ["good.mp4"]
     assert "dark.mp4 (too_dark)" in caplog.text
+
+
+def test_few_validation_recordings_are_warned_of(data, tmp_path, caplog):
+    train.train(_recipe(), data, tmp_path)
+    assert re.search(r"validation split has only \d+ stalled and \d+ flowing", caplog.text)
 
 
 def test_another_recipe_in_the_same_folder_is_refused(run, data):
