@@ -26,7 +26,7 @@ from stallscan.catalog import tables
 from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.published import approaches, decisions, reproduce, test_part, writeup
 from stallscan.published.decisions import Member
-from stallscan.published.made import Change, Sample, notes
+from stallscan.published.results import Change, Sample, notes
 from stallscan.recipes import recipe
 from stallscan.scores import calibration
 from stallscan.scores.calibration import Calibration

@@ -178,7 +178,7 @@ def reproduce(
         offline). May be given several times.
     """
     from stallscan.published import reproduce, writeup
-    from stallscan.published.made import notes
+    from stallscan.published.results import notes
 
     changes = [] if limit is None else [f"data.limit={limit}"]
     changes += [] if size is None else [f"clip.size={size}"]

@@ -22,7 +22,7 @@ from stallscan.errors import InputError
 from stallscan.published import approaches, writeup
 from stallscan.published.approaches import Approach, Model, Part
 from stallscan.published.decisions import Decision, Member, list_decisions
-from stallscan.published.made import Called, Change, Cut, Reproduction, Sample
+from stallscan.published.results import Called, Change, Cut, Reproduction, Sample
 from stallscan.published.test_part import TestPart
 from stallscan.recipes.recipe import Recipe, read_recipe, shorten
 from stallscan.report import history

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from stallscan import files
 from stallscan.published.approaches import Part
-from stallscan.published.made import AT, VOTE, Called, Reproduction, as_scored, loud_notes
+from stallscan.published.results import AT, VOTE, Called, Reproduction, as_scored, loud_notes
 from stallscan.report import figures, style
 from stallscan.scores.metrics import Scored
 from stallscan.templates import render
@@ -51,7 +51,7 @@ class _Section(NamedTuple):
     size: str = "middle"
 
 
-def write_writeup(made: Reproduction) -> Path:
+def write_writeup(result: Reproduction) -> Path:
     """Write ``metrics.json``, the plots and ``reproduction.html`` and return the page's path.
 
     Raises
@@ -59,23 +59,23 @@ def write_writeup(made: Reproduction) -> Path:
     InputError
         If the folder cannot be written.
     """
-    files.write_json(made.out / METRICS_NAME, made.as_json())
-    final = made.final_calls
+    files.write_json(result.out / METRICS_NAME, result.as_json())
+    final = result.final_calls
     drawn = figures.evaluation_figures(as_scored(final))
-    if made.approach.combine == "vote":
+    if result.approach.combine == "vote":
         del drawn["reliability"]  # the score of a vote is not a probability
-    folder = made.out / "plots"
+    folder = result.out / "plots"
     style.save(drawn, folder)
-    matrices = {f"confusion-{called.who}-{called.at}": called for called in _compared(made)}
+    matrices = {f"confusion-{called.who}-{called.at}": called for called in _compared(result)}
     style.save(
         {name: figures.confusion(as_scored(each)) for name, each in matrices.items()}, folder
     )
     del drawn["confusion"]  # shown with those of all nets
     sections = [
-        _published(made),
-        _Section("Differences from the published approach", sheets=[_changes(made)]),
-        _Section("Thresholds", sheets=[_thresholds(made)]),
-        *(_calls(made, part) for part in ("test", "validation")),
+        _published(result),
+        _Section("Differences from the published approach", sheets=[_changes(result)]),
+        _Section("Thresholds", sheets=[_thresholds(result)]),
+        *(_calls(result, part) for part in ("test", "validation")),
         _Section(
             "Confusion matrices",
             [f"On the {final.part} split, at the published threshold and at the one chosen here."],
@@ -90,68 +90,68 @@ def write_writeup(made: Reproduction) -> Path:
             size="small",
         ),
         _Section(
-            f"The final calls ({made.final}) on the {final.part} split",
-            VOTE if made.approach.combine == "vote" else (),
+            f"The final calls ({result.final}) on the {final.part} split",
+            VOTE if result.approach.combine == "vote" else (),
             plots=[_Plot(figures.WORDS[name], _address(folder / f"{name}.svg")) for name in drawn],
         ),
-        _Section("Training", plots=_curves(made), size="wide"),
-        _times(made),
-        _Section("Files", sheets=[_files(made)]),
+        _Section("Training", plots=_curves(result), size="wide"),
+        _times(result),
+        _Section("Files", sheets=[_files(result)]),
     ]
     page = render(
         "reproduction.html.j2",
-        title=made.approach.title,
-        facts=_facts(made),
-        loud=loud_notes(made),
+        title=result.approach.title,
+        facts=_facts(result),
+        loud=loud_notes(result),
         sections=sections,
         version=files.provenance()["stallscan"],
     )
-    path = made.out / PAGE_NAME
+    path = result.out / PAGE_NAME
     files.write_text(path, page)
     return path
 
 
-def as_table(made: Reproduction) -> Table:
+def as_table(result: Reproduction) -> Table:
     """Return a table of the MCC of all calls on one split, for the terminal."""
-    part = made.final_calls.part
-    calls = [called for called in made.calls if called.part == part]
-    sample = _say_sample(made, part, as_scored(made.final_calls))
-    table = Table(title=Text(f"{made.approach.title}\nMCC on {sample}"), title_justify="left")
+    part = result.final_calls.part
+    calls = [called for called in result.calls if called.part == part]
+    sample = _say_sample(result, part, as_scored(result.final_calls))
+    table = Table(title=Text(f"{result.approach.title}\nMCC on {sample}"), title_justify="left")
     table.add_column("calls of")
     for name in AT.values():
         table.add_column(f"threshold {name}", justify="right")
     for who in dict.fromkeys(called.who for called in calls):
-        cells = [made.find(who, at, part) for at in AT]
+        cells = [result.find(who, at, part) for at in AT]
         table.add_row(who, *("" if called is None else "\n".join(_mcc(called)) for called in cells))
     return table
 
 
-def _facts(made: Reproduction) -> dict[str, str]:
-    kind = "simulated recordings" if made.simulated else "recordings"
+def _facts(result: Reproduction) -> dict[str, str]:
+    kind = "simulated recordings" if result.simulated else "recordings"
     facts = {
-        "Approach": made.approach.name,
-        "Call": made.approach.decision,
-        "Data": str(made.data),
-        f"Trained and validated on ({kind})": str(made.trained_on),
-        f"Test split ({kind})": str(made.test) if made.test else "none",
+        "Approach": result.approach.name,
+        "Call": result.approach.decision,
+        "Data": str(result.data),
+        f"Trained and validated on ({kind})": str(result.trained_on),
+        f"Test split ({kind})": str(result.test) if result.test else "none",
     }
     return facts
 
 
-def _published(made: Reproduction) -> _Section:
+def _published(result: Reproduction) -> _Section:
     rows = []
-    for figure in made.approach.figures:
-        ours = made.find(figure.model or made.final, "published", figure.part)
+    for figure in result.approach.figures:
+        ours = result.find(figure.model or result.final, "published", figure.part)
         if figure.model:
             # Single nets were called at 0.5; for some that is the published threshold.
-            ours = made.find(figure.model, "half", figure.part) or ours
+            ours = result.find(figure.model, "half", figure.part) or ours
         here, on = ("unknown", ""), f"no {figure.part} split"
-        if ours is None and made.test is not None:
+        if ours is None and result.test is not None:
             on = f"no calls on the {figure.part} split"
         if ours is not None and ours.scored is None:
             on = f"the {figure.part} split has no labels"
         elif ours is not None:
-            here, on = _mcc(ours), _say_sample(made, figure.part, as_scored(ours))
+            here, on = _mcc(ours), _say_sample(result, figure.part, as_scored(ours))
         rows.append((figure.what, f"{figure.mcc:.3f}", figure.on, *here, on))
     note = (
         "MCC depends on the prevalence: compare only figures at the same prevalence. The 95 % "
@@ -162,22 +162,22 @@ def _published(made: Reproduction) -> _Section:
     return _Section("Published and here", sheets=[_Sheet(head, rows, note)])
 
 
-def _changes(made: Reproduction) -> _Sheet:
-    kind = "simulated" if made.simulated else "as given"
-    test = str(made.test) if made.test else "none"
+def _changes(result: Reproduction) -> _Sheet:
+    kind = "simulated" if result.simulated else "as given"
+    test = str(result.test) if result.test else "none"
     rows = [
         ("recordings", "real", kind),
-        ("trained and validated on", made.approach.trained_on, str(made.trained_on)),
+        ("trained and validated on", result.approach.trained_on, str(result.trained_on)),
         ("test split", "14,160, 4.6 % stalled", test),
-        *made.changes,
+        *result.changes,
     ]
-    note = f"Not published, so chosen here: {made.approach.unsaid}."
-    if not made.changes:
+    note = f"Not published, so chosen here: {result.approach.unsaid}."
+    if not result.changes:
         note = "All settings are those of the recipe. " + note
     return _Sheet(("", "published", "here"), [tuple(row) for row in rows], note)
 
 
-def _thresholds(made: Reproduction) -> _Sheet:
+def _thresholds(result: Reproduction) -> _Sheet:
     rows = [
         (
             cut.who,
@@ -185,7 +185,7 @@ def _thresholds(made: Reproduction) -> _Sheet:
             f"{cut.published:.2f}",
             *(_say_cut(cut.as_scores[name]) for name in ("published", "half", "chosen")),
         )
-        for cut in made.cuts
+        for cut in result.cuts
     ]
     note = (
         "A published threshold applies to the sigmoid of a net's logit. Scores here are calibrated "
@@ -196,13 +196,14 @@ def _thresholds(made: Reproduction) -> _Sheet:
     return _Sheet(head, rows, note, numbers=True)
 
 
-def _calls(made: Reproduction, part: Part) -> _Section:
+def _calls(result: Reproduction, part: Part) -> _Section:
     title = f"Single and final calls, {part} split"
-    rows = [_figures(called) for called in made.calls if called.part == part]
-    words = made.doubts if part == "test" else ()  # all doubts are on the test split
-    if made.test is None and part == "test":
+    rows = [_figures(called) for called in result.calls if called.part == part]
+    words = result.doubts if part == "test" else ()  # all doubts are on the test split
+    if result.test is None and part == "test":
         words = (
-            f"{made.data} has no test split (test_metadata.csv and test/), so nothing was scored.",
+            f"{result.data} has no test split (test_metadata.csv and test/), so nothing was "
+            "scored.",
         )
     if not rows:
         return _Section(title, words)
@@ -215,7 +216,7 @@ def _calls(made: Reproduction, part: Part) -> _Section:
             "The epoch, the calibration and the threshold 'chosen here' were chosen on this split, "
             "so these figures are optimistic."
         )
-    if part == "validation" and made.approach.parts == "folds":
+    if part == "validation" and result.approach.parts == "folds":
         note += (
             " Each recording is called by the one fold that was not trained on it, so there is no "
             "mean of all folds here."
@@ -245,20 +246,20 @@ def _figures(called: Called) -> tuple[str, ...]:
     return (called.who, AT[called.at], *counts, *cells, *_mcc(called))
 
 
-def _times(made: Reproduction) -> _Section:
+def _times(result: Reproduction) -> _Section:
     here = (
-        f"This run took {say_time(made.seconds)} on {made.machine}, without the stages that an "
+        f"This run took {say_time(result.seconds)} on {result.machine}, without the stages that an "
         "earlier, interrupted run had completed."
     )
     rows = [
         (model.name, model.training or "not published", model.scoring or "not published")
-        for model in made.approach.models
+        for model in result.approach.models
     ]
-    note = "" if made.approach.parts == "whole" else f"All {made.approach.parts} together."
+    note = "" if result.approach.parts == "whole" else f"All {result.approach.parts} together."
     return _Section("Time", [here], [_Sheet(("net", "training, published", "scoring"), rows, note)])
 
 
-def _files(made: Reproduction) -> _Sheet:
+def _files(result: Reproduction) -> _Sheet:
     rows = [
         ("models/NAME/", "training of each net: recipe, history, plots, bundle, validation.csv"),
         ("store/", "clips, the same for all nets"),
@@ -267,11 +268,11 @@ def _files(made: Reproduction) -> _Sheet:
         ("reproduction.json", "settings of this run"),
     ]
     of_test = []
-    if made.test:
+    if result.test:
         of_test.append(("test/NAME/predictions.csv", "scores of the test split"))
-    if any(called.part == "test" for called in made.calls):
+    if any(called.part == "test" for called in result.calls):
         of_test.append(("calls/NAME/THRESHOLD/predictions.csv", "calls of the test split"))
-    if made.find(made.final, "published", "test"):
+    if result.find(result.final, "published", "test"):
         of_test.append(
             ("submission.csv", "the final calls at the published threshold, in the form's order")
         )
@@ -279,10 +280,10 @@ def _files(made: Reproduction) -> _Sheet:
     return _Sheet(("file", "contents"), rows)
 
 
-def _curves(made: Reproduction) -> list[_Plot]:
+def _curves(result: Reproduction) -> list[_Plot]:
     curves = []
-    for model in made.approach.models:
-        folder = made.out / "models" / model.name
+    for model in result.approach.models:
+        folder = result.out / "models" / model.name
         for path in sorted(folder.glob("**/plots/history.svg")):
             name = path.parent.parent.relative_to(folder.parent).as_posix()
             words = f"Loss, validation metrics and learning rate by epoch, {name}"
@@ -296,13 +297,13 @@ def _address(svg: Path) -> str:
     return f"data:image/svg+xml;base64,{content}"
 
 
-def _compared(made: Reproduction) -> list[Called]:
+def _compared(result: Reproduction) -> list[Called]:
     """Return the calls to show a confusion matrix of, those at published thresholds first."""
-    part = made.final_calls.part
+    part = result.final_calls.part
     return [
         called
         for at in ("published", "chosen")
-        for called in made.calls
+        for called in result.calls
         if (called.at, called.part) == (at, part) and called.scored is not None
     ]
 
@@ -317,8 +318,8 @@ def _mcc(called: Called) -> tuple[str, str]:
     return (f"{measured.mcc:.3f}", interval)
 
 
-def _say_sample(made: Reproduction, part: Part, scored: Scored) -> str:
-    kind = "simulated recordings" if made.simulated else "recordings"
+def _say_sample(result: Reproduction, part: Part, scored: Scored) -> str:
+    kind = "simulated recordings" if result.simulated else "recordings"
     share = percent(float(scored.labels.mean()))
     return f"the {part} split, {len(scored.labels):,} {kind}, {share} stalled"
 
