@@ -12,7 +12,7 @@ from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.bundle.reference import Reference
 from stallscan.bundle.spec import combine
 from stallscan.calls import predict
-from stallscan.cli import training
+from stallscan.cli.commands import app
 from stallscan.errors import BundleError, InputError, SettingsError, TableError
 from stallscan.scores.calibration import fit_calibration, shift
 from tests import drawing
@@ -390,7 +390,8 @@ def test_labels_that_differ_between_members_are_an_error(members, tmp_path):
 
 
 def test_the_command_joins(members, tmp_path, capsys):
-    training.ensemble(members, out=tmp_path / "out", vote=2, name="voted")
+    words = ["ensemble", *members, "-o", tmp_path / "out", "--vote", 2, "--name", "voted"]
+    app([*map(str, words)], result_action="return_value")
     assert disk.load_any(tmp_path / "out").spec.needed == 2
     shown = capsys.readouterr().out
     assert str(disk.load_any(tmp_path / "out").spec) in shown

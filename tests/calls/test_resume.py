@@ -37,7 +37,7 @@ class _Engine:
 def quick(monkeypatch):
     """Replace the net, whose output does not matter here and which takes most of the time."""
     chosen = Chosen("quick", "for tests", (_Engine(),))
-    monkeypatch.setattr(predict.choose, "choose", lambda _model, _which: chosen)
+    monkeypatch.setattr(predict.choose, "choose", lambda _model, _which, _reason="": chosen)
 
 
 @pytest.fixture
