@@ -24,7 +24,7 @@ test: $(INSTALLED)
 	$(BIN)/pytest -n auto --dist loadscope -m "not slow and not gpu"
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -n auto --dist loadgroup -m "slow and not gpu"
+	$(BIN)/pytest -n auto --dist loadgroup -m "slow and not gpu" --durations 25
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
