@@ -32,7 +32,10 @@ from stallscan.simulate.recording import Plan
 from stallscan.simulate.settings import SimulateSettings
 
 Rng = np.random.Generator
-Grey = NDArray[np.uint8]
+Grey = NDArray[np.uint8]  # (T, h, w)
+Mask = NDArray[np.bool_]  # (h, w)
+# Changes grey frames, given the outlined region.
+Change = Callable[[Grey, Mask, Rng], Grey]
 
 # Away from the seeds of every training (1000, 2000, ...) and of every other benchmark.
 SEED = 770_000
@@ -45,7 +48,7 @@ def _keep_plan(plan: Plan) -> Plan:
     return plan
 
 
-def _keep_grey(grey: Grey, _inside: NDArray[np.bool_], _rng: Rng) -> Grey:
+def _keep_grey(grey: Grey, _inside: Mask, _rng: Rng) -> Grey:
     return grey
 
 
@@ -72,7 +75,7 @@ class Family:
 
     what: str
     plan: Callable[[Plan], Plan] = _keep_plan
-    grey: Callable[[Grey, NDArray[np.bool_], Rng], Grey] = _keep_grey
+    grey: Change = _keep_grey
     step_um: float | None = None
     scale: float = 1.0
     crf: int = CRF
@@ -138,12 +141,13 @@ def _tight(plan: Plan) -> Plan:
     return plan._replace(scene=replace(scene, outline=outline))
 
 
-def _display(gain: float, gamma: float) -> Callable[[Grey, NDArray[np.bool_], Rng], Grey]:
+def display(gain: float, gamma: float = 1.0) -> Change:
+    """Return a change of the display: grey levels to the power of gamma, times gain, clipped."""
     table = np.clip(255 * (np.arange(256) / 255) ** gamma * gain, 0, 255).astype(np.uint8)
     return lambda grey, _inside, _rng: table[grey]
 
 
-def _row_noise(grey: Grey, _inside: NDArray[np.bool_], rng: Rng) -> Grey:
+def _row_noise(grey: Grey, _inside: Mask, rng: Rng) -> Grey:
     """Add noise that is alike along each row, as a resonant scanner's and an amplifier's is."""
     rows = rng.normal(0, 9, (*grey.shape[:2], 1))
     fine = cv2.blur(rng.normal(0, 22, grey.shape[1:]).astype(np.float32), (5, 1))
@@ -151,19 +155,22 @@ def _row_noise(grey: Grey, _inside: NDArray[np.bool_], rng: Rng) -> Grey:
     return np.clip(grey + rows + moved, 0, 255).astype(np.uint8)
 
 
-def _few_levels(grey: Grey, _inside: NDArray[np.bool_], _rng: Rng) -> Grey:
+def _few_levels(grey: Grey, _inside: Mask, _rng: Rng) -> Grey:
     return (grey // 16 * 16 + 8 * (grey > 0)).astype(np.uint8)
 
 
-def _black_surround(grey: Grey, inside: NDArray[np.bool_], _rng: Rng) -> Grey:
+def black_surround(grey: Grey, inside: Mask, _rng: Rng) -> Grey:
+    """Set everything outside of the outline to black."""
     return grey * inside
 
 
-def _lose_frames(grey: Grey, _inside: NDArray[np.bool_], rng: Rng) -> Grey:
-    return grey[rng.random(len(grey)) > 0.3]
+def lose_frames(share: float) -> Change:
+    """Return a change that leaves out about this share of the frames."""
+    return lambda grey, _inside, rng: grey[rng.random(len(grey)) >= share]
 
 
-def _mean_of_three(grey: Grey, _inside: NDArray[np.bool_], _rng: Rng) -> Grey:
+def mean_of_three(grey: Grey, _inside: Mask, _rng: Rng) -> Grey:
+    """Average each frame with the one before and the one after."""
     padded = np.pad(grey.astype(np.float32), ((1, 1), (0, 0), (0, 0)), mode="edge")
     return np.asarray((padded[:-2] + padded[1:-1] + padded[2:]) / 3, np.uint8)
 
@@ -180,16 +187,16 @@ FAMILIES = {
     "clean": Family("six times the photons", plan=_photons(6.0)),
     "detector": Family("unsmoothed noise of another detector", plan=_unsmoothed),
     "row-noise": Family("noise that is alike along rows", grey=_row_noise),
-    "dark": Family("half the contrast, gamma 1.6", grey=_display(0.55, 1.6)),
-    "saturated": Family("2.5 times the gain, gamma 0.7", grey=_display(2.5, 0.7)),
+    "dark": Family("half the contrast, gamma 1.6", grey=display(0.55, 1.6)),
+    "saturated": Family("2.5 times the gain, gamma 0.7", grey=display(2.5, 0.7)),
     "small": Family("resized to 0.6", scale=0.6),
     "large": Family("resized to 1.7", scale=1.7),
     "palette": Family("16 grey levels", grey=_few_levels),
     "crf-30": Family("compressed with crf 30", crf=30),
-    "black": Family("black outside of the outline", grey=_black_surround),
+    "black": Family("black outside of the outline", grey=black_surround),
     "tight": Family("a thin outline close to the vessel", plan=_tight),
-    "lossy": Family("three of ten frames lost", grey=_lose_frames),
-    "averaged": Family("each frame the mean of three", grey=_mean_of_three),
+    "lossy": Family("three of ten frames lost", grey=lose_frames(0.3)),
+    "averaged": Family("each frame the mean of three", grey=mean_of_three),
 }
 
 
@@ -245,7 +252,7 @@ def _around(outlined: NDArray[np.bool_]) -> Window:
     return Window(*sides)
 
 
-def write_family(out: Path, name: str, count: int) -> None:
+def write_family(out: Path, count: int, name: str) -> None:
     """Write a family's recordings and ``labels.csv``, unless they are there."""
     folder = out / name
     if (folder / "labels.csv").is_file() and len(pd.read_csv(folder / "labels.csv")) == count:
@@ -264,12 +271,8 @@ def write_family(out: Path, name: str, count: int) -> None:
 
 def write_suite(out: Path, count: int, processes: int | None = None) -> None:
     """Write all families."""
-    for _ in workers.in_order(partial(_write, out, count), list(FAMILIES), processes):
+    for _ in workers.in_order(partial(write_family, out, count), list(FAMILIES), processes):
         pass
-
-
-def _write(out: Path, count: int, name: str) -> None:
-    write_family(out, name, count)
 
 
 def main() -> None:
@@ -277,7 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--processes", type=int, default=0)
+    parser.add_argument("--processes", type=int, help="by default one per core")
     given = parser.parse_args()
     write_suite(given.out, given.count, given.processes)
 

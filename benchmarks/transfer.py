@@ -10,7 +10,7 @@ anything.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import common
@@ -18,14 +18,11 @@ import cv2
 import numpy as np
 import pandas as pd
 import shifts
-from numpy.typing import NDArray
+from shifts import Change, Grey, Mask, Rng, black_surround, display, lose_frames, mean_of_three
 
 import stallscan
 from stallscan.errors import StallscanError
-from stallscan.recordings.recording import Frames
-
-Rng = np.random.Generator
-Mask = NDArray[np.bool_]
+from stallscan.recordings.recording import to_grey
 
 STALLED = "100109_stalled.mp4"
 # 104611 has no label: nine nets trained on real recordings call it flowing (docs/facts.md 9).
@@ -85,45 +82,26 @@ def measure_families(bundle: str, out: Path) -> tuple[str, list[float]]:
     return common.markdown(head, rows), areas
 
 
-def _levels(gain: float, gamma: float = 1.0) -> Callable[[Frames, Mask, Rng], Frames]:
-    table = np.clip(255 * gain * (np.arange(256) / 255) ** gamma, 0, 255).astype(np.uint8)
-    return lambda frames, _inside, _rng: table[frames]
+def _noise(grey: Grey, _inside: Mask, rng: Rng) -> Grey:
+    return np.clip(grey + rng.normal(0, 10, grey.shape), 0, 255).astype(np.uint8)
 
 
-def _noise(frames: Frames, _inside: Mask, rng: Rng) -> Frames:
-    grain = rng.normal(0, 10, (*frames.shape[:3], 1))  # the same in R, G and B
-    return np.clip(frames + grain, 0, 255).astype(np.uint8)
-
-
-def _mean_of_three(frames: Frames, _inside: Mask, _rng: Rng) -> Frames:
-    padded = np.pad(frames.astype(np.float32), ((1, 1), (0, 0), (0, 0), (0, 0)), mode="edge")
-    return np.asarray((padded[:-2] + padded[1:-1] + padded[2:]) / 3, np.uint8)
-
-
-def _black_surround(frames: Frames, inside: Mask, _rng: Rng) -> Frames:
-    return frames * inside[..., None]
-
-
-def _blurred_surround(frames: Frames, inside: Mask, _rng: Rng) -> Frames:
-    blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 4) for frame in frames])
-    return np.where(inside[..., None], frames, blurred)
-
-
-def _fewer_frames(frames: Frames, _inside: Mask, rng: Rng) -> Frames:
-    return frames[rng.random(len(frames)) > 0.05]
+def _blurred_surround(grey: Grey, inside: Mask, _rng: Rng) -> Grey:
+    blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 4) for frame in grey])
+    return np.where(inside, grey, blurred)
 
 
 # Changes of the light and the surround that leave the blood and the outline as they are.
-CHANGES: dict[str, Callable[[Frames, Mask, Rng], Frames]] = {
-    "gain 0.6": _levels(0.6),
-    "gain 1.8": _levels(1.8),
-    "gamma 0.7": _levels(1.0, 0.7),
-    "gamma 1.4": _levels(1.0, 1.4),
+CHANGES: dict[str, Change] = {
+    "gain 0.6": display(0.6),
+    "gain 1.8": display(1.8),
+    "gamma 0.7": display(1.0, 0.7),
+    "gamma 1.4": display(1.0, 1.4),
     "noise": _noise,
-    "mean of 3": _mean_of_three,
-    "black around": _black_surround,
+    "mean of 3": mean_of_three,
+    "black around": black_surround,
     "blurred around": _blurred_surround,
-    "5 % lost": _fewer_frames,
+    "5 % lost": lose_frames(0.05),
 }
 
 
@@ -134,12 +112,14 @@ def measure_consistency(bundle: str, paths: Sequence[Path], name: str) -> list[s
     for path in paths:
         recording = stallscan.read_recording(path)
         frames = np.concatenate(list(recording.chunks()))  # (T, H, W, 3) RGB
+        grey = to_grey(frames)  # (T, H, W)
         try:
             outline = stallscan.find_outline(recording)
             drawn = cv2.dilate(outline.contour.astype(np.uint8), np.ones((3, 3))) > 0
             row = [stallscan.score(frames, bundle=model)]
             for change in CHANGES.values():
-                changed = change(frames, outline.mask | drawn, np.random.default_rng(0))
+                light = change(grey, outline.mask | drawn, np.random.default_rng(0))
+                changed = np.repeat(light[..., None], 3, axis=3)
                 # The line stays as it is drawn, or it would not be found again.
                 changed[:, drawn] = frames[: len(changed), drawn]
                 row.append(stallscan.score(changed, bundle=model))

@@ -18,7 +18,7 @@ def collect() -> str:
     """Return the sentences of all modules, one a line, in the order of the source."""
     sections = []
     for path in sorted(SOURCE.rglob("*.py")):
-        lines = list(dict.fromkeys(_sentences(ast.parse(path.read_text()))))
+        lines = list(dict.fromkeys(_sentences(ast.parse(path.read_text("utf-8")))))
         if lines:
             name = path.relative_to(SOURCE).with_suffix("").as_posix()
             sections.append("\n".join([f"[{name}]", *lines]))
@@ -44,7 +44,7 @@ def _text(node: ast.AST) -> str:
     if isinstance(node, ast.FormattedValue):
         return f"{{{ast.unparse(node.value)}}}"
     value = node.value if isinstance(node, ast.Constant) else ""
-    return " ".join(value.split(" ")).replace("\n", "\\n") if isinstance(value, str) else ""
+    return value.replace("\n", "\\n") if isinstance(value, str) else ""
 
 
 if __name__ == "__main__":

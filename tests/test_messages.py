@@ -4,4 +4,6 @@ from tests.messages import GOLDEN, collect
 
 
 def test_the_file_of_all_messages_is_up_to_date():
-    assert collect() == GOLDEN.read_text(), "write it again with 'make docs', and read what changed"
+    assert collect() == GOLDEN.read_text("utf-8"), (
+        "write it again with 'make docs', and read what changed"
+    )

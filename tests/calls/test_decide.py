@@ -316,3 +316,8 @@ def test_labels_choose_for_the_prevalence_that_was_estimated(tmp_path):
 def test_a_prevalence_of_the_calibration_is_a_share(model, share):
     with pytest.raises(InputError, match="--calibrated-at"):
         decide.decide(model, CallSettings(prevalence=0.02), calibrated_at=share)
+
+
+def test_a_threshold_and_a_rule_exclude_each_other():
+    with pytest.raises(SettingsError, match=r"threshold.*rule mcc"):
+        CallSettings.parse({"threshold": 0.5, "rule": "mcc"}, "decide")

@@ -66,3 +66,9 @@ def test_a_recipe_runs_from_clips_to_a_bundle_that_predicts(name, smaller, tmp_p
 def test_channels_without_a_mean_are_refused(change):
     with pytest.raises(SettingsError, match=r"channels.*net\.mean.*net\.std"):
         recipe.read_recipe("default", [change])
+
+
+def test_padded_clips_are_not_normalised_by_video():
+    changes = ["training.lengths=pad", "net.normalisation=per-video"]
+    with pytest.raises(SettingsError, match=r"training\.lengths.*net\.normalisation"):
+        recipe.read_recipe("second-place", changes)

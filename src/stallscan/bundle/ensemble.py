@@ -18,7 +18,7 @@ from stallscan import files
 from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
 from stallscan.bundle.reference import Reference
-from stallscan.bundle.spec import SPEC_NAME, EnsembleSpec, Floats, combine
+from stallscan.bundle.spec import SPEC_NAME, EnsembleSpec, Floats, combine, shifts_to_first
 from stallscan.catalog import text
 from stallscan.catalog.tables import labels_of
 from stallscan.errors import InputError, TableError
@@ -152,8 +152,7 @@ class HeldOut:
         TableError
             If a table is invalid, or two tables disagree about a label.
         """
-        first = members[0].spec.prevalence
-        shifts = tuple(Calibration().at(member.spec.prevalence, first).bias for member in members)
+        shifts = shifts_to_first([member.spec for member in members])
         tables = [
             table.assign(member=number, odds=table["odds"] + shifts[number])
             for number, member in enumerate(members)

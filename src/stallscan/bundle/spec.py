@@ -1,5 +1,6 @@
 """The content of ``bundle.json``, of single bundles and of ensembles."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -119,6 +120,12 @@ class EnsembleSpec(Settings):
             f"{self.name}: mean log-odds of {len(self.members)} bundles (weights {weights}), "
             f"threshold {self.threshold:.4f}"
         )
+
+
+def shifts_to_first(members: Sequence[BundleSpec]) -> tuple[float, ...]:
+    """Return what converts each member's log-odds to the prevalence of the first member."""
+    first = members[0].prevalence
+    return tuple(Calibration().at(member.prevalence, first).bias for member in members)
 
 
 def combine(spec: EnsembleSpec, scores: Floats) -> Floats:

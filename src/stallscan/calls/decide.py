@@ -37,7 +37,7 @@ class CallSettings(Settings):
     Attributes
     ----------
     threshold : float, optional
-        A given threshold; `rule` is then not used.
+        A given threshold, instead of a rule that chooses one.
     prevalence : float or "estimate" or None
         Share of stalled recordings among these, to which the scores are converted; ``estimate``
         estimates it from the scores. None leaves the scores as they are.
@@ -66,6 +66,10 @@ class CallSettings(Settings):
     def _check(self) -> "CallSettings":
         if isinstance(self.prevalence, float) and not 0 < self.prevalence < 1:
             raise ValueError("prevalence must be above 0 and below 1")
+        if self.threshold is not None and self.rule != "keep":
+            raise ValueError(
+                f"a threshold is given, so the rule {self.rule} would choose none. Give one of them"
+            )
         return self
 
 

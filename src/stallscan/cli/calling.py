@@ -178,13 +178,13 @@ def decide(
         "confidence": confidence,
     }
     settings = decide.CallSettings.parse(given, "decide")
-    made = decide.decide(predictions_in(predictions[0]), settings, labels, calibrated_at)
-    table = decide.write_calls(made, out)
-    doubts = list(made.doubts)
+    calls = decide.decide(predictions_in(predictions[0]), settings, labels, calibrated_at)
+    table = decide.write_calls(calls, out)
+    doubts = list(calls.doubts)
     if submission is not None:
-        path, doubt = submit(made, submission, out)
+        path, doubt = submit(calls, submission, out)
         doubts += [doubt] if doubt else []
         print_line(f"submission -> {path}")
     for doubt in doubts:
         say(doubt)
-    print_line(f"{made} -> {table}")
+    print_line(f"{calls} -> {table}")

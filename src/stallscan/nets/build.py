@@ -81,7 +81,7 @@ def import_net(name: str) -> None:
         )
     try:
         inspect.signature(make).bind(1)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # ValueError: it does not tell its parameters
         raise SettingsError(
             f"net.name: {name} cannot be called with the number of channels alone ({error}). "
             "Give it one parameter, the number of channels"

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from stallscan.bundle.spec import BundleSpec, EnsembleSpec, combine
+from stallscan.bundle.spec import BundleSpec, EnsembleSpec, combine, shifts_to_first
 from stallscan.calls.decide import CallSettings
 from stallscan.calls.predictions import Predictions
 from stallscan.published.approaches import Approach, Model
@@ -83,9 +83,7 @@ def ensemble_of(approach: Approach, members: Sequence[Member], at: At) -> Ensemb
     Scores are averaged at the prevalence of the first member. The threshold of the mean is the mean
     of the members' thresholds, averaged in the same way.
     """
-    first = members[0].spec.prevalence
-    # Log-odds that convert each member's scores to that prevalence.
-    moves = [Calibration().at(member.spec.prevalence, first).bias for member in members]
+    shifts = shifts_to_first([member.spec for member in members])
     cuts = [member.threshold(at) for member in members]
     is_vote = approach.combine == "vote"
     spec = EnsembleSpec(
@@ -96,9 +94,9 @@ def ensemble_of(approach: Approach, members: Sequence[Member], at: At) -> Ensemb
         needed=approach.needed,
         weights=() if is_vote else (1.0,) * len(members),
         thresholds=tuple(map(on_grid, cuts)) if is_vote else (),
-        calibration=Calibration() if is_vote else Calibration(bias=float(np.mean(moves))),
+        calibration=Calibration() if is_vote else Calibration(bias=float(np.mean(shifts))),
         threshold=0.5,
-        prevalence=first,
+        prevalence=members[0].spec.prevalence,
         frames=(
             min(member.spec.frames[0] for member in members),
             max(member.spec.frames[1] for member in members),

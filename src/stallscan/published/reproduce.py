@@ -234,9 +234,13 @@ def _call_test(
             f"{test.labels.name} has no label of any recording of the test split, so nothing is "
             "measured on it."
         )
+    everyone = {member.name: member for decision in decisions for member in decision.members}
+    scored = {
+        name: Predictions.read(_scores(out, member) / runs.PREDICTIONS_NAME)
+        for name, member in everyone.items()
+    }
     for decision in decisions:
-        paths = [_scores(out, member) / runs.PREDICTIONS_NAME for member in decision.members]
-        predictions = decision.join([Predictions.read(path) for path in paths])
+        predictions = decision.join([scored[member.name] for member in decision.members])
         if not predictions.has_score.any():
             silent.append(decision.who)
             continue

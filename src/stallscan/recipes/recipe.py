@@ -55,6 +55,16 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_padding(self) -> "Recipe":
+        if self.training.lengths == "pad" and self.net.normalisation == "per-video":
+            # A clip is padded in training only, so its statistics would differ in prediction.
+            raise ValueError(
+                "training.lengths pad would count frames of zeros in net.normalisation per-video. "
+                "Set training.lengths to trim, or net.normalisation to running"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_feature_model(self) -> "Recipe":
         training = self.training
         needs_epochs = training.stalled_share or training.snapshots or training.targets == "crowd"

@@ -222,8 +222,9 @@ class Collate:
         if self.pad:
             inputs = [self._input(example.pixels) for example in examples]
             longest = max(lengths)
-            inputs = [
-                np.pad(one, ((0, 0), (0, longest - one.shape[1]), (0, 0), (0, 0))) for one in inputs
+            inputs = [  # (C, T, S, S) each
+                np.pad(frames, ((0, 0), (0, longest - frames.shape[1]), (0, 0), (0, 0)))
+                for frames in inputs
             ]
         else:
             shortest = min(lengths)

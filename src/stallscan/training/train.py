@@ -132,6 +132,8 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> TrainingSummary
     # Check all splits first: a class missing in the last fold would otherwise surface hours later.
     for _, validation in splits:
         _check_classes(recipe, prepared, validation)
+    if ranks.rank() == 0:
+        _warn_of_few([validation for _, validation in splits])
     with ranks.first_process_first():
         _claim_data(run, prepared)
     if not recipe.data.folds:
@@ -192,13 +194,18 @@ def _check_classes(recipe: Recipe, data: Data, validation: pd.DataFrame) -> None
                 f"{name} has {stalled} stalled and {len(rows) - stalled} flowing recordings, and "
                 "training needs both. Add recordings, or change data.folds, data.group or the rule"
             )
-    stalled = int(validation["stalled"].sum())
-    flowing = len(validation) - stalled
+
+
+def _warn_of_few(splits: Sequence[pd.DataFrame]) -> None:
+    """Warn if the smallest validation split is too small to choose threshold and calibration."""
+    stalled_counts = [int(validation["stalled"].sum()) for validation in splits]
+    counts = zip(stalled_counts, map(len, splits), strict=True)
+    stalled, flowing = min(((some, of - some) for some, of in counts), key=min)
     if min(stalled, flowing) < FEW_VALIDATED:
         log.warning(
-            "the validation split has only %d stalled and %d flowing recordings, so its choice of "
-            "threshold and calibration is unreliable. Label more recordings, or raise "
-            "data.validation",
+            "the smallest validation split has %d stalled and %d flowing recordings, so its choice "
+            "of threshold and calibration is unreliable. Label more recordings, or change "
+            "data.validation or data.folds",
             stalled,
             flowing,
         )
