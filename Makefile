@@ -23,8 +23,10 @@ test test-slow: export OMP_NUM_THREADS := 1
 test: $(INSTALLED)
 	$(BIN)/pytest -n auto --dist loadscope -m "not slow and not gpu"
 
+# A module runs in one worker, so that its fixtures are set up once. Not sorted by the number of tests:
+# the longest modules have few.
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -n auto --dist loadgroup -m "slow and not gpu" --durations 25
+	$(BIN)/pytest -n auto --dist loadscope --no-loadscope-reorder -m "slow and not gpu" --durations 25
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

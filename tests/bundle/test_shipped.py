@@ -15,8 +15,7 @@ from stallscan.vessels import outline
 from stallscan.vessels.outline import OutlineSettings
 from tests import third_place
 
-# Run in one worker: simulating the recordings takes longer than either test.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.xdist_group("shipped")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")

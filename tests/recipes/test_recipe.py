@@ -10,8 +10,6 @@ from stallscan.simulate import SimulateSettings
 from stallscan.simulate.corpus import simulate_clips
 from stallscan.training import train
 
-# Run in one worker, one after the other: second-place alone takes 5 GB of memory and 2 GB of disk.
-pytestmark = pytest.mark.xdist_group("recipes")
 CORPUS = SimulateSettings(count=8, stalled=0.5, seed=3)
 NAMES = sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml"))
 # Changes for this test, besides fewer clips and epochs. Tests download nothing, so there are no
