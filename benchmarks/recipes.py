@@ -7,7 +7,7 @@ Recipes whose training would take longer than --hours are timed, but not trained
 clips are made smaller, so that every recipe can be.
 """
 
-import time
+import timeit
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,14 +26,16 @@ from common import (
     show_progress,
     version,
 )
+from torch import nn
 from torch.nn import functional as F
 from trained import score, train_once
 
 from stallscan import files
 from stallscan.clips import clip
-from stallscan.nets import build, features, measures
+from stallscan.nets import build, measures
 from stallscan.recipes import recipe
 from stallscan.recipes.recipe import Recipe
+from stallscan.recordings.recording import Frames
 from stallscan.scores import bootstrap, metrics
 from stallscan.scores.metrics import Scored
 from stallscan.simulate import SimulateSettings
@@ -148,8 +150,10 @@ def run(
     most_seconds: float,
 ) -> Result:
     """Train one recipe, if that does not take too long, and score the clips held out."""
-    net = build.build(settings.net)
-    parameters = sum(tensor.numel() for tensor in net.parameters())
+    parameters = 0
+    if not settings.net.is_feature_model:  # which has no net
+        net = build.build(settings.net)
+        parameters = sum(tensor.numel() for tensor in net.parameters())
     expected = clip_seconds * count * epochs
     say(f"{settings.name}: {clip_seconds:.2f} s a clip, {expected / 3600:.2f} h")
     result = Result(settings, parameters, clip_seconds)
@@ -195,26 +199,30 @@ def prepare(name: str, epochs: int, seed: int, size: int | None) -> Recipe:
 
 def time_step(settings: Recipe, repeats: int = 2) -> float:
     """Time a forward and a backward pass of one clip, in s; the fit of features has only one."""
-    torch.manual_seed(0)
-    net = build.build(settings.net).train()
     size = settings.clip.size
     frames = settings.clip.frames or TIMED_FRAMES
     shape = (frames, size, size, len(settings.net.mean))
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    step = (
+        partial(measures.measure, pixels)
+        if settings.net.is_feature_model
+        else partial(_step, *_net_and_input(settings, pixels))
+    )
+    return min(timeit.repeat(step, number=1, repeat=repeats))
+
+
+def _net_and_input(settings: Recipe, pixels: Frames) -> tuple[nn.Module, torch.Tensor, bool]:
+    """Return the net, its input, and whether it trains in float32."""
+    torch.manual_seed(0)
+    net = build.build(settings.net).train()
     array = clip.to_input(pixels, settings.net.mean, settings.net.std)
-    inputs = torch.from_numpy(array)[None]
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        if isinstance(net, features.FeatureNet):
-            measures.compute(inputs)
-        else:
-            wide = settings.training.precision == "32-true"
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not wide):
-                logits = build.forward(net, inputs)
-            F.softplus(logits.float()).sum().backward()  # type: ignore[no-untyped-call]
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+    return net, torch.from_numpy(array)[None], settings.training.precision == "32-true"
+
+
+def _step(net: nn.Module, inputs: torch.Tensor, wide: bool) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not wide):
+        logits = build.forward(net, inputs)
+    F.softplus(logits.float()).sum().backward()  # type: ignore[no-untyped-call]
 
 
 def _table(results: list[Result]) -> str:

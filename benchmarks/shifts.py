@@ -17,6 +17,8 @@ import common
 import cv2
 import numpy as np
 import pandas as pd
+import plain_renderer
+import second_simulator
 from numpy.typing import NDArray
 
 from stallscan import workers
@@ -42,6 +44,7 @@ SEED = 770_000
 STALLED = 0.4  # of every family: enough of both for an interval
 MARGIN_PX = 24  # of the recording around the outline, so that there is a surround to change
 CRF = 15  # docs/facts.md 5
+SUITE_S = 7200.0  # a family may take this long on a busy machine
 
 
 def _keep_plan(plan: Plan) -> Plan:
@@ -200,8 +203,16 @@ FAMILIES = {
 }
 
 
+# Families of other simulators, which share no code with ours. `second` is the examination: nothing
+# is trained on it, and nothing is chosen by it.
+OTHERS = {
+    "renderer": ("a simulator written apart", plain_renderer.film),
+    "second": ("a second one, only reported", second_simulator.film),
+}
+
+
 def film(name: str, row: int) -> tuple[Frames, bool]:
-    """Simulate one recording of a family.
+    """Simulate one recording of a family of `FAMILIES` or `OTHERS`.
 
     Returns
     -------
@@ -210,6 +221,8 @@ def film(name: str, row: int) -> tuple[Frames, bool]:
     stalled : bool
         The label.
     """
+    if name in OTHERS:
+        return OTHERS[name][1](row)
     family = FAMILIES[name]
     # Each family has recordings of its own: they are not the same scenes in another light.
     seed = SEED + list(FAMILIES).index(name)
@@ -263,7 +276,7 @@ def write_family(out: Path, count: int, name: str) -> None:
         frames, stalled = film(name, row)
         path = folder / "recordings" / f"{row:04}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(path, frames, crf=FAMILIES[name].crf)
+        write_video(path, frames, crf=FAMILIES[name].crf if name in FAMILIES else CRF)
         rows.append({"filename": path.name, "stalled": int(stalled)})
         show(row + 1, count)
     tables.write_table(pd.DataFrame(rows), folder / "labels.csv")
@@ -271,7 +284,9 @@ def write_family(out: Path, count: int, name: str) -> None:
 
 def write_suite(out: Path, count: int, processes: int | None = None) -> None:
     """Write all families."""
-    for _ in workers.in_order(partial(write_family, out, count), list(FAMILIES), processes):
+    names = [*FAMILIES, *OTHERS]
+    task = partial(write_family, out, count)
+    for _ in workers.in_order(task, names, processes, limit_s=lambda _name: SUITE_S):
         pass
 
 

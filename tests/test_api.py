@@ -26,7 +26,7 @@ from stallscan.errors import (
     UnreadableError,
 )
 from stallscan.nets import build
-from stallscan.nets.settings import BUILT_IN, NetSettings
+from stallscan.nets.settings import BUILT_IN, FEATURES, NetSettings
 from stallscan.recipes import recipe
 from stallscan.runs import PREDICTION_COLUMNS
 from tests import drawing
@@ -298,7 +298,7 @@ def test_simulated_recordings():
 
 
 def test_built_in_nets_are_known_without_torch():
-    assert set(BUILT_IN) == set(build.NETS)
+    assert set(BUILT_IN) == {FEATURES, *build.NETS}
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+import torch
 
 from stallscan.bundle import disk
 from stallscan.bundle.spec import BundleSpec
 from stallscan.calls import explain
 from stallscan.clips.clip import ClipSettings
 from stallscan.errors import BundleError
-from stallscan.nets import build, features, measures
+from stallscan.nets import features, measures
 from stallscan.nets.settings import NetSettings
 from stallscan.scores.calibration import Calibration
 from stallscan.vessels.outline import OutlineSettings
@@ -17,12 +18,12 @@ from tests import drawing
 def baseline(tmp_path):
     """A bundle of the baseline, fitted to random features of which one predicts stalled."""
     settings = NetSettings(name="features", normalisation="running", mean=(0, 0), std=(1, 1))
-    net = build.build(settings)
     rng = np.random.default_rng(0)
     labels = np.arange(80) % 2
     table = rng.normal(size=(80, len(measures.FEATURES))).astype(np.float32)
-    table[:, 3] += 3 * labels  # same_next
-    features.fit(net, table, labels, seed=0)
+    table[:, 3] += 3 * labels
+    model = features.fit(table, labels, seed=0)
+    weights = {name: torch.from_numpy(array) for name, array in model.weights.items()}
     spec = BundleSpec(
         name="baseline",
         outline=OutlineSettings(),
@@ -34,7 +35,7 @@ def baseline(tmp_path):
         frames=(4, 100),
         simulated=True,
     )
-    disk.save(tmp_path / "baseline", spec, net.state_dict(), "# for tests\n")
+    disk.save(tmp_path / "baseline", spec, weights, "# for tests\n")
     return tmp_path / "baseline"
 
 

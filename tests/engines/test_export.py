@@ -78,7 +78,8 @@ def _save(folder, net, **clip):
         frames=(5, 12),
         simulated=True,
     )
-    disk.save(folder, spec, build.build(net).state_dict(), "card\n")
+    weights = {} if net.is_feature_model else build.build(net).state_dict()
+    disk.save(folder, spec, weights, "card\n")
     return disk.load(folder)
 
 
@@ -145,11 +146,11 @@ def test_each_member_of_an_ensemble_is_exported(copy, other_bundle_dir, tmp_path
 def test_features_cannot_be_exported(tmp_path, caplog):
     net = NetSettings(name="features", mean=(0.2, 0.0), std=(0.2, 1.0))
     model = _save(tmp_path / "b", net, channels="grey+mask")
-    with pytest.raises(BundleError, match=r"features .*--engine torch"):
+    with pytest.raises(BundleError, match="features has no net to export"):
         export.export(model.path)
     assert not (model.path / "openvino").exists()
     export.export_if_missing(tmp_path / "b")
-    assert str(tmp_path / "b") in caplog.text
+    assert caplog.text == ""  # it predicts without torch as it is
 
 
 def test_an_export_that_deviates_from_torch_is_refused_and_leaves_nothing(copy, monkeypatch):

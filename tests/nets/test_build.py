@@ -18,10 +18,9 @@ MAKERS = {
     "r2plus1d_18": torchvision_video.r2plus1d_18,
 }
 
-CHANNELS = {"stallnet": 2, "features": 2, "resnet101_3d": 1}
+CHANNELS = {"stallnet": 2, "resnet101_3d": 1}
 DEEP = ("densenet121_3d", "resnet101_3d")
-# test_features.py tests the feature model.
-CONV_NETS = [name for name in build.NETS if name != "features"]
+CONV_NETS = list(build.NETS)
 SLOW_UNLESS_SMALL = [
     pytest.param(name, marks=() if name in ("stallnet", "quarters_resnet18") else pytest.mark.slow)
     for name in CONV_NETS

@@ -9,12 +9,14 @@ torch is imported only to read the weights.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+import safetensors
+from numpy.typing import ArrayLike, NDArray
 
 from stallscan import files
 from stallscan.bundle.spec import (
@@ -32,6 +34,8 @@ from stallscan.scores.thresholds import on_grid, threshold_at
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,16 @@ class Bundle:
         """
         import safetensors.torch
 
+        return self._read(safetensors.torch.load)
+
+    @functools.cached_property
+    def arrays(self) -> "dict[str, NDArray[np.float32]]":
+        """The weights as numpy arrays, for a model that needs no torch; errors as for `weights`."""
+        import safetensors.numpy
+
+        return self._read(safetensors.numpy.load)
+
+    def _read(self, load: Callable[[bytes], Loaded]) -> Loaded:
         path = self.path / WEIGHTS_NAME
         try:
             content = path.read_bytes()
@@ -60,7 +74,7 @@ class Bundle:
                 raise BundleError(
                     f"{path}: changed after the bundle was opened. Run the command again"
                 )
-            return safetensors.torch.load(content)
+            return load(content)
         except (OSError, safetensors.SafetensorError) as error:
             raise BundleError(f"{path}: cannot be read ({error}). Copy the bundle again") from None
 

@@ -4,11 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from stallscan.bundle import disk
-from stallscan.bundle.net import load_net
-from stallscan.clips import clip, prepare
+from stallscan.clips import prepare
+from stallscan.engines.feature_engine import load_model
 from stallscan.errors import BundleError
 from stallscan.nets import features, measures
 from stallscan.recordings import find
@@ -49,22 +47,19 @@ def explain(
         If the bundle cannot be used, or its net has no named features.
     """
     model = disk.load(bundle)
-    net = load_net(model)
-    if not isinstance(net, features.FeatureNet):
+    if not model.spec.net.is_feature_model:
         raise BundleError(
             f"{model.path}: its net is {model.spec.net.name}, whose calls cannot be explained. "
             "Give a bundle that 'stallscan train baseline' made"
         )
-    spec = model.spec
+    spec, baseline = model.spec, load_model(model)
     for prepared in prepare.many(find.list_recordings(paths), [spec.view], processes):
         # As in prediction, a recording with a clip may still get no call.
         if prepared.clip is None or prepared.status != "ok":
             words = f"no call: {prepared.reason or prepared.status}"
         else:
-            array = clip.to_input(prepared.clip.pixels, spec.net.mean, spec.net.std)
-            with torch.inference_mode():
-                row = measures.compute(torch.from_numpy(array)[None])  # (1, features)
-                score = float(thresholds.rounded(spec.calibration.score(float(net.score(row)[0]))))
-            stalled = thresholds.call(score, spec.threshold) == "stalled"
-            words = features.explain(net, row[0].numpy(), stalled)
+            row = measures.measure(prepared.clip.pixels)  # (features,)
+            score = spec.calibration.score(float(baseline.score(row[None])[0]))
+            stalled = thresholds.call(float(thresholds.rounded(score)), spec.threshold) == "stalled"
+            words = features.explain(baseline, row, stalled)
         yield Explanation(prepared.source.filename, words)

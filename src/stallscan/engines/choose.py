@@ -5,12 +5,13 @@ Neither torch nor OpenVINO is imported until it is chosen: torch alone takes sec
 
 import importlib.util
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.engines.exports import Precision
+from stallscan.engines.feature_engine import FeatureEngine
 from stallscan.errors import BundleError, InputError, install
 from stallscan.recordings.recording import Frames
 
@@ -25,7 +26,7 @@ _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 class Engine(Protocol):
-    """Interface of every engine."""
+    """The interface of every engine."""
 
     @property
     def name(self) -> str:
@@ -41,7 +42,8 @@ class Engine(Protocol):
 class Chosen(NamedTuple):
     """The engines of a bundle, one for each of its `members`, and why they were chosen.
 
-    All members run on the same engine, which `name` names.
+    All nets run on the same engine, which `name` names; members of the baseline run on
+    `FeatureEngine` whatever was chosen, because they have no net.
     """
 
     name: str
@@ -62,6 +64,8 @@ def choose(model: Bundle | Ensemble, which: Which = "auto", reason: str = "reque
     BundleError
         If a bundle has no usable export for the engine, or its weights do not fit its net.
     """
+    if all(member.spec.net.is_feature_model for member in model.members):
+        return Chosen("features", "the model has no net", tuple(map(FeatureEngine, model.members)))
     if which == "auto":
         return _automatic(model)
     if which == "torch":
@@ -99,12 +103,23 @@ def _torch(model: Bundle | Ensemble, reason: str) -> Chosen:
         )
     from stallscan.engines.torch_engine import TorchEngine
 
-    engines = tuple(TorchEngine(member) for member in model.members)
-    return Chosen("torch", f"on {engines[0].device.type}; {reason}", engines)
+    engines: tuple[Any, ...] = _open(model, TorchEngine)
+    devices = {each.device.type for each in engines if not isinstance(each, FeatureEngine)}
+    return Chosen("torch", f"on {devices.pop()}; {reason}", engines)
 
 
 def _openvino(model: Bundle | Ensemble, which: Which, reason: str) -> Chosen:
     from stallscan.engines.openvino_engine import OpenVinoEngine
 
-    engines = tuple(OpenVinoEngine.of(member, PRECISIONS[which]) for member in model.members)
-    return Chosen(which, reason, engines)
+    def opened(net: Bundle) -> Engine:
+        return OpenVinoEngine.of(net, PRECISIONS[which])
+
+    return Chosen(which, reason, _open(model, opened))
+
+
+def _open(model: Bundle | Ensemble, open_net: Callable[[Bundle], Engine]) -> tuple[Engine, ...]:
+    """Open the engine of each member; `open_net` opens that of a net."""
+    return tuple(
+        FeatureEngine(member) if member.spec.net.is_feature_model else open_net(member)
+        for member in model.members
+    )

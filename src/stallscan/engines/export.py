@@ -124,14 +124,13 @@ def export(
 
 
 def export_if_missing(which: str | Path) -> None:
-    """Write the f32 exports that a trained bundle lacks, so that it predicts without torch.
+    """Write the f32 exports that the nets of a trained bundle lack, to predict without torch.
 
     A bundle that cannot be exported is logged with the reason; torch still runs it.
     """
     try:
         for member in disk.load_any(which).members:
-            if not exports.has(member, "f32"):
-                exports.refuse_unexportable(member)
+            if not (member.spec.net.is_feature_model or exports.has(member, "f32")):
                 _export_f32(member)
     except StallscanError as error:
         log.warning("%s: predicts with torch only: %s", which, error)

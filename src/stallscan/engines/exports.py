@@ -159,8 +159,8 @@ def refuse_unexportable(bundle: Bundle) -> None:
     """Raise BundleError if the bundle's net cannot be exported."""
     if bundle.spec.net.is_feature_model:
         raise BundleError(
-            f"{bundle.path}: its net {bundle.spec.net.name} cannot be exported to OpenVINO. Use "
-            "--engine torch"
+            f"{bundle.path}: its model {bundle.spec.net.name} has no net to export. Predict with "
+            "it as it is: it needs neither torch nor OpenVINO"
         )
 
 

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from torchvision.models import video as torchvision_video
 
 from stallscan.errors import InputError, SettingsError
-from stallscan.nets.features import FeatureNet
 from stallscan.nets.norm import with_video_norm
 from stallscan.nets.published import QuartersResNet18, densenet121_3d, resnet101_3d, torchvision_net
-from stallscan.nets.settings import NetSettings
+from stallscan.nets.settings import FEATURES, NetSettings
 from stallscan.nets.stallnet import StallNet
 
 
@@ -64,7 +63,7 @@ def import_net(name: str) -> None:
         If the module cannot be imported, or has no callable of that name that takes the number of
         channels.
     """
-    if name in NETS:
+    if name in NETS or name == FEATURES:
         return
     module, _, last = name.partition(":")
     try:
@@ -132,7 +131,6 @@ def score(net: nn.Module, clips: Tensor, settings: NetSettings) -> Tensor:
 
 NETS: dict[str, Callable[[int], nn.Module]] = {
     "stallnet": StallNet,
-    "features": FeatureNet,
     "r3d_18": torchvision_net(torchvision_video.r3d_18),
     "mc3_18": torchvision_net(torchvision_video.mc3_18),
     "r2plus1d_18": torchvision_net(torchvision_video.r2plus1d_18),

@@ -1,350 +1,413 @@
-"""The features of the baseline (`nets.features`), computed from clips in torch."""
+"""The features of the baseline (`nets.features`): what stands still in a clip, and what moves.
 
-import math
-from typing import NamedTuple
+Grey levels depend on laser, detector and display, and carry over badly from one microscope to
+another. The features therefore compare frames with each other, after a band-pass at the scale of a
+capillary, and only where the image is in focus: local correlation of frames one to four apart,
+gaps that stay dark, change in time relative to structure and to noise.
+"""
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-# Name and description of each feature, in the order of `compute`.
-FEATURES: tuple[tuple[str, str], ...] = (
-    ("dark_in_all", "the share of the vessel that is dark in every frame in focus"),
-    ("dark_stays", "the share of the dark pixels that are still dark in the next frame"),
-    ("dark_in_mean", "the share of the vessel that is dark in the mean of the frames in focus"),
-    ("same_next", "the correlation of neighbouring frames"),
-    ("same_second", "the correlation of frames two apart"),
-    ("same_third", "the correlation of frames three apart"),
-    ("same_lowest", "the lowest correlation of two neighbouring frames"),
-    ("mean_contrast", "the contrast of the mean frame relative to that of single frames"),
-    ("change", "the change in brightness along the vessel over the frames in focus"),
-    ("flicker", "the change in brightness from frame to frame"),
-    ("contrast", "the contrast along the vessel in single frames"),
-    ("frames_in_focus", "the number of frames for which a point of the vessel is in focus"),
-    ("length", "the length of the vessel"),
-    ("width", "the width of the vessel"),
-    ("brightness", "the brightness of the vessel above its surroundings"),
-    ("inside_outside", "the share of the vessel's light that exceeds its surroundings"),
-    ("grain", "the noise of the image relative to the brightness of the vessel"),
-)
-# All lengths are in pixels of a clip of 64 px and scale with the clip size. The lengths and the
-# shares below were chosen by the ROC AUC of these features on 500 simulated clips.
-CLIP_PX = 64
-# Blur of each frame: half the width of a capillary, which removes noise and keeps cells.
-_LIGHT_PX = 1.2
-_RIDGE_PX = 1.5
-# Stretch of the vessel over which the brightness is averaged: longer than a cell, shorter than a
-# segment. Shorter ones (2.5, 4) remove the pattern of the cells, longer ones (10) change nothing.
-_STRETCH_PX = 6.0
-# Going in or out of focus takes about five frames.
-_FOCUS_FRAMES = 0.7
-# The outline is drawn around the segment, so the segment lies in its middle: keep pixels whose
-# distance from the outline is at least this share of the largest within reach. Vessels that merely
-# cross are cut to a stub.
-_MIDDLE = 0.75
-_REACH_PX = 8
-# Averaged over a stretch, a ridge is brighter than this share of the cut between vessel and
-# background. In a gap, where a cell is, it may be as dark as the second share.
-_RIDGE_LIGHT = 0.8
-_GAP_LIGHT = 0.2
-_GAP_PX = 4.0
-# Second derivative of a ridge relative to its brightness, per square pixel: 1 / 7**2 (with blurs).
-_CURVED = 0.02
-# In focus: the stretch is brighter than this share of its maximum over time.
-_FOCUS_LIGHT = 0.7
-# Background level: this quantile of the region, most of which the capillary does not fill.
-_BACKGROUND = 0.25
-# Dark: this much below the mean of the stretch, relative to it.
-_DARK = -0.15
-# The lowest correlation considers pairs of frames with at least this share of the largest overlap.
-_OVERLAP = 0.25
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stallscan.recordings.recording import Frames
+
+F32 = NDArray[np.float32]
+Stack = F32  # (h, w, T): OpenCV filters all frames at once if time is the last axis
+Values = dict[str, float]
+
+# Lengths are in pixels of a clip of 64 px, where a capillary is 4 to 8 px wide (docs/facts.md 5).
+FINE_PX = 0.8  # band-pass: blur against noise
+COARSE_PX = 4.0  # band-pass: what is wider is background
+GAP_PX = 7  # a cell's length: gaps up to this length are closed to find the vessel
+WINDOWS_PX = (5, 9)  # windows of the local correlation
+LAGS = (1, 2, 3, 4)  # frames apart
+OWN_HALVES = (1, 2, 3)  # frames before and after the one in which a place is brightest
+FEWEST_FRAMES = 5  # in focus: fewer say nothing about what stays
+LIT = 8  # a frame whose brightest pixel is below this is black
+SAME = 0.98  # a frame that repeats this share of the pixels before it is a copy
+FEWEST_PIXELS = 30  # of the outlined region, and of the vessel in it
+# OpenCV 5 filters at most 128 channels at once.
+CHANNELS = 64
+# Grey levels added to deviations before they are divided: half a level is rounding.
+ROUNDING = 0.3
 TINY = 1e-6  # keeps denominators above 0
 
 
-class _Vessel(NamedTuple):
-    """Measurements of a clip that all features share."""
+def _describe() -> dict[str, str]:
+    """Return the description of each feature, in order."""
+    words = {
+        "frames_in_focus": "the number of frames in focus",
+        "focus": "how much sharper the frames in focus are than the others",
+        "noise": "the noise relative to the structure in focus",
+        "haze": "the even light relative to the structure in focus",
+    }
+    for size in WINDOWS_PX:
+        for lag in LAGS if size == WINDOWS_PX[0] else LAGS[::2]:
+            apart = f"of frames {lag} apart in windows of {size} px"
+            words |= {
+                f"same_{size}_{lag}": f"the local correlation {apart}",
+                f"peak_{size}_{lag}": f"the same where there is most structure, {apart}",
+                f"weak_{size}_{lag}": f"its lowest tenth where there is most structure, {apart}",
+            }
+            if lag > 1:
+                words[f"kept_{size}_{lag}"] = f"the structure that is kept, {apart}"
+    words |= {
+        "same_least": "the local correlation of the neighbouring frames that differ most",
+        "same_p10": "the local correlation in the tenth of the places that change most",
+        "same_p50": "the local correlation in the middle of the places",
+        "same_p90": "the local correlation in the tenth of the places that change least",
+        "dark_in_all": "the share of the vessel that is dark in every frame in focus",
+        "dim_in_all": "the share of the vessel that is never bright in focus",
+        "dark_once": "the share of the vessel that is dark in some frame in focus",
+        "bright_in_all": "the share of the vessel that is bright in every frame in focus",
+        "dim_stays": "the share never bright relative to the share dark once (logarithm)",
+    }
+    for half in OWN_HALVES:
+        around = f"in the {2 * half + 1} frames in which each place is brightest"
+        words |= {
+            f"own_dark_{half}": f"the share of the vessel that stays dark {around}",
+            f"own_bright_{half}": f"the share of the vessel that stays bright {around}",
+            f"own_stays_{half}": f"the share that stays dark, of what is dark {around}",
+            f"own_change_{half}": f"the change in time {around}",
+            f"own_ratio_{half}": f"the change in time relative to that along the vessel {around}",
+        }
+    words |= {
+        "change_light": "the change in time relative to the light of the vessel",
+        "change_space": "the change in time relative to the structure of the mean frame",
+        "change_noise": "the change in time relative to the noise",
+        "flicker_noise": "the change from frame to frame relative to the noise",
+        "flicker_space": "the change from frame to frame relative to the mean frame",
+        "drift_space": "the change of the light in time relative to that in space",
+    }
+    words |= {f"pattern_{lag}": f"the correlation of patterns {lag} frames apart" for lag in LAGS}
+    words |= {
+        "pattern_least": "the lowest correlation of two neighbouring patterns",
+        "memory_1": "how much of a change is left after 1 frame",
+        "memory_2": "how much of a change is left after 2 frames",
+        "memory_3": "how much of a change is left after 3 frames",
+        "skew": "the skew of the change in time",
+        "streaks": "how much more the change varies between rows than along them",
+        "rows": "how much more the mean frame varies between rows than along them",
+        "area": "the share of the region that the vessel fills (logarithm)",
+    }
+    return words
 
-    light: Tensor  # (N, T, S, S): blurred grey level minus the background
-    brightest: Tensor  # (N, 1, S, S): maximum of `light` over time
-    background: Tensor  # (N, T, 1, 1)
-    line: Tensor  # (N, 1, S, S): 1 on the ridge, else 0
-    normal: tuple[Tensor, Tensor]  # (N, 1, S, S) each: unit vector across the ridge
-    inside: Tensor  # (N, 1, S, S): the mask, 0 or 1
+
+DESCRIPTIONS = _describe()
+FEATURES = tuple(DESCRIPTIONS)
 
 
-class _Profile(NamedTuple):
-    """The pattern of cells along the vessel."""
+class _Clip(NamedTuple):
+    """What all features share: P pixels in the region, V in the vessel; n frames in focus."""
 
-    values: Tensor  # (N, T, S, S): light / mean of the stretch - 1; 0 out of focus
-    focus: Tensor  # (N, T, S, S): 1 on the ridge in focus, else 0
-    stretch: Tensor  # (N, T, S, S): mean light of the stretch around each ridge pixel
+    inside: NDArray[np.bool_]  # (h, w): the outlined region, one pixel less at its edge
+    low: Stack  # (h, w, T): blurred grey levels
+    high: Stack  # (h, w, n): band-passed frames in focus, 0 outside
+    local: Stack  # (h, w, n): mean of what is inside, within `COARSE_PX`
+    sharp: slice  # of the T frames, the n in focus
+    energy: NDArray[np.float64]  # (T,): mean square of the band-passed frame
+    noise: float  # standard deviation of a pixel's noise, grey levels
+    vessel: NDArray[np.bool_]  # (h, w)
+    closed: F32  # (h, w): light in focus, with gaps closed
+    dark_level: float  # grey level of the background
 
 
-@torch.no_grad()
-def compute(clips: Tensor) -> Tensor:
-    """Compute the features of clips.
+def measure(pixels: Frames) -> F32:
+    """Measure the features of a clip.
 
-    Frames that are entirely black are ignored.
+    Black frames and exact repetitions are left out.
 
     Parameters
     ----------
-    clips : Tensor
-        float32 (N, 2, T, S, S): grey levels 0..1, and the mask (0 or 1).
+    pixels : ndarray
+        uint8 (T, S, S, 2): grey, and the mask (0 or 255).
 
     Returns
     -------
-    Tensor
-        float32 (N, len(FEATURES)), in the order of `FEATURES`, always finite. Correlations are
-        -1..1, lengths in pixels of the clip.
+    ndarray
+        float32 (len(FEATURES),), in the order of `FEATURES`, always finite. Ratios are natural
+        logarithms.
     """
-    # Half precision would change which pixels exceed a threshold.
-    with torch.autocast(clips.device.type, enabled=False):
-        grey = clips[:, 0].float()  # (N, T, S, S)
-        inside = (clips[:, 1].float().amax(1, keepdim=True) > 0.5).float()  # (N, 1, S, S)
-        vessel = _find_vessel(grey, inside)
-        profile = _find_profile(vessel)
-        values = {
-            **_darkness(profile, vessel.line),
-            **_similarity(profile),
-            **_movement(profile),
-            **_form(vessel),
-            **_image(grey, vessel, profile),
+    clip = _prepare(pixels)
+    values = {
+        **_look(clip),
+        **_correlate(clip),
+        **_darkness(clip),
+        **_own_focus(clip),
+        **_change(clip),
+        **_texture(clip),
+    }
+    row = np.array([values[name] for name in FEATURES], np.float32)
+    return np.nan_to_num(row, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _prepare(pixels: Frames) -> _Clip:
+    mask = pixels[0, ..., 1] > 127
+    inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    for region in (mask, np.ones_like(mask)):
+        if inside.sum() < FEWEST_PIXELS:
+            inside = region
+    # Only the surroundings of the region: half of a clip is further away.
+    rows, columns = (_around(np.asarray(inside.any(axis=axis))) for axis in (1, 0))
+    inside = inside[rows, columns]
+    grey = np.moveaxis(_shown(pixels[:, rows, columns, 0]), 0, -1).astype(np.float32, order="C")
+    weight = inside.astype(np.float32)[..., None]  # (h, w, 1)
+    low = _blur(grey, FINE_PX)
+    # The mean of what is inside only, so that the surround does not matter.
+    local = _blur(grey * weight, COARSE_PX) / (_blur(weight, COARSE_PX) + TINY)
+    high = (low - local) * weight
+    energy = (high[inside].astype(np.float64) ** 2).mean(axis=0)
+    sharp = _find_focus(energy)
+    low_sharp, local_sharp = low[..., sharp], np.ascontiguousarray(local[..., sharp])
+    brightest = np.sort(low_sharp, axis=2)[..., -max(1, low_sharp.shape[2] // 5) :].mean(axis=2)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (GAP_PX, GAP_PX))
+    closed = np.asarray(cv2.morphologyEx(brightest, cv2.MORPH_CLOSE, disc), np.float32)
+    vessel = inside & (closed > _otsu(closed[inside]))
+    if vessel.sum() < FEWEST_PIXELS:
+        vessel = inside
+    return _Clip(
+        inside, low, np.ascontiguousarray(high[..., sharp]), local_sharp, sharp, energy,
+        _noise(grey[..., sharp], inside), vessel, closed,
+        float(np.percentile(local_sharp[inside], 10)),
+    )  # fmt: skip
+
+
+def _around(wanted: NDArray[np.bool_]) -> slice:
+    """Return where a row of pixels is wanted, and the few beside it that the fine blur reaches."""
+    places = np.flatnonzero(wanted)
+    return slice(max(int(places[0]) - 3, 0), int(places[-1]) + 4)
+
+
+def _shown(grey: Frames) -> Frames:
+    """Leave out black frames and copies of the frame before, unless too few would be left."""
+    flat = grey.reshape(len(grey), -1)
+    lit = flat.max(axis=1) >= LIT
+    copies = np.append(False, (flat[1:] == flat[:-1]).mean(axis=1) > SAME)
+    kept = lit & ~copies
+    if kept.sum() < FEWEST_FRAMES:
+        kept = lit
+    return np.asarray(grey[kept] if kept.sum() >= FEWEST_FRAMES else grey)
+
+
+def _find_focus(energy: NDArray[np.float64]) -> slice:
+    """Return the frames around the sharpest whose energy is above half its range."""
+    padded = np.pad(energy, 1, mode="edge")
+    smooth = np.convolve(padded, [0.25, 0.5, 0.25], "valid")  # (T,)
+    cut = (smooth.max() + np.percentile(smooth, 10)) / 2
+    first = last = int(smooth.argmax())
+    end = len(smooth) - 1
+    while first > 0 and smooth[first - 1] >= cut:
+        first -= 1
+    while last < end and smooth[last + 1] >= cut:
+        last += 1
+    while last - first + 1 < min(FEWEST_FRAMES, end + 1):
+        if first > 0 and (last == end or smooth[first - 1] >= smooth[last + 1]):
+            first -= 1
+        else:
+            last += 1
+    return slice(first, last + 1)
+
+
+def _look(clip: _Clip) -> Values:
+    sharpest, usual = clip.energy.max(), np.median(clip.energy)
+    structure = np.sqrt(clip.energy[clip.sharp].mean()) + TINY
+    return {
+        "frames_in_focus": float(np.log(clip.high.shape[2])),
+        "focus": _log_ratio(sharpest, usual, TINY),
+        "noise": _log_ratio(clip.noise, structure),
+        "haze": _log_ratio(clip.local[clip.inside].mean(), structure),
+    }
+
+
+def _correlate(clip: _Clip) -> Values:
+    """Correlate each frame with later ones in small windows, weighted by their structure."""
+    values: Values = {}
+    high, inside = clip.high, clip.inside
+    for size in WINDOWS_PX:
+        share = _box(inside.astype(np.float32)[..., None], size) + TINY  # (h, w, 1)
+        mean = _box(high, size) / share  # (h, w, n)
+        deviation = np.sqrt(np.maximum(_box(high * high, size) / share - mean**2, 0))
+        first = TINY
+        for lag in LAGS if size == WINDOWS_PX[0] else LAGS[::2]:
+            before, after = _pairs(high, lag)
+            common = _box(before * after, size) / share
+            before, after = _pairs(mean, lag)
+            common = (common - before * after)[inside]  # (P, pairs)
+            before, after = _pairs(deviation, lag)
+            weight = (before * after)[inside] + TINY
+            # Half a grey level squared, so that rounding does not correlate with itself.
+            same = common / (weight + 0.5)
+            place = weight.mean(axis=1)  # (P,)
+            peak = same[place >= np.quantile(place, 0.97)]
+            values |= {
+                f"same_{size}_{lag}": float((same * weight).sum() / weight.sum()),
+                f"peak_{size}_{lag}": float(peak.mean()),
+                f"weak_{size}_{lag}": float(np.quantile(peak, 0.1)),
+            }
+            if lag == 1:
+                first = float(common.mean()) + TINY
+            else:
+                values[f"kept_{size}_{lag}"] = float(np.clip(common.mean() / first, -1, 1.5))
+            if lag == 1 and size == WINDOWS_PX[-1]:
+                values |= _spread(same, weight)
+    return values
+
+
+def _spread(same: F32, weight: F32) -> Values:
+    """Describe local correlations (P, pairs) over time and over places.
+
+    A flowing vessel may cross a stalled one, and the other way round.
+    """
+    by_pair = np.sort((same * weight).sum(axis=0) / weight.sum(axis=0))
+    by_place = (same * weight).sum(axis=1) / weight.sum(axis=1)
+    place = weight.mean(axis=1)
+    shares = np.quantile(by_place[place >= np.quantile(place, 0.7)], [0.1, 0.5, 0.9])
+    return {
+        "same_least": float(by_pair[: max(1, len(by_pair) // 5)].mean()),
+        "same_p10": float(shares[0]),
+        "same_p50": float(shares[1]),
+        "same_p90": float(shares[2]),
+    }
+
+
+def _darkness(clip: _Clip) -> Values:
+    height = clip.closed - clip.dark_level + TINY  # (h, w)
+    light = (clip.low[..., clip.sharp] - clip.dark_level)[clip.vessel]  # (V, n)
+    light = np.clip(light / height[clip.vessel][:, None], -1, 2)
+    most, least = light.max(axis=1), light.min(axis=1)
+    # Shares of the closed vessel's light, chosen: a cell blocks 45 to 95 % of it (simulated).
+    dim, once = float((most < 0.75).mean()), float((least < 0.5).mean())
+    return {
+        "dark_in_all": float((most < 0.6).mean()),
+        "dim_in_all": dim,
+        "dark_once": once,
+        "bright_in_all": float((least > 0.7).mean()),
+        "dim_stays": _log_ratio(dim, once, 0.02),
+    }
+
+
+def _own_focus(clip: _Clip) -> Values:
+    """Follow each place of the vessel through the frames in which it is brightest.
+
+    An oblique vessel is never in focus as a whole.
+    """
+    near = _box(np.maximum(clip.low - clip.dark_level, 0), WINDOWS_PX[-1])[clip.vessel]  # (V, T)
+    light = clip.low[clip.vessel] - clip.dark_level
+    best, end = near.argmax(axis=1)[:, None], near.shape[1] - 1
+    values: Values = {}
+    for half in OWN_HALVES:
+        at = np.clip(best + np.arange(-half, half + 1), 0, end)  # (V, 2 * half + 1)
+        level = np.take_along_axis(light, at, 1) / (np.take_along_axis(near, at, 1) + 1)
+        dark = level < 0.8  # chosen: darker than its surroundings by more than their noise
+        stays = float(dark.all(axis=1).mean())
+        steady = level.mean(axis=1, keepdims=True)
+        change = float((level - steady).std())
+        values |= {
+            f"own_dark_{half}": stays,
+            f"own_bright_{half}": float((~dark).all(axis=1).mean()),
+            f"own_stays_{half}": _log_ratio(stays, float(dark.mean()), 0.02),
+            f"own_change_{half}": float(np.log(change + 0.02)),
+            f"own_ratio_{half}": _log_ratio(change, float(steady.std()), 0.02),
         }
-        return torch.stack([values[name] for name, _ in FEATURES], dim=1)
+    return values
 
 
-def _find_vessel(grey: Tensor, inside: Tensor) -> _Vessel:
-    """Find the ridge of the outlined vessel in grey (N, T, S, S) and mask (N, 1, S, S)."""
-    unit = grey.shape[-1] / CLIP_PX
-    background = _background(grey, inside)
-    light = _blur(grey, _LIGHT_PX * unit) - background
-    brightest = _over_time(light, _FOCUS_FRAMES, grey).amax(1, keepdim=True).clamp(min=0) * inside
-    depth = _depth(inside)
-    reach = round(_REACH_PX * unit)
-    middle = depth >= _MIDDLE * F.max_pool2d(depth, 2 * reach + 1, 1, reach).clamp(min=1)
-    smooth = _blur(brightest, _RIDGE_PX * unit)
-    rows, cols, curvature = _across(smooth)
-    normal = (rows, cols)
-    cut = _otsu(brightest, inside)
-    ridge = middle & (brightest > (_GAP_LIGHT * cut).clamp(min=TINY))
-    # On the flank of a vessel the image curves up across it and not along it: that is no ridge.
-    ridge &= curvature < -_CURVED * smooth / unit**2
-    for step in (-2.0, -1.0, 1.0, 2.0):
-        ridge &= smooth >= _aside(smooth, normal, step * unit)
-    # The ridge is dark where a cell stands, so require light in its neighbourhood only.
-    line = ridge.float()
-    around = _blur(line * brightest, _GAP_PX * unit) / _blur(line, _GAP_PX * unit).clamp(min=TINY)
-    line = line * (around > _RIDGE_LIGHT * cut).float()
-    return _Vessel(light, brightest, background, line, normal, inside)
-
-
-def _find_profile(vessel: _Vessel) -> _Profile:
-    # Averaging over ridge pixels only means averaging along the vessel. The fall-off of light to
-    # the sides, which is the same in every frame, does not enter.
-    sigma = _STRETCH_PX * vessel.light.shape[-1] / CLIP_PX
-    near = _blur(vessel.line, sigma).clamp(min=TINY)
-    stretch = _blur(vessel.light * vessel.line, sigma) / near * vessel.line
-    steady = _over_time(stretch, _FOCUS_FRAMES, vessel.light)
-    brightest = steady.amax(1, keepdim=True)
-    focus = ((steady > _FOCUS_LIGHT * brightest) & (stretch > TINY)).float() * vessel.line
-    values = vessel.light / stretch.clamp(min=TINY) - 1
-    return _Profile(values.clamp(-1.5, 1.5) * focus, focus, stretch)
-
-
-def _darkness(profile: _Profile, line: Tensor) -> dict[str, Tensor]:
-    values, focus, _ = profile  # (N, T, S, S) each
-    frames = focus.sum(1, keepdim=True)  # (N, 1, S, S): frames in focus of each pixel
-    seen = (frames > 0).float() * line
-    brightest = torch.where(focus > 0, values, -torch.inf).amax(1, keepdim=True)
-    mean = values.sum(1, keepdim=True) / frames.clamp(min=1)
-    dark = (values < _DARK).float() * focus
-    both = focus[:, 1:] * focus[:, :-1]
+def _change(clip: _Clip) -> Values:
+    pattern = clip.high[clip.vessel]  # (V, n)
+    change = pattern.std(axis=1).mean()
+    structure = pattern.mean(axis=1).std()
+    level = abs(clip.local[clip.vessel].mean() - clip.dark_level)
+    # Going in and out of focus is smooth in time; the second difference leaves it out.
+    flicker = np.diff(pattern, 2, axis=1).std() / np.sqrt(6) if pattern.shape[1] > 2 else change
+    light = clip.low[..., clip.sharp][clip.vessel]
+    light = light - light.mean(axis=0)
     return {
-        "dark_in_all": _share((brightest < _DARK).float() * seen, seen),
-        "dark_stays": _share(dark[:, 1:] * dark[:, :-1], dark[:, :-1] * both),
-        "dark_in_mean": _share((mean < _DARK).float() * seen, seen),
+        "change_light": _log_ratio(change, level),
+        "change_space": _log_ratio(change, structure),
+        "change_noise": _log_ratio(change, clip.noise),
+        "flicker_noise": _log_ratio(flicker, clip.noise),
+        "flicker_space": _log_ratio(flicker, structure),
+        "drift_space": _log_ratio(light.std(axis=1).mean(), light.mean(axis=1).std()),
     }
 
 
-def _similarity(profile: _Profile) -> dict[str, Tensor]:
-    features = {}
-    for name, lag in (("same_next", 1), ("same_second", 2), ("same_third", 3)):
-        correlations, pixels = _correlations(profile, lag)  # (N, T - lag) each
-        total = pixels.sum(1).clamp(min=TINY)
-        features[name] = (correlations * pixels).sum(1) / total
-    correlations, pixels = _correlations(profile, 1)
-    large = (pixels >= _OVERLAP * pixels.amax(1, keepdim=True)) & (pixels > 0)
-    lowest = torch.where(large, correlations, 1.0).amin(1)
-    features["same_lowest"] = torch.where(large.any(1), lowest, 0.0)
-    return features
+def _texture(clip: _Clip) -> Values:
+    pattern = clip.high[clip.vessel]  # (V, n)
+    values: Values = {}
+    centred = pattern - pattern.mean(axis=0)
+    centred = centred / (np.sqrt((centred**2).sum(axis=0)) + TINY)
+    for lag in LAGS:
+        before, after = _pairs(centred, lag)
+        alike = (before * after).sum(axis=0)
+        values[f"pattern_{lag}"] = float(alike.mean())
+        if lag == 1:
+            values["pattern_least"] = float(alike.min())
+    moving = pattern - pattern.mean(axis=1, keepdims=True)
+    power = float((moving**2).sum()) + TINY
+    for lag in LAGS[:3]:
+        before, after = _pairs(moving, lag)
+        values[f"memory_{lag}"] = float((before * after).sum()) / power
+    cubes, squares = (moving**3).mean(axis=1), (moving**2).mean(axis=1)
+    values["skew"] = float(np.tanh((cubes / (squares + TINY) ** 1.5).mean()))
+    still = clip.high.mean(axis=2, keepdims=True)
+    values["streaks"] = _across_rows(clip.high - still, clip.vessel)
+    values["rows"] = _across_rows(still, clip.vessel)
+    values["area"] = float(np.log(clip.vessel.sum() / clip.inside.sum()))
+    return values
 
 
-def _correlations(profile: _Profile, lag: int) -> tuple[Tensor, Tensor]:
-    """Correlate frames `lag` apart over the pixels in focus in both.
-
-    Returns
-    -------
-    tuple of Tensor
-        Correlation and number of pixels, (N, T - lag) each; (N, 1) zeros if T <= lag.
-    """
-    values, focus, _ = profile
-    if values.shape[1] <= lag:
-        empty = values.new_zeros(len(values), 1)
-        return empty, empty
-    both = focus[:, lag:] * focus[:, :-lag]  # (N, T - lag, S, S)
-    later, earlier = values[:, lag:] * both, values[:, :-lag] * both
-    product = (later * earlier).sum((2, 3))
-    size = ((later**2).sum((2, 3)) * (earlier**2).sum((2, 3))).sqrt()
-    return product / size.clamp(min=TINY), both.sum((2, 3))
+def _across_rows(image: Stack, vessel: NDArray[np.bool_]) -> float:
+    """Compare steps between rows with steps along them; a moving cell is sheared into rows."""
+    along = np.abs(np.diff(image, axis=1))[vessel[:, 1:] & vessel[:, :-1]]
+    across = np.abs(np.diff(image, axis=0))[vessel[1:] & vessel[:-1]]
+    return _log_ratio(across.mean(), along.mean()) if along.size and across.size else 0.0
 
 
-def _movement(profile: _Profile) -> dict[str, Tensor]:
-    values, focus, _ = profile
-    frames = focus.sum(1, keepdim=True)
-    mean = values.sum(1, keepdim=True) / frames.clamp(min=1)
-    single = _share(values**2, focus).sqrt()
-    # Second difference: going in and out of focus is smooth in time, moving blood is not.
-    three = focus[:, 2:] * focus[:, 1:-1] * focus[:, :-2]
-    bend = (values[:, 1:-1] - (values[:, 2:] + values[:, :-2]) / 2) * three
-    return {
-        "mean_contrast": _share(mean**2 * frames, focus).sqrt() / single.clamp(min=1e-3),
-        "change": _share((values - mean) ** 2 * focus, focus).sqrt(),
-        "flicker": _share(bend**2, three).sqrt(),
-        "contrast": single,
-        "frames_in_focus": _share(frames, (frames > 0).float()),
-    }
+def _noise(grey: Stack, inside: NDArray[np.bool_]) -> float:
+    """Estimate the standard deviation of a pixel's noise from the Laplacian (median, mean)."""
+    differences = _in_parts(lambda part: cv2.Laplacian(part, cv2.CV_32F), grey)[inside]
+    # 20 is the sum of the squared weights of the Laplacian; 0.6745 makes a median a deviation.
+    return float(np.median(np.abs(differences), axis=0).mean()) / 0.6745 / 20**0.5
 
 
-def _form(vessel: _Vessel) -> dict[str, Tensor]:
-    size = vessel.line.shape[-1]
-    unit = size / CLIP_PX
-    sigma, reach = _STRETCH_PX * unit, round(_REACH_PX * unit)
-    half = _blur(vessel.brightest * vessel.line, sigma)
-    half = half / _blur(vessel.line, sigma).clamp(min=TINY) / 2
-    # Step outwards from the ridge on both sides until the light falls below half that on the ridge.
-    widths = torch.zeros_like(vessel.line)
-    for side in (-1.0, 1.0):
-        still = vessel.line  # (N, 1, S, S): 1 where the half maximum has not been reached yet
-        for step in range(1, 2 * reach + 1):
-            seen = _aside(vessel.brightest, vessel.normal, side * step / 2)
-            still = still * (seen > half).float()
-            widths = widths + still / 2
-    width = _share(widths, vessel.line)
-    near = F.max_pool2d(vessel.line, 2 * reach + 1, 1, reach)
-    area = ((vessel.brightest > half).float() * near * vessel.inside).sum((1, 2, 3))
-    return {"width": width, "length": area / width.clamp(min=1)}
+def _log_ratio(value: float, reference: float, rounding: float = ROUNDING) -> float:
+    return float(np.log((value + rounding) / (reference + rounding)))
 
 
-def _image(grey: Tensor, vessel: _Vessel, profile: _Profile) -> dict[str, Tensor]:
-    bright = _share(profile.stretch * profile.focus, profile.focus)
-    around = _share(vessel.background * profile.focus, profile.focus)
-    unit = grey.shape[-1] / CLIP_PX
-    fine = (grey - _blur(grey, _LIGHT_PX * unit)) * profile.focus
-    return {
-        # Laser and dye change brightness by a factor, so compare its logarithm.
-        "brightness": torch.log(bright + 1 / 255),
-        "inside_outside": bright / (bright + around).clamp(min=TINY),
-        "grain": _share(fine**2, profile.focus).sqrt() / (bright + 1 / 255),
-    }
+def _pairs(stack: NDArray[np.float32], lag: int) -> tuple[F32, F32]:
+    """Return the frames that have one `lag` later, and those; a short stack has shorter lags."""
+    lag = min(lag, max(stack.shape[-1] - 1, 0))
+    return stack[..., : stack.shape[-1] - lag], stack[..., lag:]
 
 
-def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """Divide the sum of `part` (N, ...) by the sum of `whole`: (N,), 0 where both are 0."""
-    return part.flatten(1).sum(1) / whole.flatten(1).sum(1).clamp(min=TINY)
+def _blur(stack: Stack, deviation_px: float) -> Stack:
+    return _in_parts(lambda part: cv2.GaussianBlur(part, (0, 0), deviation_px), stack)
 
 
-def _background(grey: Tensor, inside: Tensor) -> Tensor:
-    """Compute the background level of each frame, a quantile inside the mask: (N, T, 1, 1)."""
-    # (N, T, S * S), pixels outside the mask at the end
-    levels = torch.where(inside > 0, grey, torch.inf).flatten(2).sort(dim=2).values
-    pixels = inside.flatten(1).sum(1)
-    index = (pixels * _BACKGROUND).long().view(-1, 1, 1).expand(-1, grey.shape[1], 1)
-    chosen = levels.gather(2, index)
-    return torch.where(chosen.isfinite(), chosen, 0.0)[..., None]
+def _box(stack: Stack, size: int) -> Stack:
+    return _in_parts(lambda part: cv2.blur(part, (size, size)), stack)
 
 
-def _otsu(light: Tensor, inside: Tensor, bins: int = 64) -> Tensor:
-    """Compute Otsu's threshold of the light (N, 1, S, S) inside the mask: (N, 1, 1, 1).
-
-    It maximises the variance between the two classes.
-    """
-    values, weight = light.flatten(1), inside.flatten(1)
-    top = (values * weight).amax(1, keepdim=True).clamp(min=TINY)
-    bin_of = (values / top * (bins - 1)).round().clamp(0, bins - 1).long()  # (N, S * S)
-    counts = values.new_zeros(len(values), bins).scatter_add_(1, bin_of, weight)  # (N, bins)
-    below = counts.cumsum(1)
-    moment = (counts * torch.arange(bins, device=light.device)).cumsum(1)
-    everything, whole = below[:, -1:], moment[:, -1:]
-    between = (moment * everything - whole * below) ** 2
-    between = between / (below * (everything - below)).clamp(min=TINY)
-    best = between.argmax(1, keepdim=True)
-    return ((best + 0.5) / (bins - 1) * top)[..., None, None]
+def _in_parts(change: Callable[[Stack], Any], stack: Stack) -> Stack:
+    """Apply an OpenCV filter to all frames of a stack (h, w, T)."""
+    changed = np.empty(stack.shape, np.float32)
+    for start in range(0, stack.shape[2], CHANNELS):
+        part = np.ascontiguousarray(stack[..., start : start + CHANNELS])
+        # OpenCV drops the last axis if there is one channel.
+        changed[..., start : start + CHANNELS] = change(part).reshape(part.shape)
+    return changed
 
 
-def _depth(inside: Tensor) -> Tensor:
-    """Compute the chessboard distance of each mask pixel from the edge, px: (N, 1, S, S)."""
-    depth = left = inside
-    for _ in range(inside.shape[-1] // 2):
-        left = -F.max_pool2d(-F.pad(left, (1, 1, 1, 1)), 3, 1)  # erosion
-        depth = depth + left
-    return depth
-
-
-def _across(smooth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the direction of the strongest downward curvature of an image (N, 1, S, S).
-
-    Returns
-    -------
-    tuple of Tensor
-        (N, 1, S, S) each: row and column component of the unit vector, and the second derivative
-        in its direction, per square pixel.
-    """
-    # Second differences are the Hessian; the direction is its eigenvector of the lower eigenvalue.
-    p = F.pad(smooth, (1, 1, 1, 1), mode="replicate")
-    cols = p[..., 1:-1, 2:] - 2 * smooth + p[..., 1:-1, :-2]
-    rows = p[..., 2:, 1:-1] - 2 * smooth + p[..., :-2, 1:-1]
-    mixed = (p[..., 2:, 2:] - p[..., 2:, :-2] - p[..., :-2, 2:] + p[..., :-2, :-2]) / 4
-    angle = torch.atan2(2 * mixed, cols - rows) / 2
-    curvature = (cols + rows) / 2 - torch.hypot((cols - rows) / 2, mixed)
-    return torch.cos(angle), -torch.sin(angle), curvature
-
-
-def _aside(image: Tensor, direction: tuple[Tensor, Tensor], pixels: float) -> Tensor:
-    """Sample an image (N, 1, S, S) `pixels` away from each pixel in that pixel's `direction`."""
-    size = image.shape[-1]
-    index = torch.arange(size, device=image.device, dtype=image.dtype)
-    rows = index[:, None] + pixels * direction[0][:, 0]  # (N, S, S)
-    cols = index[None, :] + pixels * direction[1][:, 0]
-    # grid_sample wants x before y, on the scale -1..1: (N, S, S, 2)
-    grid = torch.stack([cols, rows], dim=-1) * 2 / max(size - 1, 1) - 1
-    return F.grid_sample(image, grid, padding_mode="border", align_corners=True)
-
-
-def _kernel(sigma: float) -> list[float]:
-    """Return Gaussian weights that sum to 1, out to three standard deviations."""
-    reach = max(round(3 * sigma), 1)
-    weights = [math.exp(-((step / sigma) ** 2) / 2) for step in range(-reach, reach + 1)]
-    return [weight / sum(weights) for weight in weights]
-
-
-def _blur(frames: Tensor, sigma: float) -> Tensor:
-    """Blur rows and columns of (N, T or 1, S, S) by a Gaussian, with zeros beyond the edges."""
-    # Sums of shifted images instead of a convolution: torch chooses the convolution algorithm by
-    # batch size, and its rounding would move values across a threshold.
-    return _smooth(_smooth(frames, sigma, 2), sigma, 3)
-
-
-def _over_time(frames: Tensor, sigma: float, grey: Tensor) -> Tensor:
-    """Average neighbouring frames with Gaussian weights, except those that are black in `grey`."""
-    lit = (grey.flatten(2).abs().amax(2) > 0).to(frames.dtype)[..., None, None]  # (N, T, 1, 1)
-    return _smooth(frames * lit, sigma, 1) / _smooth(lit, sigma, 1).clamp(min=TINY) * lit
-
-
-def _smooth(frames: Tensor, sigma: float, dim: int) -> Tensor:
-    weights = _kernel(sigma)
-    reach, size = len(weights) // 2, frames.shape[dim]
-    padded = F.pad(frames, [0, 0] * (frames.ndim - 1 - dim) + [reach, reach])
-    total = torch.zeros_like(frames)
-    for step, weight in enumerate(weights):
-        total.add_(padded.narrow(dim, step, size), alpha=weight)
-    return total
+def _otsu(values: F32) -> float:
+    """Return the threshold that best separates two groups of values (P,) (Otsu 1979)."""
+    # The range of an even region is widened, or its bins would have no width.
+    counts, edges = np.histogram(values, 64, (float(values.min()), float(values.max()) + 1e-3))
+    share = counts / counts.sum()
+    middle = (edges[1:] + edges[:-1]) / 2
+    below, sums = np.cumsum(share), np.cumsum(share * middle)
+    between = (sums[-1] * below - sums) ** 2 / (below * (1 - below) + TINY)
+    return float(middle[int(between[:-1].argmax())])

@@ -9,9 +9,10 @@ from stallscan.settings import Settings
 from stallscan.words import suggest
 
 # The keys of `build.NETS`, repeated here because importing `build` imports torch.
+FEATURES = "features"  # the baseline, which is no torch module
 BUILT_IN = (
+    FEATURES,
     "stallnet",
-    "features",
     "r3d_18",
     "mc3_18",
     "r2plus1d_18",
@@ -59,7 +60,7 @@ class NetSettings(Settings):
         Such a model is fitted in one pass instead of by gradient steps (`features.fit`), its calls
         can be explained in words, and it has no OpenVINO form.
         """
-        return self.name == "features"
+        return self.name == FEATURES
 
     @field_validator("name")
     @classmethod

@@ -67,12 +67,20 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _check_feature_model(self) -> "Recipe":
         training = self.training
-        needs_epochs = training.stalled_share or training.snapshots or training.targets == "crowd"
-        if self.net.is_feature_model and (needs_epochs or len(training.stages) > 1):
+        needs_steps = training.stalled_share or training.snapshots or training.targets == "crowd"
+        if self.net.is_feature_model and (needs_steps or len(training.stages) > 1):
             raise ValueError(
-                "the net 'features' is fitted in a single pass. Remove stalled_share, snapshots, "
+                "the net 'features' is fitted in one step. Remove stalled_share, snapshots, "
                 "targets: crowd and all stages but one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_mask(self) -> "Recipe":
+        what = [] if not self.net.is_feature_model else ["the net features"]
+        what += ["augment.appearance"] if self.augment.appearance else []
+        if what and self.clip.channels != "grey+mask":
+            raise ValueError(f"{what[0]} needs the mask. Set clip.channels to grey+mask")
         return self
 
 

@@ -94,6 +94,9 @@ class AugmentSettings(Settings):
     noise: float = Field(default=0.0, ge=0, le=0.5)
     # Chance that brightness, gamma, blur and noise are applied at all.
     levels: Chance = 1.0
+    # Chance of another appearance: position, optics, light, noise, display and surround, each drawn
+    # from a wide range (`training.appearance`). Clips need the channels grey+mask.
+    appearance: Chance = 0.0
 
 
 class StageSettings(Settings):

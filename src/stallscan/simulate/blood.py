@@ -28,11 +28,11 @@ FLOWING_SHARE = 0.3  # chosen
 
 CELL_UM = (4.0, 8.0)  # docs/facts.md 5
 HEMATOCRIT = (0.2, 0.45)  # docs/facts.md 5: tube hematocrit
-SPEED_UM_S = (20.0, 2000.0)  # chosen; docs/facts.md 5 has 150..8600
-MEDIAN_UM_S = 110.0  # slower than real flow: docs/facts.md 5 has a mean of 2000
+SPEED_UM_S = (100.0, 9000.0)  # docs/facts.md 5: 150..8600
+MEDIAN_UM_S = 1000.0  # docs/facts.md 5: clustered around 1000
 SPREAD = 0.9  # chosen: standard deviation of log speed over all vessels of all recordings
 SPREAD_WITHIN = 0.6  # chosen: standard deviation of log speed within one recording
-LARGE_UM_S = (500.0, 5000.0)  # chosen: vessels with mean radius above `LARGE_RADIUS_UM`
+LARGE_UM_S = (1000.0, 20000.0)  # chosen: vessels with mean radius above `LARGE_RADIUS_UM`
 STALLED_NEIGHBOURS = 0.01  # docs/facts.md 1: 0.4 % in healthy mice, 2 % in Alzheimer's models
 REVERSING_NEIGHBOURS = 0.05  # chosen
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from stallscan.recipes.settings import AugmentSettings
 from stallscan.scores import intervals
+from stallscan.training import appearance
 
 # `drop` keeps at least this many frames: about as many as an in-plane segment is in focus for
 # (docs/facts.md 5).
@@ -56,7 +57,7 @@ def apply(clip: Tensor, settings: AugmentSettings, generator: torch.Generator) -
 
     The order is rotate, flip, reverse, drop, the geometric changes (tilt, rescale, shift, elastic,
     crop, jitter: combined, so that the image is interpolated only once), blur, brightness, gamma,
-    noise.
+    noise, appearance.
 
     Parameters
     ----------
@@ -92,6 +93,9 @@ def apply(clip: Tensor, settings: AugmentSettings, generator: torch.Generator) -
     has_levels = settings.brightness or settings.gamma or settings.blur or settings.noise
     if has_levels and draws.happens(settings.levels):
         clip = _change_levels(clip, settings, draws)
+    if draws.happens(settings.appearance):
+        seed = draws.choose(2**62)
+        clip = torch.from_numpy(appearance.change(clip.numpy(), np.random.default_rng(seed)))
     return clip
 
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import logging
-import math
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch.nn import functional as F
 from stallscan import files
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
-from stallscan.nets import build, features, measures
+from stallscan.nets import build
 from stallscan.recipes.recipe import Recipe
 from stallscan.recipes.settings import StageSettings
 from stallscan.scores import metrics
@@ -41,7 +40,6 @@ from stallscan.training.checkpoints import (
     Interruption,
     Snapshots,
     read_checkpoint,
-    write_history,
 )
 from stallscan.training.data import TrainValidation
 from stallscan.training.dataset import Batch, LengthSampler
@@ -292,42 +290,6 @@ def fit_stage(
         last.unlink(missing_ok=True)  # three times the size of the net, and no longer needed
     ranks.wait()
     return _take_best(module, folder)
-
-
-def fit_features(
-    net: features.FeatureNet, recipe: Recipe, parts: TrainValidation, history: Path
-) -> None:
-    """Fit the features net, which is not trained by gradient descent; write its row of history.
-
-    Parameters
-    ----------
-    net : FeatureNet
-        Fitted in place.
-    recipe, parts, history
-        As in `fit_stage`.
-    """
-    stalled_weight = parts.class_weight if recipe.training.class_weight == "ratio" else 1.0
-    tables, truths = [], []
-    for rows in (parts.train, parts.validation):
-        with torch.inference_mode():
-            measured_clips = [
-                measures.compute(batch.inputs)
-                for batch in scoring_loader(recipe, parts.store, rows)
-            ]
-        tables.append(torch.cat(measured_clips))  # (rows, features)
-        truths.append(torch.from_numpy(rows["stalled"].to_numpy(np.float32)))
-    labels = truths[0].numpy().astype(np.int64)
-    features.fit(net, tables[0].numpy(), labels, recipe.seed, stalled_weight)
-    with torch.inference_mode():
-        logits = [net.score(table) for table in tables]
-    train_loss, val_loss = (
-        float(
-            F.binary_cross_entropy_with_logits(each, truth, pos_weight=torch.tensor(stalled_weight))
-        )
-        for each, truth in zip(logits, truths, strict=True)
-    )
-    measured = dict(measure(logits[1], truths[1], val_loss))
-    write_history(history, {"epoch": 0, "train_loss": train_loss, **measured, "lr": math.nan})
 
 
 def _take_best(module: _Module, folder: Path) -> int:

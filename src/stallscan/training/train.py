@@ -15,7 +15,8 @@ import pandas as pd
 import pytorch_lightning as lightning
 import safetensors.torch
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from stallscan import files, runs, words
 from stallscan.bundle import disk, ensemble
@@ -24,14 +25,14 @@ from stallscan.bundle.reference import Reference
 from stallscan.bundle.spec import SPEC_NAME, BundleSpec
 from stallscan.catalog import split
 from stallscan.errors import InputError
-from stallscan.nets import build, features
+from stallscan.nets import build
 from stallscan.recipes.recipe import Recipe
 from stallscan.runs import HELD_OUT_NAME, OUT_OF_FOLD_NAME
 from stallscan.scores import metrics
 from stallscan.scores.calibration import fit_calibration
 from stallscan.scores.thresholds import best_mcc_threshold, call, rounded
 from stallscan.templates import render
-from stallscan.training import fit, ranks, start
+from stallscan.training import baseline, fit, ranks, start
 from stallscan.training.data import Data, Progress, TrainValidation, prepare_data
 
 log = logging.getLogger("stallscan")
@@ -224,6 +225,8 @@ def _train_split(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path
         return disk.load(run / "bundle").spec  # finished before the run was interrupted
     rest = _not_held_out(recipe, data, validation)
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
+    if recipe.net.is_feature_model:
+        return _train_baseline(recipe, data, rest, validation, run)
     net = build.build(recipe.net)
     start.load(net, recipe)
     first_epoch, best_epoch = 0, 0
@@ -232,9 +235,6 @@ def _train_split(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path
         part = data.restrict(rest, stage.rule or recipe.data.rule)
         learned.append(part)
         trained_on = TrainValidation.of(data.store, part, validation)
-        if isinstance(net, features.FeatureNet):
-            fit.fit_features(net, recipe, trained_on, run / "history.csv")
-            continue
         folder = run / CHECKPOINTS / f"stage-{number}"
         best = fit.fit_stage(
             net, recipe, stage, trained_on, run / "history.csv", folder, first_epoch
@@ -250,6 +250,21 @@ def _train_split(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path
     return disk.load(run / "bundle").spec
 
 
+def _train_baseline(
+    recipe: Recipe, data: Data, rest: pd.DataFrame, validation: pd.DataFrame, run: Path
+) -> BundleSpec:
+    """Fit the baseline on the recordings outside the validation split; write the bundle."""
+    stage = recipe.training.stages[0]
+    part = data.restrict(rest, stage.rule or recipe.data.rule)
+    parts = TrainValidation.of(data.store, part, validation)
+    if ranks.rank() == 0:
+        fitted = baseline.fit_baseline(recipe, parts, run / "history.csv")
+        weights = {name: torch.from_numpy(array) for name, array in fitted.model.weights.items()}
+        _write_bundle(weights, fitted.logits, recipe, data, parts, run, 0)
+    ranks.wait()
+    return disk.load(run / "bundle").spec
+
+
 def _write_bundles(
     net: nn.Module, recipe: Recipe, data: Data, parts: TrainValidation, run: Path, epoch: int
 ) -> None:
@@ -258,15 +273,28 @@ def _write_bundles(
     best = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     for snapshot in sorted(folder.glob("snapshot-*.safetensors")):
         net.load_state_dict(safetensors.torch.load_file(snapshot))
-        _write_bundle(net, recipe, data, parts, run / "snapshots" / snapshot.stem, -1)
+        _write_net(net, recipe, data, parts, run / "snapshots" / snapshot.stem, -1)
     net.load_state_dict(best)
-    _write_bundle(net, recipe, data, parts, run, epoch)
+    _write_net(net, recipe, data, parts, run, epoch)
+
+
+def _write_net(
+    net: nn.Module, recipe: Recipe, data: Data, parts: TrainValidation, run: Path, epoch: int
+) -> None:
+    logits = fit.score(net, recipe, parts.store, parts.validation)
+    _write_bundle(net.state_dict(), logits, recipe, data, parts, run, epoch)
 
 
 def _write_bundle(
-    net: nn.Module, recipe: Recipe, data: Data, parts: TrainValidation, run: Path, epoch: int
+    weights: dict[str, Tensor],
+    logits: NDArray[np.float64],
+    recipe: Recipe,
+    data: Data,
+    parts: TrainValidation,
+    run: Path,
+    epoch: int,
 ) -> None:
-    logits = fit.score(net, recipe, parts.store, parts.validation)  # (validation,) float64
+    """Write the bundle, its calibration and threshold chosen on the validation logits, (rows,)."""
     labels = parts.validation["stalled"].to_numpy(dtype=np.int64)
     calibration = fit_calibration(logits, labels)
     scores = rounded(calibration.score(logits))
@@ -308,7 +336,7 @@ def _write_bundle(
     )
     files.make_folder(run)
     files.write_text(run / HELD_OUT_NAME, table.to_csv(index=False))
-    disk.save(run / "bundle", spec, net.state_dict(), _card(spec))
+    disk.save(run / "bundle", spec, weights, _card(spec))
 
 
 def _read_held_out(run: Path) -> pd.DataFrame:
