@@ -8,12 +8,14 @@ import pytest
 
 from stallscan.simulate import microscope
 from stallscan.simulate.contour import draw_outline
+from stallscan.simulate.look import LookSettings
 from stallscan.simulate.microscope import black_area, draw_microscope
 from stallscan.simulate.projects import PROJECTS
 
 FRAMES, HEIGHT, WIDTH = 30, 384, 512  # docs/facts.md 5
 FIELD = slice(0, HEIGHT), slice(0, WIDTH)
 COUNT = 300
+LOOK = LookSettings()
 
 
 def make_scene(centre, step_um=1.0):
@@ -26,7 +28,7 @@ def make_scene(centre, step_um=1.0):
 
 def draw(seed, scene, project=None):
     return draw_microscope(
-        np.random.default_rng(seed), scene, project or PROJECTS[seed % len(PROJECTS)]
+        np.random.default_rng(seed), scene, project or PROJECTS[seed % len(PROJECTS)], LOOK
     )
 
 
@@ -110,10 +112,8 @@ def test_display_runs_from_the_tissue_to_the_plasma(scopes):
     black = np.array([scope.black_photons / scope.photons for scope in scopes])
     white = black + [microscope.WHITE_GREY / (s.grey_per_photon * s.photons) for s in scopes]
     tissue = black / [scope.background for scope in scopes]
-    assert microscope.BLACK_LEVEL[0] <= tissue.min() <= tissue.max() <= microscope.BLACK_LEVEL[1]
-    assert (
-        microscope.WHITE_LEVEL[0] <= white.min() <= white.max() <= microscope.WHITE_LEVEL[1] + 1e-9
-    )
+    assert LOOK.black_level[0] <= tissue.min() <= tissue.max() <= LOOK.black_level[1]
+    assert LOOK.white_level[0] <= white.min() <= white.max() <= LOOK.white_level[1] + 1e-9
     assert (white - black).min() > 0.1
     # Both kinds are there: tissue that is black, and tissue that is grey.
     assert 0.02 < (tissue > 1).mean() < 0.9

@@ -32,6 +32,7 @@ def simulate(
     sheet: Path | None = None,
     label_stack: Path | None = None,
     label_um: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    look: str = "competition",
     processes: int | None = None,
 ) -> None:
     """Simulate outlined, labelled recordings in the competition's format.
@@ -66,11 +67,15 @@ def simulate(
         Segmented stack. Blood flows through its vessels instead of simulated ones.
     label_um
         Voxel size of the label stack along z, y and x, in um.
+    look
+        Optics, noise and display: 'competition', 'wide' (to train a model that carries over), or a
+        YAML file with the ranges of your own microscope.
     processes
         Number of rendering processes. By default, one per core.
     """
     from stallscan.errors import InputError
     from stallscan.simulate import SimulateSettings
+    from stallscan.simulate.look import read_look
     from stallscan.simulate.sheet import write_sheet
 
     if out is None and sheet is None:
@@ -90,6 +95,7 @@ def simulate(
         "seed": seed,
         "label_stack": "" if label_stack is None else str(label_stack),
         "label_um": label_um,
+        "look": read_look(look),
     }
     settings = SimulateSettings.parse(given, "simulate")
     if out is not None:

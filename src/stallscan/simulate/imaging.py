@@ -398,12 +398,17 @@ def expose(light: F32, microscope: Microscope, window: Window, rng: Rng) -> Imag
         drawn >>= 16
         noise *= np.take(normal, drawn, mode="clip")
         photons += noise
+        if microscope.row_noise:
+            photons += rng.normal(0, microscope.row_noise, (shape[0], 1)).astype(np.float32)
         if max(microscope.blur_px) > 0:
-            along_x, along_y = microscope.blur_px
+            # OpenCV would replace a deviation of 0 by one of its own.
+            along_x, along_y = (max(deviation, 0.01) for deviation in microscope.blur_px)
             photons = cv2.GaussianBlur(photons, (5, 5), along_x, sigmaY=along_y)
         photons -= np.float32(microscope.black_photons)
         photons *= np.float32(microscope.grey_per_photon)
         np.clip(photons, 0, 255, out=photons)
+        if microscope.gamma != 1:
+            photons = 255 * (photons / 255) ** np.float32(microscope.gamma)
         grey[frame] = photons
         grey[frame][black_area(microscope, frame, window.rows, window.columns)] = 0
     return grey

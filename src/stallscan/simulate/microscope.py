@@ -7,21 +7,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stallscan.simulate.look import LookSettings
 from stallscan.simulate.projects import Project
 from stallscan.simulate.scene import F32, F64, Rng, Scene
 
 # Unless a source is named, every range below is chosen to span the range of real recordings
 # (docs/facts.md 5).
-FRAME_S = (0.5, 1.0)
 # Share of the frame time that is spent scanning; the rest is fly-back and the step of the stage. At
 # 384 rows this is 1-2.5 ms per row (docs/facts.md 5: 1-2).
 SCANNED_SHARE = (0.8, 0.97)
 ATTENUATION_UM = (100.0, 600.0)
-EXCESS = (0.2, 0.5)
-READ_NOISE = (0.1, 0.6)
-# Light displayed as grey level 0, relative to the tissue, and as 243, relative to undiluted plasma.
-BLACK_LEVEL = (0.0, 1.15)
-WHITE_LEVEL = (0.32, 0.95)
 WHITE_GREY = 243  # docs/facts.md 5: 99th percentile of the only original stack
 JITTER_PX = (0.1, 0.5)
 SMEAR_PX = (3.0, 14.0)
@@ -58,6 +53,10 @@ class Microscope:
         Number of photons displayed as grey level 0.
     grey_per_photon : float
         Grey levels per further photon.
+    row_noise : float
+        Standard deviation of the noise that the pixels of a row share, in photons.
+    gamma : float
+        Exponent of the display.
     offset : ndarray
         float32 (frames, rows, 2): displacement of each row in x and y, in pixels.
     static_black : ndarray
@@ -81,25 +80,27 @@ class Microscope:
     background: float
     black_photons: float
     grey_per_photon: float
+    row_noise: float
+    gamma: float
     offset: F32
     static_black: NDArray[np.bool_]
     edges: NDArray[np.int64]
 
 
-def draw_microscope(rng: Rng, scene: Scene, project: Project) -> Microscope:
+def draw_microscope(rng: Rng, scene: Scene, project: Project, look: LookSettings) -> Microscope:
     """Draw the microscope parameters of a recording, which vary around those of the project.
 
     Black areas leave the outlined region of the scene (nearly) clear.
     """
     frames, height, _ = scene.shape
-    frame_s = rng.uniform(*FRAME_S)
+    frame_s = rng.uniform(*look.frame_s)
     attenuation = rng.uniform(*ATTENUATION_UM)
     laser = _draw_laser(rng, frames)
     power = laser * np.exp(-np.arange(frames) * scene.step_um / attenuation)
-    photons = _vary(rng, project.photons, 0.45, (5, 150))
-    background = _vary(rng, project.background, 0.35, (0.02, 0.3))
-    black = photons * background * rng.uniform(*BLACK_LEVEL)
-    white = max(photons * rng.uniform(*WHITE_LEVEL), black + 0.2 * photons)
+    photons = _vary(rng, project.photons, 0.45, look.photons or (5, 150))
+    background = _vary(rng, project.background, 0.35, look.background or (0.02, 0.3))
+    black = photons * background * rng.uniform(*look.black_level)
+    white = max(photons * rng.uniform(*look.white_level), black + 0.2 * photons)
     return Microscope(
         frame_s=frame_s,
         line_s=frame_s * rng.uniform(*SCANNED_SHARE) / height,
@@ -109,15 +110,18 @@ def draw_microscope(rng: Rng, scene: Scene, project: Project) -> Microscope:
         laser=laser,
         power=power / np.median(power),
         photons=photons,
-        excess=rng.uniform(*EXCESS),
-        read_noise=rng.uniform(*READ_NOISE),
-        blur_px=(rng.uniform(0.6, 1.2), rng.uniform(0.4, 0.8)),
+        excess=rng.uniform(*look.excess),
+        read_noise=rng.uniform(*look.read_noise),
+        blur_px=(rng.uniform(*look.blur_along_px), rng.uniform(*look.blur_across_px)),
         background=background,
         black_photons=black,
         grey_per_photon=WHITE_GREY / (white - black),
         offset=_draw_offset(rng, frames, height),
         static_black=_draw_static_black(rng, scene),
         edges=_draw_edges(rng, scene),
+        # Last, so that a look without them leaves the other draws as they are.
+        row_noise=rng.uniform(*look.row_noise),
+        gamma=rng.uniform(*look.gamma),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from stallscan.settings import Settings
+from stallscan.simulate.look import LookSettings
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -35,6 +36,8 @@ class SimulateSettings(Settings):
         of drawn ones. Empty: draw the vessels.
     label_um : tuple of float
         Voxel size of the label stack along z, y and x in um, above 0.
+    look : LookSettings
+        Ranges of optics, noise and display.
     """
 
     count: int = Field(default=200, ge=1)
@@ -48,6 +51,7 @@ class SimulateSettings(Settings):
     crf: int = Field(default=15, ge=0, le=51)
     label_stack: str = ""
     label_um: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    look: LookSettings = LookSettings()
 
 
 class SheetSettings(Settings):
