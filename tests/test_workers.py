@@ -291,3 +291,20 @@ def test_cores_are_those_of_the_control_group(tmp_path, monkeypatch, name, writt
     for file, content in written.items():
         (tmp_path / folder / file).write_text(content)
     assert cores.count_cores(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("Features\t: fp asimd bf16\n", True),
+        ("model name\t: bf16less\nflags\t\t: fpu avx512f\n", False),
+        (None, False),
+    ],
+)
+def test_bf16_is_what_linux_says(tmp_path, cpuinfo, expected):
+    if cpuinfo is not None:
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc" / "cpuinfo").write_text(cpuinfo)
+    assert cores.has_bf16(tmp_path) is expected

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from stallscan.settings import Settings
 
+Precision = Literal["32-true", "bf16-mixed", "64-true"]
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -138,8 +139,9 @@ class TrainingSettings(Settings):
     class_weight: Literal["ratio", "none"] = "ratio"
     # label: 0 or 1. crowd: the crowd's scores, which did not help (docs/facts.md 2).
     targets: Literal["label", "crowd"] = "label"
-    # Lightning's names; 64-true is for numerical checks.
-    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
+    # Lightning's names; 64-true is for numerical checks. A processor without instructions for bf16
+    # trains bf16-mixed in float32.
+    precision: Precision = "32-true"
     # Decay per step of an exponential moving average of the weights, which is validated and saved
     # in their place; 0 turns it off.
     ema: float = Field(default=0.0, ge=0, lt=1)

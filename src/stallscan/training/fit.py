@@ -25,10 +25,11 @@ from torch.nn import functional as F
 
 from stallscan import files
 from stallscan.clips.store import Store
+from stallscan.cores import has_bf16
 from stallscan.errors import InputError
 from stallscan.nets import build
 from stallscan.recipes.recipe import Recipe
-from stallscan.recipes.settings import StageSettings
+from stallscan.recipes.settings import Precision, StageSettings
 from stallscan.scores import metrics
 from stallscan.training import ranks
 from stallscan.training.checkpoints import (
@@ -261,7 +262,7 @@ def fit_stage(
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         trainer = lightning.Trainer(
             max_epochs=stage.epochs,
-            precision=recipe.training.precision,
+            precision=_precision(recipe),
             accumulate_grad_batches=recipe.training.accumulate,
             **ranks.trainer_settings(),
             logger=_logger(history.parent),
@@ -290,6 +291,15 @@ def fit_stage(
         last.unlink(missing_ok=True)  # three times the size of the net, and no longer needed
     ranks.wait()
     return _take_best(module, folder)
+
+
+def _precision(recipe: Recipe) -> Precision:
+    """Return the recipe's precision, or float32 on a processor without instructions for bf16."""
+    precision = recipe.training.precision
+    if precision != "bf16-mixed" or torch.cuda.is_available() or has_bf16():
+        return precision
+    log.info("training in float32: this processor has no instructions for bf16")
+    return "32-true"
 
 
 def _take_best(module: _Module, folder: Path) -> int:
