@@ -307,4 +307,4 @@ def test_bf16_is_what_linux_says(tmp_path, cpuinfo, expected):
     if cpuinfo is not None:
         (tmp_path / "proc").mkdir()
         (tmp_path / "proc" / "cpuinfo").write_text(cpuinfo)
-    assert cores.has_bf16(tmp_path) is expected
+    assert cores.has_bf16_instructions(tmp_path) is expected

@@ -27,7 +27,7 @@ def count_cores(root: Path = Path("/")) -> int:
     return max(1, math.ceil(min([count or 1, *_quotas(root)])))
 
 
-def has_bf16(root: Path = Path("/")) -> bool:
+def has_bf16_instructions(root: Path = Path("/")) -> bool:
     """Return whether the processor has instructions for bf16.
 
     Where Linux does not say so, the answer is no: without them, a step of training in bf16 takes

@@ -75,6 +75,9 @@ def test_a_look_of_ones_own_is_read_from_a_file(tmp_path):
     ("text", "message"),
     [
         ("step_um: [2, 1]\n", r"step_um.*2 to 1 is not a range"),
+        ("um_per_px: [50, 50]\n", "within 0.2 to 5"),
+        ("gamma: [0, 1]\n", "not a range"),
+        ("photons: [0, 5]\n", "not a range"),
         ("step_um: [-1, 1]\n", "not a range"),
         ("stepum: [1, 2]\n", "stepum"),
     ],

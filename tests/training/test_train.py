@@ -519,6 +519,8 @@ def test_a_stage_that_lacks_a_class_is_refused_before_training_starts(data, tmp_
     [
         ({"training": {"snapshots": 2, "ema": 0.9}}, "snapshots .*ema"),
         ({"net": {"name": "features"}, "training": {"targets": "crowd"}}, "features.*targets"),
+        ({"net": {"name": "features", "views": "flips"}}, "features.*views"),
+        ({"net": {"name": "features"}, "pretrained": {"source": "kinetics"}}, "pretrained"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(changes, named):

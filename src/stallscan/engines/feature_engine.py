@@ -47,8 +47,13 @@ def load_model(bundle: Bundle) -> FeatureModel:
     Raises
     ------
     BundleError
-        If the weights are not those of today's features.
+        If the weights are not those of today's features, or its clips have no mask.
     """
+    if bundle.spec.clip.channels != "grey+mask":
+        raise BundleError(
+            f"{bundle.path}: its features need clips with a mask, and its clip.channels is "
+            f"{bundle.spec.clip.channels}. Restore bundle.json as it was in training"
+        )
     try:
         return FeatureModel.of(bundle.arrays)
     except ValueError as error:

@@ -7,7 +7,7 @@ which find what features say together.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,13 +62,11 @@ class FeatureModel:
         ValueError
             If they are not those of a model of today's features.
         """
-        if set(weights) != set(cls.__dataclass_fields__):
+        if set(weights) != {field.name for field in fields(cls)}:
             raise ValueError(f"they contain {', '.join(sorted(weights)) or 'nothing'}")
         model = cls(**weights)
-        features, (nets, units) = (
-            len(FEATURES),
-            model.output.shape if model.output.ndim == 2 else (0, 0),
-        )
+        features = len(FEATURES)
+        nets, units = (*model.output.shape, 0, 0)[:2]  # of another rank: refused below
         expected = {
             "middle": (features,), "spread": (features,), "weight": (features,), "bias": (1,),
             "hidden": (nets, units, features), "hidden_bias": (nets, units),
@@ -82,7 +80,7 @@ class FeatureModel:
     @property
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """The arrays by their names, for the weights file."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def score(self, features: NDArray[np.float32]) -> F64:
         """Compute the logits, float64 (N,), of features, float (N, F)."""

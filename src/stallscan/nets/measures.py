@@ -154,7 +154,8 @@ def _prepare(pixels: Frames) -> _Clip:
     # Only the surroundings of the region: half of a clip is further away.
     rows, columns = (_around(np.asarray(inside.any(axis=axis))) for axis in (1, 0))
     inside = inside[rows, columns]
-    grey = np.moveaxis(_shown(pixels[:, rows, columns, 0]), 0, -1).astype(np.float32, order="C")
+    shown = _shown(pixels[:, rows, columns, 0], inside)
+    grey = np.moveaxis(shown, 0, -1).astype(np.float32, order="C")  # (h, w, T)
     weight = inside.astype(np.float32)[..., None]  # (h, w, 1)
     low = _blur(grey, FINE_PX)
     # The mean of what is inside only, so that the surround does not matter.
@@ -182,9 +183,9 @@ def _around(wanted: NDArray[np.bool_]) -> slice:
     return slice(max(int(places[0]) - 3, 0), int(places[-1]) + 4)
 
 
-def _shown(grey: Frames) -> Frames:
+def _shown(grey: Frames, inside: NDArray[np.bool_]) -> Frames:
     """Leave out black frames and copies of the frame before, unless too few would be left."""
-    flat = grey.reshape(len(grey), -1)
+    flat = grey[:, inside]  # (T, P): a surround may be black in every frame
     lit = flat.max(axis=1) >= LIT
     copies = np.append(False, (flat[1:] == flat[:-1]).mean(axis=1) > SAME)
     kept = lit & ~copies

@@ -66,21 +66,28 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _check_feature_model(self) -> "Recipe":
+        if not self.net.is_feature_model:
+            return self
         training = self.training
         needs_steps = training.stalled_share or training.snapshots or training.targets == "crowd"
-        if self.net.is_feature_model and (needs_steps or len(training.stages) > 1):
+        if needs_steps or len(training.stages) > 1:
             raise ValueError(
                 "the net 'features' is fitted in one step. Remove stalled_share, snapshots, "
                 "targets: crowd and all stages but one"
+            )
+        if self.net.views != "one" or self.pretrained.source != "none":
+            raise ValueError(
+                "the net 'features' has no views and no weights to start from. Remove "
+                "net.views and pretrained"
             )
         return self
 
     @model_validator(mode="after")
     def _check_mask(self) -> "Recipe":
-        what = [] if not self.net.is_feature_model else ["the net features"]
-        what += ["augment.appearance"] if self.augment.appearance else []
-        if what and self.clip.channels != "grey+mask":
-            raise ValueError(f"{what[0]} needs the mask. Set clip.channels to grey+mask")
+        what = "the net features" if self.net.is_feature_model else "augment.appearance"
+        needs_mask = self.net.is_feature_model or self.augment.appearance
+        if needs_mask and self.clip.channels != "grey+mask":
+            raise ValueError(f"{what} needs the mask. Set clip.channels to grey+mask")
         return self
 
 

@@ -15,14 +15,29 @@ from stallscan.words import suggest
 SHIPPED = Path(__file__).with_name("looks")
 
 
-def _check_range(limits: tuple[float, float]) -> tuple[float, float]:
-    low, high = limits
-    if not 0 <= low <= high:
-        raise ValueError(f"{low:g} to {high:g} is not a range of values from 0 up, lower end first")
-    return limits
+Limits = tuple[float, float]
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_check_range)]
+def _range(least: float, most: float) -> AfterValidator:
+    """Return the check of a range whose values make sense from `least` to `most`."""
+
+    def check(limits: Limits) -> Limits:
+        low, high = limits
+        if not least <= low <= high <= most:
+            raise ValueError(
+                f"{low:g} to {high:g} is not a range within {least:g} to {most:g}, lower end first"
+            )
+        return limits
+
+    return AfterValidator(check)
+
+
+# Chosen far beyond any microscope: smaller or larger scenes take all memory, or have no vessel.
+Micrometres = Annotated[Limits, _range(0.2, 5)]
+Positive = Annotated[Limits, _range(0.05, 10)]
+Photons = Annotated[Limits, _range(0.5, 10_000)]
+Share = Annotated[Limits, _range(0, 2)]
+Deviation = Annotated[Limits, _range(0, 100)]
 
 
 class LookSettings(Settings):
@@ -37,7 +52,8 @@ class LookSettings(Settings):
     um_per_px, step_um : tuple of float or None
         Size of a pixel, and depth between frames, um.
     psf_xy_um, psf_z_um : tuple of float or None
-        Standard deviations of the point spread function, um.
+        Standard deviations of the point spread function, um; recordings vary by 10 % (across) and
+        15 % (in depth) around them.
     photons : tuple of float or None
         Photons per pixel from undiluted plasma.
     background : tuple of float or None
@@ -59,21 +75,21 @@ class LookSettings(Settings):
         Exponent of the display: grey levels 0..1 are raised to it.
     """
 
-    um_per_px: Range | None = None
-    step_um: Range | None = None
-    psf_xy_um: Range | None = None
-    psf_z_um: Range | None = None
-    photons: Range | None = None
-    background: Range | None = None
-    frame_s: Range = (0.5, 1.0)
-    excess: Range = (0.2, 0.5)
-    read_noise: Range = (0.1, 0.6)
-    row_noise: Range = (0.0, 0.0)
-    blur_along_px: Range = (0.6, 1.2)
-    blur_across_px: Range = (0.4, 0.8)
-    black_level: Range = (0.0, 1.15)
-    white_level: Range = (0.32, 0.95)
-    gamma: Range = (1.0, 1.0)
+    um_per_px: Micrometres | None = None
+    step_um: Micrometres | None = None
+    psf_xy_um: Micrometres | None = None
+    psf_z_um: Micrometres | None = None
+    photons: Photons | None = None
+    background: Share | None = None
+    frame_s: Positive = (0.5, 1.0)
+    excess: Deviation = (0.2, 0.5)
+    read_noise: Deviation = (0.1, 0.6)
+    row_noise: Deviation = (0.0, 0.0)
+    blur_along_px: Deviation = (0.6, 1.2)
+    blur_across_px: Deviation = (0.4, 0.8)
+    black_level: Share = (0.0, 1.15)
+    white_level: Positive = (0.32, 0.95)
+    gamma: Positive = (1.0, 1.0)
 
 
 def read_look(which: str | Path) -> LookSettings:
@@ -103,7 +119,7 @@ def vary_project(rng: np.random.Generator, project: Project, look: LookSettings)
     return replace(project, **drawn)
 
 
-def draw(rng: np.random.Generator, limits: Range) -> float:
+def draw(rng: np.random.Generator, limits: Limits) -> float:
     """Draw a value log-uniformly, or uniformly if the range starts at 0."""
     low, high = limits
     if low == 0:

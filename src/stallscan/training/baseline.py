@@ -16,12 +16,14 @@ from torch.nn import functional as F
 from stallscan import workers
 from stallscan.nets import features
 from stallscan.nets.features import FeatureModel
-from stallscan.nets.measures import FEATURES, measure
+from stallscan.nets.measures import measure
 from stallscan.recipes.recipe import Recipe
 from stallscan.training import fit
 from stallscan.training.checkpoints import write_history
 from stallscan.training.data import TrainValidation
 from stallscan.training.dataset import ClipDataset, Pick
+
+LOGGED = 1000  # clips between two lines of progress: about half a minute
 
 log = logging.getLogger("stallscan")
 
@@ -59,7 +61,6 @@ def fit_baseline(recipe: Recipe, parts: TrainValidation, history: Path) -> Fitte
     stalled_weight = parts.class_weight if recipe.training.class_weight == "ratio" else 1.0
     train = _dataset(recipe, parts, parts.train, augmented=True)
     picks = [Pick(row, epoch) for epoch in range(epochs) for row in range(len(train))]
-    log.info("measuring %d features of %d clips", len(FEATURES), len(picks))
     learned = _measure(train, picks, recipe)  # (epochs * train, features)
     validation = _dataset(recipe, parts, parts.validation, augmented=False)
     checked = _measure(validation, [Pick(row) for row in range(len(validation))], recipe)
@@ -70,7 +71,7 @@ def fit_baseline(recipe: Recipe, parts: TrainValidation, history: Path) -> Fitte
     train_loss, val_loss = (
         _loss(each, truth, stalled_weight) for each, truth in zip(logits, truths, strict=True)
     )
-    measured = dict(fit.measure(torch.from_numpy(logits[1]), torch.from_numpy(truths[1]), val_loss))
+    measured = dict(fit.measure(torch.tensor(logits[1]), torch.tensor(truths[1]), val_loss))
     write_history(history, {"epoch": 0, "train_loss": train_loss, **measured, "lr": math.nan})
     return Fitted(model, logits[1])
 
@@ -86,7 +87,12 @@ def _dataset(
 def _measure(clips: ClipDataset, picks: Sequence[Pick], recipe: Recipe) -> NDArray[np.float32]:
     """Measure the picked clips, (picks, features), in as many processes as the recipe has."""
     task = functools.partial(_measure_one, clips)
-    return np.stack(list(workers.in_order(task, picks, recipe.training.workers)))
+    rows = []
+    for row in workers.in_order(task, picks, recipe.training.workers):
+        rows.append(row)
+        if len(rows) % LOGGED == 0:
+            log.info("measured %d of %d clips", len(rows), len(picks))
+    return np.stack(rows)
 
 
 def _measure_one(clips: ClipDataset, pick: Pick) -> NDArray[np.float32]:
@@ -94,6 +100,7 @@ def _measure_one(clips: ClipDataset, pick: Pick) -> NDArray[np.float32]:
 
 
 def _loss(logits: NDArray[np.float64], labels: NDArray[np.int64], stalled_weight: float) -> float:
-    truth, weight = torch.from_numpy(labels).double(), torch.tensor(stalled_weight)
-    loss = F.binary_cross_entropy_with_logits(torch.from_numpy(logits), truth, pos_weight=weight)
+    # Copied, because columns of a table are read-only.
+    truth, weight = torch.tensor(labels).double(), torch.tensor(stalled_weight)
+    loss = F.binary_cross_entropy_with_logits(torch.tensor(logits), truth, pos_weight=weight)
     return float(loss)

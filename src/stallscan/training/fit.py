@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from stallscan import files
 from stallscan.clips.store import Store
-from stallscan.cores import has_bf16
+from stallscan.cores import has_bf16_instructions
 from stallscan.errors import InputError
 from stallscan.nets import build
 from stallscan.recipes.recipe import Recipe
@@ -296,7 +296,7 @@ def fit_stage(
 def _precision(recipe: Recipe) -> Precision:
     """Return the recipe's precision, or float32 on a processor without instructions for bf16."""
     precision = recipe.training.precision
-    if precision != "bf16-mixed" or torch.cuda.is_available() or has_bf16():
+    if precision != "bf16-mixed" or torch.cuda.is_available() or has_bf16_instructions():
         return precision
     log.info("training in float32: this processor has no instructions for bf16")
     return "32-true"
