@@ -80,6 +80,7 @@ def predict(
     engine: Which = "auto",
     processes: int | None = None,
     progress: Progress | None = None,
+    consistency: bool = False,
 ) -> pd.DataFrame:
     """Score and call recordings. A recording that cannot be used becomes a row with the reason.
 
@@ -100,6 +101,9 @@ def predict(
         Number of decoding processes. By default, one per core, or none for one or two recordings.
     progress : callable, optional
         Called with the number of recordings done and the total.
+    consistency : bool
+        Score each recording also with nine harmless changes of light, noise, surround and frames,
+        and leave those whose call changes to a person (call ``review``).
 
     Returns
     -------
@@ -132,6 +136,7 @@ def predict(
             prevalence,
             progress or _no_progress,
             engine,
+            consistency,
         )
         frame = read_predictions(summary.table)
     frame.attrs["doubts"] = summary.doubts
@@ -175,7 +180,7 @@ def score(
     engines = _open(model, engine).engines
     # clip.pixels: (T, S, S, C) uint8
     logits = [net.logit(clip.pixels) for net, clip in zip(engines, prepared.clips, strict=True)]
-    row = make_row(prepared, logits, model)
+    row = make_row(prepared, [(logit,) for logit in logits], model)
     value = float(row["score"] or "nan")
     logit = logits[0] if len(logits) == 1 else float(log_odds(value))
     return Score(logit, value, row["call"], row["status"], row["reason"])

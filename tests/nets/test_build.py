@@ -18,12 +18,12 @@ MAKERS = {
     "r2plus1d_18": torchvision_video.r2plus1d_18,
 }
 
-CHANNELS = {"stallnet": 2, "resnet101_3d": 1}
+CHANNELS = {"focusnet": 2, "stallnet": 2, "resnet101_3d": 1}
+SMALL = ("focusnet", "stallnet", "quarters_resnet18")
 DEEP = ("densenet121_3d", "resnet101_3d")
 CONV_NETS = list(build.NETS)
 SLOW_UNLESS_SMALL = [
-    pytest.param(name, marks=() if name in ("stallnet", "quarters_resnet18") else pytest.mark.slow)
-    for name in CONV_NETS
+    pytest.param(name, marks=() if name in SMALL else pytest.mark.slow) for name in CONV_NETS
 ]
 
 SLOW_MAKERS = [
@@ -44,7 +44,9 @@ def _clips(name, count=8, frames=16, size=56):
 def test_a_clip_has_the_same_logit_alone_and_in_a_batch(name):
     torch.manual_seed(0)
     net = build.build(_settings(name)).eval()
-    clips = _clips(name, count=8 if name == "stallnet" else 3, size=64 if name in DEEP else 56)
+    clips = _clips(
+        name, count=8 if name in ("focusnet", "stallnet") else 3, size=64 if name in DEEP else 56
+    )
     if name == "resnet101_3d":  # rounding in its layers adds up to 4e-5 in float32
         net, clips = net.double(), clips.double()
     with torch.inference_mode():
@@ -96,7 +98,8 @@ def test_the_small_net_is_small():
 
 
 @pytest.mark.parametrize(
-    ("name", "channels"), [("stallnet", 3), ("r3d_18", 1), ("quarters_resnet18", 2)]
+    ("name", "channels"),
+    [("focusnet", 1), ("stallnet", 3), ("r3d_18", 1), ("quarters_resnet18", 2)],
 )
 def test_wrong_channels_are_refused(name, channels):
     with pytest.raises(InputError, match=r"clip\.channels"):
@@ -108,9 +111,11 @@ def test_eight_clips_can_be_memorised(name):
     torch.manual_seed(0)
     normalisation = "per-video" if name in ("stallnet", *MAKERS) else "running"
     net = build.build(_settings(name, normalisation=normalisation)).train()
-    net = net.to(memory_format=torch.channels_last_3d)
+    build.lay_out(net)
     clips, labels = _clips(name, frames=8, size=32), torch.tensor([0.0, 1.0] * 4)
-    rate = {"stallnet": 1e-2, "r3d_18": 3e-4, "resnet101_3d": 3e-4}.get(name, 1e-3)
+    rate = {"focusnet": 1e-2, "stallnet": 1e-2, "r3d_18": 3e-4, "resnet101_3d": 3e-4}.get(
+        name, 1e-3
+    )
     optimiser = torch.optim.Adam(net.parameters(), lr=rate)
     for module in net.modules():
         if isinstance(module, nn.Dropout):
@@ -132,8 +137,7 @@ def test_the_channels_last_layout_changes_no_logit(name):
     clips = _clips(name, count=2, frames=9, size=64 if name in DEEP else 32).double()
     with torch.inference_mode():
         expected = build.forward(net, clips)
-        net = net.to(memory_format=torch.channels_last_3d)
-        clips = clips.to(memory_format=torch.channels_last_3d)
+        build.lay_out(net)
         logits = build.forward(net, clips)
     torch.testing.assert_close(logits, expected)
 

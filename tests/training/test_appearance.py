@@ -1,11 +1,13 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from stallscan.errors import SettingsError
 from stallscan.recipes import recipe
-from stallscan.recipes.settings import AugmentSettings
-from stallscan.training import appearance, augment
+from stallscan.recipes.settings import AugmentSettings, StageSettings
+from stallscan.training import appearance, augment, loaders
+from stallscan.training.data import TrainValidation
 
 
 def _clip(frames=30, size=48, level=90):
@@ -69,9 +71,36 @@ def test_augment_applies_it_with_the_chance_given():
     "changes",
     [
         {"augment": {"appearance": 0.5}, "net": {"mean": [0.2], "std": [0.2]}},
+        {"training": {"stages": [{}, {"appearance": 0.5}]}, "net": {"mean": [0.2], "std": [0.2]}},
         {"net": {"name": "features", "mean": [0], "std": [1]}},
     ],
 )
 def test_what_needs_the_mask_is_refused_without_it(changes):
     with pytest.raises(SettingsError, match=r"needs the mask.*grey\+mask"):
         recipe.Recipe.parse({"name": "a", "clip": {"channels": "grey"}} | changes, "test")
+
+
+class _Store:
+    def frames(self, _name):
+        return 30
+
+    def read(self, _name):
+        return _clip()
+
+
+@pytest.mark.parametrize(("chance", "changes"), [(None, True), (0.0, False), (1.0, True)])
+def test_a_stage_has_its_own_chance(chance, changes):
+    settings = {"rotate": 0, "flip": 0, "appearance": 1.0}
+    clips = {"size": 48, "channels": "grey+mask"}
+    net = {"mean": [0, 0], "std": [1, 1]}
+    made = recipe.Recipe.parse(
+        {"name": "a", "clip": clips, "net": net, "augment": settings}, "test"
+    )
+    rows = pd.DataFrame({"filename": ["a", "b"], "stalled": [0, 1]})
+    parts = TrainValidation.of(_Store(), rows, rows)
+    stage = StageSettings(appearance=chance)
+    batches = loaders.training_loader(made, stage, parts, loaders.training_sampler(made, parts, 0))
+    same = torch.from_numpy(_clip()[..., 0]) / 255
+    for batch in batches:
+        shown = batch.inputs[0, 0]
+        assert (shown.shape == same.shape and torch.allclose(shown, same)) != changes

@@ -21,7 +21,7 @@ from stallscan import files, runs
 from stallscan.bundle import disk, reference
 from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.bundle.reference import Drift
-from stallscan.calls import inputs, resume
+from stallscan.calls import consistency, inputs, resume
 from stallscan.calls.inputs import Inputs
 from stallscan.calls.resume import Appender, Standing
 from stallscan.clips.prepare import Prepared
@@ -36,8 +36,11 @@ from stallscan.words import printable
 
 log = logging.getLogger("stallscan")
 
+# The logit of a clip, and of each of its changes; None where a recording has no clip.
+Logits = tuple[float | None, ...]
+
 # Entries of run.json that must be the same for a run to be resumed.
-SAME = ("paths", "bundle", "threshold", "prevalence", "engine")
+SAME = ("paths", "bundle", "threshold", "prevalence", "engine", "consistency")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def predict(
     prevalence: float | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
     engine: Which = "auto",
+    check: bool = False,
 ) -> PredictionSummary:
     """Score and call every recording in files and folders, or in a store.
 
@@ -94,6 +98,10 @@ def predict(
     engine : str
         What runs the nets, as `choose.choose` takes it. With ``auto`` a resumed run keeps its
         engine.
+    check : bool
+        Score each recording also with the changes of `consistency`; where one of them changes the
+        call, the call is ``review`` and the reason says with which. Takes ten times as long to
+        score.
 
     Raises
     ------
@@ -115,7 +123,7 @@ def predict(
             )
         model = model.at(prevalence)
     with runs.hold(out):
-        return _predict(paths, out, model, given, calibrated_at, progress, engine)
+        return _predict(paths, out, model, given, calibrated_at, progress, engine, check)
 
 
 def _predict(
@@ -126,6 +134,7 @@ def _predict(
     calibrated_at: float,
     progress: Callable[[int, int], None],
     engine: Which,
+    check: bool,
 ) -> PredictionSummary:
     sources = given.sources
     rows = resume.read_table(out / PREDICTIONS_NAME, PREDICTION_COLUMNS)
@@ -137,11 +146,13 @@ def _predict(
         chosen = choose.choose(model, engine)
     log.info("engine %s: %s", chosen.name, chosen.reason)
     run = _run(paths, model, chosen.name, len(sources)) | {"passed_over": given.passed_over}
+    if check:
+        run["consistency"] = list(consistency.CHANGES)
     if before is not None:
         runs.refuse_other(
             out,
             {key: before.get(key) for key in SAME},
-            {key: run[key] for key in SAME},
+            {key: run.get(key) for key in SAME},
             "predictions",
         )
         _say_versions(out, before, run)
@@ -161,7 +172,7 @@ def _predict(
         statuses[row["status"]] += 1
     done = len(standing.rows)
     progress(done, len(sources))
-    for new in _append_rows(out, model, given, standing, chosen.engines):
+    for new in _append_rows(out, model, given, standing, chosen.engines, check):
         calls[new["call"]] += 1
         statuses[new["status"]] += 1
         done += 1
@@ -181,13 +192,14 @@ def _append_rows(
     given: Inputs,
     standing: Standing,
     engines: Sequence[Engine],
+    check: bool,
 ) -> Iterator[dict[str, Any]]:
     """Predict the pending recordings, append their rows to the tables, and yield each row."""
     if not standing.todo:
         return
     # Closing the stream stops the decoding processes after an error.
     with Appender(out) as appender, contextlib.closing(given.stream(standing.todo)) as todo:
-        for prepared, logits in _score(todo, engines):
+        for prepared, logits in _score(todo, engines, model.members, check):
             row = make_row(prepared, logits, model)
             stamp = standing.stamps.get(row["filename"])
             appender.append(
@@ -210,45 +222,55 @@ def _as_before(model: Bundle | Ensemble, engine: Which, out: Path) -> Chosen:
 
 
 def _score(
-    todo: Iterable[Prepared], engines: Sequence[Engine]
-) -> Iterator[tuple[Prepared, tuple[float | None, ...]]]:
-    """Yield every recording with the logit of each engine.
+    todo: Iterable[Prepared], engines: Sequence[Engine], members: Sequence[Bundle], check: bool
+) -> Iterator[tuple[Prepared, tuple[Logits, ...]]]:
+    """Yield every recording with the logits of each engine.
 
     Each engine reads ahead by a batch, so `tee` holds a bounded number of recordings.
     """
     ours, *theirs = itertools.tee(todo, 1 + len(engines))
-    logits = [
-        engine.stream(_pixels(prepared, place) for prepared in each)
-        for place, (engine, each) in enumerate(zip(engines, theirs, strict=True))
-    ]
+    logits: list[Iterator[Logits]] = []
+    for place, (engine, member, each) in enumerate(zip(engines, members, theirs, strict=True)):
+        clips = _pixels(each, place)
+        if check:
+            views = consistency.views(clips, member.spec.clip)
+            logits.append(consistency.group(engine.stream(views)))
+        else:
+            logits.append((logit,) for logit in engine.stream(clips))
     yield from zip(ours, zip(*logits, strict=True), strict=True)
 
 
-def _pixels(prepared: Prepared, place: int) -> Frames | None:
-    return prepared.clips[place].pixels if prepared.clips else None
+def _pixels(every: Iterable[Prepared], place: int) -> Iterator[Frames | None]:
+    for prepared in every:
+        yield prepared.clips[place].pixels if prepared.clips else None
 
 
 def make_row(
-    prepared: Prepared, given: Sequence[float | None], model: Bundle | Ensemble
+    prepared: Prepared, given: Sequence[Logits], model: Bundle | Ensemble
 ) -> dict[str, Any]:
-    """Return the row of a recording, from one logit per member of the bundle.
+    """Return the row of a recording, from the logits of each member of the bundle.
 
-    A logit is None where the recording has no clip.
+    The first logit of a member is that of the clip, and the others are those of the changes of
+    `consistency`, if they were made. A logit is None where the recording has no clip.
     """
     spec = model.spec
     status, reason, call, score = prepared.status, prepared.reason, "unscorable", ""
     if prepared.clips:
-        logits = np.array(given, np.float64)[:, np.newaxis]  # (members, 1)
+        logits = np.array(given, np.float64)  # (members, views)
         if not np.isfinite(logits).all():
             status = "failed"
             reason = f"{prepared.source.path}: the net's output for this recording is not finite"
         else:
-            value = round(float(model.score(logits)[0]), 6)
-            score = f"{value:.6f}"
+            scores = [round(float(value), 6) for value in model.score(logits)]
+            score = f"{scores[0]:.6f}"
             # No call with frames missing: they may be the ones that show the stall.
             if status == "ok":
-                call = thresholds.call(value, spec.threshold)
-                reason = "; ".join(filter(None, [reason, _unlike(prepared, model)]))
+                call = thresholds.call(scores[0], spec.threshold)
+                doubt = consistency.doubt(scores, spec.threshold)
+                if doubt:
+                    call = "review"
+                    doubt = f"{prepared.source.path}: {doubt}; check this recording yourself"
+                reason = "; ".join(filter(None, [reason, doubt, _unlike(prepared, model)]))
     return {
         "filename": prepared.source.filename,
         "status": status,

@@ -25,6 +25,7 @@ def predict(
     bundle: str = "default",
     prevalence: float | None = None,
     engine: Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"] = "auto",
+    consistency: bool = False,
     strict: bool = False,
     processes: int | None = None,
     trust: bool = False,
@@ -49,6 +50,10 @@ def predict(
     engine
         What runs the nets. auto: torch if there is a GPU, otherwise OpenVINO in f32 if it is
         installed and the bundle has an export, otherwise torch. A resumed run keeps its engine.
+    consistency
+        Score each recording also with nine changes that leave the blood as it is: gain, gamma,
+        noise, averaged or lost frames, surround. Where the call changes, it becomes 'review' and
+        the reason says with which change. Scoring takes ten times as long.
     strict
         Exit with code 1 if any recording got no call.
     processes
@@ -66,7 +71,9 @@ def predict(
     if trust:
         trust_nets(bundle)
     with show_progress("predicting") as progress:
-        summary = predict.predict(paths, out, bundle, processes, prevalence, progress, engine)
+        summary = predict.predict(
+            paths, out, bundle, processes, prevalence, progress, engine, consistency
+        )
     if sum(summary.calls.values()) <= FEW_SHOWN:
         print_calls(summary.table)
     counts = ", ".join(f"{number} {call}" for call, number in sorted(summary.calls.items()))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.models import video as torchvision_video
 
 from stallscan.errors import InputError, SettingsError
+from stallscan.nets.focusnet import FocusNet
 from stallscan.nets.norm import with_video_norm
 from stallscan.nets.published import QuartersResNet18, densenet121_3d, resnet101_3d, torchvision_net
 from stallscan.nets.settings import FEATURES, NetSettings
@@ -105,6 +106,18 @@ def forward(net: nn.Module, clips: Tensor) -> Tensor:
     return logits
 
 
+def lay_out(net: nn.Module) -> None:
+    """Store the kernels of a net with channels last, in which convolutions are fastest.
+
+    Their output has the same layout then, and the net's logits do not change.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+        elif isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)
+
+
 def score(net: nn.Module, clips: Tensor, settings: NetSettings) -> Tensor:
     """Compute the logits used in prediction, averaged over views as the settings say.
 
@@ -130,6 +143,7 @@ def score(net: nn.Module, clips: Tensor, settings: NetSettings) -> Tensor:
 
 
 NETS: dict[str, Callable[[int], nn.Module]] = {
+    "focusnet": FocusNet,
     "stallnet": StallNet,
     "r3d_18": torchvision_net(torchvision_video.r3d_18),
     "mc3_18": torchvision_net(torchvision_video.mc3_18),

@@ -42,12 +42,6 @@ class QuartersResNet18(ResNet):  # type: ignore[misc]
         logits: Tensor = super().forward(images).squeeze(1)
         return logits
 
-    def to(self, *args: Any, **kwargs: Any) -> Any:
-        """Move or convert, using the 2-D equivalent of the channels-last layout for videos."""
-        if kwargs.get("memory_format") is torch.channels_last_3d:
-            kwargs["memory_format"] = torch.channels_last
-        return super().to(*args, **kwargs)
-
 
 def _quarters(clips: Tensor) -> Tensor:
     """Average four quarters in time and tile them: (N, C, T, S, S) to (N, C, 2 S, 2 S)."""

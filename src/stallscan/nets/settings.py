@@ -12,6 +12,7 @@ from stallscan.words import suggest
 FEATURES = "features"  # the baseline, which is no torch module
 BUILT_IN = (
     FEATURES,
+    "focusnet",
     "stallnet",
     "r3d_18",
     "mc3_18",

@@ -70,10 +70,11 @@ class Recipe(Settings):
             return self
         training = self.training
         needs_steps = training.stalled_share or training.snapshots or training.targets == "crowd"
-        if needs_steps or len(training.stages) > 1:
+        has_stages = len(training.stages) > 1 or training.stages[0].appearance is not None
+        if needs_steps or has_stages:
             raise ValueError(
                 "the net 'features' is fitted in one step. Remove stalled_share, snapshots, "
-                "targets: crowd and all stages but one"
+                "targets: crowd, all stages but one, and its appearance"
             )
         if self.net.views != "one" or self.pretrained.source != "none":
             raise ValueError(
@@ -85,7 +86,8 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _check_mask(self) -> "Recipe":
         what = "the net features" if self.net.is_feature_model else "augment.appearance"
-        needs_mask = self.net.is_feature_model or self.augment.appearance
+        stages = [stage.appearance for stage in self.training.stages]
+        needs_mask = self.net.is_feature_model or self.augment.appearance or any(stages)
         if needs_mask and self.clip.channels != "grey+mask":
             raise ValueError(f"{what} needs the mask. Set clip.channels to grey+mask")
         return self

@@ -110,6 +110,9 @@ class StageSettings(Settings):
     # Selection rule for the training recordings of this stage; empty uses that of `data`. The
     # validation recordings are the same in all stages.
     rule: str = ""
+    # Chance of another appearance in this stage; None uses that of `augment`. Blood is learned
+    # several times as fast in one appearance first (benchmarks/nets_tried.md).
+    appearance: Chance | None = None
 
 
 class TrainingSettings(Settings):

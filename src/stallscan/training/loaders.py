@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from stallscan.clips.store import Store
 from stallscan.recipes.recipe import Recipe
+from stallscan.recipes.settings import StageSettings
 from stallscan.training import ranks
 from stallscan.training.data import TrainValidation
 from stallscan.training.dataset import ClipDataset, Collate, LengthSampler
@@ -28,13 +29,17 @@ def training_sampler(recipe: Recipe, parts: TrainValidation, first_epoch: int) -
     )
 
 
-def training_loader(recipe: Recipe, parts: TrainValidation, sampler: LengthSampler) -> Any:
-    """Return a loader of the batches that a sampler draws."""
-    settings = recipe.training
+def training_loader(
+    recipe: Recipe, stage: StageSettings, parts: TrainValidation, sampler: LengthSampler
+) -> Any:
+    """Return a loader of the batches that a sampler draws in a stage."""
+    settings, augmentation = recipe.training, recipe.augment
+    if stage.appearance is not None:
+        augmentation = augmentation.model_copy(update={"appearance": stage.appearance})
     targets = parts.train["crowd_score" if settings.targets == "crowd" else "stalled"].tolist()
     names = parts.train["filename"].tolist()
     return DataLoader(
-        ClipDataset(parts.store, names, targets, recipe.augment, recipe.seed),
+        ClipDataset(parts.store, names, targets, augmentation, recipe.seed),
         batch_sampler=sampler,
         collate_fn=Collate(recipe.net, pad=settings.lengths == "pad"),
         num_workers=settings.workers,

@@ -1,0 +1,173 @@
+"""FocusNet, the default net."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stallscan.errors import InputError
+
+# A segment in the image plane is in focus for 6 to 12 frames of 1 um (docs/facts.md 5); an oblique
+# one, or one in steps of 0.5 um, for more.
+FRAMES = 24
+FINE, COARSE = 3, 9  # px: windows of the band-pass, against noise and against the background
+# Levels are 0..1. Half a grey level is rounding, and says nothing.
+ROUNDING = 0.5 / 255
+# Share of the structure of the whole clip that is added to that of a place before it is divided by
+# it, so that noise is not amplified to full contrast. Chosen.
+FLOOR = 0.3
+
+
+class FocusNet(nn.Module):
+    """A small net that looks at the frames in focus, inside the outline, and at nothing else.
+
+    Its input is the grey clip, standardised inside the mask, the same with the local background
+    taken out and the local contrast made even, the first and second difference in time, and the
+    mask. Gain, surround and frames out of focus therefore change nothing or little. Four blocks
+    follow, each with a spatial and a temporal convolution. Their output is pooled inside the mask
+    in four ways, because a stall may fill the outline or be a small part of it.
+
+    Parameters
+    ----------
+    channels : int
+        2: grey and mask, as `clip` makes them with ``grey+mask``, both on the scale 0..1.
+    """
+
+    # (channels, spatial kernel, spatial stride). The first block halves rows and columns before
+    # there are many channels: at full size, memory traffic costs more than all the arithmetic.
+    BLOCKS: tuple[tuple[int, int, int], ...] = ((16, 5, 2), (32, 3, 2), (48, 3, 1), (64, 3, 2))
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels != 2:
+            raise InputError(
+                f"the net focusnet takes 2 channels (grey, mask), the settings have {channels}. "
+                "Set clip.channels to grey+mask, and net.mean and net.std to two values each"
+            )
+        before, blocks = 5, []
+        for width, kernel, stride in self.BLOCKS:
+            blocks.append(_Block(before, width, kernel, stride))
+            before = width
+        self.blocks = nn.ModuleList(blocks)
+        self.dropout = nn.Dropout(0.2)
+        self.fc = nn.Linear(4 * before, 1)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Compute the logits (N,) of clips (N, 2, T, S, S), grey and mask in 0..1."""
+        mask = clips[:, 1, :1]  # (N, 1, S, S): it is the same in every frame
+        grey, shown = in_focus(clips[:, 0], mask)  # (N, F, S, S), (N, F)
+        features = _channels(grey, mask, shown)  # (N * F, 5, S, S)
+        for block in self.blocks:
+            features = block(features, FRAMES)
+        features = features.reshape(-1, FRAMES, *features.shape[1:])  # (N, F, 64, h, w)
+        height, width = features.shape[-2:]
+        share = F.adaptive_avg_pool2d(mask, (height, width))[:, None]  # (N, 1, 1, h, w)
+        share = share / share.sum(dim=(-2, -1), keepdim=True).clamp(min=1e-6)
+        # A frame that only fills up a short clip has no weight: (N, F, 1)
+        weight = (shown / shown.sum(dim=1, keepdim=True))[..., None]
+        inside = (features * share).sum(dim=(-2, -1))  # (N, F, 64)
+        features = features * (share > 0)
+        peak = features.amax(dim=(-2, -1))  # (N, F, 64)
+        stays = (features * weight[..., None, None]).sum(dim=1)  # (N, 64, h, w)
+        pooled = torch.cat(
+            [
+                (inside * weight).sum(dim=1),
+                (inside * shown[..., None]).amax(dim=1),
+                (peak * weight).sum(dim=1),
+                stays.amax(dim=(-2, -1)),
+            ],
+            dim=1,
+        )
+        logits: Tensor = self.fc(self.dropout(pooled)).squeeze(1)  # (N, 256) -> (N,)
+        return logits
+
+
+def in_focus(grey: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the consecutive frames in which there is most structure inside the mask.
+
+    Parameters
+    ----------
+    grey : Tensor
+        (N, T, S, S), 0..1.
+    mask : Tensor
+        (N, 1, S, S), 0 or 1.
+
+    Returns
+    -------
+    grey : Tensor
+        (N, FRAMES, S, S), 0 outside of the mask; a clip with fewer frames repeats its last one.
+    shown : Tensor
+        (N, FRAMES): 1, or 0 where a frame is repeated.
+    """
+    grey = grey * mask
+    # At half the size: it finds the same frames in a quarter of the time.
+    energy = _band(F.avg_pool2d(grey, 2), F.avg_pool2d(mask, 2), COARSE // 2 | 1)
+    energy = energy.square().mean(dim=(-2, -1))  # (N, T)
+    # The sum from each frame on, over as many frames as are taken: (N, T)
+    ahead = F.avg_pool1d(F.pad(energy, (0, FRAMES - 1))[:, None], FRAMES, stride=1)[:, 0]
+    last = torch.ones_like(energy[0]).cumsum(0).amax().long() - 1  # of T frames, also when traced
+    first = torch.minimum(ahead.argmax(dim=1), (last - FRAMES + 1).clamp(min=0))  # (N,)
+    wanted = first[:, None] + torch.arange(FRAMES, device=grey.device)  # (N, FRAMES)
+    index = torch.minimum(wanted, last)[..., None, None].expand(-1, -1, *grey.shape[-2:])
+    return grey.gather(1, index), (wanted <= last).to(grey.dtype)
+
+
+def _band(grey: Tensor, mask: Tensor, size: int) -> Tensor:
+    """Subtract the mean of what is around each pixel inside the mask: (N, T, S, S)."""
+    return (grey - _box(grey, size) / (_box(mask, size) + 1e-6)) * mask
+
+
+def _channels(grey: Tensor, mask: Tensor, shown: Tensor) -> Tensor:
+    """Return the input of the first block, (N * F, 5, S, S); outside of the mask, it is 0."""
+    # Weights that sum to 1 over F, S, S: (N, F, S, S)
+    weight = mask * shown[..., None, None]
+    weight = weight / weight.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
+    mean = (grey * weight).sum(dim=(1, 2, 3), keepdim=True)  # (N, 1, 1, 1)
+    variance = ((grey - mean).square() * weight).sum(dim=(1, 2, 3), keepdim=True)
+    standard = (grey - mean) * mask * torch.rsqrt(variance + ROUNDING**2)
+    band = _box(_band(grey, mask, COARSE), FINE)
+    square = (band.square() * weight).sum(dim=1, keepdim=True)  # (N, 1, S, S)
+    whole = square.sum(dim=(2, 3), keepdim=True)  # (N, 1, 1, 1)
+    around = _box(square, COARSE) / (_box(weight.sum(dim=1, keepdim=True), COARSE) + 1e-9)
+    even = band * mask * torch.rsqrt(around + FLOOR**2 * whole + ROUNDING**2)
+    change = F.pad(standard[:, 1:] - standard[:, :-1], (0, 0, 0, 0, 0, 1))
+    # Second difference: going in and out of focus is smooth in time, moving blood is not.
+    flicker = F.pad(change[:, 1:] - change[:, :-1], (0, 0, 0, 0, 1, 0))
+    stacked = torch.stack([standard, change, flicker, mask.expand_as(grey), even], dim=-1)
+    # Channels innermost in memory: the blocks then need no copies between space and time.
+    return stacked.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def _box(images: Tensor, size: int) -> Tensor:
+    """Average over a square window: (N, T, S, S), and 0 outside the image."""
+    rows = F.avg_pool2d(images, (size, 1), stride=1, padding=(size // 2, 0))
+    return F.avg_pool2d(rows, (1, size), stride=1, padding=(0, size // 2))
+
+
+class _Block(nn.Module):
+    """A spatial and a temporal convolution: (N * F, before, H, W) to (N * F, width, H', W').
+
+    Both are two-dimensional, over (H, W) and over (F, H' * W'): a quarter of the time that
+    three-dimensional ones take on a CPU.
+    """
+
+    def __init__(self, before: int, width: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.space = nn.Sequential(
+            nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
+        self.time = nn.Sequential(
+            nn.Conv2d(width, width, (3, 1), padding=(1, 0), bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, features: Tensor, frames: int) -> Tensor:
+        """Compute features of `frames` frames a clip."""
+        features = self.space(features)
+        count, channels, height, width = features.shape  # of N * F images
+        # (N * F, C, h, w) -> (N, C, F, h * w)
+        by_clip = features.reshape(count // frames, frames, channels, height * width)
+        after: Tensor = self.time(by_clip.transpose(1, 2))
+        return after.transpose(1, 2).reshape(count, channels, height, width)

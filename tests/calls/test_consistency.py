@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stallscan.calls import consistency, predict
+from stallscan.clips.clip import ClipSettings
+from stallscan.engines.torch_engine import TorchEngine
+from stallscan.errors import InputError
+from tests import drawing
+
+MASKED = ClipSettings(size=32, channels="grey+mask")
+
+
+def _clip(frames=45):
+    pixels = np.random.default_rng(1).integers(20, 120, (frames, 32, 32, 2), dtype=np.uint8)
+    pixels[..., 1] = 0
+    pixels[:, 8:24, 4:20, 1] = 255
+    return pixels
+
+
+def _views(clip, settings=MASKED):
+    first, *changed = consistency.views([clip], settings)
+    return first, dict(zip(consistency.CHANGES, changed, strict=True))
+
+
+def test_a_clip_is_followed_by_each_of_its_changes():
+    clip = _clip()
+    before = clip.copy()
+    first, changed = _views(clip)
+    assert first is clip
+    assert np.array_equal(clip, before)
+    for name, pixels in changed.items():
+        assert pixels.dtype == np.uint8
+        assert np.array_equal(pixels[..., 1], clip[: len(pixels), ..., 1]), name
+        assert not np.array_equal(pixels[..., 0], clip[: len(pixels), ..., 0]), name
+    inside = clip[0, ..., 1] > 0
+    assert np.array_equal(changed["a black surround"][:, inside, 0], clip[:, inside, 0])
+    assert not changed["a black surround"][:, ~inside, 0].any()
+    assert np.array_equal(changed["a blurred surround"][:, inside, 0], clip[:, inside, 0])
+    assert len(changed["every twentieth frame left out"]) == 43
+    assert changed["the mean of three frames"][3, 2, 2, 0] == clip[2:5, 2, 2, 0].sum() // 3
+
+
+@pytest.mark.parametrize("channels", ["grey", "rgb"])
+def test_clips_without_a_mask_have_no_surround_and_keep_a_fixed_length(channels):
+    settings = ClipSettings(size=32, channels=channels, frames=45)
+    clip = np.repeat(_clip()[..., :1], settings.channel_count, axis=-1)
+    _, changed = _views(clip, settings)
+    for name in ("a black surround", "a blurred surround", "every twentieth frame left out"):
+        assert np.array_equal(changed[name], clip)
+    noisy = changed["added noise"].astype(int) - clip
+    assert (noisy == noisy[..., :1]).all()
+    assert noisy.std() > 5
+
+
+def test_recordings_without_a_clip_stay_in_step():
+    clip = _clip()
+    each = [None if view is None else 1.0 for view in consistency.views([None, clip], MASKED)]
+    many = 1 + len(consistency.CHANGES)
+    assert list(consistency.group(each)) == [(None,) * many, (1.0,) * many]
+
+
+def test_the_doubt_names_the_changes_that_change_the_call():
+    scores = [0.8] * (1 + len(consistency.CHANGES))
+    assert consistency.doubt(scores, 0.5) == ""
+    scores[2] = 0.31
+    assert consistency.doubt(scores, 0.5) == "called stalled (0.80), but not with gain 1.8 (0.31)"
+    assert consistency.doubt([0.8], 0.5) == ""
+
+
+def _predict(folder, out, bundle_dir, monkeypatch, logit, **options):
+    monkeypatch.setattr(TorchEngine, "logit", lambda _engine, pixels: logit(pixels))
+    predict.predict([folder], out, bundle_dir, processes=0, engine="torch", **options)
+    return pd.read_csv(out / "predictions.csv")
+
+
+def test_a_call_that_depends_on_the_light_is_left_to_a_person(tmp_path, bundle_dir, monkeypatch):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for index in range(2):
+        drawing.write(folder / f"{index}.mp4", seed=index, count=8)
+    (folder / "empty.mp4").touch()
+    plain = _predict(folder, tmp_path / "a", bundle_dir, monkeypatch, lambda _: 4.0)
+    sure = _predict(folder, tmp_path / "b", bundle_dir, monkeypatch, lambda _: 4.0, check=True)
+    pd.testing.assert_frame_equal(plain, sure)
+    assert json.loads((tmp_path / "b/run.json").read_text())["consistency"]
+
+    level = []
+
+    def light(pixels):
+        mean = float(pixels[..., 0].mean())
+        level.append(mean)
+        return 9.0 if mean >= level[0] * 0.9 else -9.0
+
+    moved = _predict(folder, tmp_path / "c", bundle_dir, monkeypatch, light, check=True)
+    moved = moved.set_index("filename")
+    assert moved.loc["0.mp4", "call"] == "review"
+    assert moved.loc["0.mp4", "status"] == "ok"
+    assert "gain 0.6" in moved.loc["0.mp4", "reason"]
+    assert "gain 1.8" not in moved.loc["0.mp4", "reason"]
+    assert moved.loc["empty.mp4", "call"] == "unscorable"
+    # A run that did not check cannot be resumed by one that does.
+    with pytest.raises(InputError, match="consistency"):
+        _predict(folder, tmp_path / "a", bundle_dir, monkeypatch, light, check=True)

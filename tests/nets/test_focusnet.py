@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+
+from stallscan.nets import build, focusnet
+from stallscan.nets.settings import NetSettings
+
+SETTINGS = NetSettings(name="focusnet", normalisation="running", mean=(0.0, 0.0), std=(1.0, 1.0))
+SIZE = 40
+
+
+def _net():
+    """Build a net whose running statistics are those of some clips."""
+    torch.manual_seed(0)
+    net = build.build(SETTINGS)
+    clips = torch.cat([_clip(seed) for seed in range(4)])
+    with torch.no_grad():
+        for _ in range(20):
+            net(clips)
+    return net.eval()
+
+
+def _mask():
+    mask = torch.zeros(SIZE, SIZE)
+    mask[8:32, 12:28] = 1
+    return mask
+
+
+def _clip(seed=0, frames=60, sharp=(20, 32)):
+    """Make a clip, (1, 2, T, S, S), with structure in some frames and little noise in all."""
+    rng = np.random.default_rng(seed)
+    grey = 0.3 + 0.01 * rng.standard_normal((frames, SIZE, SIZE))
+    columns = np.arange(SIZE)
+    for frame in range(*sharp):
+        grey[frame] += 0.15 * np.sin(columns + rng.uniform(0, 2 * np.pi))
+    clip = torch.from_numpy(grey.astype(np.float32)).clamp(0, 1)
+    return torch.stack([clip, _mask().expand_as(clip)])[None]
+
+
+def _logit(net, clip):
+    with torch.inference_mode():
+        return float(build.forward(net, clip)[0])
+
+
+@pytest.mark.parametrize("sharp", [(0, 10), (20, 32), (50, 60), (36, 60)])
+def test_the_frames_in_focus_are_taken(sharp):
+    clip = _clip(sharp=sharp)
+    clip[0, 0] += torch.arange(60)[:, None, None] / 1e3  # tells frames from each other
+    grey, shown = focusnet.in_focus(clip[:, 0], clip[:, 1, :1])
+    assert shown.all()
+    inside = _mask() > 0
+    wanted = [torch.nonzero((clip[0, 0][:, inside] == each[inside]).all(1)) for each in grey[0]]
+    taken = torch.cat(wanted)[:, 0].tolist()
+    assert taken == list(range(taken[0], taken[0] + focusnet.FRAMES))
+    assert set(range(*sharp)) <= set(taken)
+
+
+def test_frames_out_of_focus_do_not_matter():
+    net, clip = _net(), _clip()
+    expected = _logit(net, clip)
+    taken, _ = focusnet.in_focus(clip[:, 0], clip[:, 1, :1])
+    inside = _mask() > 0
+    first = next(
+        row for row in range(60) if torch.equal(clip[0, 0, row][inside], taken[0, 0][inside])
+    )
+    other = clip.clone()
+    other[:, 0, :first] = 0.3
+    other[:, 0, first + focusnet.FRAMES :] = 0.3
+    assert _logit(net, other) == pytest.approx(expected, abs=1e-5)
+
+
+def test_neither_gain_nor_surround_matter():
+    net, clip = _net(), _clip()
+    expected = _logit(net, clip)
+    darker = clip.clone()
+    darker[:, 0] = darker[:, 0] * 0.6 + 0.05
+    assert _logit(net, darker) == pytest.approx(expected, abs=0.01)
+    black, noise = clip.clone(), clip.clone()
+    outside = _mask() == 0
+    black[0, 0, :, outside] = 0
+    noise[0, 0, :, outside] = torch.rand(60, int(outside.sum()))
+    for changed in (black, noise):
+        assert _logit(net, changed) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 10, 23])
+def test_short_clips_are_filled_up_with_frames_that_do_not_count(frames):
+    clip = _clip()[:, :, 15 : 15 + frames]
+    grey, shown = focusnet.in_focus(clip[:, 0], clip[:, 1, :1])
+    assert grey.shape == (1, focusnet.FRAMES, SIZE, SIZE)
+    assert shown[0].tolist() == [1.0] * frames + [0.0] * (focusnet.FRAMES - frames)
+    assert np.isfinite(_logit(_net(), clip))
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_an_even_clip_and_one_without_a_mask_have_a_logit(level):
+    net, clip = _net(), _clip()
+    clip[:, 0] = level
+    assert np.isfinite(_logit(net, clip))
+    clip[:, 1] = 0
+    assert np.isfinite(_logit(net, clip))
+
+
+def test_it_is_small_and_within_its_budget():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net = _net()
+    assert sum(weights.numel() for weights in net.parameters()) < 100_000
+    clip = torch.rand(1, 2, 56, 64, 64)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(clip)
+    assert counter.get_total_flops() < 4e9
