@@ -25,7 +25,8 @@ def test_the_look_of_the_competition_is_the_default():
 
 def test_the_wide_look_contains_that_of_the_competition():
     wide, usual = read_look("wide"), LookSettings()
-    for name in LookSettings.model_fields:
+    assert 0 < wide.share < 1
+    for name in LookSettings.model_fields.keys() - {"share"}:
         low, high = getattr(wide, name)
         assert high > low
         if (limits := getattr(usual, name)) is not None:
@@ -71,9 +72,17 @@ def test_a_look_of_ones_own_is_read_from_a_file(tmp_path):
     assert read_look(tmp_path / "mine.yaml") == LookSettings(step_um=(2, 2.5))
 
 
+def test_a_share_of_the_recordings_has_the_look():
+    steps = [round(_plan(row, share=0.25, step_um=(3, 3)).truth.step_um, 6) for row in range(40)]
+    assert 4 <= steps.count(3) <= 16
+    others = [round(_plan(row).truth.step_um, 6) for row in range(40)]
+    assert {step == other for step, other in zip(steps, others, strict=True) if step != 3} == {True}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("share: 0\n", "share"),
         ("step_um: [2, 1]\n", r"step_um.*2 to 1 is not a range"),
         ("um_per_px: [50, 50]\n", "within 0.2 to 5"),
         ("gamma: [0, 1]\n", "not a range"),

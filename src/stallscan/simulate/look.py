@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from stallscan.errors import SettingsError
 from stallscan.settings import Settings, read_yaml
@@ -49,6 +49,8 @@ class LookSettings(Settings):
 
     Attributes
     ----------
+    share : float
+        Share of the recordings that have this look, above 0; the others have the competition's.
     um_per_px, step_um : tuple of float or None
         Size of a pixel, and depth between frames, um.
     psf_xy_um, psf_z_um : tuple of float or None
@@ -75,6 +77,7 @@ class LookSettings(Settings):
         Exponent of the display: grey levels 0..1 are raised to it.
     """
 
+    share: float = Field(default=1.0, gt=0, le=1)
     um_per_px: Micrometres | None = None
     step_um: Micrometres | None = None
     psf_xy_um: Micrometres | None = None
@@ -109,6 +112,11 @@ def read_look(which: str | Path) -> LookSettings:
             f"shipped look: {', '.join(names)}"
         )
     return LookSettings.parse(read_yaml(path), str(path))
+
+
+def draw_look(rng: np.random.Generator, look: LookSettings) -> LookSettings:
+    """Draw whether a recording has the look, or that of the competition."""
+    return look if look.share == 1 or rng.random() < look.share else LookSettings()
 
 
 def vary_project(rng: np.random.Generator, project: Project, look: LookSettings) -> Project:

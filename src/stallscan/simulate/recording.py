@@ -9,7 +9,7 @@ import numpy as np
 from stallscan.simulate.blood import Blood, draw_blood, stall
 from stallscan.simulate.contour import COLOUR
 from stallscan.simulate.imaging import Window, expose, render, whole_field
-from stallscan.simulate.look import vary_project
+from stallscan.simulate.look import draw_look, vary_project
 from stallscan.simulate.microscope import Microscope, draw_microscope
 from stallscan.simulate.projects import Project, draw_project
 from stallscan.simulate.scene import F32, F64, Image, Rng, Scene, draw_scene
@@ -164,9 +164,10 @@ def make_plan(
     of_scene, of_blood, of_scope, of_pixels, of_project, of_look = np.random.default_rng(
         np.random.SeedSequence([seed, row])
     ).spawn(6)
-    project = vary_project(of_look, project or draw_project(of_project, stalled), settings.look)
+    look = draw_look(of_look, settings.look)
+    project = vary_project(of_look, project or draw_project(of_project, stalled), look)
     scene = draw_scene(of_scene, settings, project, stalled)
-    microscope = draw_microscope(of_scope, scene, project, settings.look)
+    microscope = draw_microscope(of_scope, scene, project, look)
     in_focus = _in_focus(scene, microscope)
     focus = int(in_focus[0]), int(in_focus[-1])
     blood = draw_blood(of_blood, scene, microscope.frame_s, focus)
