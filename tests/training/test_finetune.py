@@ -184,3 +184,13 @@ def test_no_interval_is_shown_for_few_mice_or_an_undefined_gain(tuned):
     assert "class" in str(undefined).splitlines()[-2]
     for text in (str(comparison), str(undefined)):
         assert not text.splitlines()[-2].endswith(("better", "worse", "noise"))
+
+
+@pytest.mark.parametrize("chance", [None, 0.6])
+def test_the_appearances_of_the_last_stage_are_kept(chance):
+    start = disk.load("default")
+    recipe = {"training": {"stages": [{"appearance": 0.1}, {"appearance": chance}]}}
+    spec = start.spec.model_copy(update={"provenance": {"recipe": recipe}})
+    made = finetune.make_recipe(replace(start, spec=spec), "", 3, 1e-4, 0)
+    (stage,) = made.training.stages
+    assert (stage.epochs, stage.learning_rate, stage.appearance) == (3, 1e-4, chance)

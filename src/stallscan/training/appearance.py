@@ -31,8 +31,8 @@ NOISE = (0.5, 14.0)
 def change(clip: Frames, rng: Rng) -> Frames:
     """Return a copy of a clip with another appearance.
 
-    The order is that of an image's formation: depth steps, position, optics, light, noise, display,
-    surround. Each change happens with its own chance.
+    The order is that of an image's formation: depth steps, averaged frames, position, optics,
+    light, noise, display, surround. Each change happens with its own chance.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def change(clip: Frames, rng: Rng) -> Frames:
     ndarray
         uint8 (T', S, S, 2), T' at most T.
     """
-    grey = _leave_out_frames(clip[..., 0], rng).astype(np.float32)  # (T', S, S)
+    grey = _average_frames(_leave_out_frames(clip[..., 0], rng).astype(np.float32), rng)
     mask = np.ascontiguousarray(clip[0, ..., 1])
     grey, mask = _move(grey, mask, rng)
     grey = _light(_defocus(grey, rng), rng)
@@ -68,6 +68,16 @@ def _leave_out_frames(grey: Frames, rng: Rng) -> Frames:
         grey = grey.copy()
         grey[rng.integers(len(grey))] = 0  # a black-out
     return grey
+
+
+def _average_frames(grey: F32, rng: Rng) -> F32:
+    """Average each frame with its neighbours, as some laboratories do against noise: (T', S, S)."""
+    if rng.random() >= 0.2:
+        return grey
+    weights = [(1, 2, 1), (0, 1, 1), (1, 1, 1)][rng.integers(3)]
+    padded = np.pad(grey, ((1, 1), (0, 0), (0, 0)), mode="edge")
+    parts = (weight * padded[at : at + len(grey)] for at, weight in enumerate(weights))
+    return np.asarray(sum(parts) / np.float32(sum(weights)), np.float32)
 
 
 def _move(grey: F32, mask: Mask, rng: Rng) -> tuple[F32, Mask]:

@@ -231,7 +231,9 @@ def _fine_tune(
 
 def make_recipe(start: Bundle, group: str, epochs: int, learning_rate: float, seed: int) -> Recipe:
     """Build the recipe of a fine-tuning: the bundle's settings with a lower learning rate."""
-    augment = start.spec.provenance.get("recipe", {}).get("augment")
+    trained = start.spec.provenance.get("recipe", {})
+    stages = trained.get("training", {}).get("stages") or [{}]
+    stage = {"epochs": epochs, "learning_rate": learning_rate}
     content = {
         "name": f"{start.spec.name}-tuned",
         "data": {"validation": VALIDATION_SHARE, "group": group},
@@ -239,9 +241,9 @@ def make_recipe(start: Bundle, group: str, epochs: int, learning_rate: float, se
         "clip": start.spec.clip,
         "net": start.spec.net,
         "pretrained": {"source": "bundle", "file": start.path},
-        "augment": augment or {"rotate": 0.75, "flip": 0.75, "reverse": 0.5},
+        "augment": trained.get("augment") or {"rotate": 0.75, "flip": 0.75, "reverse": 0.5},
         "training": {
-            "stages": [{"epochs": epochs, "learning_rate": learning_rate}],
+            "stages": [stage | {"appearance": stages[-1].get("appearance")}],
             "warm_up": 0.1,
             "weight_decay": 1e-3,
             "batch_size": BATCH_SIZE,
