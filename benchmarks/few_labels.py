@@ -31,6 +31,7 @@ FAMILIES = ("steps-2", "saturated")
 LABELS = (20, 50, 100, 300)
 SEEDS = (0, 1, 2)
 TESTED = 200
+SPARE = 10  # of which no clip can be made, at most
 Measured = tuple[float, float]  # ROC AUC, and MCC at the bundle's own threshold
 
 
@@ -43,7 +44,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = []
     for family in FAMILIES:
-        shifts.write_family(given.out, max(LABELS) + TESTED, family)
+        shifts.write_family(given.out, max(LABELS) + TESTED + SPARE, family)
         for name in given.bundles:
             start = disk.load(name)
             store = prepare(start, given.out / family)
@@ -70,7 +71,7 @@ def prepare(start: Bundle, folder: Path) -> Store:
     """Return the clips of a family as the bundle sees them."""
     view = start.spec.view
     sources = find.list_recordings([folder / "recordings"])
-    clips = folder / f"clips-{start.spec.clip.size}"
+    clips = folder / f"clips-{start.label}"
     return fill.build(clips, sources, view.outline, view.clip, progress=common.show_progress("cut"))
 
 
@@ -96,6 +97,8 @@ def tune_once(
             )
             tuned = measure(disk.load(run / "run" / "bundle"), store, tested)
         except InputError as error:
+            if "needs both" not in str(error) and "too few" not in str(error):
+                raise
             common.say(f"{run.name}: {error}")
             tuned = None
         files.write_json(kept, tuned)

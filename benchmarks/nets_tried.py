@@ -49,6 +49,9 @@ CHANGES = (
     "augment.gamma=0",
     "augment.noise=0",
     "training.class_weight=none",
+    "net.normalisation=per-video",
+    "net.mean=[0.2,0.0]",
+    "net.std=[0.2,1.0]",
 )
 REFERENCE = "r2plus1d_18"
 Make = Callable[[int], nn.Module]
@@ -126,7 +129,7 @@ def _separated(conv: nn.Conv3d) -> nn.Module:
 
 
 CANDIDATES = {
-    "stallnet": Candidate("the default net"),
+    "stallnet": Candidate("an earlier default net"),
     REFERENCE: Candidate("published (torchvision)", epochs=7, learning_rate=1e-3),
     "no-differences": Candidate("sees no differences in time", _NoDifferences),
     "narrow": Candidate("half as wide", _Narrow),

@@ -4,7 +4,7 @@
 
 For each bundle, on **simulated** recordings: ROC AUC and MCC on each family of `shifts.py`, which
 differ from the default simulator in one respect each; how far the score of one recording moves
-under the changes of `calls.consistency`, which needs no labels; and whether a warning goes with
+under the changes of `calls.changes`, which needs no labels; and whether a warning goes with
 wrong calls. The few real recordings are reported, and never used to choose anything.
 """
 
@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from stallscan import files
 from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle, Ensemble
-from stallscan.calls import consistency
+from stallscan.calls import changes
 from stallscan.clips import prepare
 from stallscan.engines import choose
 from stallscan.recordings import find
@@ -112,10 +112,13 @@ def measure_suite(model: Bundle | Ensemble, out: Path) -> dict[str, Measured]:
     """Score all recordings of all families with all changes; what was measured before is read."""
     measured = {}
     for name in families():
-        path = out / name / f"{model.label}.npz"
+        wanted = read_labels(out / name).index
+        path = out / name / f"{model.label}-{len(wanted)}-{len(changes.CHANGES)}.npz"
         if not path.is_file():
             common.say(f"measuring {model.label} on {name}")
-            found = measure(model, find.list_recordings([out / name / "recordings"]))
+            found = measure(
+                model, [Source(each, out / name / "recordings" / each) for each in wanted]
+            )
             with files.atomic_path(path) as new, new.open("wb") as file:
                 np.savez(file, names=found.names, scores=found.scores, odds=found.odds)
         with np.load(path) as kept:
@@ -136,7 +139,7 @@ def measure(model: Bundle | Ensemble, sources: Sequence[Source]) -> Measured:
         names.append(prepared.source.filename)
         logits.append(
             [
-                list(engine.stream(consistency.views([clip.pixels], member.spec.clip)))
+                list(engine.stream(changes.with_changes([clip.pixels], member.spec.clip)))
                 for engine, member, clip in zip(engines, members, prepared.clips, strict=True)
             ]
         )
@@ -217,7 +220,7 @@ def compare_consistency(
                     *(f"{value:.2f}" for value in moved),
                 ]
             )
-    words = [f"log-odds, {change}" for change in consistency.CHANGES]
+    words = [f"log-odds, {change}" for change in changes.CHANGES]
     return common.markdown(["", "recordings", "score", "other call", *words], rows)
 
 

@@ -136,7 +136,7 @@ def predict(
             prevalence,
             progress or _no_progress,
             engine,
-            consistency,
+            consistency=consistency,
         )
         frame = read_predictions(summary.table)
     frame.attrs["doubts"] = summary.doubts

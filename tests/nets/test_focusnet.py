@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from stallscan.nets import build, focusnet
 from stallscan.nets.settings import NetSettings
@@ -23,6 +24,7 @@ def _net():
 def _mask():
     mask = torch.zeros(SIZE, SIZE)
     mask[8:32, 12:28] = 1
+    mask[7, 12:28], mask[8:32, 28] = 0.3, 0.8  # as resizing leaves its edge
     return mask
 
 
@@ -46,9 +48,9 @@ def _logit(net, clip):
 def test_the_frames_in_focus_are_taken(sharp):
     clip = _clip(sharp=sharp)
     clip[0, 0] += torch.arange(60)[:, None, None] / 1e3  # tells frames from each other
-    grey, shown = focusnet.in_focus(clip[:, 0], clip[:, 1, :1])
+    grey, shown = focusnet.in_focus(clip[:, 0], (clip[:, 1, :1] >= 0.5).float())
     assert shown.all()
-    inside = _mask() > 0
+    inside = _mask() >= 0.5
     wanted = [torch.nonzero((clip[0, 0][:, inside] == each[inside]).all(1)) for each in grey[0]]
     taken = torch.cat(wanted)[:, 0].tolist()
     assert taken == list(range(taken[0], taken[0] + focusnet.FRAMES))
@@ -58,8 +60,8 @@ def test_the_frames_in_focus_are_taken(sharp):
 def test_frames_out_of_focus_do_not_matter():
     net, clip = _net(), _clip()
     expected = _logit(net, clip)
-    taken, _ = focusnet.in_focus(clip[:, 0], clip[:, 1, :1])
-    inside = _mask() > 0
+    taken, _ = focusnet.in_focus(clip[:, 0], (clip[:, 1, :1] >= 0.5).float())
+    inside = _mask() >= 0.5
     first = next(
         row for row in range(60) if torch.equal(clip[0, 0, row][inside], taken[0, 0][inside])
     )
@@ -73,10 +75,13 @@ def test_neither_gain_nor_surround_matter():
     net, clip = _net(), _clip()
     expected = _logit(net, clip)
     darker = clip.clone()
-    darker[:, 0] = darker[:, 0] * 0.6 + 0.05
-    assert _logit(net, darker) == pytest.approx(expected, abs=0.01)
+    darker[:, 0] = darker[:, 0] * 0.6 + 0.15
+    assert _logit(net, darker) == pytest.approx(expected, abs=2e-4)
+    still = clip.clone()
+    still[:, 0] = still[:, 0, 25:26]
+    assert abs(_logit(net, still) - expected) > 2e-3
     black, noise = clip.clone(), clip.clone()
-    outside = _mask() == 0
+    outside = _mask() < 0.5
     black[0, 0, :, outside] = 0
     noise[0, 0, :, outside] = torch.rand(60, int(outside.sum()))
     for changed in (black, noise):
@@ -86,7 +91,7 @@ def test_neither_gain_nor_surround_matter():
 @pytest.mark.parametrize("frames", [1, 2, 10, 23])
 def test_short_clips_are_filled_up_with_frames_that_do_not_count(frames):
     clip = _clip()[:, :, 15 : 15 + frames]
-    grey, shown = focusnet.in_focus(clip[:, 0], clip[:, 1, :1])
+    grey, shown = focusnet.in_focus(clip[:, 0], (clip[:, 1, :1] >= 0.5).float())
     assert grey.shape == (1, focusnet.FRAMES, SIZE, SIZE)
     assert shown[0].tolist() == [1.0] * frames + [0.0] * (focusnet.FRAMES - frames)
     assert np.isfinite(_logit(_net(), clip))
@@ -110,3 +115,11 @@ def test_it_is_small_and_within_its_budget():
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(clip)
     assert counter.get_total_flops() < 4e9
+
+
+@pytest.mark.parametrize(
+    "changes", [{"normalisation": "per-video"}, {"mean": (0.2, 0.0)}, {"std": (0.2, 1.0)}]
+)
+def test_scales_that_it_would_not_expect_are_refused(changes):
+    with pytest.raises(ValidationError, match="scales its input itself"):
+        NetSettings(**(SETTINGS.model_dump() | changes))

@@ -172,7 +172,7 @@ def decide(
         "prevalence": prevalence if share is None else share,
         "decision": decision,
     }
-    table = _fill_in(predictions.table, has_score, draft)
+    table = _fill_in(predictions, draft)
     return Calls(table, run, chosen, tuple(draft.doubts))
 
 
@@ -344,12 +344,19 @@ def _choose_on_labels(
         )
 
 
-def _fill_in(table: pd.DataFrame, has_score: NDArray[np.bool_], draft: _Draft) -> pd.DataFrame:
-    """Return the table with the new scores, threshold and calls."""
+def _fill_in(predictions: Predictions, draft: _Draft) -> pd.DataFrame:
+    """Return the table with the new scores, threshold and calls.
+
+    What `predict` left to a person stays so: no threshold makes such a call reliable.
+    """
+    has_score = predictions.has_score
     calls = draft.calls
     if calls is None:
         calls = np.where(draft.scores >= draft.threshold, "stalled", "flowing")
-    new = table.copy()
+    if predictions.run.get("consistency"):
+        before = predictions.table.loc[has_score, "call"]
+        calls = np.where(before == "review", "review", calls)
+    new = predictions.table.copy()
     # A score without a call is dropped: it was not converted to the new prevalence.
     new["score"] = np.nan
     new.loc[has_score, "score"] = draft.scores

@@ -21,7 +21,7 @@ from stallscan import files, runs
 from stallscan.bundle import disk, reference
 from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.bundle.reference import Drift
-from stallscan.calls import consistency, inputs, resume
+from stallscan.calls import changes, inputs, resume
 from stallscan.calls.inputs import Inputs
 from stallscan.calls.resume import Appender, Standing
 from stallscan.clips.prepare import Prepared
@@ -56,7 +56,7 @@ class PredictionSummary:
 
     @property
     def failed(self) -> int:
-        """Number of recordings called neither flowing nor stalled."""
+        """Number of recordings without a reliable score."""
         return self.calls["unscorable"]
 
     @property
@@ -73,7 +73,7 @@ def predict(
     prevalence: float | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
     engine: Which = "auto",
-    check: bool = False,
+    consistency: bool = False,
 ) -> PredictionSummary:
     """Score and call every recording in files and folders, or in a store.
 
@@ -98,8 +98,8 @@ def predict(
     engine : str
         What runs the nets, as `choose.choose` takes it. With ``auto`` a resumed run keeps its
         engine.
-    check : bool
-        Score each recording also with the changes of `consistency`; where one of them changes the
+    consistency : bool
+        Score each recording also with the changes of `changes`; where one of them changes the
         call, the call is ``review`` and the reason says with which. Takes ten times as long to
         score.
 
@@ -123,7 +123,7 @@ def predict(
             )
         model = model.at(prevalence)
     with runs.hold(out):
-        return _predict(paths, out, model, given, calibrated_at, progress, engine, check)
+        return _predict(paths, out, model, given, calibrated_at, progress, engine, consistency)
 
 
 def _predict(
@@ -134,7 +134,7 @@ def _predict(
     calibrated_at: float,
     progress: Callable[[int, int], None],
     engine: Which,
-    check: bool,
+    consistency: bool,
 ) -> PredictionSummary:
     sources = given.sources
     rows = resume.read_table(out / PREDICTIONS_NAME, PREDICTION_COLUMNS)
@@ -146,8 +146,8 @@ def _predict(
         chosen = choose.choose(model, engine)
     log.info("engine %s: %s", chosen.name, chosen.reason)
     run = _run(paths, model, chosen.name, len(sources)) | {"passed_over": given.passed_over}
-    if check:
-        run["consistency"] = list(consistency.CHANGES)
+    if consistency:
+        run["consistency"] = True
     if before is not None:
         runs.refuse_other(
             out,
@@ -172,7 +172,7 @@ def _predict(
         statuses[row["status"]] += 1
     done = len(standing.rows)
     progress(done, len(sources))
-    for new in _append_rows(out, model, given, standing, chosen.engines, check):
+    for new in _append_rows(out, model, given, standing, chosen.engines, consistency):
         calls[new["call"]] += 1
         statuses[new["status"]] += 1
         done += 1
@@ -192,14 +192,14 @@ def _append_rows(
     given: Inputs,
     standing: Standing,
     engines: Sequence[Engine],
-    check: bool,
+    consistency: bool,
 ) -> Iterator[dict[str, Any]]:
     """Predict the pending recordings, append their rows to the tables, and yield each row."""
     if not standing.todo:
         return
     # Closing the stream stops the decoding processes after an error.
     with Appender(out) as appender, contextlib.closing(given.stream(standing.todo)) as todo:
-        for prepared, logits in _score(todo, engines, model.members, check):
+        for prepared, logits in _score(todo, engines, model.members, consistency):
             row = make_row(prepared, logits, model)
             stamp = standing.stamps.get(row["filename"])
             appender.append(
@@ -222,7 +222,10 @@ def _as_before(model: Bundle | Ensemble, engine: Which, out: Path) -> Chosen:
 
 
 def _score(
-    todo: Iterable[Prepared], engines: Sequence[Engine], members: Sequence[Bundle], check: bool
+    todo: Iterable[Prepared],
+    engines: Sequence[Engine],
+    members: Sequence[Bundle],
+    consistency: bool,
 ) -> Iterator[tuple[Prepared, tuple[Logits, ...]]]:
     """Yield every recording with the logits of each engine.
 
@@ -232,9 +235,9 @@ def _score(
     logits: list[Iterator[Logits]] = []
     for place, (engine, member, each) in enumerate(zip(engines, members, theirs, strict=True)):
         clips = _pixels(each, place)
-        if check:
-            views = consistency.views(clips, member.spec.clip)
-            logits.append(consistency.group(engine.stream(views)))
+        if consistency:
+            every = changes.with_changes(clips, member.spec.clip)
+            logits.append(changes.group(engine.stream(every)))
         else:
             logits.append((logit,) for logit in engine.stream(clips))
     yield from zip(ours, zip(*logits, strict=True), strict=True)
@@ -251,13 +254,13 @@ def make_row(
     """Return the row of a recording, from the logits of each member of the bundle.
 
     The first logit of a member is that of the clip, and the others are those of the changes of
-    `consistency`, if they were made. A logit is None where the recording has no clip.
+    `changes`, if they were made. A logit is None where the recording has no clip.
     """
     spec = model.spec
     status, reason, call, score = prepared.status, prepared.reason, "unscorable", ""
     if prepared.clips:
-        logits = np.array(given, np.float64)  # (members, views)
-        if not np.isfinite(logits).all():
+        logits = np.array(given, np.float64)  # (members, 1 + changes)
+        if not np.isfinite(logits[:, 0]).all():
             status = "failed"
             reason = f"{prepared.source.path}: the net's output for this recording is not finite"
         else:
@@ -266,7 +269,7 @@ def make_row(
             # No call with frames missing: they may be the ones that show the stall.
             if status == "ok":
                 call = thresholds.call(scores[0], spec.threshold)
-                doubt = consistency.doubt(scores, spec.threshold)
+                doubt = changes.doubt(scores, spec.threshold)
                 if doubt:
                     call = "review"
                     doubt = f"{prepared.source.path}: {doubt}; check this recording yourself"

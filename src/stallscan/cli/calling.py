@@ -55,7 +55,7 @@ def predict(
         noise, averaged or lost frames, surround. Where the call changes, it becomes 'review' and
         the reason says with which change. Scoring takes ten times as long.
     strict
-        Exit with code 1 if any recording got no call.
+        Exit with code 1 if any recording is unscorable; 'review' does not count.
     processes
         Number of decoding processes. By default, one per core, or none for one or two recordings.
     trust
@@ -72,7 +72,7 @@ def predict(
         trust_nets(bundle)
     with show_progress("predicting") as progress:
         summary = predict.predict(
-            paths, out, bundle, processes, prevalence, progress, engine, consistency
+            paths, out, bundle, processes, prevalence, progress, engine, consistency=consistency
         )
     if sum(summary.calls.values()) <= FEW_SHOWN:
         print_calls(summary.table)

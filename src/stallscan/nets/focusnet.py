@@ -40,8 +40,8 @@ class FocusNet(nn.Module):
         super().__init__()
         if channels != 2:
             raise InputError(
-                f"the net focusnet takes 2 channels (grey, mask), the settings have {channels}. "
-                "Set clip.channels to grey+mask, and net.mean and net.std to two values each"
+                f"the net focusnet takes 2 channels (grey, mask), not {channels}. Set "
+                "clip.channels to grey+mask"
             )
         before, blocks = 5, []
         for width, kernel, stride in self.BLOCKS:
@@ -50,10 +50,14 @@ class FocusNet(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.dropout = nn.Dropout(0.2)
         self.fc = nn.Linear(4 * before, 1)
+        # Two-dimensional convolutions are fastest with channels innermost in memory, on any device.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Compute the logits (N,) of clips (N, 2, T, S, S), grey and mask in 0..1."""
-        mask = clips[:, 1, :1]  # (N, 1, S, S): it is the same in every frame
+        # The mask is the same in every frame: (N, 1, S, S). Resizing blurs its edge, and a pixel
+        # that is half inside would show the black level.
+        mask = (clips[:, 1, :1] >= 0.5).to(clips.dtype)
         grey, shown = in_focus(clips[:, 0], mask)  # (N, F, S, S), (N, F)
         features = _channels(grey, mask, shown)  # (N * F, 5, S, S)
         for block in self.blocks:
@@ -133,7 +137,7 @@ def _channels(grey: Tensor, mask: Tensor, shown: Tensor) -> Tensor:
     # Second difference: going in and out of focus is smooth in time, moving blood is not.
     flicker = F.pad(change[:, 1:] - change[:, :-1], (0, 0, 0, 0, 1, 0))
     stacked = torch.stack([standard, change, flicker, mask.expand_as(grey), even], dim=-1)
-    # Channels innermost in memory: the blocks then need no copies between space and time.
+    # Channels innermost: the blocks then need no copies between space and time.
     return stacked.flatten(0, 1).permute(0, 3, 1, 2)
 
 

@@ -10,9 +10,10 @@ from stallscan.words import suggest
 
 # The keys of `build.NETS`, repeated here because importing `build` imports torch.
 FEATURES = "features"  # the baseline, which is no torch module
+FOCUSNET = "focusnet"
 BUILT_IN = (
     FEATURES,
-    "focusnet",
+    FOCUSNET,
     "stallnet",
     "r3d_18",
     "mc3_18",
@@ -79,6 +80,16 @@ class NetSettings(Settings):
         if len(name) > LONGEST_OWN:
             raise ValueError(f"the name of a net has at most {LONGEST_OWN} characters")
         return f"{module}:{last}"
+
+    @model_validator(mode="after")
+    def _check_focusnet(self) -> "NetSettings":
+        scales = (self.mean, self.std) == ((0.0, 0.0), (1.0, 1.0))
+        if self.name == FOCUSNET and not (scales and self.normalisation == "running"):
+            raise ValueError(
+                "the net focusnet scales its input itself. Set net.mean to [0, 0], net.std to "
+                "[1, 1] and net.normalisation to running"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_channels(self) -> "NetSettings":

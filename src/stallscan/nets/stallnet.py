@@ -1,4 +1,4 @@
-"""StallNet, the default net."""
+"""StallNet, an earlier default net."""
 
 import torch
 from torch import Tensor, nn

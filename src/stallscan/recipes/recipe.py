@@ -85,7 +85,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _check_mask(self) -> "Recipe":
-        what = "the net features" if self.net.is_feature_model else "augment.appearance"
+        what = "the net features" if self.net.is_feature_model else "another appearance"
         stages = [stage.appearance for stage in self.training.stages]
         needs_mask = self.net.is_feature_model or self.augment.appearance or any(stages)
         if needs_mask and self.clip.channels != "grey+mask":

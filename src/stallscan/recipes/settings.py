@@ -111,7 +111,7 @@ class StageSettings(Settings):
     # validation recordings are the same in all stages.
     rule: str = ""
     # Chance of another appearance in this stage; None uses that of `augment`. Blood is learned
-    # several times as fast in one appearance first (benchmarks/nets_tried.md).
+    # several times as fast in one appearance first (benchmarks/tried.md).
     appearance: Chance | None = None
 
 

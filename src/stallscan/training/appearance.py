@@ -76,7 +76,7 @@ def _average_frames(grey: F32, rng: Rng) -> F32:
         return grey
     weights = [(1, 2, 1), (0, 1, 1), (1, 1, 1)][rng.integers(3)]
     padded = np.pad(grey, ((1, 1), (0, 0), (0, 0)), mode="edge")
-    parts = (weight * padded[at : at + len(grey)] for at, weight in enumerate(weights))
+    parts = (weight * padded[lag : lag + len(grey)] for lag, weight in enumerate(weights))
     return np.asarray(sum(parts) / np.float32(sum(weights)), np.float32)
 
 

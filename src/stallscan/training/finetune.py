@@ -36,7 +36,7 @@ FEWEST_GROUPS = 6
 FEWEST_HELD_OUT = 6
 # Chosen: the share of the recordings not held out that selects epoch, calibration and threshold.
 VALIDATION_SHARE = 0.25
-# Chosen: a tenth of the learning rate that the shipped net was trained with.
+# Chosen: a fifth of the learning rate of the last stage of the recipe `default`.
 EPOCHS, LEARNING_RATE, BATCH_SIZE = 12, 2e-4, 4
 
 log = logging.getLogger("stallscan")

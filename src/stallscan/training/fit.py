@@ -73,10 +73,9 @@ class _Module(lightning.LightningModule):
         self.logits: list[tuple[int, float, float]] = []  # (row, logit, label) of validation
 
     def on_train_start(self) -> None:
-        # Convolutions are fastest with channels last. On a CPU, however, the per-video statistics
-        # need channels first and cost more than the convolutions gain: with channels last a step
-        # takes 10 to 26 % longer (all nets of `build.NETS` in 3-D, torch 2.15).
-        if self.device.type == "cuda" or self.recipe.net.normalisation == "running":
+        # On a CPU, the per-video statistics need channels first and cost more than convolutions
+        # gain by channels last: a step takes 10 to 26 % longer (all nets in 3-D, torch 2.15).
+        if self.device.type == "cuda":
             build.lay_out(self.net)
 
     # Lightning passes the epoch to samplers but not to batch samplers. These two hooks run before

@@ -1,9 +1,10 @@
-"""Whether a call stays the same under changes that leave the blood as it is.
+"""Changes of a clip that leave the blood as it is, and whether its call stays the same under them.
 
 Another gain, some noise or a few lost frames do not make a vessel flow. A call that changes with
 them rests on something else than the blood, and is left to a person. No labels are needed.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import cv2
@@ -30,14 +31,16 @@ def _display(gain: float, gamma: float) -> Change:
 
 
 def _noise(frames: Frames, _mask: Mask) -> Frames:
-    # The same noise in all channels of an image, and for every recording.
+    # The same noise in all channels of an image, and for every recording; none where a clip is
+    # filled up with black frames and margins.
     noise = np.random.default_rng(0).normal(0, NOISE, (*frames.shape[:3], 1))
+    noise *= _is_lit(frames) & np.asarray(frames.any(axis=(0, 3), keepdims=True))
     return np.clip(frames + noise, 0, 255).astype(np.uint8)
 
 
 def _mean_of_three(frames: Frames, _mask: Mask) -> Frames:
     padded = np.pad(frames.astype(np.uint16), ((1, 1), (0, 0), (0, 0), (0, 0)), mode="edge")
-    return ((padded[:-2] + padded[1:-1] + padded[2:]) // 3).astype(np.uint8)
+    return ((padded[:-2] + padded[1:-1] + padded[2:]) // 3).astype(np.uint8) * _is_lit(frames)
 
 
 def _black_around(frames: Frames, mask: Mask) -> Frames:
@@ -51,6 +54,11 @@ def _blurred_around(frames: Frames, mask: Mask) -> Frames:
 
 def _lose_frames(frames: Frames, _mask: Mask) -> Frames:
     return np.delete(frames, np.s_[LOST // 2 :: LOST], axis=0)
+
+
+def _is_lit(frames: Frames) -> NDArray[np.bool_]:
+    """Return whether each frame is not black, (T, 1, 1, 1)."""
+    return np.asarray(frames.any(axis=(1, 2, 3), keepdims=True))
 
 
 # The strengths are chosen: smaller than the differences between microscopes.
@@ -67,7 +75,7 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def views(clips: Iterable[Frames | None], settings: ClipSettings) -> Iterator[Frames | None]:
+def with_changes(clips: Iterable[Frames | None], settings: ClipSettings) -> Iterator[Frames | None]:
     """Yield each clip, uint8 (T, S, S, C), and then each of its `CHANGES`; None as often for None.
 
     Clips of a fixed number of frames keep it, and clips without a mask have no surround to change:
@@ -90,7 +98,7 @@ def _changed(clip: Frames, change: Change, has_mask: bool, frames: int) -> Frame
 
 
 def group(logits: Iterable[float | None]) -> Iterator[tuple[float | None, ...]]:
-    """Group the logits of `views` by clip: that of the clip itself, then of each change."""
+    """Group the logits of `with_changes` by clip: that of the clip itself, then of each change."""
     each = iter(logits)
     return zip(*[each] * (1 + len(CHANGES)), strict=True)
 
@@ -109,7 +117,7 @@ def doubt(scores: Sequence[float], threshold: float) -> str:
     turned = [
         f"{change} ({score:.2f})"
         for change, score, call in zip(CHANGES, scores[1:], calls[1:], strict=False)
-        if call != calls[0]
+        if call != calls[0] or math.isnan(score)
     ]
     if not turned:
         return ""
