@@ -101,8 +101,11 @@ DESCRIPTIONS = _describe()
 FEATURES = tuple(DESCRIPTIONS)
 
 
-class _Clip(NamedTuple):
-    """What all features share: P pixels in the region, V in the vessel; n frames in focus."""
+class Structure(NamedTuple):
+    """The vessel of a clip and its frames in focus: P pixels in the region, V in the vessel."""
+
+    window: tuple[slice, slice]  # rows and columns of the clip, h x w: the region and little more
+    frames: NDArray[np.intp]  # (T,): the frames of the clip that are neither black nor copies
 
     inside: NDArray[np.bool_]  # (h, w): the outlined region, one pixel less at its edge
     low: Stack  # (h, w, T): blurred grey levels
@@ -132,7 +135,7 @@ def measure(pixels: Frames) -> F32:
         float32 (len(FEATURES),), in the order of `FEATURES`, always finite. Ratios are natural
         logarithms.
     """
-    clip = _prepare(pixels)
+    clip = find_structure(pixels)
     values = {
         **_look(clip),
         **_correlate(clip),
@@ -145,7 +148,15 @@ def measure(pixels: Frames) -> F32:
     return np.nan_to_num(row, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _prepare(pixels: Frames) -> _Clip:
+def find_structure(pixels: Frames) -> Structure:
+    """Find the vessel and the frames in focus.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        uint8 (T, H, W, 2): grey, and the mask (0 or 255). Black frames and exact repetitions are
+        left out.
+    """
     mask = pixels[0, ..., 1] > 127
     inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     for region in (mask, np.ones_like(mask)):
@@ -154,8 +165,9 @@ def _prepare(pixels: Frames) -> _Clip:
     # Only the surroundings of the region: half of a clip is further away.
     rows, columns = (_around(np.asarray(inside.any(axis=axis))) for axis in (1, 0))
     inside = inside[rows, columns]
-    shown = _shown(pixels[:, rows, columns, 0], inside)
-    grey = np.moveaxis(shown, 0, -1).astype(np.float32, order="C")  # (h, w, T)
+    cut = pixels[:, rows, columns, 0]
+    frames = _find_shown(cut, inside)
+    grey = np.moveaxis(cut[frames], 0, -1).astype(np.float32, order="C")  # (h, w, T)
     weight = inside.astype(np.float32)[..., None]  # (h, w, 1)
     low = _blur(grey, FINE_PX)
     # The mean of what is inside only, so that the surround does not matter.
@@ -170,8 +182,9 @@ def _prepare(pixels: Frames) -> _Clip:
     vessel = inside & (closed > _otsu(closed[inside]))
     if vessel.sum() < FEWEST_PIXELS:
         vessel = inside
-    return _Clip(
-        inside, low, np.ascontiguousarray(high[..., sharp]), local_sharp, sharp, energy,
+    return Structure(
+        (rows, columns), frames, inside, low, np.ascontiguousarray(high[..., sharp]), local_sharp,
+        sharp, energy,
         _noise(grey[..., sharp], inside), vessel, closed,
         float(np.percentile(local_sharp[inside], 10)),
     )  # fmt: skip
@@ -183,7 +196,7 @@ def _around(wanted: NDArray[np.bool_]) -> slice:
     return slice(max(int(places[0]) - 3, 0), int(places[-1]) + 4)
 
 
-def _shown(grey: Frames, inside: NDArray[np.bool_]) -> Frames:
+def _find_shown(grey: Frames, inside: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Leave out black frames and copies of the frame before, unless too few would be left."""
     flat = grey[:, inside]  # (T, P): a surround may be black in every frame
     lit = flat.max(axis=1) >= LIT
@@ -191,7 +204,7 @@ def _shown(grey: Frames, inside: NDArray[np.bool_]) -> Frames:
     kept = lit & ~copies
     if kept.sum() < FEWEST_FRAMES:
         kept = lit
-    return np.asarray(grey[kept] if kept.sum() >= FEWEST_FRAMES else grey)
+    return np.flatnonzero(kept if kept.sum() >= FEWEST_FRAMES else np.ones_like(kept))
 
 
 def _find_focus(energy: NDArray[np.float64]) -> slice:
@@ -213,7 +226,7 @@ def _find_focus(energy: NDArray[np.float64]) -> slice:
     return slice(first, last + 1)
 
 
-def _look(clip: _Clip) -> Values:
+def _look(clip: Structure) -> Values:
     sharpest, usual = clip.energy.max(), np.median(clip.energy)
     structure = np.sqrt(clip.energy[clip.sharp].mean()) + TINY
     return {
@@ -224,7 +237,7 @@ def _look(clip: _Clip) -> Values:
     }
 
 
-def _correlate(clip: _Clip) -> Values:
+def _correlate(clip: Structure) -> Values:
     """Correlate each frame with later ones in small windows, weighted by their structure."""
     values: Values = {}
     high, inside = clip.high, clip.inside
@@ -275,7 +288,7 @@ def _spread(same: F32, weight: F32) -> Values:
     }
 
 
-def _darkness(clip: _Clip) -> Values:
+def _darkness(clip: Structure) -> Values:
     height = clip.closed - clip.dark_level + TINY  # (h, w)
     light = (clip.low[..., clip.sharp] - clip.dark_level)[clip.vessel]  # (V, n)
     light = np.clip(light / height[clip.vessel][:, None], -1, 2)
@@ -291,7 +304,7 @@ def _darkness(clip: _Clip) -> Values:
     }
 
 
-def _own_focus(clip: _Clip) -> Values:
+def _own_focus(clip: Structure) -> Values:
     """Follow each place of the vessel through the frames in which it is brightest.
 
     An oblique vessel is never in focus as a whole.
@@ -317,7 +330,7 @@ def _own_focus(clip: _Clip) -> Values:
     return values
 
 
-def _change(clip: _Clip) -> Values:
+def _change(clip: Structure) -> Values:
     pattern = clip.high[clip.vessel]  # (V, n)
     change = pattern.std(axis=1).mean()
     structure = pattern.mean(axis=1).std()
@@ -336,7 +349,7 @@ def _change(clip: _Clip) -> Values:
     }
 
 
-def _texture(clip: _Clip) -> Values:
+def _texture(clip: Structure) -> Values:
     pattern = clip.high[clip.vessel]  # (V, n)
     values: Values = {}
     centred = pattern - pattern.mean(axis=0)

@@ -7,6 +7,7 @@ little besides the decoder, so that these processes start quickly.
 import base64
 import contextlib
 import functools
+import itertools
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +18,13 @@ import cv2
 import numpy as np
 
 from stallscan import cores, workers
+from stallscan.clips.clip import paint_out
 from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesError
 from stallscan.recordings import encode, video
-from stallscan.recordings.recording import Box, Frames, Recording
+from stallscan.recordings.recording import Box, Frames, Recording, to_grey
+from stallscan.report import evidence
 from stallscan.vessels import outline
+from stallscan.vessels.outline import Outline
 
 # The longer side is scaled down to this. Smaller clips are enlarged by the browser, because more
 # pixels in the file would add no information.
@@ -37,6 +41,8 @@ CLIP_FRAMES = 434
 HOLD_BYTES = 192 * 2**20
 MOST_PROCESSES = 4
 POSTER_QUALITY = 70
+# The evidence picture is drawn from the region scaled down to this side, and of so many frames.
+EVIDENCE_SIDE_PX, EVIDENCE_FRAMES = 128, CLIP_FRAMES
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Clip:
 
     video: str = ""  # data: address, empty if the recording cannot be shown
     poster: str = ""  # data: address of the image shown before the video plays
+    evidence: str = ""  # data: address of the evidence picture, empty without a single outline
     note: str = ""
 
 
@@ -94,24 +101,49 @@ def make_clip(path: Path, margin_px: int) -> Clip:
     """
     try:
         recording = video.read_recording(path, hold_bytes=HOLD_BYTES)
-        box, note = _region(recording, margin_px)
+        found = _find_outline(recording)
+        box, note = _region(recording, found, margin_px)
         step = math.ceil(len(recording) / CLIP_FRAMES)
         frames = list(_crop(recording, box, step))
+        picture = "" if found is None else _draw_evidence(recording, found)
     except RecordingError as error:
         return Clip(note=without_path(str(error), path.name))
     if step > 1:
         note = f"{note} One frame in {step} is shown.".strip()
-    return Clip(_as_video(frames), _as_poster(frames[len(frames) // 2]), note)
+    return Clip(_as_video(frames), _as_poster(frames[len(frames) // 2]), picture, note)
 
 
-def _region(recording: Recording, margin_px: int) -> tuple[Box, str]:
+def _find_outline(recording: Recording) -> Outline | None:
+    try:
+        return outline.find_outline(recording)
+    except (NoOutlineError, SeveralOutlinesError):
+        return None
+
+
+def _region(recording: Recording, found: Outline | None, margin_px: int) -> tuple[Box, str]:
     """Return the box to show and a note for the card."""
     height, width = recording.shape[1:3]
-    try:
-        box = outline.find_outline(recording).box
-    except (NoOutlineError, SeveralOutlinesError):
+    if found is None:
         return Box(0, height, 0, width), "The whole field is shown."
-    return box.grown(margin_px, (height, width)), ""
+    return found.box.grown(margin_px, (height, width)), ""
+
+
+def _draw_evidence(recording: Recording, found: Outline) -> str:
+    """Draw the evidence picture of the first `EVIDENCE_FRAMES` frames."""
+    rows, columns = found.box.slices
+    mask, contour = found.mask[rows, columns], found.contour[rows, columns]
+    scale = min(1.0, EVIDENCE_SIDE_PX / max(mask.shape))
+    size = (max(round(mask.shape[1] * scale), 1), max(round(mask.shape[0] * scale), 1))
+    frames: list[Frames] = []
+    for chunk in recording.chunks(found.box):  # uint8 (T, H, W, 3)
+        grey = paint_out(to_grey(np.ascontiguousarray(chunk)), contour)  # (T, H, W)
+        small = (cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in grey)
+        frames += itertools.islice(small, EVIDENCE_FRAMES - len(frames))
+        if len(frames) == EVIDENCE_FRAMES:
+            break
+    small_mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    _, encoded = cv2.imencode(".png", evidence.draw(np.stack(frames), small_mask))
+    return _data_uri("image/png", encoded.tobytes())
 
 
 def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:

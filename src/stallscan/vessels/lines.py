@@ -1,4 +1,4 @@
-"""Resampling of curves in space."""
+"""Resampling of curves in the plane or in space."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,12 +7,12 @@ F64 = NDArray[np.float64]
 
 
 def resample(curves: F64, step_um: float = 1.0) -> list[F64]:
-    """Resample curves, float64 (curves, n, 3), to points about `step_um` apart.
+    """Resample curves, float64 (curves, n, axes), to points about `step_um` apart.
 
     Returns
     -------
     list of ndarray
-        float64 (m, 3) for each curve, m at least 2.
+        float64 (m, axes) for each curve, m at least 2. Any unit of length will do.
     """
     # Interpolate all curves at once, as if they followed each other with gaps of 1 um.
     steps = np.linalg.norm(np.diff(curves, axis=1), axis=2)  # (curves, n - 1)
@@ -27,7 +27,7 @@ def resample(curves: F64, step_um: float = 1.0) -> list[F64]:
     wanted = begin[curve] + length[curve] * number / intervals[curve]
     given = (arc + begin[:, None]).ravel()
     flat = np.column_stack(
-        [np.interp(wanted, given, curves[:, :, axis].ravel()) for axis in range(3)]
+        [np.interp(wanted, given, curves[:, :, axis].ravel()) for axis in range(curves.shape[2])]
     )
     return cut(flat, sizes)
 
