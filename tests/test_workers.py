@@ -84,6 +84,19 @@ def test_a_crash_and_a_hang_cost_their_own_item_only(tmp_path):
     assert "0.5 s" in hung[3]
 
 
+def test_items_on_demand_have_results_of_their_own():
+    with workers.on_demand(tasks.crash_at_three, 2, lost) as submit:
+        futures = {item: submit(item) for item in (5, 3, 1)}
+        results = {item: future.result(60) for item, future in futures.items()}
+        assert (results[5], results[1]) == (5, 1)
+        assert results[3].startswith("lost 3: ")
+    with (
+        workers.on_demand(tasks.fail_at_three, 1) as submit,
+        pytest.raises(ValueError, match="three"),
+    ):
+        submit(3).result(60)
+
+
 def test_no_process_is_left():
     results = workers.in_order(tasks.pid_of, range(100), 2, lost)
     pids = {next(results) for _ in range(8)}

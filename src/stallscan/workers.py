@@ -118,6 +118,47 @@ def in_order(
     return _in_processes(task, items, number, lost, limit_s)
 
 
+@contextlib.contextmanager
+def on_demand(
+    task: Callable[[Item], Result],
+    processes: int,
+    lost: Callable[[Item, str], Result] = _raise_lost,
+    limit_s: Callable[[Item], float] = lambda _: LIMIT_S,
+) -> Iterator[Callable[[Item], "Future[Result]"]]:
+    """Start worker processes for items that come one by one, and end them with the context.
+
+    Parameters and errors as for `in_order`, with at least one process.
+
+    Yields
+    ------
+    callable
+        Submits an item; returns the future of its result.
+    """
+    pool: _Pool[Item, Result] = _Pool(task, processes, limit_s)
+
+    def submit(item: Item) -> "Future[Result]":
+        job: Job[Item, Result | _Lost] = Job(item)
+        promised: Future[Result] = Future()
+
+        def pass_on(done: "Future[Result | _Lost]") -> None:
+            try:
+                result = done.result()
+                promised.set_result(
+                    lost(item, result.reason) if isinstance(result, _Lost) else result
+                )
+            except BaseException as error:  # noqa: BLE001 - raised where the result is taken
+                promised.set_exception(error)
+
+        job.future.add_done_callback(pass_on)
+        pool.submit(job)
+        return promised
+
+    try:
+        yield submit
+    finally:
+        pool.end()
+
+
 @dataclass
 class Job(Generic[Item, Result]):
     """An item, its future result, and how many processes have crashed on it."""

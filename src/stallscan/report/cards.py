@@ -101,11 +101,13 @@ def make_clip(path: Path, margin_px: int) -> Clip:
     """
     try:
         recording = video.read_recording(path, hold_bytes=HOLD_BYTES)
-        found = _find_outline(recording)
-        box, note = _region(recording, found, margin_px)
+        found = find_outline(recording)
+        box, note = find_region(recording, found, margin_px)
         step = math.ceil(len(recording) / CLIP_FRAMES)
-        frames = list(_crop(recording, box, step))
-        picture = "" if found is None else _draw_evidence(recording, found)
+        frames = list(crop(recording, box, step))
+        picture = ""
+        if found is not None:
+            picture = _data_uri("image/png", draw_evidence(recording, found))
     except RecordingError as error:
         return Clip(note=without_path(str(error), path.name))
     if step > 1:
@@ -113,14 +115,15 @@ def make_clip(path: Path, margin_px: int) -> Clip:
     return Clip(_as_video(frames), _as_poster(frames[len(frames) // 2]), picture, note)
 
 
-def _find_outline(recording: Recording) -> Outline | None:
+def find_outline(recording: Recording) -> Outline | None:
+    """Find the only outline; None if there is none, or several."""
     try:
         return outline.find_outline(recording)
     except (NoOutlineError, SeveralOutlinesError):
         return None
 
 
-def _region(recording: Recording, found: Outline | None, margin_px: int) -> tuple[Box, str]:
+def find_region(recording: Recording, found: Outline | None, margin_px: int) -> tuple[Box, str]:
     """Return the box to show and a note for the card."""
     height, width = recording.shape[1:3]
     if found is None:
@@ -128,8 +131,8 @@ def _region(recording: Recording, found: Outline | None, margin_px: int) -> tupl
     return found.box.grown(margin_px, (height, width)), ""
 
 
-def _draw_evidence(recording: Recording, found: Outline) -> str:
-    """Draw the evidence picture of the first `EVIDENCE_FRAMES` frames."""
+def draw_evidence(recording: Recording, found: Outline) -> bytes:
+    """Draw the evidence picture of the first `EVIDENCE_FRAMES` frames, as a PNG file."""
     rows, columns = found.box.slices
     mask, contour = found.mask[rows, columns], found.contour[rows, columns]
     scale = min(1.0, EVIDENCE_SIDE_PX / max(mask.shape))
@@ -143,10 +146,10 @@ def _draw_evidence(recording: Recording, found: Outline) -> str:
             break
     small_mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     _, encoded = cv2.imencode(".png", evidence.draw(np.stack(frames), small_mask))
-    return _data_uri("image/png", encoded.tobytes())
+    return encoded.tobytes()
 
 
-def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
+def crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
     """Yield every `step`-th frame, cropped, scaled to `CLIP_SIDE_PX` and padded to even sides."""
     height, width = box.row1 - box.row0, box.col1 - box.col0
     scale = min(1.0, CLIP_SIDE_PX / max(height, width))

@@ -128,7 +128,7 @@ def write_report(
     table = evaluation.table if evaluation else read_predictions(predictions)
     run = read_run(predictions)
     chosen = choose(table, settings.max_cards)
-    path_of = _find_recordings(table["filename"], run, recordings, predictions)
+    path_of = find_recordings(table["filename"], run, recordings, predictions)
     paths = [path_of.get(filename) for filename in chosen["filename"]]
     clips = _make_clips(paths, settings, processes, progress)
     shown = [_card(row, clip) for row, clip in zip(chosen.to_dict("records"), clips, strict=True)]
@@ -188,7 +188,7 @@ def _make_clips(
     return [missing if path is None else next(clips) for path in paths]
 
 
-def _find_recordings(
+def find_recordings(
     filenames: "pd.Series[str]",
     run: dict[str, Any],
     recordings: Sequence[str | Path] | None,

@@ -1,0 +1,326 @@
+"use strict";
+// One page without a framework. It fetches clips before they are needed, shows them on a canvas,
+// and shows the next one as soon as the server has saved an answer.
+
+const KEYS = { s: "stalled", 1: "stalled", f: "flowing", 0: "flowing", u: "unsure", x: "unscorable", b: "broken" };
+const WORDS = { stalled: "Stalled", flowing: "Flowing", unsure: "Unsure", unscorable: "Cannot score", broken: "Broken" };
+const SHOWN_KEYS = { stalled: "s", flowing: "f", unsure: "u", unscorable: "x", broken: "b" };
+const RATES = [1, 2, 4, 8, 12, 15, 20, 30, 45, 60]; // frames a second
+const CONTRASTS = [1, 1.5, 2, 3];
+const PATIENCE_MS = [500, 1000, 2000, 4000, 8000]; // between tries to save an answer
+const $ = (id) => document.getElementById(id);
+
+const canvas = $("clip");
+const context = canvas.getContext("2d");
+const clips = new Map(); // item -> promise of {about, sheet}
+const times = []; // of answers, ms
+let state = null; // what the server said last
+let shown = null; // {about, sheet} on the canvas
+let ahead = []; // items that come next
+let correcting = false; // whether a past item is shown
+let busy = false; // whether an answer is being saved
+let playing = true, frame = 0, rate = 15, last = 0, since = 0, outlined = true;
+
+function post(path, body) {
+  return fetch(path, {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-stallscan": "1" },
+    body: JSON.stringify(body),
+  });
+}
+
+// Not crypto.randomUUID, which is missing where a page is served to another machine without https.
+function newToken() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+async function json(response) {
+  if (!response.ok) throw new Error((await response.text()).slice(0, 200) || response.statusText);
+  return response.json();
+}
+
+// Save what must not be lost: again and again, with the same token, until the server has said yes.
+async function save(path, body) {
+  for (let tries = 0; ; tries++) {
+    let response;
+    try {
+      response = await post(path, body);
+    } catch {
+      response = null; // the server cannot be reached
+    }
+    if (response && response.status < 500) { warn(""); return json(response); }
+    warn("The server does not answer. Your answer is kept here and sent again; do not close the page.");
+    await new Promise((done) => setTimeout(done, PATIENCE_MS[Math.min(tries, PATIENCE_MS.length - 1)]));
+  }
+}
+
+function warn(text) { $("alert").textContent = text; }
+
+function fetchClip(item) {
+  if (!clips.has(item)) {
+    const about = fetch(`api/clip/${item}`).then(json);
+    const sheet = about.then((told) => told.frames ? loadImage(`api/sheet/${item}`) : null);
+    const evidence = about.then((told) => told.evidence ? loadImage(`api/evidence/${item}`) : null);
+    const clip = Promise.all([about, sheet, evidence]).then(([a, s, e]) => ({ about: a, sheet: s, evidence: e }));
+    clip.catch(() => clips.delete(item));
+    clips.set(item, clip);
+    if (clips.size > 24) clips.delete(clips.keys().next().value);
+  }
+  return clips.get(item);
+}
+
+async function loadImage(address) {
+  const image = new Image();
+  image.src = address;
+  await image.decode();
+  return image;
+}
+
+async function refresh() {
+  state = await fetch(`api/queue?order=${$("order").value || new URLSearchParams(location.search).get("order") || "uncertain"}`).then(json);
+  if (!$("order").options.length) {
+    for (const name of state.orders) $("order").add(new Option(name, name, false, name === state.order));
+  }
+  $("folder").textContent = state.folder;
+  $("who").textContent = state.reviewer;
+  showRecent(state.recent);
+  ahead = state.items.map((each) => each.item);
+  ahead.forEach((item) => fetchClip(item).catch(() => {}));
+  showProgress();
+}
+
+function showProgress() {
+  const minutes = times.length > 1 ? (times[times.length - 1] - times[0]) / 60000 : 0;
+  const rateNow = minutes > 0.1 ? (times.length - 1) / minutes : 0;
+  const parts = [`${state.answered} of ${state.total} answered by you`, `${state.left} in this order`];
+  if (rateNow) parts.push(`${Math.round(rateNow * 60)} an hour`, `${Math.ceil(state.left / rateNow)} min left`);
+  $("progress").textContent = parts.join(" · ");
+}
+
+async function show(item, isPast = false) {
+  correcting = isPast;
+  if (item === undefined) { showNothing(); return; }
+  let clip;
+  try {
+    clip = await fetchClip(item);
+  } catch (error) {
+    warn(`This clip could not be fetched (${error.message}). Reload the page.`);
+    return;
+  }
+  shown = clip;
+  const about = clip.about;
+  frame = 0; last = 0; since = performance.now();
+  $("frame").max = Math.max(about.frames - 1, 0);
+  $("name").textContent = about.filename;
+  $("note").textContent = about.note;
+  canvas.setAttribute("aria-label", `Clip of ${about.filename}, ${about.frames} frames`);
+  const facts = [];
+  if (about.call === "review") facts.push("left to you by the model");
+  else if (about.call) facts.push(`called ${about.call}`);
+  if (about.score !== null && about.score !== undefined) facts.push(`score ${about.score.toFixed(3)}`);
+  if (about.reason) facts.push(about.reason);
+  if (correcting) facts.push("answered before: a new answer corrects it");
+  $("facts").textContent = facts.join(" · ");
+  $("evidence-figure").hidden = !clip.evidence;
+  if (clip.evidence) $("evidence").src = clip.evidence.src;
+  draw();
+}
+
+function showNothing() {
+  shown = null;
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  $("name").textContent = "Nothing is left in this order";
+  $("facts").textContent = "Choose another order, or export the answers with: stallscan labels";
+  $("note").textContent = "";
+  $("evidence-figure").hidden = true;
+}
+
+async function showNext() {
+  await show(ahead[0]);
+}
+
+async function answer(choice) {
+  if (!shown || busy) return;
+  busy = true;
+  const item = shown.about.item;
+  const wasPast = correcting;
+  const body = { item, answer: choice, token: newToken(), seconds: (performance.now() - since) / 1000 };
+  try {
+    const said = await save("api/answer", body);
+    showRecent(said.recent);
+    times.push(Date.now());
+    if (times.length > 40) times.shift();
+    if (!wasPast) ahead = ahead.filter((each) => each !== item);
+    await showNext();
+    await refresh();
+    // Another tab may have answered what is shown.
+    if (shown ? !correcting && ahead[0] !== shown.about.item : ahead.length) await showNext();
+  } catch (error) {
+    warn(`Not saved: ${error.message}`);
+  } finally {
+    busy = false;
+  }
+}
+
+async function undo() {
+  if (busy) return;
+  busy = true;
+  try {
+    const said = await save("api/undo", { token: newToken() });
+    showRecent(said.recent);
+    await refresh();
+    if (said.item !== null) await show(said.item);
+  } catch (error) {
+    warn(`Not undone: ${error.message}`);
+  } finally {
+    busy = false;
+  }
+}
+
+function showRecent(recent) {
+  $("recent").replaceChildren(...recent.map((given) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = given.answer;
+    button.textContent = `${WORDS[given.answer]}: ${given.filename}`;
+    button.disabled = given.item === null;
+    button.addEventListener("click", () => show(given.item, true));
+    const line = document.createElement("li");
+    line.append(button);
+    return line;
+  }));
+}
+
+function draw() {
+  const box = canvas.getBoundingClientRect();
+  const density = window.devicePixelRatio || 1;
+  canvas.width = Math.max(Math.round(box.width * density), 1);
+  canvas.height = Math.max(Math.round(box.height * density), 1);
+  if (!shown || !shown.sheet) return;
+  const { width, height, columns, frames, outline } = shown.about;
+  const scale = Math.min(canvas.width / width, canvas.height / height) * Number($("zoom").value);
+  context.imageSmoothingEnabled = false;
+  context.setTransform(scale, 0, 0, scale, (canvas.width - width * scale) / 2, (canvas.height - height * scale) / 2);
+  context.filter = `contrast(${$("contrast").value}) brightness(${Math.sqrt($("contrast").value)})`;
+  context.drawImage(shown.sheet, (frame % columns) * width, Math.floor(frame / columns) * height, width, height, 0, 0, width, height);
+  context.filter = "none";
+  if (outlined) {
+    context.strokeStyle = "#ff6600";
+    context.lineWidth = 2 * density / scale;
+    for (const line of outline) {
+      context.beginPath();
+      line.forEach(([column, row], index) => index ? context.lineTo(column, row) : context.moveTo(column, row));
+      context.closePath();
+      context.stroke();
+    }
+  }
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  $("frame").value = frame;
+  $("place").textContent = `${frame + 1} / ${frames}`;
+}
+
+function tick(now) {
+  if (playing && shown && shown.sheet && now - last >= 1000 / rate) {
+    if (last) frame = (frame + 1) % shown.about.frames;
+    last = now;
+    draw();
+  }
+  requestAnimationFrame(tick);
+}
+
+function step(by) {
+  if (!shown || !shown.about.frames) return;
+  setPlaying(false);
+  frame = (frame + by + shown.about.frames) % shown.about.frames;
+  draw();
+}
+
+function setPlaying(value) {
+  playing = value;
+  $("play").textContent = playing ? "Pause" : "Play";
+}
+
+function setRate(by) {
+  rate = RATES[Math.min(Math.max(RATES.indexOf(rate) + by, 0), RATES.length - 1)];
+  $("rate").textContent = `${rate}/s`;
+}
+
+function toggleOutline() {
+  outlined = !outlined;
+  $("outline").setAttribute("aria-pressed", String(outlined));
+  draw();
+}
+
+function zoom(by) {
+  $("zoom").value = Number($("zoom").value) + by;
+  draw();
+}
+
+function nextContrast() {
+  const place = CONTRASTS.indexOf(Number($("contrast").value));
+  $("contrast").value = CONTRASTS[(place + 1) % CONTRASTS.length];
+  draw();
+}
+
+const COMMANDS = {
+  " ": () => setPlaying(!playing), ArrowLeft: () => step(-1), ArrowRight: () => step(1),
+  "[": () => setRate(-1), "]": () => setRate(1), o: toggleOutline, z: undo, c: nextContrast,
+  "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(-0.5), "?": () => $("help").showModal(),
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
+  if (event.target.matches("select, input:not([type=range])")) return;
+  // Space on a focused button presses that button.
+  if (event.key === " " && event.target.matches("button")) return;
+  if (event.key in KEYS) {
+    event.preventDefault();
+    if (!event.repeat) answer(KEYS[event.key]);
+  } else if (event.key in COMMANDS) {
+    event.preventDefault();
+    COMMANDS[event.key]();
+  }
+});
+
+function start() {
+  for (const [choice, words] of Object.entries(WORDS)) {
+    const button = document.createElement("button");
+    const key = document.createElement("kbd");
+    key.textContent = SHOWN_KEYS[choice];
+    button.type = "button";
+    button.className = choice;
+    button.setAttribute("aria-keyshortcuts", SHOWN_KEYS[choice]);
+    button.append(`${words} `, key);
+    button.addEventListener("click", () => answer(choice));
+    $("choices").append(button);
+  }
+  $("back").addEventListener("click", () => step(-1));
+  $("on").addEventListener("click", () => step(1));
+  $("play").addEventListener("click", () => setPlaying(!playing));
+  $("frame").addEventListener("input", () => { setPlaying(false); frame = Number($("frame").value); draw(); });
+  $("slower").addEventListener("click", () => setRate(-1));
+  $("faster").addEventListener("click", () => setRate(1));
+  $("outline").addEventListener("click", toggleOutline);
+  $("zoom").addEventListener("input", draw);
+  $("contrast").addEventListener("input", draw);
+  $("undo").addEventListener("click", undo);
+  $("help-button").addEventListener("click", () => $("help").showModal());
+  $("close").addEventListener("click", () => $("help").close());
+  $("order").addEventListener("change", () => refresh().then(showNext).catch(fail));
+  $("who").addEventListener("click", () => { $("new-name").value = state.reviewer; $("rename").showModal(); });
+  $("rename").addEventListener("close", () => {
+    if ($("rename").returnValue !== "ok") return;
+    post("api/reviewer", { name: $("new-name").value }).then(json).then(refresh).then(showNext).catch(fail);
+  });
+  window.addEventListener("resize", draw);
+  window.addEventListener("beforeunload", (event) => { if (busy) event.preventDefault(); });
+  setPlaying(!matchMedia("(prefers-reduced-motion: reduce)").matches);
+  setRate(0);
+  requestAnimationFrame(tick);
+  refresh().then(showNext).catch(fail);
+}
+
+function fail(error) { warn(`The page could not be loaded (${error.message}). Reload it.`); }
+
+start();

@@ -1,0 +1,87 @@
+"""Commands of the review page: review, labels."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from stallscan.cli.terminal import Out, command, print_line, say
+
+
+@command
+def review(
+    folder: Path,
+    /,
+    *,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    no_browser: bool = False,
+    blind: bool = False,
+    order: Literal["uncertain", "stalled", "random", "unseen", "disagreed"] = "uncertain",
+) -> None:
+    """Open a page on which people check and correct the calls. Ctrl-C ends it.
+
+    Example: stallscan review results
+
+    Parameters
+    ----------
+    folder
+        Output folder of 'stallscan predict', or a folder of recordings. The answers are saved in
+        it, in review.sqlite; nothing else is written.
+    port
+        Port to serve at. 0 takes a free one.
+    host
+        Address to listen at. Other than the default, which only this computer reaches, browsers
+        need the token in the printed address.
+    no_browser
+        Only print the address.
+    blind
+        Hide score and call.
+    order
+        uncertain: nearest to the threshold first; stalled: highest score first; random: the same
+        random order for everyone; unseen: what nobody has answered; disagreed: what reviewers
+        answered differently.
+    """
+    import webbrowser
+
+    from stallscan.review.serve import ServeSettings, serve
+
+    def ready(address: str) -> None:
+        print_line(f"review page: {address}")
+        say("every answer is saved at once; Ctrl-C ends the page")
+        if not no_browser:
+            webbrowser.open(address)
+
+    answers = serve(folder, ServeSettings(host, port, order, blind), ready)
+    print_line(f"{len(answers.current()):,} answers -> {answers.path}")
+
+
+@command
+def labels(
+    folder: Path,
+    /,
+    *,
+    out: Out,
+    rule: Literal["majority", "latest", "expert"] = "majority",
+    expert: Annotated[list[str] | None, Parameter(negative=())] = None,
+) -> None:
+    """Write the answers of a review as a table of labels, for fine-tune and evaluate.
+
+    Example: stallscan labels results -o labels.csv
+
+    Parameters
+    ----------
+    folder
+        The folder that was reviewed.
+    out
+        CSV file: filename, stalled (0 or 1), votes, reviewers, rule, time of the last answer.
+    rule
+        majority: more votes for one label than for the other; latest: the last vote; expert: the
+        last vote of an expert where there is one, otherwise the majority.
+    expert
+        Name of an expert, with --rule expert. May be given several times.
+    """
+    from stallscan.review.labels import write_labels
+
+    written = write_labels(folder, out, rule, expert or ())
+    print_line(f"{written} -> {written.path}")

@@ -1,0 +1,125 @@
+"""The clips of the review page: all frames of a recording on one sheet, so that none is skipped.
+
+Browsers cannot step through a video frame by frame; a sheet is drawn by the page itself. Clips are
+made in separate processes, because a file may crash the decoder.
+"""
+
+import collections
+import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from stallscan.clips.clip import paint_out
+from stallscan.errors import RecordingError
+from stallscan.recordings import video
+from stallscan.recordings.recording import to_grey
+from stallscan.report import cards
+
+MARGIN_PX = 20  # of the recording around the outline
+QUALITY = 88  # of the JPEG file: dark cells stay distinct
+SMOOTH_PX = 1.0  # of the outline: removes the stairs of its pixels
+KEPT = 64  # clips in memory, about 0.3 MB each
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip as the page takes it.
+
+    Attributes
+    ----------
+    sheet : bytes
+        JPEG file with all frames, row by row; empty if the recording cannot be shown.
+    columns, frames, width, height : int
+        Frames in a row of the sheet and on the sheet, and the size of a frame, px.
+    outline : list of list of list of float
+        Polygons of the drawn outline: points of column and row, px.
+    evidence : bytes
+        PNG file of the evidence picture; empty without a single outline.
+    note : str
+        What the reviewer should know.
+    """
+
+    sheet: bytes = b""
+    columns: int = 0
+    frames: int = 0
+    width: int = 0
+    height: int = 0
+    outline: tuple[list[list[float]], ...] = ()
+    evidence: bytes = b""
+    note: str = ""
+
+
+def make(path: Path) -> Clip:
+    """Make the clip of a recording; if it cannot be read, the note says why."""
+    try:
+        recording = video.read_recording(path, hold_bytes=cards.HOLD_BYTES)
+        found = cards.find_outline(recording)
+        box, note = cards.find_region(recording, found, MARGIN_PX)
+        step = math.ceil(len(recording) / cards.CLIP_FRAMES)
+        rows, columns = box.slices
+        if found is not None:
+            contour = found.contour[rows, columns]
+        frames = []
+        # Here, paint the outline out before the frames are scaled: the page draws it itself.
+        for chunk in recording.chunks(box):  # uint8 (T, H, W, 3)
+            grey = to_grey(np.ascontiguousarray(chunk))  # (T, H, W)
+            frames.append(grey if found is None else paint_out(grey, contour))
+        evidence = b"" if found is None else cards.draw_evidence(recording, found)
+    except RecordingError as error:
+        return Clip(note=cards.without_path(str(error), path.name))
+    shown = np.concatenate(frames)[::step]  # (F, H, W)
+    height, width = shown.shape[1:]
+    scale = min(1.0, cards.CLIP_SIDE_PX / max(height, width))
+    size = max(round(width * scale), 1), max(round(height * scale), 1)  # OpenCV: width first
+    across = math.ceil(math.sqrt(len(shown) * size[1] / size[0]))
+    down = math.ceil(len(shown) / across)
+    sheet = np.zeros((down * size[1], across * size[0]), np.uint8)
+    for number, frame in enumerate(shown):
+        top, left = number // across * size[1], number % across * size[0]
+        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
+        sheet[top : top + size[1], left : left + size[0]] = small
+    _, encoded = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    if step > 1:
+        note = f"{note} One frame in {step} is shown.".strip()
+    polygons: tuple[list[list[float]], ...] = ()
+    if found is not None:
+        mask = found.mask[rows, columns].astype(np.uint8)
+        lines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        smooth = (cv2.approxPolyDP(line, SMOOTH_PX, closed=True) for line in lines)
+        polygons = tuple(((line[:, 0] + 0.5) * scale).round(2).tolist() for line in smooth)
+    return Clip(encoded.tobytes(), across, len(shown), *size, polygons, evidence, note)
+
+
+def crashed(_path: Path, reason: str) -> Clip:
+    """Return the clip of a file that crashed the decoder."""
+    return Clip(note=f"The decoder crashed or hung on this file ({reason}). Export it again.")
+
+
+class Cache:
+    """Clips by number of the item, made once and kept until `KEPT` others were asked for."""
+
+    def __init__(self, submit: Callable[[Path], "Future[Clip]"]) -> None:
+        self._submit = submit
+        self._lock = threading.Lock()
+        self._clips: collections.OrderedDict[int, Future[Clip]] = collections.OrderedDict()
+
+    def ask(self, number: int, path: Path | None) -> "Future[Clip]":
+        """Return the future of a clip; the first call starts making it."""
+        with self._lock:
+            if number not in self._clips:
+                if path is None:
+                    missing: Future[Clip] = Future()
+                    missing.set_result(Clip(note="The recording was not found."))
+                    self._clips[number] = missing
+                else:
+                    self._clips[number] = self._submit(path)
+                if len(self._clips) > KEPT:
+                    self._clips.popitem(last=False)
+            self._clips.move_to_end(number)
+            return self._clips[number]

@@ -1,0 +1,131 @@
+"""Run the review server until it is stopped."""
+
+import contextlib
+import getpass
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stallscan import workers
+from stallscan.errors import InputError
+from stallscan.files import explain
+from stallscan.review import clips, run, server
+from stallscan.review.answers import LONGEST_NAME, Answers
+from stallscan.review.clips import Cache
+from stallscan.review.queues import Order
+
+PROCESSES = 2  # that make clips: the next ones are ready before they are asked for
+ANYONE = "reviewer"  # where the system does not tell the user's name
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Where and how the page is served.
+
+    Attributes
+    ----------
+    host : str
+        Address to listen at. Other than loopback, a token is required of every browser.
+    port : int
+        0 takes a free one.
+    order : str
+        The first order.
+    blind : bool
+        Whether score and call are hidden.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    order: Order = "uncertain"
+    blind: bool = False
+
+
+def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -> Answers:
+    """Serve the review page of a folder until the process is interrupted.
+
+    Parameters
+    ----------
+    folder : Path
+        As `run.read` takes it. The answers are saved in it.
+    settings : ServeSettings
+        Where and how.
+    ready : callable
+        Called with the address of the page when a browser can open it.
+
+    Returns
+    -------
+    Answers
+        The answers, after the server has ended.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to review, the folder cannot be written, or the port is taken.
+    """
+    # Takes a third of a second to import.
+    import uvicorn
+
+    reviewed = run.read(folder)
+    answers = Answers(folder)
+    try:
+        listening = socket.create_server((settings.host, settings.port))
+    except (OSError, OverflowError) as error:
+        reason = explain(error) if isinstance(error, OSError) else str(error)
+        raise InputError(
+            f"cannot serve at {settings.host}:{settings.port} ({reason}). Choose another --port or "
+            "--host"
+        ) from None
+    token = "" if _is_loopback(settings.host) else secrets.token_urlsafe(24)
+    about = server.Settings(
+        reviewer=_user(),
+        order=settings.order,
+        blind=settings.blind,
+        hosts=(*server.LOOPBACK, *([] if not token else _names(settings.host))),
+        token=token,
+    )
+    address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}/"
+    address += f"?order={settings.order}" + (f"&token={token}" if token else "")
+    with listening, workers.on_demand(clips.make, PROCESSES, clips.crashed) as submit:
+        cache = Cache(submit)
+        app = server.make_app(reviewed, answers, cache, about)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+        ready(address)
+        # It catches Ctrl-C, finishes what it answers, and passes it on.
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
+    return answers
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _names(host: str) -> list[str]:
+    """Return the names by which browsers elsewhere may call this server."""
+    name = socket.gethostname()
+    found = {host, name, socket.getfqdn()}
+    with contextlib.suppress(OSError):
+        found |= {str(each[4][0]) for each in socket.getaddrinfo(name, None)}
+    return [f"[{each}]" if ":" in each else each for each in found]
+
+
+def _shown(host: str) -> str:
+    """Return what to write into the address for a host to listen at."""
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()[:LONGEST_NAME]
+    except (KeyError, OSError, ImportError):
+        return ANYONE

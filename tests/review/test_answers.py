@@ -1,0 +1,103 @@
+"""The answers: none lost, none doubled, and a complete history."""
+
+import multiprocessing
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from stallscan.errors import InputError
+from stallscan.review.answers import NAME, Answers
+
+
+def _current(answers):
+    return {(given.filename, given.reviewer): given.answer for given in answers.current()}
+
+
+def test_the_last_answer_of_each_reviewer_counts(tmp_path):
+    answers = Answers(tmp_path)
+    answers.give("token-01", "a.mp4", "ann", "stalled")
+    answers.give("token-02", "a.mp4", "bob", "flowing", 1.5)
+    answers.give("token-03", "a.mp4", "ann", "unsure")
+    assert _current(answers) == {("a.mp4", "ann"): "unsure", ("a.mp4", "bob"): "flowing"}
+    assert _current(Answers(tmp_path)) == _current(answers)  # a server that starts later
+    assert [given.answer for given in answers.recent("ann", 10)] == ["unsure", "stalled"]
+
+
+def test_an_answer_that_is_posted_again_counts_once(tmp_path):
+    answers = Answers(tmp_path)
+    first = answers.give("token-01", "a.mp4", "ann", "stalled")
+    assert answers.give("token-01", "a.mp4", "ann", "stalled") == first
+    assert len(answers.history()) == 1
+
+
+def test_undo_goes_back_answer_by_answer_and_is_kept_in_the_history(tmp_path):
+    answers = Answers(tmp_path)
+    for number in range(12):
+        answers.give(f"token-{number:02}", f"{number % 4}.mp4", "ann", "stalled")
+    answers.give("token-bob", "0.mp4", "bob", "flowing")
+    taken = [answers.undo(f"undo-{number:03}", "ann").filename for number in range(12)]
+    assert taken == [f"{number % 4}.mp4" for number in range(11, -1, -1)]
+    assert answers.undo("undo-last", "ann") is None
+    assert _current(answers) == {("0.mp4", "bob"): "flowing"}
+    history = answers.history()
+    assert [row[3] for row in history] == ["stalled"] * 12 + ["flowing"] + ["undo"] * 12
+    # The same undo, posted again, takes back nothing else.
+    answers.give("token-new", "a.mp4", "ann", "flowing")
+    assert answers.undo("undo-011", "ann").filename == "0.mp4"
+    assert ("a.mp4", "ann") in _current(answers)
+
+
+def _give_many(folder, reviewer, count):
+    answers = Answers(folder)
+    for number in range(count):
+        answers.give(f"{reviewer}-{number:06}", f"{number}.mp4", reviewer, "stalled")
+
+
+def test_four_clients_of_two_servers_lose_and_double_nothing(tmp_path):
+    count = 60
+    context = multiprocessing.get_context("spawn")
+    servers = [
+        context.Process(target=_give_many, args=(tmp_path, f"server-{number}", count))
+        for number in range(2)
+    ]
+    for server in servers:
+        server.start()
+    with ThreadPoolExecutor(4) as clients:
+        list(clients.map(lambda name: _give_many(tmp_path, name, count), "abcd"))
+    for server in servers:
+        server.join()
+        assert server.exitcode == 0
+    answers = Answers(tmp_path)
+    assert len(answers.history()) == 6 * count
+    assert len(_current(answers)) == 6 * count
+
+
+def test_two_undos_at_once_take_back_two_answers(tmp_path):
+    answers = Answers(tmp_path)
+    for number in range(8):
+        answers.give(f"token-{number:02}", f"{number}.mp4", "ann", "stalled")
+    with ThreadPoolExecutor(4) as clients:
+        taken = list(clients.map(lambda n: answers.undo(f"undo-{n:03}", "ann").filename, range(8)))
+    assert sorted(taken) == [f"{number}.mp4" for number in range(8)]
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
+    (tmp_path / NAME).write_text("something else that is long enough to be no database at all")
+    with pytest.raises(InputError, match=r"review\.sqlite"):
+        Answers(tmp_path)
+    assert (tmp_path / NAME).read_text().startswith("something else")
+
+
+def test_the_file_survives_a_killed_writer(tmp_path):
+    answers = Answers(tmp_path)
+    answers.give("token-01", "a.mp4", "ann", "stalled")
+    open_elsewhere = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+    open_elsewhere.execute("BEGIN IMMEDIATE")
+    open_elsewhere.execute(
+        "INSERT INTO answers (token, filename, reviewer, answer) VALUES ('x', 'b', 'ann', 'unsure')"
+    )
+    assert len(answers.current()) == 1  # readers do not wait for a writer
+    open_elsewhere.close()  # without a commit, as if it had been killed
+    answers.give("token-02", "c.mp4", "ann", "flowing")
+    assert {given.filename for given in answers.current()} == {"a.mp4", "c.mp4"}

@@ -1,0 +1,66 @@
+import pandas as pd
+import pytest
+
+from stallscan.catalog.tables import read_labels
+from stallscan.errors import InputError
+from stallscan.review.answers import Answers
+from stallscan.review.labels import write_labels
+
+GIVEN = [
+    ("a.mp4", "ann", "stalled"),
+    ("a.mp4", "bob", "stalled"),
+    ("a.mp4", "eve", "flowing"),
+    ("b.mp4", "ann", "flowing"),
+    ("b.mp4", "eve", "stalled"),
+    ("c.mp4", "ann", "unsure"),
+    ("d.mp4", "bob", "flowing"),
+    ("d.mp4", "eve", "broken"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    answers = Answers(tmp_path)
+    for number, (filename, reviewer, answer) in enumerate(GIVEN):
+        answers.give(f"token-{number:02}", filename, reviewer, answer)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("rule", "experts", "expected"),
+    [
+        ("majority", (), {"a.mp4": 1, "d.mp4": 0}),
+        ("latest", (), {"a.mp4": 0, "b.mp4": 1, "d.mp4": 0}),
+        ("expert", ("eve",), {"a.mp4": 0, "b.mp4": 1, "d.mp4": 0}),
+        ("expert", ("bob",), {"a.mp4": 1, "d.mp4": 0}),
+    ],
+)
+def test_each_rule_gives_its_labels(folder, rule, experts, expected):
+    written = write_labels(folder, folder / "labels.csv", rule, experts)
+    labels = read_labels(folder / "labels.csv").set_index("filename")["stalled"]
+    assert labels.to_dict() == expected
+    assert (written.labelled, written.stalled) == (len(expected), sum(expected.values()))
+    assert written.labelled + written.undecided == 4
+
+
+def test_votes_and_reviewers_stand_beside_the_label(folder):
+    write_labels(folder, folder / "labels.csv")
+    row = pd.read_csv(folder / "labels.csv").set_index("filename").loc["a.mp4"]
+    assert (row["stalled_votes"], row["flowing_votes"]) == (2, 1)
+    assert row["reviewers"] == "ann; bob; eve"
+    assert row["rule"] == "majority"
+
+
+@pytest.mark.parametrize(("experts", "message"), [((), "--expert"), (("zoe",), "ann, bob, eve")])
+def test_unknown_experts_are_refused(folder, experts, message):
+    with pytest.raises(InputError, match=message):
+        write_labels(folder, folder / "labels.csv", "expert", experts)
+
+
+def test_a_folder_without_answers_or_labels_is_refused(tmp_path):
+    with pytest.raises(InputError, match="stallscan review"):
+        write_labels(tmp_path, tmp_path / "labels.csv")
+    Answers(tmp_path).give("token-01", "a.mp4", "ann", "unsure")
+    with pytest.raises(InputError, match="no recording has a label"):
+        write_labels(tmp_path, tmp_path / "labels.csv")
+    assert not (tmp_path / "labels.csv").exists()

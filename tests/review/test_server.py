@@ -1,0 +1,202 @@
+"""The server of the review page, without a browser."""
+
+import re
+from concurrent.futures import Future
+from importlib import resources
+
+import cv2
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from stallscan.review import clips, run, server
+from stallscan.review.answers import Answers
+from stallscan.review.clips import Cache
+from tests import drawing
+
+ODD = "a <b>'\"&\n.mp4"
+POST = {server.HEADER: "1"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("recordings")
+    for index, name in enumerate(["0.mp4", "1.mp4", ODD]):
+        drawing.write(made / name, seed=index, count=7 + index)
+    (made / "broken.mp4").write_bytes(b"no video")
+    return made
+
+
+def _now(path):
+    future = Future()
+    future.set_result(clips.make(path))
+    return future
+
+
+@pytest.fixture
+def answers(tmp_path):
+    return Answers(tmp_path)
+
+
+@pytest.fixture
+def client(folder, answers):
+    return _client(folder, answers)
+
+
+def _client(folder, answers, **settings):
+    about = server.Settings(reviewer="me", **{"hosts": ("127.0.0.1",)} | settings)
+    app = server.make_app(run.read(folder), answers, Cache(_now), about)
+    return TestClient(app, base_url="http://127.0.0.1:8000")
+
+
+def _queue(client, order="unseen"):
+    return client.get("/api/queue", params={"order": order}).raise_for_status().json()
+
+
+def _give(client, item, answer, token, **headers):
+    body = {"item": item, "answer": answer, "token": token}
+    return client.post("/api/answer", json=body, headers=POST | headers)
+
+
+def test_a_sheet_has_every_frame_and_the_outline_lies_on_it(client, folder):
+    told = client.get("/api/clip/0").raise_for_status().json()
+    assert (told["filename"], told["frames"], told["note"]) == ("0.mp4", 7, "")
+    sheet = client.get("/api/sheet/0").raise_for_status()
+    assert sheet.headers["content-type"] == "image/jpeg"
+    image = cv2.imdecode(np.frombuffer(sheet.content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    rows = -(-told["frames"] // told["columns"])
+    assert image.shape == (rows * told["height"], told["columns"] * told["width"])
+    (line,) = told["outline"]
+    points = np.array(line)
+    assert (points > 0).all()
+    assert (points.max(axis=0) < (told["width"], told["height"])).all()
+    assert np.ptp(points, axis=0).min() > 10
+    evidence = client.get("/api/evidence/0").raise_for_status()
+    assert cv2.imdecode(np.frombuffer(evidence.content, np.uint8), cv2.IMREAD_COLOR) is not None
+
+
+def test_a_recording_that_cannot_be_read_says_why(client):
+    numbers = {item["filename"]: item["item"] for item in _queue(client)["items"]}
+    told = client.get(f"/api/clip/{numbers['broken.mp4']}").raise_for_status().json()
+    assert told["frames"] == 0
+    assert "/" not in told["note"]
+    assert len(told["note"]) > 20
+    assert client.get(f"/api/sheet/{numbers['broken.mp4']}").status_code == 404
+
+
+def test_answers_leave_the_queue_and_undo_brings_them_back(client, answers):
+    first = _queue(client)
+    assert (first["left"], first["answered"], first["total"]) == (4, 0, 4)
+    item = first["items"][0]
+    said = _give(client, item["item"], "stalled", "token-01").raise_for_status().json()
+    assert said["recent"] == [
+        {"item": item["item"], "filename": item["filename"], "answer": "stalled"}
+    ]
+    _give(client, item["item"], "stalled", "token-01").raise_for_status()  # not heard: once more
+    after = _queue(client)
+    assert (after["left"], after["answered"]) == (3, 1)
+    assert [given.answer for given in answers.current()] == ["stalled"]
+    undone = client.post("/api/undo", json={"token": "token-02"}, headers=POST).json()
+    assert undone == {"item": item["item"], "recent": []}
+    assert _queue(client)["left"] == 4
+
+
+def test_reviewers_have_queues_of_their_own(client, answers):
+    _give(client, 0, "stalled", "token-01")
+    named = client.post("/api/reviewer", json={"name": " Zoë  <b>\n"}, headers=POST)
+    assert named.json() == {"reviewer": "Zoë <b>"}
+    assert _queue(client, "random")["reviewer"] == "Zoë <b>"
+    assert _queue(client, "random")["left"] == 4
+    _give(client, 0, "flowing", "token-02")
+    assert {given.reviewer for given in answers.current()} == {"me", "Zoë <b>"}
+    assert [item["item"] for item in _queue(client, "disagreed")["items"]] == [0]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"item": 99, "answer": "stalled", "token": "token-01"}, 404),
+        ({"item": -1, "answer": "stalled", "token": "token-01"}, 404),
+        ({"item": 0, "answer": "dead", "token": "token-01"}, 422),
+        ({"item": 0, "answer": "stalled", "token": "short"}, 422),
+        ({"item": "../0", "answer": "stalled", "token": "token-01"}, 422),
+        ({"item": 0, "answer": "stalled"}, 422),
+    ],
+)
+def test_wrong_answers_are_refused_and_save_nothing(client, answers, body, status):
+    assert client.post("/api/answer", json=body, headers=POST).status_code == status
+    assert answers.history() == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"host": "127.0.0.1.evil.example:8000"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {server.HEADER: "0"},
+    ],
+)
+def test_other_sites_can_neither_read_nor_write(client, answers, headers):
+    assert _give(client, 0, "stalled", "token-01", **headers).status_code == 403
+    if server.HEADER not in headers:
+        refused = client.get("/api/queue", params={"order": "random"}, headers=headers)
+        assert refused.status_code == 403
+        assert "0.mp4" not in refused.text
+    assert answers.history() == []
+
+
+def test_a_server_for_other_machines_wants_its_token(folder, answers):
+    client = _client(folder, answers, token="secret-é")
+    for address in (
+        "/",
+        "/api/queue?order=random",
+        "/api/sheet/0",
+        "/?token=wrong",
+        "/?token=sécret",
+    ):
+        assert client.get(address).status_code == 403
+    assert _give(client, 0, "stalled", "token-01").status_code == 403
+    client = _client(folder, answers, token="secret")
+    assert client.get("/?token=secret").status_code == 200
+    assert _queue(client)["left"] == 4
+    cookie = client.cookies.jar._cookies["127.0.0.1"]["/"][server.TOKEN]
+    assert cookie.has_nonstandard_attr("HttpOnly")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/clip/../../etc/passwd",
+        "/api/clip/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/api/clip//etc/passwd",
+        "/api/sheet/0%00.png",
+        "/..%2freview.sqlite",
+        "/review.sqlite",
+        "/docs",
+        "/openapi.json",
+        "/api/clip/1e9",
+    ],
+)
+def test_no_path_leads_out(client, path):
+    assert client.get(path).status_code in (404, 422)
+
+
+def test_nothing_is_loaded_from_elsewhere_and_names_are_text(client):
+    page = client.get("/")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for name in ("review.html", "review.css", "review.js"):
+        text = resources.files("stallscan.assets").joinpath(name).read_text(encoding="utf-8")
+        assert not re.search(r"https?:|//[a-z]|innerHTML|outerHTML|insertAdjacent|eval\(", text), (
+            name
+        )
+    assert any("<b>" in item["filename"] for item in _queue(client)["items"])
+
+
+def test_blind_reviewers_see_neither_score_nor_call(folder, answers):
+    told = _queue(_client(folder, answers, blind=True))["items"][0]
+    assert told.keys() == {"item", "filename"}
