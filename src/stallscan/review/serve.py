@@ -8,6 +8,9 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+
+import uvicorn
 
 from stallscan import workers
 from stallscan.errors import InputError
@@ -43,6 +46,15 @@ class ServeSettings:
     blind: bool = False
 
 
+class _Server(uvicorn.Server):
+    """A server that ends with Ctrl-C, which is no error here, after it has answered."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End at the first signal, and without waiting for open connections at the second."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
 def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -> Answers:
     """Serve the review page of a folder until the process is interrupted.
 
@@ -65,9 +77,6 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
     InputError
         If there is nothing to review, the folder cannot be written, or the port is taken.
     """
-    # Takes a third of a second to import.
-    import uvicorn
-
     reviewed = run.read(folder)
     answers = Answers(folder)
     try:
@@ -93,9 +102,7 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
         app = server.make_app(reviewed, answers, cache, about)
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
         ready(address)
-        # It catches Ctrl-C, finishes what it answers, and passes it on.
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+        _Server(config).run(sockets=[listening])
     return answers
 
 
