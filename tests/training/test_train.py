@@ -483,7 +483,7 @@ def test_settings_on_the_command_line_replace_those_of_the_recipe():
     ("change", "named"),
     [
         ("net.name", r"net\.name: .*name=value"),
-        ("training.stages.4.epochs=1", r"stages\.4\.epochs=1: .*\b4 .*\b1\b"),
+        ("training.stages.4.epochs=1", r"stages\.4\.epochs=1: .*\b4 .*\b2\b"),
         ("name.x=1", r"name\.x=1: "),
         ("net.nam=r3d_18", r"net\.nam .*\bname\b"),
     ],

@@ -1,9 +1,7 @@
 """Commands of the review page: review, labels."""
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from stallscan.cli.terminal import Out, command, print_line, say
 
@@ -63,7 +61,7 @@ def labels(
     *,
     out: Out,
     rule: Literal["majority", "latest", "expert"] = "majority",
-    expert: Annotated[list[str] | None, Parameter(negative=())] = None,
+    expert: list[str] | None = None,
 ) -> None:
     """Write the answers of a review as a table of labels, for fine-tune and evaluate.
 
