@@ -101,11 +101,14 @@ async function show(item, isPast = false) {
   correcting = isPast;
   if (item === undefined) { showNothing(); return; }
   let clip;
+  const late = setTimeout(() => { $("note").textContent = "Fetching the clip…"; }, 300);
   try {
     clip = await fetchClip(item);
   } catch (error) {
     warn(`This clip could not be fetched (${error.message}). Reload the page.`);
     return;
+  } finally {
+    clearTimeout(late);
   }
   shown = clip;
   const about = clip.about;

@@ -18,7 +18,7 @@ from stallscan.files import explain
 from stallscan.review import clips, run, server
 from stallscan.review.answers import LONGEST_NAME, Answers
 from stallscan.review.clips import Cache
-from stallscan.review.queues import Order
+from stallscan.review.queues import Order, arrange
 
 PROCESSES = 2  # that make clips: the next ones are ready before they are asked for
 ANYONE = "reviewer"  # where the system does not tell the user's name
@@ -99,6 +99,10 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
     address += f"?order={settings.order}" + (f"&token={token}" if token else "")
     with listening, workers.on_demand(clips.make, PROCESSES, clips.crashed) as submit:
         cache = Cache(submit)
+        # Begin before a browser asks: the processes take a second to start.
+        first = arrange(reviewed.items, answers.current(), about.reviewer, settings.order)
+        for number in first[: server.AHEAD]:
+            cache.ask(number, reviewed.items[number].path)
         app = server.make_app(reviewed, answers, cache, about)
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
         ready(address)
