@@ -20,10 +20,10 @@ from sklearn.metrics import matthews_corrcoef, roc_auc_score
 from stallscan import files
 from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
+from stallscan.catalog import split
 from stallscan.clips import fill
 from stallscan.clips.store import Store
 from stallscan.engines.torch_engine import TorchEngine
-from stallscan.errors import InputError
 from stallscan.recordings import find
 from stallscan.training import finetune
 
@@ -57,11 +57,10 @@ def main() -> None:
                     tune_once(start, store, pool, tested, count, seed, given.out / family)
                     for seed in SEEDS
                 ]
-                rows.append([family, name, f"{count}", *show([each for each in found if each])])
+                rows.append([family, name, f"{count}", *show(found)])
     lead = (
         f"{common.version()}; **simulated** recordings. Mean and range over {len(SEEDS)} draws of "
-        f"the labels, measured on {TESTED} other recordings of the family. Runs without both "
-        "labels in every split are left out."
+        f"the labels, measured on {TESTED} other recordings of the family."
     )
     table = common.markdown(["family", "bundle", "labels", "runs", "ROC AUC", "MCC"], rows)
     common.publish(given.page, "What a few labels are worth", lead, [table])
@@ -83,28 +82,22 @@ def tune_once(
     count: int,
     seed: int,
     folder: Path,
-) -> Measured | None:
-    """Fine-tune on `count` labels and measure; None if a split lacks a label."""
+) -> Measured:
+    """Fine-tune on `count` labels, with the same share of stalled ones, and measure."""
     run = folder / "tuned" / f"{start.label}-{count}-{seed}"
     kept = run / "measured.json"
     if not kept.is_file():
         files.make_folder(run)
-        drawn = pool.sample(count, random_state=seed)
+        drawn = split.limit(pool, count, seed)
         files.write_text(run / "labels.csv", drawn.to_csv(index=False))
-        try:
-            finetune.fine_tune(
-                start.path, [store.folder], run / "labels.csv", run / "run", group="", seed=seed
-            )
-            tuned = measure(disk.load(run / "run" / "bundle"), store, tested)
-        except InputError as error:
-            if "needs both" not in str(error) and "too few" not in str(error):
-                raise
-            common.say(f"{run.name}: {error}")
-            tuned = None
+        finetune.fine_tune(
+            start.path, [store.folder], run / "labels.csv", run / "run", group="", seed=seed
+        )
+        tuned = measure(disk.load(run / "run" / "bundle"), store, tested)
         files.write_json(kept, tuned)
         common.say(f"{run.name}: {tuned}")
-    values = json.loads(kept.read_text(encoding="utf-8"))
-    return None if values is None else (values[0], values[1])
+    area, mcc = json.loads(kept.read_text(encoding="utf-8"))
+    return area, mcc
 
 
 def measure(bundle: Bundle, store: Store, tested: pd.DataFrame) -> Measured:
@@ -119,8 +112,6 @@ def measure(bundle: Bundle, store: Store, tested: pd.DataFrame) -> Measured:
 
 def show(found: list[Measured]) -> list[str]:
     """Return the number of runs, and mean and range of both figures."""
-    if not found:
-        return ["0", "-", "-"]
     cells = [f"{len(found)}"]
     for values in np.transpose(found):
         ends = f" ({values.min():.3f} to {values.max():.3f})" if len(found) > 1 else ""

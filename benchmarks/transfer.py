@@ -74,6 +74,10 @@ def main() -> None:
     models = {name: disk.load_any(name) for name in given.bundles}
     suites = {name: measure_suite(model, given.out) for name, model in models.items()}
     labels = {name: read_labels(given.out / name) for name in families()}
+    real: dict[str, Measured] = {}
+    if given.real is not None:
+        sources = find.list_recordings([given.real / each for each in (STALLED, *FLOWING)])
+        real = {name: measure(model, sources) for name, model in models.items()}
     lead = (
         f"{common.version()}; {given.count} **simulated** recordings of each family, "
         f"{shifts.STALLED:.0%} of them stalled, but for the real ones at the end. MCC is at the "
@@ -85,13 +89,12 @@ def main() -> None:
         compare_families(models, suites, labels),
         "Movement of the score of one recording (standard deviation over the changes), and calls "
         "that a change changes:\n",
-        compare_consistency(models, suites, given.real),
+        compare_consistency(models, suites, real),
         "Whether a warning goes with wrong calls, over all families: its ROC AUC for 'wrong', and "
         "the share of wrong calls among the surest recordings:\n",
         compare_warnings(models, suites, labels),
     ]
-    if given.real is not None:
-        tables += [compare_pairs(name, model, given.real) for name, model in models.items()]
+    tables += [compare_pairs(name, found) for name, found in real.items()]
     common.publish(given.page, "What carries over", lead, tables)
 
 
@@ -193,7 +196,7 @@ def compare_families(
 def compare_consistency(
     models: dict[str, Bundle | Ensemble],
     suites: dict[str, dict[str, Measured]],
-    real: Path | None,
+    real: dict[str, Measured],
 ) -> str:
     """Return a row for the default simulator, for all families, and for each real recording."""
     rows = []
@@ -202,10 +205,8 @@ def compare_consistency(
             "simulated, plain": suites[name]["plain"].scores,
             "simulated, all": np.concatenate([each.scores for each in suites[name].values()]),
         }
-        if real is not None:
-            paths = [real / each for each in (STALLED, *FLOWING)]
-            found = measure(model, find.list_recordings(paths))
-            for recording, scores in zip(found.names, found.scores, strict=True):
+        if name in real:
+            for recording, scores in zip(real[name].names, real[name].scores, strict=True):
                 groups[f"real, {Path(recording).stem}"] = scores[None]
         for group, scores in groups.items():
             calls = scores >= model.spec.threshold  # (N, views)
@@ -258,9 +259,8 @@ def compare_warnings(
     return common.markdown(head, rows)
 
 
-def compare_pairs(name: str, model: Bundle | Ensemble, real: Path) -> str:
-    """Say which real pairs are in the right order."""
-    found = measure(model, find.list_recordings([real / each for each in (STALLED, *FLOWING)]))
+def compare_pairs(name: str, found: Measured) -> str:
+    """Say which real pairs a bundle puts in the right order."""
     scores = dict(zip(found.names, found.scores[:, 0], strict=True))
     right = sum(scores[STALLED] > scores[each] for each in FLOWING)
     shown = ", ".join(f"{each} {scores[each]:.2f}" for each in (STALLED, *FLOWING))

@@ -44,7 +44,7 @@ def client(folder, answers):
 
 
 def _client(folder, answers, **settings):
-    about = server.Settings(reviewer="me", **{"hosts": ("127.0.0.1",)} | settings)
+    about = server.PageSettings(reviewer="me", **{"hosts": ("127.0.0.1",)} | settings)
     app = server.make_app(run.read(folder), answers, Cache(_now), about)
     return TestClient(app, base_url="http://127.0.0.1:8000")
 

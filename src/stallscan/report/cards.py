@@ -7,7 +7,6 @@ little besides the decoder, so that these processes start quickly.
 import base64
 import contextlib
 import functools
-import itertools
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -41,8 +40,8 @@ CLIP_FRAMES = 434
 HOLD_BYTES = 192 * 2**20
 MOST_PROCESSES = 4
 POSTER_QUALITY = 70
-# The evidence picture is drawn from the region scaled down to this side, and of so many frames.
-EVIDENCE_SIDE_PX, EVIDENCE_FRAMES = 128, CLIP_FRAMES
+# The evidence picture is drawn from the region scaled down to this side.
+EVIDENCE_SIDE_PX = 128
 
 
 @dataclass(frozen=True)
@@ -103,11 +102,12 @@ def make_clip(path: Path, margin_px: int) -> Clip:
         recording = video.read_recording(path, hold_bytes=HOLD_BYTES)
         found = find_outline(recording)
         box, note = find_region(recording, found, margin_px)
-        step = math.ceil(len(recording) / CLIP_FRAMES)
-        frames = list(crop(recording, box, step))
+        step = find_step(recording)
+        frames = list(_crop(recording, box, step))
         picture = ""
         if found is not None:
-            picture = _data_uri("image/png", draw_evidence(recording, found))
+            grey = read_grey(recording, found.box, step, found)
+            picture = _data_uri("image/png", draw_evidence(grey, found, found.box))
     except RecordingError as error:
         return Clip(note=without_path(str(error), path.name))
     if step > 1:
@@ -131,38 +131,69 @@ def find_region(recording: Recording, found: Outline | None, margin_px: int) -> 
     return found.box.grown(margin_px, (height, width)), ""
 
 
-def draw_evidence(recording: Recording, found: Outline) -> bytes:
-    """Draw the evidence picture of the first `EVIDENCE_FRAMES` frames, as a PNG file."""
-    rows, columns = found.box.slices
-    mask, contour = found.mask[rows, columns], found.contour[rows, columns]
-    scale = min(1.0, EVIDENCE_SIDE_PX / max(mask.shape))
-    size = (max(round(mask.shape[1] * scale), 1), max(round(mask.shape[0] * scale), 1))
-    frames: list[Frames] = []
-    for chunk in recording.chunks(found.box):  # uint8 (T, H, W, 3)
-        grey = paint_out(to_grey(np.ascontiguousarray(chunk)), contour)  # (T, H, W)
-        small = (cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in grey)
-        frames += itertools.islice(small, EVIDENCE_FRAMES - len(frames))
-        if len(frames) == EVIDENCE_FRAMES:
-            break
+def find_step(recording: Recording) -> int:
+    """Return the step in frames that thins a recording to at most `CLIP_FRAMES`."""
+    return math.ceil(len(recording) / CLIP_FRAMES)
+
+
+def read_grey(recording: Recording, box: Box, step: int, found: Outline | None) -> Frames:
+    """Read every `step`-th frame in a box, with the outline painted out: uint8 (T, h, w)."""
+    contour = None if found is None else found.contour[box.slices]
+    frames = []
+    for chunk in _thin(recording, box, step):
+        grey = to_grey(np.ascontiguousarray(chunk))
+        frames.append(grey if contour is None else paint_out(grey, contour))
+    return np.concatenate(frames)
+
+
+def draw_evidence(grey: Frames, found: Outline, box: Box) -> bytes:
+    """Draw the evidence picture of an outlined region, as a PNG file.
+
+    Parameters
+    ----------
+    grey : ndarray
+        From `read_grey`.
+    found : Outline
+        The outline.
+    box : Box
+        Where `grey` lies; it contains the outline's box.
+    """
+    inner, mask = found.box, found.mask[found.box.slices]
+    top, left = inner.row0 - box.row0, inner.col0 - box.col0
+    height, width = mask.shape
+    scale = min(1.0, EVIDENCE_SIDE_PX / max(height, width))
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))  # OpenCV: width first
+    small = [
+        cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+        for frame in grey[:, top : top + height, left : left + width]
+    ]
     small_mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    _, encoded = cv2.imencode(".png", evidence.draw(np.stack(frames), small_mask))
+    _, encoded = cv2.imencode(".png", evidence.draw(np.stack(small), small_mask))
     return encoded.tobytes()
 
 
-def crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
+def _thin(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
+    """Yield every `step`-th frame in a box, in chunks that have at least one."""
+    position = 0  # of the chunk's first frame in the recording
+    for chunk in recording.chunks(box):  # uint8 (T, H, W, 3) or (T, H, W)
+        # Skip to the next multiple of `step`, so that the chunk length does not matter.
+        thinned = chunk[-position % step :: step]
+        if len(thinned):
+            yield thinned
+        position += len(chunk)
+
+
+def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
     """Yield every `step`-th frame, cropped, scaled to `CLIP_SIDE_PX` and padded to even sides."""
     height, width = box.row1 - box.row0, box.col1 - box.col0
     scale = min(1.0, CLIP_SIDE_PX / max(height, width))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))  # OpenCV: width first
-    position = 0  # of the chunk's first frame in the recording
-    for chunk in recording.chunks(box):  # uint8 (T, H, W, 3) or (T, H, W)
-        # Skip to the next multiple of `step`, so that the chunk length does not matter.
-        for frame in chunk[-position % step :: step]:
+    for chunk in _thin(recording, box, step):
+        for frame in chunk:
             small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
             # H.264 with 4:2:0 chroma needs even sides.
             padding = [(0, side % 2) for side in small.shape[:2]] + [(0, 0)] * (small.ndim - 2)
             yield np.asarray(np.pad(small, padding, mode="edge"), dtype=np.uint8)
-        position += len(chunk)
 
 
 def _as_video(frames: list[Frames]) -> str:

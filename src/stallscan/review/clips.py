@@ -15,10 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stallscan.clips.clip import paint_out
 from stallscan.errors import RecordingError
 from stallscan.recordings import video
-from stallscan.recordings.recording import to_grey
 from stallscan.report import cards
 
 MARGIN_PX = 20  # of the recording around the outline
@@ -61,19 +59,12 @@ def make(path: Path) -> Clip:
         recording = video.read_recording(path, hold_bytes=cards.HOLD_BYTES)
         found = cards.find_outline(recording)
         box, note = cards.find_region(recording, found, MARGIN_PX)
-        step = math.ceil(len(recording) / cards.CLIP_FRAMES)
-        rows, columns = box.slices
-        if found is not None:
-            contour = found.contour[rows, columns]
-        frames = []
-        # Here, paint the outline out before the frames are scaled: the page draws it itself.
-        for chunk in recording.chunks(box):  # uint8 (T, H, W, 3)
-            grey = to_grey(np.ascontiguousarray(chunk))  # (T, H, W)
-            frames.append(grey if found is None else paint_out(grey, contour))
-        evidence = b"" if found is None else cards.draw_evidence(recording, found)
+        step = cards.find_step(recording)
+        # The page draws the outline itself.
+        shown = cards.read_grey(recording, box, step, found)  # (F, H, W)
+        evidence = b"" if found is None else cards.draw_evidence(shown, found, box)
     except RecordingError as error:
         return Clip(note=cards.without_path(str(error), path.name))
-    shown = np.concatenate(frames)[::step]  # (F, H, W)
     height, width = shown.shape[1:]
     scale = min(1.0, cards.CLIP_SIDE_PX / max(height, width))
     size = max(round(width * scale), 1), max(round(height * scale), 1)  # OpenCV: width first
@@ -89,7 +80,7 @@ def make(path: Path) -> Clip:
         note = f"{note} One frame in {step} is shown.".strip()
     polygons: tuple[list[list[float]], ...] = ()
     if found is not None:
-        mask = found.mask[rows, columns].astype(np.uint8)
+        mask = found.mask[box.slices].astype(np.uint8)
         lines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         smooth = (cv2.approxPolyDP(line, SMOOTH_PX, closed=True) for line in lines)
         polygons = tuple(((line[:, 0] + 0.5) * scale).round(2).tolist() for line in smooth)

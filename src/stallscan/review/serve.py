@@ -88,7 +88,7 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
             "--host"
         ) from None
     token = "" if _is_loopback(settings.host) else secrets.token_urlsafe(24)
-    about = server.Settings(
+    about = server.PageSettings(
         reviewer=_user(),
         order=settings.order,
         blind=settings.blind,

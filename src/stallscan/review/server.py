@@ -20,7 +20,7 @@ from stallscan import __version__
 from stallscan.review.answers import ANSWERS, LONGEST_NAME, Answer, Answers, Given
 from stallscan.review.clips import Cache, Clip
 from stallscan.review.queues import ORDERS, Order, arrange
-from stallscan.review.run import Run
+from stallscan.review.run import Item, Run
 
 AHEAD = 4  # clips that are named at a time: the present one, and those to fetch beforehand
 SHOWN = 10  # recent answers
@@ -37,7 +37,7 @@ Next = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
-class Settings:
+class PageSettings:
     """How the page is served.
 
     Attributes
@@ -75,7 +75,7 @@ Token = Annotated[str, Body(min_length=8, max_length=80, embed=True)]
 Name = Annotated[str, Body(max_length=LONGEST_NAME, embed=True)]
 
 
-def make_app(run: Run, answers: Answers, clips: Cache, settings: Settings) -> FastAPI:
+def make_app(run: Run, answers: Answers, clips: Cache, settings: PageSettings) -> FastAPI:
     """Build the application.
 
     Parameters
@@ -86,7 +86,7 @@ def make_app(run: Run, answers: Answers, clips: Cache, settings: Settings) -> Fa
         Where answers go.
     clips : Cache
         Where clips come from.
-    settings : Settings
+    settings : PageSettings
         How it is served.
     """
     app = FastAPI(title="stallscan review", docs_url=None, redoc_url=None, openapi_url=None)
@@ -164,7 +164,7 @@ def make_app(run: Run, answers: Answers, clips: Cache, settings: Settings) -> Fa
 class _Desk:
     """What the page is told."""
 
-    def __init__(self, run: Run, answers: Answers, clips: Cache, settings: Settings) -> None:
+    def __init__(self, run: Run, answers: Answers, clips: Cache, settings: PageSettings) -> None:
         self._run, self._answers, self._clips = run, answers, clips
         self._settings = settings
         self._numbers = {item.filename: number for number, item in enumerate(run.items)}
@@ -173,7 +173,7 @@ class _Desk:
         """Return the number of a recording; None if it is no longer there."""
         return self._numbers.get(filename)
 
-    def item(self, number: int) -> Any:
+    def item(self, number: int) -> Item:
         """Return an item by its number."""
         if not 0 <= number < len(self._run.items):
             raise HTTPException(404, "there is no such recording")
@@ -236,12 +236,12 @@ class _Desk:
         return told
 
 
-def _reviewer(request: Request, settings: Settings) -> str:
+def _reviewer(request: Request, settings: PageSettings) -> str:
     name = urllib.parse.unquote(request.cookies.get(COOKIE, ""))
     return " ".join(name.split())[:LONGEST_NAME] or settings.reviewer
 
 
-def _refuse(request: Request, settings: Settings) -> Response | None:
+def _refuse(request: Request, settings: PageSettings) -> Response | None:
     """Return the refusal of a request that is not from this server's own page."""
     host = request.headers.get("host", "")
     if re.sub(r":\d+$", "", host) not in settings.hosts:
