@@ -171,7 +171,21 @@ def test_motions_and_patterns_come_as_often_as_stated(pairs):
     assert 0.72 < plain < 0.9
     assert 0.62 < held < 0.85
     assert 0.3 < cells < 0.5
-    assert {flowing.kind for *_, flowing, _ in pairs} == set(KINDS)
+    assert {flowing.kind for *_, flowing, _ in pairs} == set(KINDS) - {"clear"}
+
+
+def test_clear_blood_has_few_cells_and_a_stall_in_it_shows_at_least_one():
+    length = 100.0  # um
+    for row in range(40):
+        rng = np.random.default_rng([12, row])
+        blood = draw_blood(rng, make_scene(), 0.7, (20, 31), clear=1.0)
+        assert blood.kind == "clear"
+        assert (blood.dark[0] > 0.5).mean() < 0.3
+        still = stall(blood, length, (20, 31), rng)
+        at = {"starts": 31, "ends": 20}.get(still.motion, 25)
+        places = np.arange(0, length, PATTERN_STEP_UM) - still.start_um[0, at]
+        shown = still.dark[0, np.floor(places / PATTERN_STEP_UM).astype(int) % PATTERN_LENGTH]
+        assert shown.max() > 0.5
 
 
 def test_both_labels_share_everything_but_the_motion_of_the_outlined_segment(pairs):

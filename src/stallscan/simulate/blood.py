@@ -59,6 +59,8 @@ KINDS = {
     "plug": _Kind((8, 32), (1, 1), (10, 40), (0.7, 0.95), 0.2, 0.07),
     # Runs of 40 to 150 um.
     "packed": _Kind(CELL_UM, (7, 22), (3, 12), (0.7, 0.95), 0.07, 0.03),
+    # A bright, smooth vessel in which a stall shows as one or two gaps. Only a look asks for it.
+    "clear": _Kind((3, 10), (1, 1), (25, 120), (0.55, 0.95), 0.0, 0.0),
 }
 
 
@@ -108,7 +110,9 @@ class Blood:
     frame_s: float
 
 
-def draw_blood(rng: Rng, scene: Scene, frame_s: float, focus: tuple[int, int]) -> Blood:
+def draw_blood(
+    rng: Rng, scene: Scene, frame_s: float, focus: tuple[int, int], clear: float = 0.0
+) -> Blood:
     """Draw cells and speeds for all vessels of a scene, with a flowing outlined segment.
 
     Speeds are log-normal around `MEDIAN_UM_S`, with a random mean per recording, within
@@ -127,12 +131,19 @@ def draw_blood(rng: Rng, scene: Scene, frame_s: float, focus: tuple[int, int]) -
         Seconds from frame to frame.
     focus : tuple of int
         First and last frame, counted from 0, in which the outlined segment is in focus.
+    clear : float
+        Share of vessels that have hardly any cells, 0..1.
     """
     count, frames = len(scene.vessels), scene.shape[0]
-    kinds = [_draw_key(rng, {name: kind.outlined for name, kind in KINDS.items()})]
-    kinds += rng.choice(
-        list(KINDS), PATTERNS - 1, p=[kind.neighbour for kind in KINDS.values()]
-    ).tolist()
+    outlined, neighbour = (
+        {name: share * (1 - clear) for name, share in shares.items()} | {"clear": clear}
+        for shares in (
+            {name: kind.outlined for name, kind in KINDS.items()},
+            {name: kind.neighbour for name, kind in KINDS.items()},
+        )
+    )
+    kinds = [_draw_key(rng, outlined)]
+    kinds += rng.choice(list(neighbour), PATTERNS - 1, p=list(neighbour.values())).tolist()
     dark = draw_patterns(rng, kinds)
     pattern = rng.integers(1, PATTERNS, count, dtype=np.int32)
     pattern[0] = 0
@@ -204,7 +215,8 @@ def draw_patterns(rng: Rng, kinds: Sequence[str]) -> F32:
     kinds : sequence of str
         ``cells``: single cells of `CELL_UM` with a random `HEMATOCRIT`; ``train``: 2-8 cells in a
         row, then 8-30 um of plasma; ``plug``: one body of 8-32 um, then 10-40 um of plasma;
-        ``packed``: about 40-150 um of cells in a row, then 3-12 um of plasma.
+        ``packed``: about 40-150 um of cells in a row, then 3-12 um of plasma; ``clear``: one cell
+        of 3-10 um, then 25-120 um of plasma.
 
     Returns
     -------
@@ -331,12 +343,12 @@ def _draw_rest(rng: Rng, dark: NDArray[np.bool_], length_um: float, kind: str) -
     """Draw the displacement in um at which cells come to rest.
 
     Both cells and plasma are then visible, because an evenly bright segment shows no stall. Only
-    ``packed`` cells leave hardly any plasma.
+    ``packed`` cells leave hardly any plasma, and ``clear`` blood hardly any cells.
     """
     window = min(math.ceil(length_um / PATTERN_STEP_UM), PATTERN_LENGTH)
     total = np.concatenate([[0], np.cumsum(np.concatenate([dark, dark[:window]]))])
     share = (total[window:] - total[:-window])[:PATTERN_LENGTH] / window
-    low, high = (0.9, 1.0) if kind == "packed" else (0.25, 0.85)
+    low, high = {"packed": (0.9, 1.0), "clear": (0.03, 0.85)}.get(kind, (0.25, 0.85))
     beside = np.maximum(low - share, share - high)
     first = rng.choice(np.flatnonzero(beside <= max(beside.min(), 0)))
     return float(-first * PATTERN_STEP_UM % (PATTERN_LENGTH * PATTERN_STEP_UM))

@@ -1,4 +1,4 @@
-"""The look of simulated recordings: the ranges from which optics, noise and display are drawn."""
+"""The look of simulated recordings: the ranges of optics, noise and display, and clear blood."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +51,9 @@ class LookSettings(Settings):
     ----------
     share : float
         Share of the recordings that have this look, above 0; the others have the competition's.
+    clear : float
+        Share of the vessels with hardly any cells, bright and smooth; a stall there shows as one or
+        two gaps. 0..1.
     um_per_px, step_um : tuple of float or None
         Size of a pixel, and depth between frames, um.
     psf_xy_um, psf_z_um : tuple of float or None
@@ -78,6 +81,7 @@ class LookSettings(Settings):
     """
 
     share: float = Field(default=1.0, gt=0, le=1)
+    clear: float = Field(default=0.0, ge=0, le=1)
     um_per_px: Micrometres | None = None
     step_um: Micrometres | None = None
     psf_xy_um: Micrometres | None = None

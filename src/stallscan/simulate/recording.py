@@ -170,7 +170,7 @@ def make_plan(
     microscope = draw_microscope(of_scope, scene, project, look)
     in_focus = _in_focus(scene, microscope)
     focus = int(in_focus[0]), int(in_focus[-1])
-    blood = draw_blood(of_blood, scene, microscope.frame_s, focus)
+    blood = draw_blood(of_blood, scene, microscope.frame_s, focus, look.clear)
     if stalled:
         blood = stall(blood, len(scene.vessels[0].line), focus, of_blood)
     truth = Truth(
