@@ -2,13 +2,16 @@
 
 import logging
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from stallscan.cli.main import main
 from tests.predicted import ROWS, prediction, write_tables
 
 # Started in the background by a shell, this process ignores Ctrl-C, and so would its children, to
@@ -115,3 +118,18 @@ def study(tmp_path: Path) -> Path:
     about["kind"] = np.where(labels, np.where(np.arange(600) % 2, "plug", "rouleau"), "flow")
     about.to_csv(tmp_path / "about.csv", index=False)
     return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command in this process; return (exit code, stdout, stderr)."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stallscan", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        code = end.value.code
+        out, err = capsys.readouterr()
+        return (0 if code is None else code), out, err
+
+    return call

@@ -21,21 +21,6 @@ from stallscan.cli.main import main as run_main
 from tests import drawing
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command in this process; return (exit code, stdout, stderr)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["stallscan", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            run_main()
-        code = end.value.code
-        out, err = capsys.readouterr()
-        return (0 if code is None else code), out, err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     out = tmp_path_factory.mktemp("corpus") / "made"

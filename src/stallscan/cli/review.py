@@ -1,9 +1,9 @@
-"""Commands of the review page: review, labels."""
+"""Commands of the review page: review, labels, improve."""
 
 from pathlib import Path
 from typing import Literal
 
-from stallscan.cli.terminal import Out, command, print_line, say
+from stallscan.cli.terminal import Out, command, print_line, say, show_progress
 
 
 @command
@@ -83,3 +83,91 @@ def labels(
 
     written = write_labels(folder, out, rule, expert or ())
     print_line(f"{written} -> {written.path}")
+
+
+@command
+def improve(
+    folder: Path,
+    /,
+    *,
+    out: Out,
+    rule: Literal["majority", "latest", "expert"] = "majority",
+    expert: list[str] | None = None,
+    groups: Path | None = None,
+    epochs: int = 12,
+    learning_rate: float = 2e-4,
+) -> None:
+    """Train the bundle further on the answers of a review, predict again, and show what changed.
+
+    Example: stallscan improve results -o tuned
+
+    An interrupted run resumes with the same command and the answers it was started with. It is the
+    same as labels, fine-tune and predict one after the other.
+
+    Parameters
+    ----------
+    folder
+        Output folder of 'stallscan predict' that was reviewed.
+    out
+        Folder for labels.csv, bundle/ (the new bundle), comparison.csv (before and after on
+        held-out answers), predicted/ (the new predictions), changes.csv and changes.html.
+    rule
+        As in 'stallscan labels'.
+    expert
+        As in 'stallscan labels'.
+    groups
+        Table with columns filename and mouse, so that recordings of one mouse stay together when
+        some are held out.
+    epochs
+        Maximum number of epochs.
+    learning_rate
+        Peak learning rate of the schedule.
+    """
+    import pandas as pd
+
+    from stallscan.calls import predict
+    from stallscan.engines import export
+    from stallscan.report.history import draw_history
+    from stallscan.review import improved
+    from stallscan.review.labels import LABELS_NAME, write_labels
+    from stallscan.review.run import read_source
+    from stallscan.training import finetune, train
+
+    source = read_source(folder)
+    labels = out / LABELS_NAME
+    if train.has_begun(out) and labels.is_file():
+        say(f"{out}: resumes with the answers of {labels}; for newer ones, choose another folder")
+    else:
+        print_line(str(write_labels(folder, labels, rule, expert or (), groups)))
+    with show_progress("preparing clips") as progress:
+        gain = finetune.fine_tune(
+            source.bundle,
+            source.recordings,
+            labels,
+            out,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            progress=progress,
+        )
+    draw_history(out / "history.csv", out / "plots")
+    export.export_if_missing(out / "bundle")
+    print_line(str(gain))
+    with show_progress("predicting") as progress:
+        again = predict.predict(
+            source.recordings,
+            out / "predicted",
+            out / "bundle",
+            prevalence=source.prevalence,
+            progress=progress,
+        )
+    held_out = pd.read_csv(out / "held_out.csv", dtype={"filename": str})["filename"]
+    change = improved.Improved.read(
+        source.predictions,
+        again.table,
+        pd.read_csv(labels, dtype={"filename": str}),
+        set(held_out),
+    )
+    page = improved.write(change, out, gain.as_rows())
+    for sentence in change.sentences():
+        print_line(sentence)
+    print_line(f"what changed -> {page}")

@@ -7,11 +7,14 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from stallscan.catalog import tables
+from stallscan.catalog import tables, text
+from stallscan.catalog.names import match
 from stallscan.errors import InputError
 from stallscan.review.answers import NAME, Answers, Given
+from stallscan.words import listed
 
 Rule = Literal["majority", "latest", "expert"]
+LABELS_NAME = "labels.csv"
 VOTES = {"stalled": 1, "flowing": 0}
 COLUMNS = ("filename", "stalled", "stalled_votes", "flowing_votes", "reviewers", "rule", "given_at")
 
@@ -35,7 +38,11 @@ class Written(NamedTuple):
 
 
 def write_labels(
-    folder: Path, out: Path, rule: Rule = "majority", experts: Collection[str] = ()
+    folder: Path,
+    out: Path,
+    rule: Rule = "majority",
+    experts: Collection[str] = (),
+    mice: Path | None = None,
 ) -> Written:
     """Write the labels that follow from the answers in a folder.
 
@@ -51,11 +58,14 @@ def write_labels(
         ``expert``: the last vote of an expert where one answered, otherwise the majority.
     experts : collection of str
         Names of the experts.
+    mice : Path, optional
+        Table with columns filename and mouse; the labels then have a column mouse, too.
 
     Raises
     ------
     InputError
-        If there are no answers, or the rule is expert and none of the experts answered.
+        If there are no answers, the rule is expert and none of the experts answered, or `mice`
+        lacks the column or a labelled recording.
     """
     if not (folder / NAME).is_file():
         raise InputError(f"{folder}: has no answers. Review it first: stallscan review {folder}")
@@ -73,6 +83,8 @@ def write_labels(
         raise InputError(
             f"{folder}: no recording has a label by the rule {rule}. Answer more of them"
         )
+    if mice is not None:
+        labelled = labelled.assign(mouse=_mice_of(labelled["filename"], mice))
     tables.write_table(labelled, out)
     stalled = int(labelled["stalled"].sum())
     return Written(out, len(labelled), stalled, len(table) - len(labelled))
@@ -106,3 +118,19 @@ def decide(answers: Sequence[Given], rule: Rule, experts: Collection[str] = ()) 
         reviewers = "; ".join(sorted({given.reviewer for given in every}))
         rows.append((filename, label, stalled, flowing, reviewers, rule, every[-1].given_at))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _mice_of(filenames: "pd.Series[str]", path: Path) -> list[str]:
+    """Return the mouse of each recording, from a table."""
+    cells = text.read(path, "a table with columns filename and mouse")
+    if "mouse" not in cells.header:
+        raise InputError(f"{path}: has no column mouse. Add it, with the mouse of each recording")
+    mouse_of = dict(zip(cells.filenames, cells.column("mouse"), strict=True))
+    partners = match(filenames, pd.Series(list(mouse_of), dtype=filenames.dtype), path)
+    missing = filenames[partners.isna()].tolist()
+    if missing:
+        raise InputError(
+            f"{path}: lacks {len(missing):,} of {len(filenames):,} labelled recordings: "
+            f"{listed(missing)}. Add their rows"
+        )
+    return [mouse_of[partner] for partner in partners]

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from stallscan.calls.predictions import read_predictions, read_run
 from stallscan.errors import InputError
 from stallscan.recordings import find
 from stallscan.report.cards import without_path
 from stallscan.report.report import find_recordings
-from stallscan.runs import PREDICTIONS_NAME
+from stallscan.runs import PREDICTIONS_NAME, RUN_NAME
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ class Run:
     folder: Path
     items: tuple[Item, ...]
     has_predictions: bool
+
+
+class Source(NamedTuple):
+    """How predictions were made: with which bundle, of what, and for which prevalence."""
+
+    predictions: Path
+    bundle: str  # path
+    recordings: tuple[str, ...]  # paths
+    prevalence: float | None
 
 
 def read(folder: Path) -> Run:
@@ -85,3 +95,34 @@ def read(folder: Path) -> Run:
         for row in table.to_dict("records")
     )
     return Run(folder, items, has_predictions=True)
+
+
+def read_source(folder: Path) -> Source:
+    """Read how the predictions that were reviewed were made.
+
+    Raises
+    ------
+    InputError
+        If there are no predictions, or it is not recorded how they were made.
+    """
+    path = folder / PREDICTIONS_NAME
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: has no {PREDICTIONS_NAME}. Predict first: stallscan predict RECORDINGS -o "
+            f"{folder}"
+        )
+    run = read_run(path)
+    bundle, recordings, prevalence = (
+        run.get(name) for name in ("bundle_path", "paths", "prevalence")
+    )
+    if not isinstance(bundle, str) or not isinstance(recordings, list) or "decision" in run:
+        raise InputError(
+            f"{path}: {RUN_NAME} beside it does not say which bundle scored which recordings. Name "
+            "the output of 'stallscan predict'"
+        )
+    return Source(
+        path,
+        bundle,
+        tuple(map(str, recordings)),
+        prevalence if isinstance(prevalence, float) else None,
+    )

@@ -38,6 +38,7 @@ from stallscan.training.data import Data, Progress, TrainValidation, prepare_dat
 log = logging.getLogger("stallscan")
 
 RECIPE_NAME = "recipe.yaml"  # in the run folder: the resolved recipe
+DATA_NAME = "data.sha256"  # in the run folder: the hash of recordings and labels
 CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
 # chosen: 20 recordings of a class leave its share of correct calls uncertain by up to 0.2 (95 %)
 FEW_VALIDATED = 20
@@ -170,9 +171,14 @@ def claim(run: Path, recipe: Recipe) -> Iterator[None]:
         yield
 
 
+def has_begun(run: Path) -> bool:
+    """Return whether a run folder is bound to its recordings and labels."""
+    return (run / DATA_NAME).is_file()
+
+
 def _claim_data(run: Path, data: Data) -> None:
     """Record the hash of the recordings in the run folder, or refuse a run on other recordings."""
-    path = run / "data.sha256"
+    path = run / DATA_NAME
     if path.is_file() and path.read_text(encoding="utf-8").strip() != data.sha256:
         raise InputError(
             f"{run}: holds a run on other recordings or labels. Choose another folder with -o, or "
