@@ -24,6 +24,9 @@ GAP_PX = 6
 MARK_PX = 4
 GROUND = 13  # grey level between the parts, as around the clips of a report
 LINE_COLOUR, MARK_COLOUR = (255, 200, 0), (80, 200, 80)  # BGR: light blue, green
+# BGR, of Okabe and Ito: vermilion and blue; and the share of the colour where it counted most.
+STALL_TINT, FLOW_TINT, MOST_TINT = (0, 94, 213), (178, 114, 0), 0.7
+LEAST_CHANGE = 0.5  # of the logit; where all counts for less, the colours are weaker. Chosen
 OUTSIDE = 0.4  # brightness of what is outside the outline, relative to the inside
 # Change relative to the light that is shown in the brightest colour, chosen.
 MOST_CHANGE = 0.2
@@ -69,6 +72,28 @@ def draw(grey: Frames, mask: NDArray[np.bool_]) -> Colours:
     gap = np.full((SIDE_PX, GAP_PX, 3), GROUND, np.uint8)
     row = [part for each in parts for part in (each, gap)][:-1]
     return np.concatenate(row, axis=1)
+
+
+def draw_looked(mean: F32, mask: NDArray[np.bool_], change: F32) -> Colours:
+    """Draw where a net looked, on the mean image.
+
+    Parameters
+    ----------
+    mean, mask, change : ndarray
+        (S, S): as in `calls.occlusion.Looked`.
+
+    Returns
+    -------
+    ndarray
+        uint8 (SIDE_PX, SIDE_PX, 3) BGR: orange where the place spoke for a stall, blue where it
+        spoke for flow, stronger the more it counted.
+    """
+    light = _stretch(mean, mean[mask]) * np.where(mask, 1, OUTSIDE)
+    weight = change / max(float(np.abs(change).max()), LEAST_CHANGE)  # -1..1
+    tint = np.where(weight[..., None] > 0, STALL_TINT, FLOW_TINT)  # (S, S, 3)
+    share = (MOST_TINT * np.abs(weight))[..., None]
+    picture = (1 - share) * _grey(light) + share * tint
+    return _scaled(picture.astype(np.uint8), *_size(mask.shape))
 
 
 def _join_pieces(found: measures.Structure, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
