@@ -211,8 +211,17 @@ OTHERS = {
 }
 
 
-def film(name: str, row: int) -> tuple[Frames, bool]:
+def film(name: str, row: int, share: float = STALLED) -> tuple[Frames, bool]:
     """Simulate one recording of a family of `FAMILIES` or `OTHERS`.
+
+    Parameters
+    ----------
+    name : str
+        The family.
+    row : int
+        Number of the recording.
+    share : float
+        Share of stalled recordings in `FAMILIES`; `OTHERS` have one of their own.
 
     Returns
     -------
@@ -227,7 +236,7 @@ def film(name: str, row: int) -> tuple[Frames, bool]:
     # Each family has recordings of its own: they are not the same scenes in another light.
     seed = SEED + list(FAMILIES).index(name)
     rng = np.random.default_rng([seed, row])
-    stalled = bool(rng.random() < STALLED)
+    stalled = bool(rng.random() < share)
     project = draw_project(rng, stalled)
     if family.step_um is not None:
         project = replace(project, step_um=family.step_um)
@@ -265,29 +274,33 @@ def _around(outlined: NDArray[np.bool_]) -> Window:
     return Window(*sides)
 
 
-def write_family(out: Path, count: int, name: str) -> None:
+def write_family(folder: Path, rows: range, name: str, share: float = STALLED) -> None:
     """Write a family's recordings and ``labels.csv``, unless they are there."""
-    folder = out / name
-    if (folder / "labels.csv").is_file() and len(pd.read_csv(folder / "labels.csv")) == count:
+    table = folder / "labels.csv"
+    if table.is_file() and len(pd.read_csv(table)) == len(rows):
         return
-    show = common.show_progress(name)
-    rows = []
-    for row in range(count):
-        frames, stalled = film(name, row)
+    show = common.show_progress(folder.name)
+    labels = []
+    for done, row in enumerate(rows, start=1):
+        frames, stalled = film(name, row, share)
         path = folder / "recordings" / f"{row:04}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, frames, crf=FAMILIES[name].crf if name in FAMILIES else CRF)
-        rows.append({"filename": path.name, "stalled": int(stalled)})
-        show(row + 1, count)
-    tables.write_table(pd.DataFrame(rows), folder / "labels.csv")
+        labels.append({"filename": path.name, "stalled": int(stalled)})
+        show(done, len(rows))
+    tables.write_table(pd.DataFrame(labels), table)
 
 
 def write_suite(out: Path, count: int, processes: int | None = None) -> None:
     """Write all families."""
     names = [*FAMILIES, *OTHERS]
-    task = partial(write_family, out, count)
+    task = partial(_write_one, out, range(count))
     for _ in workers.in_order(task, names, processes, limit_s=lambda _name: SUITE_S):
         pass
+
+
+def _write_one(out: Path, rows: range, name: str) -> None:
+    write_family(out / name, rows, name)
 
 
 def main() -> None:
