@@ -36,8 +36,7 @@ def test_pages_are():
                 SimpleNamespace(count=0, first=()),
             ),
         ),
-        **dict.fromkeys(("figures", "notes", "sheets"), ()),
-        "plots": {},
+        **dict.fromkeys(("figures", "notes", "sheets", "plots"), ()),
         "version": "0",
     }
     page = templates.render("evaluation.html.j2", **values)

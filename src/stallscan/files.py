@@ -13,7 +13,7 @@ import secrets
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +164,17 @@ def refuse_foreign(path: str | Path, marks: Sequence[str | bytes], what: str) ->
         raise InputError(f"{path}: already exists and is not {what}. Choose another output with -o")
 
 
-def write_text(path: str | Path, text: str) -> None:
-    r"""Write `text` as UTF-8, atomically.
+def write_text(path: str | Path, text: str | Iterable[str]) -> None:
+    r"""Write `text`, or the pieces of a long one, as UTF-8, atomically.
 
     A byte of a file name that is not UTF-8 is written as ``\udcfc``, which JSON decodes again.
     """
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    pieces = [text] if isinstance(text, str) else text
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        file.writelines(pieces)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -1,6 +1,7 @@
 """Rendering of the templates for pages and model cards in ``assets``."""
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jinja2
@@ -14,6 +15,11 @@ def render(name: str, **values: Any) -> str:
     Raises jinja2's UndefinedError if the template uses a name that is not in `values`.
     """
     return _environment().get_template(name).render(values)
+
+
+def stream(name: str, **values: Any) -> Iterator[str]:
+    """Render a template as `render` does, and yield the page in pieces."""
+    return _environment().get_template(name).generate(values)
 
 
 @functools.cache

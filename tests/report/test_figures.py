@@ -11,14 +11,14 @@ from stallscan.errors import InputError, TableError
 from stallscan.report.figures import (
     CURVE_POINTS,
     WORDS,
-    as_images,
+    as_inline,
     evaluation,
     evaluation_figures,
     precision_recall,
     roc,
 )
 from stallscan.report.history import draw_history
-from stallscan.report.style import as_data_uri
+from stallscan.report.style import as_svg
 from stallscan.runs import HISTORY_COLUMNS
 from stallscan.scores import metrics
 from stallscan.scores.metrics import Scored
@@ -44,8 +44,10 @@ def test_plots_are_written_and_reproducible(scored, tmp_path):
     assert list(WORDS) == names
     figures = evaluation_figures(scored)
     assert list(figures) == names
-    assert list(as_images(figures)) == list(WORDS.values())
-    first, again = (as_data_uri(roc(scored, metrics.measure(scored))) for _ in range(2))
+    plots = as_inline(figures)
+    assert all(words in plot for words, plot in zip(WORDS.values(), plots, strict=True))
+    assert max(map(len, plots)) < 60_000
+    first, again = (as_svg(roc(scored, metrics.measure(scored))) for _ in range(2))
     assert first == again
 
 

@@ -14,14 +14,18 @@ import pytest
 
 from stallscan.bundle import disk
 from stallscan.calls import predict
-from stallscan.clips import fill
+from stallscan.clips import fill, store
+from stallscan.clips.clip import ClipSettings
+from stallscan.clips.prepare import Preprocessing
 from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.evaluation import evaluate
 from stallscan.recordings import encode, find, video
 from stallscan.report import cards, report
 from stallscan.report.report import ReportSettings
+from stallscan.report.stored import Stored
 from stallscan.runs import PREDICTION_COLUMNS
 from stallscan.vessels import outline
+from stallscan.vessels.outline import OutlineSettings
 from tests import crashing
 
 THRESHOLD = 0.6
@@ -98,29 +102,44 @@ def run(tmp_path_factory):
 
 
 class Page(HTMLParser):
-    """A parsed page: its cards, its addresses and its text."""
+    """A parsed page: its cards, its addresses, the files of its clips, its plots and its text."""
 
     def __init__(self, path):
         super().__init__()
-        self.cards, self.addresses, self.text, self.videos = [], [], "", 0
-        self._skip = False
+        self.cards, self.addresses, self.text = [], [], ""
+        self.media, self.plots, self.identifiers = {}, [], []
+        self._skip, self._media = False, None
         self.feed(path.read_text(encoding="utf-8"))
         self.text = " ".join(self.text.split())
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
         self._skip = tag in ("style", "script")
-        self.videos += tag == "video"
+        self._media = values.get("id") if values.get("type") == "text/plain" else None
         self.addresses += [values[key] for key in ("src", "href", "poster") if key in values]
+        self.identifiers += [values["id"]] if "id" in values else []
+        if tag == "svg":
+            self.plots.append(values)
         if "card" in (values.get("class") or "").split():
             self.cards.append(values)
 
     def handle_endtag(self, tag):
-        self._skip = False
+        self._skip, self._media = False, None
 
     def handle_data(self, data):
+        if self._media:
+            # poster, evidence picture, video
+            self.media[self._media] = [base64.b64decode(word) for word in data.split(" ")]
         if not self._skip:
             self.text += data + " "
+
+    @property
+    def videos(self):
+        return sum(bool(self.media[card["data-media"]][2]) for card in self.with_clip)
+
+    @property
+    def with_clip(self):
+        return [card for card in self.cards if "data-media" in card]
 
     @property
     def names(self):
@@ -170,10 +189,13 @@ def test_wrong_calls_come_first_if_there_are_labels(labelled):
 
 def test_page_is_self_contained(labelled):
     written, page = labelled
+    # Only references within the plots.
     assert page.addresses
-    assert all(address.startswith("data:") for address in page.addresses)
+    assert {address[0] for address in page.addresses} == {"#"}
+    assert {address[1:] for address in page.addresses} <= set(page.identifiers)
     source = written.path.read_text(encoding="utf-8")
-    assert not re.search(r"(https?:)?//[a-z]", re.sub(r"data:[^\"]+", "", source))
+    text = re.sub(r'<script type="text/plain".*?</script>', "", source)
+    assert not re.search(r"(https?:)?//[a-z]", text)
     assert "default-src 'none'" in source
 
 
@@ -189,12 +211,13 @@ def test_header_counts_and_evaluation(labelled):
     assert "2026-01-02 03:04 UTC" in page.text
     assert "MCC re-weighted to 0.3 %" in page.text
     assert "1 (bare.mp4)" in page.text
-    assert sum(address.startswith("data:image/svg") for address in page.addresses) == 7
+    assert len(page.plots) == len({plot["aria-label"] for plot in page.plots}) == 7
+    assert len(page.identifiers) == len(set(page.identifiers))
 
 
 def test_plain_page_has_the_histogram_only(plain):
     _, page = plain
-    assert sum(address.startswith("data:image/svg") for address in page.addresses) == 1
+    assert len(page.plots) == 1
     assert "MCC" not in page.text
 
 
@@ -292,7 +315,7 @@ def test_bad_input(run, tmp_path):
 
 def decode(clip, tmp_path):
     path = tmp_path / "clip.mp4"
-    path.write_bytes(base64.b64decode(clip.video.partition(",")[2]))
+    path.write_bytes(clip.video)
     return video.read_recording(path)
 
 
@@ -306,7 +329,7 @@ def test_clip_shows_the_outlined_region_with_the_margin(tmp_path):
     shape = decode(clip, tmp_path).shape
     assert shape == (6, height + height % 2, width + width % 2, 3)
     assert clip.note == ""
-    assert clip.poster.startswith("data:image/jpeg")
+    assert clip.poster[:4] == clip.evidence[:4] == b"RIFF"
 
 
 @pytest.mark.parametrize(
@@ -330,7 +353,7 @@ def test_thinning_is_the_same_for_recordings_too_large_for_memory(tmp_path, monk
     encode.write_video(path, draw_recording(frames=100))
     shown = []
     monkeypatch.setattr(cards, "CLIP_FRAMES", 15)
-    monkeypatch.setattr(cards, "_as_video", lambda frames: shown.append(frames) or "data:")
+    monkeypatch.setattr(cards, "_as_video", lambda frames: shown.append(frames) or b"film")
     held = cards.make_clip(path, 20)
     monkeypatch.setattr(cards, "HOLD_BYTES", 1)
     assert cards.make_clip(path, 20) == held
@@ -373,12 +396,48 @@ def test_a_store_shows_its_source_recordings(run, bundle_dir, tmp_path):
     predict.predict([tmp_path / "store"], tmp_path / "out", bundle_dir, processes=0)
     predictions = tmp_path / "out" / "predictions.csv"
     assert write(predictions, tmp_path / "x.html").without_clip == 0
+    assert "prepared clip" not in Page(tmp_path / "x.html").text
     (films / "b.mp4").rename(tmp_path / "b.mp4")
-    written = write(predictions, tmp_path / "x.html")
-    assert (written.without_clip, written.moved) == (1, 1)
-    assert "--recordings" in str(written)
+    # The prepared clip takes its place, also if the folder with the rest is named.
+    for recordings in (None, [films], [tmp_path / "store"]):
+        written = write(predictions, tmp_path / "x.html", recordings=recordings)
+        page = Page(written.path)
+        assert (written.without_clip, written.moved, page.videos) == (0, 0, 2)
+        assert page.text.count("prepared clip") == 1
+        assert all(evidence for _, evidence, _ in page.media.values())
     written = write(predictions, tmp_path / "x.html", recordings=[tmp_path / "b.mp4", films])
     assert written.without_clip == 0
+    assert "prepared clip" not in Page(written.path).text
+
+
+@pytest.mark.parametrize("channels", ["rgb", "bgr", "grey", "grey+mask"])
+def test_prepared_clips_are_shown_without_what_fills_them_up(tmp_path, channels):
+    path = tmp_path / "film.mp4"
+    encode.write_video(path, draw_recording())
+    settings = ClipSettings(size=64, shape="pad", channels=channels, frames=20)
+    view = Preprocessing(OutlineSettings(), settings)
+    fill.build(tmp_path / "store", find.list_recordings([path]), *view, processes=0)
+    opened = store.Store(tmp_path / "store")
+    clip = cards.make_clip(Stored(opened.place("film.mp4"), settings), 20)
+    frames, height, width, _ = decode(clip, tmp_path).shape
+    assert (frames, width) == (6, 64)
+    assert 40 < height < 60
+    assert bool(clip.evidence) == (channels == "grey+mask")
+
+
+def test_a_damaged_store_gives_a_card_without_a_clip(tmp_path):
+    encode.write_video(tmp_path / "film.mp4", draw_recording())
+    settings = ClipSettings(size=32)
+    view = Preprocessing(OutlineSettings(), settings)
+    sources = find.list_recordings([tmp_path / "film.mp4"])
+    fill.build(tmp_path / "store", sources, *view, processes=0)
+    place = store.Store(tmp_path / "store").place("film.mp4")
+    content = bytearray(place.path.read_bytes())
+    content[-1] ^= 1
+    place.path.write_bytes(content)
+    clip = cards.make_clip(Stored(place, settings), 20)
+    assert not clip.video
+    assert place.path.name in clip.note
 
 
 def test_names_in_a_table_are_not_opened(run, tmp_path):

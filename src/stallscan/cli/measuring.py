@@ -70,7 +70,7 @@ def evaluate(
     drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve, evaluation.metrics)
     with runs.hold(out):
         present.write_metrics(evaluation, out, comparison)
-        page = present.write_page(evaluation, figures.as_images(drawn), out, comparison)
+        page = present.write_page(evaluation, figures.as_inline(drawn), out, comparison)
         style.save(drawn, out)
     show(*present.tables(evaluation, comparison))
     for note in present.notes(evaluation):

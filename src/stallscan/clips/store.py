@@ -118,6 +118,10 @@ class Store:
         """Return the number of frames of a clip without reading it."""
         return self._places[filename].frames
 
+    def place(self, filename: str) -> Place:
+        """Return where `shard.read_clip` finds a clip, for another process."""
+        return self._places[filename]
+
     def read(self, filename: str) -> Frames:
         """Read one clip, uint8 (T, S, S, C)."""
         return shard.read_clip(self._places[filename], self.manifest.clip)

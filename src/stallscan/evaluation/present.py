@@ -1,10 +1,11 @@
 """Turn an evaluation into text and files: the terminal, ``metrics.json`` and a page of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
@@ -68,14 +69,13 @@ def write_metrics(
 
 def write_page(
     evaluation: Evaluation,
-    plots: Mapping[str, str],
+    plots: Sequence[Markup],
     out: str | Path,
     comparison: ModelComparison | None = None,
 ) -> Path:
     """Write ``evaluation.html``, a page with all figures and plots, into the folder `out`.
 
-    `plots` are the ``data:`` addresses of the plots by description, from `figures.as_images`.
-    Returns the path of the page.
+    `plots` are SVG elements from `figures.as_inline`. Returns the path of the page.
     """
     sheets = [_breakdown_sheet(breakdown, evaluation) for breakdown in evaluation.breakdowns]
     page = templates.render(

@@ -5,18 +5,18 @@ its sample and prevalence, and a run that differs from the published approach sa
 figure.
 """
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
 from stallscan import files
 from stallscan.published.approaches import Part
 from stallscan.published.results import AT, VOTE, Called, Reproduction, as_scored, loud_notes
-from stallscan.report import figures, style
+from stallscan.report import figures, style, svg
 from stallscan.scores.metrics import Scored
 from stallscan.templates import render
 from stallscan.words import percent
@@ -34,10 +34,9 @@ class _Sheet(NamedTuple):
 
 
 class _Plot(NamedTuple):
-    """A picture: its description, its ``data:`` address and its caption."""
+    """A picture and its caption."""
 
-    words: str
-    address: str
+    svg: Markup
     caption: str = ""
 
 
@@ -66,10 +65,9 @@ def write_writeup(result: Reproduction) -> Path:
         del drawn["reliability"]  # the score of a vote is not a probability
     folder = result.out / "plots"
     style.save(drawn, folder)
-    matrices = {f"confusion-{called.who}-{called.at}": called for called in _compared(result)}
-    style.save(
-        {name: figures.confusion(as_scored(each)) for name, each in matrices.items()}, folder
-    )
+    compared = {f"confusion-{called.who}-{called.at}": called for called in _compared(result)}
+    matrices = {name: figures.confusion(as_scored(called)) for name, called in compared.items()}
+    style.save(matrices, folder)
     del drawn["confusion"]  # shown with those of all nets
     sections = [
         _published(result),
@@ -81,18 +79,22 @@ def write_writeup(result: Reproduction) -> Path:
             [f"On the {final.part} split, at the published threshold and at the one chosen here."],
             plots=[
                 _Plot(
-                    f"{figures.WORDS['confusion']}, {called.who}, threshold {AT[called.at]}",
-                    _address(folder / f"{name}.svg"),
+                    svg.inline(
+                        style.as_svg(matrix),
+                        f"{figures.WORDS['confusion']}, {called.who}, threshold {AT[called.at]}",
+                        name,
+                    ),
                     f"{called.who}, {AT[called.at]}",
                 )
-                for name, called in matrices.items()
+                for name, matrix in matrices.items()
+                for called in [compared[name]]
             ],
             size="small",
         ),
         _Section(
             f"The final calls ({result.final}) on the {final.part} split",
             VOTE if result.approach.combine == "vote" else (),
-            plots=[_Plot(figures.WORDS[name], _address(folder / f"{name}.svg")) for name in drawn],
+            plots=[_Plot(plot) for plot in figures.as_inline(drawn)],
         ),
         _Section("Training", plots=_curves(result), size="wide"),
         _times(result),
@@ -287,14 +289,8 @@ def _curves(result: Reproduction) -> list[_Plot]:
         for path in sorted(folder.glob("**/plots/history.svg")):
             name = path.parent.parent.relative_to(folder.parent).as_posix()
             words = f"Loss, validation metrics and learning rate by epoch, {name}"
-            curves.append(_Plot(words, _address(path), name))
+            curves.append(_Plot(svg.inline_file(path, words, f"history-{name}"), name))
     return curves
-
-
-def _address(svg: Path) -> str:
-    """Return the ``data:`` address of a saved plot."""
-    content = base64.b64encode(svg.read_bytes()).decode("ascii")
-    return f"data:image/svg+xml;base64,{content}"
 
 
 def _compared(result: Reproduction) -> list[Called]:

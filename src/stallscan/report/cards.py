@@ -4,12 +4,11 @@ Clips are made in separate processes, because a file may crash the decoder. This
 little besides the decoder, so that these processes start quickly.
 """
 
-import base64
 import contextlib
 import functools
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +17,13 @@ import numpy as np
 
 from stallscan import cores, workers
 from stallscan.clips.clip import paint_out
-from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesError
+from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesError, StoreError
 from stallscan.recordings import encode, video
 from stallscan.recordings.recording import Box, Frames, Recording, to_grey
-from stallscan.report import evidence
+from stallscan.report import evidence, stored
+from stallscan.report.stored import Stored
 from stallscan.vessels import outline
+from stallscan.vessels.enclosure import Mask
 from stallscan.vessels.outline import Outline
 
 # The longer side is scaled down to this. Smaller clips are enlarged by the browser, because more
@@ -39,35 +40,39 @@ CLIP_FRAMES = 434
 # `video.read_recording`.
 HOLD_BYTES = 192 * 2**20
 MOST_PROCESSES = 4
-POSTER_QUALITY = 70
+# The poster is seen for a moment only, or beside the evidence picture when nothing plays.
+POSTER_SIDE_PX = 160
+POSTER_QUALITY = 60
 # The evidence picture is drawn from the region scaled down to this side.
 EVIDENCE_SIDE_PX = 128
+# A ninth of the size of the PNG file, and no difference to be seen.
+EVIDENCE_QUALITY = 80
 
 
 @dataclass(frozen=True)
 class Clip:
     """The video of a card with a note."""
 
-    video: str = ""  # data: address, empty if the recording cannot be shown
-    poster: str = ""  # data: address of the image shown before the video plays
-    evidence: str = ""  # data: address of the evidence picture, empty without a single outline
+    video: bytes = b""  # MP4 file, empty if the recording cannot be shown
+    poster: bytes = b""  # WebP file, shown before the video plays
+    evidence: bytes = b""  # WebP file of the evidence picture, empty without a single outline
     note: str = ""
 
 
 def make_clips(
-    paths: Sequence[Path],
+    items: Sequence[Path | Stored],
     margin_px: int,
     processes: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
-) -> list[Clip]:
-    """Run `make_clip` on each recording in parallel.
+) -> Iterator[Clip]:
+    """Run `make_clip` on each item in parallel, and yield the clips in order.
 
     A file that crashes the decoder gets an empty clip with the reason.
 
     Parameters
     ----------
-    paths : sequence of Path
-        The recordings.
+    items : sequence of Path or Stored
+        Recordings, and clips of a store.
     margin_px : int
         Pixels to show around the outline.
     processes : int, optional
@@ -78,41 +83,67 @@ def make_clips(
     """
     if processes is None:
         processes = min(cores.count_cores(), MOST_PROCESSES)
-    progress(0, len(paths))
-    clips = []
+    progress(0, len(items))
     task = functools.partial(make_clip, margin_px=margin_px)
     # After Ctrl-C, closing the generator stops its processes.
-    with contextlib.closing(workers.in_order(task, paths, processes, _crashed)) as results:
-        for clip in results:
-            clips.append(clip)
-            progress(len(clips), len(paths))
-    return clips
+    with contextlib.closing(workers.in_order(task, items, processes, _crashed)) as results:
+        for done, clip in enumerate(results, 1):
+            yield clip
+            progress(done, len(items))
 
 
-def _crashed(_path: Path, reason: str) -> Clip:
+def _crashed(_item: Path | Stored, reason: str) -> Clip:
     return Clip(note=f"The decoder crashed or hung on this file ({reason}). Export it again.")
 
 
-def make_clip(path: Path, margin_px: int) -> Clip:
+def make_clip(item: Path | Stored, margin_px: int) -> Clip:
     """Encode the outlined region plus a margin, or the whole field if there is no single outline.
 
-    If the recording cannot be read, the clip has no video and its note gives the reason.
+    A clip of a store is shown as it was prepared. If the recording or the store cannot be read, the
+    clip has no video and its note gives the reason.
     """
+    if isinstance(item, Stored):
+        return _clip_of_store(item)
     try:
-        recording = video.read_recording(path, hold_bytes=HOLD_BYTES)
+        recording = video.read_recording(item, hold_bytes=HOLD_BYTES)
         found = find_outline(recording)
         box, note = find_region(recording, found, margin_px)
         step = find_step(recording)
-        frames = list(_crop(recording, box, step))
-        picture = ""
+        frames = list(_shrink(_thin(recording, box, step)))
+        picture = b""
         if found is not None:
             grey = read_grey(recording, found.box, step, found)
-            picture = _data_uri("image/png", draw_evidence(grey, found, found.box))
+            mask = found.mask[found.box.slices]
+            picture = _as_webp(_draw_evidence(grey, mask), EVIDENCE_QUALITY)
     except RecordingError as error:
-        return Clip(note=without_path(str(error), path.name))
+        return Clip(note=without_path(str(error), item.name))
+    return _encode(frames, picture, note, step)
+
+
+def _clip_of_store(item: Stored) -> Clip:
+    """Encode a prepared clip; its evidence picture needs a mask, which not all stores have."""
+    try:
+        grey, mask = stored.read(item)  # uint8 (T, h, w), bool (h, w)
+    except StoreError as error:
+        return Clip(note=f"The prepared clip cannot be read: {error}")
+    step = math.ceil(len(grey) / CLIP_FRAMES)
+    grey = grey[::step]
+    picture = b""
+    if mask is not None:
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        inner = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        picture = _as_webp(_draw_evidence(grey[:, *inner], mask[inner]), EVIDENCE_QUALITY)
+    note = "The recording was not found, so its prepared clip is shown."
+    return _encode(list(_shrink([grey])), picture, note, step)
+
+
+def _encode(frames: list[Frames], picture: bytes, note: str, step: int) -> Clip:
     if step > 1:
         note = f"{note} One frame in {step} is shown.".strip()
-    return Clip(_as_video(frames), _as_poster(frames[len(frames) // 2]), picture, note)
+    middle = next(_shrink([frames[len(frames) // 2][None]], POSTER_SIDE_PX))
+    # OpenCV wants BGR.
+    poster = _as_webp(middle[..., ::-1] if middle.ndim == 3 else middle, POSTER_QUALITY)
+    return Clip(_as_video(frames), poster, picture, note)
 
 
 def find_outline(recording: Recording) -> Outline | None:
@@ -161,15 +192,19 @@ def draw_evidence(grey: Frames, found: Outline, box: Box) -> bytes:
     inner, mask = found.box, found.mask[found.box.slices]
     top, left = inner.row0 - box.row0, inner.col0 - box.col0
     height, width = mask.shape
+    picture = _draw_evidence(grey[:, top : top + height, left : left + width], mask)
+    _, encoded = cv2.imencode(".png", picture)
+    return encoded.tobytes()
+
+
+def _draw_evidence(grey: Frames, mask: Mask) -> evidence.Colours:
+    """Draw the evidence picture of a region, (T, h, w) and (h, w), scaled down."""
+    height, width = mask.shape
     scale = min(1.0, EVIDENCE_SIDE_PX / max(height, width))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))  # OpenCV: width first
-    small = [
-        cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-        for frame in grey[:, top : top + height, left : left + width]
-    ]
+    small = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in grey]
     small_mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    _, encoded = cv2.imencode(".png", evidence.draw(np.stack(small), small_mask))
-    return encoded.tobytes()
+    return evidence.draw(np.stack(small), small_mask)
 
 
 def _thin(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
@@ -183,12 +218,12 @@ def _thin(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
         position += len(chunk)
 
 
-def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
-    """Yield every `step`-th frame, cropped, scaled to `CLIP_SIDE_PX` and padded to even sides."""
-    height, width = box.row1 - box.row0, box.col1 - box.col0
-    scale = min(1.0, CLIP_SIDE_PX / max(height, width))
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))  # OpenCV: width first
-    for chunk in _thin(recording, box, step):
+def _shrink(chunks: Iterable[Frames], side_px: int = CLIP_SIDE_PX) -> Iterator[Frames]:
+    """Yield the frames of chunks scaled down to a longer side, and padded to even sides."""
+    for chunk in chunks:  # uint8 (T, H, W, 3) or (T, H, W)
+        height, width = chunk.shape[1:3]
+        scale = min(1.0, side_px / max(height, width))
+        size = (max(round(width * scale), 1), max(round(height * scale), 1))  # OpenCV: width first
         for frame in chunk:
             small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
             # H.264 with 4:2:0 chroma needs even sides.
@@ -196,7 +231,7 @@ def _crop(recording: Recording, box: Box, step: int) -> Iterator[Frames]:
             yield np.asarray(np.pad(small, padding, mode="edge"), dtype=np.uint8)
 
 
-def _as_video(frames: list[Frames]) -> str:
+def _as_video(frames: list[Frames]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "clip.mp4")
         encode.write_video(
@@ -206,17 +241,12 @@ def _as_video(frames: list[Frames]) -> str:
             keyframe_interval=CLIP_KEYFRAME_INTERVAL,
             preset=CLIP_PRESET,
         )
-        return _data_uri("video/mp4", path.read_bytes())
+        return path.read_bytes()
 
 
-def _as_poster(frame: Frames) -> str:
-    bgr = frame[..., ::-1] if frame.ndim == 3 else frame  # (H, W, 3) or (H, W); OpenCV wants BGR
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, POSTER_QUALITY])
-    return _data_uri("image/jpeg", encoded.tobytes())
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64," + base64.b64encode(content).decode("ascii")
+def _as_webp(picture: Frames, quality: int) -> bytes:
+    _, encoded = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, quality])
+    return encoded.tobytes()
 
 
 def without_path(reason: str, filename: str) -> str:

@@ -9,25 +9,30 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from stallscan import words
+from stallscan.report import svg
 from stallscan.report.style import (
     BLACK,
     BLUE,
+    CELL,
     FLOWING,
     GREEN,
     GREY,
+    ON_CELL,
     SIZE_INCHES,
     STALLED,
     STYLE,
     VERMILION,
     add_legend,
     add_subtitle,
-    as_data_uri,
+    as_svg,
     new_axes,
     save,
     square_axes,
@@ -41,7 +46,7 @@ BINS = np.arange(41) / 40  # edges of 40 bins of scores
 # On a linear axis, the lowest would be invisible.
 LOG_RATIO = 200
 # Curves are thinned to this many points, because more cannot be seen.
-CURVE_POINTS = 2000
+CURVE_POINTS = 1000
 # If there are more thresholds than this (in a table joined from many runs), none is drawn.
 MOST_THRESHOLDS = 3
 # Descriptions of the plots, for screen readers.
@@ -118,10 +123,12 @@ def confusion(scored: Scored, measured: Metrics | None = None) -> Figure:
     )
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # each row sums to 1
     figure, axes = new_axes("Confusion matrix", grid=False)
-    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.25, aspect="auto")
+    axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
     for (row, column), share in np.ndenumerate(shares):
+        corner = (column - 0.5, row - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, color=CELL, alpha=0.05 + 0.9 * share, linewidth=0))
         text = f"{counts[row, column]:,}\n{words.percent(share)}"
-        colour = "white" if share > 0.6 else BLACK
+        colour = ON_CELL if share > 0.6 else BLACK
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=13)
     axes.set_xticks([0, 1], ["flowing", "stalled"])
     axes.set_yticks([0, 1], ["flowing", "stalled"], rotation=90, va="center")
@@ -388,6 +395,6 @@ def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return x[chosen], y[chosen]
 
 
-def as_images(figures: Mapping[str, Figure]) -> dict[str, str]:
-    """Return figures as ``data:`` addresses for a page, by their descriptions in `WORDS`."""
-    return {WORDS[name]: as_data_uri(figure) for name, figure in figures.items()}
+def as_inline(figures: Mapping[str, Figure]) -> list[Markup]:
+    """Return figures, named as in `WORDS`, as SVG elements for one page."""
+    return [svg.inline(as_svg(figure), WORDS[name], name) for name, figure in figures.items()]

@@ -4,15 +4,19 @@ It shows counts, a histogram of the scores, an evaluation if there are labels, a
 looping clip for each recording. It loads nothing from elsewhere, so it can be mailed and archived.
 """
 
+import base64
+import contextlib
 import datetime
 import math
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from pydantic import Field
 
 from stallscan import __version__, files, templates
@@ -24,8 +28,9 @@ from stallscan.evaluation import present
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.recordings import find
 from stallscan.recordings.find import Source
-from stallscan.report import cards, figures
+from stallscan.report import cards, figures, methods
 from stallscan.report.cards import Clip
+from stallscan.report.stored import Stored
 from stallscan.settings import Settings
 
 
@@ -43,7 +48,7 @@ class Written(NamedTuple):
     recordings: int  # rows of the table
     cards: int
     without_clip: int  # cards without a clip, including `moved`
-    moved: int  # cards without a clip because the recording was not found
+    moved: int  # cards without a clip because neither recording nor prepared clip was found
 
     def __str__(self) -> str:
         text = f"{self.cards:,} of {self.recordings:,} recordings have a card"
@@ -70,7 +75,9 @@ class Card:
     frames: int | None
     label: str
     wrong: str
-    clip: Clip
+    has_clip: bool
+    has_evidence: bool
+    note: str
 
     @property
     def distance(self) -> float | None:
@@ -104,6 +111,7 @@ def write_report(
     recordings : sequence of str or Path, optional
         Files and folders with the recordings, or a store of their clips, if they have moved since
         the run. Filenames in the table are only looked up among these and never opened directly.
+        For recordings that are not found, the clip of the store is shown.
     note : str, optional
         A sentence shown at the top of the page.
     processes : int, optional
@@ -129,26 +137,45 @@ def write_report(
     run = read_run(predictions)
     chosen = choose(table, settings.max_cards)
     path_of = find_recordings(table["filename"], run, recordings, predictions)
-    paths = [path_of.get(filename) for filename in chosen["filename"]]
-    clips = _make_clips(paths, settings, processes, progress)
-    shown = [_card(row, clip) for row, clip in zip(chosen.to_dict("records"), clips, strict=True)]
-    moved = sum(path is None for path in paths)
-    page = templates.render(
-        "report.html.j2",
-        note=note,
-        head=_head(predictions, table, run),
-        counts=_counts(table),
-        plots=_plots(table, evaluation),
-        evaluation=evaluation,
-        figures=present.figures(evaluation) if evaluation else [],
-        cards=shown,
-        recordings=len(table),
-        moved=moved,
-        version=__version__,
-    )
-    files.write_text(out, page)
-    without_clip = sum(not card.clip.video for card in shown)
+    stored_of = find_stored(table["filename"], run, recordings, predictions)
+    items = [path_of.get(name) or stored_of.get(name) for name in chosen["filename"]]
+    # The clips wait on disk, because the page begins with what is known when all have been made.
+    # Writing them fails again when the file is closed on a full disk, hence the outer context.
+    with (
+        files.writing(out),
+        tempfile.TemporaryFile("w+", dir=out.parent, encoding="ascii") as media,
+        contextlib.closing(_make_clips(items, settings, processes, progress)) as clips,
+    ):
+        shown = []
+        for row, clip in zip(chosen.to_dict("records"), clips, strict=True):
+            media.write(_as_line(clip, len(shown)))
+            shown.append(_card(row, clip))
+        media.seek(0)
+        moved = sum(item is None for item in items)
+        page = templates.stream(
+            "report.html.j2",
+            note=note,
+            head=_head(predictions, table, run),
+            counts=_counts(table),
+            plots=_plots(table, evaluation),
+            evaluation=evaluation,
+            figures=present.figures(evaluation) if evaluation else [],
+            methods=methods.describe(table, run, evaluation),
+            cards=shown,
+            media=map(Markup, media),
+            recordings=len(table),
+            moved=moved,
+            version=__version__,
+        )
+        files.write_text(out, page)
+    without_clip = sum(not card.has_clip for card in shown)
     return Written(out, len(table), len(shown), without_clip, moved)
+
+
+def _as_line(clip: Clip, number: int) -> str:
+    """Return the element that holds the files of a clip, as the page's script reads them."""
+    words = (base64.b64encode(each).decode() for each in (clip.poster, clip.evidence, clip.video))
+    return f'<script type="text/plain" id="m{number}">{" ".join(words)}</script>\n'
 
 
 def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -176,16 +203,20 @@ def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def _make_clips(
-    paths: Sequence[Path | None],
+    items: Sequence[Path | Stored | None],
     settings: ReportSettings,
     processes: int | None,
     progress: Callable[[int, int], None],
-) -> list[Clip]:
-    """Make a clip for each path; None, for a recording that was not found, gives an empty one."""
-    existing = [path for path in paths if path is not None]
-    clips = iter(cards.make_clips(existing, settings.margin_px, processes, progress))
+) -> Iterator[Clip]:
+    """Yield a clip for each item; None, for a recording that was not found, gives an empty one."""
+    existing = [item for item in items if item is not None]
     missing = Clip(note="The recording was not found.")
-    return [missing if path is None else next(clips) for path in paths]
+    made = cards.make_clips(existing, settings.margin_px, processes, progress)
+    with contextlib.closing(made) as clips:
+        for item in items:
+            yield missing if item is None else next(clips)
+        # The generator reports the progress of its last clip after it.
+        next(clips, None)
 
 
 def find_recordings(
@@ -204,14 +235,39 @@ def find_recordings(
     return {filename: paths[partner] for filename, partner in pairs if partner in paths}
 
 
+def find_stored(
+    filenames: "pd.Series[str]",
+    run: dict[str, Any],
+    recordings: Sequence[str | Path] | None,
+    predictions: Path,
+) -> dict[str, Stored]:
+    """Map filenames in the table to their prepared clips, if the run or the user names a store."""
+    try:
+        opened = store.open_if_store(recordings or ()) or store.open_if_store(_paths_of_run(run))
+    except InputError:
+        return {}
+    names = [row.filename for row in opened.rows() if row.has_clip] if opened else []
+    if opened is None or not names:
+        return {}
+    partners = match(filenames, pd.Series(names, dtype=filenames.dtype), predictions)
+    settings = opened.manifest.clip
+    pairs = zip(filenames, partners, strict=True)
+    return {name: Stored(opened.place(other), settings) for name, other in pairs if other in opened}
+
+
 def _list_of_run(run: dict[str, Any]) -> Sequence[Source]:
     """List the recordings of a run that still exist at their paths; empty if there are none."""
-    listed = run.get("paths")
-    paths = [path for path in listed if isinstance(path, str)] if isinstance(listed, list) else []
     try:
-        return _list([path for path in paths if Path(path).exists()])
+        return _list(_paths_of_run(run))
     except InputError:
         return []
+
+
+def _paths_of_run(run: dict[str, Any]) -> list[str]:
+    """Return what the run was given, as far as it still exists."""
+    listed = run.get("paths")
+    paths = [path for path in listed if isinstance(path, str)] if isinstance(listed, list) else []
+    return [path for path in paths if Path(path).exists()]
 
 
 def _list(paths: Sequence[str | Path]) -> Sequence[Source]:
@@ -245,7 +301,9 @@ def _card(row: dict[Any, Any], clip: Clip) -> Card:
         frames=None if frames is None else int(frames),
         label=label,
         wrong=mistakes[label] if is_wrong else "",
-        clip=clip,
+        has_clip=bool(clip.video),
+        has_evidence=bool(clip.evidence),
+        note=clip.note,
     )
 
 
@@ -291,13 +349,12 @@ def _counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
     }
 
 
-def _plots(table: pd.DataFrame, evaluation: Evaluation | None) -> dict[str, str]:
-    """Return the ``data:`` address of each plot, by its description."""
+def _plots(table: pd.DataFrame, evaluation: Evaluation | None) -> list[Markup]:
     if evaluation:
         drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve, evaluation.metrics)
-        return figures.as_images(drawn)
+        return figures.as_inline(drawn)
     scores = table["score"].dropna().to_numpy(float)
     if not scores.size:
-        return {}
+        return []
     thresholds = sorted(set(table["threshold"].dropna()))
-    return figures.as_images({"scores": figures.score_histogram(scores, thresholds)})
+    return figures.as_inline({"scores": figures.score_histogram(scores, thresholds)})

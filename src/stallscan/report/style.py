@@ -1,6 +1,5 @@
 """The style of all plots, and saving them."""
 
-import base64
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,18 @@ from stallscan.files import atomic_path, make_folder, refuse_foreign
 BLACK, GREY, LIGHT = "#1a1a1a", "#6b6b6b", "#dcdcdc"
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 FLOWING, STALLED = BLUE, VERMILION
+# Of tables: a ground and the text on it, the same on a light and on a dark page.
+CELL, ON_CELL = "#0b5c94", "#fdfdfd"
+# The variables of page.css for the colours of plots.
+VARIABLES = {
+    BLACK: "--ink",
+    GREY: "--quiet",
+    LIGHT: "--line",
+    "#ffffff": "--paper",
+    BLUE.lower(): "--blue",
+    VERMILION.lower(): "--vermilion",
+    GREEN.lower(): "--green",
+}
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -60,11 +71,12 @@ def save(figures: Mapping[str, Figure], out: str | Path) -> list[Path]:
     return list(paths)
 
 
-def as_data_uri(figure: Figure) -> str:
-    """Return a figure as a ``data:`` address with an SVG, for self-contained pages."""
-    buffer = io.BytesIO()
-    _save(figure, buffer, "svg")
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+def as_svg(figure: Figure) -> str:
+    """Return a figure as an SVG file whose text is text, for `svg.inline`."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        _save(figure, buffer, "svg")
+    return buffer.getvalue()
 
 
 def new_axes(title: str, grid: bool = True) -> tuple[Figure, Axes]:

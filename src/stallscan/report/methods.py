@@ -1,0 +1,141 @@
+"""The paragraph of a report that can be copied into the methods section of a paper."""
+
+from typing import Any
+
+import pandas as pd
+
+from stallscan import __version__
+from stallscan.evaluation.evaluate import Evaluation
+from stallscan.scores import resample
+from stallscan.words import percent
+
+# The figures to quote, with the words for them.
+FIGURES = {
+    "recall": "sensitivity",
+    "specificity": "specificity",
+    "roc_auc": "area under the ROC curve",
+    "mcc": "Matthews correlation coefficient",
+}
+CALLS = {
+    "stalled": "stalled",
+    "flowing": "flowing",
+    "review": "left for a person to decide",
+    "unscorable": "without a reliable score",
+}
+
+
+def describe(
+    table: pd.DataFrame, run: dict[str, Any], evaluation: Evaluation | None = None
+) -> tuple[str, ...]:
+    """Describe how calls were made, in sentences for a paper.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `predictions.read_predictions`.
+    run : dict
+        From `predictions.read_run`. What it does not know is left out.
+    evaluation : Evaluation, optional
+        An evaluation of these predictions.
+
+    Returns
+    -------
+    tuple of str
+        Paragraphs: how the calls were made, how good they are (if there is an evaluation), and how
+        to cite the software.
+    """
+    paragraphs = [" ".join([_model(table, run), *_threshold(table, run), _results(table, run)])]
+    if evaluation:
+        paragraphs.append(" ".join(_accuracy(evaluation)))
+    paragraphs.append(_citation(run))
+    return tuple(paragraphs)
+
+
+def _versions(run: dict[str, Any]) -> str:
+    """Return the versions that made the predictions; empty if they are not recorded."""
+    versions = run.get("versions") or [run.get("stallscan")]
+    return _joined([version for version in versions if isinstance(version, str)])
+
+
+def _model(table: pd.DataFrame, run: dict[str, Any]) -> str:
+    bundles = sorted(set(table["bundle"]) - {""})
+    text = f"Recordings were scored for stalled capillaries with stallscan {_versions(run)}".strip()
+    if bundles:
+        text += f", using the model{'s' * (len(bundles) > 1)} {_joined(bundles)}"
+    if run.get("simulated_training"):
+        text += ", trained on simulated recordings only"
+    return f"{text}."
+
+
+def _threshold(table: pd.DataFrame, run: dict[str, Any]) -> list[str]:
+    thresholds = sorted(set(table["threshold"].dropna()))
+    sentences = []
+    if len(thresholds) == 1:
+        sentences.append(
+            "The score estimates the probability that the outlined capillary is stalled, and a "
+            f"recording was called stalled if its score was at least {thresholds[0]:.3g}."
+        )
+    elif thresholds:
+        values = _joined([f"{value:.3g}" for value in thresholds])
+        sentences.append(f"The thresholds for calling a recording stalled were {values}.")
+    share, decision = run.get("prevalence"), run.get("decision")
+    if isinstance(share, float) and 0 < share < 1:
+        what = "Scores are" if decision else "Scores and threshold are"
+        sentences.append(f"{what} calibrated for a share of {percent(share)} stalled recordings.")
+    chosen_on = decision.get("chosen_on") if isinstance(decision, dict) else None
+    if isinstance(chosen_on, int) and chosen_on:
+        sentences.append(f"The threshold was chosen on {_count(chosen_on, 'labelled recording')}.")
+    return sentences
+
+
+def _results(table: pd.DataFrame, run: dict[str, Any]) -> str:
+    counts = table["call"].value_counts()
+    parts = [f"{counts[call]:,} {words}" for call, words in CALLS.items() if call in counts]
+    text = f"The calls for {_count(len(table), 'recording')} were: {_joined(parts)}."
+    expected = run.get("recordings")
+    if isinstance(expected, int) and expected > len(table):
+        text += f" The remaining {expected - len(table):,} recordings were not scored."
+    return text
+
+
+def _accuracy(evaluation: Evaluation) -> list[str]:
+    measured, group = evaluation.metrics, evaluation.group
+    values = []
+    for name, words in FIGURES.items():
+        value, interval = evaluation.values[name], evaluation.intervals[name]
+        if value is None:
+            continue
+        within = f" (95 % interval {interval.low:.3f} to {interval.high:.3f})" if interval else ""
+        values.append(f"{words} {value:.3f}{within}")
+    unit = f"whole groups ({group.count:,} by {group.column})" if group.column else "recordings"
+    sentences = [
+        f"Compared with labels of {_count(measured.count, 'called recording')} "
+        f"({percent(measured.prevalence)} labelled stalled), the calls and scores had a "
+        f"{_joined(values)}.",
+        f"Intervals are the central 95 % of {resample.BOOTSTRAP_DRAWS:,} bootstrap samples of "
+        f"{unit}.",
+    ]
+    if not group.column:
+        sentences.append("They do not account for recordings of the same animal being alike.")
+    if evaluation.held_out:
+        sentences.append(
+            "The labelled recordings also chose the training epoch, the calibration and the "
+            "threshold, so these figures are optimistic."
+        )
+    return sentences
+
+
+def _citation(run: dict[str, Any]) -> str:
+    commit = run.get("git")
+    source = f", commit {commit}" if isinstance(commit, str) and _versions(run) else ""
+    version = f", version {_versions(run)}" if _versions(run) else ""
+    return f"Software to cite: stallscan{version}{source} (report: version {__version__})."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _joined(parts: list[str]) -> str:
+    """Join as in prose: ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))

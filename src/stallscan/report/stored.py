@@ -1,0 +1,51 @@
+"""The clips of a store, for recordings that a report shows although they are gone."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from stallscan.clips import shard
+from stallscan.clips.clip import ClipSettings
+from stallscan.clips.shard import Place
+from stallscan.recordings.recording import Frames, to_grey
+from stallscan.vessels.enclosure import Mask
+
+
+class Stored(NamedTuple):
+    """A clip of a store, small enough to be sent to the process that shows it."""
+
+    place: Place
+    settings: ClipSettings
+
+
+def read(item: Stored) -> tuple[Frames, Mask | None]:
+    """Read a clip as it can be shown.
+
+    Returns
+    -------
+    grey : ndarray
+        uint8 (T, h, w), without the black borders and black frames that fill up a clip.
+    mask : ndarray or None
+        bool (h, w): the region inside the outline, if the clip has it.
+
+    Raises
+    ------
+    StoreError
+        If the clip cannot be read or its pixels have changed.
+    """
+    pixels = shard.read_clip(item.place, item.settings)  # uint8 (T, S, S, C)
+    channels, mask = item.settings.channels, None
+    if channels in ("rgb", "bgr"):
+        grey = to_grey(np.ascontiguousarray(pixels[..., :: 1 if channels == "rgb" else -1]))
+    else:
+        grey = pixels[..., 0]
+    filled = [
+        np.flatnonzero(grey.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))
+    ]  # frames, rows, columns
+    if not all(map(len, filled)):
+        return grey, None
+    inner = tuple(slice(places[0], places[-1] + 1) for places in filled)
+    if channels == "grey+mask":
+        inside = pixels[0, ..., 1] > 127  # (S, S)
+        mask = inside[inner[1:]] if inside[inner[1:]].any() else None
+    return grey[inner], mask

@@ -1,0 +1,63 @@
+"""The paragraph for a paper."""
+
+import pandas as pd
+
+from stallscan.evaluation import evaluate
+from stallscan.report import methods
+from tests.predicted import ROWS, prediction
+
+RUN = {
+    "stallscan": "1.2.3",
+    "git": "abc123",
+    "simulated_training": True,
+    "prevalence": 0.4,
+    "recordings": 12,
+}
+
+
+def table():
+    table = pd.DataFrame([prediction(*row[:4]) for row in ROWS])
+    return table.assign(score=pd.to_numeric(table["score"]))
+
+
+def test_what_made_the_calls_is_named():
+    how, citation = methods.describe(table(), RUN)
+    for words in ("stallscan 1.2.3", "default", "simulated", "0.6", "40 %", "9 recordings"):
+        assert words in how
+    assert "3 recordings were not scored" in how
+    for count in ("2 stalled", "4 flowing", "1 left", "2 without"):
+        assert count in how
+    assert "1.2.3" in citation
+    assert "abc123" in citation
+
+
+def test_what_is_unknown_is_left_out():
+    how, citation = methods.describe(table(), {"prevalence": None, "git": 3})
+    assert "None" not in how + citation
+    assert "share of stalled" not in how
+    assert "simulated" not in how
+    assert "commit" not in citation
+
+
+def test_a_chosen_threshold_and_several_versions_are_named():
+    run = {"versions": ["0.1", "0.2"], "decision": {"chosen_on": 300}}
+    how, citation = methods.describe(table(), run)
+    assert "0.1 and 0.2" in how
+    assert "300 labelled recordings" in how
+    assert "0.1 and 0.2" in citation
+
+
+def test_figures_come_with_intervals(study):
+    by_mouse = evaluate.evaluate(study / "new" / "predictions.csv", study / "labels.csv")
+    _, measured, _ = methods.describe(by_mouse.table, RUN, by_mouse)
+    recall, bounds = by_mouse.metrics.recall, by_mouse.intervals["recall"]
+    within = f"{bounds.low:.3f} to {bounds.high:.3f}"
+    assert f"sensitivity {recall:.3f} (95 % interval {within})" in measured
+    assert "12 by mouse" in measured
+    assert "600" in measured
+    labels = pd.read_csv(study / "labels.csv", usecols=["filename", "stalled"])
+    labels.to_csv(study / "without_mice.csv", index=False)
+    alone = evaluate.evaluate(study / "new" / "predictions.csv", study / "without_mice.csv")
+    _, measured, _ = methods.describe(alone.table, RUN, alone)
+    assert "by mouse" not in measured
+    assert "animal" in measured

@@ -1,0 +1,127 @@
+"""The report in a browser, opened as a file."""
+
+import shutil
+import time
+
+import pytest
+
+from stallscan.calls.predictions import read_predictions
+from stallscan.report import report
+from tests import drawing
+from tests.predicted import prediction, write_tables
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
+]
+COUNT = 60
+# The sandbox of Chromium does not work for root, and its background requests are not the page's.
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    first = drawing.write(folder / "00.mp4")
+    rows = []
+    for number in range(COUNT):
+        path = folder / f"{number:02}.mp4"
+        if number:
+            path.hardlink_to(first)
+        score = (number * 37 % COUNT) / COUNT
+        call = "stalled" if score >= 0.6 else "flowing"
+        rows.append(prediction(path.name, score=score, call=call))
+    # Without a score, and without a clip.
+    rows.append(prediction("99.mp4", "unreadable", "", "unscorable"))
+    predictions, _ = write_tables(folder, rows, [])
+    out = folder / "report.html"
+    report.write_report(predictions, out, recordings=[folder], processes=0)
+    return predictions, out
+
+
+@pytest.fixture(params=SIZES)
+def page(request, written):
+    width, height = SIZES[request.param]
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        context = browser.new_context(viewport={"width": width, "height": height})
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        opened = context.new_page()
+        opened.problems = []
+        opened.on("pageerror", lambda error: opened.problems.append(str(error)))
+        opened.on("console", lambda message: opened.problems.append(message.text))
+
+        def note(request):
+            if not request.url.startswith(("data:", written[1].as_uri())):
+                opened.problems.append(request.url)
+
+        opened.on("request", note)
+        opened.goto(written[1].as_uri())
+        yield opened
+        assert opened.problems == []
+        browser.close()
+
+
+def _wait(page, condition, seconds=20):
+    """Wait until a condition in JavaScript is true; Playwright's own waiting breaks the policy."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        time.sleep(0.02)
+
+
+def _names(page):
+    return page.eval_on_selector_all(
+        ".card", "cards => cards.filter((c) => !c.hidden).map((c) => c.dataset.name)"
+    )
+
+
+def test_sorting_and_filtering(page, written):
+    table = read_predictions(written[0]).set_index("filename")
+    recommended = _names(page)
+    assert sorted(recommended) == sorted(table.index)
+    page.select_option("[data-sort]", "score:1")
+    assert _names(page) == [*table["score"].dropna().sort_values().index, "99.mp4"]
+    page.select_option("[data-sort]", "score:-1")
+    names = _names(page)
+    assert names[-1] == "99.mp4"
+    page.select_option("[data-filter=call]", "stalled")
+    assert _names(page) == [name for name in names if table["call"][name] == "stalled"]
+    page.select_option("[data-filter=call]", "")
+    page.select_option("[data-sort]", "")
+    assert _names(page) == recommended
+
+
+def test_only_clips_near_the_viewport_are_loaded_and_they_play(page):
+    assert page.locator("video").count() < COUNT / 2
+    page.evaluate("document.querySelector('.cards').scrollIntoView()")
+    _wait(page, "[...document.querySelectorAll('video')].some((video) => video.currentTime > 0)")
+    first = page.locator("video").first.get_attribute("aria-label")
+    page.evaluate("document.querySelector('.card:last-child').scrollIntoView()")
+    _wait(page, f"![...document.querySelectorAll('video')].some((v) => v.ariaLabel === '{first}')")
+    _wait(page, "document.querySelector('video') !== null")
+    assert page.locator("video").count() < COUNT / 2
+    assert page.locator(".evidence img").count() == page.locator("video").count()
+
+
+def test_a_clip_is_paused_by_click_and_by_key(page):
+    page.evaluate("document.querySelector('.cards').scrollIntoView()")
+    clip = page.locator("video").first
+    playing = "!(document.querySelector('video')?.paused ?? true)"
+    _wait(page, playing)
+    clip.click()
+    assert clip.evaluate("(video) => video.paused")
+    clip.press("Enter")
+    _wait(page, playing)
+    page.locator("[data-play]").uncheck()
+    assert clip.evaluate("(video) => video.paused")
+
+
+def test_methods_paragraph_is_copied(page):
+    page.locator("[data-copy]").click()
+    _wait(page, "document.querySelector('.methods output').textContent !== ''")
+    text = page.evaluate("navigator.clipboard.readText()")
+    assert f"{COUNT + 1} recordings" in text
