@@ -47,7 +47,9 @@ def apply(table: pd.DataFrame, answers: Mapping[str, str]) -> Corrected:
     answers : mapping
         One of `ANSWERS` by filename, as in the table.
     """
-    answer = pd.Series([answers.get(name, "") for name in table["filename"]], table.index, dtype=str)
+    answer = pd.Series(
+        [answers.get(name, "") for name in table["filename"]], table.index, dtype=str
+    )
     is_answered = answer != ""
     call = table["call"].where(~is_answered, answer)
     return Corrected(

@@ -25,6 +25,8 @@ class Item:
         Of the prediction; empty if there is none.
     score, threshold : float or None
         Of the prediction, 0..1.
+    bundle : str
+        The bundle that made the prediction.
     """
 
     filename: str
@@ -33,6 +35,7 @@ class Item:
     reason: str = ""
     score: float | None = None
     threshold: float | None = None
+    bundle: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def read(folder: Path) -> Run:
                 None if row[name] != row[name] else float(row[name])
                 for name in ("score", "threshold")
             ),
+            bundle=row["bundle"],
         )
         for row in table.to_dict("records")
     )
