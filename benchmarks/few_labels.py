@@ -5,8 +5,8 @@
 For each family, number of labels and seed, a bundle is fine-tuned as the command does it (30 % of
 the labels are held out for its own comparison, and a quarter of the rest choose epoch and
 threshold), and measured on 200 other recordings of the family. First the labels are drawn from a
-pool in which 40 % are stalled. Then the pool is more like a laboratory's, with 10 % stalled, and the
-labels are the first in one of two orders of the review page. What was measured before is read.
+pool in which 40 % are stalled. Then the pool is more like a laboratory's, with 10 % stalled, and
+the labels are the first in one of two orders of the review page. What was measured before is read.
 """
 
 import argparse

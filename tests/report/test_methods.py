@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from stallscan.calls import corrections
 from stallscan.evaluation import evaluate
 from stallscan.report import methods
 from tests.predicted import ROWS, prediction
@@ -20,8 +21,18 @@ def table():
     return table.assign(score=pd.to_numeric(table["score"]))
 
 
+def describe(predictions, run, evaluation=None, answers=()):
+    return methods.describe(corrections.apply(predictions, dict(answers)), run, evaluation)
+
+
+def test_a_review_is_part_of_the_methods():
+    how, _ = describe(table(), RUN, answers={"a/2.mp4": "stalled", "a/3.mp4": "flowing"})
+    assert "3 stalled" in how
+    assert "2 recordings that people reviewed, with 1 correction" in how
+
+
 def test_what_made_the_calls_is_named():
-    how, citation = methods.describe(table(), RUN)
+    how, citation = describe(table(), RUN)
     for words in ("stallscan 1.2.3", "default", "simulated", "0.6", "40 %", "9 recordings"):
         assert words in how
     assert "3 recordings were not scored" in how
@@ -32,7 +43,7 @@ def test_what_made_the_calls_is_named():
 
 
 def test_what_is_unknown_is_left_out():
-    how, citation = methods.describe(table(), {"prevalence": None, "git": 3})
+    how, citation = describe(table(), {"prevalence": None, "git": 3})
     assert "None" not in how + citation
     assert "share of stalled" not in how
     assert "simulated" not in how
@@ -41,7 +52,7 @@ def test_what_is_unknown_is_left_out():
 
 def test_a_chosen_threshold_and_several_versions_are_named():
     run = {"versions": ["0.1", "0.2"], "decision": {"chosen_on": 300}}
-    how, citation = methods.describe(table(), run)
+    how, citation = describe(table(), run)
     assert "0.1 and 0.2" in how
     assert "300 labelled recordings" in how
     assert "0.1 and 0.2" in citation
@@ -49,7 +60,7 @@ def test_a_chosen_threshold_and_several_versions_are_named():
 
 def test_figures_come_with_intervals(study):
     by_mouse = evaluate.evaluate(study / "new" / "predictions.csv", study / "labels.csv")
-    _, measured, _ = methods.describe(by_mouse.table, RUN, by_mouse)
+    _, measured, _ = describe(by_mouse.table, RUN, by_mouse)
     recall, bounds = by_mouse.metrics.recall, by_mouse.intervals["recall"]
     within = f"{bounds.low:.3f} to {bounds.high:.3f}"
     assert f"sensitivity {recall:.3f} (95 % interval {within})" in measured
@@ -58,6 +69,6 @@ def test_figures_come_with_intervals(study):
     labels = pd.read_csv(study / "labels.csv", usecols=["filename", "stalled"])
     labels.to_csv(study / "without_mice.csv", index=False)
     alone = evaluate.evaluate(study / "new" / "predictions.csv", study / "without_mice.csv")
-    _, measured, _ = methods.describe(alone.table, RUN, alone)
+    _, measured, _ = describe(alone.table, RUN, alone)
     assert "by mouse" not in measured
     assert "animal" in measured

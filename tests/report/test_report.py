@@ -165,7 +165,7 @@ def labelled(run):
 
 def test_order_of_the_cards(plain):
     written, page = plain
-    assert written == (written.path, 8, 8, 1, 0)
+    assert written == (written.path, 8, 8, 1, 0, "")
     assert page.names == [
         "stalled_high.mp4",
         "alarm.mp4",

@@ -7,6 +7,7 @@ from stallscan.cli.terminal import (
     command,
     predictions_in,
     print_line,
+    read_answers,
     show,
     show_progress,
 )
@@ -90,6 +91,7 @@ def rate(
     reference: str | None = None,
     vessels: int | None = None,
     spread: float = 0.5,
+    no_corrections: bool = False,
 ) -> None:
     """Estimate stall rates of fields, mice and groups, corrected for wrong calls; compare groups.
 
@@ -116,6 +118,9 @@ def rate(
     spread
         For planning the next study: standard deviation of the true rates of mice, relative to
         their mean.
+    no_corrections
+        Ignore the answers of a review. By default, they replace calls, by majority, and the
+        correction is for the wrong calls that are expected to remain.
     """
     import statistics
 
@@ -137,7 +142,9 @@ def rate(
             "the accuracy of the calls is unknown. Give --accuracy metrics.json, which 'stallscan "
             "evaluate' writes, or --sensitivity and --specificity"
         )
-    result = rates.rate(predictions_in(calls), groups, call_accuracy, reference=reference)
+    table = predictions_in(calls)
+    answers = {} if no_corrections else read_answers(table)
+    result = rates.rate(table, groups, call_accuracy, reference=reference, answers=answers)
     tables.write_rates(result, out)
     if vessels is None:
         scored = [mouse.rate.scored for mouse in result.mice if mouse.rate is not None]
@@ -157,6 +164,7 @@ def report(
     labels: Path | None = None,
     recordings: list[Path] | None = None,
     max_cards: int = 200,
+    no_corrections: bool = False,
 ) -> None:
     """Write a report: one HTML file with counts, plots and a card per recording.
 
@@ -174,6 +182,9 @@ def report(
         Where the recordings are now, if they have moved since the prediction.
     max_cards
         Maximum number of cards. The page says which recordings were chosen.
+    no_corrections
+        Ignore the answers of a review. By default, they replace calls, by majority. Figures that
+        compare calls with labels are those of the model's own calls in any case.
     """
     from stallscan.evaluation.evaluate import evaluate
     from stallscan.report import report
@@ -188,6 +199,7 @@ def report(
             out,
             evaluation=evaluation,
             recordings=recordings,
+            answers={} if no_corrections else read_answers(table),
             settings=settings,
             progress=progress,
         )

@@ -1,9 +1,11 @@
 """Commands of the review page: review, labels, improve."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from stallscan.cli.terminal import Out, command, print_line, say, show_progress
+from cyclopts import Parameter
+
+from stallscan.cli.terminal import Out, command, print_line, say, show, show_progress
 
 
 @command
@@ -62,8 +64,13 @@ def labels(
     out: Out,
     rule: Literal["majority", "latest", "expert"] = "majority",
     expert: list[str] | None = None,
+    form: Annotated[Literal["csv", "label-studio", "panoptes"], Parameter(name="--format")] = "csv",
+    address: str | None = None,
 ) -> None:
     """Write the answers of a review as a table of labels, for fine-tune and evaluate.
+
+    With at least two reviewers, their agreement is printed. Other formats contain all recordings
+    with their calls and answers, for other tools.
 
     Example: stallscan labels results -o labels.csv
 
@@ -72,16 +79,38 @@ def labels(
     folder
         The folder that was reviewed.
     out
-        CSV file: filename, stalled (0 or 1), votes, reviewers, rule, time of the last answer.
+        CSV file: filename, stalled (0 or 1), votes, reviewers, rule, time of the last answer. With
+        --format label-studio a JSON file, with panoptes a CSV file.
     rule
         majority: more votes for one label than for the other; latest: the last vote; expert: the
         last vote of an expert where there is one, otherwise the majority.
     expert
         Name of an expert, with --rule expert. May be given several times.
+    form
+        csv: labels; label-studio: tasks to import into Label Studio, with our calls as predictions
+        and the answers as annotations; panoptes: a subject manifest for the Zooniverse.
+    address
+        Beginning of the recordings' addresses, with --format label-studio: https://host/folder/. By
+        default, Label Studio serves the files of this computer.
     """
+    from stallscan.errors import InputError
+    from stallscan.review import agreement, exchange
+    from stallscan.review.answers import Answers
     from stallscan.review.labels import write_labels
 
+    if address is not None and form != "label-studio":
+        raise InputError("--address is for --format label-studio. Leave out one of them")
+    if form == "label-studio":
+        exported = exchange.write_label_studio(folder, out, address)
+        print_line(f"{exported} -> {exported.path}")
+        return
+    if form == "panoptes":
+        exported = exchange.write_panoptes(folder, out)
+        print_line(f"{exported} -> {exported.path}")
+        return
     written = write_labels(folder, out, rule, expert or ())
+    if compared := agreement.pairs(Answers(folder).current()):
+        show(agreement.as_table(compared))
     print_line(f"{written} -> {written.path}")
 
 

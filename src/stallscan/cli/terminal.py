@@ -72,6 +72,13 @@ def predictions_in(given: Path) -> Path:
     return given / "predictions.csv" if given.is_dir() else given
 
 
+def read_answers(predictions: Path) -> dict[str, str]:
+    """Return the calls corrected in a review of the folder of a table, by filename."""
+    from stallscan.review.labels import read_corrections
+
+    return read_corrections(predictions.parent)
+
+
 def trust_nets(bundle: str) -> None:
     """Import the custom nets of a bundle; call it only if the user passed --trust."""
     from stallscan.bundle import disk, net

@@ -16,6 +16,7 @@ from stallscan.rates import rogan_gladen
 from stallscan.rates.mice import (
     corrected_difference_of_mice,
     corrected_mean_of_mice,
+    difference_of_corrected_means,
     mean_of_mice,
     permutation_p,
     smallest_permutation_p,
@@ -255,21 +256,26 @@ def compare(
     names: tuple[str, str],
     stalled: tuple[Sequence[int], Sequence[int]],
     scored: tuple[Sequence[int], Sequence[int]],
-    errors: CallAccuracy,
+    errors: CallAccuracy | tuple[CallAccuracy, CallAccuracy],
 ) -> GroupDifference:
     """Compare two groups with one value per mouse.
 
     `stalled` and `scored` are (M,) for each group, as in `corrected_mean`. Sensitivity and
-    specificity are taken to be the same in both groups.
+    specificity are taken to be the same in both groups unless both are given.
     """
+    accuracies = errors if isinstance(errors, tuple) else (errors, errors)
     # (M,) each, share of each mouse called stalled.
-    first, second = (
+    shares = [
         np.asarray(counts, np.float64) / np.asarray(totals, np.float64)
         for counts, totals in zip(stalled, scored, strict=True)
+    ]
+    mice = (len(shares[0]), len(shares[1]))
+    # Corrected rate of each mouse, (M,) each.
+    first, second = (
+        (share - (1.0 - accuracy.specificity)) / (accuracy.sensitivity + accuracy.specificity - 1.0)
+        for share, accuracy in zip(shares, accuracies, strict=True)
     )
-    mice = (len(first), len(second))
-    gain = errors.sensitivity + errors.specificity - 1.0
-    difference = float(np.clip((second.mean() - first.mean()) / gain, -1.0, 1.0))
+    difference = float(np.clip(second.mean() - first.mean(), -1.0, 1.0))
     comparison = GroupDifference(*names, mice, difference)
     single = [name for name, count in zip(names, mice, strict=True) if count < 2]
     if single:
@@ -279,9 +285,15 @@ def compare(
             "does not show how much mice differ."
         )
         return replace(comparison, note=note)
-    effect, p = corrected_difference_of_mice(
-        (first, second), scored, errors.sensitivity_share, errors.false_stalled
-    )
+    pairs = [(accuracy.sensitivity_share, accuracy.false_stalled) for accuracy in accuracies]
+    if accuracies[0] == accuracies[1]:
+        # The same wrong calls cancel in the test, which is then that of the calls as made.
+        first, second = shares
+        effect, p = corrected_difference_of_mice((first, second), scored, *pairs[0])
+    else:
+        effect, p = difference_of_corrected_means(
+            (shares[0], shares[1]), scored, (pairs[0], pairs[1])
+        )
     notes = []
     if not (np.ptp(first) or np.ptp(second)):
         notes.append(

@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stallscan.rates.rogan_gladen import correct, correct_difference
-from stallscan.scores.intervals import TAILS, Share, Z, around, clopper_pearson, jeffreys, subtract
+from stallscan.scores.intervals import (
+    TAILS,
+    Share,
+    Z,
+    around,
+    clopper_pearson,
+    exactly,
+    jeffreys,
+    subtract,
+)
 
 # Try all splits of the mice into two groups up to this number (9 against 9 mice have 48,620), and
 # otherwise this many random ones; chosen.
@@ -167,6 +176,52 @@ def corrected_difference_of_mice(
     return around(difference, vessels), np.maximum(np.where(is_defined, p, 0.0), of_vessels)[()]
 
 
+def difference_of_corrected_means(
+    shares: tuple[ArrayLike, ArrayLike],
+    scored: tuple[ArrayLike, ArrayLike],
+    accuracies: tuple[tuple[Share, Share], tuple[Share, Share]],
+) -> tuple[Share, Any]:
+    """Compute the difference of the means of two groups that are corrected in different ways.
+
+    After a review, more wrong calls may remain in one group than in the other, so they do not
+    cancel in the difference. The interval is that of `corrected_difference_of_mice`, but Welch's
+    is that of the corrected rates of the mice, extended by the errors of sensitivity and
+    specificity in both groups. They count as independent, so it is too wide where they are not. p
+    is below 0.05 exactly if the interval excludes 0.
+
+    Parameters are those of `mean_of_mice`, (..., M) for each group, and of `correct`, (...) for
+    each group: sensitivity and share of flowing recordings called stalled.
+    """
+    from scipy.special import ndtr, stdtr, stdtrit
+
+    groups = tuple(zip(shares, scored, accuracies, strict=True))
+    values = [_correct_each(group, *accuracy) for group, _, accuracy in groups]
+    tested, _ = welch(*values)
+    # Limits of the difference from the accuracies alone, as if the means were known, (...).
+    exact = [exactly(np.asarray(group, np.float64).mean(axis=-1)) for group in shares]
+    known = subtract(*(correct(mean, *pair) for mean, pair in zip(exact, accuracies, strict=True)))
+    means = subtract(*(corrected_mean_of_mice(*group[:2], *group[2]) for group in groups))
+    vessels = subtract(*(correct(pool(*group[:2]), *group[2]) for group in groups))
+    # Without any spread, Welch's interval is infinite, and only the recordings count.
+    is_defined = np.isfinite(tested.low)
+    centre = tested.value
+    low = centre - np.hypot(np.where(is_defined, centre - tested.low, 0.0), centre - known.low)
+    high = centre + np.hypot(np.where(is_defined, tested.high - centre, 0.0), known.high - centre)
+    mice = Share(
+        centre,
+        np.where(low > 0, low, np.minimum(low, means.low))[()],
+        np.where(high < 0, high, np.maximum(high, means.high))[()],
+    )
+    # The limit on the side of 0 gives p: it is this many standard errors from the difference.
+    side = np.where(centre < 0, -1.0, 1.0)
+    freedom = _freedom(*values)
+    steps = _steps(side * centre, np.where(side < 0, high - centre, centre - low))
+    of_mice = 2.0 * stdtr(freedom, -stdtrit(freedom, TAILS[1]) * steps)
+    room = np.where(side < 0, vessels.high - vessels.value, vessels.value - vessels.low)
+    of_vessels = np.minimum(2.0 * ndtr(-Z * _steps(side * vessels.value, room)), 1.0)
+    return around(mice, vessels), np.maximum(np.where(is_defined, of_mice, 0.0), of_vessels)[()]
+
+
 def permutation_p(first: ArrayLike, second: ArrayLike) -> float:
     """Compute the two-sided p of the difference of two means by a permutation test.
 
@@ -188,3 +243,25 @@ def permutation_p(first: ArrayLike, second: ArrayLike) -> float:
 def smallest_permutation_p(first: int, second: int) -> float:
     """Return the smallest p that `permutation_p` can reach with these numbers of mice."""
     return min(1.0, 2.0 / comb(first + second, first))
+
+
+def _correct_each(shares: ArrayLike, sensitivity: Share, false_stalled: Share) -> Any:
+    """Correct the share of each mouse, (..., M), without an interval."""
+    false = np.asarray(false_stalled.value, np.float64)[..., None]
+    gain = np.asarray(sensitivity.value, np.float64)[..., None] - false
+    return (np.asarray(shares, np.float64) - false) / gain
+
+
+def _freedom(first: Any, second: Any) -> Any:
+    """Return the degrees of freedom of Welch's test, (...); 1 where there is no spread."""
+    variances = [group.var(axis=-1, ddof=1) / group.shape[-1] for group in (first, second)]
+    parts = sum(
+        variance**2 / (group.shape[-1] - 1)
+        for variance, group in zip(variances, (first, second), strict=True)
+    )
+    return np.where(parts > 0, sum(variances) ** 2 / np.where(parts > 0, parts, 1.0), 1.0)
+
+
+def _steps(distance: Any, room: Any) -> Any:
+    """Return a distance from 0 in units of a limit's; 0 if both are 0 or the limit is infinite."""
+    return np.where(room > 0, distance / np.where(room > 0, room, 1.0), 0.0)

@@ -5,16 +5,18 @@ At a specificity of 99.3 %, true rates of 0.4 % and 2 % are measured as 1.04 % a
 compared with one value per mouse, because vessels of the same mouse are not independent.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from stallscan.calls.predictions import DECIDED, OPEN, read_predictions, read_text
+from stallscan.calls import corrections
+from stallscan.calls.predictions import DECIDED, read_predictions, read_text
 from stallscan.catalog.groups import MOUSE_COLUMNS, check_cells, find_column
 from stallscan.catalog.names import contrast, match
 from stallscan.errors import InputError, TableError
+from stallscan.rates import notes
 from stallscan.rates.correction import (
     CallAccuracy,
     GroupDifference,
@@ -22,10 +24,9 @@ from stallscan.rates.correction import (
     compare,
     corrected,
     corrected_mean,
-    origin,
-    resolves_from,
 )
-from stallscan.words import Excluded, listed, percent
+from stallscan.rates.reviewed import Tally, add, after, tally
+from stallscan.words import Excluded, listed
 
 # The columns of the groups table, with all names that they may have.
 COLUMNS = {"field": ("field",), "mouse": MOUSE_COLUMNS, "group": ("group",)}
@@ -47,6 +48,8 @@ class Unit:
     # Recordings that the rate leaves out.
     review: int
     unscorable: int
+    # Scored recordings that a person answered, so that their calls are known to be right.
+    known: int
     # None if no recording was scored.
     rate: Rate | None
     # Limitations of the rate, in sentences; often empty.
@@ -68,19 +71,24 @@ class Rates:
     # Recordings that are missing from the groups table or from the calls.
     without_group: Excluded
     without_call: Excluded
+    # What was answered in a review, in a sentence; empty if nothing was.
+    review: str = ""
 
     def sentences(self) -> list[str]:
         """Return notes on how to read the tables."""
-        notes = [
+        said = [
             f"Group {unit.group}: {unit.note}" if len(self.groups) > 1 else unit.note
             for unit in self.groups
             if unit.note
         ]
-        notes += [comparison.note for comparison in self.comparisons if comparison.note]
+        said += [comparison.note for comparison in self.comparisons if comparison.note]
         tests = sum(comparison.welch_p is not None for comparison in self.comparisons)
         if tests > 1:
-            notes.append(f"{tests} comparisons were made. Multiply each p by {tests} (Bonferroni).")
-        return [f"Corrected for {self.errors}.", *notes, *self._sentences_on_rows()]
+            said.append(f"{tests} comparisons were made. Multiply each p by {tests} (Bonferroni).")
+        lead = [f"Corrected for {self.errors}."]
+        if self.review:
+            lead.append(self.review)
+        return [*lead, *said, *self._sentences_on_rows()]
 
     def _sentences_on_rows(self) -> Iterator[str]:
         rates = [unit.rate for unit in (self.mice or self.fields) if unit.rate]
@@ -105,7 +113,12 @@ class Rates:
 
 
 def rate(
-    calls: str | Path, groups: str | Path, errors: CallAccuracy, *, reference: str | None = None
+    calls: str | Path,
+    groups: str | Path,
+    errors: CallAccuracy,
+    *,
+    reference: str | None = None,
+    answers: Mapping[str, str] | None = None,
 ) -> Rates:
     """Compute stall rates of fields, mice and groups, and compare the groups.
 
@@ -119,6 +132,9 @@ def rate(
         Sensitivity and specificity of these calls (same bundle, same threshold).
     reference : str, optional
         The group that the others are compared with. By default the first in the table.
+    answers : mapping, optional
+        What people answered, as in `corrections.apply`. These calls are known to be right; the
+        correction applies to the wrong calls that are expected to remain, see `reviewed`.
 
     Raises
     ------
@@ -131,6 +147,7 @@ def rate(
     """
     calls, groups = Path(calls), Path(groups)
     predictions, units = read_predictions(calls), read_groups(groups)
+    predictions = corrections.apply(predictions, answers or {}).table
     partner = match(predictions["filename"], units["filename"], groups)
     # partner: the filename in the groups table, which may have another folder.
     grouped = predictions.assign(partner=partner).dropna(subset="partner")
@@ -150,7 +167,7 @@ def rate(
             f"stalled ({', '.join(f'{count:,} {call}' for call, count in counts.items())}). See "
             "the column reason"
         )
-    _refuse_other_calls(calls, table[table["call"].isin(DECIDED)], errors)
+    _refuse_other_calls(calls, table[table["called"].isin(DECIDED)], errors)
     if "group" not in table:
         table, units = table.assign(group=ONE_GROUP), units.assign(group=ONE_GROUP)
     # Groups, mice and fields keep the order of the groups table, not that of the calls.
@@ -163,6 +180,7 @@ def rate(
         errors=errors,
         fields=tuple(_unit(counts, errors) for counts in fields),
         mice=tuple(_unit(counts, errors) for counts in mice),
+        review=notes.on_review(table, errors),
         groups=group_units,
         comparisons=comparisons,
         without_group=Excluded.of(predictions.loc[partner.isna(), "filename"].tolist()),
@@ -239,10 +257,17 @@ class _Counts:
     """Numbers of recordings of one field, mouse or group."""
 
     names: dict[str, str]
-    stalled: int
-    scored: int
+    tally: Tally
     review: int
     unscorable: int
+
+    @property
+    def stalled(self) -> int:
+        return int(self.tally.stalled)
+
+    @property
+    def scored(self) -> int:
+        return int(self.tally.scored)
 
 
 def _count(table: pd.DataFrame, levels: list[str]) -> list[_Counts]:
@@ -251,14 +276,12 @@ def _count(table: pd.DataFrame, levels: list[str]) -> list[_Counts]:
     counted = []
     for _, rows in table.groupby(levels[0], sort=False):
         calls = rows["call"].value_counts()
-        count = {call: int(calls.get(call, 0)) for call in (*DECIDED, *OPEN)}
         counted.append(
             _Counts(
                 names={level: str(rows[level].iloc[0]) for level in levels},
-                stalled=count["stalled"],
-                scored=count["stalled"] + count["flowing"],
-                review=count["review"],
-                unscorable=count["unscorable"],
+                tally=tally(rows),
+                review=int(calls.get("review", 0)),
+                unscorable=int(calls.get("unscorable", 0)),
             )
         )
     return counted
@@ -275,7 +298,9 @@ def _groups(
         for name in names
     }
     if not mice:
-        return tuple(_unit(counts, errors, _without_mice(counts)) for counts in counted), ()
+        return tuple(
+            _unit(counts, errors, notes.without_mice(counts.scored)) for counts in counted
+        ), ()
     units = tuple(
         _group_unit(counts, members[name], errors)
         for name, counts in zip(names, counted, strict=True)
@@ -289,19 +314,29 @@ def _groups(
         )
     stalled = {name: [mouse.stalled for mouse in members[name]] for name in tested}
     scored = {name: [mouse.scored for mouse in members[name]] for name in tested}
+    accuracy = {name: _accuracy(members[name], errors) for name in tested}
     return units, tuple(
         compare(
-            (first, name), (stalled[first], stalled[name]), (scored[first], scored[name]), errors
+            (first, name),
+            (stalled[first], stalled[name]),
+            (scored[first], scored[name]),
+            (accuracy[first], accuracy[name]),
         )
         for name in tested
         if name != first
     )
 
 
+def _accuracy(members: list[_Counts], errors: CallAccuracy) -> CallAccuracy:
+    """Return the accuracy after the review, which is estimated for a group as a whole."""
+    return after(errors, add([member.tally for member in members]))
+
+
 def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> Unit:
     unit = _unit(counts, errors)
     if not mice:
         return unit
+    errors = _accuracy(mice, errors)
     mean = corrected_mean(
         [mouse.stalled for mouse in mice], [mouse.scored for mouse in mice], errors
     )
@@ -309,7 +344,7 @@ def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> U
     note = unit.note
     if len(mice) == 1:
         note = f"The group has one mouse, so its rate has no interval. {note}".rstrip()
-    elif impossible := _impossible(mean, errors):
+    elif impossible := notes.impossible(mean, errors):
         note = impossible
     elif mean.resolvable:
         note = ""
@@ -319,11 +354,12 @@ def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> U
 
 
 def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
+    errors = after(errors, counts.tally)
     rate = corrected(counts.stalled, counts.scored, errors) if counts.scored else None
     if rate is None:
         limitation = "No recording was scored."
     else:
-        limitation = _impossible(rate, errors) or _unresolved(rate, errors)
+        limitation = notes.impossible(rate, errors) or notes.unresolved(rate, errors)
     return Unit(
         field=counts.names.get("field", ""),
         mouse=counts.names.get("mouse", ""),
@@ -331,49 +367,10 @@ def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
         mice=0,
         review=counts.review,
         unscorable=counts.unscorable,
+        known=int(counts.tally.reviewed),
         rate=rate,
         note=f"{note} {limitation}".strip(),
     )
-
-
-def _without_mice(counts: _Counts) -> str:
-    return (
-        f"No column names the mouse, so the {counts.scored:,} recordings are treated as "
-        "independent. The interval is too narrow, and groups are not tested."
-    )
-
-
-def _impossible(rate: Rate, errors: CallAccuracy) -> str:
-    """Return a note if the errors rule out this number of stalled calls, otherwise nothing."""
-    if rate.interval is None or (rate.interval.high > 0 and rate.interval.low < 1):
-        return ""
-    if rate.interval.high <= 0:
-        limit = (
-            f"fewer than the false calls expected at a specificity of {percent(errors.specificity)}"
-        )
-    else:
-        limit = f"more than possible at a sensitivity of {percent(errors.sensitivity)}"
-    return (
-        f"{rate.stalled:,} of {rate.scored:,} called stalled is {limit}. Sensitivity and "
-        "specificity do not hold for these recordings, so the interval is meaningless."
-    )
-
-
-def _unresolved(rate: Rate, errors: CallAccuracy) -> str:
-    """Return a note if the rate is not distinguishable from 0, otherwise nothing."""
-    if rate.resolvable:
-        return ""
-    if rate.stalled == 0:
-        return f"None of {rate.scored:,} recordings is called stalled."
-    note = (
-        f"{rate.stalled:,} of {rate.scored:,} called stalled cannot be distinguished from the "
-        f"{rate.scored * (1 - errors.specificity):.3g} false calls expected at a specificity of "
-        f"{percent(errors.specificity)} ({origin(errors.flowing, 'flowing')})."
-    )
-    lowest = resolves_from(rate.scored, errors)
-    if lowest is not None:
-        note += f" {rate.scored:,} recordings can resolve rates from {percent(lowest)}."
-    return note
 
 
 def _refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) -> None:

@@ -48,7 +48,10 @@ def write_rates(rates: Rates, out: str | Path) -> list[Path]:
         written = {folder / name: table for name, table in as_frames(rates).items()}
         # Check all files before replacing the first.
         for path, table in written.items():
-            refuse_foreign(path, [",".join(table.columns) + "\n"], "a table of 'stallscan rate'")
+            # Tables of earlier versions, which lack a column, may be replaced, too.
+            heads = (table.columns, table.columns.drop("known", errors="ignore"))
+            marks = [",".join(columns) + "\n" for columns in heads]
+            refuse_foreign(path, marks, "a table of 'stallscan rate'")
         for path, table in written.items():
             write_text(path, table.to_csv(index=False, lineterminator="\n"))
     return list(written)
@@ -80,10 +83,12 @@ def _unit_table(units: Sequence[Unit], columns: tuple[str, ...]) -> pd.DataFrame
     rows = [
         {column: getattr(unit, column) for column in columns}
         | _rate_cells(unit.rate)
-        | {"review": unit.review, "unscorable": unit.unscorable, "note": unit.note}
+        | {"review": unit.review, "unscorable": unit.unscorable, "known": unit.known}
+        | {"note": unit.note}
         for unit in units
     ]
-    return pd.DataFrame(rows, columns=[*columns, *RATE_COLUMNS, "review", "unscorable", "note"])
+    others = ("review", "unscorable", "known", "note")
+    return pd.DataFrame(rows, columns=[*columns, *RATE_COLUMNS, *others])
 
 
 def _rate_cells(rate: Rate | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from stallscan import __version__
+from stallscan.calls.corrections import Corrected
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.scores import resample
 from stallscan.words import percent
@@ -25,14 +26,14 @@ CALLS = {
 
 
 def describe(
-    table: pd.DataFrame, run: dict[str, Any], evaluation: Evaluation | None = None
+    corrected: Corrected, run: dict[str, Any], evaluation: Evaluation | None = None
 ) -> tuple[str, ...]:
     """Describe how calls were made, in sentences for a paper.
 
     Parameters
     ----------
-    table : DataFrame
-        From `predictions.read_predictions`.
+    corrected : Corrected
+        The predictions, with the corrections of a review if there was one.
     run : dict
         From `predictions.read_run`. What it does not know is left out.
     evaluation : Evaluation, optional
@@ -44,7 +45,14 @@ def describe(
         Paragraphs: how the calls were made, how good they are (if there is an evaluation), and how
         to cite the software.
     """
-    paragraphs = [" ".join([_model(table, run), *_threshold(table, run), _results(table, run)])]
+    table = corrected.table
+    calls = [_model(table, run), *_threshold(table, run), _results(table, run)]
+    if corrected.answered:
+        calls.append(
+            f"These include {_count(corrected.answered, 'recording')} that people reviewed, with "
+            f"{_count(corrected.changed, 'correction')}."
+        )
+    paragraphs = [" ".join(calls)]
     if evaluation:
         paragraphs.append(" ".join(_accuracy(evaluation)))
     paragraphs.append(_citation(run))

@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from markupsafe import Markup
 from pydantic import Field
 
 from stallscan import __version__, files, templates
+from stallscan.calls import corrections
 from stallscan.calls.predictions import DECIDED, read_predictions, read_run
 from stallscan.catalog.names import match
 from stallscan.clips import store
@@ -49,9 +50,12 @@ class Written(NamedTuple):
     cards: int
     without_clip: int  # cards without a clip, including `moved`
     moved: int  # cards without a clip because neither recording nor prepared clip was found
+    review: str = ""  # what was answered in a review, in words
 
     def __str__(self) -> str:
         text = f"{self.cards:,} of {self.recordings:,} recordings have a card"
+        if self.review:
+            text = f"{self.review}; {text}"
         if not self.without_clip:
             return text
         reasons = []
@@ -75,6 +79,7 @@ class Card:
     frames: int | None
     label: str
     wrong: str
+    review: str  # what a review said of the call; empty if it was not answered
     has_clip: bool
     has_evidence: bool
     note: str
@@ -93,6 +98,7 @@ def write_report(
     *,
     evaluation: Evaluation | None = None,
     recordings: Sequence[str | Path] | None = None,
+    answers: Mapping[str, str] | None = None,
     settings: ReportSettings | None = None,
     note: str | None = None,
     processes: int | None = None,
@@ -112,6 +118,9 @@ def write_report(
         Files and folders with the recordings, or a store of their clips, if they have moved since
         the run. Filenames in the table are only looked up among these and never opened directly.
         For recordings that are not found, the clip of the store is shown.
+    answers : mapping, optional
+        What people answered, as in `corrections.apply`. The page shows the corrected calls, except
+        in comparisons with labels.
     note : str, optional
         A sentence shown at the top of the page.
     processes : int, optional
@@ -134,6 +143,9 @@ def write_report(
     files.make_folder(out.parent)
     files.refuse_foreign(out, ["<title>stallscan report: "], "a stallscan report")
     table = evaluation.table if evaluation else read_predictions(predictions)
+    corrected = corrections.apply(table, answers or {})
+    table = corrected.table
+    review = str(corrected) if corrected.answered else ""
     run = read_run(predictions)
     chosen = choose(table, settings.max_cards)
     path_of = find_recordings(table["filename"], run, recordings, predictions)
@@ -155,12 +167,12 @@ def write_report(
         page = templates.stream(
             "report.html.j2",
             note=note,
-            head=_head(predictions, table, run),
+            head=_head(predictions, table, run) | ({"Review": review} if review else {}),
             counts=_counts(table),
             plots=_plots(table, evaluation),
             evaluation=evaluation,
             figures=present.figures(evaluation) if evaluation else [],
-            methods=methods.describe(table, run, evaluation),
+            methods=methods.describe(corrected, run, evaluation),
             cards=shown,
             media=map(Markup, media),
             recordings=len(table),
@@ -169,7 +181,7 @@ def write_report(
         )
         files.write_text(out, page)
     without_clip = sum(not card.has_clip for card in shown)
-    return Written(out, len(table), len(shown), without_clip, moved)
+    return Written(out, len(table), len(shown), without_clip, moved, review)
 
 
 def _as_line(clip: Clip, number: int) -> str:
@@ -186,7 +198,7 @@ def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
     3. recordings without a call;
     4. all others, closest to the threshold first.
 
-    `table` comes from `predictions.read_predictions` or `evaluate.join`.
+    `table` comes from `corrections.apply`, with labels also from `evaluate.join`.
     """
     distance = (table["score"] - table["threshold"]).abs()
     # Each group of rows with its sort key, smallest first.
@@ -282,13 +294,19 @@ def _is_wrong(table: pd.DataFrame) -> "pd.Series[bool]":
     """Return for each row whether its call contradicts its label."""
     if "stalled" not in table:
         return pd.Series(False, table.index)
-    called = table["call"].map({"flowing": 0.0, "stalled": 1.0})
+    # The model's own calls, as in the evaluation.
+    called = table["called"].map({"flowing": 0.0, "stalled": 1.0})
     return called.notna() & table["stalled"].notna() & (called != table["stalled"])
 
 
 def _card(row: dict[Any, Any], clip: Clip) -> Card:
     label = {0.0: "flowing", 1.0: "stalled"}.get(row.get("stalled", math.nan), "")
-    is_wrong = label != "" and row["call"] in DECIDED and row["call"] != label
+    called = row["called"]
+    is_wrong = label != "" and called in DECIDED and called != label
+    review = ""
+    if row["answer"]:
+        confirmed = row["answer"] == called
+        review = "confirmed in the review" if confirmed else f"corrected; the model said {called}"
     mistakes = {"stalled": "missed stall", "flowing": "false alarm"}
     frames = _none_if_nan(row["frames"])
     return Card(
@@ -301,6 +319,7 @@ def _card(row: dict[Any, Any], clip: Clip) -> Card:
         frames=None if frames is None else int(frames),
         label=label,
         wrong=mistakes[label] if is_wrong else "",
+        review=review,
         has_clip=bool(clip.video),
         has_evidence=bool(clip.evidence),
         note=clip.note,

@@ -16,6 +16,13 @@ from stallscan.words import listed
 Rule = Literal["majority", "latest", "expert"]
 LABELS_NAME = "labels.csv"
 VOTES = {"stalled": 1, "flowing": 0}
+# What each answer says of a call. Whoever is unsure says nothing.
+CALLS = {
+    "stalled": "stalled",
+    "flowing": "flowing",
+    "unscorable": "unscorable",
+    "broken": "unscorable",
+}
 COLUMNS = ("filename", "stalled", "stalled_votes", "flowing_votes", "reviewers", "rule", "given_at")
 
 
@@ -88,6 +95,31 @@ def write_labels(
     tables.write_table(labelled, out)
     stalled = int(labelled["stalled"].sum())
     return Written(out, len(labelled), stalled, len(table) - len(labelled))
+
+
+def read_corrections(folder: Path) -> dict[str, str]:
+    """Return the corrected calls that follow from the answers in a folder, by filename.
+
+    A call is stalled, flowing or unscorable (cannot be scored, or broken), by majority; without
+    one, and if all are unsure, the recording is left out. Empty if nothing was reviewed.
+
+    Raises
+    ------
+    InputError
+        If the answers cannot be read.
+    """
+    if not (folder / NAME).is_file():
+        return {}
+    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for given in Answers(folder).current():
+        if given.answer in CALLS:
+            counts[given.filename][CALLS[given.answer]] += 1
+    corrections = {}
+    for filename, votes in counts.items():
+        (call, most), *others = votes.most_common(2)
+        if not others or others[0][1] < most:
+            corrections[filename] = call
+    return corrections
 
 
 def decide(answers: Sequence[Given], rule: Rule, experts: Collection[str] = ()) -> pd.DataFrame:

@@ -26,6 +26,8 @@ class Item:
         Of the prediction; empty if there is none.
     score, threshold : float or None
         Of the prediction, 0..1.
+    bundle : str
+        The bundle that made the prediction.
     """
 
     filename: str
@@ -34,6 +36,7 @@ class Item:
     reason: str = ""
     score: float | None = None
     threshold: float | None = None
+    bundle: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def read(folder: Path) -> Run:
                 None if row[name] != row[name] else float(row[name])
                 for name in ("score", "threshold")
             ),
+            bundle=row["bundle"],
         )
         for row in table.to_dict("records")
     )

@@ -1,0 +1,77 @@
+"""Sentences on what limits a rate."""
+
+import pandas as pd
+
+from stallscan.rates import reviewed
+from stallscan.rates.correction import CallAccuracy, Rate, origin, resolves_from
+from stallscan.rates.reviewed import ReviewedAccuracy
+from stallscan.words import percent
+
+
+def on_review(table: pd.DataFrame, errors: CallAccuracy) -> str:
+    """Say how many calls were reviewed, and what that means; empty if none was.
+
+    `table` is that of `corrections.apply`, and `errors` the accuracy of the calls before.
+    """
+    answered = table["answer"] != ""
+    if not answered.any():
+        return ""
+    changed = int((table["call"] != table["called"]).sum())
+    unscorable = int((answered & (table["call"] == "unscorable")).sum())
+    said = [
+        f"{int(answered.sum()):,} of {len(table):,} recordings were answered in the review, which "
+        f"corrected {changed:,} calls. They are known; the rates are corrected for the wrong calls "
+        "that are expected to remain."
+    ]
+    if unscorable:
+        said.append(f"{unscorable:,} answered recordings cannot be scored and are left out.")
+    for kind, found, expected in reviewed.surprises(errors, reviewed.tally(table)):
+        said.append(
+            f"The review found {found:,} {kind}, but all calls together should have about "
+            f"{expected:.3g}. Sensitivity and specificity do not hold for these recordings: "
+            "evaluate on a random sample of them."
+        )
+    return " ".join(said)
+
+
+def without_mice(scored: int) -> str:
+    """Return the note on recordings whose mice are unknown."""
+    return (
+        f"No column names the mouse, so the {scored:,} recordings are treated as "
+        "independent. The interval is too narrow, and groups are not tested."
+    )
+
+
+def impossible(rate: Rate, errors: CallAccuracy) -> str:
+    """Return a note if the errors rule out this number of stalled calls, otherwise nothing."""
+    if rate.interval is None or (rate.interval.high > 0 and rate.interval.low < 1):
+        return ""
+    if rate.interval.high <= 0:
+        limit = (
+            f"fewer than the false calls expected at a specificity of {percent(errors.specificity)}"
+        )
+    else:
+        limit = f"more than possible at a sensitivity of {percent(errors.sensitivity)}"
+    return (
+        f"{rate.stalled:,} of {rate.scored:,} called stalled is {limit}. Sensitivity and "
+        "specificity do not hold for these recordings, so the interval is meaningless."
+    )
+
+
+def unresolved(rate: Rate, errors: CallAccuracy) -> str:
+    """Return a note if the rate is not distinguishable from 0, otherwise nothing."""
+    if rate.resolvable:
+        return ""
+    if rate.stalled == 0:
+        return f"None of {rate.scored:,} recordings is called stalled."
+    source = f"at a specificity of {percent(errors.specificity)}"
+    source += f" ({origin(errors.flowing, 'flowing')})"
+    note = (
+        f"{rate.stalled:,} of {rate.scored:,} called stalled cannot be distinguished from the "
+        f"{rate.scored * (1 - errors.specificity):.3g} false calls expected "
+        f"{'after the review' if isinstance(errors, ReviewedAccuracy) else source}."
+    )
+    lowest = resolves_from(rate.scored, errors)
+    if lowest is not None:
+        note += f" {rate.scored:,} recordings can resolve rates from {percent(lowest)}."
+    return note
