@@ -18,7 +18,10 @@ from rich.table import Table
 from stallscan.cli import doctor, terminal
 from stallscan.cli.main import EXIT_CLOSED_PIPE
 from stallscan.cli.main import main as run_main
+from stallscan.evaluation import evaluate
+from stallscan.review.answers import Answers
 from tests import drawing
+from tests.predicted import prediction, write_tables
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,77 @@ def test_from_scores_to_a_stall_rate(run, tmp_path):
     code, _, said = run("decide", given, "-o", out / "x", "--prevalence", "1.5")
     assert code == 2
     assert "prevalence" in said
+
+
+@pytest.fixture
+def reviewed(tmp_path):
+    """Return a folder with 40 predictions of 4 mice, of which two reviewers answered some."""
+    names = [f"{number}.mp4" for number in range(40)]
+    rows = [
+        prediction(name, call=("flowing", "stalled")[i % 4 == 0]) for i, name in enumerate(names)
+    ]
+    labels = [(name, int(i % 4 == 0)) for i, name in enumerate(names)]
+    write_tables(tmp_path, rows, labels)
+    mice = pd.DataFrame({"filename": names, "mouse": [f"m{i % 5}" for i in range(40)]})
+    mice.to_csv(tmp_path / "mice.csv", index=False)
+    answers = Answers(tmp_path)
+    given = [
+        ("0.mp4", "flowing"),
+        ("4.mp4", "stalled"),
+        ("1.mp4", "unscorable"),
+        ("2.mp4", "unsure"),
+    ]
+    for number, (name, answer) in enumerate(given):
+        answers.give(f"token-a{number}", name, "ann", answer)
+        answers.give(f"token-b{number}", name, "[b]bob", answer)
+    return tmp_path
+
+
+def test_answers_of_a_review_are_used_and_counted(run, reviewed):
+    rate = ("rate", reviewed, "--groups", reviewed / "mice.csv", "-o", reviewed / "r")
+    rate += ("--sensitivity", "0.9", "--specificity", "0.95")
+    code, shown, _ = run(*rate)
+    assert code == 0
+    assert "3 of 40 recordings were answered" in " ".join(shown.split())
+    groups = pd.read_csv(reviewed / "r" / "rates_groups.csv")
+    assert groups[["stalled", "scored", "known"]].to_numpy().tolist() == [[9, 39, 2]]
+    code, shown, _ = run(*rate, "--no-corrections")
+    assert code == 0
+    assert "answered" not in shown
+    groups = pd.read_csv(reviewed / "r" / "rates_groups.csv")
+    assert groups[["stalled", "scored", "known"]].to_numpy().tolist() == [[10, 40, 0]]
+    report = ("report", reviewed, "-o", reviewed / "report.html", "--max-cards", "0")
+    code, shown, _ = run(*report)
+    assert code == 0
+    assert "3 of 40 recordings were answered" in shown
+    code, shown, _ = run(*report, "--no-corrections")
+    assert "answered" not in shown
+
+
+def test_evaluate_measures_the_calls_of_the_model(reviewed):
+    # The answers are beside the table, and one of them contradicts its label.
+    measured = evaluate.evaluate(reviewed / "predictions.csv", reviewed / "labels.csv").metrics
+    assert measured.confusion == (10, 0, 30, 0)
+
+
+def test_labels_shows_the_agreement_and_writes_other_forms(run, reviewed):
+    code, shown, _ = run("labels", reviewed, "-o", reviewed / "out.csv")
+    assert code == 0
+    assert "[b]bob and ann" in shown
+    assert "Cohen's kappa" in shown
+    for form, suffix in (("label-studio", "json"), ("panoptes", "csv")):
+        out = reviewed / f"{form}.{suffix}"
+        code, _, said = run("labels", reviewed, "-o", out, "--format", form)
+        # The recordings do not exist here.
+        assert code == 2
+        assert "was found" in said
+    out = reviewed / "tasks.json"
+    command = ("labels", reviewed, "-o", out, "--address", "https://host/")
+    assert run(*command)[0] == 2
+    code, shown, _ = run(*command, "--format", "label-studio")
+    assert code == 0
+    assert "40 recordings, 8 answers" in shown
+    assert len(json.loads(out.read_text())) == 40
 
 
 @pytest.mark.slow

@@ -187,6 +187,28 @@ def test_wrong_calls_come_first_if_there_are_labels(labelled):
     assert "labelled stalled" in page.text
 
 
+def test_answers_of_a_review_replace_calls(run, tmp_path):
+    answers = {"alarm.mp4": "flowing", "stalled_low.mp4": "stalled", "bare.mp4": "stalled"}
+    evaluation = evaluate.evaluate(run / "predictions.csv", run / "labels.csv", partial=True)
+    written = write(
+        *(run / "predictions.csv", tmp_path / "r.html"), evaluation=evaluation, answers=answers
+    )
+    page = Page(written.path)
+    calls = {card["data-name"]: card["data-call"] for card in page.cards}
+    assert calls["alarm.mp4"] == "flowing"
+    assert calls["bare.mp4"] == "stalled"
+    assert "3 of 8 recordings were answered" in page.text
+    assert "2 calls corrected, 1 confirmed" in page.text
+    assert str(written).startswith("3 of 8 recordings")
+    assert "the model said stalled" in page.text
+    assert "confirmed in the review" in page.text
+    # Figures, and what is called wrong, are those of the model's own calls.
+    assert "without the answers of the review" in page.text
+    outcomes = {card["data-name"]: card["data-outcome"] for card in page.cards}
+    assert outcomes["alarm.mp4"] == "wrong"
+    assert outcomes["bare.mp4"] != "wrong"
+
+
 def test_page_is_self_contained(labelled):
     written, page = labelled
     # Only references within the plots.

@@ -4,7 +4,7 @@ import pytest
 from stallscan.catalog.tables import read_labels
 from stallscan.errors import InputError
 from stallscan.review.answers import Answers
-from stallscan.review.labels import write_labels
+from stallscan.review.labels import read_corrections, write_labels
 
 GIVEN = [
     ("a.mp4", "ann", "stalled"),
@@ -64,3 +64,32 @@ def test_a_folder_without_answers_or_labels_is_refused(tmp_path):
     with pytest.raises(InputError, match="no recording has a label"):
         write_labels(tmp_path, tmp_path / "labels.csv")
     assert not (tmp_path / "labels.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("s", "stalled"),
+        ("f", "flowing"),
+        ("x", "unscorable"),
+        ("xb", "unscorable"),  # cannot be scored, and broken: the same for a call
+        ("sxb", "unscorable"),
+        ("su", "stalled"),  # whoever is unsure says nothing
+        ("ssf", "stalled"),
+        ("u", None),
+        ("sf", None),
+        ("sx", None),
+        ("ssffx", None),
+    ],
+)
+def test_corrections_are_by_majority(tmp_path, given, expected):
+    words = {"s": "stalled", "f": "flowing", "u": "unsure", "x": "unscorable", "b": "broken"}
+    answers = Answers(tmp_path)
+    for number, letter in enumerate(given):
+        answers.give(f"token-{number:02}", "a.mp4", f"reviewer {number}", words[letter])
+    assert read_corrections(tmp_path).get("a.mp4") == expected
+
+
+def test_a_folder_without_answers_has_no_corrections(tmp_path):
+    assert read_corrections(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []

@@ -51,11 +51,11 @@ class Exported(NamedTuple):
         text = f"{self.recordings:,} recordings, {self.answers:,} answers"
         for count, words in (
             (self.missing, "not found and left out"),
-            (self.unplayed, "not played by browsers: convert them to mp4"),
+            (self.unplayed, "in a form that browsers do not play (convert to mp4)"),
             (self.large, "larger than 1 MiB, which the Panoptes command line refuses"),
         ):
             if count:
-                text += f"; {count:,} recordings are {words}"
+                text += f"; {count:,} {words}"
         return text
 
 

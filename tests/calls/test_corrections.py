@@ -1,0 +1,39 @@
+import pandas as pd
+
+from stallscan.calls import corrections
+from stallscan.calls.predictions import read_predictions
+from tests.predicted import prediction, write_tables
+
+
+def read(folder, calls):
+    rows = [prediction(name, call=call) for name, call in calls]
+    return read_predictions(write_tables(folder, rows, [])[0])
+
+
+def test_answers_replace_calls_and_are_counted(tmp_path):
+    calls = [
+        ("a", "stalled"),
+        ("b", "stalled"),
+        ("c", "flowing"),
+        ("d", "review"),
+        ("e", "stalled"),
+    ]
+    table = read(tmp_path, calls)
+    before = table.copy()
+    answers = {"a": "flowing", "b": "stalled", "d": "flowing", "e": "unscorable", "gone": "stalled"}
+    corrected = corrections.apply(table, answers)
+    assert corrected.table["call"].tolist() == [
+        *("flowing", "stalled", "flowing", "flowing", "unscorable")
+    ]
+    assert corrected.table["called"].tolist() == [call for _, call in calls]
+    assert corrected.table["answer"].tolist() == ["flowing", "stalled", "", "flowing", "unscorable"]
+    assert (corrected.answered, corrected.changed, corrected.agreed) == (4, 3, 1)
+    assert corrected.unknown == 1
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_without_answers_nothing_changes(tmp_path):
+    table = read(tmp_path, [("a", "stalled"), ("b", "flowing")])
+    corrected = corrections.apply(table, {})
+    assert (corrected.answered, corrected.changed, corrected.unknown) == (0, 0, 0)
+    pd.testing.assert_frame_equal(corrected.table[table.columns], table)
