@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from stallscan.cli.terminal import Out, command, print_line, say
+from stallscan.cli.terminal import Out, command, print_line, say, show
 
 
 @command
@@ -65,6 +65,8 @@ def labels(
 ) -> None:
     """Write the answers of a review as a table of labels, for fine-tune and evaluate.
 
+    With at least two reviewers, their agreement is printed.
+
     Example: stallscan labels results -o labels.csv
 
     Parameters
@@ -79,7 +81,11 @@ def labels(
     expert
         Name of an expert, with --rule expert. May be given several times.
     """
+    from stallscan.review import agreement
+    from stallscan.review.answers import Answers
     from stallscan.review.labels import write_labels
 
     written = write_labels(folder, out, rule, expert or ())
+    if compared := agreement.pairs(Answers(folder).current()):
+        show(agreement.as_table(compared))
     print_line(f"{written} -> {written.path}")
