@@ -23,6 +23,7 @@ class Written(NamedTuple):
     labelled: int
     stalled: int
     undecided: int  # answered, but without a label by the rule
+    checks: int = 0  # answers to recordings that were mixed in because their label is known
 
     def __str__(self) -> str:
         text = f"{self.labelled:,} labels, {self.stalled:,} stalled"
@@ -31,6 +32,11 @@ class Written(NamedTuple):
                 f"; {self.undecided:,} other recordings have answers but no label (unsure, cannot "
                 "be scored, broken, or no majority)"
             )
+        if self.checks:
+            text += (
+                f"; {self.checks:,} answers left out, because they check the reviewer against "
+                "labels that are known"
+            )
         return text
 
 
@@ -38,6 +44,9 @@ def write_labels(
     folder: Path, out: Path, rule: Rule = "majority", experts: Collection[str] = ()
 ) -> Written:
     """Write the labels that follow from the answers in a folder.
+
+    Answers to recordings that were mixed in to check the reviewer are left out: these recordings
+    have a label, and half of them are stalled, far more than among the others.
 
     Parameters
     ----------
@@ -67,6 +76,7 @@ def write_labels(
             raise InputError(
                 f"{folder}: name the experts by --expert NAME; the reviewers are {names or 'none'}"
             )
+    checks = sum(given.is_check for given in answers)
     table = decide(answers, rule, experts)
     labelled = table[table["stalled"] >= 0]
     if labelled.empty:
@@ -75,7 +85,7 @@ def write_labels(
         )
     tables.write_table(labelled, out)
     stalled = int(labelled["stalled"].sum())
-    return Written(out, len(labelled), stalled, len(table) - len(labelled))
+    return Written(out, len(labelled), stalled, len(table) - len(labelled), checks)
 
 
 def decide(answers: Sequence[Given], rule: Rule, experts: Collection[str] = ()) -> pd.DataFrame:
@@ -84,13 +94,14 @@ def decide(answers: Sequence[Given], rule: Rule, experts: Collection[str] = ()) 
     Parameters
     ----------
     answers : sequence of Given
-        The current answers, oldest first.
+        The current answers, oldest first. Those that check the reviewer do not count.
     rule, experts
         As in `write_labels`.
     """
     by_name: dict[str, list[Given]] = collections.defaultdict(list)
     for given in answers:
-        by_name[given.filename].append(given)
+        if not given.is_check:
+            by_name[given.filename].append(given)
     rows = []
     for filename, every in by_name.items():
         votes = [given for given in every if given.answer in VOTES]
