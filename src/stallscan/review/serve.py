@@ -107,7 +107,8 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
     )
     address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}/"
     address += f"?order={settings.order}" + (f"&token={token}" if token else "")
-    with listening, workers.on_demand(clips.make, PROCESSES, clips.crashed) as submit:
+    making = workers.on_demand(clips.make, PROCESSES, clips.crashed)
+    with listening, answers.kept_open(), making as submit:
         desk = Desk(reviewed, answers, Cache(submit), about, labels)
         # Begin before a browser asks: the processes take a second to start.
         desk.describe(about.reviewer, settings.order)

@@ -94,6 +94,10 @@ def make_app(desk: Desk) -> FastAPI:
     def style() -> Response:
         return _file("review.css")
 
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status_code=204)  # browsers ask for it, and report an error without one
+
     @app.get("/api/queue")
     def queue(request: Request, order: Order, within: Within = 0.03) -> dict[str, Any]:
         return desk.describe(_reviewer(request, settings), order, within)
