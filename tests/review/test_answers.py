@@ -21,13 +21,12 @@ def test_the_last_answer_of_each_reviewer_counts(tmp_path):
     answers.give("token-03", "a.mp4", "ann", "unsure")
     assert _current(answers) == {("a.mp4", "ann"): "unsure", ("a.mp4", "bob"): "flowing"}
     assert _current(Answers(tmp_path)) == _current(answers)  # a server that starts later
-    assert [given.answer for given in answers.recent("ann", 10)] == ["unsure", "stalled"]
 
 
 def test_an_answer_that_is_posted_again_counts_once(tmp_path):
     answers = Answers(tmp_path)
-    first = answers.give("token-01", "a.mp4", "ann", "stalled")
-    assert answers.give("token-01", "a.mp4", "ann", "stalled") == first
+    for _ in range(2):
+        answers.give("token-01", "a.mp4", "ann", "stalled")
     assert len(answers.history()) == 1
 
 
@@ -36,15 +35,15 @@ def test_undo_goes_back_answer_by_answer_and_is_kept_in_the_history(tmp_path):
     for number in range(12):
         answers.give(f"token-{number:02}", f"{number % 4}.mp4", "ann", "stalled")
     answers.give("token-bob", "0.mp4", "bob", "flowing")
-    taken = [answers.undo(f"undo-{number:03}", "ann").filename for number in range(12)]
+    taken = [answers.undo(f"undo-{number:03}", "ann")[0].filename for number in range(12)]
     assert taken == [f"{number % 4}.mp4" for number in range(11, -1, -1)]
-    assert answers.undo("undo-last", "ann") is None
+    assert answers.undo("undo-last", "ann") == []
     assert _current(answers) == {("0.mp4", "bob"): "flowing"}
     history = answers.history()
     assert [row[3] for row in history] == ["stalled"] * 12 + ["flowing"] + ["undo"] * 12
     # The same undo, posted again, takes back nothing else.
     answers.give("token-new", "a.mp4", "ann", "flowing")
-    assert answers.undo("undo-011", "ann").filename == "0.mp4"
+    assert [given.filename for given in answers.undo("undo-011", "ann")] == ["0.mp4"]
     assert ("a.mp4", "ann") in _current(answers)
 
 
@@ -78,8 +77,10 @@ def test_two_undos_at_once_take_back_two_answers(tmp_path):
     for number in range(8):
         answers.give(f"token-{number:02}", f"{number}.mp4", "ann", "stalled")
     with ThreadPoolExecutor(4) as clients:
-        taken = list(clients.map(lambda n: answers.undo(f"undo-{n:03}", "ann").filename, range(8)))
-    assert sorted(taken) == [f"{number}.mp4" for number in range(8)]
+        taken = list(clients.map(lambda n: answers.undo(f"undo-{n:03}", "ann"), range(8)))
+    assert sorted(given.filename for each in taken for given in each) == [
+        f"{number}.mp4" for number in range(8)
+    ]
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):

@@ -2,52 +2,27 @@
 
 import json
 import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
 
 import pytest
 
 from stallscan.review.answers import Answers
 from tests import drawing
+from tests.browsing import (
+    MARKS,
+    Server,
+    current,
+    open_page,
+    playwright,
+    start_browser,
+    wait,
+    wait_for_another,
+    wait_for_name,
+)
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
-]
+pytestmark = MARKS
 COUNT = 56
-# The sandbox of Chromium does not work for root, and its background requests are not the page's.
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 KEYS = {"s": "stalled", "f": "flowing", "u": "unsure", "x": "unscorable", "b": "broken"}
-
-
-class Server:
-    """The command, on one port that stays the same when it starts again."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.start()
-
-    def start(self):
-        words = ["review", self.folder, "--no-browser", "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "stallscan", *map(str, words)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout.readline().startswith("review page: ")
-
-    def end(self, number=signal.SIGINT):
-        self.process.send_signal(number)
-        self.process.wait(30)
-        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +46,8 @@ def server(recordings, tmp_path):
 @pytest.fixture
 def page(server):
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        opened = browser.new_page()
-        opened.problems = []
-        opened.on("pageerror", lambda error: opened.problems.append(str(error)))
-
-        def note(request):
-            if not request.url.startswith((f"http://127.0.0.1:{server.port}/", "blob:")):
-                opened.problems.append(request.url)
-
-        opened.on("request", note)
-        opened.goto(f"http://127.0.0.1:{server.port}/?order=unseen")
-        _wait(opened, "document.getElementById('name').textContent !== ''")
-        yield opened
+        browser = start_browser(started)
+        yield open_page(browser, server)
         browser.close()
 
 
@@ -91,25 +55,8 @@ def _answer(page, key):
     """Press a key and wait until the next recording is shown; return which was answered."""
     name = page.locator("#name").text_content()
     page.keyboard.press(key)
-    _wait_for_another(page, name)
+    wait_for_another(page, name)
     return name
-
-
-def _wait(page, condition, seconds=30):
-    """Wait until a condition in JavaScript is true; Playwright's own waiting breaks the policy."""
-    deadline = time.monotonic() + seconds
-    while not page.evaluate(condition):
-        assert time.monotonic() < deadline, condition
-        time.sleep(0.01)
-
-
-def _wait_for_another(page, name):
-    _wait(page, f"document.getElementById('name').textContent !== {json.dumps(name)}")
-    _wait(page, "!busy")
-
-
-def _current(folder):
-    return {given.filename: given.answer for given in Answers(folder).current()}
 
 
 def test_fifty_recordings_by_keyboard_with_undo_reload_and_a_killed_server(server, page):
@@ -119,25 +66,25 @@ def test_fifty_recordings_by_keyboard_with_undo_reload_and_a_killed_server(serve
         given[_answer(page, key)] = KEYS[key]
         if number == 15:
             page.keyboard.press("z")
-            _wait(page, "!busy")
+            wait(page, "!busy")
             name = page.locator("#name").text_content()
             assert given[name] == KEYS[key]
             page.keyboard.press("f")
-            _wait_for_another(page, name)
+            wait_for_another(page, name)
             given[name] = "flowing"
         if number == 25:
             page.reload()
-            _wait(page, "document.getElementById('name').textContent !== ''")
+            wait_for_name(page)
         if number == 35:
             server.end(signal.SIGKILL)
             name = page.locator("#name").text_content()
             page.keyboard.press("s")
-            _wait(page, "document.getElementById('alert').textContent !== ''")
-            assert name not in _current(server.folder)
+            wait(page, "document.getElementById('alert').textContent !== ''")
+            assert name not in current(server.folder)
             server.start()
-            _wait_for_another(page, name)
+            wait_for_another(page, name)
             given[name] = "stalled"
-    assert _current(server.folder) == given
+    assert current(server.folder) == given
     assert len(given) == 51
     # 51 answers, one undo, and the answer after it
     assert len(Answers(server.folder).history()) == 53
@@ -160,9 +107,9 @@ def test_keys_play_step_and_correct(page, server):
     assert page.locator("#help").is_visible()
     page.keyboard.press("s")  # not an answer while the help is open
     page.keyboard.press("Escape")
-    assert _current(server.folder) == {}
+    assert current(server.folder) == {}
     name = _answer(page, "1")
     page.locator("#recent button").first.click()
-    _wait(page, f"document.getElementById('name').textContent === {json.dumps(name)}")
+    wait(page, f"document.getElementById('name').textContent === {json.dumps(name)}")
     _answer(page, "0")
-    assert _current(server.folder) == {name: "flowing"}
+    assert current(server.folder) == {name: "flowing"}

@@ -1,7 +1,7 @@
 import pytest
 
 from stallscan.review.answers import Given
-from stallscan.review.queues import arrange
+from stallscan.review.queues import Queues
 from stallscan.review.run import Item
 
 ITEMS = [
@@ -19,8 +19,16 @@ ANSWERS = [
 ]
 
 
+def _current(answers):
+    current = {}
+    for given in answers:
+        current.setdefault(given.filename, {})[given.reviewer] = given
+    return current
+
+
 def _names(reviewer, order, answers=ANSWERS):
-    return [ITEMS[number].filename[:4] for number in arrange(ITEMS, answers, reviewer, order)]
+    numbers = Queues(ITEMS).arrange(_current(answers), reviewer, order)
+    return [ITEMS[number].filename[:4] for number in numbers]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +39,8 @@ def _names(reviewer, order, answers=ANSWERS):
         ("bob", "stalled", ["left", "sure", "none"]),
         ("ann", "unseen", ["sure", "left", "none"]),
         ("ann", "disagreed", ["near"]),
+        ("eve", "disagreed", ["near"]),
+        ("bob", "disagreed", []),  # who has had the last word
     ],
 )
 def test_each_order(reviewer, order, expected):
@@ -42,3 +52,17 @@ def test_the_random_order_is_the_same_for_everyone():
     assert sorted(everything) == sorted(_names("eve", "random", []))
     assert everything == _names("bob", "random", [])
     assert [name for name in everything if name != "near"] == _names("ann", "random")
+
+
+def _easy(items, answers=(), blind=False):
+    numbers = Queues(items).easy(_current(answers), "ann", "unseen", blind)
+    return [items[number].filename[:4] for number in numbers]
+
+
+def test_the_contact_sheet_has_the_surest_flows_and_nothing_that_blind_reviewers_could_infer():
+    items = [*ITEMS, Item("more.mp4", None, "flowing", "", 0.005, 0.4)]
+    assert _easy(items) == ["more", "sure"]
+    assert _easy(items, [Given(1, "more.mp4", "ann", "flowing", "")]) == ["sure"]
+    in_order = [item.filename[:4] for item in items]
+    assert _easy(items, blind=True) == in_order
+    assert _easy([Item(item.filename, None) for item in items]) == in_order

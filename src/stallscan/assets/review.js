@@ -1,6 +1,6 @@
 "use strict";
 // One page without a framework. It fetches clips before they are needed, shows them on a canvas,
-// and shows the next one as soon as the server has saved an answer.
+// and shows the next one as soon as the server has saved an answer. The contact sheet is in sheet.js.
 
 const KEYS = { s: "stalled", 1: "stalled", f: "flowing", 0: "flowing", u: "unsure", x: "unscorable", b: "broken" };
 const WORDS = { stalled: "Stalled", flowing: "Flowing", unsure: "Unsure", unscorable: "Cannot score", broken: "Broken" };
@@ -8,10 +8,10 @@ const SHOWN_KEYS = { stalled: "s", flowing: "f", unsure: "u", unscorable: "x", b
 const RATES = [1, 2, 4, 8, 12, 15, 20, 30, 45, 60]; // frames a second
 const CONTRASTS = [1, 1.5, 2, 3];
 const PATIENCE_MS = [500, 1000, 2000, 4000, 8000]; // between tries to save an answer
+const KEPT = 40; // clips: two contact sheets, and those that come next in the single view
 const $ = (id) => document.getElementById(id);
 
 const canvas = $("clip");
-const context = canvas.getContext("2d");
 const clips = new Map(); // item -> promise of {about, sheet}
 const times = []; // of answers, ms
 let state = null; // what the server said last
@@ -64,7 +64,7 @@ function fetchClip(item) {
     const clip = Promise.all([about, sheet, evidence]).then(([a, s, e]) => ({ about: a, sheet: s, evidence: e }));
     clip.catch(() => clips.delete(item));
     clips.set(item, clip);
-    if (clips.size > 24) clips.delete(clips.keys().next().value);
+    if (clips.size > KEPT) clips.delete(clips.keys().next().value);
   }
   return clips.get(item);
 }
@@ -76,8 +76,12 @@ async function loadImage(address) {
   return image;
 }
 
+function order() {
+  return $("order").value || new URLSearchParams(location.search).get("order") || "uncertain";
+}
+
 async function refresh() {
-  state = await fetch(`api/queue?order=${$("order").value || new URLSearchParams(location.search).get("order") || "uncertain"}`).then(json);
+  state = await fetch(`api/queue?order=${order()}&within=${$("within").value}`).then(json);
   if (!$("order").options.length) {
     for (const name of state.orders) $("order").add(new Option(name, name, false, name === state.order));
   }
@@ -95,6 +99,57 @@ function showProgress() {
   const parts = [`${state.answered} of ${state.total} answered by you`, `${state.left} in this order`];
   if (rateNow) parts.push(`${Math.round(rateNow * 60)} an hour`, `${Math.ceil(state.left / rateNow)} min left`);
   $("progress").textContent = parts.join(" · ");
+  showCheck(state.check);
+  showOwn(state.own);
+}
+
+function percent(share) { return `${(100 * share).toFixed(share > 0.1 && share < 0.9 ? 0 : 1)} %`; }
+
+function interval([value, low, high]) {
+  if (high - low < 1e-3) return `${percent(value)} (all of them checked)`;
+  return `${percent(value)} (95 % interval ${percent(low)} to ${percent(high)})`;
+}
+
+// The random sample: how many calls are still to check, and then how many of them are wrong.
+function showCheck(check) {
+  $("check").hidden = !check;
+  if (!check) return;
+  const parts = [`${check.checked} of ${check.needed} calls checked, in the random order.`];
+  if (check.wrong) {
+    parts.push(`You overturned ${interval(check.wrong)} of the calls`);
+    if (check.missed) parts.push(`; of those called flowing ${interval(check.missed)}`);
+    if (check.alarms) parts.push(`; of those called stalled ${interval(check.alarms)}`);
+    parts.push(".");
+    if (check.other) parts.push(` ${check.other} more have no call, or you answered neither flowing nor stalled.`);
+  }
+  $("check-said").textContent = ` ${parts[0]} ${parts.slice(1).join("")}`;
+}
+
+// The reviewer's own figures on known recordings that are mixed in.
+function showOwn(own) {
+  const parts = Object.entries(own || {}).filter(([, said]) => said)
+    .map(([name, said]) => `${name} ${interval(said.share)}, ${said.right} of ${said.of}`);
+  $("own").textContent = !own ? "" : parts.length
+    ? `You, on known recordings: ${parts.join("; ")}.`
+    : "Known recordings are mixed in. Your own sensitivity and specificity are shown when you have answered 5 of a kind.";
+}
+
+function row(tag, texts) {
+  const line = document.createElement("tr");
+  line.append(...texts.map((text) => Object.assign(document.createElement(tag), { textContent: text })));
+  return line;
+}
+
+async function showPeople() {
+  const said = await fetch("api/reviewers").then(json);
+  $("people-rows").replaceChildren(...said.reviewers.map((each) =>
+    row("td", [each.name, each.answered, each.an_hour === null ? "–" : Math.round(each.an_hour)])));
+  $("pair-rows").replaceChildren(...said.pairs.map((each) => row("td", [
+    `${each.first} and ${each.second}`, each.both, each.agreement === null ? "–" : percent(each.agreement),
+    each.kappa === null ? "not defined" : `${each.kappa.toFixed(2)} (${each.low.toFixed(2)} to ${each.high.toFixed(2)})`,
+  ])));
+  $("pairs").hidden = !said.pairs.length;
+  $("people").showModal();
 }
 
 async function show(item, isPast = false) {
@@ -110,6 +165,7 @@ async function show(item, isPast = false) {
   } finally {
     clearTimeout(late);
   }
+  setContact(false);
   shown = clip;
   const about = clip.about;
   frame = 0; last = 0; since = performance.now();
@@ -122,16 +178,18 @@ async function show(item, isPast = false) {
   else if (about.call) facts.push(`called ${about.call}`);
   if (about.score !== null && about.score !== undefined) facts.push(`score ${about.score.toFixed(3)}`);
   if (about.reason) facts.push(about.reason);
+  if (marked.includes(item)) facts.push(`marked on the contact sheet, ${marked.length} to answer`);
   if (correcting) facts.push("answered before: a new answer corrects it");
   $("facts").textContent = facts.join(" · ");
   $("evidence-figure").hidden = !clip.evidence;
   if (clip.evidence) $("evidence").src = clip.evidence.src;
-  draw();
+  showFrame();
 }
 
 function showNothing() {
+  setContact(false);
   shown = null;
-  context.clearRect(0, 0, canvas.width, canvas.height);
+  draw();
   $("name").textContent = "Nothing is left in this order";
   $("facts").textContent = "Choose another order, or export the answers with: stallscan labels";
   $("note").textContent = "";
@@ -139,7 +197,14 @@ function showNothing() {
 }
 
 async function showNext() {
-  await show(ahead[0]);
+  if (marked.length) await show(marked[0]);
+  else if (onSheets) await openSheet();
+  else await show(ahead[0]);
+}
+
+function count(answers) {
+  for (let n = 0; n < answers; n++) times.push(Date.now());
+  while (times.length > 60) times.shift();
 }
 
 async function answer(choice) {
@@ -151,13 +216,13 @@ async function answer(choice) {
   try {
     const said = await save("api/answer", body);
     showRecent(said.recent);
-    times.push(Date.now());
-    if (times.length > 40) times.shift();
+    count(1);
     if (!wasPast) ahead = ahead.filter((each) => each !== item);
+    marked = marked.filter((each) => each !== item);
     await showNext();
     await refresh();
     // Another tab may have answered what is shown.
-    if (shown ? !correcting && ahead[0] !== shown.about.item : ahead.length) await showNext();
+    if (!onSheets && (shown ? !correcting && ahead[0] !== shown.about.item : ahead.length)) await showNext();
   } catch (error) {
     warn(`Not saved: ${error.message}`);
   } finally {
@@ -172,7 +237,8 @@ async function undo() {
     const said = await save("api/undo", { token: newToken() });
     showRecent(said.recent);
     await refresh();
-    if (said.item !== null) await show(said.item);
+    if (said.items.length > 1) await openSheet(said.items);
+    else if (said.items.length) await show(said.items[0].item);
   } catch (error) {
     warn(`Not undone: ${error.message}`);
   } finally {
@@ -194,18 +260,22 @@ function showRecent(recent) {
   }));
 }
 
-function draw() {
+function draw() { paint(canvas, shown, frame, Number($("zoom").value)); }
+
+// Draw a frame of a clip, or nothing without one.
+function paint(canvas, clip, frame, zoomed) {
+  const context = canvas.getContext("2d");
   const box = canvas.getBoundingClientRect();
   const density = window.devicePixelRatio || 1;
   canvas.width = Math.max(Math.round(box.width * density), 1);
   canvas.height = Math.max(Math.round(box.height * density), 1);
-  if (!shown || !shown.sheet) return;
-  const { width, height, columns, frames, outline } = shown.about;
-  const scale = Math.min(canvas.width / width, canvas.height / height) * Number($("zoom").value);
+  if (!clip || !clip.sheet) return;
+  const { width, height, columns, outline } = clip.about;
+  const scale = Math.min(canvas.width / width, canvas.height / height) * zoomed;
   context.imageSmoothingEnabled = false;
   context.setTransform(scale, 0, 0, scale, (canvas.width - width * scale) / 2, (canvas.height - height * scale) / 2);
   context.filter = `contrast(${$("contrast").value}) brightness(${Math.sqrt($("contrast").value)})`;
-  context.drawImage(shown.sheet, (frame % columns) * width, Math.floor(frame / columns) * height, width, height, 0, 0, width, height);
+  context.drawImage(clip.sheet, (frame % columns) * width, Math.floor(frame / columns) * height, width, height, 0, 0, width, height);
   context.filter = "none";
   if (outlined) {
     context.strokeStyle = "#ff6600";
@@ -218,15 +288,22 @@ function draw() {
     }
   }
   context.setTransform(1, 0, 0, 1, 0, 0);
+}
+
+function showFrame() {
+  draw();
+  if (!shown || !shown.sheet) return;
   $("frame").value = frame;
-  $("place").textContent = `${frame + 1} / ${frames}`;
+  $("place").textContent = `${frame + 1} / ${shown.about.frames}`;
 }
 
 function tick(now) {
-  if (playing && shown && shown.sheet && now - last >= 1000 / rate) {
+  if (!$("contact").hidden) {
+    if (playing && now - last >= 1000 / rate) { last = now; sheetFrame++; drawSheet(); }
+  } else if (playing && shown && shown.sheet && now - last >= 1000 / rate) {
     if (last) frame = (frame + 1) % shown.about.frames;
     last = now;
-    draw();
+    showFrame();
   }
   requestAnimationFrame(tick);
 }
@@ -235,12 +312,12 @@ function step(by) {
   if (!shown || !shown.about.frames) return;
   setPlaying(false);
   frame = (frame + by + shown.about.frames) % shown.about.frames;
-  draw();
+  showFrame();
 }
 
 function setPlaying(value) {
   playing = value;
-  $("play").textContent = playing ? "Pause" : "Play";
+  for (const id of ["play", "contact-play"]) $(id).textContent = playing ? "Pause" : "Play";
 }
 
 function setRate(by) {
@@ -251,7 +328,7 @@ function setRate(by) {
 function toggleOutline() {
   outlined = !outlined;
   $("outline").setAttribute("aria-pressed", String(outlined));
-  draw();
+  drawAll();
 }
 
 function zoom(by) {
@@ -262,25 +339,32 @@ function zoom(by) {
 function nextContrast() {
   const place = CONTRASTS.indexOf(Number($("contrast").value));
   $("contrast").value = CONTRASTS[(place + 1) % CONTRASTS.length];
+  drawAll();
+}
+
+function drawAll() {
   draw();
+  drawSheet();
 }
 
 const COMMANDS = {
   " ": () => setPlaying(!playing), ArrowLeft: () => step(-1), ArrowRight: () => step(1),
   "[": () => setRate(-1), "]": () => setRate(1), o: toggleOutline, z: undo, c: nextContrast,
   "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(-0.5), "?": () => $("help").showModal(),
+  g: () => toggleSheets(), r: () => showPeople().catch(fail),
 };
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
   if (event.target.matches("select, input:not([type=range])")) return;
-  // Space on a focused button presses that button.
-  if (event.key === " " && event.target.matches("button")) return;
-  if (event.key in KEYS) {
+  if (!$("contact").hidden && pressOnSheet(event)) { event.preventDefault(); return; }
+  // Space and Enter on a focused button press that button.
+  if ([" ", "Enter"].includes(event.key) && event.target.matches("button")) return;
+  if (event.key in KEYS && $("contact").hidden) {
     event.preventDefault();
     if (!event.repeat) answer(KEYS[event.key]);
-  } else if (event.key in COMMANDS) {
+  } else if (event.key in COMMANDS && !(event.key.startsWith("Arrow") && !$("contact").hidden)) {
     event.preventDefault();
     COMMANDS[event.key]();
   }
@@ -301,22 +385,28 @@ function start() {
   $("back").addEventListener("click", () => step(-1));
   $("on").addEventListener("click", () => step(1));
   $("play").addEventListener("click", () => setPlaying(!playing));
-  $("frame").addEventListener("input", () => { setPlaying(false); frame = Number($("frame").value); draw(); });
+  $("frame").addEventListener("input", () => { setPlaying(false); frame = Number($("frame").value); showFrame(); });
   $("slower").addEventListener("click", () => setRate(-1));
   $("faster").addEventListener("click", () => setRate(1));
   $("outline").addEventListener("click", toggleOutline);
   $("zoom").addEventListener("input", draw);
-  $("contrast").addEventListener("input", draw);
+  $("contrast").addEventListener("input", drawAll);
   $("undo").addEventListener("click", undo);
   $("help-button").addEventListener("click", () => $("help").showModal());
-  $("close").addEventListener("click", () => $("help").close());
-  $("order").addEventListener("change", () => refresh().then(showNext).catch(fail));
+  $("people-button").addEventListener("click", () => showPeople().catch(fail));
+  for (const button of document.querySelectorAll("dialog .close")) {
+    button.addEventListener("click", () => button.closest("dialog").close());
+  }
+  $("order").addEventListener("change", () => { marked = []; refresh().then(showNext).catch(fail); });
+  $("within").addEventListener("change", () => refresh().catch(fail));
   $("who").addEventListener("click", () => { $("new-name").value = state.reviewer; $("rename").showModal(); });
   $("rename").addEventListener("close", () => {
     if ($("rename").returnValue !== "ok") return;
+    marked = [];
     post("api/reviewer", { name: $("new-name").value }).then(json).then(refresh).then(showNext).catch(fail);
   });
-  window.addEventListener("resize", draw);
+  window.addEventListener("resize", drawAll);
+  startSheets();
   window.addEventListener("beforeunload", (event) => { if (busy) event.preventDefault(); });
   setPlaying(!matchMedia("(prefers-reduced-motion: reduce)").matches);
   setRate(0);
@@ -326,4 +416,4 @@ function start() {
 
 function fail(error) { warn(`The page could not be loaded (${error.message}). Reload it.`); }
 
-start();
+document.addEventListener("DOMContentLoaded", start); // after sheet.js

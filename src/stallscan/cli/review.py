@@ -18,6 +18,8 @@ def review(
     no_browser: bool = False,
     blind: bool = False,
     order: Literal["uncertain", "stalled", "random", "unseen", "disagreed"] = "uncertain",
+    known: Path | None = None,
+    known_share: float = 0.1,
 ) -> None:
     """Open a page on which people check and correct the calls. Ctrl-C ends it.
 
@@ -41,6 +43,12 @@ def review(
         uncertain: nearest to the threshold first; stalled: highest score first; random: the same
         random order for everyone; unseen: what nobody has answered; disagreed: what reviewers
         answered differently.
+    known
+        Table with known labels of recordings of the run (filename, stalled). Some of these
+        recordings are mixed in, half of them stalled, and the page shows the reviewer's own
+        sensitivity and specificity on them. 'stallscan labels' leaves these answers out.
+    known_share
+        How much of what a reviewer sees is taken from --known, at most 0.5.
     """
     import webbrowser
 
@@ -52,7 +60,8 @@ def review(
         if not no_browser:
             webbrowser.open(address)
 
-    answers = serve(folder, ServeSettings(host, port, order, blind), ready)
+    settings = ServeSettings(host, port, order, blind, known, known_share)
+    answers = serve(folder, settings, ready)
     print_line(f"{len(answers.current()):,} answers -> {answers.path}")
 
 

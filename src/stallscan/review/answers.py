@@ -6,7 +6,7 @@ answer, and an undo is a row that names the answer it takes back.
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -31,6 +31,16 @@ CREATE TABLE IF NOT EXISTS answers (
     seconds REAL,
     given_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 );
+CREATE TABLE IF NOT EXISTS sheets (
+    answer INTEGER PRIMARY KEY REFERENCES answers (id),
+    sheet TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS by_sheet ON sheets (sheet);
+CREATE TABLE IF NOT EXISTS checks (
+    filename TEXT NOT NULL,
+    reviewer TEXT NOT NULL,
+    PRIMARY KEY (filename, reviewer)
+);
 CREATE INDEX IF NOT EXISTS by_reviewer ON answers (reviewer, id);
 CREATE VIEW IF NOT EXISTS standing AS
     SELECT * FROM answers AS each
@@ -40,6 +50,10 @@ CREATE VIEW IF NOT EXISTS current AS
     SELECT * FROM standing WHERE id IN (
         SELECT max(id) FROM standing GROUP BY filename, reviewer
     );
+"""
+_IS_CHECK = """
+    EXISTS (SELECT 1 FROM checks WHERE checks.filename = each.filename
+            AND checks.reviewer = each.reviewer)
 """
 
 
@@ -57,6 +71,8 @@ class Given:
         One of `ANSWERS`.
     given_at : str
         UTC, ISO 8601.
+    is_check : bool
+        Whether the recording was mixed in for this reviewer because its label is known.
     """
 
     id: int
@@ -64,6 +80,31 @@ class Given:
     reviewer: str
     answer: str
     given_at: str
+    is_check: bool = False
+
+
+@dataclass(frozen=True)
+class New:
+    """An answer to record.
+
+    Attributes
+    ----------
+    token : str
+        Chosen by the client. The same token again changes nothing.
+    filename, reviewer, answer
+        As in `Given`.
+    seconds : float or None
+        How long the reviewer took.
+    is_check : bool
+        As in `Given`.
+    """
+
+    token: str
+    filename: str
+    reviewer: str
+    answer: str
+    seconds: float | None = None
+    is_check: bool = False
 
 
 class Answers:
@@ -84,43 +125,82 @@ class Answers:
 
     def give(
         self, token: str, filename: str, reviewer: str, answer: str, seconds: float | None = None
-    ) -> int:
-        """Record an answer and return its number; it is on disk when this returns.
+    ) -> None:
+        """Record an answer; it is on disk when this returns.
 
         The same token again, from a client that did not hear of the first time, changes nothing.
         """
-        return self._insert(
-            "INSERT OR IGNORE INTO answers (token, filename, reviewer, answer, seconds) "
-            "VALUES (?, ?, ?, ?, ?)",
-            (token, filename, reviewer, answer, seconds),
-        )
+        self.give_all([New(token, filename, reviewer, answer, seconds)])
 
-    def undo(self, token: str, reviewer: str) -> Given | None:
-        """Take back the last standing answer of a reviewer and return it; None if there is none."""
+    def give_all(self, answers: Sequence[New], sheet: str | None = None) -> None:
+        """Record all answers or none, in one transaction.
+
+        Parameters
+        ----------
+        answers : sequence of New
+            What to record. Answers whose token is already there change nothing.
+        sheet : str, optional
+            Name of a contact sheet, unique; `undo` takes its answers back together.
+        """
+        with self._open() as database:
+            database.execute("BEGIN IMMEDIATE")
+            for new in answers:
+                inserted = database.execute(
+                    "INSERT INTO answers (token, filename, reviewer, answer, seconds) "
+                    "VALUES (?, ?, ?, ?, ?) ON CONFLICT (token) DO NOTHING",
+                    (new.token, new.filename, new.reviewer, new.answer, new.seconds),
+                )
+                if not inserted.rowcount:
+                    continue
+                if sheet is not None:
+                    database.execute(
+                        "INSERT INTO sheets VALUES (?, ?)", (inserted.lastrowid, sheet)
+                    )
+                if new.is_check:
+                    database.execute(
+                        "INSERT OR IGNORE INTO checks VALUES (?, ?)", (new.filename, new.reviewer)
+                    )
+
+    def undo(self, token: str, reviewer: str) -> list[Given]:
+        """Take back the last standing answer of a reviewer, with the others of its contact sheet.
+
+        Returns
+        -------
+        list of Given
+            What was taken back, oldest first; empty if there was nothing.
+        """
         with self._open() as database:
             # Locked before reading, so that two clients do not take back the same answer.
             database.execute("BEGIN IMMEDIATE")
-            repeated = database.execute(
+            first = database.execute(
                 "SELECT takes_back FROM answers WHERE token = ?", (token,)
             ).fetchone()
-            if repeated is not None:
-                return self._read(database, "answers", "WHERE id = ?", (repeated[0],))[0]
+            if first is not None:  # posted again
+                return self._read(
+                    database,
+                    "answers",
+                    "WHERE id IN (SELECT takes_back FROM answers WHERE token = :token "
+                    "OR substr(token, 1, length(:token) + 1) = :token || '/') ORDER BY id",
+                    {"token": token},
+                )
             last = self._read(
                 database, "standing", "WHERE reviewer = ? ORDER BY id DESC LIMIT 1", (reviewer,)
             )
-            if not last:
-                return None
-            database.execute(
-                "INSERT INTO answers (token, filename, reviewer, takes_back) VALUES (?, ?, ?, ?)",
-                (token, last[0].filename, reviewer, last[0].id),
+            taken = last and self._read(
+                database,
+                "standing",
+                "WHERE id = :last OR id IN (SELECT answer FROM sheets WHERE sheet = "
+                "(SELECT sheet FROM sheets WHERE answer = :last)) ORDER BY id",
+                {"last": last[0].id},
             )
-            return last[0]
-
-    def recent(self, reviewer: str, count: int) -> list[Given]:
-        """Return the last standing answers of a reviewer, newest first."""
-        with self._open() as database:
-            where = "WHERE reviewer = ? ORDER BY id DESC LIMIT ?"
-            return self._read(database, "standing", where, (reviewer, count))
+            for number, given in enumerate(taken):
+                name = f"{token}/{number}" if number else token
+                database.execute(
+                    "INSERT INTO answers (token, filename, reviewer, takes_back) "
+                    "VALUES (?, ?, ?, ?)",
+                    (name, given.filename, reviewer, given.id),
+                )
+            return taken
 
     def current(self) -> list[Given]:
         """Return the current answer of each reviewer to each recording, oldest first."""
@@ -135,21 +215,36 @@ class Answers:
                 "ORDER BY id"
             ).fetchall()
 
-    def _insert(self, statement: str, values: tuple[object, ...]) -> int:
+    def since(self, number: int) -> list[tuple[Given, int | None]]:
+        """Return the later rows: an answer and None, or ``undo`` and the row it takes back."""
         with self._open() as database:
-            database.execute(statement, values)
-            (number,) = database.execute(
-                "SELECT id FROM answers WHERE token = ?", values[:1]
-            ).fetchone()
-            return int(number)
+            rows = database.execute(
+                f"SELECT takes_back, id, filename, reviewer, coalesce(answer, 'undo'), given_at, "
+                f"{_IS_CHECK} FROM answers AS each WHERE id > ? ORDER BY id",
+                (number,),
+            )
+            return [(Given(*row[:5], bool(row[5])), takes_back) for takes_back, *row in rows]
 
     @staticmethod
     def _read(
-        database: sqlite3.Connection, table: str, where: str, values: tuple[object, ...]
+        database: sqlite3.Connection,
+        table: str,
+        where: str,
+        values: tuple[object, ...] | dict[str, object],
     ) -> list[Given]:
-        columns = "id, filename, reviewer, answer, given_at"
-        rows = database.execute(f"SELECT {columns} FROM {table} {where}", values)
-        return [Given(*row) for row in rows]
+        columns = f"id, filename, reviewer, answer, given_at, {_IS_CHECK}"
+        rows = database.execute(f"SELECT {columns} FROM {table} AS each {where}", values)
+        return [Given(*row[:5], bool(row[5])) for row in rows]
+
+    @contextlib.contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Keep the file open, idle: the last to close it has to move all that is new within it."""
+        database = sqlite3.connect(self.path, timeout=WAIT_S)
+        try:
+            database.execute("SELECT count(*) FROM sheets").fetchone()
+            yield
+        finally:
+            database.close()
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

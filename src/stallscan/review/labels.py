@@ -33,6 +33,7 @@ class Written(NamedTuple):
     labelled: int
     stalled: int
     undecided: int  # answered, but without a label by the rule
+    checks: int = 0  # answers to recordings that were mixed in because their label is known
 
     def __str__(self) -> str:
         text = f"{self.labelled:,} labels, {self.stalled:,} stalled"
@@ -40,6 +41,11 @@ class Written(NamedTuple):
             text += (
                 f"; {self.undecided:,} other recordings have answers but no label (unsure, cannot "
                 "be scored, broken, or no majority)"
+            )
+        if self.checks:
+            text += (
+                f"; {self.checks:,} answers left out, because they check the reviewer against "
+                "labels that are known"
             )
         return text
 
@@ -52,6 +58,9 @@ def write_labels(
     mice: Path | None = None,
 ) -> Written:
     """Write the labels that follow from the answers in a folder.
+
+    Answers to recordings that were mixed in to check the reviewer are left out: these recordings
+    have a label, and half of them are stalled, far more than among the others.
 
     Parameters
     ----------
@@ -84,6 +93,7 @@ def write_labels(
             raise InputError(
                 f"{folder}: name the experts by --expert NAME; the reviewers are {names or 'none'}"
             )
+    checks = sum(given.is_check for given in answers)
     table = decide(answers, rule, experts)
     labelled = table[table["stalled"] >= 0]
     if labelled.empty:
@@ -94,7 +104,7 @@ def write_labels(
         labelled = labelled.assign(mouse=_mice_of(labelled["filename"], mice))
     tables.write_table(labelled, out)
     stalled = int(labelled["stalled"].sum())
-    return Written(out, len(labelled), stalled, len(table) - len(labelled))
+    return Written(out, len(labelled), stalled, len(table) - len(labelled), checks)
 
 
 def read_corrections(folder: Path) -> dict[str, str]:
@@ -128,13 +138,14 @@ def decide(answers: Sequence[Given], rule: Rule, experts: Collection[str] = ()) 
     Parameters
     ----------
     answers : sequence of Given
-        The current answers, oldest first.
+        The current answers, oldest first. Those that check the reviewer do not count.
     rule, experts
         As in `write_labels`.
     """
     by_name: dict[str, list[Given]] = collections.defaultdict(list)
     for given in answers:
-        by_name[given.filename].append(given)
+        if not given.is_check:
+            by_name[given.filename].append(given)
     rows = []
     for filename, every in by_name.items():
         votes = [given for given in every if given.answer in VOTES]

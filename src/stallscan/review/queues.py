@@ -1,11 +1,10 @@
 """In which order recordings are reviewed."""
 
-import collections
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stallscan.review.answers import Given
 from stallscan.review.run import Item
@@ -14,52 +13,94 @@ from stallscan.scores.calibration import log_odds
 Order = Literal["uncertain", "stalled", "random", "unseen", "disagreed"]
 ORDERS: tuple[str, ...] = get_args(Order)
 SEED = 0  # of the random order: the same sample for everyone
+Current = Mapping[str, Mapping[str, Given]]  # by filename and reviewer
 
 
-def arrange(
-    items: Sequence[Item], answers: Iterable[Given], reviewer: str, order: Order
-) -> list[int]:
-    """Return the numbers of the items that a reviewer has still to see, in order.
+class Queues:
+    """The orders of the items of a run; what does not depend on answers is computed once.
 
-    Parameters
+    Attributes
     ----------
-    items : sequence of Item
-        All items.
-    answers : iterable of Given
-        The current answers of all reviewers.
-    reviewer : str
-        Whose queue it is.
-    order : str
-        ``uncertain``: nearest to the threshold first, and before them what `predict` left to a
-        person; ``stalled``: highest score first; ``random``: the same random order for everyone;
-        ``unseen``: what nobody has answered, in the order of the table; ``disagreed``: what
-        reviewers answered differently, even if this one was among them.
+    random : tuple of int
+        All items in the random order.
     """
-    by_name: dict[str, dict[str, str]] = collections.defaultdict(dict)
-    for given in answers:
-        by_name[given.filename][given.reviewer] = given.answer
-    said = [by_name.get(item.filename, {}) for item in items]
-    if order == "disagreed":
-        return [number for number, each in enumerate(said) if len(set(each.values())) > 1]
-    if order == "unseen":
-        return [number for number, each in enumerate(said) if not each]
-    if order == "random":
-        numbers = np.random.default_rng(SEED).permutation(len(items)).tolist()
-    else:
-        key = _uncertainty if order == "uncertain" else _flow
-        numbers = sorted(range(len(items)), key=lambda number: key(items[number]))
-    return [number for number in numbers if reviewer not in said[number]]
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._names = [item.filename for item in items]
+        score, threshold = (
+            np.array([getattr(item, name) for item in items], np.float64)  # NaN for None, (N,)
+            for name in ("score", "threshold")
+        )
+        distance = _distance(score, threshold)
+        left = np.array([item.call == "review" for item in items], bool)
+        self.random: tuple[int, ...] = _tuple(np.random.default_rng(SEED).permutation(len(items)))
+        self._fixed: dict[str, tuple[int, ...]] = {
+            "uncertain": _rank(np.where(left & ~np.isnan(distance), -1.0, distance)),
+            "stalled": _rank(-score),
+            "random": self.random,
+            "unseen": tuple(range(len(items))),
+            "disagreed": tuple(range(len(items))),
+        }
+        flowing = np.array([item.call == "flowing" for item in items], bool) & ~np.isnan(score)
+        self._easy = tuple(n for n in _rank(score) if flowing[n])
+        self._has_scores = bool((~np.isnan(score)).any())
+
+    def arrange(self, current: Current, reviewer: str, order: Order) -> list[int]:
+        """Return the numbers of the items that a reviewer has still to see, in order.
+
+        Parameters
+        ----------
+        current : mapping
+            The current answers, as in `Ledger`.
+        reviewer : str
+            Whose queue it is.
+        order : str
+            ``uncertain``: nearest to the threshold first, and before them what `predict` left to a
+            person; ``stalled``: highest score first; ``random``: the same random order for
+            everyone; ``unseen``: what nobody has answered, in the order of the table;
+            ``disagreed``: what reviewers answered differently, except where this one has had the
+            last word.
+        """
+        numbers, names = self._fixed[order], self._names
+        if order == "disagreed":
+            return [n for n in numbers if _is_open(current.get(names[n]), reviewer)]
+        if order == "unseen":
+            return [n for n in numbers if not current.get(names[n])]
+        return self._unanswered(numbers, current, reviewer)
+
+    def easy(self, current: Current, reviewer: str, order: Order, blind: bool) -> list[int]:
+        """Return what the contact sheet shows, in order, as `arrange` does.
+
+        These are the recordings that are called flowing, lowest score first. Blind reviewers must
+        not learn the call, and runs may have no scores; they get the given order.
+        """
+        if blind or not self._has_scores:
+            return self.arrange(current, reviewer, order)
+        return self._unanswered(self._easy, current, reviewer)
+
+    def _unanswered(self, numbers: Sequence[int], current: Current, reviewer: str) -> list[int]:
+        names = self._names
+        return [n for n in numbers if reviewer not in current.get(names[n], ())]
 
 
-def _uncertainty(item: Item) -> tuple[bool, float]:
-    """Sort key: reviews first, then by distance from the threshold; without a score last."""
-    if item.score is None or item.threshold is None:
-        return True, math.inf
-    if item.call == "review":
-        return False, -1.0
-    score, threshold = log_odds([item.score, item.threshold])
-    return False, abs(float(score - threshold))
+def _distance(score: NDArray[np.float64], threshold: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distances from the threshold in log odds; NaN without a score."""
+    distance = np.full(len(score), np.nan)
+    there = ~np.isnan(score) & ~np.isnan(threshold)
+    distance[there] = np.abs(log_odds(score[there]) - log_odds(threshold[there]))
+    return distance
 
 
-def _flow(item: Item) -> float:
-    return math.inf if item.score is None else -item.score
+def _rank(keys: NDArray[np.float64]) -> tuple[int, ...]:
+    """Return the places of keys in rising order, NaN last, equal ones in their own order."""
+    return _tuple(np.argsort(keys, kind="stable"))
+
+
+def _tuple(numbers: NDArray[np.int64]) -> tuple[int, ...]:
+    return tuple(numbers.tolist())
+
+
+def _is_open(said: Mapping[str, Given] | None, reviewer: str) -> bool:
+    if not said or len({given.answer for given in said.values()}) < 2:
+        return False
+    return max(said.values(), key=lambda given: given.id).reviewer != reviewer

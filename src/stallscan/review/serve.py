@@ -18,7 +18,9 @@ from stallscan.files import explain
 from stallscan.review import clips, run, server
 from stallscan.review.answers import LONGEST_NAME, Answers
 from stallscan.review.clips import Cache
-from stallscan.review.queues import Order, arrange
+from stallscan.review.desk import LOOPBACK, Desk, PageSettings
+from stallscan.review.known import SHARE, read_known
+from stallscan.review.queues import Order
 
 PROCESSES = 2  # that make clips: the next ones are ready before they are asked for
 ANYONE = "reviewer"  # where the system does not tell the user's name
@@ -38,12 +40,18 @@ class ServeSettings:
         The first order.
     blind : bool
         Whether score and call are hidden.
+    known : Path or None
+        Table of known labels, to check the reviewers with.
+    known_share : float
+        How much of what a reviewer sees is taken from it.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
     order: Order = "uncertain"
     blind: bool = False
+    known: Path | None = None
+    known_share: float = SHARE
 
 
 class _Server(uvicorn.Server):
@@ -75,9 +83,11 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
     Raises
     ------
     InputError
-        If there is nothing to review, the folder cannot be written, or the port is taken.
+        If there is nothing to review, the folder cannot be written, the port is taken, or there
+        are no known labels of its recordings.
     """
     reviewed = run.read(folder)
+    labels = settings.known and read_known(settings.known, reviewed, settings.known_share)
     answers = Answers(folder)
     try:
         listening = socket.create_server((settings.host, settings.port))
@@ -88,22 +98,21 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
             "--host"
         ) from None
     token = "" if _is_loopback(settings.host) else secrets.token_urlsafe(24)
-    about = server.PageSettings(
+    about = PageSettings(
         reviewer=_user(),
         order=settings.order,
         blind=settings.blind,
-        hosts=(*server.LOOPBACK, *([] if not token else _names(settings.host))),
+        hosts=(*LOOPBACK, *([] if not token else _names(settings.host))),
         token=token,
     )
     address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}/"
     address += f"?order={settings.order}" + (f"&token={token}" if token else "")
-    with listening, workers.on_demand(clips.make, PROCESSES, clips.crashed) as submit:
-        cache = Cache(submit)
+    making = workers.on_demand(clips.make, PROCESSES, clips.crashed)
+    with listening, answers.kept_open(), making as submit:
+        desk = Desk(reviewed, answers, Cache(submit), about, labels)
         # Begin before a browser asks: the processes take a second to start.
-        first = arrange(reviewed.items, answers.current(), about.reviewer, settings.order)
-        for number in first[: server.AHEAD]:
-            cache.ask(number, reviewed.items[number].path)
-        app = server.make_app(reviewed, answers, cache, about)
+        desk.describe(about.reviewer, settings.order)
+        app = server.make_app(desk)
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
         ready(address)
         _Server(config).run(sockets=[listening])

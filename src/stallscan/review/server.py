@@ -9,56 +9,31 @@ import hmac
 import re
 import urllib.parse
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from importlib import resources
 from typing import Annotated, Any
 
-from fastapi import Body, FastAPI, HTTPException, Request, Response
+from fastapi import Body, FastAPI, HTTPException, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from stallscan import __version__
-from stallscan.review.answers import ANSWERS, LONGEST_NAME, Answer, Answers, Given
-from stallscan.review.clips import Cache, Clip
-from stallscan.review.queues import ORDERS, Order, arrange
-from stallscan.review.run import Item, Run
+from stallscan.review.answers import LONGEST_NAME, Answer
+from stallscan.review.desk import Desk, PageSettings
+from stallscan.review.queues import Order
 
-AHEAD = 4  # clips that are named at a time: the present one, and those to fetch beforehand
-SHOWN = 10  # recent answers
 COOKIE, TOKEN = "stallscan-reviewer", "stallscan-token"
 HEADER = "x-stallscan"  # of every request that changes something
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+MOST_ANSWERS = 50  # at once
 # The page loads nothing from elsewhere, and nothing else may load it.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-FILES = {"": "text/html", "review.js": "text/javascript", "review.css": "text/css"}
+FILES = {
+    "": "text/html",
+    "review.js": "text/javascript",
+    "sheet.js": "text/javascript",
+    "review.css": "text/css",
+}
 Next = Callable[[Request], Awaitable[Response]]
-
-
-@dataclass(frozen=True)
-class PageSettings:
-    """How the page is served.
-
-    Attributes
-    ----------
-    reviewer : str
-        Name of those who do not give one.
-    order : str
-        The first order.
-    blind : bool
-        Whether score and call are hidden.
-    hosts : tuple of str
-        Names of this server in an address, without the port.
-    token : str
-        What a browser must present; empty: nothing.
-    """
-
-    reviewer: str
-    order: Order = "uncertain"
-    blind: bool = False
-    hosts: tuple[str, ...] = LOOPBACK
-    token: str = ""
 
 
 class NewAnswer(BaseModel):
@@ -71,26 +46,22 @@ class NewAnswer(BaseModel):
     seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
 
 
+class NewSheet(BaseModel):
+    """What the page posts for a contact sheet."""
+
+    answers: Annotated[list[NewAnswer], Field(min_length=1, max_length=MOST_ANSWERS)]
+    sheet: Annotated[str, Field(min_length=8, max_length=80)]  # a token of the sheet itself
+
+
 Token = Annotated[str, Body(min_length=8, max_length=80, embed=True)]
 Name = Annotated[str, Body(max_length=LONGEST_NAME, embed=True)]
+Within = Annotated[float, Query(gt=0, lt=0.5)]
 
 
-def make_app(run: Run, answers: Answers, clips: Cache, settings: PageSettings) -> FastAPI:
-    """Build the application.
-
-    Parameters
-    ----------
-    run : Run
-        What is reviewed.
-    answers : Answers
-        Where answers go.
-    clips : Cache
-        Where clips come from.
-    settings : PageSettings
-        How it is served.
-    """
+def make_app(desk: Desk) -> FastAPI:
+    """Build the application."""
     app = FastAPI(title="stallscan review", docs_url=None, redoc_url=None, openapi_url=None)
-    desk = _Desk(run, answers, clips, settings)
+    settings = desk.settings
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Next) -> Response:
@@ -115,13 +86,29 @@ def make_app(run: Run, answers: Answers, clips: Cache, settings: PageSettings) -
     def script() -> Response:
         return _file("review.js")
 
+    @app.get("/sheet.js")
+    def sheet_script() -> Response:
+        return _file("sheet.js")
+
     @app.get("/review.css")
     def style() -> Response:
         return _file("review.css")
 
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status_code=204)  # browsers ask for it, and report an error without one
+
     @app.get("/api/queue")
-    def queue(request: Request, order: Order) -> dict[str, Any]:
-        return desk.describe(_reviewer(request, settings), order)
+    def queue(request: Request, order: Order, within: Within = 0.03) -> dict[str, Any]:
+        return desk.describe(_reviewer(request, settings), order, within)
+
+    @app.get("/api/easy")
+    def easy(request: Request, order: Order) -> dict[str, Any]:
+        return desk.describe_easy(_reviewer(request, settings), order)
+
+    @app.get("/api/reviewers")
+    def reviewers() -> dict[str, Any]:
+        return desk.describe_reviewers()
 
     @app.get("/api/clip/{item}")
     def clip(item: int) -> dict[str, Any]:
@@ -137,19 +124,22 @@ def make_app(run: Run, answers: Answers, clips: Cache, settings: PageSettings) -
 
     @app.post("/api/answer")
     def give(request: Request, new: NewAnswer) -> dict[str, Any]:
-        item = desk.item(new.item)
+        return save(request, [new], None)
+
+    @app.post("/api/answers")
+    def give_sheet(request: Request, new: NewSheet) -> dict[str, Any]:
+        return save(request, new.answers, new.sheet)
+
+    def save(request: Request, answers: list[NewAnswer], sheet: str | None) -> dict[str, Any]:
         reviewer = _reviewer(request, settings)
-        answers.give(new.token, item.filename, reviewer, new.answer, new.seconds)
-        return {"recent": desk.recent(reviewer)}
+        news = [
+            desk.prepare(reviewer, new.item, new.answer, new.token, new.seconds) for new in answers
+        ]
+        return {"recent": desk.give(reviewer, news, sheet)}
 
     @app.post("/api/undo")
     def undo(request: Request, token: Token) -> dict[str, Any]:
-        reviewer = _reviewer(request, settings)
-        given = answers.undo(token, reviewer)
-        return {
-            "item": None if given is None else desk.number(given.filename),
-            "recent": desk.recent(reviewer),
-        }
+        return desk.undo(_reviewer(request, settings), token)
 
     @app.post("/api/reviewer")
     def rename(name: Name, response: Response) -> dict[str, str]:
@@ -159,81 +149,6 @@ def make_app(run: Run, answers: Answers, clips: Cache, settings: PageSettings) -
         return {"reviewer": chosen}
 
     return app
-
-
-class _Desk:
-    """What the page is told."""
-
-    def __init__(self, run: Run, answers: Answers, clips: Cache, settings: PageSettings) -> None:
-        self._run, self._answers, self._clips = run, answers, clips
-        self._settings = settings
-        self._numbers = {item.filename: number for number, item in enumerate(run.items)}
-
-    def number(self, filename: str) -> int | None:
-        """Return the number of a recording; None if it is no longer there."""
-        return self._numbers.get(filename)
-
-    def item(self, number: int) -> Item:
-        """Return an item by its number."""
-        if not 0 <= number < len(self._run.items):
-            raise HTTPException(404, "there is no such recording")
-        return self._run.items[number]
-
-    def clip(self, number: int) -> Clip:
-        """Return a clip by the number of its item."""
-        return self._clips.ask(number, self.item(number).path).result()
-
-    def describe(self, reviewer: str, order: Order) -> dict[str, Any]:
-        """Say what is next, and how far the reviewer is."""
-        current = self._answers.current()
-        numbers = arrange(self._run.items, current, reviewer, order)
-        ahead = numbers[:AHEAD]
-        for number in ahead:
-            self._clips.ask(number, self.item(number).path)
-        mine = {given.filename for given in current if given.reviewer == reviewer}
-        return {
-            "items": [self._describe_item(number) for number in ahead],
-            "left": len(numbers),
-            "answered": len(mine & self._numbers.keys()),
-            "total": len(self._run.items),
-            "reviewer": reviewer,
-            "order": order,
-            "orders": ORDERS,
-            "answers": ANSWERS,
-            "blind": self._settings.blind,
-            "folder": self._run.folder.resolve().name,
-            "version": __version__,
-            "recent": self.recent(reviewer),
-        }
-
-    def describe_clip(self, number: int) -> dict[str, Any]:
-        """Describe an item and its clip."""
-        clip = self.clip(number)
-        return self._describe_item(number) | {
-            "frames": clip.frames,
-            "columns": clip.columns,
-            "width": clip.width,
-            "height": clip.height,
-            "outline": clip.outline,
-            "note": clip.note,
-            "evidence": bool(clip.evidence),
-        }
-
-    def recent(self, reviewer: str) -> list[dict[str, Any]]:
-        """Return the last answers of a reviewer, newest first."""
-        given = self._answers.recent(reviewer, SHOWN)
-        return [self._describe_answer(each) for each in given]
-
-    def _describe_answer(self, given: Given) -> dict[str, Any]:
-        number = self.number(given.filename)
-        return {"item": number, "filename": given.filename, "answer": given.answer}
-
-    def _describe_item(self, number: int) -> dict[str, Any]:
-        item = self.item(number)
-        told: dict[str, Any] = {"item": number, "filename": item.filename}
-        if not self._settings.blind:
-            told |= {"call": item.call, "score": item.score, "reason": item.reason}
-        return told
 
 
 def _reviewer(request: Request, settings: PageSettings) -> str:

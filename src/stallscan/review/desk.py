@@ -1,0 +1,257 @@
+"""What the review page is told: what comes next, how far a reviewer is, and how good."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from fastapi import HTTPException
+
+from stallscan import __version__
+from stallscan.review import agreement, known, sample
+from stallscan.review.answers import ANSWERS, Answers, Given, New
+from stallscan.review.clips import Cache, Clip
+from stallscan.review.known import Checks, Known
+from stallscan.review.labels import VOTES
+from stallscan.review.ledger import Ledger
+from stallscan.review.pace import items_an_hour
+from stallscan.review.queues import ORDERS, Order, Queues
+from stallscan.review.run import Item, Run
+
+AHEAD = 4  # clips that are named at a time: the present one, and those to fetch beforehand
+SHEET = 12  # clips of a contact sheet
+SHOWN = 10  # recent answers
+WITHIN = 0.03  # half width of the interval that a check of the whole run is planned for
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """How the page is served.
+
+    Attributes
+    ----------
+    reviewer : str
+        Name of those who do not give one.
+    order : str
+        The first order.
+    blind : bool
+        Whether score and call are hidden.
+    hosts : tuple of str
+        Names of this server in an address, without the port.
+    token : str
+        What a browser must present; empty: nothing.
+    """
+
+    reviewer: str
+    order: Order = "uncertain"
+    blind: bool = False
+    hosts: tuple[str, ...] = LOOPBACK
+    token: str = ""
+
+
+class Desk:
+    """Answers the requests of the page; several threads may ask at once.
+
+    Parameters
+    ----------
+    run : Run
+        What is reviewed.
+    answers : Answers
+        Where answers go.
+    clips : Cache
+        Where clips come from.
+    settings : PageSettings
+        How the page is served.
+    labels : Known, optional
+        Known labels, some of which are mixed in.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        answers: Answers,
+        clips: Cache,
+        settings: PageSettings,
+        labels: Known | None = None,
+    ) -> None:
+        self.settings = settings
+        self._run, self._answers, self._clips = run, answers, clips
+        self._labels = labels or Known({}, len(run.items))
+        self._has_calls = any(item.call in VOTES for item in run.items)
+        self._numbers = {item.filename: number for number, item in enumerate(run.items)}
+        self._queues = Queues(run.items)
+        self._checks: dict[str, Checks] = {}
+        self._ledger = Ledger(answers)
+        self._lock = threading.Lock()  # of the ledger
+
+    def item(self, number: int) -> Item:
+        """Return an item by its number."""
+        if not 0 <= number < len(self._run.items):
+            raise HTTPException(404, "there is no such recording")
+        return self._run.items[number]
+
+    def clip(self, number: int) -> Clip:
+        """Return a clip by the number of its item."""
+        return self._clips.ask(number, self.item(number).path).result()
+
+    def describe(self, reviewer: str, order: Order, within: float = WITHIN) -> dict[str, Any]:
+        """Say what is next, and how far the reviewer is."""
+        checks = self._checks_of(reviewer)
+        with self._lock:
+            self._ledger.update()
+            mine = self._given_by(reviewer)
+            queue = self._queues.arrange(self._ledger.current, reviewer, order)
+            recent = self._ledger.recent(reviewer, SHOWN)
+        ahead = self._ask(known.mix(queue, checks, mine), AHEAD)
+        return {
+            "items": [self._describe_item(number) for number in ahead],
+            "left": len(queue),
+            "answered": len(mine),
+            "total": len(self._run.items),
+            "reviewer": reviewer,
+            "order": order,
+            "orders": ORDERS,
+            "answers": ANSWERS,
+            "blind": self.settings.blind,
+            "folder": self._run.folder.resolve().name,
+            "version": __version__,
+            "recent": self._describe_answers(recent),
+            "check": self._describe_sample(mine, within) if order == "random" else None,
+            "own": self._describe_accuracy(checks, mine),
+        }
+
+    def describe_easy(self, reviewer: str, order: Order) -> dict[str, Any]:
+        """Say what the next contact sheet shows; the clips of the one after it are begun."""
+        checks = self._checks_of(reviewer)
+        with self._lock:
+            self._ledger.update()
+            mine = self._given_by(reviewer)
+            queue = self._queues.easy(self._ledger.current, reviewer, order, self.settings.blind)
+        ahead = self._ask(known.mix(queue, checks, mine), 2 * SHEET)
+        described = [self._describe_item(number) for number in ahead]
+        return {"items": described[:SHEET], "next": described[SHEET:], "left": len(queue)}
+
+    def describe_clip(self, number: int) -> dict[str, Any]:
+        """Describe an item and its clip."""
+        clip = self.clip(number)
+        return self._describe_item(number) | {
+            "frames": clip.frames,
+            "columns": clip.columns,
+            "width": clip.width,
+            "height": clip.height,
+            "outline": clip.outline,
+            "note": clip.note,
+            "evidence": bool(clip.evidence),
+        }
+
+    def describe_reviewers(self) -> dict[str, Any]:
+        """Say how much the reviewers have answered, and how far they agree."""
+        with self._lock:
+            self._ledger.update()
+            given = {name: self._ledger.given_by(name) for name in self._ledger.reviewers()}
+            current = self._ledger.all_current()
+        return {
+            "reviewers": [
+                {
+                    "name": name,
+                    "answered": len({each.filename for each in answers}),
+                    "an_hour": items_an_hour([each.given_at for each in answers]),
+                }
+                for name, answers in given.items()
+            ],
+            "pairs": [asdict(pair) for pair in agreement.pairs(current)],
+        }
+
+    def prepare(
+        self, reviewer: str, number: int, answer: str, token: str, seconds: float | None
+    ) -> New:
+        """Return an answer to record."""
+        is_check = number in self._checks_of(reviewer).chosen
+        return New(token, self.item(number).filename, reviewer, answer, seconds, is_check)
+
+    def give(
+        self, reviewer: str, answers: Sequence[New], sheet: str | None
+    ) -> list[dict[str, Any]]:
+        """Record answers of a reviewer, and return the last ones, newest first."""
+        self._answers.give_all(answers, sheet)
+        return self._recent(reviewer)
+
+    def undo(self, reviewer: str, token: str) -> dict[str, Any]:
+        """Take back the last answer of a reviewer, or the last contact sheet."""
+        taken = self._answers.undo(token, reviewer)
+        numbers = [self._numbers.get(given.filename) for given in taken]
+        return {
+            "items": [self._describe_item(number) for number in numbers if number is not None],
+            "recent": self._recent(reviewer),
+        }
+
+    def _recent(self, reviewer: str) -> list[dict[str, Any]]:
+        with self._lock:
+            self._ledger.update()
+            recent = self._ledger.recent(reviewer, SHOWN)
+        return self._describe_answers(recent)
+
+    def _ask(self, numbers: Iterable[int], count: int) -> list[int]:
+        """Take the first numbers, and begin to make their clips."""
+        ahead = list(islice(numbers, count))
+        for number in ahead:
+            self._clips.ask(number, self.item(number).path)
+        return ahead
+
+    def _checks_of(self, reviewer: str) -> Checks:
+        if reviewer not in self._checks:
+            self._checks[reviewer] = self._labels.for_reviewer(reviewer)
+        return self._checks[reviewer]
+
+    def _given_by(self, reviewer: str) -> dict[int, Given]:
+        """Return the current answers of a reviewer by the number of the item."""
+        current = self._ledger.current
+        return {
+            number: given
+            for filename, number in self._numbers.items()
+            if (given := current.get(filename, {}).get(reviewer)) is not None
+        }
+
+    def _describe_sample(self, mine: dict[int, Given], within: float) -> dict[str, Any] | None:
+        if not self._has_calls:
+            return None
+        judged = sample.judge(self._queues.random, self._run.items, mine, within)
+        told = {"calls": judged.calls, "checked": judged.checked, "needed": judged.needed}
+        # A reviewer who sees the estimate earlier may stop where it pleases.
+        shown = ("other", "wrong", "missed", "alarms") if judged.is_enough else ()
+        return told | {"within": within} | {name: getattr(judged, name) for name in shown}
+
+    def _describe_accuracy(self, checks: Checks, mine: dict[int, Given]) -> dict[str, Any] | None:
+        if not checks.items:
+            return None
+        given = [mine[number] for number in checks.items if number in mine]
+        labels = {
+            self._run.items[number].filename: self._labels.labels[number] for number in checks.items
+        }
+        own = agreement.accuracy(given, labels, given[0].reviewer if given else "")
+        return {
+            name: None if count < known.ENOUGH else {"share": share, "right": right, "of": count}
+            for name, share, right, count in (
+                ("sensitivity", own.sensitivity, own.true_stalled, own.stalled),
+                ("specificity", own.specificity, own.true_flowing, own.flowing),
+            )
+        }
+
+    def _describe_answers(self, given: Sequence[Given]) -> list[dict[str, Any]]:
+        return [
+            {
+                "item": self._numbers.get(each.filename),
+                "filename": each.filename,
+                "answer": each.answer,
+            }
+            for each in given
+        ]
+
+    def _describe_item(self, number: int) -> dict[str, Any]:
+        item = self.item(number)
+        told: dict[str, Any] = {"item": number, "filename": item.filename}
+        if not self.settings.blind:
+            told |= {"call": item.call, "score": item.score, "reason": item.reason}
+        return told
