@@ -47,6 +47,24 @@ def test_each_order(reviewer, order, expected):
     assert _names(reviewer, order) == expected
 
 
+def test_the_most_useful_first_are_uncertain_ones_and_suspected_stalls():
+    scores = [0.41, 0.42, 0.43, 0.44, 0.45, 0.99, 0.98, 0.01]
+    items = [Item(f"{score}", None, "stalled", "", score, 0.4) for score in scores]
+    numbers = Queues(items).arrange({}, "ann", "uncertain")
+    assert set(numbers[:3]) == {0, 1, 5}
+    assert set(numbers[3:6]) == {2, 3, 6}
+    assert numbers[-1] == 7
+
+
+def test_folders_take_turns_in_the_uncertain_order():
+    scores = {"a/1": 0.41, "a/2": 0.42, "a/3": 0.43, "b/1": 0.7, "c/1": 0.1}
+    items = [Item(name, None, "stalled", "", score, 0.4) for name, score in scores.items()]
+    items.append(Item("d/1", None, "unscorable"))
+    names = [items[n].filename for n in Queues(items).arrange({}, "ann", "uncertain")]
+    assert {name[0] for name in names[:3]} == {"a", "b", "c"}
+    assert names[3:] == ["a/2", "a/3", "d/1"]
+
+
 def test_the_random_order_is_the_same_for_everyone():
     everything = _names("ann", "random", [])
     assert sorted(everything) == sorted(_names("eve", "random", []))

@@ -40,7 +40,7 @@ def review(
     blind
         Hide score and call.
     order
-        uncertain: nearest to the threshold first; stalled: highest score first; random: the same
+        uncertain: what a model learns most from; stalled: highest score first; random: the same
         random order for everyone; unseen: what nobody has answered; disagreed: what reviewers
         answered differently.
     known

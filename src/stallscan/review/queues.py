@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from stallscan.review.answers import Given
@@ -13,6 +14,7 @@ from stallscan.scores.calibration import log_odds
 Order = Literal["uncertain", "stalled", "random", "unseen", "disagreed"]
 ORDERS: tuple[str, ...] = get_args(Order)
 SEED = 0  # of the random order: the same sample for everyone
+Bools = NDArray[np.bool_]
 Current = Mapping[str, Mapping[str, Given]]  # by filename and reviewer
 
 
@@ -35,7 +37,9 @@ class Queues:
         left = np.array([item.call == "review" for item in items], bool)
         self.random: tuple[int, ...] = _tuple(np.random.default_rng(SEED).permutation(len(items)))
         self._fixed: dict[str, tuple[int, ...]] = {
-            "uncertain": _rank(np.where(left & ~np.isnan(distance), -1.0, distance)),
+            "uncertain": _tuple(
+                _most_useful(self._names, score, distance, left & ~np.isnan(distance))
+            ),
             "stalled": _rank(-score),
             "random": self.random,
             "unseen": tuple(range(len(items))),
@@ -55,8 +59,7 @@ class Queues:
         reviewer : str
             Whose queue it is.
         order : str
-            ``uncertain``: nearest to the threshold first, and before them what `predict` left to a
-            person; ``stalled``: highest score first; ``random``: the same random order for
+            ``uncertain``: what a model learns most from, as in `_most_useful`; ``stalled``: highest score first; ``random``: the same random order for
             everyone; ``unseen``: what nobody has answered, in the order of the table;
             ``disagreed``: what reviewers answered differently, except where this one has had the
             last word.
@@ -89,6 +92,31 @@ def _distance(score: NDArray[np.float64], threshold: NDArray[np.float64]) -> NDA
     there = ~np.isnan(score) & ~np.isnan(threshold)
     distance[there] = np.abs(log_odds(score[there]) - log_odds(threshold[there]))
     return distance
+
+
+def _most_useful(
+    names: Sequence[str], score: NDArray[np.float64], distance: NDArray[np.float64], left: Bools
+) -> NDArray[np.int64]:
+    """Return the order in which labels teach a model most, as far as can be known before.
+
+    First comes what `predict` left to a person. Of every three others, two are nearest to the
+    threshold and one has the highest score, because stalls are rare and a model needs some. Folders
+    (often mice or sessions) take turns, because recordings of one are alike. Those without a score
+    are last.
+    """
+    # Places in both orders, (N,): the k-th of the second comes after twice as many of the first.
+    uncertain, stalled = np.empty((2, len(names)))
+    uncertain[np.argsort(np.where(left, -1.0, distance), kind="stable")] = np.arange(len(names))
+    stalled[np.argsort(-score, kind="stable")] = np.arange(len(names))
+    key = np.minimum(uncertain / 2, stalled)
+    key[left] = -1
+    key[np.isnan(distance)] = np.inf
+    order = np.argsort(key, kind="stable")
+    folders = pd.Series([name.rpartition("/")[0] for name in names])[order]
+    turn = folders.groupby(folders).cumcount().to_numpy()  # (N,), in this order
+    turn[left[order]] = -1
+    turn[np.isinf(key[order])] = len(names)
+    return np.asarray(order[np.argsort(turn, kind="stable")])
 
 
 def _rank(keys: NDArray[np.float64]) -> tuple[int, ...]:
