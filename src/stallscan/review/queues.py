@@ -59,10 +59,10 @@ class Queues:
         reviewer : str
             Whose queue it is.
         order : str
-            ``uncertain``: what a model learns most from, as in `_most_useful`; ``stalled``: highest score first; ``random``: the same random order for
-            everyone; ``unseen``: what nobody has answered, in the order of the table;
-            ``disagreed``: what reviewers answered differently, except where this one has had the
-            last word.
+            ``uncertain``: what a model learns most from, as in `_most_useful`; ``stalled``: highest
+            score first; ``random``: the same random order for everyone; ``unseen``: what nobody has
+            answered, in the order of the table; ``disagreed``: what reviewers answered differently,
+            except where this one has had the last word.
         """
         numbers, names = self._fixed[order], self._names
         if order == "disagreed":
@@ -114,8 +114,7 @@ def _most_useful(
     order = np.argsort(key, kind="stable")
     folders = pd.Series([name.rpartition("/")[0] for name in names])[order]
     turn = folders.groupby(folders).cumcount().to_numpy()  # (N,), in this order
-    turn[left[order]] = -1
-    turn[np.isinf(key[order])] = len(names)
+    turn = np.where(left[order], -1, np.where(np.isinf(key[order]), len(names), turn))
     return np.asarray(order[np.argsort(turn, kind="stable")])
 
 
