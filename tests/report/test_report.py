@@ -128,14 +128,14 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if self._media:
-            # poster, evidence picture, video
+            # poster, evidence picture, where the net looked, video
             self.media[self._media] = [base64.b64decode(word) for word in data.split(" ")]
         if not self._skip:
             self.text += data + " "
 
     @property
     def videos(self):
-        return sum(bool(self.media[card["data-media"]][2]) for card in self.with_clip)
+        return sum(bool(self.media[card["data-media"]][3]) for card in self.with_clip)
 
     @property
     def with_clip(self):
@@ -267,6 +267,22 @@ def test_max_cards(run, tmp_path):
     assert page.names == ["stalled_high.mp4", "alarm.mp4"]
     assert "2 of 8" in page.text
     assert "--max-cards 8" in page.text
+
+
+def test_where_the_net_looked_is_shown_for_what_can_be_read(run, tmp_path):
+    seen = []
+
+    def look(path):
+        seen.append(path.name)
+        return b"" if path.name == "missed.mp4" else b"picture"
+
+    written = write(run / "predictions.csv", tmp_path / "looked.html", look=look)
+    page = Page(written.path)
+    assert "what the net looked at" in page.text
+    assert sorted(seen) == sorted(card["data-name"] for card in page.with_clip)
+    looked = {card["data-name"]: page.media[card["data-media"]][2] for card in page.with_clip}
+    assert looked["missed.mp4"] == b""
+    assert looked["alarm.mp4"] == b"picture"
 
 
 def test_moved_recordings(run, tmp_path):
@@ -426,7 +442,7 @@ def test_a_store_shows_its_source_recordings(run, bundle_dir, tmp_path):
         page = Page(written.path)
         assert (written.without_clip, written.moved, page.videos) == (0, 0, 2)
         assert page.text.count("prepared clip") == 1
-        assert all(evidence for _, evidence, _ in page.media.values())
+        assert all(evidence for _, evidence, *_ in page.media.values())
     written = write(predictions, tmp_path / "x.html", recordings=[tmp_path / "b.mp4", films])
     assert written.without_clip == 0
     assert "prepared clip" not in Page(written.path).text

@@ -165,6 +165,7 @@ def report(
     recordings: list[Path] | None = None,
     max_cards: int = 200,
     no_corrections: bool = False,
+    occlusion: bool = False,
 ) -> None:
     """Write a report: one HTML file with counts, plots and a card per recording.
 
@@ -185,7 +186,10 @@ def report(
     no_corrections
         Ignore the answers of a review. By default, they replace calls, by majority. Figures that
         compare calls with labels are those of the model's own calls in any case.
+    occlusion
+        Show on each card what the net looked at. That takes about a second per card.
     """
+    from stallscan.cli.looking import looker
     from stallscan.evaluation.evaluate import evaluate
     from stallscan.report import report
 
@@ -200,6 +204,7 @@ def report(
             evaluation=evaluation,
             recordings=recordings,
             answers={} if no_corrections else read_answers(table),
+            look=looker(table.parent) if occlusion else None,
             settings=settings,
             progress=progress,
         )

@@ -56,6 +56,7 @@ class Clip:
     video: bytes = b""  # MP4 file, empty if the recording cannot be shown
     poster: bytes = b""  # WebP file, shown before the video plays
     evidence: bytes = b""  # WebP file of the evidence picture, empty without a single outline
+    looked: bytes = b""  # WebP file of where the net looked, if that was asked for
     note: str = ""
 
 
@@ -114,7 +115,7 @@ def make_clip(item: Path | Stored, margin_px: int) -> Clip:
         if found is not None:
             grey = read_grey(recording, found.box, step, found)
             mask = found.mask[found.box.slices]
-            picture = _as_webp(_draw_evidence(grey, mask), EVIDENCE_QUALITY)
+            picture = as_webp(_draw_evidence(grey, mask), EVIDENCE_QUALITY)
     except RecordingError as error:
         return Clip(note=without_path(str(error), item.name))
     return _encode(frames, picture, note, step)
@@ -132,7 +133,7 @@ def _clip_of_store(item: Stored) -> Clip:
     if mask is not None:
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         inner = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        picture = _as_webp(_draw_evidence(grey[:, *inner], mask[inner]), EVIDENCE_QUALITY)
+        picture = as_webp(_draw_evidence(grey[:, *inner], mask[inner]), EVIDENCE_QUALITY)
     note = "The recording was not found, so its prepared clip is shown."
     return _encode(list(_shrink([grey])), picture, note, step)
 
@@ -142,8 +143,8 @@ def _encode(frames: list[Frames], picture: bytes, note: str, step: int) -> Clip:
         note = f"{note} One frame in {step} is shown.".strip()
     middle = next(_shrink([frames[len(frames) // 2][None]], POSTER_SIDE_PX))
     # OpenCV wants BGR.
-    poster = _as_webp(middle[..., ::-1] if middle.ndim == 3 else middle, POSTER_QUALITY)
-    return Clip(_as_video(frames), poster, picture, note)
+    poster = as_webp(middle[..., ::-1] if middle.ndim == 3 else middle, POSTER_QUALITY)
+    return Clip(_as_video(frames), poster, picture, note=note)
 
 
 def find_outline(recording: Recording) -> Outline | None:
@@ -244,7 +245,8 @@ def _as_video(frames: list[Frames]) -> bytes:
         return path.read_bytes()
 
 
-def _as_webp(picture: Frames, quality: int) -> bytes:
+def as_webp(picture: Frames, quality: int) -> bytes:
+    """Encode a picture, uint8 (h, w) or (h, w, 3) BGR, as a WebP file; `quality` is 1..100."""
     _, encoded = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, quality])
     return encoded.tobytes()
 

@@ -10,7 +10,7 @@ import datetime
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +82,7 @@ class Card:
     review: str  # what a review said of the call; empty if it was not answered
     has_clip: bool
     has_evidence: bool
+    has_looked: bool
     note: str
 
     @property
@@ -101,6 +102,7 @@ def write_report(
     answers: Mapping[str, str] | None = None,
     settings: ReportSettings | None = None,
     note: str | None = None,
+    look: Callable[[Path], bytes] | None = None,
     processes: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Written:
@@ -123,6 +125,8 @@ def write_report(
         in comparisons with labels.
     note : str, optional
         A sentence shown at the top of the page.
+    look : callable, optional
+        Returns the WebP file of where the net looked in a recording, empty where that is unknown.
     processes : int, optional
         As in `cards.make_clips`.
     progress : callable
@@ -160,6 +164,9 @@ def write_report(
     ):
         shown = []
         for row, clip in zip(chosen.to_dict("records"), clips, strict=True):
+            # Only what was decoded before: this runs in our own process.
+            if look is not None and clip.video and (path := path_of.get(row["filename"])):
+                clip = replace(clip, looked=look(path))
             media.write(_as_line(clip, len(shown)))
             shown.append(_card(row, clip))
         media.seek(0)
@@ -186,7 +193,8 @@ def write_report(
 
 def _as_line(clip: Clip, number: int) -> str:
     """Return the element that holds the files of a clip, as the page's script reads them."""
-    words = (base64.b64encode(each).decode() for each in (clip.poster, clip.evidence, clip.video))
+    parts = (clip.poster, clip.evidence, clip.looked, clip.video)
+    words = (base64.b64encode(part).decode() for part in parts)
     return f'<script type="text/plain" id="m{number}">{" ".join(words)}</script>\n'
 
 
@@ -322,6 +330,7 @@ def _card(row: dict[Any, Any], clip: Clip) -> Card:
         review=review,
         has_clip=bool(clip.video),
         has_evidence=bool(clip.evidence),
+        has_looked=bool(clip.looked),
         note=clip.note,
     )
 
