@@ -1,5 +1,6 @@
 """What is reviewed: the recordings of a run of predictions, or of a folder."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,12 +81,14 @@ def read(folder: Path) -> Run:
             path_of.get(row["filename"]),
             row["call"],
             without_path(row["reason"], row["filename"]),
-            *(
-                None if row[name] != row[name] else float(row[name])
-                for name in ("score", "threshold")
-            ),
-            bundle=row["bundle"],
+            _number(row["score"]),
+            _number(row["threshold"]),
+            row["bundle"],
         )
         for row in table.to_dict("records")
     )
     return Run(folder, items, has_predictions=True)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
