@@ -40,8 +40,8 @@ def test_each_command_shows_one_example_that_parses(name, capsys):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_command_offers_options_that_nobody_asked_for(name, capsys):
-    # --no-browser was asked for.
-    assert not re.findall(r"--(?:empty|no)-(?!browser)\S+", helped(name, capsys))
+    # --no-browser and --no-corrections were asked for.
+    assert not re.findall(r"--(?:empty|no)-(?!browser|corrections)\S+", helped(name, capsys))
 
 
 def test_the_commands_in_the_documents_parse():

@@ -203,7 +203,7 @@ def test_answers_of_a_review_replace_calls(run, tmp_path):
     assert "the model said stalled" in page.text
     assert "confirmed in the review" in page.text
     # Figures, and what is called wrong, are those of the model's own calls.
-    assert "without the answers of the review" in page.text
+    assert "without the answers of the review. MCC" in page.text
     outcomes = {card["data-name"]: card["data-outcome"] for card in page.cards}
     assert outcomes["alarm.mp4"] == "wrong"
     assert outcomes["bare.mp4"] != "wrong"

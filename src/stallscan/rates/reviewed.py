@@ -21,6 +21,8 @@ from stallscan.scores.intervals import Share, exactly, jeffreys, subtract
 # Rounds until the number of stalled recordings agrees with the wrong calls; chosen, it converges
 # by a factor of 1 - sensitivity + false calls per flowing recording.
 ROUNDS = 200
+# An estimated number of recordings up to this is none.
+NO_RECORDING = 1e-9
 
 
 class Tally(NamedTuple):
@@ -189,9 +191,11 @@ def _rest(share: Share, called: Any, all_: Any, found: Any, unseen: Any, calls: 
         np.where(seen, np.minimum(counted.high, most), 0.0),
     )
     left = subtract(known, share)
-    scale = np.where(all_ > 0, whole / np.where(all_ > 0, all_, 1.0), 1.0)
-    most_left = np.where(all_ > 0, unseen / np.where(all_ > 0, all_, 1.0), unseen > 0)
-    return Share(*(np.clip(limit * scale, 0.0, np.minimum(most_left, 1.0))[()] for limit in left))
+    some = all_ > NO_RECORDING
+    divisor = np.where(some, all_, 1.0)
+    scale = np.where(some, whole / divisor, 1.0)
+    most_left = np.minimum(np.where(some, unseen / divisor, unseen > 0), 1.0)
+    return Share(*(np.clip(limit * scale, 0.0, most_left)[()] for limit in left))
 
 
 def _flip(share: Share) -> Share:

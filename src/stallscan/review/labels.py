@@ -111,7 +111,8 @@ def read_corrections(folder: Path) -> dict[str, str]:
     """Return the corrected calls that follow from the answers in a folder, by filename.
 
     A call is stalled, flowing or unscorable (cannot be scored, or broken), by majority; without
-    one, and if all are unsure, the recording is left out. Empty if nothing was reviewed.
+    one, and if all are unsure, the recording is left out. Answers that check the reviewer do not
+    count. Empty if nothing was reviewed.
 
     Raises
     ------
@@ -122,7 +123,7 @@ def read_corrections(folder: Path) -> dict[str, str]:
         return {}
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for given in Answers(folder).current():
-        if given.answer in CALLS:
+        if given.answer in CALLS and not given.is_check:
             counts[given.filename][CALLS[given.answer]] += 1
     corrections = {}
     for filename, votes in counts.items():

@@ -1,0 +1,211 @@
+"""How often the intervals of stallscan rate hold the truth after a review of some of the calls.
+
+    python benchmarks/rates_review.py
+
+Recordings, scores, calls, the evaluation and the mice are drawn from known rates; the review takes
+recordings by their scores, as the page's orders do, or at random, and is always right. The
+functions are those that make the tables.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+
+import common
+import numpy as np
+from numpy.typing import NDArray
+from rates_coverage import MEASURED, SENSITIVITY, Floats, Truth, covers, mark
+from scipy.stats import norm
+
+from stallscan.rates import reviewed, rogan_gladen
+from stallscan.rates.mice import corrected_mean_of_mice, difference_of_corrected_means
+from stallscan.rates.power import DISEASED, HEALTHY, SPREAD, draw_mice
+from stallscan.rates.reviewed import Tally
+from stallscan.scores import intervals
+from stallscan.scores.intervals import Share
+
+Bools = NDArray[np.bool_]
+# Specificity, and stalled and flowing recordings it is measured on: the worst and the best.
+SCORINGS = ((0.993, *MEASURED[0]), (0.999, *MEASURED[-1]))
+VESSELS = (200, 1000)
+MICE, VESSELS_A_MOUSE = 4, 300
+AT_ONCE = 500  # trials, so that the scores fit into memory
+# Intervals of mice and of groups: at least this.
+LEAST, LEAST_OF_ONE = 0.94, 0.93
+
+
+def _rank(keys: Floats) -> NDArray[np.int64]:
+    """Give the place of each recording of a trial, from 0: lowest key first."""
+    return np.argsort(np.argsort(keys, axis=1), axis=1)
+
+
+# Which recordings are reviewed, of scores (trials, vessels) above 0 where they are called stalled.
+REVIEWS: dict[str, Callable[[Floats, np.random.Generator], Bools]] = {
+    "nothing": lambda scores, _rng: np.zeros(scores.shape, np.bool_),
+    "all suspected stalls": lambda scores, _rng: scores >= 0,
+    "all suspected stalls but one": lambda scores, _rng: (
+        _rank(-scores) < (scores >= 0).sum(axis=1, keepdims=True) - 1
+    ),
+    "half of the suspected stalls, highest first": lambda scores, _rng: (
+        2 * _rank(-scores) < (scores >= 0).sum(axis=1, keepdims=True)
+    ),
+    "a tenth, highest first": lambda scores, _rng: _rank(-scores) < scores.shape[1] // 10,
+    "a twentieth, uncertain first": lambda scores, _rng: (
+        _rank(np.abs(scores)) < scores.shape[1] // 20
+    ),
+    "a fifth at random": lambda scores, rng: rng.random(scores.shape) < 0.2,
+    "everything": lambda scores, _rng: np.ones(scores.shape, np.bool_),
+}
+# Reviews of the two groups of a study.
+PAIRS = (
+    ("nothing", "nothing"),
+    ("all suspected stalls", "all suspected stalls"),
+    ("half of the suspected stalls, highest first",) * 2,
+    ("a twentieth, uncertain first",) * 2,
+    ("all suspected stalls", "nothing"),
+    ("nothing", "all suspected stalls"),
+    ("everything", "nothing"),
+)
+
+
+def main() -> None:
+    """Draw, count and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--page", type=Path, default=common.HERE / "rates_review.md")
+    given = parser.parse_args()
+    rng = np.random.default_rng(given.seed)
+    single = vessel_rows(rng, given.trials)
+    common.say("rates of one mouse: done")
+    groups = group_rows(rng, given.trials)
+    common.publish(
+        given.page,
+        "Stall rates after a review",
+        f"{given.trials:,} simulated trials a row (seed {given.seed}; {common.version()}), "
+        f"sensitivity {100 * SENSITIVITY:.0f} %. A cell is the share of intervals that hold the "
+        "truth, in percent (bold below 93 for one mouse and below 94 for groups) / their median "
+        "width / the bias, both in percentage points. Its standard error is 0.3. "
+        "[docs/rates.md](../docs/rates.md) says what is computed.",
+        [
+            "## One field or mouse\n",
+            "*Calls only* ignores the review. *Only the rest* is the bias of what is not done: "
+            "reviewed recordings count as known, and the others are corrected with the "
+            "sensitivity and specificity of all. What is left is not like all recordings, unless "
+            "the review was random.\n",
+            common.markdown(
+                [
+                    *("true rate", "specificity", "measured on stalled / flowing", "vessels"),
+                    *("reviewed", "given", "calls only", "only the rest"),
+                ],
+                single,
+            ),
+            "## Two groups of mice\n",
+            f"{MICE} mice a group with {VESSELS_A_MOUSE} vessels each, spread {SPREAD:g}. *Seen* "
+            "is how often p is below 0.05; where the rates are the same, 5 % is nominal and less "
+            "is safe.\n",
+            common.markdown(
+                [
+                    *("true rates", "specificity", "measured on stalled / flowing"),
+                    *("reviewed, first group", "second group"),
+                    *("mean of the first", "difference", "seen"),
+                ],
+                groups,
+            ),
+        ],
+    )
+
+
+def vessel_rows(rng: np.random.Generator, trials: int) -> list[list[str]]:
+    """Coverage, width and bias of the rate of recordings that are alike."""
+    rows = []
+    for true, scoring, vessels, order in product((HEALTHY, DISEASED), SCORINGS, VESSELS, REVIEWS):
+        truth = Truth(*scoring)
+        tally = draw_review(rng, np.full(trials, true), truth, vessels, order)
+        accuracy = truth.measure(rng, trials)
+        after = accuracy if order == "nothing" else reviewed.remaining(*accuracy, tally)
+        rest = tally.unseen_stalled + tally.unseen_flowing
+        rest_rate = rogan_gladen.correct(
+            intervals.jeffreys(tally.unseen_stalled, np.maximum(rest, 1)), *accuracy
+        )
+        known = tally.stalled - tally.unseen_stalled
+        ways = [
+            rogan_gladen.correct(intervals.jeffreys(tally.stalled, vessels), *after),
+            rogan_gladen.correct(intervals.jeffreys(tally.called_stalled, vessels), *accuracy),
+        ]
+        cells = [cell(way, true, 0.0, LEAST_OF_ONE) for way in ways]
+        bias = np.mean((known + rest * rest_rate.value) / vessels) - true
+        cells.append(f"{100 * bias:+.2f}")
+        rows.append([f"{100 * true:g} %", *truth.cells(), f"{vessels:,}", order, *cells])
+    return rows
+
+
+def group_rows(rng: np.random.Generator, trials: int) -> list[list[str]]:
+    """Coverage of means and differences of groups, and how often a difference is seen."""
+    rows = []
+    for (first, second), scoring, orders in product(
+        ((HEALTHY, DISEASED), (HEALTHY, HEALTHY)), SCORINGS, PAIRS
+    ):
+        truth = Truth(*scoring)
+        accuracy = truth.measure(rng, trials)
+        shares, accuracies = [], []
+        for true, order in zip((first, second), orders, strict=True):
+            mice = draw_mice(rng, true, SPREAD, (trials, MICE))
+            tallies = [draw_review(rng, rate, truth, VESSELS_A_MOUSE, order) for rate in mice.T]
+            shares.append(np.stack([each.stalled / VESSELS_A_MOUSE for each in tallies], axis=1))
+            total = reviewed.add(tallies)
+            accuracies.append(
+                accuracy if order == "nothing" else reviewed.remaining(*accuracy, total)
+            )
+        scored = np.full((trials, MICE), float(VESSELS_A_MOUSE))
+        mean = corrected_mean_of_mice(shares[0], scored, *accuracies[0])
+        difference, p = difference_of_corrected_means(
+            (shares[0], shares[1]), (scored, scored), (accuracies[0], accuracies[1])
+        )
+        rows.append(
+            [
+                f"{100 * first:g} %, {100 * second:g} %",
+                *truth.cells(),
+                *orders,
+                cell(mean, first, 0.0, LEAST),
+                cell(difference, second - first, -1.0, LEAST),
+                f"{100 * np.mean(p < 0.05):.1f}",
+            ]
+        )
+    return rows
+
+
+def draw_review(
+    rng: np.random.Generator, rates: Floats, truth: Truth, vessels: int, order: str
+) -> Tally:
+    """Draw recordings of mice with these rates, (trials,), and count them after a review."""
+    parts: Sequence[Tally] = [
+        _draw(rng, rates[start : start + AT_ONCE], truth, vessels, order)
+        for start in range(0, len(rates), AT_ONCE)
+    ]
+    return Tally(*(np.concatenate(numbers) for numbers in zip(*parts, strict=True)))
+
+
+def _draw(rng: np.random.Generator, rates: Floats, truth: Truth, vessels: int, order: str) -> Tally:
+    stalled = rng.random((len(rates), vessels)) < rates[:, np.newaxis]
+    cuts = norm.ppf(SENSITIVITY), norm.ppf(1.0 - truth.specificity)
+    scores = rng.normal(size=stalled.shape) + np.where(stalled, *cuts)
+    called, seen = scores >= 0, REVIEWS[order](scores, rng)
+    numbers = (
+        *(np.where(seen, stalled, called), np.ones_like(called), called, ~called),
+        *(called & ~seen, ~called & ~seen, called & seen & ~stalled, ~called & seen & stalled),
+    )
+    return Tally(*(number.sum(axis=1) for number in numbers))
+
+
+def cell(share: Share, true: float, lowest: float, least: float) -> str:
+    """Write coverage, median width and bias of an interval as it is shown."""
+    low, high = (np.clip(limit, lowest, 1.0) for limit in (share.low, share.high))
+    covered = mark(covers(Share(share.value, low, high), true), least, 1.0)
+    bias = 100 * (float(np.mean(share.value)) - true)
+    return f"{covered} / {100 * np.median(high - low):.2f} / {bias:+.2f}"
+
+
+if __name__ == "__main__":
+    main()
