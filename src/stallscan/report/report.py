@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,7 +146,7 @@ def write_report(
         tempfile.TemporaryFile("w+", dir=out.parent, encoding="ascii") as media,
         contextlib.closing(_make_clips(items, settings, processes, progress)) as clips,
     ):
-        shown = []
+        shown: list[Card] = []
         for row, clip in zip(chosen.to_dict("records"), clips, strict=True):
             media.write(_as_line(clip, len(shown)))
             shown.append(_card(row, clip))
@@ -207,7 +207,7 @@ def _make_clips(
     settings: ReportSettings,
     processes: int | None,
     progress: Callable[[int, int], None],
-) -> Iterator[Clip]:
+) -> Generator[Clip, None, None]:
     """Yield a clip for each item; None, for a recording that was not found, gives an empty one."""
     existing = [item for item in items if item is not None]
     missing = Clip(note="The recording was not found.")
