@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
 ]
-COUNT = 60
+COUNT = 260  # more than one batch of cards
 # The sandbox of Chromium does not work for root, and its background requests are not the page's.
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
@@ -25,20 +25,21 @@ SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    first = drawing.write(folder / "00.mp4")
+    first = drawing.write(folder / "000.mp4")
     rows = []
     for number in range(COUNT):
-        path = folder / f"{number:02}.mp4"
+        path = folder / f"{number:03}.mp4"
         if number:
             path.hardlink_to(first)
         score = (number * 37 % COUNT) / COUNT
         call = "stalled" if score >= 0.6 else "flowing"
         rows.append(prediction(path.name, score=score, call=call))
     # Without a score, and without a clip.
-    rows.append(prediction("99.mp4", "unreadable", "", "unscorable"))
+    rows.append(prediction("999.mp4", "unreadable", "", "unscorable"))
     predictions, _ = write_tables(folder, rows, [])
     out = folder / "report.html"
-    report.write_report(predictions, out, recordings=[folder], processes=0)
+    settings = report.ReportSettings(max_cards=len(rows))
+    report.write_report(predictions, out, recordings=[folder], settings=settings, processes=0)
     return predictions, out
 
 
@@ -74,9 +75,11 @@ def _wait(page, condition, seconds=20):
 
 
 def _names(page):
-    return page.eval_on_selector_all(
-        ".card", "cards => cards.filter((c) => !c.hidden).map((c) => c.dataset.name)"
-    )
+    """Scroll to the end and return the names of all cards."""
+    expected = int(page.locator(".bar output").text_content().split()[0])
+    page.evaluate("document.querySelector('.end').scrollIntoView()")
+    _wait(page, f"document.querySelectorAll('.card').length === {expected}")
+    return page.eval_on_selector_all(".card", "cards => cards.map((card) => card.dataset.name)")
 
 
 def test_sorting_and_filtering(page, written):
@@ -84,26 +87,29 @@ def test_sorting_and_filtering(page, written):
     recommended = _names(page)
     assert sorted(recommended) == sorted(table.index)
     page.select_option("[data-sort]", "score:1")
-    assert _names(page) == [*table["score"].dropna().sort_values().index, "99.mp4"]
+    assert _names(page) == [*table["score"].dropna().sort_values().index, "999.mp4"]
     page.select_option("[data-sort]", "score:-1")
     names = _names(page)
-    assert names[-1] == "99.mp4"
+    assert names[-1] == "999.mp4"
     page.select_option("[data-filter=call]", "stalled")
     assert _names(page) == [name for name in names if table["call"][name] == "stalled"]
     page.select_option("[data-filter=call]", "")
+    page.locator("[data-find]").fill("05")
+    assert sorted(_names(page)) == sorted(name for name in table.index if "05" in name)
+    page.locator("[data-find]").fill("")
     page.select_option("[data-sort]", "")
     assert _names(page) == recommended
 
 
 def test_only_clips_near_the_viewport_are_loaded_and_they_play(page):
-    assert page.locator("video").count() < COUNT / 2
+    assert page.locator("video").count() < COUNT / 4
     page.evaluate("document.querySelector('.cards').scrollIntoView()")
     _wait(page, "[...document.querySelectorAll('video')].some((video) => video.currentTime > 0)")
     first = page.locator("video").first.get_attribute("aria-label")
-    page.evaluate("document.querySelector('.card:last-child').scrollIntoView()")
+    _names(page)
     _wait(page, f"![...document.querySelectorAll('video')].some((v) => v.ariaLabel === '{first}')")
     _wait(page, "document.querySelector('video') !== null")
-    assert page.locator("video").count() < COUNT / 2
+    assert page.locator("video").count() < COUNT / 4
     assert page.locator(".evidence img").count() == page.locator("video").count()
 
 

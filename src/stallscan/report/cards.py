@@ -8,7 +8,7 @@ import contextlib
 import functools
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def make_clips(
     margin_px: int,
     processes: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
-) -> Iterator[Clip]:
+) -> Generator[Clip, None, None]:
     """Run `make_clip` on each item in parallel, and yield the clips in order.
 
     A file that crashes the decoder gets an empty clip with the reason.

@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,7 +162,7 @@ def write_report(
         tempfile.TemporaryFile("w+", dir=out.parent, encoding="ascii") as media,
         contextlib.closing(_make_clips(items, settings, processes, progress)) as clips,
     ):
-        shown = []
+        shown: list[Card] = []
         for row, clip in zip(chosen.to_dict("records"), clips, strict=True):
             # Only what was decoded before: this runs in our own process.
             if look is not None and clip.video and (path := path_of.get(row["filename"])):
@@ -227,7 +227,7 @@ def _make_clips(
     settings: ReportSettings,
     processes: int | None,
     progress: Callable[[int, int], None],
-) -> Iterator[Clip]:
+) -> Generator[Clip, None, None]:
     """Yield a clip for each item; None, for a recording that was not found, gives an empty one."""
     existing = [item for item in items if item is not None]
     missing = Clip(note="The recording was not found.")
