@@ -116,22 +116,27 @@ def _in_browser(folder: Path) -> list[str]:
         page.goto(address, wait_until="domcontentloaded")
         first_s = page.evaluate(FRAME % "shown && shown.sheet") / 1000
         say(f"first clip: {first_s:.2f} s")
+        again = browser.new_page()
+        again.goto(address, wait_until="domcontentloaded")
+        again_s = again.evaluate(FRAME % "shown && shown.sheet") / 1000
+        again.close()
         paced = []
         for _ in range(PACED):
             time.sleep(PACE_S)
             paced.append(float(page.evaluate(NEXT)))
         memory = _answer_all(page, server)
-        again = browser.new_page()
-        again.goto(address, wait_until="domcontentloaded")
-        again_s = again.evaluate(FRAME % "state !== null") / 1000
         browser.close()
     answers = [given.filename for given in Answers(folder).current()]
     if len(answers) != COUNT or len(Answers(folder).history()) != COUNT:
         raise SystemExit(f"{len(answers)} answers instead of {COUNT}")
     median, late = np.percentile(paced, [50, 95])
     rows = [
-        ["first clip visible, right after the start", f"{first_s:.2f} s", _met(first_s, FIRST_S)],
-        ["page loaded once more, all answered", f"{again_s:.2f} s", "-"],
+        [
+            "first clip visible, page opened as soon as the address is printed",
+            f"{first_s:.2f} s",
+            _met(first_s, FIRST_S),
+        ],
+        ["first clip visible, page opened again", f"{again_s:.2f} s", _met(again_s, FIRST_S)],
         ["next clip, median", f"{median:.0f} ms", _met(median, NEXT_MS)],
         ["next clip, 95 %", f"{late:.0f} ms", _met(late, NEXT_MS)],
         ["overhead of an item at that pace", f"{np.mean(paced):.0f} ms", "-"],

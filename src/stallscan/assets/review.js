@@ -8,7 +8,7 @@ const SHOWN_KEYS = { stalled: "s", flowing: "f", unsure: "u", unscorable: "x", b
 const RATES = [1, 2, 4, 8, 12, 15, 20, 30, 45, 60]; // frames a second
 const CONTRASTS = [1, 1.5, 2, 3];
 const PATIENCE_MS = [500, 1000, 2000, 4000, 8000]; // between tries to save an answer
-const KEPT = 40; // clips: two contact sheets, and those that come next in the single view
+const KEPT = 16; // clips, some 20 MB each when decoded
 const $ = (id) => document.getElementById(id);
 
 const canvas = $("clip");
@@ -89,7 +89,7 @@ async function refresh() {
   $("who").textContent = state.reviewer;
   showRecent(state.recent);
   ahead = state.items.map((each) => each.item);
-  ahead.forEach((item) => fetchClip(item).catch(() => {}));
+  if (!onSheets) ahead.forEach((item) => fetchClip(item).catch(() => {}));
   showProgress();
 }
 

@@ -11,6 +11,7 @@ function setContact(open) {
   $("contact").hidden = !open;
   $("single").hidden = open;
   $("contact-button").setAttribute("aria-pressed", String(onSheets));
+  if (!open) cells = []; // clips are large
 }
 
 // Show the next sheet, or the given items once more.
@@ -29,7 +30,13 @@ async function openSheet(items = null) {
   showMarks();
   if (cells.length) cells[0].button.focus({ preventScroll: true });
   await Promise.all(cells.map(fill));
-  told.next.forEach((each) => fetchClip(each.item).catch(() => {}));
+  told.next.forEach((each) => warm(each.item).catch(() => {}));
+}
+
+// Bring a clip into the browser's cache, without the memory that the decoded frames need.
+async function warm(item) {
+  const about = await fetch(`api/clip/${item}`).then(json);
+  if (about.frames) await (await fetch(`api/sheet/${item}`)).blob();
 }
 
 function makeCell(about, index) {

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from fastapi import HTTPException
-
 from stallscan import __version__
 from stallscan.review import agreement, known, sample
 from stallscan.review.answers import ANSWERS, Answers, Given, New
@@ -24,6 +22,10 @@ SHEET = 12  # clips of a contact sheet
 SHOWN = 10  # recent answers
 WITHIN = 0.03  # half width of the interval that a check of the whole run is planned for
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+class NoItemError(LookupError):
+    """There is no item with this number."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,9 @@ class Desk:
         self._lock = threading.Lock()  # of the ledger
 
     def item(self, number: int) -> Item:
-        """Return an item by its number."""
+        """Return an item by its number; raises `NoItemError`."""
         if not 0 <= number < len(self._run.items):
-            raise HTTPException(404, "there is no such recording")
+            raise NoItemError(number)
         return self._run.items[number]
 
     def clip(self, number: int) -> Clip:

@@ -8,14 +8,11 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-
-import uvicorn
 
 from stallscan import workers
 from stallscan.errors import InputError
 from stallscan.files import explain
-from stallscan.review import clips, run, server
+from stallscan.review import clips, run
 from stallscan.review.answers import LONGEST_NAME, Answers
 from stallscan.review.clips import Cache
 from stallscan.review.desk import LOOPBACK, Desk, PageSettings
@@ -52,15 +49,6 @@ class ServeSettings:
     blind: bool = False
     known: Path | None = None
     known_share: float = SHARE
-
-
-class _Server(uvicorn.Server):
-    """A server that ends with Ctrl-C, which is no error here, after it has answered."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End at the first signal, and without waiting for open connections at the second."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
 
 
 def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -> Answers:
@@ -110,12 +98,13 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
     making = workers.on_demand(clips.make, PROCESSES, clips.crashed)
     with listening, answers.kept_open(), making as submit:
         desk = Desk(reviewed, answers, Cache(submit), about, labels)
-        # Begin before a browser asks: the processes take a second to start.
+        # Begin before a browser asks: the processes that make clips take a second to start. So does
+        # importing the server.
         desk.describe(about.reviewer, settings.order)
-        app = server.make_app(desk)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+        from stallscan.review import server
+
         ready(address)
-        _Server(config).run(sockets=[listening])
+        server.run(desk, listening)
     return answers
 
 

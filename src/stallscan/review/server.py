@@ -7,16 +7,19 @@ refused, and so are posts without a header that only this page's script sends.
 
 import hmac
 import re
+import socket
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from importlib import resources
+from types import FrameType
 from typing import Annotated, Any
 
+import uvicorn
 from fastapi import Body, FastAPI, HTTPException, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from stallscan.review.answers import LONGEST_NAME, Answer
-from stallscan.review.desk import Desk, PageSettings
+from stallscan.review.desk import Desk, NoItemError, PageSettings
 from stallscan.review.queues import Order
 
 COOKIE, TOKEN = "stallscan-reviewer", "stallscan-token"
@@ -58,6 +61,21 @@ Name = Annotated[str, Body(max_length=LONGEST_NAME, embed=True)]
 Within = Annotated[float, Query(gt=0, lt=0.5)]
 
 
+class _Server(uvicorn.Server):
+    """A server that ends with Ctrl-C, which is no error here, after it has answered."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End at the first signal, and without waiting for open connections at the second."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def run(desk: Desk, listening: socket.socket) -> None:
+    """Serve the application until the process is interrupted."""
+    config = uvicorn.Config(make_app(desk), log_level="warning", access_log=False, lifespan="off")
+    _Server(config).run(sockets=[listening])
+
+
 def make_app(desk: Desk) -> FastAPI:
     """Build the application."""
     app = FastAPI(title="stallscan review", docs_url=None, redoc_url=None, openapi_url=None)
@@ -73,6 +91,10 @@ def make_app(desk: Desk) -> FastAPI:
         response.headers["cross-origin-resource-policy"] = "same-origin"
         response.headers.setdefault("cache-control", "no-store")
         return response
+
+    @app.exception_handler(NoItemError)
+    def no_item(_request: Request, _error: Exception) -> Response:
+        return Response("There is no such recording.\n", 404, media_type="text/plain")
 
     @app.get("/")
     def page(request: Request) -> Response:
