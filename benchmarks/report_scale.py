@@ -111,8 +111,8 @@ def _lead() -> str:
         "opening the file until the first clip can play; *loaded*: until the whole file has been "
         "read. *Browser*: memory of all its processes (PSS), beyond those of an empty page, after "
         "loading. *Sort*: by ascending score, until the page has been drawn; *filter*: by call; "
-        "*frame*: 95th percentile of 60 frames that scroll by 150 px each. *Failed*: the first clip "
-        f"could not play within {LIMIT_S:.0f} s, or the browser gave up."
+        "*frame*: 95th percentile of 60 frames that scroll by 150 px each. *Failed*: the first "
+        f"clip could not play within {LIMIT_S:.0f} s, or the browser gave up."
     )
 
 
