@@ -223,7 +223,9 @@ class Answers:
                 f"{_IS_CHECK} FROM answers AS each WHERE id > ? ORDER BY id",
                 (number,),
             )
-            return [(Given(*row[:5], bool(row[5])), takes_back) for takes_back, *row in rows]
+            return [
+                (Given(*row[:5], is_check=bool(row[5])), takes_back) for takes_back, *row in rows
+            ]
 
     @staticmethod
     def _read(
@@ -234,7 +236,7 @@ class Answers:
     ) -> list[Given]:
         columns = f"id, filename, reviewer, answer, given_at, {_IS_CHECK}"
         rows = database.execute(f"SELECT {columns} FROM {table} AS each {where}", values)
-        return [Given(*row[:5], bool(row[5])) for row in rows]
+        return [Given(*row[:5], is_check=bool(row[5])) for row in rows]
 
     @contextlib.contextmanager
     def kept_open(self) -> Iterator[None]:

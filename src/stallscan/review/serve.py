@@ -75,7 +75,9 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
         are no known labels of its recordings.
     """
     reviewed = run.read(folder)
-    labels = settings.known and read_known(settings.known, reviewed, settings.known_share)
+    labels = None
+    if settings.known is not None:
+        labels = read_known(settings.known, reviewed, settings.known_share)
     answers = Answers(folder)
     try:
         listening = socket.create_server((settings.host, settings.port))
