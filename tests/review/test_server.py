@@ -45,9 +45,9 @@ def client(folder, answers):
     return _client(folder, answers)
 
 
-def _client(folder, answers, known=None, **settings):
+def _client(folder, answers, known=None, look=None, **settings):
     about = desk.PageSettings(reviewer="me", **{"hosts": ("127.0.0.1",)} | settings)
-    app = server.make_app(desk.Desk(run.read(folder), answers, Cache(_now), about, known))
+    app = server.make_app(desk.Desk(run.read(folder), answers, Cache(_now), about, known, look))
     return TestClient(app, base_url="http://127.0.0.1:8000")
 
 
@@ -58,6 +58,29 @@ def _queue(client, order="unseen"):
 def _give(client, item, answer, token, **headers):
     body = {"item": item, "answer": answer, "token": token}
     return client.post("/api/answer", json=body, headers=POST | headers)
+
+
+def test_where_the_net_looked_is_found_once_and_not_for_what_cannot_be_read(folder, answers):
+    seen = []
+
+    def look(path):
+        seen.append(path.name)
+        return b"picture"
+
+    client = _client(folder, answers, look=look)
+    assert client.get("/api/clip/0").json()["looked"]
+    for _ in range(2):
+        assert client.get("/api/looked/0").raise_for_status().content == b"picture"
+    broken = [item["item"] for item in _queue(client)["items"] if "broken" in item["filename"]]
+    assert not client.get(f"/api/clip/{broken[0]}").json()["looked"]
+    assert client.get(f"/api/looked/{broken[0]}").status_code == 404
+    assert seen == ["0.mp4"]
+
+
+def test_blind_reviewers_do_not_see_where_the_net_looked(folder, answers):
+    client = _client(folder, answers, look=lambda _path: b"picture", blind=True)
+    assert not client.get("/api/clip/0").json()["looked"]
+    assert client.get("/api/looked/0").status_code == 404
 
 
 def test_a_sheet_has_every_frame_and_the_outline_lies_on_it(client, folder):

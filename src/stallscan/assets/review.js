@@ -183,7 +183,19 @@ async function show(item, isPast = false) {
   $("facts").textContent = facts.join(" · ");
   $("evidence-figure").hidden = !clip.evidence;
   if (clip.evidence) $("evidence").src = clip.evidence.src;
+  showLooked(about);
   showFrame();
+}
+
+// It takes a second to find, so it is not fetched beforehand and appears when it is there.
+function showLooked(about) {
+  $("looked-figure").hidden = true;
+  if (!about.looked) return;
+  loadImage(`api/looked/${about.item}`).then((image) => {
+    if (shown && shown.about.item !== about.item) return;
+    $("looked").src = image.src;
+    $("looked-figure").hidden = false;
+  }).catch(() => {}); // nothing is known of this one
 }
 
 function showNothing() {
@@ -194,6 +206,7 @@ function showNothing() {
   $("facts").textContent = "Choose another order, or export the answers with: stallscan labels";
   $("note").textContent = "";
   $("evidence-figure").hidden = true;
+  $("looked-figure").hidden = true;
 }
 
 async function showNext() {

@@ -17,6 +17,7 @@ def review(
     host: str = "127.0.0.1",
     no_browser: bool = False,
     blind: bool = False,
+    occlusion: bool = False,
     order: Literal["uncertain", "stalled", "random", "unseen", "disagreed"] = "uncertain",
     known: Path | None = None,
     known_share: float = 0.1,
@@ -39,6 +40,8 @@ def review(
         Only print the address.
     blind
         Hide score and call.
+    occlusion
+        Show what the net looked at; not with --blind. It appears a second after the clip.
     order
         uncertain: what a model learns most from; stalled: highest score first; random: the same
         random order for everyone; unseen: what nobody has answered; disagreed: what reviewers
@@ -52,6 +55,7 @@ def review(
     """
     import webbrowser
 
+    from stallscan.cli.looking import looker
     from stallscan.review.serve import ServeSettings, serve
 
     def ready(address: str) -> None:
@@ -60,7 +64,8 @@ def review(
         if not no_browser:
             webbrowser.open(address)
 
-    settings = ServeSettings(host, port, order, blind, known, known_share)
+    look = looker(folder) if occlusion and not blind else None
+    settings = ServeSettings(host, port, order, blind, known, known_share, look)
     answers = serve(folder, settings, ready)
     print_line(f"{len(answers.current()):,} answers -> {answers.path}")
 

@@ -1,15 +1,17 @@
 """What the review page is told: what comes next, how far a reviewer is, and how good."""
 
+import functools
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from stallscan import __version__
 from stallscan.review import agreement, known, sample
 from stallscan.review.answers import ANSWERS, Answers, Given, New
-from stallscan.review.clips import Cache, Clip
+from stallscan.review.clips import KEPT, Cache, Clip
 from stallscan.review.known import Checks, Known
 from stallscan.review.labels import VOTES
 from stallscan.review.ledger import Ledger
@@ -17,6 +19,7 @@ from stallscan.review.pace import items_an_hour
 from stallscan.review.queues import ORDERS, Order, Queues
 from stallscan.review.run import Item, Run
 
+Look = Callable[[Path], bytes]
 AHEAD = 4  # clips that are named at a time: the present one, and those to fetch beforehand
 SHEET = 12  # clips of a contact sheet
 SHOWN = 10  # recent answers
@@ -68,6 +71,8 @@ class Desk:
         How the page is served.
     labels : Known, optional
         Known labels, some of which are mixed in.
+    look : callable, optional
+        Returns the WebP file of where the net looked in a recording; takes about a second.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Desk:
         clips: Cache,
         settings: PageSettings,
         labels: Known | None = None,
+        look: Look | None = None,
     ) -> None:
         self.settings = settings
         self._run, self._answers, self._clips = run, answers, clips
@@ -87,6 +93,10 @@ class Desk:
         self._checks: dict[str, Checks] = {}
         self._ledger = Ledger(answers)
         self._lock = threading.Lock()  # of the ledger
+        # Blind reviewers must not learn what the net found.
+        self._look = None if settings.blind else look
+        self._looked = functools.lru_cache(KEPT)(self._find_looked)
+        self._looking = threading.Lock()  # engines are not made for several threads
 
     def item(self, number: int) -> Item:
         """Return an item by its number; raises `NoItemError`."""
@@ -97,6 +107,18 @@ class Desk:
     def clip(self, number: int) -> Clip:
         """Return a clip by the number of its item."""
         return self._clips.ask(number, self.item(number).path).result()
+
+    def looked(self, number: int) -> bytes:
+        """Return the WebP file of where the net looked in an item; empty if that is unknown."""
+        with self._looking:
+            return self._looked(number)
+
+    def _find_looked(self, number: int) -> bytes:
+        path = self.item(number).path
+        # Only what was decoded before in a process of its own: a file may crash the decoder.
+        if self._look is None or path is None or not self.clip(number).sheet:
+            return b""
+        return self._look(path)
 
     def describe(self, reviewer: str, order: Order, within: float = WITHIN) -> dict[str, Any]:
         """Say what is next, and how far the reviewer is."""
@@ -146,6 +168,7 @@ class Desk:
             "outline": clip.outline,
             "note": clip.note,
             "evidence": bool(clip.evidence),
+            "looked": self._look is not None and bool(clip.evidence),
         }
 
     def describe_reviewers(self) -> dict[str, Any]:

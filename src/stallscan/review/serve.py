@@ -15,7 +15,7 @@ from stallscan.files import explain
 from stallscan.review import clips, run
 from stallscan.review.answers import LONGEST_NAME, Answers
 from stallscan.review.clips import Cache
-from stallscan.review.desk import LOOPBACK, Desk, PageSettings
+from stallscan.review.desk import LOOPBACK, Desk, Look, PageSettings
 from stallscan.review.known import SHARE, read_known
 from stallscan.review.queues import Order
 
@@ -41,6 +41,8 @@ class ServeSettings:
         Table of known labels, to check the reviewers with.
     known_share : float
         How much of what a reviewer sees is taken from it.
+    look : callable or None
+        As in `Desk`.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +51,7 @@ class ServeSettings:
     blind: bool = False
     known: Path | None = None
     known_share: float = SHARE
+    look: Look | None = None
 
 
 def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -> Answers:
@@ -99,7 +102,7 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
     address += f"?order={settings.order}" + (f"&token={token}" if token else "")
     making = workers.on_demand(clips.make, PROCESSES, clips.crashed)
     with listening, answers.kept_open(), making as submit:
-        desk = Desk(reviewed, answers, Cache(submit), about, labels)
+        desk = Desk(reviewed, answers, Cache(submit), about, labels, settings.look)
         # Begin before a browser asks: the processes that make clips take a second to start. So does
         # importing the server.
         desk.describe(about.reviewer, settings.order)

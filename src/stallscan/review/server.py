@@ -144,6 +144,10 @@ def make_app(desk: Desk) -> FastAPI:
     def evidence(item: int) -> Response:
         return _image(desk.clip(item).evidence, "image/png")
 
+    @app.get("/api/looked/{item}")
+    def looked(item: int) -> Response:
+        return _image(desk.looked(item), "image/webp")
+
     @app.post("/api/answer")
     def give(request: Request, new: NewAnswer) -> dict[str, Any]:
         return save(request, [new], None)
