@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from stallscan.errors import InputError
 from stallscan.files import explain
@@ -223,9 +223,7 @@ class Answers:
                 f"{_IS_CHECK} FROM answers AS each WHERE id > ? ORDER BY id",
                 (number,),
             )
-            return [
-                (Given(*row[:5], is_check=bool(row[5])), takes_back) for takes_back, *row in rows
-            ]
+            return [(_given(row), takes_back) for takes_back, *row in rows]
 
     @staticmethod
     def _read(
@@ -236,7 +234,7 @@ class Answers:
     ) -> list[Given]:
         columns = f"id, filename, reviewer, answer, given_at, {_IS_CHECK}"
         rows = database.execute(f"SELECT {columns} FROM {table} AS each {where}", values)
-        return [Given(*row[:5], is_check=bool(row[5])) for row in rows]
+        return [_given(row) for row in rows]
 
     @contextlib.contextmanager
     def kept_open(self) -> Iterator[None]:
@@ -268,3 +266,8 @@ class Answers:
             ) from None
         except OSError as error:
             raise InputError(f"{self.path}: {explain(error)}") from None
+
+
+def _given(row: Sequence[Any]) -> Given:
+    number, filename, reviewer, answer, given_at, is_check = row
+    return Given(number, filename, reviewer, answer, given_at, bool(is_check))
