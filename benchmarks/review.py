@@ -75,7 +75,8 @@ def main(out: Path | None = None, /, *, page: Path = HERE / "review.md") -> None
     lead = (
         f"`stallscan review` of a run with {COUNT:,} names (hard links) of {DISTINCT} simulated "
         "recordings; the scores and calls of the run were drawn at random, for the page does not "
-        f"care. Chromium without a window, on the same machine. {version()}, {machine()}."
+        "care. Chromium without a window, on the same machine, whose load average was "
+        f"{os.getloadavg()[2]:.1f} over the last 15 minutes. {version()}, {machine()}."
     )
     tables = [*in_browser, at_once, markdown(["requests", "median, ms", "95 %, ms", ""], without)]
     publish(page, "The review page: speed, memory, answers", lead, tables)

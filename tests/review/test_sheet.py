@@ -121,6 +121,16 @@ def test_undo_takes_the_whole_sheet_back_and_shows_it_again(server, browser):
     assert len(Answers(server.folder).history()) == 30
 
 
+def test_known_recordings_are_announced(run, tmp_path, browser):
+    for name in ("predictions.csv", "labels.csv", "run.json"):
+        os.link(run / name, tmp_path / name)
+    server = Server(tmp_path, "--known", tmp_path / "labels.csv", "--known-share", "0.5")
+    page = open_page(browser, server, order="random")
+    assert "Known recordings" in page.locator("#own").text_content()
+    assert "0 of" in page.locator("#check-said").text_content()
+    server.end()
+
+
 def test_two_reviewers_are_compared(server, browser):
     page = open_page(browser, server)
     for name in ("ann", "bob"):
