@@ -126,12 +126,13 @@ def write_panoptes(folder: Path, out: Path) -> Exported:
 
 
 def _read(folder: Path) -> tuple[Sequence[Item], dict[str, list[Given]]]:
-    """Read the items, and the current answers of each, oldest first."""
+    """Read the items, and the current answers of each but those that check a reviewer."""
     items = run.read(folder).items
     by_name: dict[str, list[Given]] = defaultdict(list)
     if (folder / NAME).is_file():
         for given in Answers(folder).current():
-            by_name[given.filename].append(given)
+            if not given.is_check:
+                by_name[given.filename].append(given)
     return items, by_name
 
 
