@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stallscan.errors import InputError
-from stallscan.review.answers import NAME, Answers
+from stallscan.review.answers import NAME, Answers, New
 
 
 def _current(answers):
@@ -102,3 +102,29 @@ def test_the_file_survives_a_killed_writer(tmp_path):
     open_elsewhere.close()  # without a commit, as if it had been killed
     answers.give("token-02", "c.mp4", "ann", "flowing")
     assert {given.filename for given in answers.current()} == {"a.mp4", "c.mp4"}
+
+
+def test_the_database_of_another_program_is_left_alone(tmp_path):
+    other = sqlite3.connect(tmp_path / "review.sqlite")
+    other.execute("CREATE TABLE notes (text)")
+    other.commit()
+    other.close()
+    before = (tmp_path / "review.sqlite").read_bytes()
+    with pytest.raises(InputError, match="another program"):
+        Answers(tmp_path)
+    assert (tmp_path / "review.sqlite").read_bytes() == before
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "review.sqlite").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is a link"):
+        Answers(tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_undo_takes_back_only_the_own_answers_of_a_sheet(tmp_path):
+    answers = Answers(tmp_path)
+    answers.give_all([New("token-01", "a.mp4", "ann", "flowing")], "same-sheet")
+    answers.give_all([New("token-02", "b.mp4", "bob", "flowing")], "same-sheet")
+    assert [given.filename for given in answers.undo("token-03", "bob")] == ["b.mp4"]
+    assert [given.reviewer for given in answers.current()] == ["ann"]

@@ -93,3 +93,15 @@ def test_corrections_are_by_majority(tmp_path, given, expected):
 def test_a_folder_without_answers_has_no_corrections(tmp_path):
     assert read_corrections(tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["review.sqlite", "notes.csv", "predictions.csv"])
+def test_no_other_file_is_overwritten(folder, name):
+    if name != "review.sqlite":
+        (folder / name).write_text("filename,score\na.mp4,0.5\n")
+    before = (folder / name).read_bytes()
+    with pytest.raises(InputError, match="already exists"):
+        write_labels(folder, folder / name)
+    assert (folder / name).read_bytes() == before
+    write_labels(folder, folder / "labels.csv")
+    write_labels(folder, folder / "labels.csv")  # our own may be written again

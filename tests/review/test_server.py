@@ -1,5 +1,6 @@
 """The server of the review page, without a browser."""
 
+import json
 import re
 import time
 from concurrent.futures import Future
@@ -177,22 +178,55 @@ def test_other_sites_can_neither_read_nor_write(client, answers, headers):
     assert answers.history() == []
 
 
-def test_a_server_for_other_machines_wants_its_token(folder, answers):
+@pytest.mark.parametrize("path", ["/api/queue?order=random", "/api/sheet/0", "/api/reviewers"])
+def test_a_server_for_other_machines_wants_its_token(folder, answers, path):
     client = _client(folder, answers, token="secret-é")
-    for address in (
-        "/",
-        "/api/queue?order=random",
-        "/api/sheet/0",
-        "/?token=wrong",
-        "/?token=sécret",
-    ):
-        assert client.get(address).status_code == 403
+    for given in (None, "wrong", "secret", "sécret-é"):
+        headers = {} if given is None else {server.TOKEN: given.encode()}
+        assert client.get(path, headers=headers).status_code == 403
+    assert client.get(f"{path}{'&' if '?' in path else '?'}token=secret-é").status_code == 403
     assert _give(client, 0, "stalled", "token-01").status_code == 403
-    client = _client(folder, answers, token="secret")
-    assert client.get("/?token=secret").status_code == 200
-    assert _queue(client)["left"] == 4
-    cookie = client.cookies.jar._cookies["127.0.0.1"]["/"][server.TOKEN]
-    assert cookie.has_nonstandard_attr("HttpOnly")
+    right = _client(folder, answers, token="secret")
+    assert right.get(path, headers={server.TOKEN: "secret"}).status_code == 200
+    # Browsers send cookies to every port of a computer, so the token must not be one.
+    assert "set-cookie" not in right.get("/").headers
+    right.cookies.set(server.TOKEN, "secret")
+    assert right.get(path).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/answer", '{"item": 0, "answer": "stalled", "token": "token-01", "seconds": NaN}'),
+        ("/api/answer", '{"item": 0, "answer": "stalled", "token": "token-01", "seconds": 1e999}'),
+        ("/api/answer", '{"item": 0, "answer": "stalled", "token": "token-\\ud800"}'),
+        ("/api/undo", '{"token": "token-\\ud800"}'),
+        ("/api/undo", '{"token": "token/-01"}'),
+        ("/api/reviewer", '{"name": "\\ud800"}'),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_and_no_fault(client, answers, path, body):
+    headers = POST | {"content-type": "application/json"}
+    assert client.post(path, content=body, headers=headers).status_code in (400, 422)
+    assert answers.history() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        ("  Ann  Lee ", "Ann Lee"),
+        ('=HYPERLINK("http://evil.example")', 'HYPERLINK("http://evil.example")'),
+        ("@+-ann", "ann"),
+        ("a\x1b[31mnn\r\nbob", "a[31mnnbob"),
+        ("\u202e", "me"),
+    ],
+)
+def test_names_are_saved_without_formulas_and_control_characters(client, name, saved):
+    body = json.dumps({"name": name})
+    headers = POST | {"content-type": "application/json"}
+    said = client.post("/api/reviewer", content=body, headers=headers).raise_for_status()
+    assert said.json() == {"reviewer": saved}
+    assert _queue(client)["reviewer"] == saved
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,25 @@ let correcting = false; // whether a past item is shown
 let busy = false; // whether an answer is being saved
 let playing = true, frame = 0, rate = 15, last = 0, since = 0, outlined = true;
 
+// The token of a page that other computers may open: part of the printed address, kept in this tab.
+// Not a cookie, which browsers send to every port of a computer.
+function readToken() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) {
+    sessionStorage.setItem("stallscan-token", given);
+    history.replaceState(null, "", location.pathname + location.search);
+  }
+  return sessionStorage.getItem("stallscan-token");
+}
+
+const token = readToken();
+
+function ask(path, options = {}) {
+  return fetch(path, { ...options, headers: { ...options.headers, ...(token && { "x-stallscan-token": token }) } });
+}
+
 function post(path, body) {
-  return fetch(path, {
+  return ask(path, {
     method: "POST",
     headers: { "content-type": "application/json", "x-stallscan": "1" },
     body: JSON.stringify(body),
@@ -58,7 +75,7 @@ function warn(text) { $("alert").textContent = text; }
 
 function fetchClip(item) {
   if (!clips.has(item)) {
-    const about = fetch(`api/clip/${item}`).then(json);
+    const about = ask(`api/clip/${item}`).then(json);
     const sheet = about.then((told) => told.frames ? loadImage(`api/sheet/${item}`) : null);
     const evidence = about.then((told) => told.evidence ? loadImage(`api/evidence/${item}`) : null);
     const clip = Promise.all([about, sheet, evidence]).then(([a, s, e]) => ({ about: a, sheet: s, evidence: e }));
@@ -70,10 +87,23 @@ function fetchClip(item) {
 }
 
 async function loadImage(address) {
+  const response = await ask(address);
+  if (!response.ok) throw new Error(response.statusText);
   const image = new Image();
-  image.src = address;
-  await image.decode();
+  image.src = URL.createObjectURL(await response.blob());
+  try {
+    await image.decode();
+  } finally {
+    URL.revokeObjectURL(image.src); // the image keeps its content
+  }
   return image;
+}
+
+// Show an image in place of the one with this id.
+function put(id, image) {
+  image.alt = $(id).alt;
+  image.id = id;
+  $(id).replaceWith(image);
 }
 
 function order() {
@@ -81,7 +111,7 @@ function order() {
 }
 
 async function refresh() {
-  state = await fetch(`api/queue?order=${order()}&within=${$("within").value}`).then(json);
+  state = await ask(`api/queue?order=${order()}&within=${$("within").value}`).then(json);
   if (!$("order").options.length) {
     for (const name of state.orders) $("order").add(new Option(name, name, false, name === state.order));
   }
@@ -141,7 +171,7 @@ function row(tag, texts) {
 }
 
 async function showPeople() {
-  const said = await fetch("api/reviewers").then(json);
+  const said = await ask("api/reviewers").then(json);
   $("people-rows").replaceChildren(...said.reviewers.map((each) =>
     row("td", [each.name, each.answered, each.an_hour === null ? "–" : Math.round(each.an_hour)])));
   $("pair-rows").replaceChildren(...said.pairs.map((each) => row("td", [
@@ -182,7 +212,7 @@ async function show(item, isPast = false) {
   if (correcting) facts.push("answered before: a new answer corrects it");
   $("facts").textContent = facts.join(" · ");
   $("evidence-figure").hidden = !clip.evidence;
-  if (clip.evidence) $("evidence").src = clip.evidence.src;
+  if (clip.evidence) put("evidence", clip.evidence);
   showLooked(about);
   showFrame();
 }
@@ -193,7 +223,7 @@ function showLooked(about) {
   if (!about.looked) return;
   loadImage(`api/looked/${about.item}`).then((image) => {
     if (shown && shown.about.item !== about.item) return;
-    $("looked").src = image.src;
+    put("looked", image);
     $("looked-figure").hidden = false;
   }).catch(() => {}); // nothing is known of this one
 }

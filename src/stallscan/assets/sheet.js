@@ -18,7 +18,7 @@ function setContact(open) {
 async function openSheet(items = null) {
   marked = [];
   onSheets = true;
-  const told = items ? { items, next: [] } : await fetch(`api/easy?order=${order()}`).then(json);
+  const told = items ? { items, next: [] } : await ask(`api/easy?order=${order()}`).then(json);
   cells = told.items.map(makeCell);
   sheetFrame = 0; sheetSince = performance.now();
   const hasCalls = told.items.some((each) => each.call === "flowing");
@@ -35,8 +35,8 @@ async function openSheet(items = null) {
 
 // Bring a clip into the browser's cache, without the memory that the decoded frames need.
 async function warm(item) {
-  const about = await fetch(`api/clip/${item}`).then(json);
-  if (about.frames) await (await fetch(`api/sheet/${item}`)).blob();
+  const about = await ask(`api/clip/${item}`).then(json);
+  if (about.frames) await (await ask(`api/sheet/${item}`)).blob();
 }
 
 function makeCell(about, index) {

@@ -17,7 +17,7 @@ from rich.text import Text
 from stallscan.review.answers import Given
 from stallscan.review.labels import VOTES
 from stallscan.scores.intervals import TAILS, Share, clopper_pearson
-from stallscan.words import percent
+from stallscan.words import percent, printable
 
 # Added to each cell before drawing: the prior of Jeffreys.
 PRIOR = 0.5
@@ -105,7 +105,7 @@ def as_table(agreements: Sequence[Agreement]) -> Table:
         defined = pair.kappa is not None
         table.add_row(
             # Text instead of markup, because a name may contain brackets.
-            Text(f"{pair.first} and {pair.second}"),
+            Text(printable(f"{pair.first} and {pair.second}")),
             f"{pair.both:,}",
             "" if pair.agreement is None else percent(pair.agreement),
             f"{pair.kappa:.2f}" if defined else "not defined",

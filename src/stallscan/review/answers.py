@@ -17,6 +17,7 @@ from stallscan.files import explain
 Answer = Literal["stalled", "flowing", "unsure", "unscorable", "broken"]
 ANSWERS: tuple[str, ...] = get_args(Answer)
 NAME = "review.sqlite"
+APPLICATION = 0x7374616C  # in the header of the SQLite file: "stal"
 WAIT_S = 30.0  # for another process that writes
 LONGEST_NAME = 60  # characters of a reviewer's name
 
@@ -120,7 +121,9 @@ class Answers:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
+        self._refuse_other()
         with self._open() as database:
+            database.execute(f"PRAGMA application_id = {APPLICATION}")
             database.executescript(_SCHEMA)
 
     def give(
@@ -190,8 +193,9 @@ class Answers:
                 database,
                 "standing",
                 "WHERE id = :last OR id IN (SELECT answer FROM sheets WHERE sheet = "
-                "(SELECT sheet FROM sheets WHERE answer = :last)) ORDER BY id",
-                {"last": last[0].id},
+                "(SELECT sheet FROM sheets WHERE answer = :last)) AND reviewer = :reviewer "
+                "ORDER BY id",
+                {"last": last[0].id, "reviewer": reviewer},
             )
             for number, given in enumerate(taken):
                 name = f"{token}/{number}" if number else token
@@ -236,6 +240,21 @@ class Answers:
         rows = database.execute(f"SELECT {columns} FROM {table} AS each {where}", values)
         return [_as_given(row) for row in rows]
 
+    def _refuse_other(self) -> None:
+        """Raise InputError if the file is a link, or the database of another program."""
+        if self.path.is_symlink():
+            raise InputError(f"{self.path}: is a link. Put the file itself there, or remove it")
+        if not self.path.is_file():
+            return
+        with self._open(change=False) as database:
+            (owner,) = database.execute("PRAGMA application_id").fetchone()
+            (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and owner != APPLICATION:
+            raise InputError(
+                f"{self.path}: is the database of another program. Move it away, and start the "
+                "review again"
+            )
+
     @contextlib.contextmanager
     def kept_open(self) -> Iterator[None]:
         """Keep the file open, idle: the last to close it has to move all that is new within it."""
@@ -247,14 +266,15 @@ class Answers:
             database.close()
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, change: bool = True) -> Iterator[sqlite3.Connection]:
         """Open the file for one transaction, which is committed unless there is an error."""
         try:
             database = sqlite3.connect(self.path, timeout=WAIT_S)
             try:
                 # Readers and a writer do not wait for each other, and a commit is on the disk.
-                database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA synchronous = FULL")
+                if change:
+                    database.execute("PRAGMA journal_mode = WAL")
+                    database.execute("PRAGMA synchronous = FULL")
                 with database:
                     yield database
             finally:

@@ -10,6 +10,7 @@ import pandas as pd
 from stallscan.catalog import tables, text
 from stallscan.catalog.names import match
 from stallscan.errors import InputError
+from stallscan.files import refuse_foreign
 from stallscan.review.answers import NAME, Answers, Given
 from stallscan.words import listed
 
@@ -85,6 +86,7 @@ def write_labels(
     """
     if not (folder / NAME).is_file():
         raise InputError(f"{folder}: has no answers. Review it first: stallscan review {folder}")
+    refuse_foreign(out, [",".join(COLUMNS)], "a table of labels")
     answers = Answers(folder).current()
     if rule == "expert":
         unknown = set(experts) - {given.reviewer for given in answers}

@@ -83,7 +83,8 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
         labels = read_known(settings.known, reviewed, settings.known_share)
     answers = Answers(folder)
     try:
-        listening = socket.create_server((settings.host, settings.port))
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listening = socket.create_server((settings.host, settings.port), family=family)
     except (OSError, OverflowError) as error:
         reason = explain(error) if isinstance(error, OSError) else str(error)
         raise InputError(
@@ -95,11 +96,11 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
         reviewer=_user(),
         order=settings.order,
         blind=settings.blind,
-        hosts=(*LOOPBACK, *([] if not token else _names(settings.host))),
+        hosts=(*LOOPBACK, *_names(settings.host, elsewhere=bool(token))),
         token=token,
     )
     address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}/"
-    address += f"?order={settings.order}" + (f"&token={token}" if token else "")
+    address += f"?order={settings.order}" + (f"#token={token}" if token else "")
     making = workers.on_demand(clips.make, PROCESSES, clips.crashed)
     with listening, answers.kept_open(), making as submit:
         desk = Desk(reviewed, answers, Cache(submit), about, labels, settings.look)
@@ -122,12 +123,13 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _names(host: str) -> list[str]:
-    """Return the names by which browsers elsewhere may call this server."""
+def _names(host: str, elsewhere: bool) -> list[str]:
+    """Return the names by which browsers, here or elsewhere, may call this server."""
     name = socket.gethostname()
-    found = {host, name, socket.getfqdn()}
-    with contextlib.suppress(OSError):
-        found |= {str(each[4][0]) for each in socket.getaddrinfo(name, None)}
+    found = {host} if not elsewhere else {host, name, socket.getfqdn()}
+    if elsewhere:
+        with contextlib.suppress(OSError):
+            found |= {str(each[4][0]) for each in socket.getaddrinfo(name, None)}
     return [f"[{each}]" if ":" in each else each for each in found]
 
 

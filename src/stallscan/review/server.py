@@ -16,14 +16,18 @@ from typing import Annotated, Any
 
 import uvicorn
 from fastapi import Body, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
 from stallscan.review.answers import LONGEST_NAME, Answer
 from stallscan.review.desk import Desk, NoItemError, PageSettings
 from stallscan.review.queues import Order
 
-COOKIE, TOKEN = "stallscan-reviewer", "stallscan-token"
+COOKIE = "stallscan-reviewer"
 HEADER = "x-stallscan"  # of every request that changes something
+# Of every request but those for the page itself, where a token is required. Not a cookie: browsers
+# send those to every port of a computer.
+TOKEN = "x-stallscan-token"
 MOST_ANSWERS = 50  # at once
 # The page loads nothing from elsewhere, and nothing else may load it.
 POLICY = (
@@ -36,6 +40,7 @@ FILES = {
     "sheet.js": "text/javascript",
     "review.css": "text/css",
 }
+TOKENS = r"^[A-Za-z0-9-]{8,80}$"
 Next = Callable[[Request], Awaitable[Response]]
 
 
@@ -45,18 +50,18 @@ class NewAnswer(BaseModel):
     item: int
     answer: Answer
     # Chosen by the page, so that it can post again when it is not sure whether it was heard.
-    token: Annotated[str, Field(min_length=8, max_length=80)]
-    seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    token: Annotated[str, Field(pattern=TOKENS)]
+    seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] | None = None
 
 
 class NewSheet(BaseModel):
     """What the page posts for a contact sheet."""
 
     answers: Annotated[list[NewAnswer], Field(min_length=1, max_length=MOST_ANSWERS)]
-    sheet: Annotated[str, Field(min_length=8, max_length=80)]  # a token of the sheet itself
+    sheet: Annotated[str, Field(pattern=TOKENS)]  # a token of the sheet itself
 
 
-Token = Annotated[str, Body(min_length=8, max_length=80, embed=True)]
+Token = Annotated[str, Body(pattern=TOKENS, embed=True)]
 Name = Annotated[str, Body(max_length=LONGEST_NAME, embed=True)]
 Within = Annotated[float, Query(gt=0, lt=0.5)]
 
@@ -89,6 +94,7 @@ def make_app(desk: Desk) -> FastAPI:
         response.headers["x-content-type-options"] = "nosniff"
         response.headers["referrer-policy"] = "no-referrer"
         response.headers["cross-origin-resource-policy"] = "same-origin"
+        response.headers["cross-origin-opener-policy"] = "same-origin"
         response.headers.setdefault("cache-control", "no-store")
         return response
 
@@ -96,13 +102,14 @@ def make_app(desk: Desk) -> FastAPI:
     def no_item(_request: Request, _error: Exception) -> Response:
         return Response("There is no such recording.\n", 404, media_type="text/plain")
 
+    # The usual answer repeats what was sent, which need not be valid text.
+    @app.exception_handler(RequestValidationError)
+    def invalid(_request: Request, _error: Exception) -> Response:
+        return Response("This request is not valid.\n", 422, media_type="text/plain")
+
     @app.get("/")
-    def page(request: Request) -> Response:
-        response = _file("")
-        if settings.token and request.query_params.get("token"):
-            # `_refuse` has compared it. From now on a cookie presents it.
-            response.set_cookie(TOKEN, settings.token, httponly=True, samesite="strict")
-        return response
+    def page() -> Response:
+        return _file("")
 
     @app.get("/review.js")
     def script() -> Response:
@@ -169,7 +176,7 @@ def make_app(desk: Desk) -> FastAPI:
 
     @app.post("/api/reviewer")
     def rename(name: Name, response: Response) -> dict[str, str]:
-        chosen = " ".join(name.split()) or settings.reviewer
+        chosen = _clean(name) or settings.reviewer
         quoted = urllib.parse.quote(chosen)
         response.set_cookie(COOKIE, quoted, httponly=True, samesite="strict", max_age=31_536_000)
         return {"reviewer": chosen}
@@ -179,7 +186,13 @@ def make_app(desk: Desk) -> FastAPI:
 
 def _reviewer(request: Request, settings: PageSettings) -> str:
     name = urllib.parse.unquote(request.cookies.get(COOKIE, ""))
-    return " ".join(name.split())[:LONGEST_NAME] or settings.reviewer
+    return _clean(name) or settings.reviewer
+
+
+def _clean(name: str) -> str:
+    """Return a name as it is saved: shorter, on one line, and no formula for a spreadsheet."""
+    shown = "".join(letter for letter in name if letter.isprintable())
+    return " ".join(shown.split()).lstrip("=+-@ ")[:LONGEST_NAME]
 
 
 def _refuse(request: Request, settings: PageSettings) -> Response | None:
@@ -194,10 +207,8 @@ def _refuse(request: Request, settings: PageSettings) -> Response | None:
         return _no("requests of other sites are refused")
     if request.method not in ("GET", "HEAD") and request.headers.get(HEADER) != "1":
         return _no("only the review page may change something")
-    if settings.token:
-        given = request.cookies.get(TOKEN) or ""
-        if request.url.path == "/":
-            given = request.query_params.get("token") or given
+    if settings.token and request.url.path.startswith("/api/"):
+        given = request.headers.get(TOKEN, "")
         if not hmac.compare_digest(given.encode(), settings.token.encode()):
             return _no("open the address that 'stallscan review' printed, with its token")
     return None
