@@ -17,7 +17,6 @@ from stallscan.files import explain
 Answer = Literal["stalled", "flowing", "unsure", "unscorable", "broken"]
 ANSWERS: tuple[str, ...] = get_args(Answer)
 NAME = "review.sqlite"
-APPLICATION = 0x7374616C  # in the header of the SQLite file: "stal"
 WAIT_S = 30.0  # for another process that writes
 LONGEST_NAME = 60  # characters of a reviewer's name
 
@@ -123,7 +122,6 @@ class Answers:
         self.path = folder / NAME
         self._refuse_other()
         with self._open() as database:
-            database.execute(f"PRAGMA application_id = {APPLICATION}")
             database.executescript(_SCHEMA)
 
     def give(
@@ -247,9 +245,8 @@ class Answers:
         if not self.path.is_file():
             return
         with self._open(change=False) as database:
-            (owner,) = database.execute("PRAGMA application_id").fetchone()
-            (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and owner != APPLICATION:
+            names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        if names and not {"answers", "standing", "current"} <= names:
             raise InputError(
                 f"{self.path}: is the database of another program. Move it away, and start the "
                 "review again"
