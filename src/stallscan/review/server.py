@@ -94,7 +94,8 @@ def make_app(desk: Desk) -> FastAPI:
         response.headers["x-content-type-options"] = "nosniff"
         response.headers["referrer-policy"] = "no-referrer"
         response.headers["cross-origin-resource-policy"] = "same-origin"
-        response.headers["cross-origin-opener-policy"] = "same-origin"
+        if not settings.token:  # without https, browsers know it for loopback only, and complain
+            response.headers["cross-origin-opener-policy"] = "same-origin"
         response.headers.setdefault("cache-control", "no-store")
         return response
 
