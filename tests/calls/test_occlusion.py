@@ -6,7 +6,6 @@ import pytest
 from stallscan.bundle import ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.calls.occlusion import Looker, look_at
-from stallscan.errors import InputError
 from stallscan.report import evidence
 from tests import drawing
 
@@ -33,7 +32,7 @@ def looked():
     pixels[..., 0] = np.random.default_rng(0).integers(0, 255, pixels.shape[:3])
     pixels[:, 4:60, 4:60, 1] = 255
     before = pixels.copy()
-    found = look_at(Stub(), pixels)
+    found = look_at([Stub()], pixels)
     assert np.array_equal(pixels, before)
     return found
 
@@ -61,9 +60,12 @@ def test_a_bundle_looks_at_a_recording_and_not_at_one_without_an_outline(bundle_
     assert looker.look(tmp_path / "b.mp4") is None
 
 
-def test_an_ensemble_is_refused_because_its_members_look_at_different_places(
-    bundle_dir, other_bundle_dir, tmp_path
-):
-    ensemble.join([bundle_dir, other_bundle_dir], tmp_path / "both", EnsembleSettings(needed=1))
-    with pytest.raises(InputError, match=r"one of its members"):
-        Looker(tmp_path / "both")
+def test_an_ensemble_looks_where_its_members_look(bundle_dir, other_bundle_dir, tmp_path):
+    both = tmp_path / "both"
+    ensemble.join([bundle_dir, other_bundle_dir], both, EnsembleSettings(needed=1))
+    drawing.write(tmp_path / "a.mp4", seed=1, count=8, height=64, width=64)
+    changes = [
+        Looker(each).look(tmp_path / "a.mp4").change
+        for each in (bundle_dir, other_bundle_dir, both)
+    ]
+    assert changes[2] == pytest.approx((changes[0] + changes[1]) / 2, abs=1e-4)

@@ -124,7 +124,7 @@ def test_panoptes_manifest(folder, tmp_path):
     # An empty cell would be taken for the path of a folder.
     assert not (table == "").to_numpy().any()
     assert table["#filename"].tolist() == list(NAMES[:3])
-    assert table["#label"].tolist() == ["stalled", "flowing", "none"]
+    assert table["#label"].tolist() == ["none", "flowing", "none"]
     assert table["#call"].tolist() == ["stalled", "review", "unscorable"]
     assert (written.missing, written.large) == (1, 1)
     assert "1 MiB" in str(written)

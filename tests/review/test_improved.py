@@ -43,7 +43,9 @@ def test_changed_calls_are_counted_and_listed_by_how_far_the_score_moved(improve
 def test_agreement_is_counted_apart_for_answers_that_were_trained_on(improved):
     assert improved.agreement("held out") == (2, 1, 1)
     assert improved.agreement("trained") == (1, 1, 1)
-    assert "2 answered recordings that were held out" in " ".join(improved.sentences())
+    said = " ".join(improved.sentences())
+    assert "2 answered recordings that were held out" in said
+    assert "2 stalled, 1 flowing" in said
 
 
 def test_the_page_shows_names_as_text_and_the_table_has_every_recording(improved, tmp_path):

@@ -6,7 +6,7 @@ where that raises it, for flow (Zeiler & Fergus 2014, "Visualizing and understan
 networks").
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stallscan.bundle import disk
+from stallscan.calls import inputs
 from stallscan.clips import prepare
 from stallscan.engines import choose
 from stallscan.engines.choose import Engine
@@ -46,54 +47,55 @@ class Looked(NamedTuple):
 
 
 class Looker:
-    """A bundle that says where it looked.
+    """A bundle, or an ensemble, that says where it looked.
 
     Parameters
     ----------
     bundle : str or Path
-        Name of a shipped bundle, or the folder of a bundle.
+        Name of a shipped bundle, or the folder of a bundle or ensemble.
 
     Raises
     ------
     BundleError
         If the bundle cannot be used.
     InputError
-        If it is an ensemble, or its clips have no mask: the outline itself would be covered, too.
+        If members of an ensemble see different clips, or the clips have no mask: the outline itself
+        would be covered, too.
     """
 
     def __init__(self, bundle: str | Path) -> None:
         model = disk.load_any(bundle)
-        if len(model.members) > 1:
-            raise InputError(
-                f"{model.path}: is an ensemble. Give one of its members to see where it looks"
-            )
-        self._view = model.members[0].spec.view
+        self._view = inputs.view_of(bundle)
         if self._view.clip.channels != "grey+mask":
             raise InputError(
                 f"{model.path}: its clips have the channels {self._view.clip.channels}, where the "
                 "outline is drawn in. Only bundles for grey+mask can show where they look"
             )
-        self._engine = choose.choose(model).engines[0]
+        self._engines = choose.choose(model).engines
 
     def look(self, path: Path) -> Looked | None:
         """Find out where the bundle looks; None if the recording has no clip."""
         prepared = next(prepare.many([Source(path.name, path)], [self._view], 0))
         if prepared.clip is None:
             return None
-        return look_at(self._engine, prepared.clip.pixels)
+        return look_at(self._engines, prepared.clip.pixels)
 
 
-def look_at(engine: Engine, pixels: Frames) -> Looked:
-    """Cover a clip, uint8 (T, S, S, 2) of grey and mask, place by place."""
+def look_at(engines: Sequence[Engine], pixels: Frames) -> Looked:
+    """Cover a clip, uint8 (T, S, S, 2) of grey and mask, place by place.
+
+    The change is the mean over the engines, one for each member of an ensemble.
+    """
     mask = pixels[0, ..., 1] >= 128  # (S, S)
     squares = list(_squares(mask))
-    whole = engine.logit(pixels)
-    logits = engine.stream(_covered(pixels, mask, square) for square in squares)
     total, count = np.zeros((2, *mask.shape), np.float32)
-    for square, logit in zip(squares, logits, strict=True):
-        if logit is not None:
-            total[square] += whole - logit
-            count[square] += 1
+    for engine in engines:
+        whole = engine.logit(pixels)
+        logits = engine.stream(_covered(pixels, mask, square) for square in squares)
+        for square, logit in zip(squares, logits, strict=True):
+            if logit is not None:
+                total[square] += whole - logit
+                count[square] += 1
     change = np.where(mask, total / np.maximum(count, 1), 0)
     return Looked(pixels[..., 0].mean(axis=0, dtype=np.float32), mask, change.astype(np.float32))
 

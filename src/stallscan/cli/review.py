@@ -43,9 +43,9 @@ def review(
     occlusion
         Show what the net looked at; not with --blind. It appears a second after the clip.
     order
-        uncertain: what a model learns most from; stalled: highest score first; random: the same
-        random order for everyone; unseen: what nobody has answered; disagreed: what reviewers
-        answered differently.
+        uncertain: nearest to the threshold, with suspected stalls among them; stalled: highest
+        score first; random: the same random order for everyone; unseen: what nobody has answered;
+        disagreed: what reviewers answered differently.
     known
         Table with known labels of recordings of the run (filename, stalled). Some of these
         recordings are mixed in, half of them stalled, and the page shows the reviewer's own
@@ -114,6 +114,9 @@ def labels(
 
     if address is not None and form != "label-studio":
         raise InputError("--address is for --format label-studio. Leave out one of them")
+    if form != "csv" and (rule != "majority" or expert):
+        raise InputError("--rule and --expert are for --format csv. Leave out one of them")
+    _refuse_experts(rule, expert)
     if form == "label-studio":
         exported = exchange.write_label_studio(folder, out, address)
         print_line(f"{exported} -> {exported.path}")
@@ -128,6 +131,14 @@ def labels(
     print_line(f"{written} -> {written.path}")
 
 
+def _refuse_experts(rule: str, expert: list[str] | None) -> None:
+    """Raise InputError if experts are named that the rule does not ask."""
+    from stallscan.errors import InputError
+
+    if expert and rule != "expert":
+        raise InputError("--expert is for --rule expert. Give both or neither")
+
+
 @command
 def improve(
     folder: Path,
@@ -137,6 +148,7 @@ def improve(
     rule: Literal["majority", "latest", "expert"] = "majority",
     expert: list[str] | None = None,
     groups: Path | None = None,
+    recordings: list[Path] | None = None,
     epochs: int = 12,
     learning_rate: float = 2e-4,
 ) -> None:
@@ -161,6 +173,8 @@ def improve(
     groups
         Table with columns filename and mouse, so that recordings of one mouse stay together when
         some are held out.
+    recordings
+        Where the recordings are now, if they have moved since the prediction.
     epochs
         Maximum number of epochs.
     learning_rate
@@ -176,7 +190,9 @@ def improve(
     from stallscan.review.run import read_source
     from stallscan.training import finetune, train
 
+    _refuse_experts(rule, expert)
     source = read_source(folder)
+    paths = source.recordings if recordings is None else [str(path) for path in recordings]
     labels = out / LABELS_NAME
     if train.has_begun(out) and labels.is_file():
         say(f"{out}: resumes with the answers of {labels}; for newer ones, choose another folder")
@@ -185,7 +201,7 @@ def improve(
     with show_progress("preparing clips") as progress:
         gain = finetune.fine_tune(
             source.bundle,
-            source.recordings,
+            paths,
             labels,
             out,
             epochs=epochs,
@@ -197,18 +213,17 @@ def improve(
     print_line(str(gain))
     with show_progress("predicting") as progress:
         again = predict.predict(
-            source.recordings,
+            paths,
             out / "predicted",
             out / "bundle",
             prevalence=source.prevalence,
             progress=progress,
         )
-    held_out = pd.read_csv(out / "held_out.csv", dtype={"filename": str})["filename"]
     change = improved.Improved.read(
         source.predictions,
         again.table,
         pd.read_csv(labels, dtype={"filename": str}),
-        set(held_out),
+        set(gain.held_out),
     )
     page = improved.write(change, out, gain.as_rows())
     for sentence in change.sentences():

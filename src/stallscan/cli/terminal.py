@@ -73,10 +73,18 @@ def predictions_in(given: Path) -> Path:
 
 
 def read_answers(predictions: Path) -> dict[str, str]:
-    """Return the calls corrected in a review of the folder of a table, by filename."""
+    """Return the calls corrected in a review of the folder of a table, by filename.
+
+    Calls that 'decide' made were reviewed there, or in the folder of the scores.
+    """
+    from stallscan.calls.predictions import read_run
     from stallscan.review.labels import read_corrections
 
-    return read_corrections(predictions.parent)
+    decision = read_run(predictions).get("decision", {})
+    answers: dict[str, str] = {}
+    for table in (*decision.get("tables", ()), predictions):
+        answers |= read_corrections(Path(table).parent)
+    return answers
 
 
 def trust_nets(bundle: str) -> None:

@@ -90,20 +90,17 @@ class Improved:
 
     def sentences(self) -> list[str]:
         """Return what changed, in words."""
-        flips = (("flowing", "stalled"), ("stalled", "flowing"))
-        numbers = [
-            int(((self.table["call_before"] == before) & (self.table["call_after"] == after)).sum())
-            for before, after in flips
-        ]
-        said = [
-            f"{len(self.changed):,} of {len(self.table):,} recordings have another call: "
-            f"{numbers[0]:,} are now stalled, {numbers[1]:,} now flowing"
-        ]
+        changed = self.changed
+        said = [f"{len(changed):,} of {len(self.table):,} recordings have another call."]
+        if len(changed):
+            now = changed["call_after"].value_counts()
+            parts = [f"{now[call]:,} {call}" for call in CALLS if call in now]
+            said.append(f"Of these, now called: {', '.join(parts)}.")
         count, before, after = self.agreement("held out")
         if count:
             said.append(
-                f"of the {count:,} answered recordings that were held out from training, the calls "
-                f"agree with {before:,} before and {after:,} after"
+                f"Of the {count:,} answered recordings that were held out from training, the calls "
+                f"agree with {before:,} before and {after:,} after."
             )
         return said
 
@@ -128,8 +125,9 @@ def write(improved: Improved, out: Path, figures: Sequence[tuple[str, str, str]]
             "On the answered recordings that were held out",
             ["", "before", "after"],
             [list(row) for row in figures],
-            "Each at the threshold of its bundle. Recordings chosen for review because the model "
-            "was uncertain are harder than the others.",
+            "Each at the threshold of its bundle; the calls below are for the prevalence of the "
+            "run. Recordings chosen for review because the model was uncertain are harder than "
+            "the others.",
         ),
         _sheet(
             "Calls of all recordings",

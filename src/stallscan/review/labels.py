@@ -1,7 +1,7 @@
 """From answers to labels: one row for each recording on which reviewers agree by a rule."""
 
-import collections
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -71,7 +71,7 @@ def write_labels(
         The CSV file: filename, stalled (0 or 1), the votes of both kinds, who answered, the rule,
         and when the last answer was given.
     rule : str
-        ``majority``: more votes for one label than for the other; ``latest``: the last vote;
+        ``majority``: the most votes, as in `most_votes`; ``latest``: the last vote;
         ``expert``: the last vote of an expert where one answered, otherwise the majority.
     experts : collection of str
         Names of the experts.
@@ -112,9 +112,8 @@ def write_labels(
 def read_corrections(folder: Path) -> dict[str, str]:
     """Return the corrected calls that follow from the answers in a folder, by filename.
 
-    A call is stalled, flowing or unscorable (cannot be scored, or broken), by majority; without
-    one, and if all are unsure, the recording is left out. Answers that check the reviewer do not
-    count. Empty if nothing was reviewed.
+    They have the most votes, as in `most_votes`; recordings without such a call are left out.
+    Empty if nothing was reviewed.
 
     Raises
     ------
@@ -123,16 +122,19 @@ def read_corrections(folder: Path) -> dict[str, str]:
     """
     if not (folder / NAME).is_file():
         return {}
-    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for given in Answers(folder).current():
-        if given.answer in CALLS and not given.is_check:
-            counts[given.filename][CALLS[given.answer]] += 1
-    corrections = {}
-    for filename, votes in counts.items():
-        (call, most), *others = votes.most_common(2)
-        if not others or others[0][1] < most:
-            corrections[filename] = call
-    return corrections
+    by_name = _by_name(Answers(folder).current())
+    calls = {filename: most_votes(every) for filename, every in by_name.items()}
+    return {filename: call for filename, call in calls.items() if call}
+
+
+def most_votes(answers: Iterable[Given]) -> str:
+    """Return what most answers to one recording say; empty if there is a tie, or no vote.
+
+    It is stalled, flowing or unscorable (cannot be scored, or broken). Unsure is no vote.
+    """
+    votes = Counter(CALLS[given.answer] for given in answers if given.answer in CALLS)
+    first, second = [*votes.most_common(2), ("", 0), ("", 0)][:2]
+    return first[0] if first[1] > second[1] else ""
 
 
 def decide(answers: Sequence[Given], rule: Rule, experts: Collection[str] = ()) -> pd.DataFrame:
@@ -145,25 +147,30 @@ def decide(answers: Sequence[Given], rule: Rule, experts: Collection[str] = ()) 
     rule, experts
         As in `write_labels`.
     """
-    by_name: dict[str, list[Given]] = collections.defaultdict(list)
-    for given in answers:
-        if not given.is_check:
-            by_name[given.filename].append(given)
     rows = []
-    for filename, every in by_name.items():
+    for filename, every in _by_name(answers).items():
         votes = [given for given in every if given.answer in VOTES]
         ours = [given for given in votes if given.reviewer in experts]
         stalled = sum(VOTES[given.answer] for given in votes)
-        flowing = len(votes) - stalled
         if votes and rule == "latest":
             label = VOTES[votes[-1].answer]
         elif ours and rule == "expert":
             label = VOTES[ours[-1].answer]
         else:
-            label = -1 if stalled == flowing else int(stalled > flowing)
+            label = VOTES.get(most_votes(every), -1)
         reviewers = "; ".join(sorted({given.reviewer for given in every}))
-        rows.append((filename, label, stalled, flowing, reviewers, rule, every[-1].given_at))
+        last = every[-1].given_at
+        rows.append((filename, label, stalled, len(votes) - stalled, reviewers, rule, last))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _by_name(answers: Iterable[Given]) -> dict[str, list[Given]]:
+    """Return the answers to each recording, without those that check the reviewer."""
+    by_name: dict[str, list[Given]] = defaultdict(list)
+    for given in answers:
+        if not given.is_check:
+            by_name[given.filename].append(given)
+    return by_name
 
 
 def _mice_of(filenames: "pd.Series[str]", path: Path) -> list[str]:

@@ -38,7 +38,7 @@ class Queues:
         self.random: tuple[int, ...] = _tuple(np.random.default_rng(SEED).permutation(len(items)))
         self._fixed: dict[str, tuple[int, ...]] = {
             "uncertain": _tuple(
-                _most_useful(self._names, score, distance, left & ~np.isnan(distance))
+                _for_teaching(self._names, score, distance, left & ~np.isnan(distance))
             ),
             "stalled": _rank(-score),
             "random": self.random,
@@ -59,8 +59,7 @@ class Queues:
         reviewer : str
             Whose queue it is.
         order : str
-            ``uncertain``: what a model learns most from, as in `_most_useful`; ``stalled``: highest
-            score first; ``random``: the same random order for everyone; ``unseen``: what nobody has
+            ``uncertain``: for teaching a model, as in `_for_teaching`; ``stalled``: highest score first; ``random``: the same random order for everyone; ``unseen``: what nobody has
             answered, in the order of the table; ``disagreed``: what reviewers answered differently,
             except where this one has had the last word.
         """
@@ -94,10 +93,10 @@ def _distance(score: NDArray[np.float64], threshold: NDArray[np.float64]) -> NDA
     return distance
 
 
-def _most_useful(
+def _for_teaching(
     names: Sequence[str], score: NDArray[np.float64], distance: NDArray[np.float64], left: Bools
 ) -> NDArray[np.int64]:
-    """Return the order in which labels teach a model most, as far as can be known before.
+    """Return an order for teaching a model.
 
     First comes what `predict` left to a person. Of every three others, two are nearest to the
     threshold and one has the highest score, because stalls are rare and a model needs some. Folders

@@ -11,6 +11,7 @@ from stallscan.recordings import find
 from stallscan.report.cards import without_path
 from stallscan.report.report import find_recordings
 from stallscan.runs import PREDICTIONS_NAME, RUN_NAME
+from stallscan.words import listed
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,15 @@ def read_source(folder: Path) -> Source:
             f"{folder}"
         )
     run = read_run(path)
+    if "decision" in run:
+        raise InputError(
+            f"{folder}: holds calls of 'stallscan decide'. Name the output of 'stallscan predict' "
+            f"that they were made from: {listed(run['decision'].get('tables', []))}"
+        )
     bundle, recordings, prevalence = (
         run.get(name) for name in ("bundle_path", "paths", "prevalence")
     )
-    if not isinstance(bundle, str) or not isinstance(recordings, list) or "decision" in run:
+    if not isinstance(bundle, str) or not isinstance(recordings, list):
         raise InputError(
             f"{path}: {RUN_NAME} beside it does not say which bundle scored which recordings. Name "
             "the output of 'stallscan predict'"

@@ -78,6 +78,8 @@ class Gain:
         The column that names the groups; empty if there is none.
     groups : int
         Number of groups held out, or of recordings if there is no column.
+    held_out : tuple of str
+        The recordings held out.
     """
 
     folder: Path
@@ -86,6 +88,7 @@ class Gain:
     gain: Interval | None
     group: str
     groups: int
+    held_out: tuple[str, ...] = ()
 
     def as_rows(self) -> list[tuple[str, str, str]]:
         """Return the name of each figure with its values before and after."""
@@ -223,6 +226,7 @@ def _fine_tune(
         gain=bootstrap.mcc_gain(scored[0], scored[1], mice),
         group=group,
         groups=len(held_out) if mice is None else len(set(mice.tolist())),
+        held_out=tuple(held_out["filename"]),
     )
     rows = pd.DataFrame(comparison.as_rows(), columns=["figure", "before", "after"])
     files.write_text(run / "comparison.csv", rows.to_csv(index=False))
