@@ -59,7 +59,8 @@ class Queues:
         reviewer : str
             Whose queue it is.
         order : str
-            ``uncertain``: for teaching a model, as in `_for_teaching`; ``stalled``: highest score first; ``random``: the same random order for everyone; ``unseen``: what nobody has
+            ``uncertain``: for teaching a model, as in `_for_teaching`; ``stalled``: highest score
+            first; ``random``: the same random order for everyone; ``unseen``: what nobody has
             answered, in the order of the table; ``disagreed``: what reviewers answered differently,
             except where this one has had the last word.
         """
