@@ -71,7 +71,9 @@ class Bucket:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._backend.reset()
         self._backend.create_bucket(NAME, "us-east-1")
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
         self._thread.start()
         return self
 
@@ -106,7 +108,7 @@ class Bucket:
     def _respond(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         time.sleep(self.pause_s)
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        key = path.removeprefix(f"/{NAME}/")
+        _, _, key = path.lstrip("/").partition("/")  # any bucket's name is this one's
         fault = self._draw(key) if method == "GET" else ""
         self.requests.append(Request(method, key, fault, environ.get("HTTP_RANGE", "")))
         environ["PATH_INFO"] = f"/{NAME}/{self.stand_ins.get(key, key)}"

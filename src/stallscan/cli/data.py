@@ -219,6 +219,11 @@ def fetch(
     if not prepare and (bundle or recipe or processes is not None):
         raise InputError("--bundle, --recipe and --processes apply to clips. Add --prepare")
     view = _view(bundle, recipe) if prepare else None
+    if any(table and table.absolute().parent == out.absolute() for table in (metadata, labels)):
+        raise InputError(
+            f"{out}: the tables with the selected rows would replace the given ones. Choose another "
+            "folder with -o"
+        )
     selected = fetched.Selected.read(metadata, labels, rule, seed)
     if dry_run:
         preview = fetched.preview(selected, out, settings, view)
