@@ -34,7 +34,7 @@ class Request(NamedTuple):
 
 
 class Bucket:
-    """A public bucket, as a context manager.
+    """A public bucket, as a context manager. It answers to any name.
 
     Attributes
     ----------
@@ -111,7 +111,8 @@ class Bucket:
         _, _, key = path.lstrip("/").partition("/")  # any bucket's name is this one's
         fault = self._draw(key) if method == "GET" else ""
         self.requests.append(Request(method, key, fault, environ.get("HTTP_RANGE", "")))
-        environ["PATH_INFO"] = f"/{NAME}/{self.stand_ins.get(key, key)}"
+        for name in ("PATH_INFO", "REQUEST_URI", "RAW_URI"):
+            environ[name] = f"/{NAME}/{self.stand_ins.get(key, key)}"
         if fault.isdigit():
             start(f"{fault} injected", [("Content-Length", "0")])
             return [b""]

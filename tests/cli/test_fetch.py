@@ -127,45 +127,68 @@ def test_kill_9_loses_only_what_was_in_flight(bucket, tmp_path):
     assert tables.read_metadata(out / "train_metadata.csv")["filename"].size == 2000
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("clips", [False, True])
-def test_the_third_place_is_fetched_and_trained(bucket, real_dir, tmp_path, clips):
-    """Simulated recordings stand in for the 7,931 of the real tables that the rule selects."""
-    metadata, labels = (
-        real_dir / "metadata" / f"train_{name}.csv.gz" for name in ("metadata", "labels")
-    )
-    rule = ["--rule", "third-place", "-o", str(tmp_path / "selected.csv")]
-    select = [*FETCH[:3], "select", str(metadata), "--labels", str(labels), *rule]
-    subprocess.run(select, check=True)
-    selected = pd.read_csv(tmp_path / "selected.csv")
-    assert len(selected) == 7931
-    corpus.simulate(
-        tmp_path / "simulated",
-        SimulateSettings(count=4, stalled=0.5, height=128, width=128),
-        processes=0,
-    )
-    simulated = pd.read_csv(tmp_path / "simulated" / "train_labels.csv")
+def stand_in(bucket, folder, selected):
+    """Store four simulated recordings, and serve them under the names of those selected."""
+    settings = SimulateSettings(count=4, stalled=0.5, height=128, width=128)
+    corpus.simulate(folder, settings, processes=0)
+    simulated = pd.read_csv(folder / "train_labels.csv")
     for stalled, names in selected.groupby("stalled")["filename"]:
-        stand_ins = simulated.loc[simulated["stalled"] == stalled, "filename"]
+        stand_ins = simulated.loc[simulated["stalled"] == stalled, "filename"].tolist()
         for name in stand_ins:
-            bucket.put(f"simulated/{name}", (tmp_path / "simulated" / "train" / name).read_bytes())
+            bucket.put(f"simulated/{name}", (folder / "train" / name).read_bytes())
         for row, name in enumerate(names):
-            bucket.stand_ins[f"train/{name}"] = f"simulated/{stand_ins.iloc[row % 2]}"
-    out = tmp_path / "third"
-    command = [*FETCH, str(metadata), "--labels", str(labels), *rule[:2], "-o", str(out)]
-    command += ["--endpoint", bucket.endpoint]
-    small = ["--set", "clip.size=32"]
-    if clips:
-        recipe = tmp_path / "small.yaml"
-        recipe.write_text("name: small\noutline: {rule: third-place}\nclip: {size: 32, channels: bgr}\n")
-        command += ["--prepare", "--recipe", str(recipe)]
+            bucket.stand_ins[f"train/{name}"] = f"simulated/{stand_ins[row % 2]}"
+
+
+def train(data, out):
+    """Train the published approach on a small scale, on what was fetched."""
+    command = [*FETCH[:3], "train", "third-place", "--data", str(data), "-o", str(out)]
+    command += ["--epochs", "1", "--limit", "24"]
+    for change in ("clip.size=32", "pretrained.source=none", "net.name=r3d_18"):
+        command += ["--set", change]
     subprocess.run(command, check=True)
-    good = collections.Counter(request.key for request in bucket.gets() if not request.fault)
+    assert (out / "bundle" / "bundle.json").is_file()
+
+
+@pytest.fixture
+def third_place(run, real_dir, tmp_path):
+    """Select from the real tables; return the selection, and their paths as options."""
+    names = ("train_metadata.csv.gz", "train_labels.csv.gz")
+    metadata, labels = (str(real_dir / "metadata" / name) for name in names)
+    given = [metadata, "--labels", labels, "--rule", "third-place", "-o"]
+    code, _, _ = run("select", *given, tmp_path / "selected.csv")
+    assert code == 0
+    return pd.read_csv(tmp_path / "selected.csv"), given
+
+
+@pytest.mark.slow
+def test_the_third_place_is_fetched_and_trained(run, bucket, third_place, tmp_path):
+    """Simulated recordings stand in for the 7,931 of the real tables that the rule selects."""
+    selected, given = third_place
+    assert len(selected) == 7931
+    stand_in(bucket, tmp_path / "simulated", selected)
+    subprocess.run(
+        [*FETCH, *given, str(tmp_path / "third"), "--endpoint", bucket.endpoint], check=True
+    )
+    good = collections.Counter(request.key for request in bucket.gets())
     assert good == {f"train/{name}": 1 for name in selected["filename"]}
-    assert (out / "store").exists() == clips
-    train = [*FETCH[:3], "train", "third-place", "--data", str(out), "-o", str(tmp_path / "run")]
-    train += ["--epochs", "1", "--limit", "24", *small]
-    train += ["--set", "pretrained.source=none", "--set", "net.name=r3d_18"]
-    subprocess.run(train, check=True)
-    assert (tmp_path / "run" / "bundle" / "bundle.json").is_file()
+    train(tmp_path / "third", tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_clips_of_the_third_place_are_fetched_and_trained(run, bucket, third_place, tmp_path):
+    selected, _ = third_place
+    few = selected.groupby("stalled").head(20)
+    stand_in(bucket, tmp_path / "simulated", few)
+    paths = [tmp_path / "metadata.csv", tmp_path / "labels.csv"]
+    few.drop(columns="stalled").to_csv(paths[0], index=False)
+    few[["filename", "stalled"]].to_csv(paths[1], index=False)
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(
+        "name: small\noutline: {rule: third-place}\nclip: {size: 32, channels: bgr}\n"
+    )
+    given = [paths[0], "--labels", paths[1], "--rule", "third-place", "-o", tmp_path / "third"]
+    given += ["--endpoint", bucket.endpoint, "--prepare", "--recipe", recipe]
+    assert run("fetch", *given)[0] == 0
+    assert not (tmp_path / "third" / "train").exists()
+    train(tmp_path / "third", tmp_path / "run")

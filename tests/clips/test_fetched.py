@@ -101,7 +101,9 @@ def test_failures_are_rows_until_they_are_fetched(bucket, published, settings, t
     assert fetched.fetch_videos(select(published), out, settings).failed == 0
     assert len(bucket.gets()) == 2
     assert not (out / "failed.csv").exists()
-    assert content(out / "train") == expected(published, tables.read_metadata(published.metadata)["filename"])
+    assert content(out / "train") == expected(
+        published, tables.read_metadata(published.metadata)["filename"]
+    )
 
 
 def test_a_file_that_was_cut_since_is_fetched_again(bucket, published, settings, tmp_path):

@@ -83,9 +83,7 @@ def test_what_cannot_be_had_is_a_row_with_a_reason(bucket, tmp_path, fault):
 def test_wrong_content_of_the_right_length_is_found(bucket, tmp_path):
     _, wanted = fill(bucket, 1)
     url = bucket.put("train/other.mp4", b"content", e_tag="0" * 32)
-    outcomes = fetch.fetch(
-        [*wanted, Wanted("other.mp4", url)], tmp_path, quick(bucket, attempts=2)
-    )
+    outcomes = fetch.fetch([*wanted, Wanted("other.mp4", url)], tmp_path, quick(bucket, attempts=2))
     assert [outcome.status for outcome in outcomes] == ["fetched", "failed"]
     assert "checksum" in outcomes[1].reason
     assert [path.name for path in tmp_path.iterdir()] == ["0.mp4"]

@@ -237,7 +237,10 @@ def fetch(
             summary = fetched.fetch_clips(selected, out, settings, view, processes, progress)
     print_line(str(summary))
     if summary.failed:
-        say(f"{out / fetched.FAILED_NAME} says why {summary.failed:,} recordings failed")
+        say(
+            f"{summary.failed:,} recordings failed, most of them because of: {summary.main_reason}. "
+            f"{out / fetched.FAILED_NAME} lists them"
+        )
         sys.exit(EXIT_FAILED_ROWS)
 
 

@@ -6,6 +6,7 @@ The folder is what `train`, `reproduce` and `predict` take: tables with the sele
 
 import math
 import shutil
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -161,6 +162,12 @@ class Summary:
     def failed(self) -> int:
         """Number of recordings that could not be had."""
         return sum(outcome.status == "failed" for outcome in self.outcomes)
+
+    @property
+    def main_reason(self) -> str:
+        """The most common reason of failures; empty if there are none."""
+        reasons = [outcome.reason for outcome in self.outcomes if outcome.status == "failed"]
+        return statistics.mode(reasons) if reasons else ""
 
     def __str__(self) -> str:
         new = [outcome for outcome in self.outcomes if outcome.status == "fetched"]
