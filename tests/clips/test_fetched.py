@@ -231,17 +231,17 @@ def test_a_preview_counts_what_is_missing_and_writes_nothing(published, settings
     out = tmp_path / "out"
     sizes = [len(published.content[name]) for name in published.names("micro")]
     preview = fetched.preview(select(published, "micro"), out, settings)
-    assert (preview.selected, preview.survey.count) == (4, 4)
+    assert (preview.selected, preview.survey.recordings) == (4, 4)
     assert preview.needed_bytes == preview.survey.bytes == pytest.approx(sum(sizes))
     assert preview.survey.bytes_s > 0
     assert not out.exists()
     clips = fetched.preview(select(published, "micro"), out, settings, VIEW)
     assert clips.needed_bytes == pytest.approx(sum(sizes) + 4 * 8 * 16**2)
     fetched.fetch_videos(select(published, "nano"), out, settings)
-    assert fetched.preview(select(published, "micro"), out, settings).survey.count == 2
+    assert fetched.preview(select(published, "micro"), out, settings).survey.recordings == 2
     fetched.fetch_clips(select(published, "nano"), tmp_path / "clips", settings, VIEW, 0)
     clips = fetched.preview(select(published, "micro"), tmp_path / "clips", settings, VIEW)
-    assert clips.survey.count == 2
+    assert clips.survey.recordings == 2
 
 
 def test_tables_and_rules_that_do_not_fit_are_refused(published):

@@ -179,7 +179,7 @@ def test_existing_files_of_the_recorded_size_are_kept(tmp_path):
 def test_names_that_leave_the_folder_are_refused(name):
     fine = Wanted("m1/0.mp4", "s3://bucket/0.mp4")
     fetch.check([fine])
-    with pytest.raises(InputError, match="1 recordings.*filename"):
+    with pytest.raises(InputError, match=r"1 recordings.*filename"):
         fetch.check([fine, Wanted(name, "s3://bucket/0.mp4")])
 
 

@@ -212,7 +212,7 @@ def fetch(
     """
     from stallscan.clips import fetched
     from stallscan.errors import InputError
-    from stallscan.recordings.fetch import FetchSettings
+    from stallscan.recordings.bucket import FetchSettings
 
     given = {"endpoint": endpoint, "at_once": at_once, "limit_mbit": limit_mbit}
     settings = FetchSettings.parse(given, "fetch")
@@ -221,8 +221,8 @@ def fetch(
     view = _view(bundle, recipe) if prepare else None
     if any(table and table.absolute().parent == out.absolute() for table in (metadata, labels)):
         raise InputError(
-            f"{out}: the tables with the selected rows would replace the given ones. Choose another "
-            "folder with -o"
+            f"{out}: the tables with the selected rows would replace the given ones. Choose "
+            "another folder with -o"
         )
     selected = fetched.Selected.read(metadata, labels, rule, seed)
     if dry_run:
@@ -238,7 +238,7 @@ def fetch(
     print_line(str(summary))
     if summary.failed:
         say(
-            f"{summary.failed:,} recordings failed, most of them because of: {summary.main_reason}. "
+            f"{summary.failed:,} recordings failed. The most common reason: {summary.main_reason}. "
             f"{out / fetched.FAILED_NAME} lists them"
         )
         sys.exit(EXIT_FAILED_ROWS)

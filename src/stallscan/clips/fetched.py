@@ -127,10 +127,12 @@ class Preview:
     def __str__(self) -> str:
         survey = self.survey
         sizes = (
-            f"the mean of {survey.measured}" if survey.measured < survey.count else "all measured"
+            f"the mean of {survey.measured}"
+            if survey.measured < survey.recordings
+            else "all measured"
         )
         lines = [
-            f"{self.selected:,} recordings selected, {survey.count:,} to fetch",
+            f"{self.selected:,} recordings selected, {survey.recordings:,} to fetch",
             f"bytes: {_gb(survey.bytes)} ({sizes})",
             f"disk: {_gb(self.needed_bytes)} needed, {_gb(self.free_bytes)} free",
         ]

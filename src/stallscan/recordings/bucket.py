@@ -135,7 +135,7 @@ class Bucket:
             meta = await self.ask(obstore.head_async, url)
             return int(meta["size"])
 
-        return await self.repeat(attempt)
+        return int(await self.repeat(attempt))
 
     async def discard(self, url: str) -> int:
         """Download a recording without keeping it; return its size in bytes."""
@@ -145,7 +145,7 @@ class Bucket:
             result = await self.ask(obstore.get_async, url)
             return len(await self.ask(lambda *_: result.bytes_async(), url))
 
-        return await self.repeat(attempt)
+        return int(await self.repeat(attempt))
 
     async def repeat(
         self, attempt: Callable[[], Any], failed: Callable[[str], None] = lambda _reason: None

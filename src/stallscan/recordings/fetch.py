@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
 class Survey(NamedTuple):
     """What is to be fetched."""
 
-    count: int
+    recordings: int
     bytes: float  # of all, from the mean of those measured; NaN if none could be reached
     measured: int  # recordings whose size was asked for
     bytes_s: float = math.nan  # rate of downloads; NaN if not measured
