@@ -1,6 +1,7 @@
 """stallscan fetch: exit codes, kill -9, and the real tables from the bucket to a trained net."""
 
 import collections
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import pytest
 from stallscan.catalog import tables
 from stallscan.simulate import corpus
 from stallscan.simulate.settings import SimulateSettings
-from tests import competition
+from tests import competition, drawing
 
 FETCH = (sys.executable, "-m", "stallscan", "fetch")
 
@@ -99,6 +100,25 @@ def start_and_kill(command, bucket, after):
             assert process.poll() is None
             time.sleep(0.005)
         process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--prepare", "--processes", "1"]])
+def test_ctrl_c_says_how_to_resume(bucket, tmp_path, more):
+    video = drawing.write(tmp_path / "drawn.mp4").read_bytes()
+    published = competition.publish(bucket, tmp_path / "published", [video], count=600)
+    command = [*FETCH, *words(published, bucket, tmp_path / "out", *more)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while len(bucket.gets()) < 200:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert "resume" in said
+    assert "Traceback" not in said
+    assert "Error" not in said
+    subprocess.run(command, check=True)
+    assert tables.read_metadata(tmp_path / "out" / "train_metadata.csv")["filename"].size == 600
 
 
 @pytest.mark.slow

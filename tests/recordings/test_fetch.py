@@ -2,6 +2,8 @@
 
 import asyncio
 import collections
+import errno
+import os
 import random
 import threading
 import time
@@ -208,6 +210,16 @@ def test_downloads_at_the_same_time_are_bounded(bucket, tmp_path):
     bucket.pause_s = 0.02
     fetch.fetch(wanted, tmp_path, quick(bucket, at_once=3))
     assert 1 < bucket.peak <= 3
+
+
+def test_a_full_disk_ends_the_run(bucket, tmp_path, monkeypatch):
+    async def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    _, wanted = fill(bucket, 3)
+    monkeypatch.setattr(fetch._Fetcher, "_download", fail)
+    with pytest.raises(InputError, match="disk is full"):
+        fetch.fetch(wanted, tmp_path, quick(bucket))
 
 
 def test_a_dead_server_ends_the_run_instead_of_failing_every_row(bucket, tmp_path):

@@ -195,7 +195,7 @@ def fetch(
         Print count, bytes, time and free disk, and fetch nothing but a few recordings to measure
         the rate, which are not kept.
     prepare
-        Keep only the clips. The videos are deleted, batch by batch.
+        Keep only the clips, in store/. The videos are deleted, batch by batch.
     bundle
         With --prepare: bundle that defines the clips, 'default' if neither this nor --recipe is
         given.

@@ -4,6 +4,7 @@ The folder is what `train`, `reproduce` and `predict` take: tables with the sele
 (docs/facts.md 4), and the recordings in ``train/`` or ``test/``, or their clips in ``store/``.
 """
 
+import contextlib
 import math
 import shutil
 import statistics
@@ -126,11 +127,8 @@ class Preview:
 
     def __str__(self) -> str:
         survey = self.survey
-        sizes = (
-            f"the mean of {survey.measured}"
-            if survey.measured < survey.recordings
-            else "all measured"
-        )
+        is_sample = survey.measured < survey.recordings
+        sizes = f"from the mean of {survey.measured}" if is_sample else "the sum of all sizes"
         lines = [
             f"{self.selected:,} recordings selected, {survey.recordings:,} to fetch",
             f"bytes: {_gb(survey.bytes)} ({sizes})",
@@ -138,8 +136,8 @@ class Preview:
         ]
         if not math.isnan(survey.bytes_s):
             time_s = survey.bytes / survey.bytes_s
-            rate = f"{survey.bytes_s / 1e6:.3g} MB/s, measured or limited"
-            lines.append(f"time: {say_time(time_s)} ({rate})")
+            rate = f"{survey.bytes_s / 1e6:.3g} MB/s"
+            lines.append(f"time: {say_time(time_s)} to download, at {rate} (measured or limited)")
         return "\n".join(lines)
 
     def check(self, out: Path) -> None:
@@ -289,7 +287,7 @@ def fetch_clips(
         started = time.monotonic()
         sources = [Source(item.filename, folder / item.filename) for item in selected.wanted]
         fill.fill(out / STORE_NAME, sources, make, *view, progress)
-        shutil.rmtree(folder, ignore_errors=True)  # of a batch that was not removed when killed
+        _remove_videos(selected.wanted, folder)
         _write_failures(out, _as_table(selected.split, outcomes))
         selected.write(out)
         seconds = time.monotonic() - started
@@ -360,6 +358,15 @@ def _claim(selected: Selected, out: Path, view: Preprocessing | None) -> None:
     made_by = {"rule": selected.rule, "seed": selected.seed, **files.provenance()}
     now["splits"] = {**now["splits"], selected.split: made_by}
     files.write_json(note, now)
+
+
+def _remove_videos(wanted: Sequence[Wanted], folder: Path) -> None:
+    """Remove what is left of the last batches, also of a run that was killed."""
+    if folder.is_dir():
+        for item in wanted:
+            (folder / item.filename).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it has files of others
+            folder.rmdir()
 
 
 def _missing_videos(selected: Selected, out: Path) -> list[Wanted]:
