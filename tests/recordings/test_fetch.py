@@ -87,7 +87,7 @@ def test_wrong_content_of_the_right_length_is_found(bucket, tmp_path):
     url = bucket.put("train/other.mp4", b"content", e_tag="0" * 32)
     outcomes = fetch.fetch([*wanted, Wanted("other.mp4", url)], tmp_path, quick(bucket, attempts=2))
     assert [outcome.status for outcome in outcomes] == ["fetched", "failed"]
-    assert "checksum" in outcomes[1].reason
+    assert "md5" in outcomes[1].reason
     assert [path.name for path in tmp_path.iterdir()] == ["0.mp4"]
 
 
@@ -127,19 +127,24 @@ def interrupt(wanted, folder, settings):
     watcher.join()
 
 
+@pytest.mark.parametrize("checked", ["md5", "size"])
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_download_resumes_within_the_file_unless_it_was_replaced(bucket, tmp_path, replaced):
+def test_a_download_resumes_within_the_file_unless_it_was_replaced(
+    bucket, tmp_path, replaced, checked
+):
     content, wanted = fill(bucket, 1, LARGE)
+    tags = [None, None] if checked == "md5" else ["abc-2", "def-2"]
+    bucket.put("train/0.mp4", content["0.mp4"], tags[0])
     interrupt(wanted, tmp_path, quick(bucket, limit_mbit=4.0))
     assert [path.name for path in tmp_path.iterdir()] == [fetch.PARTS_NAME]
     part = next((tmp_path / fetch.PARTS_NAME).iterdir()).stat().st_size
     assert 0 < part < LARGE
     if replaced:
         content["0.mp4"] = content["0.mp4"][::-1]
-        bucket.put("train/0.mp4", content["0.mp4"])
+        bucket.put("train/0.mp4", content["0.mp4"], tags[1])
     bucket.requests.clear()
     outcome = fetch.fetch(wanted, tmp_path, quick(bucket))[0]
-    assert (outcome.status, outcome.checked) == ("fetched", "md5")
+    assert (outcome.status, outcome.checked) == ("fetched", checked)
     assert read(tmp_path) == content
     ranges = [request.range for request in bucket.gets()]
     assert ranges == [f"bytes={part}-", *([""] if replaced else [])]

@@ -329,19 +329,16 @@ class _Fetcher:
         import obstore
 
         tag = (meta["e_tag"] or "").strip('"')
-        size, checked = path.stat().st_size, "size"
-        fault = "" if size == meta["size"] else "wrong length"
         if _MD5.fullmatch(tag):
-            checked = "md5"
-            fault = fault or ("" if tag == digest else "wrong checksum or length")
-        elif not fault:
+            checked, is_right = "md5", tag == digest
+        else:
             # A response that was cut short upstream may state its own length; ask once more.
             again = await self._bucket.ask(obstore.head_async, item.url)
-            is_same = (again["size"], again["e_tag"]) == (size, meta["e_tag"])
-            fault = "" if is_same else "wrong length"
-        if fault:
+            now = (again["size"], again["e_tag"])
+            checked, is_right = "size", now == (path.stat().st_size, meta["e_tag"])
+        if not is_right:
             path.unlink()
-            raise AgainError(fault)
+            raise AgainError(f"wrong content, by its {checked}")
         return checked
 
 
