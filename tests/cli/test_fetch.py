@@ -49,7 +49,7 @@ def test_a_dry_run_says_count_bytes_disk_and_time(run, bucket, published, tmp_pa
     assert code == 0
     count, size, disk, duration = out.splitlines()
     assert "12 to fetch" in count
-    assert "GB" in size
+    assert "kB" in size
     assert "free" in disk
     total = sum(map(len, published.content.values())) * 12 / 15
     assert f"{total / 125:.0f} s" in duration

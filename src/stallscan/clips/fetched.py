@@ -131,8 +131,8 @@ class Preview:
         sizes = f"from the mean of {survey.measured}" if is_sample else "the sum of all sizes"
         lines = [
             f"{self.selected:,} recordings selected, {survey.recordings:,} to fetch",
-            f"bytes: {_gb(survey.bytes)} ({sizes})",
-            f"disk: {_gb(self.needed_bytes)} needed, {_gb(self.free_bytes)} free",
+            f"bytes: {_say_bytes(survey.bytes)} ({sizes})",
+            f"disk: {self._space()}",
         ]
         if not math.isnan(survey.bytes_s):
             time_s = survey.bytes / survey.bytes_s
@@ -140,12 +140,15 @@ class Preview:
             lines.append(f"time: {say_time(time_s)} to download, at {rate} (measured or limited)")
         return "\n".join(lines)
 
+    def _space(self) -> str:
+        return f"{_say_bytes(self.needed_bytes)} needed, {_say_bytes(self.free_bytes)} free"
+
     def check(self, out: Path) -> None:
         """Raise InputError if the disk has too little space."""
         if self.needed_bytes > self.free_bytes:
             raise InputError(
-                f"{out}: {_gb(self.needed_bytes)} are needed and {_gb(self.free_bytes)} are free. "
-                "Free some space, choose another folder with -o, or fewer recordings with --rule"
+                f"{out}: the disk has too little space ({self._space()}). Free some, choose another "
+                "folder with -o, or fewer recordings with --rule"
             )
 
 
@@ -176,7 +179,7 @@ class Summary:
         kept = self.selected - len(self.outcomes)
         return (
             f"{self.selected:,} recordings: {len(new):,} fetched, {kept:,} kept, {self.failed:,} "
-            f"failed; {_gb(size)} in {say_time(self.seconds)}; checked by MD5: {md5:,}, by "
+            f"failed; {_say_bytes(size)} in {say_time(self.seconds)}; checked by MD5: {md5:,}, by "
             f"size: {len(new) - md5:,} -> {self.out}"
         )
 
@@ -426,5 +429,12 @@ def _write_failures(out: Path, table: pd.DataFrame) -> None:
         tables.write_table(failed, out / FAILED_NAME)
 
 
-def _gb(size: float) -> str:
-    return "unknown" if math.isnan(size) else f"{size / 1e9:,.3g} GB"
+def _say_bytes(size: float) -> str:
+    """Format a size: 12.3 kB, 3.8 GB, 1.4 TB."""
+    if math.isnan(size):
+        return "unknown"
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
