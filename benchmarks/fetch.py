@@ -4,6 +4,7 @@ import asyncio
 import collections
 import http.server
 import json
+import os
 import random
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def main(
     page
         The tables, a Markdown file.
     """
+    load = os.getloadavg()[0]
     faulty = _faulty(small, share)
     rates = []
     with Bucket() as moto:
@@ -64,7 +66,8 @@ def main(
     with _plain(content) as endpoint:
         rates.append(_rates("http.server", endpoint, large, repeats))
     lead = (
-        f"Server and client share the cores of one machine. {AT_ONCE} downloads at once. "
+        f"Server and client share the cores of one machine, with other jobs (load average at the "
+        f"start: {load:.1f}). {AT_ONCE} downloads at once. "
         f"{version()}, {machine()}."
     )
     rate_lead = (

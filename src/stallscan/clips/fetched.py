@@ -147,8 +147,8 @@ class Preview:
         """Raise InputError if the disk has too little space."""
         if self.needed_bytes > self.free_bytes:
             raise InputError(
-                f"{out}: the disk has too little space ({self._space()}). Free some, choose another "
-                "folder with -o, or fewer recordings with --rule"
+                f"{out}: the disk has too little space ({self._space()}). Free some, choose "
+                "another folder with -o, or fewer recordings with --rule"
             )
 
 
