@@ -133,3 +133,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return (0 if code is None else code), out, err
 
     return call
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    """A public bucket on this machine, empty and without faults."""
+    from benchmarks.bucket import Bucket
+
+    with Bucket() as served:
+        yield served

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stallscan.errors import InputError
-from stallscan.words import printable
+from stallscan.words import printable, say_time
 
 
 @given(st.text(st.characters(codec=None, categories=["Cc", "Cs", "Zl", "Zp", "Lu", "Po"])))
@@ -36,3 +36,12 @@ def test_bytes_that_a_locale_did_not_decode_are_decoded() -> None:
 
 def test_messages_are_printable() -> None:
     assert str(InputError("m\udcfc.mp4: no such file")) == r"m\xfc.mp4: no such file"
+
+
+def test_durations() -> None:
+    assert [say_time(s) for s in (0.4, 59, 200, 18420)] == [
+        "0 s",
+        "59 s",
+        "3 min 20 s",
+        "5 h 7 min",
+    ]

@@ -17,6 +17,7 @@ EXTRAS = {
     "nncf": "int8",
     "imagecodecs": "lab",
     "skimage": "lab",
+    "obstore": "cloud",
 }
 
 

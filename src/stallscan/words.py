@@ -58,6 +58,16 @@ def percent(share: float) -> str:
     return f"{text} %"
 
 
+def say_time(seconds: float) -> str:
+    """Format a duration: 12 s, 3 min 20 s, 5 h 7 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown word: a similar known one, or all of them."""
     known = list(known)

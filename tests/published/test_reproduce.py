@@ -649,15 +649,6 @@ def test_an_approach_of_snapshots_needs_them(data, tmp_path):
         _run("second-place", data, tmp_path, changes=changes, epochs=1)
 
 
-# Formatting
-
-
-def test_durations():
-    assert [writeup.say_time(s) for s in (0.4, 59, 200, 18420)] == [
-        *("0 s", "59 s", "3 min 20 s", "5 h 7 min")
-    ]
-
-
 # The real nets on simulated recordings
 
 

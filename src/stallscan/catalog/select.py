@@ -164,14 +164,16 @@ RULES: dict[str, Rule] = {
     "tier1": Rule(_flagged("tier1"), ("tier1",)),
     "micro": Rule(_flagged("micro"), ("micro",)),
     "nano": Rule(_flagged("nano"), ("nano",)),
-    "tier1+stalls": Rule(_with_tier2_stalls(_flagged("tier1")), ("tier1", "crowd_score")),
+    "tier1+stalls": Rule(
+        _with_tier2_stalls(_flagged("tier1")), ("tier1", "crowd_score", "stalled")
+    ),
     "third-place": Rule(_third_place, ("tier1", "micro", "project_id")),
     "third-place+stalls": Rule(
-        _with_tier2_stalls(_third_place), ("tier1", "micro", "project_id", "crowd_score")
+        _with_tier2_stalls(_third_place), ("tier1", "micro", "project_id", "crowd_score", "stalled")
     ),
-    "first-place": Rule(_all_stalled_and(FIRST_PLACE_COUNT), ()),
-    "first-place-tier1": Rule(_first_place_tier1, ("tier1",)),
-    "matlab-prize": Rule(_all_stalled_and(MATLAB_PRIZE_COUNT), ()),
+    "first-place": Rule(_all_stalled_and(FIRST_PLACE_COUNT), ("stalled",)),
+    "first-place-tier1": Rule(_first_place_tier1, ("tier1", "stalled")),
+    "matlab-prize": Rule(_all_stalled_and(MATLAB_PRIZE_COUNT), ("stalled",)),
 }
 
 

@@ -1,4 +1,4 @@
-"""Commands that create, select or prepare recordings: simulate, select, prepare."""
+"""Commands that create, select, fetch or prepare recordings: simulate, select, fetch, prepare."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from stallscan.cli.terminal import (
+    EXIT_FAILED_ROWS,
     Out,
     command,
     print_line,
@@ -15,6 +16,7 @@ from stallscan.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from stallscan.clips.prepare import Preprocessing
     from stallscan.simulate import SimulateSettings
 
 
@@ -153,6 +155,96 @@ def select(
 
 
 @command
+def fetch(
+    metadata: Path,
+    *,
+    out: Out,
+    labels: Path | None = None,
+    rule: str = "all",
+    seed: int = 0,
+    dry_run: bool = False,
+    prepare: bool = False,
+    bundle: str | None = None,
+    recipe: str | None = None,
+    endpoint: str = "",
+    at_once: int = 32,
+    limit_mbit: float = 0.0,
+    processes: int | None = None,
+) -> None:
+    """Download recordings of the competition from their public bucket.
+
+    An interrupted run resumes where it left off. Exits with code 1 if some recordings could not be
+    fetched; failed.csv names them.
+
+    Example: stallscan fetch train_metadata.csv --labels train_labels.csv --rule nano -o nano
+
+    Parameters
+    ----------
+    metadata
+        train_metadata.csv or test_metadata.csv, plain or gzipped.
+    out
+        Folder for the tables with the selected rows, and train/ or test/ (videos) or store/
+        (clips): --data of 'train' and 'reproduce'.
+    labels
+        train_labels.csv, plain or gzipped.
+    rule
+        Which recordings to fetch: one of the rules of 'stallscan select'.
+    seed
+        Seed for rules that draw at random.
+    dry_run
+        Print count, bytes, time and free disk, and fetch nothing but a few recordings to measure
+        the rate, which are not kept.
+    prepare
+        Keep only the clips, in store/. The videos are deleted, batch by batch.
+    bundle
+        With --prepare: bundle that defines the clips, 'default' if neither this nor --recipe is
+        given.
+    recipe
+        With --prepare: recipe that defines the clips.
+    endpoint
+        URL of another S3-compatible server with the same bucket.
+    at_once
+        Number of downloads at the same time.
+    limit_mbit
+        Bandwidth limit in Mbit/s. By default, none.
+    processes
+        With --prepare: number of decoding processes. By default, one per core.
+    """
+    from stallscan.clips import fetched
+    from stallscan.errors import InputError
+    from stallscan.recordings.bucket import FetchSettings
+
+    given = {"endpoint": endpoint, "at_once": at_once, "limit_mbit": limit_mbit}
+    settings = FetchSettings.parse(given, "fetch")
+    if not prepare and (bundle or recipe or processes is not None):
+        raise InputError("--bundle, --recipe and --processes apply to clips. Add --prepare")
+    view = _view(bundle, recipe) if prepare else None
+    if any(table and table.absolute().parent == out.absolute() for table in (metadata, labels)):
+        raise InputError(
+            f"{out}: the tables with the selected rows would replace the given ones. Choose "
+            "another folder with -o"
+        )
+    selected = fetched.Selected.read(metadata, labels, rule, seed)
+    if dry_run:
+        preview = fetched.preview(selected, out, settings, view)
+        print_line(str(preview))
+        preview.check(out)
+        return
+    with show_progress("fetching") as progress:
+        if view is None:
+            summary = fetched.fetch_videos(selected, out, settings, progress)
+        else:
+            summary = fetched.fetch_clips(selected, out, settings, view, processes, progress)
+    print_line(str(summary))
+    if summary.failed:
+        say(
+            f"{summary.failed:,} recordings failed. The most common reason: {summary.main_reason}. "
+            f"{out / fetched.FAILED_NAME} lists them"
+        )
+        sys.exit(EXIT_FAILED_ROWS)
+
+
+@command
 def prepare(
     *paths: Path,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
@@ -196,22 +288,11 @@ def prepare(
         raise InputError(
             "nothing to prepare. Name recordings and a store: stallscan prepare PATH... -o STORE"
         )
-    if bundle is not None and recipe is not None:
-        raise InputError("--bundle and --recipe both define the clips. Give only one of them")
 
     from stallscan.clips import fill, store
-    from stallscan.clips.prepare import Preprocessing
     from stallscan.recordings import find
 
-    if recipe is not None:
-        from stallscan.recipes.recipe import read_recipe
-
-        settings = read_recipe(recipe)
-        view = Preprocessing(settings.outline, settings.clip)
-    else:
-        from stallscan.calls import inputs
-
-        view = inputs.view_of(bundle or "default")
+    view = _view(bundle, recipe)
     sources = find.list_recordings(paths)
     with show_progress("preparing clips") as progress:
         built = fill.build(out, sources, *view, processes, progress)
@@ -219,6 +300,23 @@ def prepare(
     print_line(f"{counts} -> {out}")
     if failures := len(built.failures()):
         print_line(f"{failures} recordings have no clip. {out / store.TABLE_NAME} says why")
+
+
+def _view(bundle: str | None, recipe: str | None) -> "Preprocessing":
+    """Return the settings of clips, from a bundle or a recipe; the default bundle's if neither."""
+    from stallscan.errors import InputError
+
+    if bundle is not None and recipe is not None:
+        raise InputError("--bundle and --recipe both define the clips. Give only one of them")
+    if recipe is None:
+        from stallscan.calls import inputs
+
+        return inputs.view_of(bundle or "default")
+    from stallscan.clips.prepare import Preprocessing
+    from stallscan.recipes.recipe import read_recipe
+
+    settings = read_recipe(recipe)
+    return Preprocessing(settings.outline, settings.clip)
 
 
 def _verify(folder: Path) -> None:

@@ -115,7 +115,8 @@ def _fill(
     batch: list[tuple[Row, Prepared]] = []
     size = 0
     for prepared in make(todo):
-        stamp = stamps[prepared.source.filename]
+        # `make` may only just have fetched the file.
+        stamp = stamps[prepared.source.filename] or Stamp.of(prepared.source.path)
         row = Row.of(prepared)._replace(stamp=stamp and stamp.sealed(prepared.source.path))
         before = stored.get(row.filename)
         if before is not None:

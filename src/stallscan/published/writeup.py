@@ -19,7 +19,7 @@ from stallscan.published.results import AT, VOTE, Called, Reproduction, as_score
 from stallscan.report import figures, style, svg
 from stallscan.scores.metrics import Scored
 from stallscan.templates import render
-from stallscan.words import percent
+from stallscan.words import percent, say_time
 
 PAGE_NAME, METRICS_NAME = "reproduction.html", "metrics.json"
 
@@ -323,13 +323,3 @@ def _say_sample(result: Reproduction, part: Part, scored: Scored) -> str:
 def _say_cut(cut: float) -> str:
     """Format a threshold; with four digits, one just below 1 would read as 1."""
     return f"{cut:.4f}" if cut < 0.99995 else "above 0.9999"
-
-
-def say_time(seconds: float) -> str:
-    """Format a duration: 12 s, 3 min 20 s, 5 h 7 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
