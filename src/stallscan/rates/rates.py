@@ -25,7 +25,7 @@ from stallscan.rates.correction import (
     corrected,
     corrected_mean,
 )
-from stallscan.rates.reviewed import Tally, add, after, tally
+from stallscan.rates.reviewed import ReviewedAccuracy, Tally, after, balance, tally
 from stallscan.words import Excluded, listed
 
 # The columns of the groups table, with all names that they may have.
@@ -329,7 +329,7 @@ def _groups(
 
 def _accuracy(members: list[_Counts], errors: CallAccuracy) -> CallAccuracy:
     """Return the accuracy after the review, which is estimated for a group as a whole."""
-    return after(errors, add([member.tally for member in members]))
+    return after(errors, balance([member.tally for member in members]))
 
 
 def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> Unit:
@@ -338,7 +338,10 @@ def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> U
         return unit
     errors = _accuracy(mice, errors)
     mean = corrected_mean(
-        [mouse.stalled for mouse in mice], [mouse.scored for mouse in mice], errors
+        [mouse.stalled for mouse in mice],
+        [mouse.scored for mouse in mice],
+        errors,
+        differs=isinstance(errors, ReviewedAccuracy),
     )
     # The note on the pooled recordings stays only if it also holds for the mean over mice.
     note = unit.note
