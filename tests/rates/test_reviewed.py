@@ -194,7 +194,8 @@ def test_a_study_with_answers(tmp_path):
     assert comparison.welch_p < 0.05
     said = " ".join(result.sentences())
     assert "61 of 2,400 recordings were answered" in said
-    assert "corrected 13 calls" in said
+    assert "13 calls overturned, 48 confirmed" in said
+    assert "Corrected for" in said
     # The false stalls alone are more than expected of the first group, not of the whole study.
     assert "evaluate on a random sample" not in said
     frames = tables.as_frames(result)
@@ -257,6 +258,21 @@ def test_intervals_of_unequal_mice_hold_the_truth():
     assert np.mean((mean.low <= true) & (true <= mean.high)) > 0.94
     # Mice that were not reviewed have about as many false calls as before.
     assert np.median(after[1].value) == pytest.approx(0.75 * 0.007, abs=0.0005)
+
+
+def test_after_a_review_of_everything_nothing_is_said_to_be_corrected(tmp_path):
+    calls, groups = write_study(tmp_path, MICE)
+    table = pd.read_csv(calls)
+    answers = dict(zip(table["filename"], table["call"], strict=True))
+    answers["m1-0-99.mp4"] = "unscorable"
+    said = " ".join(rates.rate(calls, groups, COUNTED, answers=answers).sentences())
+    assert "nothing is corrected" in said
+    assert "Corrected for" not in said
+    assert "expected to remain" not in said
+    del answers["m1-0-98.mp4"]
+    said = " ".join(rates.rate(calls, groups, COUNTED, answers=answers).sentences())
+    assert "nothing is corrected" not in said
+    assert "Corrected for" in said
 
 
 def test_a_study_without_answers_is_the_same_as_before(tmp_path):

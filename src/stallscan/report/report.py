@@ -78,7 +78,8 @@ class Card:
     threshold: float | None
     frames: int | None
     label: str
-    wrong: str
+    outcome: str  # of the model's own call: wrong, right, or unlabelled (no label or call)
+    wrong: str  # the kind of wrong call; empty if it is not wrong
     review: str  # what a review said of the call; empty if it was not answered
     has_clip: bool
     has_evidence: bool
@@ -310,11 +311,10 @@ def _is_wrong(table: pd.DataFrame) -> "pd.Series[bool]":
 def _card(row: dict[Any, Any], clip: Clip) -> Card:
     label = {0.0: "flowing", 1.0: "stalled"}.get(row.get("stalled", math.nan), "")
     called = row["called"]
-    is_wrong = label != "" and called in DECIDED and called != label
-    review = ""
-    if row["answer"]:
-        confirmed = row["answer"] == called
-        review = "confirmed in the review" if confirmed else f"corrected; the model said {called}"
+    # As the evaluation, the outcome is that of the model's own call.
+    outcome = "unlabelled"
+    if label and called in DECIDED:
+        outcome = "right" if called == label else "wrong"
     mistakes = {"stalled": "missed stall", "flowing": "false alarm"}
     frames = _none_if_nan(row["frames"])
     return Card(
@@ -326,8 +326,9 @@ def _card(row: dict[Any, Any], clip: Clip) -> Card:
         threshold=_none_if_nan(row["threshold"]),
         frames=None if frames is None else int(frames),
         label=label,
-        wrong=mistakes[label] if is_wrong else "",
-        review=review,
+        outcome=outcome,
+        wrong=mistakes[label] if outcome == "wrong" else "",
+        review=corrections.verdict(called, row["answer"]),
         has_clip=bool(clip.video),
         has_evidence=bool(clip.evidence),
         has_looked=bool(clip.looked),
