@@ -30,6 +30,15 @@ Bools = NDArray[np.bool_]
 SCORINGS = ((0.993, *MEASURED[0]), (0.999, *MEASURED[-1]))
 VESSELS = (200, 1000)
 MICE, VESSELS_A_MOUSE = 4, 300
+# Unequal mice, and which reviews of the largest and of the others.
+UNEQUAL = (2000, 200, 200, 200)
+UNEQUAL_REVIEWS = (
+    ("everything", "nothing"),
+    ("nothing", "everything"),
+    ("all suspected stalls", "nothing"),
+    ("nothing", "all suspected stalls"),
+    ("a twentieth, uncertain first",) * 2,
+)
 AT_ONCE = 500  # trials, so that the scores fit into memory
 # Intervals of mice and of groups: at least this.
 LEAST, LEAST_OF_ONE = 0.94, 0.93
@@ -73,6 +82,7 @@ def main() -> None:
     """Draw, count and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=4000)
+    parser.add_argument("--unequal-trials", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--page", type=Path, default=common.HERE / "rates_review.md")
     given = parser.parse_args()
@@ -80,6 +90,9 @@ def main() -> None:
     single = vessel_rows(rng, given.trials)
     common.say("rates of one mouse: done")
     groups = group_rows(rng, given.trials)
+    common.say("groups of mice: done")
+    # Draws of its own, so that the tables above do not depend on it.
+    unequal = unequal_rows(np.random.default_rng([given.seed, 1]), given.unequal_trials)
     common.publish(
         given.page,
         "Stall rates after a review",
@@ -112,6 +125,20 @@ def main() -> None:
                     *("mean of the first", "difference", "seen"),
                 ],
                 groups,
+            ),
+            "## A group of mice with unequal numbers of vessels\n",
+            f"Mice with {', '.join(f'{size:,}' for size in UNEQUAL)} vessels, spread "
+            f"{SPREAD:g}, in {given.unequal_trials:,} trials a row. The difference is that from a "
+            "second such group, which is not reviewed. *By vessels* is the bias of what is not "
+            "done: the wrong calls that remain are added up over all vessels, although each mouse "
+            "has the same weight in the mean.\n",
+            common.markdown(
+                [
+                    *("true rates", "specificity", "measured on stalled / flowing"),
+                    *("reviewed, largest mouse", "other mice"),
+                    *("mean of the first", "by vessels", "difference", "seen"),
+                ],
+                unequal,
             ),
         ],
     )
@@ -154,12 +181,14 @@ def group_rows(rng: np.random.Generator, trials: int) -> list[list[str]]:
             mice = draw_mice(rng, true, SPREAD, (trials, MICE))
             tallies = [draw_review(rng, rate, truth, VESSELS_A_MOUSE, order) for rate in mice.T]
             shares.append(np.stack([each.stalled / VESSELS_A_MOUSE for each in tallies], axis=1))
-            total = reviewed.add(tallies)
+            total = reviewed.balance(tallies)
             accuracies.append(
                 accuracy if order == "nothing" else reviewed.remaining(*accuracy, total)
             )
         scored = np.full((trials, MICE), float(VESSELS_A_MOUSE))
-        mean = corrected_mean_of_mice(shares[0], scored, *accuracies[0])
+        mean = corrected_mean_of_mice(
+            shares[0], scored, *accuracies[0], differs=orders[0] != "nothing"
+        )
         difference, p = difference_of_corrected_means(
             (shares[0], shares[1]), (scored, scored), (accuracies[0], accuracies[1])
         )
@@ -169,6 +198,46 @@ def group_rows(rng: np.random.Generator, trials: int) -> list[list[str]]:
                 *truth.cells(),
                 *orders,
                 cell(mean, first, 0.0, LEAST),
+                cell(difference, second - first, -1.0, LEAST),
+                f"{100 * np.mean(p < 0.05):.1f}",
+            ]
+        )
+    return rows
+
+
+def unequal_rows(rng: np.random.Generator, trials: int) -> list[list[str]]:
+    """Coverage of a group of unequal mice, some reviewed, and of its difference from another."""
+    rows = []
+    for (first, second), scoring, (largest, others) in product(
+        ((HEALTHY, DISEASED), (HEALTHY, HEALTHY)), SCORINGS, UNEQUAL_REVIEWS
+    ):
+        truth = Truth(*scoring)
+        accuracy = truth.measure(rng, trials)
+        scored = np.broadcast_to(np.asarray(UNEQUAL, np.float64), (trials, len(UNEQUAL)))
+        groups = []
+        for true, orders in (
+            (first, [largest, *[others] * (len(UNEQUAL) - 1)]),
+            (second, ["nothing"] * len(UNEQUAL)),
+        ):
+            mice = draw_mice(rng, true, SPREAD, scored.shape)
+            drawn = zip(mice.T, UNEQUAL, orders, strict=True)
+            groups.append([draw_review(rng, rate, truth, *of) for rate, *of in drawn])
+        shares = [np.stack([each.stalled for each in group], axis=1) / scored for group in groups]
+        after = reviewed.remaining(*accuracy, reviewed.balance(groups[0]))
+        vessels = Tally(*(sum(numbers) for numbers in zip(*groups[0], strict=True)))
+        by_vessels = rogan_gladen.correct(
+            intervals.exactly(shares[0].mean(axis=1)), *reviewed.remaining(*accuracy, vessels)
+        )
+        mean = corrected_mean_of_mice(shares[0], scored, *after, differs=True)
+        difference, p = difference_of_corrected_means(
+            (shares[0], shares[1]), (scored, scored), (after, accuracy)
+        )
+        rows.append(
+            [
+                f"{100 * first:g} %, {100 * second:g} %",
+                *(*truth.cells(), largest, others),
+                cell(mean, first, 0.0, LEAST),
+                f"{100 * (np.mean(by_vessels.value) - first):+.2f}",
                 cell(difference, second - first, -1.0, LEAST),
                 f"{100 * np.mean(p < 0.05):.1f}",
             ]

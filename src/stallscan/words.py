@@ -48,6 +48,11 @@ def _escaped(character: str) -> str:
     return _SHORT.get(character, f"\\x{code:02x}")
 
 
+def counted(number: int, what: str) -> str:
+    """Count things: ``1 call``, ``2,000 calls``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def percent(share: float) -> str:
     """Format a share as a percentage with three digits: 30 %, 4.6 %, 0.329 %."""
     text = f"{100.0 * share:.3g}"

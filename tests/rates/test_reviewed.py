@@ -7,7 +7,11 @@ from scipy.stats import norm
 
 from stallscan.rates import correction, rates, reviewed, rogan_gladen, tables
 from stallscan.rates.correction import PUBLISHED, CallAccuracy
-from stallscan.rates.mice import corrected_difference_of_mice, difference_of_corrected_means
+from stallscan.rates.mice import (
+    corrected_difference_of_mice,
+    corrected_mean_of_mice,
+    difference_of_corrected_means,
+)
 from stallscan.rates.reviewed import Tally
 from stallscan.scores import intervals
 from stallscan.scores.intervals import exactly
@@ -16,6 +20,7 @@ from tests.rates.test_rates import MICE, contains, write_study
 COUNTED = CallAccuracy.counted(425, 500, 1986, 2000)  # 85 % and 99.3 %
 # 1,000 recordings of which 20 are stalled: 17 found, 3 missed, and 7 false calls.
 CALLED, FALSE, MISSED = 24, 7, 3
+SIZES = ((0, 2000), (1, 200), (2, 200))  # number and vessels of mice
 
 
 def reviewing(stalls, found, missed=0, flows=0):
@@ -189,11 +194,85 @@ def test_a_study_with_answers(tmp_path):
     assert comparison.welch_p < 0.05
     said = " ".join(result.sentences())
     assert "61 of 2,400 recordings were answered" in said
-    assert "corrected 13 calls" in said
+    assert "13 calls overturned, 48 confirmed" in said
+    assert "Corrected for" in said
     # The false stalls alone are more than expected of the first group, not of the whole study.
     assert "evaluate on a random sample" not in said
     frames = tables.as_frames(result)
     assert frames["rates_groups.csv"]["known"].tolist() == [12, 48]
+
+
+# Mice with unequal numbers of vessels in which every call of stalled is false: 1 % of each.
+UNEQUAL = [
+    *((f"a{number}", "young", [(size // 100, size - size // 100)]) for number, size in SIZES),
+    *((f"b{number}", "old", [(size // 100, size - size // 100)]) for number, size in SIZES),
+]
+
+
+@pytest.mark.parametrize("reviewed_mice", [["a0"], ["a1", "a2"], ["a0", "a1", "a2"]])
+def test_each_mouse_has_the_same_weight_in_what_remains(tmp_path, reviewed_mice):
+    calls, groups = write_study(tmp_path, UNEQUAL)
+    errors = CallAccuracy.stated(0.85, 0.99)
+    names = pd.read_csv(calls)["filename"]
+    answers = dict.fromkeys(names[names.str[:2].isin(reviewed_mice)], "flowing")
+    result = rates.rate(calls, groups, errors, answers=answers)
+    assert [mouse.rate.unclipped for mouse in result.mice] == pytest.approx([0.0] * 6, abs=1e-9)
+    first, second = result.groups
+    assert first.rate.unclipped == pytest.approx(0.0, abs=1e-6)
+    assert second.rate.unclipped == pytest.approx(0.0, abs=1e-6)
+    (comparison,) = result.comparisons
+    assert comparison.difference == pytest.approx(0.0, abs=1e-6)
+    assert comparison.welch_p > 0.9
+    assert comparison.interval.low < 0 < comparison.interval.high
+
+
+def test_balanced_counts_keep_the_error_of_the_mean(tmp_path):
+    tallies = [reviewing(10, 4), reviewing(0, 0)._replace(scored=250)]
+    balanced = reviewed.balance(tallies)
+    # 1,000 and 250 recordings have the error of two mice with 400.
+    assert balanced.scored == pytest.approx(2 * 400)
+    assert balanced.false_stalled == pytest.approx(4 * 400 / 1000)
+    assert balanced.unseen_stalled == pytest.approx(14 * 400 / 1000 + 24 * 400 / 250)
+    assert reviewed.balance(tallies[:1]) == pytest.approx(tallies[0])
+
+
+def test_intervals_of_unequal_mice_hold_the_truth():
+    # Only the largest mouse is reviewed; the full grid is in benchmarks/rates_review.md.
+    rng, trials, true = np.random.default_rng(0), 400, 0.004
+    sizes = np.array([2000, 200, 200, 200])
+    stalls = rng.binomial(sizes, true, (trials, 4))
+    found = rng.binomial(stalls, 0.85)
+    false = rng.binomial(sizes - stalls, 0.007)
+    tallies = []
+    for mouse, size in enumerate(sizes):
+        called = found[:, mouse] + false[:, mouse]
+        parts = (called, size, called, size - called, called, size - called, 0 * called, 0 * called)
+        if not mouse:
+            parts = (stalls[:, 0], *parts[1:4], 0 * called, 0 * called, false[:, 0])
+            parts = (*parts, (stalls - found)[:, 0])
+        tallies.append(Tally(*parts))
+    after = reviewed.remaining(exactly(0.85), exactly(0.007), reviewed.balance(tallies))
+    shares = np.stack([tally.stalled for tally in tallies], axis=1) / sizes
+    mean = corrected_mean_of_mice(shares, np.tile(sizes, (trials, 1)), *after, differs=True)
+    assert mean.value.mean() == pytest.approx(true, abs=0.001)
+    assert np.mean((mean.low <= true) & (true <= mean.high)) > 0.94
+    # Mice that were not reviewed have about as many false calls as before.
+    assert np.median(after[1].value) == pytest.approx(0.75 * 0.007, abs=0.0005)
+
+
+def test_after_a_review_of_everything_nothing_is_said_to_be_corrected(tmp_path):
+    calls, groups = write_study(tmp_path, MICE)
+    table = pd.read_csv(calls)
+    answers = dict(zip(table["filename"], table["call"], strict=True))
+    answers["m1-0-99.mp4"] = "unscorable"
+    said = " ".join(rates.rate(calls, groups, COUNTED, answers=answers).sentences())
+    assert "nothing is corrected" in said
+    assert "Corrected for" not in said
+    assert "expected to remain" not in said
+    del answers["m1-0-98.mp4"]
+    said = " ".join(rates.rate(calls, groups, COUNTED, answers=answers).sentences())
+    assert "nothing is corrected" not in said
+    assert "Corrected for" in said
 
 
 def test_a_study_without_answers_is_the_same_as_before(tmp_path):

@@ -28,7 +28,34 @@ def describe(predictions, run, evaluation=None, answers=()):
 def test_a_review_is_part_of_the_methods():
     how, _ = describe(table(), RUN, answers={"a/2.mp4": "stalled", "a/3.mp4": "flowing"})
     assert "3 stalled" in how
-    assert "2 recordings that people reviewed, with 1 correction" in how
+    assert "reviewed 2 recordings: they confirmed 1 call and overturned 1." in how
+    assert "9 recordings after the review" in how
+
+
+def test_what_people_decided_is_told_from_what_the_model_did(study):
+    # A flowing recording, one left for review, and one without an outline.
+    answers = {"a/3.mp4": "unscorable", "a/8.mp4": "unscorable", "a/7.mp4": "flowing"}
+    how, _ = describe(table(), RUN, answers=answers)
+    for words in ("confirmed 0", "overturned 1", "decided 2", "1 without", "2 judged by people"):
+        assert words in how
+    assert "left for a person" not in how
+    evaluation = evaluate.evaluate(study / "new" / "predictions.csv", study / "labels.csv")
+    _, measured, _ = describe(evaluation.table, RUN, evaluation, answers={"1.mp4": "stalled"})
+    assert "model's own" in measured
+    _, measured, _ = describe(evaluation.table, RUN, evaluation)
+    assert "model's own" not in measured
+
+
+def test_the_score_of_a_vote_is_no_probability():
+    how, _ = describe(table(), RUN)
+    assert "estimates the probability" in how
+    how, _ = describe(table(), RUN | {"bundle": "voted 1a2b", "prevalence": None})
+    assert "vote" in how
+    assert "estimates the probability" not in how
+    assert "at least 0.6" in how
+    # Nothing is claimed of scores that nothing is known of.
+    how, _ = describe(table(), {})
+    assert "probability" not in how
 
 
 def test_what_made_the_calls_is_named():
@@ -63,7 +90,7 @@ def test_figures_come_with_intervals(study):
     _, measured, _ = describe(by_mouse.table, RUN, by_mouse)
     recall, bounds = by_mouse.metrics.recall, by_mouse.intervals["recall"]
     within = f"{bounds.low:.3f} to {bounds.high:.3f}"
-    assert f"sensitivity {recall:.3f} (95 % interval {within})" in measured
+    assert f"a sensitivity of {recall:.3f} (95 % interval {within})" in measured
     assert "12 by mouse" in measured
     assert "600" in measured
     labels = pd.read_csv(study / "labels.csv", usecols=["filename", "stalled"])

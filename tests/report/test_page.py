@@ -1,12 +1,14 @@
 """The report in a browser, opened as a file."""
 
+import contextlib
 import shutil
 import time
 
+import numpy as np
 import pytest
 
 from stallscan.calls.predictions import read_predictions
-from stallscan.report import report
+from stallscan.report import cards, report
 from tests import drawing
 from tests.predicted import prediction, write_tables
 
@@ -43,9 +45,9 @@ def written(tmp_path_factory):
     return predictions, out
 
 
-@pytest.fixture(params=SIZES)
-def page(request, written):
-    width, height = SIZES[request.param]
+@contextlib.contextmanager
+def _open(path, size):
+    width, height = SIZES[size]
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         context = browser.new_context(viewport={"width": width, "height": height})
@@ -56,14 +58,20 @@ def page(request, written):
         opened.on("console", lambda message: opened.problems.append(message.text))
 
         def note(request):
-            if not request.url.startswith(("data:", written[1].as_uri())):
+            if not request.url.startswith(("data:", path.as_uri())):
                 opened.problems.append(request.url)
 
         opened.on("request", note)
-        opened.goto(written[1].as_uri())
+        opened.goto(path.as_uri())
         yield opened
         assert opened.problems == []
         browser.close()
+
+
+@pytest.fixture(params=SIZES)
+def page(request, written):
+    with _open(written[1], request.param) as opened:
+        yield opened
 
 
 def _wait(page, condition, seconds=20):
@@ -131,3 +139,26 @@ def test_methods_paragraph_is_copied(page):
     _wait(page, "document.querySelector('.methods output').textContent !== ''")
     text = page.evaluate("navigator.clipboard.readText()")
     assert f"{COUNT + 1} recordings" in text
+
+
+@pytest.mark.parametrize(("size", "least"), [("desktop", 100), ("phone", 60)])
+def test_where_the_net_looked_is_as_large_as_the_evidence(tmp_path, size, least):
+    drawing.write(tmp_path / "a.mp4")
+    predictions, _ = write_tables(tmp_path, [prediction("a.mp4")], [])
+    picture = cards.as_webp(np.full((128, 128, 3), 200, np.uint8), 80)
+    out = tmp_path / "report.html"
+    report.write_report(
+        predictions, out, recordings=[tmp_path], look=lambda _path: picture, processes=0
+    )
+    with _open(out, size) as page:
+        page.evaluate("document.querySelector('.cards').scrollIntoView()")
+        loaded = "[...document.querySelectorAll('.evidence img')].filter((one) => one.naturalWidth)"
+        _wait(page, f"{loaded}.length === 2")
+        above, below = (box.bounding_box() for box in page.locator(".evidence img").all())
+        card, text = (page.locator(name).bounding_box() for name in (".card", ".card .text"))
+    assert above["y"] + above["height"] <= below["y"]
+    assert below["y"] + below["height"] <= text["y"]
+    assert above["height"] >= least
+    assert below["height"] >= 100
+    for box in (above, below):
+        assert box["width"] > 0.95 * card["width"]

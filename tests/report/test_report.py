@@ -188,7 +188,12 @@ def test_wrong_calls_come_first_if_there_are_labels(labelled):
 
 
 def test_answers_of_a_review_replace_calls(run, tmp_path):
-    answers = {"alarm.mp4": "flowing", "stalled_low.mp4": "stalled", "bare.mp4": "stalled"}
+    answers = {
+        "alarm.mp4": "flowing",
+        "stalled_low.mp4": "stalled",
+        "bare.mp4": "stalled",
+        "flowing_far.mp4": "unscorable",
+    }
     evaluation = evaluate.evaluate(run / "predictions.csv", run / "labels.csv", partial=True)
     written = write(
         *(run / "predictions.csv", tmp_path / "r.html"), evaluation=evaluation, answers=answers
@@ -197,16 +202,18 @@ def test_answers_of_a_review_replace_calls(run, tmp_path):
     calls = {card["data-name"]: card["data-call"] for card in page.cards}
     assert calls["alarm.mp4"] == "flowing"
     assert calls["bare.mp4"] == "stalled"
-    assert "3 of 8 recordings were answered" in page.text
-    assert "2 calls corrected, 1 confirmed" in page.text
-    assert str(written).startswith("3 of 8 recordings")
+    assert "4 of 8 recordings were answered" in page.text
+    assert "2 calls overturned, 1 confirmed, 1 decided" in page.text
+    assert str(written).startswith("4 of 8 recordings")
     assert "the model said stalled" in page.text
+    assert "decided in the review; the model said unscorable" in page.text
     assert "confirmed in the review" in page.text
     # Figures, and what is called wrong, are those of the model's own calls.
     assert "without the answers of the review. MCC" in page.text
     outcomes = {card["data-name"]: card["data-outcome"] for card in page.cards}
     assert outcomes["alarm.mp4"] == "wrong"
-    assert outcomes["bare.mp4"] != "wrong"
+    assert outcomes["flowing_far.mp4"] == "right"
+    assert outcomes["bare.mp4"] == "unlabelled"
 
 
 def test_page_is_self_contained(labelled):
@@ -283,6 +290,9 @@ def test_where_the_net_looked_is_shown_for_what_can_be_read(run, tmp_path):
     looked = {card["data-name"]: page.media[card["data-media"]][2] for card in page.with_clip}
     assert looked["missed.mp4"] == b""
     assert looked["alarm.mp4"] == b"picture"
+    # Each picture has a row of its own.
+    rows = re.findall(r'class="evidence( two)?"', written.path.read_text(encoding="utf-8"))
+    assert rows.count(" two") == sum(map(bool, looked.values()))
 
 
 def test_moved_recordings(run, tmp_path):

@@ -53,6 +53,27 @@ def test_whatever_is_not_drawing_is_left_out():
     assert 'd="M 1.23 2"' in plot
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "fill: url(http://evil/x)",
+        "mask:URL('//evil/x')",
+        "background: image-set('http://evil/x' 1x)",
+        r"fill: u\72l(http://evil/x)",
+        r"fill: url\28 http://evil/x)",
+        "fill: url/**/(http://evil/x); cursor: url(http://evil/y), auto",
+    ],
+)
+def test_styles_load_nothing(rule):
+    source = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 3 4">'
+        f'<path d="M 0 0" style="stroke-width: 2; {rule}; stroke: #0072b2"/></svg>'
+    )
+    plot = svg.inline(source, "words", "x")
+    assert "evil" not in plot
+    assert 'style="stroke-width: 2; stroke: var(--blue)"' in plot
+
+
 @pytest.mark.parametrize("content", ["", "<svg", "<svg></svg>", "\udcff"])
 def test_a_file_that_is_no_plot_is_refused(tmp_path, content):
     path = tmp_path / "x.svg"

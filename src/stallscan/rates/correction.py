@@ -214,11 +214,14 @@ def corrected(stalled: int, scored: int, errors: CallAccuracy) -> Rate:
     return replace(rate, naive_interval=_interval(intervals.wilson(stalled, scored)))
 
 
-def corrected_mean(stalled: Sequence[int], scored: Sequence[int], errors: CallAccuracy) -> Rate:
+def corrected_mean(
+    stalled: Sequence[int], scored: Sequence[int], errors: CallAccuracy, *, differs: bool = False
+) -> Rate:
     """Correct the rate of a group: the unweighted mean over its mice.
 
     `stalled` and `scored` are (M,): recordings of each mouse called stalled, and called stalled or
-    flowing. A single mouse has no intervals, because it does not show how much mice differ.
+    flowing. A single mouse has no intervals, because it does not show how much mice differ. For
+    `differs`, see `mice.corrected_mean_of_mice`.
     """
     called = np.asarray(stalled, np.float64) / np.asarray(scored, np.float64)  # (M,)
     all_stalled, all_scored = int(np.sum(stalled)), int(np.sum(scored))
@@ -227,7 +230,9 @@ def corrected_mean(stalled: Sequence[int], scored: Sequence[int], errors: CallAc
         return replace(pooled, naive_interval=None, interval=None)
     naive = mean_of_mice(called, scored, errors.false_stalled.value)
     naive = intervals.around(naive, intervals.wilson(all_stalled, all_scored))
-    result = corrected_mean_of_mice(called, scored, errors.sensitivity_share, errors.false_stalled)
+    result = corrected_mean_of_mice(
+        called, scored, errors.sensitivity_share, errors.false_stalled, differs=differs
+    )
     return _rate(naive, result, all_stalled, all_scored)
 
 

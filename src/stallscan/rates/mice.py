@@ -65,7 +65,7 @@ def mean_of_mice(shares: ArrayLike, scored: ArrayLike, false_stalled: Any = 0.0)
     variance = shares.var(axis=-1, ddof=1) / mice  # of the mean
     # Effective number of independent recordings if the mice did not differ: it has the same
     # counting error. (...), as everything below.
-    alike = mice / np.broadcast_to(1.0 / scored, shares.shape).mean(axis=-1)
+    alike = mice * equal_size(np.broadcast_to(scored, shares.shape))
     # Variance of the mean due to true differences between mice.
     between = np.maximum(variance - mean * (1.0 - mean) / alike, 0.0)
     spread = np.minimum(between / np.maximum(mean - false_stalled, 1e-9) ** 2, 1.0 - 1e-9)
@@ -91,21 +91,46 @@ def mean_of_mice(shares: ArrayLike, scored: ArrayLike, false_stalled: Any = 0.0)
 
 
 def corrected_mean_of_mice(
-    shares: ArrayLike, scored: ArrayLike, sensitivity: Share, false_stalled: Share
+    shares: ArrayLike,
+    scored: ArrayLike,
+    sensitivity: Share,
+    false_stalled: Share,
+    *,
+    differs: bool = False,
 ) -> Share:
     """Correct the mean over mice; its interval contains that of the pooled recordings.
 
-    Parameters are those of `mean_of_mice`, (..., M), and of `correct`, (...).
+    Parameters are those of `mean_of_mice`, (..., M), and of `correct`, (...). If the accuracy
+    `differs` between mice, it is that of `reviewed.balance`, and holds only where all mice have the
+    same weight, so the recordings are pooled with these weights.
     """
     called = mean_of_mice(shares, scored, false_stalled.value)
-    pooled = correct(pool(shares, scored), sensitivity, false_stalled)
-    return around(correct(called, sensitivity, false_stalled), pooled)
+    pooled = pool_equally(shares, scored) if differs else pool(shares, scored)
+    return around(
+        correct(called, sensitivity, false_stalled),
+        correct(pooled, sensitivity, false_stalled),
+    )
 
 
 def pool(shares: ArrayLike, scored: ArrayLike) -> Share:
     """Pool the recordings of all mice as if they were independent: (..., M) to (...)."""
     scored = np.asarray(scored, np.float64)
     return jeffreys((np.asarray(shares, np.float64) * scored).sum(axis=-1), scored.sum(axis=-1))
+
+
+def pool_equally(shares: ArrayLike, scored: ArrayLike) -> Share:
+    """Pool as `pool` does, but give all mice the same weight: (..., M) to (...)."""
+    shares = np.asarray(shares, np.float64)
+    return pool(shares, np.broadcast_to(equal_size(scored)[..., np.newaxis], shares.shape))
+
+
+def equal_size(scored: ArrayLike) -> Any:
+    """Return the number of recordings per mouse, if all had the same, with an equal error.
+
+    This is the harmonic mean of `scored`, (..., M) to (...): the mean over mice then has the same
+    counting error.
+    """
+    return 1.0 / (1.0 / np.asarray(scored, np.float64)).mean(axis=-1)
 
 
 def welch(first: ArrayLike, second: ArrayLike) -> tuple[Share, Any]:
@@ -200,8 +225,10 @@ def difference_of_corrected_means(
     # Limits of the difference from the accuracies alone, as if the means were known, (...).
     exact = [exactly(np.asarray(group, np.float64).mean(axis=-1)) for group in shares]
     known = subtract(*(correct(mean, *pair) for mean, pair in zip(exact, accuracies, strict=True)))
-    means = subtract(*(corrected_mean_of_mice(*group[:2], *group[2]) for group in groups))
-    vessels = subtract(*(correct(pool(*group[:2]), *group[2]) for group in groups))
+    means = subtract(
+        *(corrected_mean_of_mice(*group[:2], *group[2], differs=True) for group in groups)
+    )
+    vessels = subtract(*(correct(pool_equally(*group[:2]), *group[2]) for group in groups))
     # Without any spread, Welch's interval is infinite, and only the recordings count.
     is_defined = np.isfinite(tested.low)
     centre = tested.value

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from stallscan.calls import corrections
 from stallscan.rates import reviewed
 from stallscan.rates.correction import CallAccuracy, Rate, origin, resolves_from
 from stallscan.rates.reviewed import ReviewedAccuracy
@@ -13,19 +14,27 @@ def on_review(table: pd.DataFrame, errors: CallAccuracy) -> str:
 
     `table` is that of `corrections.apply`, and `errors` the accuracy of the calls before.
     """
-    answered = table["answer"] != ""
-    if not answered.any():
+    verdicts, counts = corrections.count(table), reviewed.tally(table)
+    if not verdicts.answered:
         return ""
-    changed = int((table["call"] != table["called"]).sum())
-    unscorable = int((answered & (table["call"] == "unscorable")).sum())
     said = [
-        f"{int(answered.sum()):,} of {len(table):,} recordings were answered in the review, which "
-        f"corrected {changed:,} calls. They are known; the rates are corrected for the wrong calls "
-        "that are expected to remain."
+        f"{verdicts.answered:,} of {len(table):,} recordings were answered in the review: "
+        f"{verdicts}."
     ]
+    if counts.reviewed < counts.scored:
+        said.append(
+            "They are known; the rates are corrected for the wrong calls that are expected to "
+            "remain."
+        )
+    else:
+        said.append(
+            "These are all that are scored, so the rates are those of the answers, and nothing is "
+            "corrected."
+        )
+    unscorable = int((table["answer"] == "unscorable").sum())
     if unscorable:
         said.append(f"{unscorable:,} answered recordings cannot be scored and are left out.")
-    for kind, found, expected in reviewed.surprises(errors, reviewed.tally(table)):
+    for kind, found, expected in reviewed.surprises(errors, counts):
         said.append(
             f"The review found {found:,} {kind}, but all calls together should have about "
             f"{expected:.3g}. Sensitivity and specificity do not hold for these recordings: "

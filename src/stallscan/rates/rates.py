@@ -8,6 +8,7 @@ compared with one value per mouse, because vessels of the same mouse are not ind
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -25,7 +26,7 @@ from stallscan.rates.correction import (
     corrected,
     corrected_mean,
 )
-from stallscan.rates.reviewed import Tally, add, after, tally
+from stallscan.rates.reviewed import ReviewedAccuracy, Tally, after, balance, tally
 from stallscan.words import Excluded, listed
 
 # The columns of the groups table, with all names that they may have.
@@ -85,7 +86,9 @@ class Rates:
         tests = sum(comparison.welch_p is not None for comparison in self.comparisons)
         if tests > 1:
             said.append(f"{tests} comparisons were made. Multiply each p by {tests} (Bonferroni).")
-        lead = [f"Corrected for {self.errors}."]
+        # After a review of everything, nothing is left to correct.
+        is_known = all(unit.known == unit.rate.scored for unit in self.groups if unit.rate)
+        lead = [] if is_known else [f"Corrected for {self.errors}."]
         if self.review:
             lead.append(self.review)
         return [*lead, *said, *self._sentences_on_rows()]
@@ -146,8 +149,36 @@ def rate(
         If a table is malformed. The message names the rows.
     """
     calls, groups = Path(calls), Path(groups)
+    joined = _join(calls, groups, answers or {})
+    table = joined.table
+    _refuse_other_calls(calls, table[table["called"].isin(DECIDED)], errors)
+    fields = _count(table, ["field", "mouse", "group"]) if "field" in table else []
+    mice = _count(table, ["mouse", "group"]) if "mouse" in table else []
+    group_units, comparisons = _groups(table, mice, errors, reference)
+    return Rates(
+        errors=errors,
+        fields=tuple(_unit(counts, errors) for counts in fields),
+        mice=tuple(_unit(counts, errors) for counts in mice),
+        review=notes.on_review(table, errors),
+        groups=group_units,
+        comparisons=comparisons,
+        without_group=joined.without_group,
+        without_call=joined.without_call,
+    )
+
+
+class _Joined(NamedTuple):
+    """Calls with their field, mouse and group, in the order of the groups table."""
+
+    table: pd.DataFrame  # of `corrections.apply`, with those of `COLUMNS` that exist and group
+    # Recordings that are missing from one of the tables.
+    without_group: Excluded
+    without_call: Excluded
+
+
+def _join(calls: Path, groups: Path, answers: Mapping[str, str]) -> _Joined:
     predictions, units = read_predictions(calls), read_groups(groups)
-    predictions = corrections.apply(predictions, answers or {}).table
+    predictions = corrections.apply(predictions, answers).table
     partner = match(predictions["filename"], units["filename"], groups)
     # partner: the filename in the groups table, which may have another folder.
     grouped = predictions.assign(partner=partner).dropna(subset="partner")
@@ -167,26 +198,16 @@ def rate(
             f"stalled ({', '.join(f'{count:,} {call}' for call, count in counts.items())}). See "
             "the column reason"
         )
-    _refuse_other_calls(calls, table[table["called"].isin(DECIDED)], errors)
     if "group" not in table:
         table, units = table.assign(group=ONE_GROUP), units.assign(group=ONE_GROUP)
     # Groups, mice and fields keep the order of the groups table, not that of the calls.
     order = pd.Series(range(len(units)), index=units["filename"])
     table = table.sort_values("partner", key=lambda names: names.map(order))
-    fields = _count(table, ["field", "mouse", "group"]) if "field" in table else []
-    mice = _count(table, ["mouse", "group"]) if "mouse" in table else []
-    group_units, comparisons = _groups(table, mice, errors, reference)
-    return Rates(
-        errors=errors,
-        fields=tuple(_unit(counts, errors) for counts in fields),
-        mice=tuple(_unit(counts, errors) for counts in mice),
-        review=notes.on_review(table, errors),
-        groups=group_units,
-        comparisons=comparisons,
-        without_group=Excluded.of(predictions.loc[partner.isna(), "filename"].tolist()),
-        without_call=Excluded.of(
-            units.loc[~units["filename"].isin(partner.dropna()), "filename"].tolist()
-        ),
+    is_called = units["filename"].isin(partner.dropna())
+    return _Joined(
+        table,
+        Excluded.of(predictions.loc[partner.isna(), "filename"].tolist()),
+        Excluded.of(units.loc[~is_called, "filename"].tolist()),
     )
 
 
@@ -329,7 +350,7 @@ def _groups(
 
 def _accuracy(members: list[_Counts], errors: CallAccuracy) -> CallAccuracy:
     """Return the accuracy after the review, which is estimated for a group as a whole."""
-    return after(errors, add([member.tally for member in members]))
+    return after(errors, balance([member.tally for member in members]))
 
 
 def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> Unit:
@@ -338,7 +359,10 @@ def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> U
         return unit
     errors = _accuracy(mice, errors)
     mean = corrected_mean(
-        [mouse.stalled for mouse in mice], [mouse.scored for mouse in mice], errors
+        [mouse.stalled for mouse in mice],
+        [mouse.scored for mouse in mice],
+        errors,
+        differs=isinstance(errors, ReviewedAccuracy),
     )
     # The note on the pooled recordings stays only if it also holds for the mean over mice.
     note = unit.note

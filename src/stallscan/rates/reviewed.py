@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from stallscan.rates.correction import CallAccuracy
+from stallscan.rates.mice import equal_size
 from stallscan.scores.intervals import Share, exactly, jeffreys, subtract
 
 # Rounds until the number of stalled recordings agrees with the wrong calls; chosen, it converges
@@ -77,9 +78,20 @@ def tally(rows: pd.DataFrame) -> Tally:
     return Tally(*(int(number.sum()) for number in numbers))
 
 
-def add(tallies: Sequence[Tally]) -> Tally:
-    """Add up the tallies of several units."""
-    return Tally(*(sum(numbers) for numbers in zip(*tallies, strict=True)))
+def balance(tallies: Sequence[Tally]) -> Tally:
+    """Add up the tallies of mice, each scaled to the same number of scored recordings.
+
+    The rate of a group is a mean over mice with equal weights, so the wrong calls that remain in
+    each mouse must have the same weights. Otherwise, a review of the mouse with the most recordings
+    would stand for that of all. The common number is `mice.equal_size`, so counts keep their error.
+    """
+    scored = [np.asarray(counts.scored, np.float64) for counts in tallies]
+    weight = equal_size(np.stack(scored, axis=-1))
+    scaled = [
+        [number * weight / total for number in counts]
+        for counts, total in zip(tallies, scored, strict=True)
+    ]
+    return Tally(*(sum(numbers) for numbers in zip(*scaled, strict=True)))
 
 
 def after(errors: CallAccuracy, counts: Tally) -> CallAccuracy:

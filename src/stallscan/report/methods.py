@@ -8,20 +8,22 @@ from stallscan import __version__
 from stallscan.calls.corrections import Corrected
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.scores import resample
-from stallscan.words import percent
+from stallscan.words import counted, percent
 
 # The figures to quote, with the words for them.
 FIGURES = {
-    "recall": "sensitivity",
-    "specificity": "specificity",
-    "roc_auc": "area under the ROC curve",
-    "mcc": "Matthews correlation coefficient",
+    "recall": "a sensitivity",
+    "specificity": "a specificity",
+    "roc_auc": "an area under the ROC curve",
+    "mcc": "a Matthews correlation coefficient",
 }
 CALLS = {
     "stalled": "stalled",
     "flowing": "flowing",
     "review": "left for a person to decide",
     "unscorable": "without a reliable score",
+    # Not a call of the table: `_results` sets it apart.
+    "by people": "judged by people to be unscorable",
 }
 
 
@@ -46,15 +48,10 @@ def describe(
         to cite the software.
     """
     table = corrected.table
-    calls = [_model(table, run), *_threshold(table, run), _results(table, run)]
-    if corrected.answered:
-        calls.append(
-            f"These include {_count(corrected.answered, 'recording')} that people reviewed, with "
-            f"{_count(corrected.changed, 'correction')}."
-        )
-    paragraphs = [" ".join(calls)]
+    calls = [_model(table, run), *_threshold(table, run), *_review(corrected)]
+    paragraphs = [" ".join([*calls, _results(corrected, run)])]
     if evaluation:
-        paragraphs.append(" ".join(_accuracy(evaluation)))
+        paragraphs.append(" ".join(_accuracy(evaluation, bool(corrected.answered))))
     paragraphs.append(_citation(run))
     return tuple(paragraphs)
 
@@ -78,35 +75,58 @@ def _model(table: pd.DataFrame, run: dict[str, Any]) -> str:
 def _threshold(table: pd.DataFrame, run: dict[str, Any]) -> list[str]:
     thresholds = sorted(set(table["threshold"].dropna()))
     sentences = []
+    share, decision = run.get("prevalence"), run.get("decision")
+    is_calibrated = isinstance(share, float) and 0 < share < 1
+    if thresholds and is_calibrated:
+        sentences.append(
+            "The score estimates the probability that the outlined capillary is stalled."
+        )
+    elif thresholds and "bundle" in run and "prevalence" in run:
+        # A run of a model that states no share of stalled recordings is that of a vote.
+        sentences.append(
+            "The score is the margin by which a vote of several models was decided; it ranks "
+            "recordings and is not a probability."
+        )
     if len(thresholds) == 1:
         sentences.append(
-            "The score estimates the probability that the outlined capillary is stalled, and a "
-            f"recording was called stalled if its score was at least {thresholds[0]:.3g}."
+            f"A recording was called stalled if its score was at least {thresholds[0]:.3g}."
         )
     elif thresholds:
         values = _joined([f"{value:.3g}" for value in thresholds])
         sentences.append(f"The thresholds for calling a recording stalled were {values}.")
-    share, decision = run.get("prevalence"), run.get("decision")
-    if isinstance(share, float) and 0 < share < 1:
+    if is_calibrated:
         what = "Scores are" if decision else "Scores and threshold are"
         sentences.append(f"{what} calibrated for a share of {percent(share)} stalled recordings.")
     chosen_on = decision.get("chosen_on") if isinstance(decision, dict) else None
     if isinstance(chosen_on, int) and chosen_on:
-        sentences.append(f"The threshold was chosen on {_count(chosen_on, 'labelled recording')}.")
+        sentences.append(f"The threshold was chosen on {counted(chosen_on, 'labelled recording')}.")
     return sentences
 
 
-def _results(table: pd.DataFrame, run: dict[str, Any]) -> str:
-    counts = table["call"].value_counts()
+def _review(corrected: Corrected) -> list[str]:
+    """Describe the review; empty if there was none."""
+    if not corrected.answered:
+        return []
+    confirmed, overturned, decided = corrected.verdicts
+    parts = [f"confirmed {counted(confirmed, 'call')}", f"overturned {overturned:,}"]
+    if decided:
+        parts.append(f"decided {decided:,} that the model had left open")
+    return [f"People reviewed {counted(corrected.answered, 'recording')}: they {_joined(parts)}."]
+
+
+def _results(corrected: Corrected, run: dict[str, Any]) -> str:
+    table = corrected.table
+    counts = table["call"].mask(table["answer"] == "unscorable", "by people").value_counts()
     parts = [f"{counts[call]:,} {words}" for call, words in CALLS.items() if call in counts]
-    text = f"The calls for {_count(len(table), 'recording')} were: {_joined(parts)}."
+    after = " after the review" if corrected.answered else ""
+    text = f"The calls for {counted(len(table), 'recording')}{after} were: {_joined(parts)}."
     expected = run.get("recordings")
     if isinstance(expected, int) and expected > len(table):
         text += f" The remaining {expected - len(table):,} recordings were not scored."
     return text
 
 
-def _accuracy(evaluation: Evaluation) -> list[str]:
+def _accuracy(evaluation: Evaluation, is_reviewed: bool) -> list[str]:
     measured, group = evaluation.metrics, evaluation.group
     values = []
     for name, words in FIGURES.items():
@@ -114,11 +134,14 @@ def _accuracy(evaluation: Evaluation) -> list[str]:
         if value is None:
             continue
         within = f" (95 % interval {interval.low:.3f} to {interval.high:.3f})" if interval else ""
-        values.append(f"{words} {value:.3f}{within}")
+        values.append(f"{words} of {value:.3f}{within}")
     unit = f"whole groups ({group.count:,} by {group.column})" if group.column else "recordings"
+    whose = "the calls and scores"
+    if is_reviewed:
+        whose = "the model's own calls and scores, without the review,"
     sentences = [
-        f"Compared with labels of {_count(measured.count, 'called recording')} "
-        f"({percent(measured.prevalence)} labelled stalled), the calls and scores had a "
+        f"Compared with labels of {counted(measured.count, 'called recording')} "
+        f"({percent(measured.prevalence)} labelled stalled), {whose} had "
         f"{_joined(values)}.",
         f"Intervals are the central 95 % of {resample.BOOTSTRAP_DRAWS:,} bootstrap samples of "
         f"{unit}.",
@@ -138,10 +161,6 @@ def _citation(run: dict[str, Any]) -> str:
     source = f", commit {commit}" if isinstance(commit, str) and _versions(run) else ""
     version = f", version {_versions(run)}" if _versions(run) else ""
     return f"Software to cite: stallscan{version}{source} (report: version {__version__})."
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _joined(parts: list[str]) -> str:

@@ -7,9 +7,10 @@ looping clip for each recording. It loads nothing from elsewhere, so it can be m
 import base64
 import contextlib
 import datetime
+import functools
 import math
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from pydantic import Field
 
 from stallscan import __version__, files, templates
 from stallscan.calls import corrections
+from stallscan.calls.corrections import Corrected
 from stallscan.calls.predictions import DECIDED, read_predictions, read_run
 from stallscan.catalog.names import match
 from stallscan.clips import store
@@ -78,7 +80,8 @@ class Card:
     threshold: float | None
     frames: int | None
     label: str
-    wrong: str
+    outcome: str  # of the model's own call: wrong, right, or unlabelled (no label or call)
+    wrong: str  # the kind of wrong call; empty if it is not wrong
     review: str  # what a review said of the call; empty if it was not answered
     has_clip: bool
     has_evidence: bool
@@ -140,29 +143,95 @@ def write_report(
     TableError
         If the table lacks a column or has wrong rows.
     """
-    predictions, out, settings = Path(predictions), Path(out), settings or ReportSettings()
+    out, settings = Path(out), settings or ReportSettings()
     # Check the output first, because making the clips may take minutes.
+    _check_output(out)
+    content = _Content.read(Path(predictions), evaluation, answers or {}, note)
+    make = functools.partial(_make_clips, settings=settings, processes=processes, progress=progress)
+    chosen = choose(content.table, settings.max_cards)
+    return _write(out, content, chosen, *content.find(recordings), make, look)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a report is made from, besides the recordings."""
+
+    predictions: Path
+    corrected: Corrected
+    run: dict[str, Any]
+    evaluation: Evaluation | None
+    note: str | None
+
+    @classmethod
+    def read(
+        cls,
+        predictions: Path,
+        evaluation: Evaluation | None,
+        answers: Mapping[str, str],
+        note: str | None,
+    ) -> "_Content":
+        table = evaluation.table if evaluation else read_predictions(predictions)
+        corrected = corrections.apply(table, answers)
+        return cls(predictions, corrected, read_run(predictions), evaluation, note)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        return self.corrected.table
+
+    @property
+    def review(self) -> str:
+        return str(self.corrected) if self.corrected.answered else ""
+
+    def find(
+        self, recordings: Sequence[str | Path] | None
+    ) -> tuple[dict[str, Path], dict[str, Stored]]:
+        where = self.table["filename"], self.run, recordings, self.predictions
+        return find_recordings(*where), find_stored(*where)
+
+    def render(self, shown: Sequence[Card], media: Iterable[str], moved: int) -> Iterator[str]:
+        head = _head(self.predictions, self.table, self.run)
+        return templates.stream(
+            "report.html.j2",
+            note=self.note,
+            head=head | ({"Review": self.review} if self.review else {}),
+            counts=_counts(self.table),
+            plots=_plots(self.table, self.evaluation),
+            evaluation=self.evaluation,
+            figures=present.figures(self.evaluation) if self.evaluation else [],
+            methods=methods.describe(self.corrected, self.run, self.evaluation),
+            cards=shown,
+            media=map(Markup, media),
+            recordings=len(self.table),
+            moved=moved,
+            version=__version__,
+        )
+
+
+def _check_output(out: Path) -> None:
     if out.is_dir():
         raise InputError(f"{out}: is a folder. Name the HTML file in it: -o {out / 'report.html'}")
     files.make_folder(out.parent)
     files.refuse_foreign(out, ["<title>stallscan report: "], "a stallscan report")
-    table = evaluation.table if evaluation else read_predictions(predictions)
-    corrected = corrections.apply(table, answers or {})
-    table = corrected.table
-    review = str(corrected) if corrected.answered else ""
-    run = read_run(predictions)
-    chosen = choose(table, settings.max_cards)
-    path_of = find_recordings(table["filename"], run, recordings, predictions)
-    stored_of = find_stored(table["filename"], run, recordings, predictions)
+
+
+def _write(
+    out: Path,
+    content: _Content,
+    chosen: pd.DataFrame,
+    path_of: dict[str, Path],
+    stored_of: dict[str, Stored],
+    make: Callable[[Sequence[Path | Stored | None]], Generator[Clip, None, None]],
+    look: Callable[[Path], bytes] | None,
+) -> Written:
     items = [path_of.get(name) or stored_of.get(name) for name in chosen["filename"]]
+    shown: list[Card] = []
     # The clips wait on disk, because the page begins with what is known when all have been made.
     # Writing them fails again when the file is closed on a full disk, hence the outer context.
     with (
         files.writing(out),
         tempfile.TemporaryFile("w+", dir=out.parent, encoding="ascii") as media,
-        contextlib.closing(_make_clips(items, settings, processes, progress)) as clips,
+        contextlib.closing(make(items)) as clips,
     ):
-        shown: list[Card] = []
         for row, clip in zip(chosen.to_dict("records"), clips, strict=True):
             # Only what was decoded before: this runs in our own process.
             if look is not None and clip.video and (path := path_of.get(row["filename"])):
@@ -170,25 +239,10 @@ def write_report(
             media.write(_as_line(clip, len(shown)))
             shown.append(_card(row, clip))
         media.seek(0)
-        moved = sum(item is None for item in items)
-        page = templates.stream(
-            "report.html.j2",
-            note=note,
-            head=_head(predictions, table, run) | ({"Review": review} if review else {}),
-            counts=_counts(table),
-            plots=_plots(table, evaluation),
-            evaluation=evaluation,
-            figures=present.figures(evaluation) if evaluation else [],
-            methods=methods.describe(corrected, run, evaluation),
-            cards=shown,
-            media=map(Markup, media),
-            recordings=len(table),
-            moved=moved,
-            version=__version__,
-        )
-        files.write_text(out, page)
+        moved = items.count(None)
+        files.write_text(out, content.render(shown, media, moved))
     without_clip = sum(not card.has_clip for card in shown)
-    return Written(out, len(table), len(shown), without_clip, moved, review)
+    return Written(out, len(content.table), len(shown), without_clip, moved, content.review)
 
 
 def _as_line(clip: Clip, number: int) -> str:
@@ -310,11 +364,10 @@ def _is_wrong(table: pd.DataFrame) -> "pd.Series[bool]":
 def _card(row: dict[Any, Any], clip: Clip) -> Card:
     label = {0.0: "flowing", 1.0: "stalled"}.get(row.get("stalled", math.nan), "")
     called = row["called"]
-    is_wrong = label != "" and called in DECIDED and called != label
-    review = ""
-    if row["answer"]:
-        confirmed = row["answer"] == called
-        review = "confirmed in the review" if confirmed else f"corrected; the model said {called}"
+    # As the evaluation, the outcome is that of the model's own call.
+    outcome = "unlabelled"
+    if label and called in DECIDED:
+        outcome = "right" if called == label else "wrong"
     mistakes = {"stalled": "missed stall", "flowing": "false alarm"}
     frames = _none_if_nan(row["frames"])
     return Card(
@@ -326,8 +379,9 @@ def _card(row: dict[Any, Any], clip: Clip) -> Card:
         threshold=_none_if_nan(row["threshold"]),
         frames=None if frames is None else int(frames),
         label=label,
-        wrong=mistakes[label] if is_wrong else "",
-        review=review,
+        outcome=outcome,
+        wrong=mistakes[label] if outcome == "wrong" else "",
+        review=corrections.verdict(called, row["answer"]),
         has_clip=bool(clip.video),
         has_evidence=bool(clip.evidence),
         has_looked=bool(clip.looked),

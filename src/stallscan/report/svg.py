@@ -20,6 +20,8 @@ ROOT_STYLE = "fill: var(--ink); stroke-linejoin: round; stroke-linecap: butt; fo
 
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _COLOUR = re.compile(r"#[0-9a-f]{6}\b")
+# Functions, and escapes that may spell them. Matplotlib needs none, and url() loads something.
+_FUNCTION = re.compile(r"[(\\]")
 _FONT = re.compile(r"font-family:[^;]*;? ?")
 _REFERENCE = re.compile(r"#([\w-]+)")
 _NAMESPACE = re.compile(r"\{[^}]*\}")
@@ -124,7 +126,9 @@ def _translate(element: Element, numbers: dict[str, str]) -> None:
             new = f"#{numbers[old[1]]}" if old else "#"
             element.set(key, new if key == "href" else f"url({new})")
         elif key == "style":
-            element.set(key, _COLOUR.sub(_variable, _FONT.sub("", value)))
+            rules = [rule.strip() for rule in _FONT.sub("", value).split(";")]
+            plain = [rule for rule in rules if rule and not _FUNCTION.search(rule)]
+            element.set(key, _COLOUR.sub(_variable, "; ".join(plain)))
 
 
 def _variable(match: re.Match[str]) -> str:
