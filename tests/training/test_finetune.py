@@ -56,6 +56,22 @@ def test_the_comparison_shows_both_bundles(tuned, bundle_dir):
     assert any(name.startswith("MCC at") for name in table["figure"])
 
 
+def test_few_labels_keep_calibration_and_threshold(
+    tuned, recordings, bundle_dir, tmp_path, monkeypatch
+):
+    before, after = disk.load(bundle_dir).spec, disk.load(tuned[0] / "bundle").spec
+    for name in ("calibration", "threshold", "prevalence"):
+        assert getattr(after, name) == getattr(before, name)
+    card = (tuned[0] / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "that training started from" in card
+    monkeypatch.setattr(finetune, "FEWEST_TO_CHOOSE", 32)
+    labels = recordings / "labels.csv"
+    finetune.fine_tune(bundle_dir, [recordings], labels, tmp_path, epochs=1)
+    chosen = disk.load(tmp_path / "bundle").spec
+    assert chosen.prevalence != before.prevalence
+    assert chosen.calibration != before.calibration
+
+
 def test_held_out_recordings_are_not_trained_or_validated_on(tuned, recordings):
     run, comparison = tuned
     mice = pd.read_csv(recordings / "labels.csv").set_index("filename")["mouse"]

@@ -48,6 +48,15 @@ class PretrainedSettings(Settings):
     source: Literal["none", "kinetics", "imagenet", "file", "bundle"] = "none"
     # The state dict of `source: file`; the folder or name of the bundle of `source: bundle`.
     file: Path | None = Field(default=None)
+    # chosen: calibration and threshold are chosen on the validation split. kept: they are those of
+    # the bundle of `source: bundle`, for validation splits too small to choose them.
+    threshold: Literal["chosen", "kept"] = "chosen"
+
+    @model_validator(mode="after")
+    def _check_kept(self) -> "PretrainedSettings":
+        if self.threshold == "kept" and self.source != "bundle":
+            raise ValueError("threshold: kept needs a bundle to keep it from (source: bundle)")
+        return self
 
 
 class AugmentSettings(Settings):

@@ -36,6 +36,9 @@ FEWEST_GROUPS = 6
 FEWEST_HELD_OUT = 6
 # Chosen: the share of the recordings not held out that selects epoch, calibration and threshold.
 VALIDATION_SHARE = 0.25
+# Chosen: with fewer labels, the few that are left for validation choose a worse calibration and
+# threshold than the bundle has already. So it was with 20 to 300 labels (benchmarks/few_labels.md).
+FEWEST_TO_CHOOSE = 500
 # Chosen: a fifth of the learning rate of the last stage of the recipe `default`.
 EPOCHS, LEARNING_RATE, BATCH_SIZE = 12, 2e-4, 4
 
@@ -144,7 +147,8 @@ def fine_tune(
     """Fine-tune a bundle on labelled recordings, and compare it with the original.
 
     The recordings are split three ways, with each group in one split: training, validation (to
-    choose epoch, calibration and threshold), and held out for the comparison.
+    choose epoch, calibration and threshold), and held out for the comparison. With fewer than
+    `FEWEST_TO_CHOOSE` recordings, calibration and threshold stay those of the original.
 
     Parameters
     ----------
@@ -188,7 +192,15 @@ def fine_tune(
             "with 'stallscan train baseline'"
         )
     table, group = _read_table(labels, group)
-    recipe = make_recipe(before, group, epochs, learning_rate, seed)
+    keep = len(table) < FEWEST_TO_CHOOSE
+    if keep:
+        log.info(
+            "%s: fewer than %d recordings, so calibration and threshold stay those of %s",
+            labels,
+            FEWEST_TO_CHOOSE,
+            before.label,
+        )
+    recipe = make_recipe(before, group, epochs, learning_rate, seed, keep)
     with train.claim(run, recipe):
         return _fine_tune(before, recordings, table, labels, run, recipe, group, hold_out, progress)
 
@@ -233,8 +245,13 @@ def _fine_tune(
     return comparison
 
 
-def make_recipe(start: Bundle, group: str, epochs: int, learning_rate: float, seed: int) -> Recipe:
-    """Build the recipe of a fine-tuning: the bundle's settings with a lower learning rate."""
+def make_recipe(
+    start: Bundle, group: str, epochs: int, learning_rate: float, seed: int, keep: bool = False
+) -> Recipe:
+    """Build the recipe of a fine-tuning: the bundle's settings with a lower learning rate.
+
+    With `keep`, calibration and threshold stay those of the bundle, too.
+    """
     trained = start.spec.provenance.get("recipe", {})
     stages = trained.get("training", {}).get("stages") or [{}]
     stage = {"epochs": epochs, "learning_rate": learning_rate}
@@ -244,7 +261,11 @@ def make_recipe(start: Bundle, group: str, epochs: int, learning_rate: float, se
         "outline": start.spec.outline,
         "clip": start.spec.clip,
         "net": start.spec.net,
-        "pretrained": {"source": "bundle", "file": start.path},
+        "pretrained": {
+            "source": "bundle",
+            "file": start.path,
+            "threshold": "kept" if keep else "chosen",
+        },
         "augment": trained.get("augment") or {"rotate": 0.75, "flip": 0.75, "reverse": 0.5},
         "training": {
             "stages": [stage | {"appearance": stages[-1].get("appearance")}],

@@ -134,7 +134,7 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> TrainingSummary
     # Check all splits first: a class missing in the last fold would otherwise surface hours later.
     for _, validation in splits:
         _check_classes(recipe, prepared, validation)
-    if ranks.rank() == 0:
+    if ranks.rank() == 0 and recipe.pretrained.threshold == "chosen":
         _warn_of_few([validation for _, validation in splits])
     with ranks.first_process_first():
         _claim_data(run, prepared)
@@ -300,11 +300,17 @@ def _write_bundle(
     run: Path,
     epoch: int,
 ) -> None:
-    """Write the bundle, its calibration and threshold chosen on the validation logits, (rows,)."""
+    """Write the bundle; `logits` are those of the validation split, (rows,)."""
     labels = parts.validation["stalled"].to_numpy(dtype=np.int64)
-    calibration = fit_calibration(logits, labels)
+    prevalence = float(labels.mean())
+    kept = None
+    if recipe.pretrained.threshold == "kept":
+        kept = disk.load(str(recipe.pretrained.file)).spec
+        calibration, threshold, prevalence = kept.calibration, kept.threshold, kept.prevalence
+    else:
+        calibration = fit_calibration(logits, labels)
+        threshold = best_mcc_threshold(rounded(calibration.score(logits)), labels)
     scores = rounded(calibration.score(logits))
-    threshold = best_mcc_threshold(scores, labels)
     scored = metrics.Scored.check(labels, scores, scores >= threshold, (threshold,))
     measured = metrics.measure(scored).as_json()
     traits = data.store.traits(parts.train["filename"])
@@ -319,10 +325,13 @@ def _write_bundle(
         net=recipe.net,
         calibration=calibration,
         threshold=threshold,
-        prevalence=float(labels.mean()),
+        prevalence=prevalence,
         frames=(int(min(frames)), int(max(frames))),
         simulated=data.simulated,
-        reference=Reference.of(traits, scores),
+        # The scores by which a threshold is adapted to another prevalence.
+        reference=Reference.of(
+            traits, kept.reference.scores if kept and kept.reference else scores
+        ),
         metrics={"validation": measured},
         provenance={
             **files.provenance(),
