@@ -18,7 +18,9 @@ let state = null; // what the server said last
 let shown = null; // {about, sheet} on the canvas
 let ahead = []; // items that come next
 let correcting = false; // whether a past item is shown
-let busy = false; // whether an answer is being saved
+let busy = false; // whether an answer is being saved, until the next recording is shown
+let latest = null; // promise of the newest refresh
+let shows = 0; // calls of show, of which the newest counts
 let playing = true, frame = 0, rate = 15, last = 0, since = 0, outlined = true;
 
 // The token of a page that other computers may open: part of the printed address, kept in this tab.
@@ -110,8 +112,16 @@ function order() {
   return $("order").value || new URLSearchParams(location.search).get("order") || "uncertain";
 }
 
-async function refresh() {
-  state = await ask(`api/queue?order=${order()}&within=${$("within").value}`).then(json);
+// Ask what comes next. The next answer may be given before this returns, so only the newest counts.
+function refresh() {
+  const mine = ask(`api/queue?order=${order()}&within=${$("within").value}`).then(json)
+    .then((told) => latest === mine ? takeOver(told) : latest);
+  latest = mine;
+  return mine;
+}
+
+function takeOver(told) {
+  state = told;
   if (!$("order").options.length) {
     for (const name of state.orders) $("order").add(new Option(name, name, false, name === state.order));
   }
@@ -183,6 +193,7 @@ async function showPeople() {
 }
 
 async function show(item, isPast = false) {
+  const number = ++shows;
   correcting = isPast;
   if (item === undefined) { showNothing(); return; }
   let clip;
@@ -195,6 +206,7 @@ async function show(item, isPast = false) {
   } finally {
     clearTimeout(late);
   }
+  if (number !== shows) return; // something else was to be shown meanwhile
   setContact(false);
   shown = clip;
   const about = clip.about;
@@ -262,15 +274,21 @@ async function answer(choice) {
     count(1);
     if (!wasPast) ahead = ahead.filter((each) => each !== item);
     marked = marked.filter((each) => each !== item);
+    const fresh = refresh();
+    if (!marked.length && !onSheets && !ahead.length) await fresh;
+    else fresh.then(followQueue).catch(fail);
     await showNext();
-    await refresh();
-    // Another tab may have answered what is shown.
-    if (!onSheets && (shown ? !correcting && ahead[0] !== shown.about.item : ahead.length)) await showNext();
   } catch (error) {
     warn(`Not saved: ${error.message}`);
   } finally {
     busy = false;
   }
+}
+
+// Another tab may have answered what is shown.
+function followQueue() {
+  if (busy || onSheets || correcting) return;
+  if (shown ? ahead[0] !== shown.about.item : ahead.length) return showNext();
 }
 
 async function undo() {
