@@ -182,7 +182,7 @@ class Desk:
                 {
                     "name": name,
                     "answered": len({each.filename for each in answers}),
-                    "an_hour": items_an_hour([each.given_at for each in answers]),
+                    "an_hour": items_an_hour(each.seconds for each in answers),
                 }
                 for name, answers in given.items()
             ],
