@@ -56,7 +56,7 @@ def test_a_queue_with_known_recordings_shows_each_once_and_then_ends():
 
 
 def _run(*names):
-    return Run(Path("results"), tuple(Item(name, None) for name in names), has_predictions=False)
+    return Run(Path("results"), tuple(Item(name, Path(name)) for name in names))
 
 
 def test_labels_are_matched_by_name(tmp_path):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import hypergeom
@@ -9,7 +11,7 @@ from stallscan.scores.intervals import wilson
 
 
 def _items(calls):
-    return [Item(f"{n}.mp4", None, call, "", 0.5, 0.5) for n, call in enumerate(calls)]
+    return [Item(f"{n}.mp4", Path("x.mp4"), call, "", 0.5, 0.5) for n, call in enumerate(calls)]
 
 
 def _answers(answers):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from concurrent.futures import Future
 from importlib import resources
@@ -11,10 +12,16 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from stallscan.review import clips, desk, run, server
-from stallscan.review.answers import Answers, New
+from stallscan.clips import fill
+from stallscan.clips.clip import ClipSettings
+from stallscan.clips.prepare import Preprocessing
+from stallscan.errors import InputError
+from stallscan.recordings import find
+from stallscan.review import clips, desk, run, serve, server
+from stallscan.review.answers import ANSWERS, Answers, New
 from stallscan.review.clips import Cache
 from stallscan.review.known import Known
+from stallscan.vessels.outline import OutlineSettings
 from tests import drawing, predicted
 
 ODD = "a <b>'\"&\n.mp4"
@@ -295,16 +302,24 @@ def test_a_sheet_with_a_wrong_answer_saves_nothing(client, answers, given, statu
 
 
 def _many(tmp_path, answers, count=60, labels=None, **settings):
-    """Return a client of a run of so many recordings that do not exist, a third called stalled."""
-    rows = [
-        predicted.prediction(
-            f"{n}.mp4", score=n / count, call="stalled" if 3 * n >= 2 * count else "flowing"
+    """Return a client of a run of so many recordings, a third called stalled."""
+    items = tuple(
+        run.Item(
+            f"{n}.mp4",
+            tmp_path / f"{n}.mp4",
+            "stalled" if 3 * n >= 2 * count else "flowing",
+            score=n / count,
+            threshold=0.6,
         )
         for n in range(count)
-    ]
-    predicted.write_tables(tmp_path, rows, [])
+    )
     known = labels and Known(labels, count, 0.5)
-    return _client(tmp_path, answers, known, **settings)
+    drawn = Future()
+    drawn.set_result(clips.Clip(sheet=b"sheet", frames=1))
+    about = desk.PageSettings(reviewer="me", **{"hosts": ("127.0.0.1",)} | settings)
+    cache = Cache(lambda _path: drawn)
+    app = server.make_app(desk.Desk(run.Run(tmp_path, items), answers, cache, about, known))
+    return TestClient(app, base_url="http://127.0.0.1:8000")
 
 
 def test_the_sheet_begins_with_the_surest_flows(tmp_path, answers):
@@ -381,3 +396,61 @@ def test_requests_are_quick_in_a_run_of_ten_thousand(tmp_path, answers):
         _give(client, number, "stalled", f"token-{number}-me").raise_for_status()
         took = time.perf_counter() - start
         assert took < 0.5
+
+
+def _table(folder, names, **about):
+    rows = [predicted.prediction(name, score=0.2, call="flowing") for name in names]
+    predicted.write_tables(folder, rows, [])
+    (folder / "run.json").write_text(json.dumps(about))
+
+
+def test_what_cannot_be_shown_takes_no_call(folder, answers, tmp_path):
+    _table(tmp_path, ["0.mp4", "gone.mp4", "broken.mp4"], paths=[str(folder)])
+    client = _client(tmp_path, answers)
+    told = _queue(client, "random")
+    assert (told["left"], told["total"], told["missing"]) == (2, 2, 1)
+    assert {item["filename"] for item in told["items"]} == {"0.mp4", "broken.mp4"}
+    possible = [client.get(f"/api/clip/{item}").json()["answers"] for item in range(3)]
+    assert possible == [list(ANSWERS), [], ["unsure", "broken"]]
+    for item, answer, status in (
+        (1, "flowing", 409),
+        (1, "broken", 409),
+        (2, "flowing", 409),
+        (2, "unscorable", 409),
+        (2, "broken", 200),
+        (0, "flowing", 200),
+    ):
+        given = _give(client, item, answer, f"token-{item}-{answer}")
+        assert given.status_code == status, (item, answer)
+    sheet = _sheet(0, 2)
+    assert _post(client, "/api/answers", answers=sheet, sheet="sheet-01").status_code == 409
+    assert {given.filename: given.answer for given in answers.current()} == {
+        "0.mp4": "flowing",
+        "broken.mp4": "broken",
+    }
+
+
+def test_the_clips_of_a_store_are_shown_where_the_recordings_are_gone(answers, tmp_path):
+    names = ["0.mp4", "1.mp4"]
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    for seed, name in enumerate(names):
+        drawing.write(recordings / name, seed=seed)
+    view = Preprocessing(OutlineSettings(), ClipSettings(size=64, frames=20))
+    fill.build(tmp_path / "store", find.list_recordings([recordings]), *view, processes=0)
+    shutil.rmtree(recordings)
+    results = tmp_path / "results"
+    results.mkdir()
+    _table(results, names, paths=[str(tmp_path / "store")])
+    client = _client(results, answers)
+    told = client.get("/api/clip/0").json()
+    assert told["frames"] > 5
+    assert "prepared clip" in told["note"]
+    assert "flowing" in told["answers"]
+    # The store has moved, too.
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    assert run.read(results).items[0].shown is None
+    moved = run.read(results, [tmp_path / "elsewhere"])
+    assert clips.make(moved.items[0].shown).frames == told["frames"]
+    with pytest.raises(InputError, match="--recordings"):
+        serve.serve(results, serve.ServeSettings(), print)

@@ -137,6 +137,7 @@ function showProgress() {
   const minutes = times.length > 1 ? (times[times.length - 1] - times[0]) / 60000 : 0;
   const rateNow = minutes > 0.1 ? (times.length - 1) / minutes : 0;
   const parts = [`${state.answered} of ${state.total} answered by you`, `${state.left} in this order`];
+  if (state.missing) parts.push(`${state.missing} not found: give their folder with --recordings`);
   if (rateNow) parts.push(`${Math.round(rateNow * 60)} an hour`, `${Math.ceil(state.left / rateNow)} min left`);
   $("progress").textContent = parts.join(" · ");
   showCheck(state.check);
@@ -202,6 +203,7 @@ async function show(item, isPast = false) {
     clip = await fetchClip(item);
   } catch (error) {
     warn(`This clip could not be fetched (${error.message}). Reload the page.`);
+    if (number === shows) { shown = null; allow([]); } // not the one before, which was answered
     return;
   } finally {
     clearTimeout(late);
@@ -225,8 +227,14 @@ async function show(item, isPast = false) {
   $("facts").textContent = facts.join(" · ");
   $("evidence-figure").hidden = !clip.evidence;
   if (clip.evidence) put("evidence", clip.evidence);
+  allow(about.answers);
   showLooked(about);
   showFrame();
+}
+
+// Offer the answers that are possible: nobody can tell whether blood flows in what cannot be shown.
+function allow(answers) {
+  for (const button of $("choices").children) button.disabled = !answers.includes(button.className);
 }
 
 // It takes a second to find, so it is not fetched beforehand and appears when it is there.
@@ -234,7 +242,7 @@ function showLooked(about) {
   $("looked-figure").hidden = true;
   if (!about.looked) return;
   loadImage(`api/looked/${about.item}`).then((image) => {
-    if (shown && shown.about.item !== about.item) return;
+    if (!shown || shown.about.item !== about.item) return;
     put("looked", image);
     $("looked-figure").hidden = false;
   }).catch(() => {}); // nothing is known of this one
@@ -249,6 +257,10 @@ function showNothing() {
   $("note").textContent = "";
   $("evidence-figure").hidden = true;
   $("looked-figure").hidden = true;
+  $("frame").max = $("frame").value = 0;
+  $("place").textContent = "";
+  canvas.setAttribute("aria-label", "No clip");
+  allow([]);
 }
 
 async function showNext() {
@@ -263,7 +275,7 @@ function count(answers) {
 }
 
 async function answer(choice) {
-  if (!shown || busy) return;
+  if (!shown || busy || !shown.about.answers.includes(choice)) return;
   busy = true;
   const item = shown.about.item;
   const wasPast = correcting;

@@ -21,6 +21,7 @@ def review(
     order: Literal["uncertain", "stalled", "random", "unseen", "disagreed"] = "uncertain",
     known: Path | None = None,
     known_share: float = 0.1,
+    recordings: list[Path] | None = None,
 ) -> None:
     """Open a page on which people check and correct the calls. Ctrl-C ends it.
 
@@ -52,6 +53,9 @@ def review(
         sensitivity and specificity on them. 'stallscan labels' leaves these answers out.
     known_share
         How much of what a reviewer sees is taken from --known, at most 0.5.
+    recordings
+        Where the recordings are now, or a store of their clips, if they have moved since the
+        prediction.
     """
     import webbrowser
 
@@ -65,7 +69,9 @@ def review(
             webbrowser.open(address)
 
     look = looker(folder) if occlusion and not blind else None
-    settings = ServeSettings(host, port, order, blind, known, known_share, look)
+    settings = ServeSettings(
+        host, port, order, blind, known, known_share, look, tuple(recordings or ())
+    )
     answers = serve(folder, settings, ready)
     print_line(f"{len(answers.current()):,} answers -> {answers.path}")
 

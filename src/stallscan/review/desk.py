@@ -27,8 +27,15 @@ WITHIN = 0.03  # half width of the interval that a check of the whole run is pla
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
+WITHOUT_CLIP = ("unsure", "broken")  # answers to a recording that cannot be shown
+
+
 class NoItemError(LookupError):
     """There is no item with this number."""
+
+
+class UnseenError(ValueError):
+    """An item cannot be answered so, because it cannot be shown."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ class Desk:
         self.settings = settings
         self._run, self._answers, self._clips = run, answers, clips
         self._labels = labels or Known({}, len(run.items))
+        self._found = sum(item.shown is not None for item in run.items)
         self._has_calls = any(item.call in VOTES for item in run.items)
         self._numbers = {item.filename: number for number, item in enumerate(run.items)}
         self._queues = Queues(run.items)
@@ -106,7 +114,7 @@ class Desk:
 
     def clip(self, number: int) -> Clip:
         """Return a clip by the number of its item."""
-        return self._clips.ask(number, self.item(number).path).result()
+        return self._clips.ask(number, self.item(number).shown).result()
 
     def looked(self, number: int) -> bytes:
         """Return the WebP file of where the net looked in an item; empty if that is unknown."""
@@ -133,7 +141,8 @@ class Desk:
             "items": [self._describe_item(number) for number in ahead],
             "left": len(queue),
             "answered": len(mine),
-            "total": len(self._run.items),
+            "total": self._found,
+            "missing": len(self._run.items) - self._found,
             "reviewer": reviewer,
             "order": order,
             "orders": ORDERS,
@@ -159,7 +168,7 @@ class Desk:
 
     def describe_clip(self, number: int) -> dict[str, Any]:
         """Describe an item and its clip."""
-        clip = self.clip(number)
+        clip, item = self.clip(number), self.item(number)
         return self._describe_item(number) | {
             "frames": clip.frames,
             "columns": clip.columns,
@@ -167,8 +176,9 @@ class Desk:
             "height": clip.height,
             "outline": clip.outline,
             "note": clip.note,
+            "answers": self._possible(number),
             "evidence": bool(clip.evidence),
-            "looked": self._look is not None and bool(clip.evidence),
+            "looked": self._look is not None and bool(clip.evidence) and bool(item.path),
         }
 
     def describe_reviewers(self) -> dict[str, Any]:
@@ -192,9 +202,17 @@ class Desk:
     def prepare(
         self, reviewer: str, number: int, answer: str, token: str, seconds: float | None
     ) -> New:
-        """Return an answer to record."""
+        """Return an answer to record; raises `NoItemError` and `UnseenError`."""
+        if answer not in self._possible(number):
+            raise UnseenError(number)
         is_check = number in self._checks_of(reviewer).chosen
         return New(token, self.item(number).filename, reviewer, answer, seconds, is_check)
+
+    def _possible(self, number: int) -> tuple[str, ...]:
+        """Return the answers that an item may get: nobody can tell what cannot be shown."""
+        if self.item(number).shown is None:
+            return ()
+        return WITHOUT_CLIP if self._clips.is_empty(number) else ANSWERS
 
     def give(
         self, reviewer: str, answers: Sequence[New], sheet: str | None
@@ -222,7 +240,7 @@ class Desk:
         """Take the first numbers, and begin to make their clips."""
         ahead = list(islice(numbers, count))
         for number in ahead:
-            self._clips.ask(number, self.item(number).path)
+            self._clips.ask(number, self.item(number).shown)
         return ahead
 
     def _checks_of(self, reviewer: str) -> Checks:

@@ -43,6 +43,8 @@ class ServeSettings:
         How much of what a reviewer sees is taken from it.
     look : callable or None
         As in `Desk`.
+    recordings : tuple of Path
+        As in `run.read`; empty: where they were.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +54,7 @@ class ServeSettings:
     known: Path | None = None
     known_share: float = SHARE
     look: Look | None = None
+    recordings: tuple[Path, ...] = ()
 
 
 def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -> Answers:
@@ -74,10 +77,15 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
     Raises
     ------
     InputError
-        If there is nothing to review, the folder cannot be written, the port is taken, or there
-        are no known labels of its recordings.
+        If there is nothing to review, no recording was found, the folder cannot be written, the
+        port is taken, or there are no known labels of its recordings.
     """
-    reviewed = run.read(folder)
+    reviewed = run.read(folder, settings.recordings or None)
+    if not any(item.shown is not None for item in reviewed.items):
+        raise InputError(
+            f"{folder}: none of its {len(reviewed.items):,} recordings was found. Give their "
+            "folder with --recordings"
+        )
     labels = None
     if settings.known is not None:
         labels = read_known(settings.known, reviewed, settings.known_share)

@@ -20,7 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
 from stallscan.review.answers import LONGEST_NAME, Answer
-from stallscan.review.desk import Desk, NoItemError, PageSettings
+from stallscan.review.desk import Desk, NoItemError, PageSettings, UnseenError
 from stallscan.review.queues import Order
 
 COOKIE = "stallscan-reviewer"
@@ -102,6 +102,11 @@ def make_app(desk: Desk) -> FastAPI:
     @app.exception_handler(NoItemError)
     def no_item(_request: Request, _error: Exception) -> Response:
         return Response("There is no such recording.\n", 404, media_type="text/plain")
+
+    @app.exception_handler(UnseenError)
+    def unseen(_request: Request, _error: Exception) -> Response:
+        text = "This recording cannot be shown, so this answer is not possible.\n"
+        return Response(text, 409, media_type="text/plain")
 
     # The usual answer repeats what was sent, which need not be valid text.
     @app.exception_handler(RequestValidationError)
