@@ -3,8 +3,11 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
 
 import cv2
@@ -54,7 +57,7 @@ def client(folder, answers):
 
 
 def _client(folder, answers, known=None, look=None, **settings):
-    about = desk.PageSettings(reviewer="me", **{"hosts": ("127.0.0.1",)} | settings)
+    about = desk.PageSettings(**{"reviewer": "me", "hosts": ("127.0.0.1",)} | settings)
     app = server.make_app(desk.Desk(run.read(folder), answers, Cache(_now), about, known, look))
     return TestClient(app, base_url="http://127.0.0.1:8000")
 
@@ -266,8 +269,29 @@ def test_nothing_is_loaded_from_elsewhere_and_names_are_text(client):
 
 
 def test_blind_reviewers_see_neither_score_nor_call(folder, answers):
-    told = _queue(_client(folder, answers, blind=True))["items"][0]
+    client = _client(folder, answers, blind=True)
+    told = _queue(client)["items"][0]
     assert told.keys() == {"item", "filename"}
+
+
+def test_blind_reviewers_learn_nothing_from_names_and_orders(tmp_path, answers):
+    client = _many(tmp_path, answers, blind=True)
+    answers.give("token-old", "of/another/group.mp4", "me", "stalled")
+    told = _queue(client, "stalled")
+    assert told["order"] == "random"
+    assert told["orders"] == ["random", "unseen", "disagreed"]
+    assert [item["filename"] for item in told["items"]] == [
+        f"recording {number}" for number in (1, 2, 3, 4)
+    ]
+    assert told["items"] == _queue(client, "uncertain")["items"]
+    said = _give(client, told["items"][0]["item"], "stalled", "token-01").json()
+    assert [given["filename"] for given in said["recent"]] == ["recording 1", "another recording"]
+    easy = client.get("/api/easy", params={"order": "stalled"})
+    for answer in (easy, client.get("/api/clip/7"), client.get("/api/queue?order=random")):
+        assert "mp4" not in answer.raise_for_status().text
+    for order in ("stalled", "uncertain"):
+        with pytest.raises(InputError, match="--order"):
+            serve.serve(tmp_path, serve.ServeSettings(order=order, blind=True), print)
 
 
 def _post(client, path, **body):
@@ -313,10 +337,10 @@ def _many(tmp_path, answers, count=60, labels=None, **settings):
         )
         for n in range(count)
     )
-    known = labels and Known(labels, count, 0.5)
+    known = labels and Known(labels, 0.5)
     drawn = Future()
     drawn.set_result(clips.Clip(sheet=b"sheet", frames=1))
-    about = desk.PageSettings(reviewer="me", **{"hosts": ("127.0.0.1",)} | settings)
+    about = desk.PageSettings(**{"reviewer": "me", "hosts": ("127.0.0.1",)} | settings)
     cache = Cache(lambda _path: drawn)
     app = server.make_app(desk.Desk(run.Run(tmp_path, items), answers, cache, about, known))
     return TestClient(app, base_url="http://127.0.0.1:8000")
@@ -348,19 +372,19 @@ def test_the_random_sample_says_how_far_it_is_and_then_what_it_found(tmp_path, a
 
 
 def test_known_recordings_look_like_others_and_rate_the_reviewer(tmp_path, answers):
-    labels = {number: number >= 45 for number in range(30, 60)}
+    labels = {f"{number}.mp4": number >= 45 for number in range(30, 60)}
     client = _many(tmp_path, answers, labels=labels, blind=True)
     plain = _many(tmp_path, answers, blind=True)
-    first = _queue(client, "uncertain")
+    first = _queue(client, "random")
     assert first["own"] == {"sensitivity": None, "specificity": None}
-    assert _queue(plain, "uncertain")["own"] is None
-    assert first["left"] == _queue(plain, "uncertain")["left"]
+    assert _queue(plain, "random")["own"] is None
+    assert first["left"] == _queue(plain, "random")["left"]
     assert {tuple(item) for item in first["items"]} == {("item", "filename")}
     for number in range(60):
-        item = _queue(client, "uncertain")["items"][0]["item"]
-        answer = "stalled" if labels.get(item) else "flowing"
+        item = _queue(client, "random")["items"][0]["item"]
+        answer = "stalled" if labels.get(f"{item}.mp4") else "flowing"
         _give(client, item, answer, f"token-{number:03}").raise_for_status()
-    own = _queue(client, "uncertain")["own"]
+    own = _queue(client, "random")["own"]
     assert (own["sensitivity"]["right"], own["sensitivity"]["of"]) == (15, 15)
     assert own["specificity"]["share"][0] == 1.0
     assert own["specificity"]["share"][1] < 0.85
@@ -454,3 +478,71 @@ def test_the_clips_of_a_store_are_shown_where_the_recordings_are_gone(answers, t
     assert clips.make(moved.items[0].shown).frames == told["frames"]
     with pytest.raises(InputError, match="--recordings"):
         serve.serve(results, serve.ServeSettings(), print)
+
+
+def test_answers_do_not_wait_for_where_the_net_looked(folder, answers):
+    started, go_on, seen = threading.Event(), threading.Event(), []
+
+    def look(path):
+        seen.append(path.name)
+        started.set()
+        assert go_on.wait(20)
+        return b"picture"
+
+    about = desk.PageSettings(reviewer="me")
+    table = desk.Desk(run.read(folder), answers, Cache(_now), about, None, look)
+    with ThreadPoolExecutor(60) as asking:
+        first = asking.submit(table.looked, "me", 0)
+        assert started.wait(20)
+        passed_by = [asking.submit(table.looked, "me", 1) for _ in range(40)]
+        other = asking.submit(table.looked, "ann", 1)  # whose turn comes
+        last = asking.submit(table.looked, "me", 2)
+        # None of them keeps a thread of the server.
+        assert {each.result(20) for each in passed_by} == {b""}
+        assert not last.done()
+        assert not other.done()
+        go_on.set()
+        assert {each.result(20) for each in (first, other, last)} == {b"picture"}
+    assert len(seen) == 3
+
+
+def test_a_server_for_other_machines_asks_for_the_name(folder, answers):
+    client = _client(folder, answers, token="secret", reviewer="")
+    client.headers[server.TOKEN] = "secret"
+    assert _queue(client)["reviewer"] == ""
+    assert _give(client, 0, "stalled", "token-01").status_code == 409
+    assert _post(client, "/api/undo", token="token-02").status_code == 409
+    assert _post(client, "/api/reviewer", name=" = ").status_code == 422
+    _post(client, "/api/reviewer", name="ann").raise_for_status()
+    _give(client, 0, "stalled", "token-03").raise_for_status()
+    assert [given.reviewer for given in answers.current()] == ["ann"]
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "status"),
+    [
+        ("lab-pc:8000", "secret", 200),
+        ("LAB-PC", "secret", 200),
+        ("192.168.7.9:8000", "secret", 200),
+        ("[fe80::1]:8000", "secret", 200),
+        ("192.168.7.9.evil.example", "secret", 403),
+        ("192.168.7.9", "", 403),
+    ],
+)
+def test_the_names_and_addresses_of_this_computer_are_known(folder, answers, host, token, status):
+    client = _client(folder, answers, token=token, hosts=("LAB-PC",))
+    headers = {"host": host, server.TOKEN: token, "origin": f"http://{host.lower()}"}
+    assert client.get("/api/queue?order=random", headers=headers).status_code == status
+
+
+def test_the_reason_why_an_answer_is_not_saved_is_told(client, answers):
+    answers.path.unlink()
+    answers.path.mkdir()
+    refused = _give(client, 0, "stalled", "token-01")
+    assert refused.status_code == 503
+    assert "review.sqlite" in refused.text
+
+
+def test_the_page_needs_no_plots():
+    code = "import sys, stallscan.review.serve; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

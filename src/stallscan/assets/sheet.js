@@ -109,7 +109,6 @@ async function confirmSheet() {
       const answers = flowing.map(({ item }) => ({ item, answer: "flowing", token: newToken(), seconds }));
       const said = await save("api/answers", { answers, sheet: newToken() });
       showRecent(said.recent);
-      count(flowing.length);
     }
     marked = next;
     refresh().catch(fail);

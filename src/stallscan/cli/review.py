@@ -18,7 +18,7 @@ def review(
     no_browser: bool = False,
     blind: bool = False,
     occlusion: bool = False,
-    order: Literal["uncertain", "stalled", "random", "unseen", "disagreed"] = "uncertain",
+    order: Literal["uncertain", "stalled", "random", "unseen", "disagreed"] | None = None,
     known: Path | None = None,
     known_share: float = 0.1,
     recordings: list[Path] | None = None,
@@ -40,13 +40,14 @@ def review(
     no_browser
         Only print the address.
     blind
-        Hide score and call.
+        Hide score, call and filename, which may name the group.
     occlusion
         Show what the net looked at; not with --blind. It appears a second after the clip.
     order
-        uncertain: what a model learns most from; stalled: highest score first; random: the same
-        random order for everyone; unseen: what nobody has answered; disagreed: what reviewers
-        answered differently.
+        uncertain (the default): what a model learns most from; stalled: highest score first;
+        random: the same random order for everyone (the default with --blind); unseen: what nobody
+        has answered; disagreed: what reviewers answered differently. The first two are not for
+        --blind.
     known
         Table with known labels of recordings of the run (filename, stalled). Some of these
         recordings are mixed in, half of them stalled, and the page shows the reviewer's own

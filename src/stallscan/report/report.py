@@ -27,7 +27,7 @@ from stallscan.evaluation import present
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.report import cards, figures, methods
 from stallscan.report.cards import Clip
-from stallscan.report.stored import Stored, find_recordings, find_stored
+from stallscan.report.stored import Stored, find_recordings, find_stored, without_path
 from stallscan.settings import Settings
 
 
@@ -258,7 +258,7 @@ def _card(row: dict[Any, Any], clip: Clip) -> Card:
         filename=row["filename"],
         status=row["status"],
         call=row["call"],
-        reason=cards.without_path(row["reason"], row["filename"]),
+        reason=without_path(row["reason"], row["filename"]),
         score=_none_if_nan(row["score"]),
         threshold=_none_if_nan(row["threshold"]),
         frames=None if frames is None else int(frames),

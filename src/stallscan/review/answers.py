@@ -310,5 +310,5 @@ class Answers:
 
 
 def _as_given(row: Sequence[Any]) -> Given:
-    *columns, is_check = row
-    return Given(*columns, is_check=bool(is_check))
+    number, filename, reviewer, answer, given_at, seconds, is_check = row
+    return Given(number, filename, reviewer, answer, given_at, seconds, bool(is_check))

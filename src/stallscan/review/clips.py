@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ from stallscan.vessels.enclosure import Mask
 MARGIN_PX = 20  # of the recording around the outline
 QUALITY = 88  # of the JPEG file: dark cells stay distinct
 SMOOTH_PX = 1.0  # of the outline: removes the stairs of its pixels
+Lines = Sequence[NDArray[Any]]  # each (N, 1, 2), columns before rows
 KEPT = 64  # clips in memory, about 0.3 MB each
 
 
@@ -71,7 +73,7 @@ def make(item: Path | Stored) -> Clip:
         evidence = b"" if found is None else cards.draw_evidence(shown, found, box)
     except RecordingError as error:
         return Clip(note=without_path(str(error), item.name))
-    lines: Sequence[NDArray[np.int32]] = ()
+    lines: Lines = ()
     if found is not None:
         lines = _trace(found.mask[box.slices])
     return _lay_out(shown, lines, evidence, cards.note_step(note, step))
@@ -83,20 +85,21 @@ def _make_stored(item: Stored) -> Clip:
         grey, mask, step = cards.read_stored(item)
     except StoreError as error:
         return Clip(note=cards.note_unreadable(error))
-    evidence, lines = b"", ()
+    evidence = b""
+    lines: Lines = ()
     if mask is not None:
         _, encoded = cv2.imencode(".png", cards.draw_masked(grey, mask))
         evidence, lines = encoded.tobytes(), _trace(mask)
     return _lay_out(grey, lines, evidence, cards.note_step(cards.PREPARED, step))
 
 
-def _trace(mask: Mask) -> Sequence[NDArray[np.int32]]:
-    """Return the lines around a mask, bool (h, w): each (N, 1, 2), columns before rows."""
+def _trace(mask: Mask) -> Lines:
+    """Return the lines around a mask, bool (h, w)."""
     lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return lines
 
 
-def _lay_out(shown: Frames, lines: Sequence[NDArray[np.int32]], evidence: bytes, note: str) -> Clip:
+def _lay_out(shown: Frames, lines: Lines, evidence: bytes, note: str) -> Clip:
     """Lay all frames, uint8 (T, h, w), out on one sheet."""
     height, width = shown.shape[1:]
     scale = min(1.0, cards.CLIP_SIDE_PX / max(height, width))

@@ -24,6 +24,7 @@ AHEAD = 4  # clips that are named at a time: the present one, and those to fetch
 SHEET = 12  # clips of a contact sheet
 SHOWN = 10  # recent answers
 WITHIN = 0.03  # half width of the interval that a check of the whole run is planned for
+BLIND_ORDERS: tuple[Order, ...] = ("random", "unseen", "disagreed")  # which show no score
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -45,13 +46,13 @@ class PageSettings:
     Attributes
     ----------
     reviewer : str
-        Name of those who do not give one.
+        Name of those who do not give one; empty: they have to.
     order : str
         The first order.
     blind : bool
-        Whether score and call are hidden.
+        Whether score, call and filename, which may name the group, are hidden.
     hosts : tuple of str
-        Names of this server in an address, without the port.
+        Names of this server in an address, without the port. With a token, any IP address is one.
     token : str
         What a browser must present; empty: nothing.
     """
@@ -93,18 +94,21 @@ class Desk:
     ) -> None:
         self.settings = settings
         self._run, self._answers, self._clips = run, answers, clips
-        self._labels = labels or Known({}, len(run.items))
+        self._labels = labels or Known({})
         self._found = sum(item.shown is not None for item in run.items)
         self._has_calls = any(item.call in VOTES for item in run.items)
         self._numbers = {item.filename: number for number, item in enumerate(run.items)}
         self._queues = Queues(run.items)
+        self._places = {number: place for place, number in enumerate(self._queues.random, 1)}
         self._checks: dict[str, Checks] = {}
         self._ledger = Ledger(answers)
         self._lock = threading.Lock()  # of the ledger
         # Blind reviewers must not learn what the net found.
         self._look = None if settings.blind else look
         self._looked = functools.lru_cache(KEPT)(self._find_looked)
-        self._looking = threading.Lock()  # engines are not made for several threads
+        self._turn = threading.Condition()  # engines are not made for several threads
+        self._is_looking = False
+        self._wanted: dict[str, int] = {}  # by reviewer, what was asked for last
 
     def item(self, number: int) -> Item:
         """Return an item by its number; raises `NoItemError`."""
@@ -116,10 +120,25 @@ class Desk:
         """Return a clip by the number of its item."""
         return self._clips.ask(number, self.item(number).shown).result()
 
-    def looked(self, number: int) -> bytes:
-        """Return the WebP file of where the net looked in an item; empty if that is unknown."""
-        with self._looking:
+    def looked(self, reviewer: str, number: int) -> bytes:
+        """Return the WebP file of where the net looked in an item; empty if that is unknown.
+
+        Also empty if the reviewer asks for another item before the turn of this one: whoever
+        answers quickly would otherwise wait for the pictures of all recordings before.
+        """
+        with self._turn:
+            self._wanted[reviewer] = number
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: not self._is_looking or self._wanted[reviewer] != number)
+            if self._wanted[reviewer] != number:
+                return b""
+            self._is_looking = True
+        try:
             return self._looked(number)
+        finally:
+            with self._turn:
+                self._is_looking = False
+                self._turn.notify_all()
 
     def _find_looked(self, number: int) -> bytes:
         path = self.item(number).path
@@ -130,6 +149,7 @@ class Desk:
 
     def describe(self, reviewer: str, order: Order, within: float = WITHIN) -> dict[str, Any]:
         """Say what is next, and how far the reviewer is."""
+        order = self._allowed(order)
         checks = self._checks_of(reviewer)
         with self._lock:
             self._ledger.update()
@@ -145,7 +165,7 @@ class Desk:
             "missing": len(self._run.items) - self._found,
             "reviewer": reviewer,
             "order": order,
-            "orders": ORDERS,
+            "orders": BLIND_ORDERS if self.settings.blind else ORDERS,
             "answers": ANSWERS,
             "blind": self.settings.blind,
             "folder": self._run.folder.resolve().name,
@@ -157,6 +177,7 @@ class Desk:
 
     def describe_easy(self, reviewer: str, order: Order) -> dict[str, Any]:
         """Say what the next contact sheet shows; the clips of the one after it are begun."""
+        order = self._allowed(order)
         checks = self._checks_of(reviewer)
         with self._lock:
             self._ledger.update()
@@ -245,7 +266,7 @@ class Desk:
 
     def _checks_of(self, reviewer: str) -> Checks:
         if reviewer not in self._checks:
-            self._checks[reviewer] = self._labels.for_reviewer(reviewer)
+            self._checks[reviewer] = self._labels.for_reviewer(reviewer, self._numbers)
         return self._checks[reviewer]
 
     def _given_by(self, reviewer: str) -> dict[int, Given]:
@@ -261,7 +282,8 @@ class Desk:
         if not self._has_calls:
             return None
         judged = sample.judge(self._queues.random, self._run.items, mine, within)
-        told = {"calls": judged.calls, "checked": judged.checked, "needed": judged.needed}
+        told: dict[str, Any] = {"checked": judged.checked, "needed": judged.needed}
+        told |= {"calls": judged.calls, "complete": judged.complete}
         # A reviewer who sees the estimate earlier may stop where it pleases.
         shown = ("other", "wrong", "missed", "alarms") if judged.is_enough else ()
         return told | {"within": within} | {name: getattr(judged, name) for name in shown}
@@ -269,11 +291,8 @@ class Desk:
     def _describe_accuracy(self, checks: Checks, mine: dict[int, Given]) -> dict[str, Any] | None:
         if not checks.items:
             return None
-        given = [mine[number] for number in checks.items if number in mine]
-        labels = {
-            self._run.items[number].filename: self._labels.labels[number] for number in checks.items
-        }
-        own = agreement.accuracy(given, labels, given[0].reviewer if given else "")
+        given = [each for each in mine.values() if each.is_check]
+        own = agreement.accuracy(given, self._labels.labels)
         return {
             name: None if count < known.ENOUGH else {"share": share, "right": right, "of": count}
             for name, share, right, count in (
@@ -286,7 +305,7 @@ class Desk:
         return [
             {
                 "item": self._numbers.get(each.filename),
-                "filename": each.filename,
+                "filename": self._name(each.filename),
                 "answer": each.answer,
             }
             for each in given
@@ -294,7 +313,17 @@ class Desk:
 
     def _describe_item(self, number: int) -> dict[str, Any]:
         item = self.item(number)
-        told: dict[str, Any] = {"item": number, "filename": item.filename}
+        told: dict[str, Any] = {"item": number, "filename": self._name(item.filename)}
         if not self.settings.blind:
             told |= {"call": item.call, "score": item.score, "reason": item.reason}
         return told
+
+    def _name(self, filename: str) -> str:
+        """Return what the page calls a recording; blind, a number, as a folder may be a group."""
+        if not self.settings.blind:
+            return filename
+        place = self._places.get(self._numbers.get(filename, -1))
+        return "another recording" if place is None else f"recording {place}"
+
+    def _allowed(self, order: Order) -> Order:
+        return order if not self.settings.blind or order in BLIND_ORDERS else "random"
