@@ -1,8 +1,6 @@
 """The report in a browser, opened as a file."""
 
 import contextlib
-import shutil
-import time
 
 import numpy as np
 import pytest
@@ -10,17 +8,11 @@ import pytest
 from stallscan.calls.predictions import read_predictions
 from stallscan.report import cards, report
 from tests import drawing
+from tests.browsing import MARKS, playwright, start_browser, wait
 from tests.predicted import prediction, write_tables
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
-]
+pytestmark = MARKS
 COUNT = 260  # more than one batch of cards
-# The sandbox of Chromium does not work for root, and its background requests are not the page's.
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 
 
@@ -49,7 +41,7 @@ def written(tmp_path_factory):
 def _open(path, size):
     width, height = SIZES[size]
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = start_browser(started)
         context = browser.new_context(viewport={"width": width, "height": height})
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         opened = context.new_page()
@@ -74,19 +66,11 @@ def page(request, written):
         yield opened
 
 
-def _wait(page, condition, seconds=20):
-    """Wait until a condition in JavaScript is true; Playwright's own waiting breaks the policy."""
-    deadline = time.monotonic() + seconds
-    while not page.evaluate(condition):
-        assert time.monotonic() < deadline, condition
-        time.sleep(0.02)
-
-
 def _names(page):
     """Scroll to the end and return the names of all cards."""
     expected = int(page.locator(".bar output").text_content().split()[0])
     page.evaluate("document.querySelector('.end').scrollIntoView()")
-    _wait(page, f"document.querySelectorAll('.card').length === {expected}")
+    wait(page, f"document.querySelectorAll('.card').length === {expected}")
     return page.eval_on_selector_all(".card", "cards => cards.map((card) => card.dataset.name)")
 
 
@@ -112,11 +96,11 @@ def test_sorting_and_filtering(page, written):
 def test_only_clips_near_the_viewport_are_loaded_and_they_play(page):
     assert page.locator("video").count() < COUNT / 4
     page.evaluate("document.querySelector('.cards').scrollIntoView()")
-    _wait(page, "[...document.querySelectorAll('video')].some((video) => video.currentTime > 0)")
+    wait(page, "[...document.querySelectorAll('video')].some((video) => video.currentTime > 0)")
     first = page.locator("video").first.get_attribute("aria-label")
     _names(page)
-    _wait(page, f"![...document.querySelectorAll('video')].some((v) => v.ariaLabel === '{first}')")
-    _wait(page, "document.querySelector('video') !== null")
+    wait(page, f"![...document.querySelectorAll('video')].some((v) => v.ariaLabel === '{first}')")
+    wait(page, "document.querySelector('video') !== null")
     assert page.locator("video").count() < COUNT / 4
     assert page.locator(".evidence img").count() == page.locator("video").count()
 
@@ -125,18 +109,18 @@ def test_a_clip_is_paused_by_click_and_by_key(page):
     page.evaluate("document.querySelector('.cards').scrollIntoView()")
     clip = page.locator("video").first
     playing = "!(document.querySelector('video')?.paused ?? true)"
-    _wait(page, playing)
+    wait(page, playing)
     clip.click()
     assert clip.evaluate("(video) => video.paused")
     clip.press("Enter")
-    _wait(page, playing)
+    wait(page, playing)
     page.locator("[data-play]").uncheck()
     assert clip.evaluate("(video) => video.paused")
 
 
 def test_methods_paragraph_is_copied(page):
     page.locator("[data-copy]").click()
-    _wait(page, "document.querySelector('.methods output').textContent !== ''")
+    wait(page, "document.querySelector('.methods output').textContent !== ''")
     text = page.evaluate("navigator.clipboard.readText()")
     assert f"{COUNT + 1} recordings" in text
 
@@ -153,7 +137,7 @@ def test_where_the_net_looked_is_as_large_as_the_evidence(tmp_path, size, least)
     with _open(out, size) as page:
         page.evaluate("document.querySelector('.cards').scrollIntoView()")
         loaded = "[...document.querySelectorAll('.evidence img')].filter((one) => one.naturalWidth)"
-        _wait(page, f"{loaded}.length === 2")
+        wait(page, f"{loaded}.length === 2")
         above, below = (box.bounding_box() for box in page.locator(".evidence img").all())
         card, text = (page.locator(name).bounding_box() for name in (".card", ".card .text"))
     assert above["y"] + above["height"] <= below["y"]

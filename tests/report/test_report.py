@@ -20,7 +20,7 @@ from stallscan.clips.prepare import Preprocessing
 from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.evaluation import evaluate
 from stallscan.recordings import encode, find, video
-from stallscan.report import cards, report
+from stallscan.report import cards, report, stored
 from stallscan.report.report import ReportSettings
 from stallscan.report.stored import Stored
 from stallscan.runs import PREDICTION_COLUMNS
@@ -530,4 +530,4 @@ def test_names_and_reasons_are_escaped(tmp_path, name):
     ],
 )
 def test_path_is_removed_from_a_reason(reason, name, expected):
-    assert cards.without_path(reason, name) == expected
+    assert stored.without_path(reason, name) == expected

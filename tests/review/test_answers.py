@@ -128,3 +128,58 @@ def test_undo_takes_back_only_the_own_answers_of_a_sheet(tmp_path):
     answers.give_all([New("token-02", "b.mp4", "bob", "flowing")], "same-sheet")
     assert [given.filename for given in answers.undo("token-03", "bob")] == ["b.mp4"]
     assert [given.reviewer for given in answers.current()] == ["ann"]
+
+
+def test_undoing_a_correction_does_not_make_the_first_answer_a_check(tmp_path):
+    answers = Answers(tmp_path)
+    answers.give("token-01", "a.mp4", "ann", "stalled")
+    # Later, the recording is among the known ones.
+    answers.give_all([New("token-02", "a.mp4", "ann", "flowing", is_check=True)])
+    assert [given.is_check for given in answers.current()] == [False]
+    answers.undo("token-03", "ann")
+    assert [(given.answer, given.is_check) for given in answers.current()] == [("stalled", False)]
+    answers.undo("token-04", "ann")
+    answers.give_all([New("token-05", "a.mp4", "ann", "flowing", is_check=True)])
+    answers.give("token-06", "a.mp4", "ann", "stalled")  # a check that is corrected stays one
+    assert [given.is_check for given in answers.current()] == [True]
+
+
+def test_answers_are_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    folder = tmp_path / "results #1 ?mode=rwc"
+    folder.mkdir()
+    Answers(folder).give("token-01", "a.mp4", "ann", "stalled", 2.5)
+    connect = sqlite3.connect
+
+    def on_a_read_only_disk(address, **options):
+        if "immutable=1" not in address:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect(address, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", on_a_read_only_disk)
+    (given,) = Answers(folder).current()
+    assert (given.answer, given.seconds) == ("stalled", 2.5)
+    with pytest.raises(InputError, match=r"review\.sqlite"):
+        Answers(folder).give("token-02", "a.mp4", "ann", "flowing")
+    # What another process has not yet moved into the file would be missing.
+    (folder / f"{NAME}-wal").write_bytes(b"new")
+    with pytest.raises(InputError, match=r"review\.sqlite"):
+        Answers(folder)
+
+
+def test_reading_changes_nothing(tmp_path):
+    Answers(tmp_path).give("token-01", "a.mp4", "ann", "stalled")
+    before = (tmp_path / NAME).read_bytes()
+    assert len(Answers(tmp_path).current()) == 1
+    assert (tmp_path / NAME).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+def test_answers_of_another_format_are_refused_and_left_alone(tmp_path):
+    Answers(tmp_path)
+    database = sqlite3.connect(tmp_path / NAME)
+    assert database.execute("PRAGMA user_version").fetchone() == (1,)
+    database.execute("PRAGMA user_version = 2")
+    database.commit()
+    database.close()
+    with pytest.raises(InputError, match="format 2"):
+        Answers(tmp_path)

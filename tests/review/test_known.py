@@ -9,7 +9,8 @@ from stallscan.review.known import Checks, Known, mix, read_known
 from stallscan.review.labels import write_labels
 from stallscan.review.run import Item, Run
 
-LABELS = {number: number < 40 for number in range(300)}  # of 1,000
+NUMBERS = {f"{number}.mp4": number for number in range(1000)}
+LABELS = {f"{number}.mp4": number < 40 for number in range(300)}
 
 
 def _review(queue, checks, steps):
@@ -25,21 +26,35 @@ def _review(queue, checks, steps):
 
 
 def test_the_mix_is_seeded_by_the_name_and_half_of_it_is_stalled():
-    known = Known(LABELS, 1000, 0.1)
-    ann, bob = known.for_reviewer("ann"), known.for_reviewer("bob")
-    assert ann == Known(LABELS, 1000, 0.1).for_reviewer("ann")
+    ann, bob = (Known(LABELS, 0.1).for_reviewer(name, NUMBERS) for name in ("ann", "bob"))
+    assert ann == Known(LABELS, 0.1).for_reviewer("ann", NUMBERS)
     assert ann.items != bob.items
     assert len(ann.items) == len(set(ann.items)) == 100
-    assert sum(LABELS[number] for number in ann.items) == 40  # all there are
-    assert sum(LABELS[n] for n in Known(LABELS, 200).for_reviewer("Zoë").items) == 10
+    assert sum(number < 40 for number in ann.items) == 40  # all there are
+    assert sum(number < 40 for number in ann.items[:50]) in range(12, 29)  # in no order
+    fewer = {name: NUMBERS[name] for name in list(NUMBERS)[:300]}
+    zoe = Known(LABELS, 0.1).for_reviewer("Zoë", fewer).items
+    assert (len(zoe), sum(number < 40 for number in zoe)) == (30, 15)
+
+
+def test_the_checks_stay_when_the_run_grows():
+    names = [f"{mouse}/{number}.mp4" for mouse in "ab" for number in range(200)]
+    later = names[200:]
+    known = Known({name: number % 3 == 0 for number, name in enumerate(later)}, 0.2)
+    before = known.for_reviewer("ann", {name: number for number, name in enumerate(later)})
+    # The new mouse comes first in the table, so all numbers change.
+    after = known.for_reviewer("ann", {name: number for number, name in enumerate(names)})
+    assert (len(before.items), len(after.items)) == (40, 80)
+    assert {later[number] for number in before.items} <= {names[number] for number in after.items}
+    assert after.slots[:200] == before.slots
 
 
 def test_a_tenth_of_what_is_seen_is_known_and_nothing_is_seen_twice():
-    checks = Known(LABELS, 1000, 0.1).for_reviewer("ann")
+    checks = Known(LABELS, 0.1).for_reviewer("ann", NUMBERS)
     seen = _review(range(300, 1000), checks, 400)
     assert len(set(seen)) == 400
-    assert 25 <= sum(number in LABELS for number in seen) <= 60
-    assert [number for number in seen if number in LABELS] == list(
+    assert 25 <= sum(number < 300 for number in seen) <= 60
+    assert [number for number in seen if number < 300] == list(
         checks.items[: 400 - sum(number >= 300 for number in seen)]
     )
     # What is fetched beforehand is what comes.
@@ -56,14 +71,14 @@ def test_a_queue_with_known_recordings_shows_each_once_and_then_ends():
 
 
 def _run(*names):
-    return Run(Path("results"), tuple(Item(name, None) for name in names), has_predictions=False)
+    return Run(Path("results"), tuple(Item(name, Path(name)) for name in names))
 
 
 def test_labels_are_matched_by_name(tmp_path):
     table = pd.DataFrame({"filename": ["1.mp4", "x/2.mp4", "7.mp4"], "stalled": [1, 0, 1]})
     table.to_csv(tmp_path / "labels.csv", index=False)
     known = read_known(tmp_path / "labels.csv", _run("0.mp4", "a/1.mp4", "x/2.mp4"), 0.5)
-    assert known.labels == {1: True, 2: False}
+    assert known.labels == {"a/1.mp4": True, "x/2.mp4": False}
     with pytest.raises(InputError, match=r"labels\.csv"):
         read_known(tmp_path / "labels.csv", _run("other.mp4"))
     for share in (0, 0.6, float("nan")):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -113,3 +114,30 @@ def test_keys_play_step_and_correct(page, server):
     wait(page, f"document.getElementById('name').textContent === {json.dumps(name)}")
     _answer(page, "0")
     assert current(server.folder) == {name: "flowing"}
+
+
+SLOW_QUEUE = """
+    const plain = window.fetch;
+    window.fetch = async (path, ...rest) => {
+      if (String(path).startsWith("api/queue")) await new Promise((done) => setTimeout(done, 300));
+      return plain(path, ...rest);
+    };
+"""
+
+
+def test_keys_count_as_soon_as_the_next_clip_is_shown(page, server):
+    page.evaluate(SLOW_QUEUE)
+    given, name = {}, ""
+    for number in range(12):
+        key = "sfuxb"[number % 5]
+        wait(page, f"document.getElementById('name').textContent !== {json.dumps(name)}")
+        name = page.locator("#name").text_content()
+        page.keyboard.press(key)
+        given[name] = KEYS[key]
+    wait_for_another(page, name)
+    assert len(given) == 12
+    assert current(server.folder) == given
+    # The queue that was asked for before the last answer does not bring its recording back.
+    time.sleep(1)
+    assert page.locator("#name").text_content() not in given
+    assert page.problems == []

@@ -1,15 +1,18 @@
+from pathlib import Path
+
 import pytest
 
 from stallscan.review.answers import Given
 from stallscan.review.queues import Queues
 from stallscan.review.run import Item
 
+PATH = Path("x.mp4")
 ITEMS = [
-    Item("sure.mp4", None, "flowing", "", 0.01, 0.4),
-    Item("near.mp4", None, "stalled", "", 0.45, 0.4),
-    Item("left.mp4", None, "review", "", 0.99, 0.4),
-    Item("none.mp4", None, "unscorable"),
-    Item("high.mp4", None, "stalled", "", 0.97, 0.4),
+    Item("sure.mp4", PATH, "flowing", "", 0.01, 0.4),
+    Item("near.mp4", PATH, "stalled", "", 0.45, 0.4),
+    Item("left.mp4", PATH, "review", "", 0.99, 0.4),
+    Item("none.mp4", PATH, "unscorable"),
+    Item("high.mp4", PATH, "stalled", "", 0.97, 0.4),
 ]
 ANSWERS = [
     Given(1, "near.mp4", "ann", "stalled", ""),
@@ -49,7 +52,7 @@ def test_each_order(reviewer, order, expected):
 
 def test_the_most_useful_first_are_uncertain_ones_and_suspected_stalls():
     scores = [0.41, 0.42, 0.43, 0.44, 0.45, 0.99, 0.98, 0.01]
-    items = [Item(f"{score}", None, "stalled", "", score, 0.4) for score in scores]
+    items = [Item(f"{score}", PATH, "stalled", "", score, 0.4) for score in scores]
     numbers = Queues(items).arrange({}, "ann", "uncertain")
     assert set(numbers[:3]) == {0, 1, 5}
     assert set(numbers[3:6]) == {2, 3, 6}
@@ -58,8 +61,8 @@ def test_the_most_useful_first_are_uncertain_ones_and_suspected_stalls():
 
 def test_folders_take_turns_in_the_uncertain_order():
     scores = {"a/1": 0.41, "a/2": 0.42, "a/3": 0.43, "b/1": 0.7, "c/1": 0.1}
-    items = [Item(name, None, "stalled", "", score, 0.4) for name, score in scores.items()]
-    items.append(Item("d/1", None, "unscorable"))
+    items = [Item(name, PATH, "stalled", "", score, 0.4) for name, score in scores.items()]
+    items.append(Item("d/1", PATH, "unscorable"))
     names = [items[n].filename for n in Queues(items).arrange({}, "ann", "uncertain")]
     assert {name[0] for name in names[:3]} == {"a", "b", "c"}
     assert names[3:] == ["a/2", "a/3", "d/1"]
@@ -78,9 +81,9 @@ def _easy(items, answers=(), blind=False):
 
 
 def test_the_contact_sheet_has_the_surest_flows_and_nothing_that_blind_reviewers_could_infer():
-    items = [*ITEMS, Item("more.mp4", None, "flowing", "", 0.005, 0.4)]
+    items = [*ITEMS, Item("more.mp4", PATH, "flowing", "", 0.005, 0.4)]
     assert _easy(items) == ["more", "sure"]
     assert _easy(items, [Given(1, "more.mp4", "ann", "flowing", "")]) == ["sure"]
     in_order = [item.filename[:4] for item in items]
     assert _easy(items, blind=True) == in_order
-    assert _easy([Item(item.filename, None) for item in items]) == in_order
+    assert _easy([Item(item.filename, PATH) for item in items]) == in_order

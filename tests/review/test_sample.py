@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import hypergeom
@@ -9,7 +11,7 @@ from stallscan.scores.intervals import wilson
 
 
 def _items(calls):
-    return [Item(f"{n}.mp4", None, call, "", 0.5, 0.5) for n, call in enumerate(calls)]
+    return [Item(f"{n}.mp4", Path("x.mp4"), call, "", 0.5, 0.5) for n, call in enumerate(calls)]
 
 
 def _answers(answers):
@@ -24,9 +26,13 @@ def test_only_the_answered_beginning_of_the_random_order_counts():
     found = judge(order, items, answers, 0.03)
     assert (found.calls, found.checked, found.other) == (5, 2, 1)
     assert (found.wrong.value, found.missed.value, found.alarms.value) == (1.0, 1.0, 1.0)
+    assert found.complete == ()
     answers |= _answers({0: "unsure"})
     found = judge(order, items, answers, 0.03)
     assert (found.checked, found.other) == (4, 2)
+    # What can be checked is checked, so there is nothing more to do.
+    assert (found.needed, found.is_enough) == (4, True)
+    assert found.complete == ("wrong", "missed", "alarms")
     whole = judge(order, items, answers | _answers({0: "flowing"}), 0.03)
     assert (whole.checked, whole.wrong.value) == (5, 0.8)
     assert whole.wrong.high - whole.wrong.low < 1e-3  # nothing is left to chance
@@ -80,3 +86,22 @@ def test_the_interval_covers_the_share_of_a_finite_run(population, size):
     assert 0.945 <= np.mean(held) <= 0.96
     plain = wilson(part, size)
     assert (found.high - found.low < plain.high - plain.low).all()
+
+
+def test_a_narrow_interval_is_not_taken_for_a_complete_check():
+    count = 20_000
+    items = _items(["flowing"] * count)
+    answers = _answers(dict.fromkeys(range(count - 500), "flowing"))
+    found = judge(range(count), items, answers, 0.03)
+    assert found.wrong.high - found.wrong.low < 1e-3
+    assert found.complete == ("alarms",)  # there are none
+
+
+def test_a_small_run_with_unclear_recordings_ends():
+    items = _items(["flowing"] * 30 + ["stalled"] * 10)
+    answers = _answers({n: "unsure" if n % 4 == 0 else items[n].call for n in range(40)})
+    found = judge(range(40), items, answers, 0.02)
+    assert (found.calls, found.checked, found.other, found.needed) == (40, 30, 10, 30)
+    assert found.is_enough
+    assert not judge(range(40), items, {n: answers[n] for n in range(20)}, 0.02).is_enough
+    assert not judge(range(40), items, _answers(dict.fromkeys(range(40), "unsure")), 0.02).is_enough

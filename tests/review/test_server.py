@@ -2,8 +2,12 @@
 
 import json
 import re
+import shutil
+import subprocess
+import sys
+import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
 
 import cv2
@@ -11,10 +15,16 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from stallscan.review import clips, desk, run, server
-from stallscan.review.answers import Answers, New
+from stallscan.clips import fill
+from stallscan.clips.clip import ClipSettings
+from stallscan.clips.prepare import Preprocessing
+from stallscan.errors import InputError
+from stallscan.recordings import find
+from stallscan.review import clips, desk, run, serve, server
+from stallscan.review.answers import ANSWERS, Answers, New
 from stallscan.review.clips import Cache
 from stallscan.review.known import Known
+from stallscan.vessels.outline import OutlineSettings
 from tests import drawing, predicted
 
 ODD = "a <b>'\"&\n.mp4"
@@ -47,7 +57,7 @@ def client(folder, answers):
 
 
 def _client(folder, answers, known=None, look=None, **settings):
-    about = desk.PageSettings(reviewer="me", **{"hosts": ("127.0.0.1",)} | settings)
+    about = desk.PageSettings(**{"reviewer": "me", "hosts": ("127.0.0.1",)} | settings)
     app = server.make_app(desk.Desk(run.read(folder), answers, Cache(_now), about, known, look))
     return TestClient(app, base_url="http://127.0.0.1:8000")
 
@@ -259,8 +269,29 @@ def test_nothing_is_loaded_from_elsewhere_and_names_are_text(client):
 
 
 def test_blind_reviewers_see_neither_score_nor_call(folder, answers):
-    told = _queue(_client(folder, answers, blind=True))["items"][0]
+    client = _client(folder, answers, blind=True)
+    told = _queue(client)["items"][0]
     assert told.keys() == {"item", "filename"}
+
+
+def test_blind_reviewers_learn_nothing_from_names_and_orders(tmp_path, answers):
+    client = _many(tmp_path, answers, blind=True)
+    answers.give("token-old", "of/another/group.mp4", "me", "stalled")
+    told = _queue(client, "stalled")
+    assert told["order"] == "random"
+    assert told["orders"] == ["random", "unseen", "disagreed"]
+    assert [item["filename"] for item in told["items"]] == [
+        f"recording {number}" for number in (1, 2, 3, 4)
+    ]
+    assert told["items"] == _queue(client, "uncertain")["items"]
+    said = _give(client, told["items"][0]["item"], "stalled", "token-01").json()
+    assert [given["filename"] for given in said["recent"]] == ["recording 1", "another recording"]
+    easy = client.get("/api/easy", params={"order": "stalled"})
+    for answer in (easy, client.get("/api/clip/7"), client.get("/api/queue?order=random")):
+        assert "mp4" not in answer.raise_for_status().text
+    for order in ("stalled", "uncertain"):
+        with pytest.raises(InputError, match="--order"):
+            serve.serve(tmp_path, serve.ServeSettings(order=order, blind=True), print)
 
 
 def _post(client, path, **body):
@@ -295,16 +326,24 @@ def test_a_sheet_with_a_wrong_answer_saves_nothing(client, answers, given, statu
 
 
 def _many(tmp_path, answers, count=60, labels=None, **settings):
-    """Return a client of a run of so many recordings that do not exist, a third called stalled."""
-    rows = [
-        predicted.prediction(
-            f"{n}.mp4", score=n / count, call="stalled" if 3 * n >= 2 * count else "flowing"
+    """Return a client of a run of so many recordings, a third called stalled."""
+    items = tuple(
+        run.Item(
+            f"{n}.mp4",
+            tmp_path / f"{n}.mp4",
+            "stalled" if 3 * n >= 2 * count else "flowing",
+            score=n / count,
+            threshold=0.6,
         )
         for n in range(count)
-    ]
-    predicted.write_tables(tmp_path, rows, [])
-    known = labels and Known(labels, count, 0.5)
-    return _client(tmp_path, answers, known, **settings)
+    )
+    known = labels and Known(labels, 0.5)
+    drawn = Future()
+    drawn.set_result(clips.Clip(sheet=b"sheet", frames=1))
+    about = desk.PageSettings(**{"reviewer": "me", "hosts": ("127.0.0.1",)} | settings)
+    cache = Cache(lambda _path: drawn)
+    app = server.make_app(desk.Desk(run.Run(tmp_path, items), answers, cache, about, known))
+    return TestClient(app, base_url="http://127.0.0.1:8000")
 
 
 def test_the_sheet_begins_with_the_surest_flows(tmp_path, answers):
@@ -333,19 +372,19 @@ def test_the_random_sample_says_how_far_it_is_and_then_what_it_found(tmp_path, a
 
 
 def test_known_recordings_look_like_others_and_rate_the_reviewer(tmp_path, answers):
-    labels = {number: number >= 45 for number in range(30, 60)}
+    labels = {f"{number}.mp4": number >= 45 for number in range(30, 60)}
     client = _many(tmp_path, answers, labels=labels, blind=True)
     plain = _many(tmp_path, answers, blind=True)
-    first = _queue(client, "uncertain")
+    first = _queue(client, "random")
     assert first["own"] == {"sensitivity": None, "specificity": None}
-    assert _queue(plain, "uncertain")["own"] is None
-    assert first["left"] == _queue(plain, "uncertain")["left"]
+    assert _queue(plain, "random")["own"] is None
+    assert first["left"] == _queue(plain, "random")["left"]
     assert {tuple(item) for item in first["items"]} == {("item", "filename")}
     for number in range(60):
-        item = _queue(client, "uncertain")["items"][0]["item"]
-        answer = "stalled" if labels.get(item) else "flowing"
+        item = _queue(client, "random")["items"][0]["item"]
+        answer = "stalled" if labels.get(f"{item}.mp4") else "flowing"
         _give(client, item, answer, f"token-{number:03}").raise_for_status()
-    own = _queue(client, "uncertain")["own"]
+    own = _queue(client, "random")["own"]
     assert (own["sensitivity"]["right"], own["sensitivity"]["of"]) == (15, 15)
     assert own["specificity"]["share"][0] == 1.0
     assert own["specificity"]["share"][1] < 0.85
@@ -381,3 +420,129 @@ def test_requests_are_quick_in_a_run_of_ten_thousand(tmp_path, answers):
         _give(client, number, "stalled", f"token-{number}-me").raise_for_status()
         took = time.perf_counter() - start
         assert took < 0.5
+
+
+def _table(folder, names, **about):
+    rows = [predicted.prediction(name, score=0.2, call="flowing") for name in names]
+    predicted.write_tables(folder, rows, [])
+    (folder / "run.json").write_text(json.dumps(about))
+
+
+def test_what_cannot_be_shown_takes_no_call(folder, answers, tmp_path):
+    _table(tmp_path, ["0.mp4", "gone.mp4", "broken.mp4"], paths=[str(folder)])
+    client = _client(tmp_path, answers)
+    told = _queue(client, "random")
+    assert (told["left"], told["total"], told["missing"]) == (2, 2, 1)
+    assert {item["filename"] for item in told["items"]} == {"0.mp4", "broken.mp4"}
+    possible = [client.get(f"/api/clip/{item}").json()["answers"] for item in range(3)]
+    assert possible == [list(ANSWERS), [], ["unsure", "broken"]]
+    for item, answer, status in (
+        (1, "flowing", 409),
+        (1, "broken", 409),
+        (2, "flowing", 409),
+        (2, "unscorable", 409),
+        (2, "broken", 200),
+        (0, "flowing", 200),
+    ):
+        given = _give(client, item, answer, f"token-{item}-{answer}")
+        assert given.status_code == status, (item, answer)
+    sheet = _sheet(0, 2)
+    assert _post(client, "/api/answers", answers=sheet, sheet="sheet-01").status_code == 409
+    assert {given.filename: given.answer for given in answers.current()} == {
+        "0.mp4": "flowing",
+        "broken.mp4": "broken",
+    }
+
+
+def test_the_clips_of_a_store_are_shown_where_the_recordings_are_gone(answers, tmp_path):
+    names = ["0.mp4", "1.mp4"]
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    for seed, name in enumerate(names):
+        drawing.write(recordings / name, seed=seed)
+    view = Preprocessing(OutlineSettings(), ClipSettings(size=64, frames=20))
+    fill.build(tmp_path / "store", find.list_recordings([recordings]), *view, processes=0)
+    shutil.rmtree(recordings)
+    results = tmp_path / "results"
+    results.mkdir()
+    _table(results, names, paths=[str(tmp_path / "store")])
+    client = _client(results, answers)
+    told = client.get("/api/clip/0").json()
+    assert told["frames"] > 5
+    assert "prepared clip" in told["note"]
+    assert "flowing" in told["answers"]
+    # The store has moved, too.
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    assert run.read(results).items[0].shown is None
+    moved = run.read(results, [tmp_path / "elsewhere"])
+    assert clips.make(moved.items[0].shown).frames == told["frames"]
+    with pytest.raises(InputError, match="--recordings"):
+        serve.serve(results, serve.ServeSettings(), print)
+
+
+def test_answers_do_not_wait_for_where_the_net_looked(folder, answers):
+    started, go_on, seen = threading.Event(), threading.Event(), []
+
+    def look(path):
+        seen.append(path.name)
+        started.set()
+        assert go_on.wait(20)
+        return b"picture"
+
+    about = desk.PageSettings(reviewer="me")
+    table = desk.Desk(run.read(folder), answers, Cache(_now), about, None, look)
+    with ThreadPoolExecutor(60) as asking:
+        first = asking.submit(table.looked, "me", 0)
+        assert started.wait(20)
+        passed_by = [asking.submit(table.looked, "me", 1) for _ in range(40)]
+        other = asking.submit(table.looked, "ann", 1)  # whose turn comes
+        last = asking.submit(table.looked, "me", 2)
+        # None of them keeps a thread of the server.
+        assert {each.result(20) for each in passed_by} == {b""}
+        assert not last.done()
+        assert not other.done()
+        go_on.set()
+        assert {each.result(20) for each in (first, other, last)} == {b"picture"}
+    assert len(seen) == 3
+
+
+def test_a_server_for_other_machines_asks_for_the_name(folder, answers):
+    client = _client(folder, answers, token="secret", reviewer="")
+    client.headers[server.TOKEN] = "secret"
+    assert _queue(client)["reviewer"] == ""
+    assert _give(client, 0, "stalled", "token-01").status_code == 409
+    assert _post(client, "/api/undo", token="token-02").status_code == 409
+    assert _post(client, "/api/reviewer", name=" = ").status_code == 422
+    _post(client, "/api/reviewer", name="ann").raise_for_status()
+    _give(client, 0, "stalled", "token-03").raise_for_status()
+    assert [given.reviewer for given in answers.current()] == ["ann"]
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "status"),
+    [
+        ("lab-pc:8000", "secret", 200),
+        ("LAB-PC", "secret", 200),
+        ("192.168.7.9:8000", "secret", 200),
+        ("[fe80::1]:8000", "secret", 200),
+        ("192.168.7.9.evil.example", "secret", 403),
+        ("192.168.7.9", "", 403),
+    ],
+)
+def test_the_names_and_addresses_of_this_computer_are_known(folder, answers, host, token, status):
+    client = _client(folder, answers, token=token, hosts=("LAB-PC",))
+    headers = {"host": host, server.TOKEN: token, "origin": f"http://{host.lower()}"}
+    assert client.get("/api/queue?order=random", headers=headers).status_code == status
+
+
+def test_the_reason_why_an_answer_is_not_saved_is_told(client, answers):
+    answers.path.unlink()
+    answers.path.mkdir()
+    refused = _give(client, 0, "stalled", "token-01")
+    assert refused.status_code == 503
+    assert "review.sqlite" in refused.text
+
+
+def test_the_page_needs_no_plots():
+    code = "import sys, stallscan.review.serve; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,6 +15,7 @@ from tests.browsing import (
     start_browser,
     wait,
     wait_for_another,
+    wait_for_name,
 )
 
 pytestmark = MARKS
@@ -185,3 +186,32 @@ def test_axe_finds_nothing_serious(server, browser, scheme, width):
     check("answered")
     assert found == {}
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_nothing_can_be_answered_where_nothing_is_seen(server, browser):
+    page = open_page(browser, server, order="unseen")
+    for name in NAMES[:5]:
+        page.keyboard.press("f")
+        wait_for_another(page, name)
+    assert page.locator("#name").text_content() == NAMES[5]  # broken
+    enabled = page.locator("#choices button:enabled")
+    assert enabled.evaluate_all("each => each.map((b) => b.className)") == ["unsure", "broken"]
+    for key in "sf1x":
+        page.keyboard.press(key)
+    page.keyboard.press("b")
+    wait_for_another(page, NAMES[5])
+    assert current(server.folder)[NAMES[5]] == "broken"
+    for name in NAMES[6:]:
+        page.keyboard.press("s")
+        wait_for_another(page, name)
+    assert "Nothing is left" in page.locator("#name").text_content()
+    assert enabled.count() == 0
+    assert page.locator("#place").text_content() == ""
+    assert page.evaluate("[$('frame').value, $('frame').max]") == ["0", "0"]
+    page.keyboard.press("s")
+    assert len(current(server.folder)) == COUNT
+    page.locator("#recent button").last.click()
+    wait_for_name(page)
+    wait(page, "shown !== null")
+    assert enabled.count() == 5
+    assert page.problems == []

@@ -69,7 +69,6 @@ def test_few_labels_keep_calibration_and_threshold(
     finetune.fine_tune(bundle_dir, [recordings], labels, tmp_path, epochs=1)
     chosen = disk.load(tmp_path / "bundle").spec
     assert chosen.prevalence != before.prevalence
-    assert chosen.calibration != before.calibration
 
 
 def test_held_out_recordings_are_not_trained_or_validated_on(tuned, recordings):

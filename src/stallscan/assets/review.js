@@ -8,17 +8,22 @@ const SHOWN_KEYS = { stalled: "s", flowing: "f", unsure: "u", unscorable: "x", b
 const RATES = [1, 2, 4, 8, 12, 15, 20, 30, 45, 60]; // frames a second
 const CONTRASTS = [1, 1.5, 2, 3];
 const PATIENCE_MS = [500, 1000, 2000, 4000, 8000]; // between tries to save an answer
+const PAUSE_S = 120; // longer ones are no work
+const LOOK_AFTER_MS = 300; // what the net looked at takes a second, so not for clips that are passed by
 const KEPT = 16; // clips, some 20 MB each when decoded
 const $ = (id) => document.getElementById(id);
 
 const canvas = $("clip");
 const clips = new Map(); // item -> promise of {about, sheet}
-const times = []; // of answers, ms
+let times = []; // that the last answers to single recordings took, s
 let state = null; // what the server said last
 let shown = null; // {about, sheet} on the canvas
 let ahead = []; // items that come next
 let correcting = false; // whether a past item is shown
-let busy = false; // whether an answer is being saved
+let busy = false; // whether an answer is being saved, until the next recording is shown
+let latest = null; // promise of the newest refresh
+let looking = null; // AbortController of what the net looked at
+let shows = 0; // calls of show, of which the newest counts
 let playing = true, frame = 0, rate = 15, last = 0, since = 0, outlined = true;
 
 // The token of a page that other computers may open: part of the printed address, kept in this tab.
@@ -59,14 +64,15 @@ async function json(response) {
 // Save what must not be lost: again and again, with the same token, until the server has said yes.
 async function save(path, body) {
   for (let tries = 0; ; tries++) {
-    let response;
+    let reason = "The server does not answer.";
     try {
-      response = await post(path, body);
+      const response = await post(path, body);
+      if (response.status < 500) { warn(""); return json(response); }
+      reason = `The server cannot save: ${(await response.text()).trim().slice(0, 300) || response.statusText}.`;
     } catch {
-      response = null; // the server cannot be reached
+      // The server cannot be reached.
     }
-    if (response && response.status < 500) { warn(""); return json(response); }
-    warn("The server does not answer. Your answer is kept here and sent again; do not close the page.");
+    warn(`${reason} Your answer is kept here and sent again; do not close the page.`);
     await new Promise((done) => setTimeout(done, PATIENCE_MS[Math.min(tries, PATIENCE_MS.length - 1)]));
   }
 }
@@ -86,8 +92,8 @@ function fetchClip(item) {
   return clips.get(item);
 }
 
-async function loadImage(address) {
-  const response = await ask(address);
+async function loadImage(address, options = {}) {
+  const response = await ask(address, options);
   if (!response.ok) throw new Error(response.statusText);
   const image = new Image();
   image.src = URL.createObjectURL(await response.blob());
@@ -110,8 +116,16 @@ function order() {
   return $("order").value || new URLSearchParams(location.search).get("order") || "uncertain";
 }
 
-async function refresh() {
-  state = await ask(`api/queue?order=${order()}&within=${$("within").value}`).then(json);
+// Ask what comes next. The next answer may be given before this returns, so only the newest counts.
+function refresh() {
+  const mine = ask(`api/queue?order=${order()}&within=${$("within").value}`).then(json)
+    .then((told) => latest === mine ? takeOver(told) : latest);
+  latest = mine;
+  return mine;
+}
+
+function takeOver(told) {
+  state = told;
   if (!$("order").options.length) {
     for (const name of state.orders) $("order").add(new Option(name, name, false, name === state.order));
   }
@@ -124,9 +138,10 @@ async function refresh() {
 }
 
 function showProgress() {
-  const minutes = times.length > 1 ? (times[times.length - 1] - times[0]) / 60000 : 0;
-  const rateNow = minutes > 0.1 ? (times.length - 1) / minutes : 0;
+  const worked = times.reduce((sum, each) => sum + each, 0) / 60;
+  const rateNow = worked > 0.1 && times.length > 1 && !onSheets ? times.length / worked : 0;
   const parts = [`${state.answered} of ${state.total} answered by you`, `${state.left} in this order`];
+  if (state.missing) parts.push(`${state.missing} not found: give their folder with --recordings`);
   if (rateNow) parts.push(`${Math.round(rateNow * 60)} an hour`, `${Math.ceil(state.left / rateNow)} min left`);
   $("progress").textContent = parts.join(" · ");
   showCheck(state.check);
@@ -135,8 +150,8 @@ function showProgress() {
 
 function percent(share) { return `${(100 * share).toFixed(share > 0.1 && share < 0.9 ? 0 : 1)} %`; }
 
-function interval([value, low, high]) {
-  if (high - low < 1e-3) return `${percent(value)} (all of them checked)`;
+function interval([value, low, high], isComplete = false) {
+  if (isComplete) return `${percent(value)} (all of them checked)`;
   return `${percent(value)} (95 % interval ${percent(low)} to ${percent(high)})`;
 }
 
@@ -144,11 +159,12 @@ function interval([value, low, high]) {
 function showCheck(check) {
   $("check").hidden = !check;
   if (!check) return;
+  const said = (name) => interval(check[name], check.complete.includes(name));
   const parts = [`${check.checked} of ${check.needed} calls checked, in the random order.`];
   if (check.wrong) {
-    parts.push(`You overturned ${interval(check.wrong)} of the calls`);
-    if (check.missed) parts.push(`; of those called flowing ${interval(check.missed)}`);
-    if (check.alarms) parts.push(`; of those called stalled ${interval(check.alarms)}`);
+    parts.push(`You overturned ${said("wrong")} of the calls`);
+    if (check.missed) parts.push(`; of those called flowing ${said("missed")}`);
+    if (check.alarms) parts.push(`; of those called stalled ${said("alarms")}`);
     parts.push(".");
     if (check.other) parts.push(` ${check.other} more have no call, or you answered neither flowing nor stalled.`);
   }
@@ -183,6 +199,7 @@ async function showPeople() {
 }
 
 async function show(item, isPast = false) {
+  const number = ++shows;
   correcting = isPast;
   if (item === undefined) { showNothing(); return; }
   let clip;
@@ -191,10 +208,12 @@ async function show(item, isPast = false) {
     clip = await fetchClip(item);
   } catch (error) {
     warn(`This clip could not be fetched (${error.message}). Reload the page.`);
+    if (number === shows) { shown = null; allow([]); } // not the one before, which was answered
     return;
   } finally {
     clearTimeout(late);
   }
+  if (number !== shows) return; // something else was to be shown meanwhile
   setContact(false);
   shown = clip;
   const about = clip.about;
@@ -213,19 +232,35 @@ async function show(item, isPast = false) {
   $("facts").textContent = facts.join(" · ");
   $("evidence-figure").hidden = !clip.evidence;
   if (clip.evidence) put("evidence", clip.evidence);
+  allow(about.answers);
   showLooked(about);
   showFrame();
 }
 
-// It takes a second to find, so it is not fetched beforehand and appears when it is there.
+// Offer the answers that are possible: nobody can tell whether blood flows in what cannot be shown.
+function allow(answers) {
+  for (const button of $("choices").children) button.disabled = !answers.includes(button.className);
+}
+
+// Not fetched beforehand; it appears when it is there.
 function showLooked(about) {
-  $("looked-figure").hidden = true;
+  forgetLooked();
   if (!about.looked) return;
-  loadImage(`api/looked/${about.item}`).then((image) => {
-    if (shown && shown.about.item !== about.item) return;
-    put("looked", image);
-    $("looked-figure").hidden = false;
-  }).catch(() => {}); // nothing is known of this one
+  looking = new AbortController();
+  const { signal } = looking;
+  setTimeout(() => {
+    if (signal.aborted) return;
+    loadImage(`api/looked/${about.item}`, { signal }).then((image) => {
+      if (signal.aborted) return;
+      put("looked", image);
+      $("looked-figure").hidden = false;
+    }).catch(() => {}); // nothing is known of this one
+  }, LOOK_AFTER_MS);
+}
+
+function forgetLooked() {
+  if (looking) looking.abort();
+  $("looked-figure").hidden = true;
 }
 
 function showNothing() {
@@ -236,7 +271,11 @@ function showNothing() {
   $("facts").textContent = "Choose another order, or export the answers with: stallscan labels";
   $("note").textContent = "";
   $("evidence-figure").hidden = true;
-  $("looked-figure").hidden = true;
+  forgetLooked();
+  $("frame").max = $("frame").value = 0;
+  $("place").textContent = "";
+  canvas.setAttribute("aria-label", "No clip");
+  allow([]);
 }
 
 async function showNext() {
@@ -245,13 +284,8 @@ async function showNext() {
   else await show(ahead[0]);
 }
 
-function count(answers) {
-  for (let n = 0; n < answers; n++) times.push(Date.now());
-  while (times.length > 60) times.shift();
-}
-
 async function answer(choice) {
-  if (!shown || busy) return;
+  if (!shown || busy || !shown.about.answers.includes(choice)) return;
   busy = true;
   const item = shown.about.item;
   const wasPast = correcting;
@@ -259,18 +293,24 @@ async function answer(choice) {
   try {
     const said = await save("api/answer", body);
     showRecent(said.recent);
-    count(1);
+    if (body.seconds <= PAUSE_S) times = [...times.slice(-59), body.seconds];
     if (!wasPast) ahead = ahead.filter((each) => each !== item);
     marked = marked.filter((each) => each !== item);
+    const fresh = refresh();
+    if (!marked.length && !onSheets && !ahead.length) await fresh;
+    else fresh.then(followQueue).catch(fail);
     await showNext();
-    await refresh();
-    // Another tab may have answered what is shown.
-    if (!onSheets && (shown ? !correcting && ahead[0] !== shown.about.item : ahead.length)) await showNext();
   } catch (error) {
     warn(`Not saved: ${error.message}`);
   } finally {
     busy = false;
   }
+}
+
+// Another tab may have answered what is shown.
+function followQueue() {
+  if (busy || onSheets || correcting) return;
+  if (shown ? ahead[0] !== shown.about.item : ahead.length) return showNext();
 }
 
 async function undo() {
@@ -442,11 +482,16 @@ function start() {
   }
   $("order").addEventListener("change", () => { marked = []; refresh().then(showNext).catch(fail); });
   $("within").addEventListener("change", () => refresh().catch(fail));
-  $("who").addEventListener("click", () => { $("new-name").value = state.reviewer; $("rename").showModal(); });
+  $("who").addEventListener("click", askName);
   $("rename").addEventListener("close", () => {
-    if ($("rename").returnValue !== "ok") return;
+    if ($("rename").returnValue !== "ok") {
+      if (!state.reviewer) askName();
+      return;
+    }
     marked = [];
-    post("api/reviewer", { name: $("new-name").value }).then(json).then(refresh).then(showNext).catch(fail);
+    times = [];
+    post("api/reviewer", { name: $("new-name").value }).then(json).then(refresh)
+      .catch((error) => warn(`This name cannot be used: ${error.message}`)).then(begin);
   });
   window.addEventListener("resize", drawAll);
   startSheets();
@@ -454,7 +499,20 @@ function start() {
   setPlaying(!matchMedia("(prefers-reduced-motion: reduce)").matches);
   setRate(0);
   requestAnimationFrame(tick);
-  refresh().then(showNext).catch(fail);
+  refresh().then(begin).catch(fail);
+}
+
+// Show the first recording, to whoever has a name.
+function begin() {
+  if (state.reviewer) return showNext().catch(fail);
+  askName();
+}
+
+function askName() {
+  $("new-name").value = state.reviewer;
+  $("keep-name").hidden = !state.reviewer;
+  $("rename").returnValue = "";
+  $("rename").showModal();
 }
 
 function fail(error) { warn(`The page could not be loaded (${error.message}). Reload it.`); }

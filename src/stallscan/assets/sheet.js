@@ -29,8 +29,8 @@ async function openSheet(items = null) {
   setContact(true);
   showMarks();
   if (cells.length) cells[0].button.focus({ preventScroll: true });
-  await Promise.all(cells.map(fill));
-  told.next.forEach((each) => warm(each.item).catch(() => {}));
+  // Not awaited: recordings can be marked while others are still fetched.
+  Promise.all(cells.map(fill)).then(() => told.next.forEach((each) => warm(each.item).catch(() => {})));
 }
 
 // Bring a clip into the browser's cache, without the memory that the decoded frames need.
@@ -109,11 +109,10 @@ async function confirmSheet() {
       const answers = flowing.map(({ item }) => ({ item, answer: "flowing", token: newToken(), seconds }));
       const said = await save("api/answers", { answers, sheet: newToken() });
       showRecent(said.recent);
-      count(flowing.length);
     }
     marked = next;
+    refresh().catch(fail);
     await showNext();
-    await refresh();
   } catch (error) {
     warn(`Not saved: ${error.message}`);
   } finally {

@@ -18,9 +18,10 @@ def review(
     no_browser: bool = False,
     blind: bool = False,
     occlusion: bool = False,
-    order: Literal["uncertain", "stalled", "random", "unseen", "disagreed"] = "uncertain",
+    order: Literal["uncertain", "stalled", "random", "unseen", "disagreed"] | None = None,
     known: Path | None = None,
     known_share: float = 0.1,
+    recordings: list[Path] | None = None,
 ) -> None:
     """Open a page on which people check and correct the calls. Ctrl-C ends it.
 
@@ -39,19 +40,23 @@ def review(
     no_browser
         Only print the address.
     blind
-        Hide score and call.
+        Hide score, call and filename, which may name the group.
     occlusion
         Show what the net looked at; not with --blind. It appears a second after the clip.
     order
-        uncertain: nearest to the threshold, with suspected stalls among them; stalled: highest
-        score first; random: the same random order for everyone; unseen: what nobody has answered;
-        disagreed: what reviewers answered differently.
+        uncertain (the default): nearest to the threshold, with suspected stalls among them;
+        stalled: highest score first; random: the same random order for everyone (the default with
+        --blind); unseen: what nobody has answered; disagreed: what reviewers answered differently.
+        The first two are not for --blind.
     known
         Table with known labels of recordings of the run (filename, stalled). Some of these
         recordings are mixed in, half of them stalled, and the page shows the reviewer's own
         sensitivity and specificity on them. 'stallscan labels' leaves these answers out.
     known_share
         How much of what a reviewer sees is taken from --known, at most 0.5.
+    recordings
+        Where the recordings are now, or a store of their clips, if they have moved since the
+        prediction.
     """
     import webbrowser
 
@@ -65,7 +70,9 @@ def review(
             webbrowser.open(address)
 
     look = looker(folder) if occlusion and not blind else None
-    settings = ServeSettings(host, port, order, blind, known, known_share, look)
+    settings = ServeSettings(
+        host, port, order, blind, known, known_share, look, tuple(recordings or ())
+    )
     answers = serve(folder, settings, ready)
     print_line(f"{len(answers.current()):,} answers -> {answers.path}")
 

@@ -21,7 +21,7 @@ from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesErro
 from stallscan.recordings import encode, video
 from stallscan.recordings.recording import Box, Frames, Recording, to_grey
 from stallscan.report import evidence, stored
-from stallscan.report.stored import Stored
+from stallscan.report.stored import Stored, without_path
 from stallscan.vessels import outline
 from stallscan.vessels.enclosure import Mask
 from stallscan.vessels.outline import Outline
@@ -47,6 +47,8 @@ POSTER_QUALITY = 60
 EVIDENCE_SIDE_PX = 128
 # A ninth of the size of the PNG file, and no difference to be seen.
 EVIDENCE_QUALITY = 80
+NOT_FOUND = "The recording was not found."
+PREPARED = "The recording was not found, so its prepared clip is shown."
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,17 @@ def make_clips(
 
 
 def _crashed(_item: Path | Stored, reason: str) -> Clip:
-    return Clip(note=f"The decoder crashed or hung on this file ({reason}). Export it again.")
+    return Clip(note=note_crash(reason))
+
+
+def note_crash(reason: str) -> str:
+    """Return the note for a file that crashed the decoder."""
+    return f"The decoder crashed or hung on this file ({reason}). Export it again."
+
+
+def note_step(note: str, step: int) -> str:
+    """Return a note that also says which frames are shown."""
+    return f"{note} One frame in {step} is shown.".strip() if step > 1 else note
 
 
 def make_clip(item: Path | Stored, margin_px: int) -> Clip:
@@ -124,23 +136,34 @@ def make_clip(item: Path | Stored, margin_px: int) -> Clip:
 def _clip_of_store(item: Stored) -> Clip:
     """Encode a prepared clip; its evidence picture needs a mask, which not all stores have."""
     try:
-        grey, mask = stored.read(item)  # uint8 (T, h, w), bool (h, w)
+        grey, mask, step = read_stored(item)
     except StoreError as error:
-        return Clip(note=f"The prepared clip cannot be read: {error}")
+        return Clip(note=note_unreadable(error))
+    picture = b"" if mask is None else as_webp(draw_masked(grey, mask), EVIDENCE_QUALITY)
+    return _encode(list(_shrink([grey])), picture, PREPARED, step)
+
+
+def note_unreadable(error: StoreError) -> str:
+    """Return the note for a clip of a store that cannot be read."""
+    return f"The prepared clip cannot be read: {error}"
+
+
+def read_stored(item: Stored) -> tuple[Frames, Mask | None, int]:
+    """Read a clip of a store, thinned: uint8 (T, h, w), bool (h, w), and the step in frames."""
+    grey, mask = stored.read(item)
     step = math.ceil(len(grey) / CLIP_FRAMES)
-    grey = grey[::step]
-    picture = b""
-    if mask is not None:
-        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-        inner = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        picture = as_webp(_draw_evidence(grey[:, *inner], mask[inner]), EVIDENCE_QUALITY)
-    note = "The recording was not found, so its prepared clip is shown."
-    return _encode(list(_shrink([grey])), picture, note, step)
+    return grey[::step], mask, step
+
+
+def draw_masked(grey: Frames, mask: Mask) -> evidence.Colours:
+    """Draw the evidence picture of a masked region, (T, h, w) and (h, w): uint8 (H, W, 3) BGR."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    inner = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return _draw_evidence(grey[:, *inner], mask[inner])
 
 
 def _encode(frames: list[Frames], picture: bytes, note: str, step: int) -> Clip:
-    if step > 1:
-        note = f"{note} One frame in {step} is shown.".strip()
+    note = note_step(note, step)
     middle = next(_shrink([frames[len(frames) // 2][None]], POSTER_SIDE_PX))
     # OpenCV wants BGR.
     poster = as_webp(middle[..., ::-1] if middle.ndim == 3 else middle, POSTER_QUALITY)
@@ -249,12 +272,3 @@ def as_webp(picture: Frames, quality: int) -> bytes:
     """Encode a picture, uint8 (h, w) or (h, w, 3) BGR, as a WebP file; `quality` is 1..100."""
     _, encoded = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, quality])
     return encoded.tobytes()
-
-
-def without_path(reason: str, filename: str) -> str:
-    """Remove the path at the start of a message, because the card already shows the filename."""
-    # The path itself may contain a colon, so look for the filename.
-    name = filename.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
-    head, separator, rest = reason.partition(f"{name}: ")
-    is_path = separator and (not head or head[-1] in "/\\")
-    return rest[:1].upper() + rest[1:] if is_path else reason

@@ -57,25 +57,19 @@ class ReviewerAccuracy:
 
     Attributes
     ----------
-    reviewer : str
-        The name.
     stalled, flowing : int
         Known recordings of each kind that the reviewer answered with stalled or flowing.
     true_stalled, true_flowing : int
         How many of these were answered correctly.
-    undecided : int
-        Known recordings that the reviewer answered otherwise (unsure, cannot be scored, broken).
     sensitivity, specificity : Share or None
         Value, low and high, 0..1, with the interval of Clopper & Pearson (1934); None without a
         recording of that kind.
     """
 
-    reviewer: str
     stalled: int
     flowing: int
     true_stalled: int
     true_flowing: int
-    undecided: int
     sensitivity: Share | None
     specificity: Share | None
 
@@ -86,12 +80,12 @@ def pairs(answers: Sequence[Given]) -> list[Agreement]:
     Parameters
     ----------
     answers : sequence of Given
-        Oldest first. The last answer of a reviewer to a recording counts.
+        The current answer of each reviewer to each recording.
     """
     votes: dict[str, dict[str, int]] = {given.reviewer: {} for given in answers}
-    for filename, reviewer, answer in _latest(answers):
-        if answer in VOTES:
-            votes[reviewer][filename] = VOTES[answer]
+    for given in answers:
+        if given.answer in VOTES:
+            votes[given.reviewer][given.filename] = VOTES[given.answer]
     return [
         _compare(first, second, votes[first], votes[second])
         for first, second in itertools.combinations(sorted(votes), 2)
@@ -114,35 +108,28 @@ def as_table(agreements: Sequence[Agreement]) -> Table:
     return table
 
 
-def accuracy(
-    answers: Sequence[Given], known: Mapping[str, bool], reviewer: str
-) -> ReviewerAccuracy:
+def accuracy(answers: Sequence[Given], known: Mapping[str, bool]) -> ReviewerAccuracy:
     """Compare a reviewer's answers with known labels.
 
     Parameters
     ----------
     answers : sequence of Given
-        As in `pairs`.
+        The reviewer's current answers.
     known : mapping
         Whether a recording is stalled, by its filename as in the answers.
-    reviewer : str
-        Whose answers are compared.
     """
-    given = [
-        (known[filename], VOTES.get(answer))
-        for filename, name, answer in _latest(answers)
-        if name == reviewer and filename in known
+    votes = [
+        (known[given.filename], VOTES[given.answer])
+        for given in answers
+        if given.answer in VOTES and given.filename in known
     ]
-    votes = [(stalled, vote) for stalled, vote in given if vote is not None]
     of_stalled = [vote == 1 for stalled, vote in votes if stalled]
     of_flowing = [vote == 0 for stalled, vote in votes if not stalled]
     return ReviewerAccuracy(
-        reviewer=reviewer,
         stalled=len(of_stalled),
         flowing=len(of_flowing),
         true_stalled=sum(of_stalled),
         true_flowing=sum(of_flowing),
-        undecided=len(given) - len(votes),
         sensitivity=_share(of_stalled),
         specificity=_share(of_flowing),
     )
@@ -198,12 +185,6 @@ def _interval(counts: NDArray[np.float64], value: float) -> tuple[float, float]:
     if counts[1] + counts[2] == 0:
         high = 1.0
     return min(float(low), value), max(float(high), value)
-
-
-def _latest(answers: Sequence[Given]) -> list[tuple[str, str, str]]:
-    """Return filename, reviewer and the last answer of each reviewer to each recording."""
-    latest = {(given.filename, given.reviewer): given.answer for given in answers}
-    return [(*key, answer) for key, answer in latest.items()]
 
 
 def _share(right: list[bool]) -> Share | None:

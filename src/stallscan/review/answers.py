@@ -7,7 +7,7 @@ answer, and an undo is a row that names the answer it takes back.
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ WAIT_S = 30.0  # for another process that writes
 LONGEST_NAME = 60  # characters of a reviewer's name
 
 _SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS answers (
     id INTEGER PRIMARY KEY,
     token TEXT NOT NULL UNIQUE,
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS answers (
     answer TEXT,
     takes_back INTEGER UNIQUE REFERENCES answers (id),
     seconds REAL,
+    is_check INTEGER NOT NULL DEFAULT 0,
     given_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 );
 CREATE TABLE IF NOT EXISTS sheets (
@@ -36,12 +38,8 @@ CREATE TABLE IF NOT EXISTS sheets (
     sheet TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS by_sheet ON sheets (sheet);
-CREATE TABLE IF NOT EXISTS checks (
-    filename TEXT NOT NULL,
-    reviewer TEXT NOT NULL,
-    PRIMARY KEY (filename, reviewer)
-);
 CREATE INDEX IF NOT EXISTS by_reviewer ON answers (reviewer, id);
+CREATE INDEX IF NOT EXISTS by_recording ON answers (filename, reviewer, id);
 CREATE VIEW IF NOT EXISTS standing AS
     SELECT * FROM answers AS each
     WHERE answer IS NOT NULL
@@ -50,11 +48,11 @@ CREATE VIEW IF NOT EXISTS current AS
     SELECT * FROM standing WHERE id IN (
         SELECT max(id) FROM standing GROUP BY filename, reviewer
     );
+PRAGMA user_version = 1;
+COMMIT;
 """
-_IS_CHECK = """
-    EXISTS (SELECT 1 FROM checks WHERE checks.filename = each.filename
-            AND checks.reviewer = each.reviewer)
-"""
+FORMAT = 1  # the user_version of the schema
+_COLUMNS = "id, filename, reviewer, coalesce(answer, 'undo'), given_at, seconds, is_check"
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,8 @@ class Given:
         One of `ANSWERS`.
     given_at : str
         UTC, ISO 8601.
+    seconds : float or None
+        How long the reviewer took; of a contact sheet, its time divided by its recordings.
     is_check : bool
         Whether the recording was mixed in for this reviewer because its label is known.
     """
@@ -80,6 +80,7 @@ class Given:
     reviewer: str
     answer: str
     given_at: str
+    seconds: float | None = None
     is_check: bool = False
 
 
@@ -94,9 +95,9 @@ class New:
     filename, reviewer, answer
         As in `Given`.
     seconds : float or None
-        How long the reviewer took.
-    is_check : bool
         As in `Given`.
+    is_check : bool
+        As in `Given`. A correction is recorded as what the corrected answer was.
     """
 
     token: str
@@ -110,7 +111,8 @@ class New:
 class Answers:
     """The answers in one folder.
 
-    Every method opens the file anew, so that threads and processes share nothing.
+    Every method opens the file anew, so that threads and processes share nothing. Reading changes
+    nothing, and is possible without the right to write.
 
     Raises
     ------
@@ -120,9 +122,9 @@ class Answers:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
-        self._refuse_other()
-        with self._open() as database:
-            database.executescript(_SCHEMA)
+        if not self._exists():
+            with self._open(change=True) as database:
+                database.executescript(_SCHEMA)
 
     def give(
         self, token: str, filename: str, reviewer: str, answer: str, seconds: float | None = None
@@ -143,23 +145,22 @@ class Answers:
         sheet : str, optional
             Name of a contact sheet, unique; `undo` takes its answers back together.
         """
-        with self._open() as database:
+        with self._open(change=True) as database:
             database.execute("BEGIN IMMEDIATE")
             for new in answers:
                 inserted = database.execute(
-                    "INSERT INTO answers (token, filename, reviewer, answer, seconds) "
-                    "VALUES (?, ?, ?, ?, ?) ON CONFLICT (token) DO NOTHING",
-                    (new.token, new.filename, new.reviewer, new.answer, new.seconds),
+                    "INSERT INTO answers (token, filename, reviewer, answer, seconds, is_check) "
+                    "VALUES (:token, :filename, :reviewer, :answer, :seconds, coalesce("
+                    "(SELECT is_check FROM standing WHERE filename = :filename "
+                    "AND reviewer = :reviewer ORDER BY id DESC LIMIT 1), :is_check)) "
+                    "ON CONFLICT (token) DO NOTHING",
+                    asdict(new),
                 )
                 if not inserted.rowcount:
                     continue
                 if sheet is not None:
                     database.execute(
                         "INSERT INTO sheets VALUES (?, ?)", (inserted.lastrowid, sheet)
-                    )
-                if new.is_check:
-                    database.execute(
-                        "INSERT OR IGNORE INTO checks VALUES (?, ?)", (new.filename, new.reviewer)
                     )
 
     def undo(self, token: str, reviewer: str) -> list[Given]:
@@ -170,7 +171,7 @@ class Answers:
         list of Given
             What was taken back, oldest first; empty if there was nothing.
         """
-        with self._open() as database:
+        with self._open(change=True) as database:
             # Locked before reading, so that two clients do not take back the same answer.
             database.execute("BEGIN IMMEDIATE")
             first = database.execute(
@@ -221,9 +222,7 @@ class Answers:
         """Return the later rows: an answer and None, or ``undo`` and the row it takes back."""
         with self._open() as database:
             rows = database.execute(
-                f"SELECT takes_back, id, filename, reviewer, coalesce(answer, 'undo'), given_at, "
-                f"{_IS_CHECK} FROM answers AS each WHERE id > ? ORDER BY id",
-                (number,),
+                f"SELECT takes_back, {_COLUMNS} FROM answers WHERE id > ? ORDER BY id", (number,)
             )
             return [(_as_given(row), takes_back) for takes_back, *row in rows]
 
@@ -234,23 +233,31 @@ class Answers:
         where: str,
         values: tuple[object, ...] | dict[str, object],
     ) -> list[Given]:
-        columns = f"id, filename, reviewer, answer, given_at, {_IS_CHECK}"
-        rows = database.execute(f"SELECT {columns} FROM {table} AS each {where}", values)
+        rows = database.execute(f"SELECT {_COLUMNS} FROM {table} {where}", values)
         return [_as_given(row) for row in rows]
 
-    def _refuse_other(self) -> None:
-        """Raise InputError if the file is a link, or the database of another program."""
+    def _exists(self) -> bool:
+        """Return whether there is a file; raise InputError if it is not one of ours."""
         if self.path.is_symlink():
             raise InputError(f"{self.path}: is a link. Put the file itself there, or remove it")
         if not self.path.is_file():
-            return
-        with self._open(change=False) as database:
+            return False
+        with self._open() as database:
             names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-        if names and not {"answers", "standing", "current"} <= names:
+            (number,) = database.execute("PRAGMA user_version").fetchone()
+        if not names:
+            return False
+        if not {"answers", "standing", "current"} <= names:
             raise InputError(
                 f"{self.path}: is the database of another program. Move it away, and start the "
                 "review again"
             )
+        if number != FORMAT:
+            raise InputError(
+                f"{self.path}: has format {number} of the answers, and this version of stallscan "
+                f"reads format {FORMAT}. Use the version that wrote it, or move it away"
+            )
+        return True
 
     @contextlib.contextmanager
     def kept_open(self) -> Iterator[None]:
@@ -263,10 +270,10 @@ class Answers:
             database.close()
 
     @contextlib.contextmanager
-    def _open(self, change: bool = True) -> Iterator[sqlite3.Connection]:
+    def _open(self, change: bool = False) -> Iterator[sqlite3.Connection]:
         """Open the file for one transaction, which is committed unless there is an error."""
         try:
-            database = sqlite3.connect(self.path, timeout=WAIT_S)
+            database = self._connect("rwc") if change else self._connect_reader()
             try:
                 # Readers and a writer do not wait for each other, and a commit is on the disk.
                 if change:
@@ -284,7 +291,24 @@ class Answers:
         except OSError as error:
             raise InputError(f"{self.path}: {explain(error)}") from None
 
+    def _connect_reader(self) -> sqlite3.Connection:
+        try:
+            # Not "ro": that leaves SQLite's two other files behind.
+            database = self._connect("rw")
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            # SQLite needs those even to read, unless nothing is waiting to be moved from them.
+            log = Path(f"{self.path}-wal")
+            if log.exists() and log.stat().st_size:
+                raise
+            database = self._connect("ro&immutable=1")
+        return database
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        address = f"{self.path.absolute().as_uri()}?mode={mode}"
+        return sqlite3.connect(address, timeout=WAIT_S, uri=True)
+
 
 def _as_given(row: Sequence[Any]) -> Given:
-    number, filename, reviewer, answer, given_at, is_check = row
-    return Given(number, filename, reviewer, answer, given_at, bool(is_check))
+    number, filename, reviewer, answer, given_at, seconds, is_check = row
+    return Given(number, filename, reviewer, answer, given_at, seconds, bool(is_check))

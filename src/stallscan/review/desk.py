@@ -24,11 +24,19 @@ AHEAD = 4  # clips that are named at a time: the present one, and those to fetch
 SHEET = 12  # clips of a contact sheet
 SHOWN = 10  # recent answers
 WITHIN = 0.03  # half width of the interval that a check of the whole run is planned for
+BLIND_ORDERS: tuple[Order, ...] = ("random", "unseen", "disagreed")  # which show no score
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+WITHOUT_CLIP = ("unsure", "broken")  # answers to a recording that cannot be shown
 
 
 class NoItemError(LookupError):
     """There is no item with this number."""
+
+
+class UnseenError(ValueError):
+    """An item cannot be answered so, because it cannot be shown."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +46,13 @@ class PageSettings:
     Attributes
     ----------
     reviewer : str
-        Name of those who do not give one.
+        Name of those who do not give one; empty: they have to.
     order : str
         The first order.
     blind : bool
-        Whether score and call are hidden.
+        Whether score, call and filename, which may name the group, are hidden.
     hosts : tuple of str
-        Names of this server in an address, without the port.
+        Names of this server in an address, without the port. With a token, any IP address is one.
     token : str
         What a browser must present; empty: nothing.
     """
@@ -86,17 +94,21 @@ class Desk:
     ) -> None:
         self.settings = settings
         self._run, self._answers, self._clips = run, answers, clips
-        self._labels = labels or Known({}, len(run.items))
+        self._labels = labels or Known({})
+        self._found = sum(item.shown is not None for item in run.items)
         self._has_calls = any(item.call in VOTES for item in run.items)
         self._numbers = {item.filename: number for number, item in enumerate(run.items)}
         self._queues = Queues(run.items)
+        self._places = {number: place for place, number in enumerate(self._queues.random, 1)}
         self._checks: dict[str, Checks] = {}
         self._ledger = Ledger(answers)
         self._lock = threading.Lock()  # of the ledger
         # Blind reviewers must not learn what the net found.
         self._look = None if settings.blind else look
         self._looked = functools.lru_cache(KEPT)(self._find_looked)
-        self._looking = threading.Lock()  # engines are not made for several threads
+        self._turn = threading.Condition()  # engines are not made for several threads
+        self._is_looking = False
+        self._wanted: dict[str, int] = {}  # by reviewer, what was asked for last
 
     def item(self, number: int) -> Item:
         """Return an item by its number; raises `NoItemError`."""
@@ -106,12 +118,27 @@ class Desk:
 
     def clip(self, number: int) -> Clip:
         """Return a clip by the number of its item."""
-        return self._clips.ask(number, self.item(number).path).result()
+        return self._clips.ask(number, self.item(number).shown).result()
 
-    def looked(self, number: int) -> bytes:
-        """Return the WebP file of where the net looked in an item; empty if that is unknown."""
-        with self._looking:
+    def looked(self, reviewer: str, number: int) -> bytes:
+        """Return the WebP file of where the net looked in an item; empty if that is unknown.
+
+        Also empty if the reviewer asks for another item before the turn of this one: whoever
+        answers quickly would otherwise wait for the pictures of all recordings before.
+        """
+        with self._turn:
+            self._wanted[reviewer] = number
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: not self._is_looking or self._wanted[reviewer] != number)
+            if self._wanted[reviewer] != number:
+                return b""
+            self._is_looking = True
+        try:
             return self._looked(number)
+        finally:
+            with self._turn:
+                self._is_looking = False
+                self._turn.notify_all()
 
     def _find_looked(self, number: int) -> bytes:
         path = self.item(number).path
@@ -122,6 +149,7 @@ class Desk:
 
     def describe(self, reviewer: str, order: Order, within: float = WITHIN) -> dict[str, Any]:
         """Say what is next, and how far the reviewer is."""
+        order = self._allowed(order)
         checks = self._checks_of(reviewer)
         with self._lock:
             self._ledger.update()
@@ -133,10 +161,11 @@ class Desk:
             "items": [self._describe_item(number) for number in ahead],
             "left": len(queue),
             "answered": len(mine),
-            "total": len(self._run.items),
+            "total": self._found,
+            "missing": len(self._run.items) - self._found,
             "reviewer": reviewer,
             "order": order,
-            "orders": ORDERS,
+            "orders": BLIND_ORDERS if self.settings.blind else ORDERS,
             "answers": ANSWERS,
             "blind": self.settings.blind,
             "folder": self._run.folder.resolve().name,
@@ -148,6 +177,7 @@ class Desk:
 
     def describe_easy(self, reviewer: str, order: Order) -> dict[str, Any]:
         """Say what the next contact sheet shows; the clips of the one after it are begun."""
+        order = self._allowed(order)
         checks = self._checks_of(reviewer)
         with self._lock:
             self._ledger.update()
@@ -159,7 +189,7 @@ class Desk:
 
     def describe_clip(self, number: int) -> dict[str, Any]:
         """Describe an item and its clip."""
-        clip = self.clip(number)
+        clip, item = self.clip(number), self.item(number)
         return self._describe_item(number) | {
             "frames": clip.frames,
             "columns": clip.columns,
@@ -167,8 +197,9 @@ class Desk:
             "height": clip.height,
             "outline": clip.outline,
             "note": clip.note,
+            "answers": self._possible(number),
             "evidence": bool(clip.evidence),
-            "looked": self._look is not None and bool(clip.evidence),
+            "looked": self._look is not None and bool(clip.evidence) and bool(item.path),
         }
 
     def describe_reviewers(self) -> dict[str, Any]:
@@ -182,7 +213,7 @@ class Desk:
                 {
                     "name": name,
                     "answered": len({each.filename for each in answers}),
-                    "an_hour": items_an_hour([each.given_at for each in answers]),
+                    "an_hour": items_an_hour(each.seconds for each in answers),
                 }
                 for name, answers in given.items()
             ],
@@ -192,9 +223,17 @@ class Desk:
     def prepare(
         self, reviewer: str, number: int, answer: str, token: str, seconds: float | None
     ) -> New:
-        """Return an answer to record."""
+        """Return an answer to record; raises `NoItemError` and `UnseenError`."""
+        if answer not in self._possible(number):
+            raise UnseenError(number)
         is_check = number in self._checks_of(reviewer).chosen
         return New(token, self.item(number).filename, reviewer, answer, seconds, is_check)
+
+    def _possible(self, number: int) -> tuple[str, ...]:
+        """Return the answers that an item may get: nobody can tell what cannot be shown."""
+        if self.item(number).shown is None:
+            return ()
+        return WITHOUT_CLIP if self._clips.is_empty(number) else ANSWERS
 
     def give(
         self, reviewer: str, answers: Sequence[New], sheet: str | None
@@ -222,12 +261,12 @@ class Desk:
         """Take the first numbers, and begin to make their clips."""
         ahead = list(islice(numbers, count))
         for number in ahead:
-            self._clips.ask(number, self.item(number).path)
+            self._clips.ask(number, self.item(number).shown)
         return ahead
 
     def _checks_of(self, reviewer: str) -> Checks:
         if reviewer not in self._checks:
-            self._checks[reviewer] = self._labels.for_reviewer(reviewer)
+            self._checks[reviewer] = self._labels.for_reviewer(reviewer, self._numbers)
         return self._checks[reviewer]
 
     def _given_by(self, reviewer: str) -> dict[int, Given]:
@@ -243,7 +282,8 @@ class Desk:
         if not self._has_calls:
             return None
         judged = sample.judge(self._queues.random, self._run.items, mine, within)
-        told = {"calls": judged.calls, "checked": judged.checked, "needed": judged.needed}
+        told: dict[str, Any] = {"checked": judged.checked, "needed": judged.needed}
+        told |= {"calls": judged.calls, "complete": judged.complete}
         # A reviewer who sees the estimate earlier may stop where it pleases.
         shown = ("other", "wrong", "missed", "alarms") if judged.is_enough else ()
         return told | {"within": within} | {name: getattr(judged, name) for name in shown}
@@ -251,11 +291,8 @@ class Desk:
     def _describe_accuracy(self, checks: Checks, mine: dict[int, Given]) -> dict[str, Any] | None:
         if not checks.items:
             return None
-        given = [mine[number] for number in checks.items if number in mine]
-        labels = {
-            self._run.items[number].filename: self._labels.labels[number] for number in checks.items
-        }
-        own = agreement.accuracy(given, labels, given[0].reviewer if given else "")
+        given = [each for each in mine.values() if each.is_check]
+        own = agreement.accuracy(given, self._labels.labels)
         return {
             name: None if count < known.ENOUGH else {"share": share, "right": right, "of": count}
             for name, share, right, count in (
@@ -268,7 +305,7 @@ class Desk:
         return [
             {
                 "item": self._numbers.get(each.filename),
-                "filename": each.filename,
+                "filename": self._name(each.filename),
                 "answer": each.answer,
             }
             for each in given
@@ -276,7 +313,17 @@ class Desk:
 
     def _describe_item(self, number: int) -> dict[str, Any]:
         item = self.item(number)
-        told: dict[str, Any] = {"item": number, "filename": item.filename}
+        told: dict[str, Any] = {"item": number, "filename": self._name(item.filename)}
         if not self.settings.blind:
             told |= {"call": item.call, "score": item.score, "reason": item.reason}
         return told
+
+    def _name(self, filename: str) -> str:
+        """Return what the page calls a recording; blind, a number, as a folder may be a group."""
+        if not self.settings.blind:
+            return filename
+        place = self._places.get(self._numbers.get(filename, -1))
+        return "another recording" if place is None else f"recording {place}"
+
+    def _allowed(self, order: Order) -> Order:
+        return order if not self.settings.blind or order in BLIND_ORDERS else "random"

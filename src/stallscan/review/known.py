@@ -4,6 +4,7 @@ Which ones, and when, follows from the reviewer's name, so two servers of one fo
 """
 
 import collections
+import hashlib
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,35 +51,44 @@ class Known:
     Attributes
     ----------
     labels : mapping
-        Whether a recording is stalled, by the number of its item.
-    total : int
-        Items of the run.
+        Whether a recording is stalled, by its filename in the run.
     share : float
         How much of what a reviewer sees is mixed in, 0..`MOST`.
     """
 
-    labels: Mapping[int, bool]
-    total: int
+    labels: Mapping[str, bool]
     share: float = SHARE
 
-    def for_reviewer(self, reviewer: str) -> Checks:
+    def for_reviewer(self, reviewer: str, numbers: Mapping[str, int]) -> Checks:
         """Choose what is mixed in for a reviewer: half of it stalled, as far as there are.
 
-        Otherwise the sensitivity would rest on a handful of stalls.
+        Otherwise the sensitivity would rest on a handful of stalls. When the run grows, more is
+        mixed in, and what was chosen before stays.
+
+        Parameters
+        ----------
+        reviewer : str
+            Whose checks they are.
+        numbers : mapping
+            The number of each item of the run by its filename.
         """
         if not self.labels:
             return Checks()
-        random = np.random.default_rng([SEED, *reviewer.encode()])
-        kinds = [
-            random.permutation([n for n, stalled in self.labels.items() if stalled == kind])
-            for kind in (True, False)
-        ]
-        count = min(round(portion(self.share, self.total)) or 1, len(self.labels))
-        stalled = min(len(kinds[0]), max(count // 2, count - len(kinds[1])))
-        chosen = np.concatenate([kinds[0][:stalled], kinds[1][: count - stalled]]).astype(int)
+        ranked = sorted(self.labels, key=lambda name: _digest(reviewer, "chosen", name))
+        stalls = [name for name in ranked if self.labels[name]]
+        flows = [name for name in ranked if not self.labels[name]]
+        count = min(round(portion(self.share, len(numbers))) or 1, len(ranked))
+        stalled = min(len(stalls), max(count // 2, count - len(flows)))
+        chosen = stalls[:stalled] + flows[: count - stalled]
+        # By another digest: of the more frequent kind, those with the lowest were chosen.
+        chosen.sort(key=lambda name: _digest(reviewer, "order", name))
         # Before each of the others, so that the mix cannot be told from a regular distance.
-        slots = random.random(self.total) < self.share
-        return Checks(tuple(random.permutation(chosen).tolist()), tuple(slots.tolist()))
+        slots = np.random.default_rng([SEED, *reviewer.encode()]).random(len(numbers)) < self.share
+        return Checks(tuple(numbers[name] for name in chosen), tuple(slots.tolist()))
+
+
+def _digest(*parts: str) -> bytes:
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).digest()
 
 
 def read_known(path: Path, run: Run, share: float = SHARE) -> Known:
@@ -103,12 +113,13 @@ def read_known(path: Path, run: Run, share: float = SHARE) -> Known:
     if not 0 < share <= MOST:
         raise InputError(f"--known-share {share:g}: must be more than 0 and at most {MOST:g}")
     labels = tables.read_labels(path)
-    ours = pd.Series([item.filename for item in run.items], dtype=str)
+    # What cannot be shown cannot be mixed in.
+    ours = pd.Series([item.filename for item in run.items if item.shown is not None], dtype=str)
     partners = names.match(ours, labels["filename"], path)
     stalled = dict(zip(labels["filename"], labels["stalled"], strict=True))
     known = {
-        number: bool(stalled[partner])
-        for number, partner in enumerate(partners)
+        name: bool(stalled[partner])
+        for name, partner in zip(ours, partners, strict=True)
         if partner in stalled
     }
     if not known:
@@ -116,7 +127,7 @@ def read_known(path: Path, run: Run, share: float = SHARE) -> Known:
             f"{path}: has no label for a recording in {run.folder}. "
             f"{names.contrast(ours.tolist(), labels['filename'].tolist())}"
         )
-    return Known(known, len(ours), share)
+    return Known(known, share)
 
 
 def mix(queue: Sequence[int], checks: Checks, answered: Collection[int]) -> Iterator[int]:

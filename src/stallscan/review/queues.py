@@ -21,10 +21,12 @@ Current = Mapping[str, Mapping[str, Given]]  # by filename and reviewer
 class Queues:
     """The orders of the items of a run; what does not depend on answers is computed once.
 
+    Items that were not found are in none of them.
+
     Attributes
     ----------
     random : tuple of int
-        All items in the random order.
+        The items in the random order.
     """
 
     def __init__(self, items: Sequence[Item]) -> None:
@@ -35,18 +37,22 @@ class Queues:
         )
         distance = _distance(score, threshold)
         left = np.array([item.call == "review" for item in items], bool)
-        self.random: tuple[int, ...] = _tuple(np.random.default_rng(SEED).permutation(len(items)))
-        self._fixed: dict[str, tuple[int, ...]] = {
+        every = {
+            "random": _tuple(np.random.default_rng(SEED).permutation(len(items))),
             "uncertain": _tuple(
                 _for_teaching(self._names, score, distance, left & ~np.isnan(distance))
             ),
             "stalled": _rank(-score),
-            "random": self.random,
             "unseen": tuple(range(len(items))),
             "disagreed": tuple(range(len(items))),
         }
+        self._fixed: dict[str, tuple[int, ...]] = {
+            name: tuple(n for n in order if items[n].shown is not None)
+            for name, order in every.items()
+        }
+        self.random = self._fixed["random"]
         flowing = np.array([item.call == "flowing" for item in items], bool) & ~np.isnan(score)
-        self._easy = tuple(n for n in _rank(score) if flowing[n])
+        self._easy = tuple(n for n in _rank(score) if flowing[n] and items[n].shown is not None)
         self._has_scores = bool((~np.isnan(score)).any())
 
     def arrange(self, current: Current, reviewer: str, order: Order) -> list[int]:

@@ -1,6 +1,7 @@
 """What is reviewed: the recordings of a run of predictions, or of a folder."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -8,8 +9,7 @@ from typing import NamedTuple
 from stallscan.calls.predictions import read_predictions, read_run
 from stallscan.errors import InputError
 from stallscan.recordings import find
-from stallscan.report.cards import without_path
-from stallscan.report.report import find_recordings
+from stallscan.report.stored import Stored, find_recordings, find_stored, without_path
 from stallscan.runs import PREDICTIONS_NAME, RUN_NAME
 from stallscan.words import listed
 
@@ -30,6 +30,8 @@ class Item:
         Of the prediction, 0..1.
     bundle : str
         The bundle that made the prediction.
+    stored : Stored or None
+        Its clip in the store of the run, if there is one.
     """
 
     filename: str
@@ -39,6 +41,12 @@ class Item:
     score: float | None = None
     threshold: float | None = None
     bundle: str = ""
+    stored: Stored | None = None
+
+    @property
+    def shown(self) -> Path | Stored | None:
+        """What is shown of it: the recording, otherwise the clip; None if neither was found."""
+        return self.path or self.stored
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,6 @@ class Run:
 
     folder: Path
     items: tuple[Item, ...]
-    has_predictions: bool
 
 
 class Source(NamedTuple):
@@ -59,18 +66,20 @@ class Source(NamedTuple):
     prevalence: float | None
 
 
-def read(folder: Path) -> Run:
+def read(folder: Path, recordings: Sequence[Path] | None = None) -> Run:
     """Read what is to be reviewed.
 
     Parameters
     ----------
     folder : Path
         Output folder of ``stallscan predict``, or a folder of recordings.
+    recordings : sequence of Path, optional
+        Where the recordings are, or a store of their clips, if they have moved since the run.
 
     Raises
     ------
     InputError
-        If there are neither predictions nor recordings.
+        If there are neither predictions nor recordings, or `recordings` do not exist.
     TableError
         If the table of predictions is invalid.
     """
@@ -81,11 +90,17 @@ def read(folder: Path) -> Run:
         )
     path = folder / PREDICTIONS_NAME
     if not path.is_file():
+        if recordings:
+            raise InputError(
+                f"{folder}: has no {PREDICTIONS_NAME}, so --recordings is not for it. Name the "
+                "folder of the recordings in its place"
+            )
         sources = find.list_recordings([folder])
         items = tuple(Item(source.filename, source.path) for source in sources)
-        return Run(folder, items, has_predictions=False)
+        return Run(folder, items)
     table = read_predictions(path)
-    path_of = find_recordings(table["filename"], read_run(path), None, path)
+    where = table["filename"], read_run(path), recordings, path
+    path_of, stored_of = find_recordings(*where), find_stored(*where)
     items = tuple(
         Item(
             row["filename"],
@@ -95,10 +110,11 @@ def read(folder: Path) -> Run:
             _number(row["score"]),
             _number(row["threshold"]),
             row["bundle"],
+            stored_of.get(row["filename"]),
         )
         for row in table.to_dict("records")
     )
-    return Run(folder, items, has_predictions=True)
+    return Run(folder, items)
 
 
 def _number(cell: float) -> float | None:

@@ -1,5 +1,6 @@
 """The share of a run's calls that a reviewer overturns, from a random sample."""
 
+import collections
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,10 @@ class SampleCheck:
     other : int
         Recordings of the sample without such a call or such an answer.
     needed : int
-        How many must be checked for the wanted interval.
+        How many must be checked for the wanted interval. Calls whose recordings were answered
+        otherwise cannot be checked, and do not count as calls here.
+    complete : tuple of str
+        Which of `wrong`, `missed` and `alarms` rest on all calls that can be checked.
     wrong : Share or None
         Share of the checked calls that the reviewer overturned, 0..1; None if there are none.
     missed, alarms : Share or None
@@ -40,6 +44,7 @@ class SampleCheck:
     checked: int
     other: int
     needed: int
+    complete: tuple[str, ...]
     wrong: Share | None
     missed: Share | None
     alarms: Share | None
@@ -68,10 +73,11 @@ def judge(
     within : float
         Wanted half width of the interval of the share of wrong calls, 0..1.
     """
-    calls = [item.call if item.call in VOTES else "" for item in items]
-    count = sum(map(bool, calls))
+    calls = {n: items[n].call if items[n].call in VOTES else "" for n in order}
+    called = collections.Counter(filter(None, calls.values()))
     wrong: dict[str, list[bool]] = {"flowing": [], "stalled": []}
     other = 0
+    possible = called.copy()  # to check
     for number in order:
         given = answers.get(number)
         if given is None:
@@ -80,17 +86,22 @@ def judge(
             wrong[calls[number]].append(given.answer != calls[number])
         else:
             other += 1
-    every = wrong["flowing"] + wrong["stalled"]
+            possible[calls[number]] -= bool(calls[number])
+    flowing, stalled = wrong["flowing"], wrong["stalled"]
+    every, whole = flowing + stalled, possible["flowing"] + possible["stalled"]
     seen = sum(every) / len(every) if len(every) >= TRUSTED else 0.0
-    called = {name: calls.count(name) for name in wrong}
+    shares = {
+        "wrong": (every, whole),
+        "missed": (flowing, possible["flowing"]),
+        "alarms": (stalled, possible["stalled"]),
+    }
     return SampleCheck(
-        count,
+        called.total(),
         len(every),
         other,
-        sample_size(within, count, max(seen, PLANNED)),
-        _share(every, count),
-        _share(wrong["flowing"], called["flowing"]),
-        _share(wrong["stalled"], called["stalled"]),
+        sample_size(within, whole, max(seen, PLANNED)),
+        tuple(name for name, (checked, all_) in shares.items() if len(checked) == all_),
+        **{name: _share(*share) for name, share in shares.items()},
     )
 
 

@@ -15,7 +15,7 @@ from stallscan.files import explain
 from stallscan.review import clips, run
 from stallscan.review.answers import LONGEST_NAME, Answers
 from stallscan.review.clips import Cache
-from stallscan.review.desk import LOOPBACK, Desk, Look, PageSettings
+from stallscan.review.desk import BLIND_ORDERS, LOOPBACK, Desk, Look, PageSettings
 from stallscan.review.known import SHARE, read_known
 from stallscan.review.queues import Order
 
@@ -34,24 +34,27 @@ class ServeSettings:
     port : int
         0 takes a free one.
     order : str
-        The first order.
+        The first order; None: ``uncertain``, or ``random`` if blind.
     blind : bool
-        Whether score and call are hidden.
+        Whether score, call and filename are hidden.
     known : Path or None
         Table of known labels, to check the reviewers with.
     known_share : float
         How much of what a reviewer sees is taken from it.
     look : callable or None
         As in `Desk`.
+    recordings : tuple of Path
+        As in `run.read`; empty: where they were.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
-    order: Order = "uncertain"
+    order: Order | None = None
     blind: bool = False
     known: Path | None = None
     known_share: float = SHARE
     look: Look | None = None
+    recordings: tuple[Path, ...] = ()
 
 
 def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -> Answers:
@@ -74,10 +77,22 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
     Raises
     ------
     InputError
-        If there is nothing to review, the folder cannot be written, the port is taken, or there
-        are no known labels of its recordings.
+        If the order is not for blind reviewers, there is nothing to review, no recording was found,
+        the folder cannot be written, the port is taken, or there are no known labels of its
+        recordings.
     """
-    reviewed = run.read(folder)
+    order = settings.order or ("random" if settings.blind else "uncertain")
+    if settings.blind and order not in BLIND_ORDERS:
+        raise InputError(
+            f"--order {order} tells the reviewer about the scores. With --blind, choose one of "
+            f"{', '.join(BLIND_ORDERS)}"
+        )
+    reviewed = run.read(folder, settings.recordings or None)
+    if not any(item.shown is not None for item in reviewed.items):
+        raise InputError(
+            f"{folder}: none of its {len(reviewed.items):,} recordings was found. Give their "
+            "folder with --recordings"
+        )
     labels = None
     if settings.known is not None:
         labels = read_known(settings.known, reviewed, settings.known_share)
@@ -93,20 +108,21 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
         ) from None
     token = "" if _is_loopback(settings.host) else secrets.token_urlsafe(24)
     about = PageSettings(
-        reviewer=_user(),
-        order=settings.order,
+        # Several people come from other computers; none of them must answer in this user's name.
+        reviewer="" if token else _user(),
+        order=order,
         blind=settings.blind,
         hosts=(*LOOPBACK, *_names(settings.host, elsewhere=bool(token))),
         token=token,
     )
     address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}/"
-    address += f"?order={settings.order}" + (f"#token={token}" if token else "")
+    address += f"?order={order}" + (f"#token={token}" if token else "")
     making = workers.on_demand(clips.make, PROCESSES, clips.crashed)
     with listening, answers.kept_open(), making as submit:
         desk = Desk(reviewed, answers, Cache(submit), about, labels, settings.look)
         # Begin before a browser asks: the processes that make clips take a second to start. So does
         # importing the server.
-        desk.describe(about.reviewer, settings.order)
+        desk.describe(about.reviewer, order)
         from stallscan.review import server
 
         ready(address)

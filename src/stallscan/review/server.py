@@ -6,6 +6,7 @@ refused, and so are posts without a header that only this page's script sends.
 """
 
 import hmac
+import ipaddress
 import re
 import socket
 import urllib.parse
@@ -19,8 +20,9 @@ from fastapi import Body, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
+from stallscan.errors import InputError
 from stallscan.review.answers import LONGEST_NAME, Answer
-from stallscan.review.desk import Desk, NoItemError, PageSettings
+from stallscan.review.desk import Desk, NoItemError, PageSettings, UnseenError
 from stallscan.review.queues import Order
 
 COOKIE = "stallscan-reviewer"
@@ -103,6 +105,19 @@ def make_app(desk: Desk) -> FastAPI:
     def no_item(_request: Request, _error: Exception) -> Response:
         return Response("There is no such recording.\n", 404, media_type="text/plain")
 
+    @app.exception_handler(UnseenError)
+    def unseen(_request: Request, _error: Exception) -> Response:
+        text = "This recording cannot be shown, so this answer is not possible.\n"
+        return Response(text, 409, media_type="text/plain")
+
+    @app.exception_handler(HTTPException)
+    def refused(_request: Request, error: HTTPException) -> Response:
+        return Response(f"{error.detail}\n", error.status_code, media_type="text/plain")
+
+    @app.exception_handler(InputError)
+    def unsaved(_request: Request, error: Exception) -> Response:
+        return Response(f"{error}\n", 503, media_type="text/plain")
+
     # The usual answer repeats what was sent, which need not be valid text.
     @app.exception_handler(RequestValidationError)
     def invalid(_request: Request, _error: Exception) -> Response:
@@ -153,8 +168,8 @@ def make_app(desk: Desk) -> FastAPI:
         return _image(desk.clip(item).evidence, "image/png")
 
     @app.get("/api/looked/{item}")
-    def looked(item: int) -> Response:
-        return _image(desk.looked(item), "image/webp")
+    def looked(request: Request, item: int) -> Response:
+        return _image(desk.looked(_reviewer(request, settings), item), "image/webp")
 
     @app.post("/api/answer")
     def give(request: Request, new: NewAnswer) -> dict[str, Any]:
@@ -165,7 +180,7 @@ def make_app(desk: Desk) -> FastAPI:
         return save(request, new.answers, new.sheet)
 
     def save(request: Request, answers: list[NewAnswer], sheet: str | None) -> dict[str, Any]:
-        reviewer = _reviewer(request, settings)
+        reviewer = _named(request, settings)
         news = [
             desk.prepare(reviewer, new.item, new.answer, new.token, new.seconds) for new in answers
         ]
@@ -173,11 +188,13 @@ def make_app(desk: Desk) -> FastAPI:
 
     @app.post("/api/undo")
     def undo(request: Request, token: Token) -> dict[str, Any]:
-        return desk.undo(_reviewer(request, settings), token)
+        return desk.undo(_named(request, settings), token)
 
     @app.post("/api/reviewer")
     def rename(name: Name, response: Response) -> dict[str, str]:
         chosen = _clean(name) or settings.reviewer
+        if not chosen:
+            raise HTTPException(422, "a name needs at least one letter")
         quoted = urllib.parse.quote(chosen)
         response.set_cookie(COOKIE, quoted, httponly=True, samesite="strict", max_age=31_536_000)
         return {"reviewer": chosen}
@@ -190,6 +207,14 @@ def _reviewer(request: Request, settings: PageSettings) -> str:
     return _clean(name) or settings.reviewer
 
 
+def _named(request: Request, settings: PageSettings) -> str:
+    """Return the name that answers are saved under."""
+    name = _reviewer(request, settings)
+    if not name:
+        raise HTTPException(409, "give your name first")
+    return name
+
+
 def _clean(name: str) -> str:
     """Return a name as it is saved: shorter, on one line, and no formula for a spreadsheet."""
     shown = "".join(letter for letter in name if letter.isprintable())
@@ -198,8 +223,10 @@ def _clean(name: str) -> str:
 
 def _refuse(request: Request, settings: PageSettings) -> Response | None:
     """Return the refusal of a request that is not from this server's own page."""
-    host = request.headers.get("host", "")
-    if re.sub(r":\d+$", "", host) not in settings.hosts:
+    host = request.headers.get("host", "").lower()  # browsers send it so, whatever was typed
+    name = re.sub(r":\d+$", "", host)
+    # An IP address cannot be made to lead elsewhere, as a name can; the token says who is meant.
+    if name not in map(str.lower, settings.hosts) and not (settings.token and _is_address(name)):
         return _no("this name of the server is not known to it")
     origin = request.headers.get("origin")
     if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
@@ -213,6 +240,14 @@ def _refuse(request: Request, settings: PageSettings) -> Response | None:
         if not hmac.compare_digest(given.encode(), settings.token.encode()):
             return _no("open the address that 'stallscan review' printed, with its token")
     return None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _no(reason: str) -> Response:
