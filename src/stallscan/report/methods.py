@@ -76,13 +76,15 @@ def _threshold(table: pd.DataFrame, run: dict[str, Any]) -> list[str]:
     thresholds = sorted(set(table["threshold"].dropna()))
     sentences = []
     share, decision = run.get("prevalence"), run.get("decision")
-    is_calibrated = isinstance(share, float) and 0 < share < 1
-    if thresholds and is_calibrated:
+    # A run of a model that states no share of stalled recordings is that of a vote.
+    is_vote = "bundle" in run and run.get("prevalence", 0.0) is None
+    if not (isinstance(share, float) and 0 < share < 1):
+        share = None
+    if thresholds and share:
         sentences.append(
             "The score estimates the probability that the outlined capillary is stalled."
         )
-    elif thresholds and "bundle" in run and "prevalence" in run:
-        # A run of a model that states no share of stalled recordings is that of a vote.
+    elif thresholds and is_vote:
         sentences.append(
             "The score is the margin by which a vote of several models was decided; it ranks "
             "recordings and is not a probability."
@@ -94,7 +96,7 @@ def _threshold(table: pd.DataFrame, run: dict[str, Any]) -> list[str]:
     elif thresholds:
         values = _joined([f"{value:.3g}" for value in thresholds])
         sentences.append(f"The thresholds for calling a recording stalled were {values}.")
-    if is_calibrated:
+    if share:
         what = "Scores are" if decision else "Scores and threshold are"
         sentences.append(f"{what} calibrated for a share of {percent(share)} stalled recordings.")
     chosen_on = decision.get("chosen_on") if isinstance(decision, dict) else None
