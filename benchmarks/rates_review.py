@@ -19,7 +19,7 @@ from rates_coverage import MEASURED, SENSITIVITY, Floats, Truth, covers, mark
 from scipy.stats import norm
 
 from stallscan.rates import reviewed, rogan_gladen
-from stallscan.rates.mice import corrected_mean_of_mice, difference_of_corrected_means
+from stallscan.rates.mice import corrected_mean_of_mice, difference_of_corrected_means, level
 from stallscan.rates.power import DISEASED, HEALTHY, SPREAD, draw_mice
 from stallscan.rates.reviewed import Tally
 from stallscan.scores import intervals
@@ -180,11 +180,13 @@ def group_rows(rng: np.random.Generator, trials: int) -> list[list[str]]:
         for true, order in zip((first, second), orders, strict=True):
             mice = draw_mice(rng, true, SPREAD, (trials, MICE))
             tallies = [draw_review(rng, rate, truth, VESSELS_A_MOUSE, order) for rate in mice.T]
-            shares.append(np.stack([each.stalled / VESSELS_A_MOUSE for each in tallies], axis=1))
-            total = reviewed.balance(tallies)
-            accuracies.append(
-                accuracy if order == "nothing" else reviewed.remaining(*accuracy, total)
-            )
+            after = accuracy
+            called = np.stack([tally.stalled / VESSELS_A_MOUSE for tally in tallies], axis=1)
+            if order != "nothing":
+                after = reviewed.remaining(*accuracy, reviewed.balance(tallies))
+                called = level_mice(called, after, accuracy, tallies, [order] * MICE)
+            shares.append(called)
+            accuracies.append(after)
         scored = np.full((trials, MICE), float(VESSELS_A_MOUSE))
         mean = corrected_mean_of_mice(
             shares[0], scored, *accuracies[0], differs=orders[0] != "nothing"
@@ -215,15 +217,16 @@ def unequal_rows(rng: np.random.Generator, trials: int) -> list[list[str]]:
         accuracy = truth.measure(rng, trials)
         scored = np.broadcast_to(np.asarray(UNEQUAL, np.float64), (trials, len(UNEQUAL)))
         groups = []
-        for true, orders in (
-            (first, [largest, *[others] * (len(UNEQUAL) - 1)]),
-            (second, ["nothing"] * len(UNEQUAL)),
-        ):
+        orders = [largest, *[others] * (len(UNEQUAL) - 1)]
+        for true, reviews in ((first, orders), (second, ["nothing"] * len(UNEQUAL))):
             mice = draw_mice(rng, true, SPREAD, scored.shape)
-            drawn = zip(mice.T, UNEQUAL, orders, strict=True)
-            groups.append([draw_review(rng, rate, truth, *of) for rate, *of in drawn])
+            drawn = zip(mice.T, UNEQUAL, reviews, strict=True)
+            groups.append(
+                [draw_review(rng, rate, truth, size, order) for rate, size, order in drawn]
+            )
         shares = [np.stack([each.stalled for each in group], axis=1) / scored for group in groups]
         after = reviewed.remaining(*accuracy, reviewed.balance(groups[0]))
+        shares[0] = level_mice(shares[0], after, accuracy, groups[0], orders)
         vessels = Tally(*(sum(numbers) for numbers in zip(*groups[0], strict=True)))
         by_vessels = rogan_gladen.correct(
             intervals.exactly(shares[0].mean(axis=1)), *reviewed.remaining(*accuracy, vessels)
@@ -243,6 +246,22 @@ def unequal_rows(rng: np.random.Generator, trials: int) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def level_mice(
+    shares: Floats,
+    after: tuple[Share, Share],
+    before: tuple[Share, Share],
+    tallies: Sequence[Tally],
+    orders: Sequence[str],
+) -> Floats:
+    """Level the shares of mice, (trials, mice), as the tables do."""
+    own = [
+        before if order == "nothing" else reviewed.remaining(*before, tally)
+        for tally, order in zip(tallies, orders, strict=True)
+    ]
+    each = [np.stack([pair[kind].value for pair in own], axis=1) for kind in (0, 1)]
+    return np.asarray(level(shares, *after, (each[0], each[1])))
 
 
 def draw_review(

@@ -11,6 +11,7 @@ from stallscan.rates.mice import (
     corrected_difference_of_mice,
     corrected_mean_of_mice,
     difference_of_corrected_means,
+    level,
 )
 from stallscan.rates.reviewed import Tally
 from stallscan.scores import intervals
@@ -224,6 +225,36 @@ def test_each_mouse_has_the_same_weight_in_what_remains(tmp_path, reviewed_mice)
     assert comparison.difference == pytest.approx(0.0, abs=1e-6)
     assert comparison.welch_p > 0.9
     assert comparison.interval.low < 0 < comparison.interval.high
+
+
+@pytest.mark.parametrize("reviewed_mice", [["a0"], ["a1", "a2"]])
+def test_wrong_calls_that_a_review_removed_are_no_spread_between_mice(tmp_path, reviewed_mice):
+    calls, groups = write_study(tmp_path, UNEQUAL)
+    errors = CallAccuracy.stated(0.85, 0.99)
+    names = pd.read_csv(calls)["filename"]
+    answers = dict.fromkeys(names[names.str[:2].isin(reviewed_mice)], "flowing")
+    before = rates.rate(calls, groups, errors)
+    after = rates.rate(calls, groups, errors, answers=answers)
+    assert after.groups[0].rate.interval.high < before.groups[0].rate.interval.high
+    assert after.groups[1] == before.groups[1]
+    (compared,) = after.comparisons
+    assert compared.interval.high - compared.interval.low < 0.03
+
+
+def test_levelled_mice_differ_as_their_corrected_rates_do():
+    sensitivity, false = exactly(0.9), exactly(0.004)
+    each = np.array([[1.0, 0.85, 0.85]]), np.array([[0.0, 0.007, 0.007]])
+    shares = np.array([[0.0, 0.01, 0.02]])
+    levelled = level(shares, sensitivity, false, each)
+    assert levelled.mean() == pytest.approx(shares.mean())
+    rates_of = (shares - each[1]) / (each[0] - each[1])
+    assert np.diff(levelled) == pytest.approx(np.diff(rates_of) * (0.9 - 0.004))
+
+
+def test_levelling_does_not_make_mice_differ_more():
+    # No call is left in any mouse, so the false calls expected in two of them are no spread.
+    each = np.array([1.0, 0.85, 0.85]), np.array([0.0, 0.007, 0.007])
+    assert not level(np.zeros(3), exactly(0.9), exactly(0.004), each).any()
 
 
 def test_balanced_counts_keep_the_error_of_the_mean(tmp_path):

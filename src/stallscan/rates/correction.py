@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stallscan.errors import InputError
 from stallscan.rates import rogan_gladen
@@ -17,6 +18,7 @@ from stallscan.rates.mice import (
     corrected_difference_of_mice,
     corrected_mean_of_mice,
     difference_of_corrected_means,
+    level,
     mean_of_mice,
     permutation_p,
     smallest_permutation_p,
@@ -25,6 +27,8 @@ from stallscan.scores import intervals
 from stallscan.scores.intervals import Share
 from stallscan.scores.metrics import Confusion, Interval
 from stallscan.words import percent
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -215,13 +219,17 @@ def corrected(stalled: int, scored: int, errors: CallAccuracy) -> Rate:
 
 
 def corrected_mean(
-    stalled: Sequence[int], scored: Sequence[int], errors: CallAccuracy, *, differs: bool = False
+    stalled: Sequence[int],
+    scored: Sequence[int],
+    errors: CallAccuracy,
+    each: Sequence[CallAccuracy] = (),
 ) -> Rate:
     """Correct the rate of a group: the unweighted mean over its mice.
 
     `stalled` and `scored` are (M,): recordings of each mouse called stalled, and called stalled or
-    flowing. A single mouse has no intervals, because it does not show how much mice differ. For
-    `differs`, see `mice.corrected_mean_of_mice`.
+    flowing. A single mouse has no intervals, because it does not show how much mice differ.
+    If the accuracy differs between mice after a review, give that of `each` mouse, and as `errors`
+    that of `reviewed.balance`.
     """
     called = np.asarray(stalled, np.float64) / np.asarray(scored, np.float64)  # (M,)
     all_stalled, all_scored = int(np.sum(stalled)), int(np.sum(scored))
@@ -231,7 +239,11 @@ def corrected_mean(
     naive = mean_of_mice(called, scored, errors.false_stalled.value)
     naive = intervals.around(naive, intervals.wilson(all_stalled, all_scored))
     result = corrected_mean_of_mice(
-        called, scored, errors.sensitivity_share, errors.false_stalled, differs=differs
+        _shares(stalled, scored, errors, each),
+        scored,
+        errors.sensitivity_share,
+        errors.false_stalled,
+        differs=bool(each),
     )
     return _rate(naive, result, all_stalled, all_scored)
 
@@ -262,18 +274,16 @@ def compare(
     stalled: tuple[Sequence[int], Sequence[int]],
     scored: tuple[Sequence[int], Sequence[int]],
     errors: CallAccuracy | tuple[CallAccuracy, CallAccuracy],
+    each: tuple[Sequence[CallAccuracy], Sequence[CallAccuracy]] = ((), ()),
 ) -> GroupDifference:
     """Compare two groups with one value per mouse.
 
-    `stalled` and `scored` are (M,) for each group, as in `corrected_mean`. Sensitivity and
-    specificity are taken to be the same in both groups unless both are given.
+    `stalled` and `scored` are (M,) for each group, and `each` is as in `corrected_mean`.
+    Sensitivity and specificity are taken to be the same in both groups unless both are given.
     """
     accuracies = errors if isinstance(errors, tuple) else (errors, errors)
     # (M,) each, share of each mouse called stalled.
-    shares = [
-        np.asarray(counts, np.float64) / np.asarray(totals, np.float64)
-        for counts, totals in zip(stalled, scored, strict=True)
-    ]
+    shares = [_shares(*of) for of in zip(stalled, scored, accuracies, each, strict=True)]
     mice = (len(shares[0]), len(shares[1]))
     # Corrected rate of each mouse, (M,) each.
     first, second = (
@@ -291,7 +301,7 @@ def compare(
         )
         return replace(comparison, note=note)
     pairs = [(accuracy.sensitivity_share, accuracy.false_stalled) for accuracy in accuracies]
-    if accuracies[0] == accuracies[1]:
+    if accuracies[0] == accuracies[1] and not any(each):
         # The same wrong calls cancel in the test, which is then that of the calls as made.
         first, second = shares
         effect, p = corrected_difference_of_mice((first, second), scored, *pairs[0])
@@ -318,6 +328,23 @@ def compare(
         permutation_p=permutation_p(first, second),
         note=" ".join(notes),
     )
+
+
+def _shares(
+    stalled: Sequence[int],
+    scored: Sequence[int],
+    errors: CallAccuracy,
+    each: Sequence[CallAccuracy],
+) -> Floats:
+    """Return the share of each mouse called stalled, (M,), levelled if the accuracies differ."""
+    shares = np.asarray(stalled, np.float64) / np.asarray(scored, np.float64)
+    if not each:
+        return shares
+    own = (
+        [accuracy.sensitivity_share.value for accuracy in each],
+        [accuracy.false_stalled.value for accuracy in each],
+    )
+    return np.asarray(level(shares, errors.sensitivity_share, errors.false_stalled, own))
 
 
 def origin(count: int | None, label: str) -> str:

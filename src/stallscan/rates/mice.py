@@ -112,6 +112,36 @@ def corrected_mean_of_mice(
     )
 
 
+def level(
+    shares: ArrayLike,
+    sensitivity: Share,
+    false_stalled: Share,
+    each: tuple[ArrayLike, ArrayLike],
+) -> Any:
+    """Return the shares called stalled as if all mice of a group had the same accuracy.
+
+    After a review, mice differ in the wrong calls that remain. That is no difference in stalls, so
+    it must not count as spread between mice. The mean over mice stays the same. Shares that would
+    differ more than before are left as they are: with few calls, the wrong calls that are expected
+    exceed those that are there.
+
+    Parameters
+    ----------
+    shares : ndarray
+        (..., M): share of each mouse called stalled.
+    sensitivity, false_stalled : Share
+        (...): of the group, from `reviewed.balance`.
+    each : tuple of ndarray
+        (..., M) both: sensitivity and share of false calls of each mouse.
+    """
+    shares, (sensitivities, false) = np.asarray(shares, np.float64), map(np.asarray, each)
+    gain = np.asarray(sensitivity.value - false_stalled.value)[..., np.newaxis]
+    levelled = gain * (shares - false) / (sensitivities - false)
+    levelled += (shares - levelled).mean(axis=-1, keepdims=True)
+    is_closer = levelled.var(axis=-1, keepdims=True) < shares.var(axis=-1, keepdims=True)
+    return np.where(is_closer, levelled, shares)
+
+
 def pool(shares: ArrayLike, scored: ArrayLike) -> Share:
     """Pool the recordings of all mice as if they were independent: (..., M) to (...)."""
     scored = np.asarray(scored, np.float64)

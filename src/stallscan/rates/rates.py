@@ -26,7 +26,7 @@ from stallscan.rates.correction import (
     corrected,
     corrected_mean,
 )
-from stallscan.rates.reviewed import ReviewedAccuracy, Tally, after, balance, tally
+from stallscan.rates.reviewed import Tally, after, balance, tally
 from stallscan.words import Excluded, listed
 
 # The columns of the groups table, with all names that they may have.
@@ -336,12 +336,14 @@ def _groups(
     stalled = {name: [mouse.stalled for mouse in members[name]] for name in tested}
     scored = {name: [mouse.scored for mouse in members[name]] for name in tested}
     accuracy = {name: _accuracy(members[name], errors) for name in tested}
+    each = {name: _accuracy_of_each(members[name], errors) for name in tested}
     return units, tuple(
         compare(
             (first, name),
             (stalled[first], stalled[name]),
             (scored[first], scored[name]),
             (accuracy[first], accuracy[name]),
+            (each[first], each[name]),
         )
         for name in tested
         if name != first
@@ -353,16 +355,19 @@ def _accuracy(members: list[_Counts], errors: CallAccuracy) -> CallAccuracy:
     return after(errors, balance([member.tally for member in members]))
 
 
+def _accuracy_of_each(members: list[_Counts], errors: CallAccuracy) -> list[CallAccuracy]:
+    """Return the accuracy of each mouse after the review; empty if they do not differ."""
+    each = [after(errors, member.tally) for member in members]
+    return each if any(one != each[0] for one in each) else []
+
+
 def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> Unit:
     unit = _unit(counts, errors)
     if not mice:
         return unit
-    errors = _accuracy(mice, errors)
+    each, errors = _accuracy_of_each(mice, errors), _accuracy(mice, errors)
     mean = corrected_mean(
-        [mouse.stalled for mouse in mice],
-        [mouse.scored for mouse in mice],
-        errors,
-        differs=isinstance(errors, ReviewedAccuracy),
+        [mouse.stalled for mouse in mice], [mouse.scored for mouse in mice], errors, each
     )
     # The note on the pooled recordings stays only if it also holds for the mean over mice.
     note = unit.note
