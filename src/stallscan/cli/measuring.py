@@ -119,8 +119,9 @@ def rate(
         For planning the next study: standard deviation of the true rates of mice, relative to
         their mean.
     no_corrections
-        Ignore the answers of a review. By default, they replace calls, by majority, and the
-        correction is for the wrong calls that are expected to remain.
+        Ignore the answers of a review. By default, they replace calls, and the correction is for
+        the wrong calls that are expected to remain. The most votes decide; answers that check a
+        reviewer do not count, and the rules of 'stallscan labels' (--rule) do not apply.
     """
     import statistics
 
@@ -184,8 +185,10 @@ def report(
     max_cards
         Maximum number of cards. The page says which recordings were chosen.
     no_corrections
-        Ignore the answers of a review. By default, they replace calls, by majority. Figures that
-        compare calls with labels are those of the model's own calls in any case.
+        Ignore the answers of a review. By default, they replace calls. The most votes decide;
+        answers that check a reviewer do not count, and the rules of 'stallscan labels' (--rule) do
+        not apply. Figures that compare calls with labels are those of the model's own calls in any
+        case.
     occlusion
         Show on each card what the net looked at. That takes about a second per card.
     """
