@@ -122,8 +122,11 @@ def test_the_clips_of_a_store_are_shown_where_the_recordings_are_gone(answers, t
         serve.serve(results, serve.ServeSettings(), print)
 
 
-def test_the_page_needs_no_plots():
-    code = "import sys, stallscan.review.serve; sys.exit('matplotlib' in sys.modules)"
+@pytest.mark.parametrize(
+    ("module", "heavy"), [("serve", "matplotlib"), ("serve", "torch"), ("clips", "pandas")]
+)
+def test_the_page_and_what_makes_its_clips_start_quickly(module, heavy):
+    code = f"import sys, stallscan.review.{module}; sys.exit('{heavy}' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
