@@ -38,7 +38,8 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self.process.stdout.readline().startswith("review page: ")
+        self.printed = self.process.stdout.readline()
+        assert self.printed.startswith("review page: ")
 
     @property
     def address(self):

@@ -141,3 +141,99 @@ def test_keys_count_as_soon_as_the_next_clip_is_shown(page, server):
     time.sleep(1)
     assert page.locator("#name").text_content() not in given
     assert page.problems == []
+
+
+# The server has no net to ask; the page believes that it has.
+FETCHED = """
+    window.fetched = [];
+    const asked = window.fetch, clipOf = fetchClip;
+    window.fetch = (path, options) => {
+      if (String(path).startsWith("api/looked")) {
+        fetched.push({ path, signal: options.signal, after: performance.now() - since });
+      }
+      return asked(path, options);
+    };
+    fetchClip = async (item) => {
+      const clip = await clipOf(item);
+      return { ...clip, about: { ...clip.about, looked: true } };
+    };
+    null;
+"""
+
+
+def test_what_the_net_looked_at_is_asked_for_only_where_the_reviewer_stays(page):
+    page.evaluate(FETCHED)
+    for key in "sfus":
+        _answer(page, key)
+    wait(page, "fetched.length > 0")
+    time.sleep(0.5)
+    *passed_by, last = page.evaluate("fetched.map((each) => each.path)")
+    assert last == page.evaluate("`api/looked/${shown.about.item}`")
+    assert page.evaluate("fetched.every((each) => each.after >= 299)")
+    _answer(page, "f")
+    count = len(passed_by) + 1
+    assert page.evaluate(f"fetched.slice(0, {count}).every((each) => each.signal.aborted)")
+
+
+def test_the_page_says_why_an_answer_is_not_saved(page, server):
+    page.evaluate("""
+        const plain = window.fetch;
+        window.isFull = true;
+        window.fetch = (path, options) => isFull && path === "api/answer"
+          ? Promise.resolve(new Response("the disk is full", { status: 503 }))
+          : plain(path, options);
+    """)
+    name = page.locator("#name").text_content()
+    page.keyboard.press("s")
+    wait(page, "document.getElementById('alert').textContent.includes('the disk is full')")
+    assert current(server.folder) == {}
+    page.evaluate("isFull = false")
+    wait_for_another(page, name)
+    assert page.locator("#alert").text_content() == ""
+    assert current(server.folder) == {name: "stalled"}
+
+
+def test_the_pace_is_that_of_one_reviewer(page):
+    for key in "sf":
+        _answer(page, key)
+    page.evaluate("times = [10, 10]; showProgress()")
+    assert "360 an hour" in page.locator("#progress").text_content()
+    page.keyboard.press("g")
+    wait(page, "!document.getElementById('contact').hidden && cells.every((cell) => cell.clip)")
+    page.keyboard.press("Enter")
+    wait(page, "!busy")
+    assert page.evaluate("times.length") == 2
+    page.keyboard.press("Escape")
+    wait(page, "document.getElementById('progress').textContent.includes('360 an hour')")
+    page.locator("#who").click()
+    page.locator("#new-name").fill("ann")
+    page.keyboard.press("Enter")
+    wait(page, "state.reviewer === 'ann'")
+    assert "an hour" not in page.locator("#progress").text_content()
+
+
+def test_whoever_comes_from_another_computer_gives_a_name_first(server, tmp_path):
+    (tmp_path / "shared").mkdir()
+    for path in server.folder.glob("*.mp4"):
+        os.link(path, tmp_path / "shared" / path.name)
+    shared = Server(tmp_path / "shared", "--host", "0.0.0.0")
+    with playwright.sync_playwright() as started:
+        browser = start_browser(started)
+        opened = browser.new_page()
+        token = shared.printed.rpartition("token=")[2].strip()
+        opened.goto(f"{shared.address}?order=unseen#token={token}")
+        wait(opened, "document.getElementById('rename').open")
+        assert not opened.locator("#keep-name").is_visible()
+        opened.keyboard.press("Escape")
+        wait(opened, "document.getElementById('rename').open")
+        opened.locator("#new-name").fill(" ")
+        opened.keyboard.press("Enter")
+        wait(opened, "document.getElementById('alert').textContent !== ''")
+        wait(opened, "document.getElementById('rename').open")
+        opened.locator("#new-name").fill("ann")
+        opened.keyboard.press("Enter")
+        wait_for_name(opened)
+        _answer(opened, "s")
+        assert [each.reviewer for each in Answers(shared.folder).current()] == ["ann"]
+        browser.close()
+    shared.end()

@@ -130,7 +130,7 @@ function takeOver(told) {
     for (const name of state.orders) $("order").add(new Option(name, name, false, name === state.order));
   }
   $("folder").textContent = state.folder;
-  $("who").textContent = state.reviewer;
+  $("who").textContent = state.reviewer || "Name";
   showRecent(state.recent);
   ahead = state.items.map((each) => each.item);
   if (!onSheets) ahead.forEach((item) => fetchClip(item).catch(() => {}));

@@ -29,7 +29,8 @@ from stallscan.evaluation import present
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.report import cards, figures, methods
 from stallscan.report.cards import Clip
-from stallscan.report.stored import Stored, find_recordings, find_stored, without_path
+from stallscan.report.sources import find_recordings, find_stored
+from stallscan.report.stored import Stored, without_path
 from stallscan.settings import Settings
 
 

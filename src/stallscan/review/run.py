@@ -9,7 +9,8 @@ from typing import NamedTuple
 from stallscan.calls.predictions import read_predictions, read_run
 from stallscan.errors import InputError
 from stallscan.recordings import find
-from stallscan.report.stored import Stored, find_recordings, find_stored, without_path
+from stallscan.report.sources import find_recordings, find_stored
+from stallscan.report.stored import Stored, without_path
 from stallscan.runs import PREDICTIONS_NAME, RUN_NAME
 from stallscan.words import listed
 
