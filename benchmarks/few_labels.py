@@ -51,11 +51,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("bundle")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--page", type=Path, default=common.HERE / "few_labels.md")
     given = parser.parse_args()
     start = disk.load(given.bundle)
     drawn, ordered = [], []
-    for family in FAMILIES:
+    for family in given.families:
         folder = given.out / family
         shifts.write_family(folder, range(max(LABELS) + TESTED + SPARE), family)
         store, labels = prepare(start, folder)
