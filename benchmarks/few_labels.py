@@ -11,6 +11,7 @@ the labels are the first in one of two orders of the review page. What was measu
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,7 +129,7 @@ def pick(start: Bundle, store: Store, labels: pd.DataFrame, order: Order) -> lis
         [engine.logit(store.read(name)) for name in labels["filename"]]
     )
     items = [
-        Item(name, None, score=float(score), threshold=start.at(RARE).spec.threshold)
+        Item(name, Path(name), score=float(score), threshold=start.at(RARE).spec.threshold)
         for name, score in zip(labels["filename"], scores, strict=True)
     ]
     return [labels.iloc[Queues(items).arrange({}, "", order)]] * len(SEEDS)
@@ -141,6 +142,7 @@ def tune(
     run = folder / "tuned" / f"{start.label}-{len(labels)}-{seed}"
     kept = run / "measured.json"
     if not kept.is_file():
+        shutil.rmtree(run, ignore_errors=True)  # of an interrupted run
         files.make_folder(run)
         files.write_text(run / "labels.csv", labels.to_csv(index=False))
         try:
