@@ -62,7 +62,7 @@ def test_the_whole_way(run, corpus, bundle_dir, tmp_path):
     assert json.loads((tmp_path / "e" / "metrics.json").read_text())
     code, out, _ = run("report", tmp_path, "-o", tmp_path / "r.html", "--labels", labels)
     assert code == 0
-    assert (tmp_path / "r.html").read_text().count("<video") == 4
+    assert (tmp_path / "r.html").read_text().count("data-media=") == 4
 
 
 def test_from_scores_to_a_stall_rate(run, tmp_path):
