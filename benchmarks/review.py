@@ -62,14 +62,15 @@ def main(out: Path | None = None, /, *, page: Path = HERE / "review.md") -> None
         folder = Path(temporary)
         corpus = corpora.simulated(out or folder, DISTINCT)
         recordings = sorted((corpus / "train").iterdir())
-        linked = corpora.link(recordings, corpus.with_name("linked"), COUNT)
-        names = sorted(path.name for path in linked.iterdir())
+        linked = corpora.link(recordings, corpus.with_name("linked"), LARGE)
+        many = sorted(path.name for path in linked.iterdir())
+        names = many[:COUNT]
         in_browser = _in_browser(_run(folder / "browser", names, linked))
         at_once = _at_once(_run(folder / "clients", names, linked))
         without = [
             row
             for count in (COUNT, LARGE)
-            for row in _requests(_run(folder / str(count), [f"{n}.mp4" for n in range(count)]))
+            for row in _requests(_run(folder / str(count), many[:count], linked))
         ]
         shutil.rmtree(linked)
     lead = (
@@ -82,8 +83,8 @@ def main(out: Path | None = None, /, *, page: Path = HERE / "review.md") -> None
     publish(page, "The review page: speed, memory, answers", lead, tables)
 
 
-def _run(folder: Path, names: Sequence[str], recordings: Path | None = None) -> Path:
-    """Write a run with random scores; without recordings, none is found."""
+def _run(folder: Path, names: Sequence[str], recordings: Path) -> Path:
+    """Write a run of recordings in a folder, with random scores."""
     folder.mkdir()
     scores = np.random.default_rng(0).beta(0.4, 1.5, len(names))
     table = pd.DataFrame({"filename": names, "score": scores}).reindex(
@@ -92,8 +93,7 @@ def _run(folder: Path, names: Sequence[str], recordings: Path | None = None) -> 
     table["call"] = np.where(scores > 0.6, "stalled", "flowing")
     table = table.assign(status="ok", frames=50, threshold=0.6, bundle="none")
     table.to_csv(folder / PREDICTIONS_NAME, index=False)
-    paths = [] if recordings is None else [str(recordings)]
-    (folder / "run.json").write_text(json.dumps({"paths": paths}), encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps({"paths": [str(recordings)]}), encoding="utf-8")
     return folder
 
 
@@ -215,7 +215,7 @@ def _give(address: str, client: int, start: float) -> list[float]:
 
 
 def _requests(folder: Path) -> Iterator[list[str]]:
-    """Time requests to a server whose run two others have answered; no clip is found or made."""
+    """Time requests to a server whose run two others have answered."""
     answers = Answers(folder)
     names = pd.read_csv(folder / PREDICTIONS_NAME)["filename"]
     answers.give_all(
