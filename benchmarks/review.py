@@ -128,7 +128,7 @@ def _in_browser(folder: Path) -> list[str]:
         memory = _answer_all(page, server)
         browser.close()
     answers = [given.filename for given in Answers(folder).current()]
-    if len(answers) != COUNT or len(Answers(folder).history()) != COUNT:
+    if len(answers) != COUNT or len(Answers(folder).since(0)) != COUNT:
         raise SystemExit(f"{len(answers)} answers instead of {COUNT}")
     median, late = np.percentile(paced, [50, 95])
     rows = [
@@ -190,7 +190,9 @@ def _at_once(folder: Path) -> str:
         with ThreadPoolExecutor(CLIENTS) as clients:
             took = [each for all_ in clients.map(work, range(CLIENTS)) for each in all_]
         seconds = time.perf_counter() - start
-    history = [row[1:] for row in Answers(folder).history()]
+    history = [
+        (given.reviewer, given.filename, given.answer) for given, _ in Answers(folder).since(0)
+    ]
     names = [f"{n:06d}.mp4" for n in range(EACH)]
     wanted = {(f"client {c}", name, "stalled") for c in range(CLIENTS) for name in names}
     lost, doubled = len(wanted - set(history)), len(history) - len(set(history))

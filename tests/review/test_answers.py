@@ -27,7 +27,7 @@ def test_an_answer_that_is_posted_again_counts_once(tmp_path):
     answers = Answers(tmp_path)
     for _ in range(2):
         answers.give("token-01", "a.mp4", "ann", "stalled")
-    assert len(answers.history()) == 1
+    assert len(answers.since(0)) == 1
 
 
 def test_undo_goes_back_answer_by_answer_and_is_kept_in_the_history(tmp_path):
@@ -39,8 +39,8 @@ def test_undo_goes_back_answer_by_answer_and_is_kept_in_the_history(tmp_path):
     assert taken == [f"{number % 4}.mp4" for number in range(11, -1, -1)]
     assert answers.undo("undo-last", "ann") == []
     assert _current(answers) == {("0.mp4", "bob"): "flowing"}
-    history = answers.history()
-    assert [row[3] for row in history] == ["stalled"] * 12 + ["flowing"] + ["undo"] * 12
+    history = answers.since(0)
+    assert [given.answer for given, _ in history] == ["stalled"] * 12 + ["flowing"] + ["undo"] * 12
     # The same undo, posted again, takes back nothing else.
     answers.give("token-new", "a.mp4", "ann", "flowing")
     assert [given.filename for given in answers.undo("undo-011", "ann")] == ["0.mp4"]
@@ -68,7 +68,7 @@ def test_four_clients_of_two_servers_lose_and_double_nothing(tmp_path):
         server.join()
         assert server.exitcode == 0
     answers = Answers(tmp_path)
-    assert len(answers.history()) == 6 * count
+    assert len(answers.since(0)) == 6 * count
     assert len(_current(answers)) == 6 * count
 
 

@@ -48,7 +48,7 @@ def test_a_sheet_is_saved_and_taken_back_as_one(tmp_path):
         answers.give_all(news, "sheet-01")
     answers.give("token-bob", "0.mp4", "bob", "stalled")
     answers.give("token-last", "3.mp4", "ann", "stalled")
-    assert len(answers.history()) == 15
+    assert len(answers.since(0)) == 15
     assert [given.answer for given in answers.undo("undo-001", "ann")] == ["stalled"]
     taken = answers.undo("undo-002", "ann")
     assert [given.filename for given in taken] == [f"{n}.mp4" for n in range(12)]
@@ -64,4 +64,4 @@ def test_a_sheet_with_a_refused_answer_saves_nothing(tmp_path):
     news = [New("token-001", "a.mp4", "ann", "flowing"), New("token-002", None, "ann", "flowing")]
     with pytest.raises(InputError):
         answers.give_all(news, "sheet-01")
-    assert answers.history() == []
+    assert answers.since(0) == []

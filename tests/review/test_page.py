@@ -88,7 +88,7 @@ def test_fifty_recordings_by_keyboard_with_undo_reload_and_a_killed_server(serve
     assert current(server.folder) == given
     assert len(given) == 51
     # 51 answers, one undo, and the answer after it
-    assert len(Answers(server.folder).history()) == 53
+    assert len(Answers(server.folder).since(0)) == 53
     assert page.locator("#recent li").count() == 10
     assert page.problems == []
 

@@ -74,7 +74,7 @@ def test_reviewers_have_queues_of_their_own(client, answers):
 )
 def test_wrong_answers_are_refused_and_save_nothing(client, answers, body, status):
     assert client.post("/api/answer", json=body, headers=POST).status_code == status
-    assert answers.history() == []
+    assert answers.since(0) == []
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_other_sites_can_neither_read_nor_write(client, answers, headers):
         refused = client.get("/api/queue", params={"order": "random"}, headers=headers)
         assert refused.status_code == 403
         assert "0.mp4" not in refused.text
-    assert answers.history() == []
+    assert answers.since(0) == []
 
 
 @pytest.mark.parametrize("path", ["/api/queue?order=random", "/api/sheet/0", "/api/reviewers"])
@@ -129,7 +129,7 @@ def test_a_server_for_other_machines_wants_its_token(folder, answers, path):
 def test_what_cannot_be_saved_is_refused_and_no_fault(client, answers, path, body):
     headers = POST | {"content-type": "application/json"}
     assert client.post(path, content=body, headers=headers).status_code in (400, 422)
-    assert answers.history() == []
+    assert answers.since(0) == []
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_contact_sheet_is_saved_and_taken_back_as_one(client, answers):
     for _ in range(2):  # not heard: once more
         said = post(client, "/api/answers", answers=sheet(0, 1, 2), sheet="sheet-01")
         assert len(said.raise_for_status().json()["recent"]) == 3
-    assert len(answers.history()) == 3
+    assert len(answers.since(0)) == 3
     assert client.get("/api/easy", params={"order": "unseen"}).json()["left"] == 1
     undone = post(client, "/api/undo", token="undo-001").json()
     assert [item["item"] for item in undone["items"]] == [0, 1, 2]
@@ -199,7 +199,7 @@ def test_a_contact_sheet_is_saved_and_taken_back_as_one(client, answers):
 )
 def test_a_sheet_with_a_wrong_answer_saves_nothing(client, answers, given, status):
     assert post(client, "/api/answers", answers=given, sheet="sheet-01").status_code == status
-    assert answers.history() == []
+    assert answers.since(0) == []
 
 
 def test_the_sheet_begins_with_the_surest_flows(tmp_path, answers):

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stallscan.bundle import disk
-from stallscan.calls import inputs
 from stallscan.clips import prepare
 from stallscan.engines import choose
 from stallscan.engines.choose import Engine
@@ -65,7 +64,13 @@ class Looker:
 
     def __init__(self, bundle: str | Path) -> None:
         model = disk.load_any(bundle)
-        self._view = inputs.view_of(bundle)
+        views = {member.spec.view for member in model.members}
+        if len(views) > 1:
+            raise InputError(
+                f"{model.path}: its members see different clips, so no one picture shows where "
+                "they look. Use a single bundle"
+            )
+        (self._view,) = views
         if self._view.clip.channels != "grey+mask":
             raise InputError(
                 f"{model.path}: its clips have the channels {self._view.clip.channels}, where the "

@@ -61,6 +61,7 @@ def review(
     import webbrowser
 
     from stallscan.cli.looking import looker
+    from stallscan.errors import InputError
     from stallscan.review.serve import ServeSettings, serve
 
     def ready(address: str) -> None:
@@ -69,7 +70,9 @@ def review(
         if not no_browser:
             webbrowser.open(address)
 
-    look = looker(folder) if occlusion and not blind else None
+    if occlusion and blind:
+        raise InputError("--occlusion shows what --blind hides. Leave out one of them")
+    look = looker(folder) if occlusion else None
     settings = ServeSettings(
         host, port, order, blind, known, known_share, look, tuple(recordings or ())
     )
@@ -103,8 +106,8 @@ def labels(
         CSV file: filename, stalled (0 or 1), votes, reviewers, rule, time of the last answer. With
         --format label-studio a JSON file, with panoptes a CSV file.
     rule
-        majority: more votes for one label than for the other; latest: the last vote; expert: the
-        last vote of an expert where there is one, otherwise the majority.
+        majority: what has the most votes (stalled, flowing, or cannot be scored); latest: the last
+        vote; expert: the last vote of an expert where there is one, otherwise the majority.
     expert
         Name of an expert, with --rule expert. May be given several times.
     form
@@ -187,15 +190,13 @@ def improve(
     learning_rate
         Peak learning rate of the schedule.
     """
-    import pandas as pd
-
     from stallscan.calls import predict
-    from stallscan.engines import export
-    from stallscan.report.history import draw_history
+    from stallscan.catalog import tables
+    from stallscan.cli.training import tune
     from stallscan.review import improved
     from stallscan.review.labels import LABELS_NAME, write_labels
     from stallscan.review.run import read_source
-    from stallscan.training import finetune, train
+    from stallscan.training import train
 
     _refuse_experts(rule, expert)
     source = read_source(folder)
@@ -205,19 +206,7 @@ def improve(
         say(f"{out}: resumes with the answers of {labels}; for newer ones, choose another folder")
     else:
         print_line(str(write_labels(folder, labels, rule, expert or (), groups)))
-    with show_progress("preparing clips") as progress:
-        gain = finetune.fine_tune(
-            source.bundle,
-            paths,
-            labels,
-            out,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            progress=progress,
-        )
-    draw_history(out / "history.csv", out / "plots")
-    export.export_if_missing(out / "bundle")
-    print_line(str(gain))
+    gain = tune(source.bundle, paths, labels, out, epochs=epochs, learning_rate=learning_rate)
     with show_progress("predicting") as progress:
         again = predict.predict(
             paths,
@@ -229,7 +218,7 @@ def improve(
     change = improved.Improved.read(
         source.predictions,
         again.table,
-        pd.read_csv(labels, dtype={"filename": str}),
+        tables.read_labels(labels),
         set(gain.held_out),
     )
     page = improved.write(change, out, gain.as_rows())

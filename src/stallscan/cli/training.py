@@ -1,7 +1,8 @@
 """Commands that create bundles: train, fine-tune, reproduce, import-weights, export, ensemble."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -13,6 +14,9 @@ from stallscan.cli.terminal import (
     show_progress,
     trust_nets,
 )
+
+if TYPE_CHECKING:
+    from stallscan.training.finetune import Gain
 
 
 @command
@@ -114,28 +118,35 @@ def fine_tune(
     trust
         Import the custom nets that the bundle names. This runs their code.
     """
+    if trust:
+        trust_nets(from_)
+    tune(
+        from_,
+        recordings,
+        labels,
+        out,
+        group=group,
+        hold_out=hold_out,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+
+
+def tune(
+    start: str, recordings: Sequence[str | Path], labels: Path, out: Path, **settings: Any
+) -> "Gain":
+    """Fine-tune a bundle, draw the history, export the result, and print the comparison."""
     from stallscan.engines import export
     from stallscan.report.history import draw_history
     from stallscan.training import finetune
 
-    if trust:
-        trust_nets(from_)
     with show_progress("preparing clips") as progress:
-        comparison = finetune.fine_tune(
-            from_,
-            recordings,
-            labels,
-            out,
-            group=group,
-            hold_out=hold_out,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            seed=seed,
-            progress=progress,
-        )
+        gain = finetune.fine_tune(start, recordings, labels, out, progress=progress, **settings)
     draw_history(out / "history.csv", out / "plots")
     export.export_if_missing(out / "bundle")
-    print_line(str(comparison))
+    print_line(str(gain))
+    return gain
 
 
 @command

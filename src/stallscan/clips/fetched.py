@@ -392,7 +392,7 @@ def _read_outcomes(out: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=list(COLUMNS))
     try:
-        return pd.read_csv(path, keep_default_na=False)[list(COLUMNS)]
+        return pd.read_csv(path, dtype={"filename": str}, keep_default_na=False)[list(COLUMNS)]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: cannot be read ({error}). Remove it") from None
 

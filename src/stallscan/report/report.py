@@ -29,7 +29,7 @@ from stallscan.evaluation import present
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.report import cards, figures, methods
 from stallscan.report.cards import Clip
-from stallscan.report.sources import find_recordings, find_stored
+from stallscan.report.sources import Found, find_sources
 from stallscan.report.stored import Stored, without_path
 from stallscan.settings import Settings
 
@@ -146,7 +146,7 @@ def write_report(
     content = _Content.read(Path(predictions), evaluation, answers or {}, note)
     make = functools.partial(_make_clips, settings=settings, processes=processes, progress=progress)
     chosen = choose(content.table, settings.max_cards)
-    return _write(out, content, chosen, *content.find(recordings), make, look)
+    return _write(out, content, chosen, content.find(recordings), make, look)
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,8 @@ class _Content:
     def review(self) -> str:
         return str(self.corrected) if self.corrected.answered else ""
 
-    def find(
-        self, recordings: Sequence[str | Path] | None
-    ) -> tuple[dict[str, Path], dict[str, Stored]]:
-        where = self.table["filename"], self.run, recordings, self.predictions
-        return find_recordings(*where), find_stored(*where)
+    def find(self, recordings: Sequence[str | Path] | None) -> Found:
+        return find_sources(self.table["filename"], self.run, recordings, self.predictions)
 
     def render(self, shown: Sequence[Card], media: Iterable[str], moved: int) -> Iterator[str]:
         head = _head(self.predictions, self.table, self.run)
@@ -215,12 +212,11 @@ def _write(
     out: Path,
     content: _Content,
     chosen: pd.DataFrame,
-    path_of: dict[str, Path],
-    stored_of: dict[str, Stored],
+    found: Found,
     make: Callable[[Sequence[Path | Stored | None]], Generator[Clip, None, None]],
     look: Callable[[Path], bytes] | None,
 ) -> Written:
-    items = [path_of.get(name) or stored_of.get(name) for name in chosen["filename"]]
+    items = [found.paths.get(name) or found.stored.get(name) for name in chosen["filename"]]
     shown: list[Card] = []
     # The clips wait on disk, because the page begins with what is known when all have been made.
     # Writing them fails again when the file is closed on a full disk, hence the outer context.
@@ -231,7 +227,7 @@ def _write(
     ):
         for row, clip in zip(chosen.to_dict("records"), clips, strict=True):
             # Only what was decoded before: this runs in our own process.
-            if look is not None and clip.video and (path := path_of.get(row["filename"])):
+            if look is not None and clip.video and (path := found.paths.get(row["filename"])):
                 clip = replace(clip, looked=look(path))
             media.write(_as_line(clip, len(shown)))
             shown.append(_card(row, clip))

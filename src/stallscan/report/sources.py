@@ -5,72 +5,95 @@ The report and the review page look here, so this module imports no plots.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
 from stallscan.catalog.names import match
 from stallscan.clips import store
+from stallscan.clips.store import Store
 from stallscan.errors import InputError
 from stallscan.recordings import find
 from stallscan.recordings.find import Source
 from stallscan.report.stored import Stored
 
+Thing = TypeVar("Thing")
 
-def find_recordings(
+
+class Found(NamedTuple):
+    """Where the recordings of a table are, by their names in it."""
+
+    paths: dict[str, Path]
+    stored: dict[str, Stored]  # the clips of those that are gone
+
+
+def find_sources(
     filenames: "pd.Series[str]",
     run: dict[str, Any],
     recordings: Sequence[str | Path] | None,
     predictions: Path,
-) -> dict[str, Path]:
-    """Map filenames in the table to current paths, without the recordings that are not found."""
-    sources = _list_of_run(run) if recordings is None else _list(recordings)
-    if not sources:
+) -> Found:
+    """Find the recordings of a table, and in a store the clips of those that are gone.
+
+    Parameters
+    ----------
+    filenames : Series
+        Names in the table.
+    run : dict
+        From `predictions.read_run`: it lists what was predicted.
+    recordings : sequence of str or Path, optional
+        Where the recordings are, or a store of their clips, if they have moved since the run.
+    predictions : Path
+        The table, for messages.
+
+    Raises
+    ------
+    InputError
+        If `recordings` do not exist.
+    """
+    if recordings is None:
+        opened, sources = _look_in_run(run)
+    else:
+        opened, sources = _look_in(recordings)
+    paths = _match(filenames, {source.filename: source.path for source in sources}, predictions)
+    gone = filenames[~filenames.isin(list(paths))]
+    if len(gone) and opened is None and recordings is not None:
+        opened, _ = _look_in_run(run)
+    if opened is None or gone.empty:
+        return Found(paths, {})
+    clip = opened.manifest.clip
+    stored = {
+        row.filename: Stored(opened.place(row.filename), clip)
+        for row in opened.rows()
+        if row.has_clip
+    }
+    return Found(paths, _match(gone, stored, predictions))
+
+
+def _match(
+    filenames: "pd.Series[str]", things: dict[str, Thing], predictions: Path
+) -> dict[str, Thing]:
+    """Return the thing for each filename that has one."""
+    if not things:
         return {}
-    paths = {source.filename: source.path for source in sources}
-    partners = match(filenames, pd.Series(list(paths), dtype=filenames.dtype), predictions)
+    partners = match(filenames, pd.Series(list(things), dtype=filenames.dtype), predictions)
     pairs = zip(filenames, partners, strict=True)
-    return {filename: paths[partner] for filename, partner in pairs if partner in paths}
+    return {filename: things[partner] for filename, partner in pairs if partner in things}
 
 
-def find_stored(
-    filenames: "pd.Series[str]",
-    run: dict[str, Any],
-    recordings: Sequence[str | Path] | None,
-    predictions: Path,
-) -> dict[str, Stored]:
-    """Map filenames in the table to their prepared clips, if the run or the user names a store."""
-    try:
-        opened = store.open_if_store(recordings or ()) or store.open_if_store(_paths_of_run(run))
-    except InputError:
-        return {}
-    names = [row.filename for row in opened.rows() if row.has_clip] if opened else []
-    if opened is None or not names:
-        return {}
-    partners = match(filenames, pd.Series(names, dtype=filenames.dtype), predictions)
-    settings = opened.manifest.clip
-    pairs = zip(filenames, partners, strict=True)
-    return {name: Stored(opened.place(other), settings) for name, other in pairs if other in opened}
-
-
-def _list_of_run(run: dict[str, Any]) -> Sequence[Source]:
-    """List the recordings of a run that still exist at their paths; empty if there are none."""
-    try:
-        return _list(_paths_of_run(run))
-    except InputError:
-        return []
-
-
-def _paths_of_run(run: dict[str, Any]) -> list[str]:
-    """Return what the run was given, as far as it still exists."""
+def _look_in_run(run: dict[str, Any]) -> tuple[Store | None, Sequence[Source]]:
+    """Look in what the run was given, as far as it still exists."""
     listed = run.get("paths")
     paths = [path for path in listed if isinstance(path, str)] if isinstance(listed, list) else []
-    return [path for path in paths if Path(path).exists()]
+    try:
+        return _look_in([path for path in paths if Path(path).exists()])
+    except InputError:
+        return None, ()
 
 
-def _list(paths: Sequence[str | Path]) -> Sequence[Source]:
-    """List the recordings in `paths`, or the source recordings of a store that still exist."""
+def _look_in(paths: Sequence[str | Path]) -> tuple[Store | None, Sequence[Source]]:
+    """Return the store and its source recordings that still exist, or no store and recordings."""
     opened = store.open_if_store(paths)
     if opened is None:
-        return find.list_recordings(paths)
-    return [row.source for row in opened.rows() if row.source.path.is_file()]
+        return None, find.list_recordings(paths)
+    return opened, [row.source for row in opened.rows() if row.source.path.is_file()]

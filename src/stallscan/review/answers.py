@@ -210,14 +210,6 @@ class Answers:
         with self._open() as database:
             return self._read(database, "current", "ORDER BY id", ())
 
-    def history(self) -> list[tuple[str, str, str, str]]:
-        """Return what was ever given or taken back: when, who, recording, answer or ``undo``."""
-        with self._open() as database:
-            return database.execute(
-                "SELECT given_at, reviewer, filename, coalesce(answer, 'undo') FROM answers "
-                "ORDER BY id"
-            ).fetchall()
-
     def since(self, number: int) -> list[tuple[Given, int | None]]:
         """Return the later rows: an answer and None, or ``undo`` and the row it takes back."""
         with self._open() as database:

@@ -271,11 +271,11 @@ class Desk:
 
     def _given_by(self, reviewer: str) -> dict[int, Given]:
         """Return the current answers of a reviewer by the number of the item."""
-        current = self._ledger.current
+        # Oldest first, so the last one to a recording stays.
         return {
             number: given
-            for filename, number in self._numbers.items()
-            if (given := current.get(filename, {}).get(reviewer)) is not None
+            for given in self._ledger.given_by(reviewer)
+            if (number := self._numbers.get(given.filename)) is not None
         }
 
     def _describe_sample(self, mine: dict[int, Given], within: float) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ are metadata. Volunteers do not see columns whose names begin with ``#``.
 
 import os
 import urllib.parse
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,7 +20,7 @@ from stallscan.catalog import tables
 from stallscan.errors import InputError
 from stallscan.review import run
 from stallscan.review.answers import ANSWERS, NAME, Answers, Given
-from stallscan.review.labels import decide
+from stallscan.review.labels import by_recording, decide
 from stallscan.review.run import Item
 
 Format = Literal["csv", "label-studio", "panoptes"]
@@ -35,6 +34,7 @@ PLAYED = (".mp4", ".m4v", ".mov", ".webm")
 MOST_BYTES = 1024 * 1024
 # Of an empty cell; Panoptes takes it for the path of a folder.
 NOTHING = "none"
+NO_VOTES = {"#label": NOTHING, "#stalled_votes": 0, "#flowing_votes": 0}
 
 
 class Exported(NamedTuple):
@@ -104,6 +104,8 @@ def write_panoptes(folder: Path, out: Path) -> Exported:
         As from `write_label_studio`.
     """
     items, answers = _read(folder)
+    decided = decide([given for every in answers.values() for given in every], "majority")
+    votes = {row["filename"]: _describe(row) for row in decided.to_dict("records")}
     kept = [item for item in items if item.path is not None]
     _refuse_none(folder, kept)
     files.refuse_foreign(out, ["file,#filename,"], "a manifest of 'stallscan labels'")
@@ -115,7 +117,7 @@ def write_panoptes(folder: Path, out: Path) -> Exported:
             "#score": NOTHING if item.score is None else item.score,
             "#threshold": NOTHING if item.threshold is None else item.threshold,
             "#bundle": item.bundle or NOTHING,
-            **_votes(answers[item.filename]),
+            **votes.get(item.filename, NO_VOTES),
         }
         for item in kept
         if item.path is not None
@@ -128,12 +130,7 @@ def write_panoptes(folder: Path, out: Path) -> Exported:
 def _read(folder: Path) -> tuple[Sequence[Item], dict[str, list[Given]]]:
     """Read the items, and the current answers of each but those that check a reviewer."""
     items = run.read(folder).items
-    by_name: dict[str, list[Given]] = defaultdict(list)
-    if (folder / NAME).is_file():
-        for given in Answers(folder).current():
-            if not given.is_check:
-                by_name[given.filename].append(given)
-    return items, by_name
+    return items, by_recording(Answers(folder).current() if (folder / NAME).is_file() else ())
 
 
 def _refuse_none(folder: Path, kept: Sequence[Item]) -> None:
@@ -209,11 +206,9 @@ def _relative(path: Path | None, folder: Path) -> str:
         return path.as_posix()
 
 
-def _votes(answers: Sequence[Given]) -> dict[str, Any]:
-    decided = decide(answers, "majority").to_dict("records")
-    if not decided:
-        return {"#label": NOTHING, "#stalled_votes": 0, "#flowing_votes": 0}
-    (row,) = decided
+def _describe(row: dict[Any, Any]) -> dict[str, Any]:
+    """Return the columns for a row of `labels.decide`."""
     label = {1: "stalled", 0: "flowing"}.get(row["stalled"], NOTHING)
-    votes = {f"#{name}": row[name] for name in ("stalled_votes", "flowing_votes")}
-    return {"#label": label, **votes}
+    return {"#label": label} | {
+        f"#{name}": row[name] for name in ("stalled_votes", "flowing_votes")
+    }

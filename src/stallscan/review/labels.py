@@ -122,7 +122,7 @@ def read_corrections(folder: Path) -> dict[str, str]:
     """
     if not (folder / NAME).is_file():
         return {}
-    by_name = _by_name(Answers(folder).current())
+    by_name = by_recording(Answers(folder).current())
     calls = {filename: most_votes(every) for filename, every in by_name.items()}
     return {filename: call for filename, call in calls.items() if call}
 
@@ -148,7 +148,7 @@ def decide(answers: Sequence[Given], rule: Rule, experts: Collection[str] = ()) 
         As in `write_labels`.
     """
     rows = []
-    for filename, every in _by_name(answers).items():
+    for filename, every in by_recording(answers).items():
         votes = [given for given in every if given.answer in VOTES]
         ours = [given for given in votes if given.reviewer in experts]
         stalled = sum(VOTES[given.answer] for given in votes)
@@ -164,9 +164,9 @@ def decide(answers: Sequence[Given], rule: Rule, experts: Collection[str] = ()) 
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _by_name(answers: Iterable[Given]) -> dict[str, list[Given]]:
+def by_recording(answers: Iterable[Given]) -> defaultdict[str, list[Given]]:
     """Return the answers to each recording, without those that check the reviewer."""
-    by_name: dict[str, list[Given]] = defaultdict(list)
+    by_name: defaultdict[str, list[Given]] = defaultdict(list)
     for given in answers:
         if not given.is_check:
             by_name[given.filename].append(given)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from stallscan.calls.predictions import read_predictions, read_run
 from stallscan.errors import InputError
 from stallscan.recordings import find
-from stallscan.report.sources import find_recordings, find_stored
+from stallscan.report.sources import find_sources
 from stallscan.report.stored import Stored, without_path
 from stallscan.runs import PREDICTIONS_NAME, RUN_NAME
 from stallscan.words import listed
@@ -32,7 +32,7 @@ class Item:
     bundle : str
         The bundle that made the prediction.
     stored : Stored or None
-        Its clip in the store of the run, if there is one.
+        Its clip in the store of the run, if the recording is gone and there is one.
     """
 
     filename: str
@@ -100,18 +100,17 @@ def read(folder: Path, recordings: Sequence[Path] | None = None) -> Run:
         items = tuple(Item(source.filename, source.path) for source in sources)
         return Run(folder, items)
     table = read_predictions(path)
-    where = table["filename"], read_run(path), recordings, path
-    path_of, stored_of = find_recordings(*where), find_stored(*where)
+    found = find_sources(table["filename"], read_run(path), recordings, path)
     items = tuple(
         Item(
             row["filename"],
-            path_of.get(row["filename"]),
+            found.paths.get(row["filename"]),
             row["call"],
             without_path(row["reason"], row["filename"]),
             _number(row["score"]),
             _number(row["threshold"]),
             row["bundle"],
-            stored_of.get(row["filename"]),
+            found.stored.get(row["filename"]),
         )
         for row in table.to_dict("records")
     )
