@@ -18,7 +18,7 @@ needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has 
 
 KILLED = """
 import os, signal
-from stallscan import workers
+from stallscan import processes, workers
 from tests import tasks
 
 pids = set(workers.in_order(tasks.pid_of, range(8), 2))
@@ -121,7 +121,7 @@ def test_a_machine_that_starts_no_process_is_said(monkeypatch):
 
 @needs_signals
 def test_a_worker_that_is_killed_while_it_starts_is_said(monkeypatch):
-    monkeypatch.setattr(workers, "_work_for", tasks.pid_of)
+    monkeypatch.setattr(processes, "_work_for", tasks.pid_of)
     with pytest.raises(WorkerError, match="--processes"):
         list(workers.in_order(tasks.double, range(9), 2, lost))
 
@@ -141,7 +141,7 @@ def test_no_more_processes_start_than_there_are_items(monkeypatch):
 
 # Of a script without a guard, which every worker of a plain pool would run again.
 UNGUARDED = """
-from stallscan import workers
+from stallscan import processes, workers
 from tests import tasks
 
 with open("runs", "a") as file:
@@ -222,7 +222,7 @@ def _python(command, folder, **options):
 
 INTERRUPTED = """
 import functools, sys
-from stallscan import workers
+from stallscan import processes, workers
 from tests import tasks
 
 print(list(workers.in_order(functools.partial(tasks.wait_long, sys.argv[1]), range(50), 2)))

@@ -8,8 +8,9 @@ from typing import Literal
 
 from stallscan.engines import watchdog
 from stallscan.errors import EngineError
+from stallscan.processes import duration
 from stallscan.recordings.recording import Frames
-from stallscan.workers import Item, Job, Result, duration, in_turn
+from stallscan.workers import Item, Job, Result, in_turn
 
 # A thread that hangs in native code cannot be stopped, so joining it has a time limit.
 _JOIN_S = 10.0

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from stallscan import workers
+from stallscan import processes
 
 # Chosen: no call holds the GIL for this long and still returns.
 FROZEN_S = 600
@@ -58,7 +58,7 @@ def start() -> None:
     message = _MESSAGE.format(minutes=FROZEN_S / 60)
     program = ["-I", "-S", "-c", _PROGRAM, str(os.getpid()), str(FROZEN_S), message]
     # If no process can be started, for lack of memory for example, run without a watchdog.
-    with contextlib.suppress(OSError), workers.held_interrupts():
+    with contextlib.suppress(OSError), processes.held_interrupts():
         process = subprocess.Popen([sys.executable, *program], stdin=subprocess.PIPE, bufsize=0)
         threading.Thread(target=_beat, args=(process,), daemon=True).start()
 
