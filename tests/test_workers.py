@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from stallscan import cores, workers
+from stallscan import cores, processes, workers
 from stallscan.errors import InputError, WorkerError
 from tests import tasks
 
@@ -18,7 +18,7 @@ needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has 
 
 KILLED = """
 import os, signal
-from stallscan import processes, workers
+from stallscan import workers
 from tests import tasks
 
 pids = set(workers.in_order(tasks.pid_of, range(8), 2))
@@ -141,7 +141,7 @@ def test_no_more_processes_start_than_there_are_items(monkeypatch):
 
 # Of a script without a guard, which every worker of a plain pool would run again.
 UNGUARDED = """
-from stallscan import processes, workers
+from stallscan import workers
 from tests import tasks
 
 with open("runs", "a") as file:
@@ -222,7 +222,7 @@ def _python(command, folder, **options):
 
 INTERRUPTED = """
 import functools, sys
-from stallscan import processes, workers
+from stallscan import workers
 from tests import tasks
 
 print(list(workers.in_order(functools.partial(tasks.wait_long, sys.argv[1]), range(50), 2)))
