@@ -39,6 +39,11 @@ def _clip(seed=0, frames=60, sharp=(20, 32)):
     return torch.stack([clip, _mask().expand_as(clip)])[None]
 
 
+def _in_focus(clip):
+    frames = torch.full((len(clip),), clip.shape[2])
+    return focusnet.in_focus(clip[:, 0], (clip[:, 1, :1] >= 0.5).float(), frames)
+
+
 def _logit(net, clip):
     with torch.inference_mode():
         return float(build.forward(net, clip)[0])
@@ -48,7 +53,7 @@ def _logit(net, clip):
 def test_the_frames_in_focus_are_taken(sharp):
     clip = _clip(sharp=sharp)
     clip[0, 0] += torch.arange(60)[:, None, None] / 1e3  # tells frames from each other
-    grey, shown = focusnet.in_focus(clip[:, 0], (clip[:, 1, :1] >= 0.5).float())
+    grey, shown = _in_focus(clip)
     assert shown.all()
     inside = _mask() >= 0.5
     wanted = [torch.nonzero((clip[0, 0][:, inside] == each[inside]).all(1)) for each in grey[0]]
@@ -60,7 +65,7 @@ def test_the_frames_in_focus_are_taken(sharp):
 def test_frames_out_of_focus_do_not_matter():
     net, clip = _net(), _clip()
     expected = _logit(net, clip)
-    taken, _ = focusnet.in_focus(clip[:, 0], (clip[:, 1, :1] >= 0.5).float())
+    taken, _ = _in_focus(clip)
     inside = _mask() >= 0.5
     first = next(
         row for row in range(60) if torch.equal(clip[0, 0, row][inside], taken[0, 0][inside])
@@ -69,6 +74,16 @@ def test_frames_out_of_focus_do_not_matter():
     other[:, 0, :first] = 0.3
     other[:, 0, first + focusnet.FRAMES :] = 0.3
     assert _logit(net, other) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("frames", [12, 24, 60])
+def test_frames_appended_to_a_shorter_clip_of_a_batch_do_not_matter(frames):
+    net, clip = _net(), _clip(frames=frames, sharp=(frames - 10, frames))
+    expected = _logit(net, clip)
+    padded = torch.cat([clip, torch.zeros(1, 2, 30, SIZE, SIZE)], dim=2)
+    assert _logit(net, padded) == pytest.approx(expected, abs=1e-5)
+    longer = _clip(seed=1, frames=frames + 30)
+    assert _logit(net, torch.cat([padded, longer])) == pytest.approx(expected, abs=1e-5)
 
 
 def test_neither_gain_nor_surround_matter():
@@ -91,7 +106,7 @@ def test_neither_gain_nor_surround_matter():
 @pytest.mark.parametrize("frames", [1, 2, 10, 23])
 def test_short_clips_are_filled_up_with_frames_that_do_not_count(frames):
     clip = _clip()[:, :, 15 : 15 + frames]
-    grey, shown = focusnet.in_focus(clip[:, 0], (clip[:, 1, :1] >= 0.5).float())
+    grey, shown = _in_focus(clip)
     assert grey.shape == (1, focusnet.FRAMES, SIZE, SIZE)
     assert shown[0].tolist() == [1.0] * frames + [0.0] * (focusnet.FRAMES - frames)
     assert np.isfinite(_logit(_net(), clip))

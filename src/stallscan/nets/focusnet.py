@@ -58,7 +58,9 @@ class FocusNet(nn.Module):
         # The mask is the same in every frame: (N, 1, S, S). Resizing blurs its edge, and a pixel
         # that is half inside would show the black level.
         mask = (clips[:, 1, :1] >= 0.5).to(clips.dtype)
-        grey, shown = in_focus(clips[:, 0], mask)  # (N, F, S, S), (N, F)
+        # Frames that were appended to a shorter clip of a batch have no mask. (N,)
+        frames = (clips[:, 1].amax(dim=(-2, -1)) > 0).sum(dim=1)
+        grey, shown = in_focus(clips[:, 0], mask, frames)  # (N, F, S, S), (N, F)
         features = _channels(grey, mask, shown)  # (N * F, 5, S, S)
         for block in self.blocks:
             features = block(features, FRAMES)
@@ -85,7 +87,7 @@ class FocusNet(nn.Module):
         return logits
 
 
-def in_focus(grey: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def in_focus(grey: Tensor, mask: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     """Return the consecutive frames in which there is most structure inside the mask.
 
     Parameters
@@ -94,6 +96,8 @@ def in_focus(grey: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         (N, T, S, S), 0..1.
     mask : Tensor
         (N, 1, S, S), 0 or 1.
+    frames : Tensor
+        (N,): frames of each clip, 1 to T; black frames follow.
 
     Returns
     -------
@@ -108,9 +112,9 @@ def in_focus(grey: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     energy = energy.square().mean(dim=(-2, -1))  # (N, T)
     # The sum from each frame on, over as many frames as are taken: (N, T)
     ahead = F.avg_pool1d(F.pad(energy, (0, FRAMES - 1))[:, None], FRAMES, stride=1)[:, 0]
-    last = torch.ones_like(energy[0]).cumsum(0).amax().long() - 1  # of T frames, also when traced
-    first = torch.minimum(ahead.argmax(dim=1), (last - FRAMES + 1).clamp(min=0))  # (N,)
-    wanted = first[:, None] + torch.arange(FRAMES, device=grey.device)  # (N, FRAMES)
+    last = (frames - 1).clamp(min=0)[:, None]  # (N, 1)
+    first = torch.minimum(ahead.argmax(dim=1)[:, None], (last - FRAMES + 1).clamp(min=0))  # (N, 1)
+    wanted = first + torch.arange(FRAMES, device=grey.device)  # (N, FRAMES)
     index = torch.minimum(wanted, last)[..., None, None].expand(-1, -1, *grey.shape[-2:])
     return grey.gather(1, index), (wanted <= last).to(grey.dtype)
 
