@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # A message names at most this many rows or recordings and counts the rest.
-MAX_NAMED = 5
+MAX_NAMED = 3
 
 # Control characters, Unicode line separators, and surrogates, which UTF-8 cannot encode.
 _AWKWARD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

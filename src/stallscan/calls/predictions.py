@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stallscan.catalog import text
 from stallscan.catalog.groups import MOUSE_COLUMNS
-from stallscan.catalog.tables import LABEL_COLUMNS, TRAIN_COLUMNS, read_labels, refuse_rows
+from stallscan.catalog.tables import LABEL_COLUMNS, TRAIN_COLUMNS, labels_of, refuse_rows
 from stallscan.errors import InputError, TableError
 from stallscan.runs import (
     CHOSEN_NAME,
@@ -220,7 +220,7 @@ def read_chosen(predictions: Path) -> pd.DataFrame:
     path = predictions.with_name(CHOSEN_NAME)
     if not path.is_file():
         return pd.DataFrame(columns=list(LABEL_COLUMNS), dtype=object)
-    return read_labels(path)
+    return labels_of(text.read(path)).reset_index(drop=True)
 
 
 def refuse_twice(path: Path, table: pd.DataFrame) -> None:
@@ -251,7 +251,10 @@ def _with_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     numbers = {column: pd.to_numeric(table[column], errors="coerce") for column in NUMBERS}
     for column in NUMBERS:
         garbled = numbers[column].isna() & (table[column] != "")
-        refuse(path, table, garbled, column, "a number or nothing")
+        expected = "a number or nothing"
+        if table.loc[garbled, column].str.contains(",").any():
+            expected += " (with a decimal point)"
+        refuse(path, table, garbled, column, expected)
     for column in ("frames", "frames_declared"):
         odd = numbers[column].notna() & ~numbers[column].between(0, 1e9)
         refuse(path, table, odd, column, "a count or nothing")

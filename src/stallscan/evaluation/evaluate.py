@@ -23,7 +23,7 @@ from stallscan.calls.predictions import (
 )
 from stallscan.catalog import names, text
 from stallscan.catalog.names import match
-from stallscan.catalog.tables import LABELS, labels_of
+from stallscan.catalog.tables import LABELS, labels_of, say_understood
 from stallscan.errors import InputError
 from stallscan.evaluation.breakdown import (
     Breakdown,
@@ -67,6 +67,7 @@ class LabelTable:
         """Read a file; formats and errors as in `tables.read_labels`."""
         cells = text.read(path, LABELS)
         labels = labels_of(cells).reset_index(drop=True)
+        say_understood(cells, labels)
         return cls(TextTable(cells.path, as_frame(cells)), labels)
 
 

@@ -30,7 +30,11 @@ from stallscan.rates.reviewed import Tally, after, balance, tally
 from stallscan.words import Excluded, listed
 
 # The columns of the groups table, with all names that they may have.
-COLUMNS = {"field": ("field",), "mouse": MOUSE_COLUMNS, "group": ("group",)}
+COLUMNS = {
+    "field": ("field", "fov"),
+    "mouse": MOUSE_COLUMNS,
+    "group": ("group", "genotype", "treatment", "condition"),
+}
 GROUPS = "a CSV table with filename and any of field, mouse and group"
 # The name of the group if the table has no column group.
 ONE_GROUP = "all"
@@ -244,12 +248,17 @@ def read_groups(path: str | Path) -> pd.DataFrame:
         find_column(lambda name: raw[name].tolist() if name in raw else None, fewest=1)
         or column_of["mouse"]
     )
+    groupings = [name for name in COLUMNS["group"] if name in raw]
+    if len(groupings) > 1 and groupings[0] != "group":
+        raise TableError(
+            f"{path}: columns {listed(groupings)} may all name the group. Add a column group"
+        )
     names = {name: level for level, name in column_of.items() if name}
     if "filename" not in raw or not names:
         missing = "column filename" if "filename" not in raw else "column field, mouse or group"
         raise TableError(
             f"{path}: {missing} is missing. Give a table with filename and any of field, mouse (or "
-            f"{', '.join(COLUMNS['mouse'][1:])}) and group"
+            "animal, project_id, project) and group (or genotype)"
         )
     if raw.empty:
         raise InputError(f"{path}: has no rows. Add one row for each recording")

@@ -16,7 +16,7 @@ from stallscan.bundle.net import load_net
 from stallscan.catalog import groups, names, split, text
 from stallscan.catalog.groups import MOUSE_COLUMNS
 from stallscan.catalog.names import match
-from stallscan.catalog.tables import LABELS, labels_of
+from stallscan.catalog.tables import LABELS, labels_of, say_understood
 from stallscan.clips import fill, store
 from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
@@ -305,6 +305,7 @@ def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
     """Read filenames, labels and the group column as text; return the table and that column."""
     cells = text.read(labels, LABELS)
     table = labels_of(cells)
+    say_understood(cells, table)
 
     def column(name: str) -> list[str] | None:
         if cells.header.count(name) > 1:
@@ -315,10 +316,10 @@ def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
         group = groups.find_column(column, FEWEST_GROUPS)
         if not group:
             log.warning(
-                "%s: no column (%s) names at least %d mice, so recordings of one mouse may be both "
-                "trained on and held out, and the comparison is optimistic",
+                "%s: no column (such as %s) names at least %d mice, so recordings of one mouse may "
+                "be both trained on and held out, and the comparison is optimistic",
                 labels,
-                ", ".join(MOUSE_COLUMNS),
+                MOUSE_COLUMNS[0],
                 FEWEST_GROUPS,
             )
     group = group.lower()  # headers are read in lower case
