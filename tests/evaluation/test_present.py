@@ -7,8 +7,10 @@ import pytest
 from markupsafe import Markup
 from rich.console import Console
 
+from stallscan.calls.predictions import SIMULATED
 from stallscan.errors import InputError
 from stallscan.evaluation import comparison, evaluate, present
+from stallscan.rates import correction
 from stallscan.report import figures
 from stallscan.scores import bootstrap
 from tests.predicted import prediction, write_tables
@@ -121,3 +123,20 @@ def test_the_command(study, capsys):
     pd.read_csv(study / "labels.csv").iloc[1:].to_csv(study / "labels.csv", index=False)
     with pytest.raises(InputError, match=r"1 of 600 .*: 0\.mp4\..*--partial"):
         app([*map(str, words)], result_action="return_value")
+
+
+@pytest.mark.parametrize("is_corpus", [False, True])
+def test_what_a_simulation_does_not_tell_is_said(tables, tmp_path, is_corpus):
+    run = {"simulated_training": True, "paths": [str(tmp_path / "recordings" / "train")]}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    if is_corpus:
+        (tmp_path / "recordings" / "train").mkdir(parents=True)
+        (tmp_path / "recordings" / "simulation.json").touch()
+    evaluation = evaluate.evaluate(*tables, partial=True)
+    said = " ".join(present.notes(evaluation))
+    assert (SIMULATED in said) != is_corpus
+    assert ("recordings are simulated" in said) == is_corpus
+    path = present.write_metrics(evaluation, tmp_path / "out")
+    assert json.loads(path.read_text())["simulated"] == {"training": True, "recordings": is_corpus}
+    # What is measured on simulated recordings corrects only those.
+    assert correction.CallAccuracy.read(path).simulated == is_corpus

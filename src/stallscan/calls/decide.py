@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from stallscan import files, runs
-from stallscan.calls.predictions import Predictions, read_chosen
+from stallscan.calls.predictions import Predictions, is_simulated, read_chosen
 from stallscan.catalog import names, tables
 from stallscan.catalog.names import match
 from stallscan.errors import InputError
@@ -275,7 +275,7 @@ def _estimate(
     doubts = []
     if estimate.doubt:
         doubts.append(f"the estimated prevalence is not reliable: {estimate.doubt}")
-    if run.get("simulated_training"):
+    if is_simulated(run):
         doubts.append(
             "the prevalence was estimated with a bundle trained on simulated recordings only. Its "
             "calibration on real recordings is unknown, and the estimate is only as good as the "

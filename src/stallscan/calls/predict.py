@@ -53,6 +53,8 @@ class PredictionSummary:
     counts: "collections.Counter[runs.Why]"
     # How these recordings differ from those that the bundle was trained on.
     doubts: tuple[str, ...] = ()
+    is_simulated: bool = False  # whether the bundle has learned from simulated recordings only
+    remarks: int = 0  # recordings with a call and a remark on it in the column reason
 
     @property
     def failed(self) -> int:
@@ -166,15 +168,18 @@ def _predict(
         standing.write(out)
     calls: collections.Counter[str] = collections.Counter()
     statuses: collections.Counter[str] = collections.Counter()
+    remarks = 0
     for cells in standing.rows.values():
         row = dict(zip(PREDICTION_COLUMNS, cells, strict=True))
         calls[row["call"]] += 1
         statuses[row["status"]] += 1
+        remarks += _has_remark(row)
     done = len(standing.rows)
     progress(done, len(sources))
     for new in _append_rows(out, model, given, standing, chosen.engines, consistency):
         calls[new["call"]] += 1
         statuses[new["status"]] += 1
+        remarks += _has_remark(new)
         done += 1
         progress(done, len(sources))
     if not standing.is_prefix:
@@ -183,7 +188,18 @@ def _predict(
     run |= {"finished": _now(), "calls": calls, "statuses": statuses, "drift": drift.figures}
     if not idle:
         files.write_json(out / RUN_NAME, run)
-    return PredictionSummary(out / PREDICTIONS_NAME, calls, standing.counts, drift.doubts)
+    return PredictionSummary(
+        out / PREDICTIONS_NAME,
+        calls,
+        standing.counts,
+        drift.doubts,
+        run["simulated_training"],
+        remarks,
+    )
+
+
+def _has_remark(row: dict[str, Any]) -> bool:
+    return bool(row["reason"]) and row["call"] != "unscorable"
 
 
 def _append_rows(
@@ -331,7 +347,7 @@ def _run(
         "recordings": count,
         "bundle": model.label,
         "bundle_path": str(model.path.resolve()),
-        "simulated_training": model.spec.simulated,
+        "simulated_training": all(member.spec.simulated for member in model.members),
         "threshold": model.spec.threshold,
         # The score of a vote is not a probability, so it is calibrated for no prevalence.
         "prevalence": None if model.spec.is_vote else model.spec.prevalence,

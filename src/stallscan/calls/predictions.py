@@ -15,6 +15,7 @@ from stallscan.catalog import text
 from stallscan.catalog.groups import MOUSE_COLUMNS
 from stallscan.catalog.tables import LABEL_COLUMNS, TRAIN_COLUMNS, labels_of, refuse_rows
 from stallscan.errors import InputError, TableError
+from stallscan.recordings.find import are_simulated
 from stallscan.runs import (
     CHOSEN_NAME,
     HELD_OUT_NAME,
@@ -35,6 +36,9 @@ OPEN = ("review", "unscorable")
 TABLES = (PREDICTIONS_NAME, OUT_OF_FOLD_NAME, HELD_OUT_NAME)
 # Columns read from the latter two, which contain their labels.
 HELD_OUT_COLUMNS = ("filename", "stalled", "score", "call", "threshold")
+
+# For whoever is about to believe a call of such a model.
+SIMULATED = "The model has learned from simulated recordings only"
 
 PREDICTIONS = "the file predictions.csv that stallscan predict writes"
 ONCE = "a name that no other row has"
@@ -201,6 +205,21 @@ def read_run(predictions: Path) -> dict[str, Any]:
     if not isinstance(run, dict):
         raise InputError(f"{path}: does not describe a run. Remove or restore it")
     return run
+
+
+def is_simulated(run: dict[str, Any]) -> bool:
+    """Whether the bundle of a run has learned from simulated recordings only."""
+    return run.get("simulated_training") is True
+
+
+def of_simulated(run: dict[str, Any]) -> bool:
+    """Whether the recordings of a run are simulated, as far as their folders tell."""
+    paths = run.get("paths")
+    return (
+        isinstance(paths, list)
+        and paths != []
+        and all(isinstance(path, str) and are_simulated([path]) for path in paths)
+    )
 
 
 def read_chosen(predictions: Path) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from stallscan.cli.terminal import (
     show_progress,
     trust_nets,
 )
+from stallscan.words import counted
 
 
 @command
@@ -55,13 +56,15 @@ def predict(
         noise, averaged or lost frames, surround. Where the call changes, it becomes 'review' and
         the reason says with which change. Scoring takes ten times as long.
     strict
-        Exit with code 1 if any recording is unscorable; 'review' does not count.
+        Exit with code 1 if any recording is unscorable; 'review' does not count. Without it, only
+        if all are.
     processes
         Number of decoding processes. By default, one per core, or none for one or two recordings.
     trust
         Import the custom nets that the bundle names. This runs their code.
     """
     from stallscan.calls import predict
+    from stallscan.calls.predictions import SIMULATED
     from stallscan.errors import InputError
 
     if not paths:
@@ -74,10 +77,18 @@ def predict(
         summary = predict.predict(
             paths, out, bundle, processes, prevalence, progress, engine, consistency=consistency
         )
-    if sum(summary.calls.values()) <= FEW_SHOWN:
+    few = sum(summary.calls.values()) <= FEW_SHOWN
+    if few:
         print_calls(summary.table)
     counts = ", ".join(f"{number} {call}" for call, number in sorted(summary.calls.items()))
     print_line(f"{counts} -> {summary.table}")
+    if summary.is_simulated:
+        say(
+            f"{SIMULATED}. How many of these calls are right is unknown until some are compared "
+            "with your own labels (stallscan review, stallscan evaluate)."
+        )
+    if summary.remarks and not few:
+        say(f"{counted(summary.remarks, 'call')} with a remark. The column 'reason' has it.")
     for doubt in summary.doubts:
         say(f"unlike the bundle's training recordings: {doubt}")
     if summary.doubts:
@@ -87,7 +98,7 @@ def predict(
         )
     if summary.failed:
         print_line(f"{summary.failed} recordings have no call. The column 'reason' says why")
-        if strict:
+        if strict or summary.failed == sum(summary.calls.values()):
             sys.exit(EXIT_FAILED_ROWS)
 
 

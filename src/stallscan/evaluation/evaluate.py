@@ -19,7 +19,10 @@ from stallscan.calls.predictions import (
     as_frame,
     check_predictions,
     is_held_out,
+    is_simulated,
+    of_simulated,
     read_chosen,
+    read_run,
 )
 from stallscan.catalog import names, text
 from stallscan.catalog.names import match
@@ -166,6 +169,9 @@ class Evaluation:
         the threshold.
     drawn : Drawn
         The bootstrap draws of the figures, for paired comparisons.
+    simulated_training, simulated : bool
+        Whether the model has learned from simulated recordings only, and whether the recordings
+        are simulated, too, as far as known.
     """
 
     predictions: Path
@@ -185,6 +191,8 @@ class Evaluation:
     breakdowns: tuple[Breakdown, ...]
     held_out: bool
     drawn: Drawn
+    simulated_training: bool = False
+    simulated: bool = False
 
     @property
     def evaluated(self) -> pd.DataFrame:
@@ -244,6 +252,7 @@ def evaluate(
     own = TextTable(predictions, as_frame(cells))
     label_table = _find_labels(labels, cells, own)
     table = join(check_predictions(*own), label_table.labels, label_table.text.path)
+    run = read_run(predictions)
     table["chose"] = table["filename"].isin(read_chosen(predictions)["filename"])
     rows = _check_rows(table, label_table, predictions, partial)
     facts = RecordingFacts(table, own, label_table.text, [Path(path) for path in about])
@@ -277,6 +286,8 @@ def evaluate(
         breakdowns=break_down(facts, decided, scored, units, by),
         held_out=is_held_out(own.cells),
         drawn=drawn,
+        simulated_training=is_simulated(run),
+        simulated=of_simulated(run),
     )
 
 

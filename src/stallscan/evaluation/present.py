@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stallscan import templates, words
+from stallscan.calls.predictions import SIMULATED
 from stallscan.evaluation.breakdown import Breakdown, Group
 from stallscan.evaluation.comparison import ModelComparison
 from stallscan.evaluation.evaluate import FIGURES, Evaluation
@@ -131,6 +132,10 @@ def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -
             breakdown.column: [asdict(part) for part in breakdown.parts]
             for breakdown in evaluation.breakdowns
         },
+        "simulated": {
+            "training": evaluation.simulated_training,
+            "recordings": evaluation.simulated,
+        },
         "notes": notes(evaluation),
     } | compared
 
@@ -233,6 +238,14 @@ def notes(evaluation: Evaluation) -> list[str]:
         sentences.append(
             f"{evaluation.rows.chose:,} recordings are left out because they were used to choose "
             "the threshold."
+        )
+    if evaluation.simulated:
+        sentences.append(
+            "These recordings are simulated, so the figures do not predict those on real ones."
+        )
+    elif evaluation.simulated_training:
+        sentences.append(
+            f"{SIMULATED}, so the figures hold for recordings like these, and for no others."
         )
     if evaluation.held_out:
         sentences.append(

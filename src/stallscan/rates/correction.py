@@ -45,6 +45,8 @@ class CallAccuracy:
     # Bundles and thresholds of the measured calls; empty if unknown.
     bundles: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
+    # Whether they were measured on simulated recordings.
+    simulated: bool = False
 
     @classmethod
     def counted(
@@ -106,6 +108,8 @@ class CallAccuracy:
             )
             bundles = tuple(str(name) for name in content["bundles"])
             thresholds = tuple(float(threshold) for threshold in content["thresholds"])
+            # Older versions did not record it.
+            simulated = content.get("simulated", {}).get("recordings") is True
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be opened ({error.strerror}). Give the metrics.json of "
@@ -122,7 +126,7 @@ class CallAccuracy:
             )
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        return replace(accuracy, bundles=bundles, thresholds=thresholds)
+        return replace(accuracy, bundles=bundles, thresholds=thresholds, simulated=simulated)
 
     @property
     def sensitivity_share(self) -> Share:

@@ -13,7 +13,14 @@ from typing import NamedTuple
 import pandas as pd
 
 from stallscan.calls import corrections
-from stallscan.calls.predictions import DECIDED, read_predictions, read_text
+from stallscan.calls.predictions import (
+    DECIDED,
+    is_simulated,
+    of_simulated,
+    read_predictions,
+    read_run,
+    read_text,
+)
 from stallscan.catalog.groups import MOUSE_COLUMNS, check_cells, find_column
 from stallscan.catalog.names import contrast, match
 from stallscan.errors import InputError, TableError
@@ -78,6 +85,9 @@ class Rates:
     without_call: Excluded
     # What was answered in a review, in a sentence; empty if nothing was.
     review: str = ""
+    # Whether the model has learned from simulated recordings only, and whether these are, too.
+    simulated_training: bool = False
+    simulated: bool = False
 
     def sentences(self) -> list[str]:
         """Return notes on how to read the tables."""
@@ -95,6 +105,8 @@ class Rates:
         lead = [] if is_known else [f"Corrected for {self.errors}."]
         if self.review:
             lead.append(self.review)
+        if not is_known:
+            lead += notes.on_simulated(self.errors, self.simulated_training, self.simulated)
         return [*lead, *said, *self._sentences_on_rows()]
 
     def _sentences_on_rows(self) -> Iterator[str]:
@@ -153,6 +165,7 @@ def rate(
         If a table is malformed. The message names the rows.
     """
     calls, groups = Path(calls), Path(groups)
+    run = read_run(calls)
     joined = _join(calls, groups, answers or {})
     table = joined.table
     _refuse_other_calls(calls, table[table["called"].isin(DECIDED)], errors)
@@ -168,6 +181,8 @@ def rate(
         comparisons=comparisons,
         without_group=joined.without_group,
         without_call=joined.without_call,
+        simulated_training=is_simulated(run),
+        simulated=of_simulated(run),
     )
 
 

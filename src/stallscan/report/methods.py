@@ -6,6 +6,7 @@ import pandas as pd
 
 from stallscan import __version__
 from stallscan.calls.corrections import Corrected
+from stallscan.calls.predictions import is_simulated
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.scores import resample
 from stallscan.words import counted, percent
@@ -67,7 +68,7 @@ def _model(table: pd.DataFrame, run: dict[str, Any]) -> str:
     text = f"Recordings were scored for stalled capillaries with stallscan {_versions(run)}".strip()
     if bundles:
         text += f", using the model{'s' * (len(bundles) > 1)} {_joined(bundles)}"
-    if run.get("simulated_training"):
+    if is_simulated(run):
         text += ", trained on simulated recordings only"
     return f"{text}."
 

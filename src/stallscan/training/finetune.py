@@ -218,7 +218,7 @@ def _fine_tune(
 ) -> Gain:
     clips, table = _prepare(recordings, table, recipe, labels, run / "store", progress)
     selected = {"all": set(table["filename"])}
-    simulated = before.spec.simulated and _are_simulated(recordings)
+    simulated = before.spec.simulated and find.are_simulated(recordings)
     data = Data.of(clips, table, selected, simulated)
     rest, held_out = (
         split.split_grouped(data.table, hold_out, recipe.seed, group)
@@ -389,14 +389,6 @@ def _prepare(
         return clips, table
     wanted = [sources[name] for name in table["filename"]]
     return fill.build(folder, wanted, recipe.outline, recipe.clip, progress=progress), table
-
-
-def _are_simulated(recordings: Sequence[str | Path]) -> bool:
-    """Return whether all recordings are in folders of `stallscan simulate` or their train/."""
-    return all(
-        any((folder / "simulation.json").is_file() for folder in (path, *path.parents[:2]))
-        for path in map(Path, recordings)
-    )
 
 
 def _score(model: Bundle, recipe: Recipe, clips: Store, rows: pd.DataFrame) -> Scored:
