@@ -82,7 +82,8 @@ def test_the_page_stands_by_itself(study):
         "By kind",
         "By frames",
         "600 recordings",
-        "B minus A",
+        "new minus old",
+        present.headline(evaluation),
         '<svg aria-label="a plot">',
     ):
         assert words in page
@@ -108,14 +109,26 @@ def test_the_command(study, capsys):
     from stallscan.cli.commands import app
 
     words = ["evaluate", study / "old", "--labels", study / "labels.csv", "-o", study / "out"]
+    cells = evaluate.evaluate(study / "old/predictions.csv", study / "labels.csv").metrics.confusion
     other = pd.read_csv(study / "new" / "predictions.csv")
     extra = pd.DataFrame([prediction("unlabelled.mp4", bundle="new")])
     pd.concat([other, extra]).to_csv(study / "new" / "predictions.csv", index=False)
     more = ["--against", study / "new", "--about", study / "about.csv", "--by", "kind", "--partial"]
     app([*map(str, words), *map(str, more)], result_action="return_value")
     printed = capsys.readouterr().out
-    assert "By kind" in printed
+    assert printed.startswith(
+        f"{cells.true_stalled} of {cells.stalled} stalled found; {cells.false_stalled} of "
+        f"{cells.flowing} flowing called stalled"
+    )
+    assert "New minus old" in printed
     assert "Paired comparison" in printed
+    # The rest is behind --all.
+    assert "By kind" not in printed
+    assert "log-loss at" not in printed.partition("Paired comparison")[0]
+    app([*map(str, words), *map(str, more), "--all"], result_action="return_value")
+    printed = capsys.readouterr().out
+    assert "By kind" in printed
+    assert "log-loss at" in printed.partition("By kind")[0]
     names = {path.name for path in (study / "out").glob("[!.]*")}
     assert names == {"metrics.json", "evaluation.html"} | {
         f"{name}.{suffix}" for name in figures.WORDS for suffix in ("png", "svg")
