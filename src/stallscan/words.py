@@ -82,6 +82,11 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f" (known: {', '.join(known)})" if known else ""
 
 
+def enumerated(parts: Sequence[str]) -> str:
+    """Join as in prose: ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
 def listed(items: Sequence[str], most: int = MAX_NAMED, separator: str = ", ") -> str:
     """Join the first `most` items and the number of others: ``a, b and 1,200 more``."""
     return separator.join(items[:most]) + _rest(len(items) - most)

@@ -1,6 +1,7 @@
 """Fine-tuning: the splits, the comparison with the original bundle, and refused labels."""
 
 import logging
+import re
 import shutil
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from stallscan.clips import fill
 from stallscan.errors import InputError
 from stallscan.recordings import find
 from stallscan.scores.metrics import Scored
-from stallscan.training import finetune
+from stallscan.training import finetune, gain
 from tests import drawing
 
 
@@ -48,6 +49,11 @@ def test_the_comparison_shows_both_bundles(tuned, bundle_dir):
     assert before.label in text
     assert after.label in text
     assert "by mouse" in text
+    cells = comparison.after.measured.confusion
+    assert text.startswith(f"{cells.true_stalled} of {cells.stalled} stalled found (old: ")
+    assert "new minus old" in text
+    assert f"{comparison.after.measured.recall - comparison.before.measured.recall:+.3f}" in text
+    assert "--final" in text
     assert before.spec.net == after.spec.net
     assert before.spec.clip == after.spec.clip
     assert before.spec.weights_sha256 != after.spec.weights_sha256
@@ -81,6 +87,29 @@ def test_held_out_recordings_are_not_trained_or_validated_on(tuned, recordings):
     seen = spec.provenance["trained_on"] + spec.provenance["validated_on"]
     assert seen + len(held_out) == 32
     assert comparison.before.measured.count == len(held_out)
+
+
+def test_what_each_label_is_for_is_said_before_the_training(
+    recordings, bundle_dir, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO, "stallscan")
+    labels = recordings / "labels.csv"
+    tuned = finetune.fine_tune(bundle_dir, [recordings], labels, tmp_path, epochs=1, final=True)
+    said = [record.getMessage() for record in caplog.records]
+    uses = next(text for text in said if "to learn" in text)
+    parts = [int(count) for count in re.findall(r"(\d+) to ", uses)]
+    spec = disk.load(tmp_path / "bundle").spec
+    compared = len(pd.read_csv(tmp_path / "held_out.csv"))
+    expected = [spec.provenance["trained_on"], spec.provenance["validated_on"], compared]
+    assert parts == expected
+    assert sum(parts) == 32
+    assert "split by mouse" in uses
+    assert next(text for text in said if "takes about" in text)
+    assert "epoch 1 of 1: val_pr_auc" in caplog.text
+    # Then once more, from all of them.
+    final = disk.load(tuned.final).spec
+    assert final.provenance["trained_on"] + final.provenance["validated_on"] == 32
+    assert str(tuned.final) in str(tuned)
 
 
 def test_a_bundle_trained_on_real_recordings_is_not_marked_simulated(
@@ -175,8 +204,8 @@ def test_the_intervals_of_both_bundles_are_resampled_by_mouse(tuned, bundle_dir)
     calls = np.where(mice % 2, labels, 1 - labels)
     scored = Scored.check(labels, np.full(160, 0.5), calls)
     model = disk.load(bundle_dir)
-    by_mouse = finetune.measure(model, scored, mice).mcc_interval
-    by_recording = finetune.measure(model, scored).mcc_interval
+    by_mouse = gain.measure(model, scored, mice).mcc_interval
+    by_recording = gain.measure(model, scored).mcc_interval
     assert by_mouse.high - by_mouse.low > 2 * (by_recording.high - by_recording.low)
     run, comparison = tuned
     held_out = pd.read_csv(run / "held_out.csv")
@@ -185,20 +214,20 @@ def test_the_intervals_of_both_bundles_are_resampled_by_mouse(tuned, bundle_dir)
         held_out["score_after"],
         held_out["score_after"] >= disk.load(run / "bundle").spec.threshold,
     )
-    expected = finetune.measure(model, scored, held_out["mouse"].to_numpy()).mcc_interval
+    expected = gain.measure(model, scored, held_out["mouse"].to_numpy()).mcc_interval
     assert comparison.after.mcc_interval == expected
 
 
 def test_no_interval_is_shown_for_few_mice_or_an_undefined_gain(tuned):
     _, comparison = tuned
-    assert comparison.groups < finetune.FEWEST_HELD_OUT
-    verdict = str(comparison).splitlines()[-2]
+    assert comparison.groups < gain.FEWEST_HELD_OUT
+    verdict = str(comparison).splitlines()[1]
     assert "mouse" in verdict
     assert str(comparison.groups) in verdict
-    undefined = replace(comparison, gain=None, groups=finetune.FEWEST_HELD_OUT)
-    assert "class" in str(undefined).splitlines()[-2]
+    undefined = replace(comparison, gain=None, groups=gain.FEWEST_HELD_OUT)
+    assert "class" in str(undefined).splitlines()[1]
     for text in (str(comparison), str(undefined)):
-        assert not text.splitlines()[-2].endswith(("better", "worse", "noise"))
+        assert not text.splitlines()[1].endswith(("better", "worse", "noise"))
 
 
 @pytest.mark.parametrize("chance", [None, 0.6])

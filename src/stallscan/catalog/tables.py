@@ -91,11 +91,11 @@ def say_understood(table: Text, labels: "pd.DataFrame") -> None:
     """Log what `labels_of` read from a table, in one line."""
     column, _ = label_words.find(table)
     said = [f"{counted(len(labels), 'label')}: {int(labels['stalled'].sum()):,} stalled"]
-    said.append(f"separator {text.shown_separator(table.separator)}")
     if table.key != headers.KEY:
         said.append(f"names in column {table.key!r}")
     if column != label_words.COLUMN:
         said.append(f"labels in column {column!r}")
+    said.append(f"separator {text.shown_separator(table.separator)}")
     log.info("%s: %s", table.path, "; ".join(said))
 
 

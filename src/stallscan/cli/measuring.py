@@ -1,4 +1,4 @@
-"""Commands that measure and report: evaluate, rate, report."""
+"""Commands that measure and report: evaluate, rate, report, methods."""
 
 from pathlib import Path
 from typing import Annotated
@@ -230,3 +230,36 @@ def report(
             progress=progress,
         )
     print_line(f"{written} -> {out}")
+
+
+@command
+def methods(
+    predictions: Path,
+    *,
+    labels: Path | None = None,
+    no_corrections: bool = False,
+) -> None:
+    """Print a paragraph for the methods section of a paper: how the calls were made.
+
+    Example: stallscan methods results --labels labels.csv
+
+    Parameters
+    ----------
+    predictions
+        predictions.csv, or its folder.
+    labels
+        Table with columns filename and stalled (0 or 1), to say how good the calls are.
+    no_corrections
+        Ignore the answers of a review, as in 'stallscan report'.
+    """
+    from stallscan.calls import corrections
+    from stallscan.calls.predictions import read_predictions, read_run
+    from stallscan.evaluation.evaluate import evaluate
+    from stallscan.report import methods
+
+    table = predictions_in(predictions)
+    evaluation = None if labels is None else evaluate(table, labels, partial=True)
+    answers = {} if no_corrections else read_answers(table)
+    rows = evaluation.table if evaluation else read_predictions(table)
+    corrected = corrections.apply(rows, answers)
+    print_line("\n\n".join(methods.describe(corrected, read_run(table), evaluation)))
