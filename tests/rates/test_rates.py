@@ -652,3 +652,13 @@ def test_rates_say_what_simulated_recordings_do_not_tell(tmp_path, errors, run, 
     sentences = " ".join(rates.rate(calls, groups, errors).sentences())
     assert said in sentences
     assert ("simulated" in sentences) == bool(said)
+
+
+def test_accuracy_on_recordings_that_chose_the_threshold_is_refused(tmp_path):
+    rows = [("a.mp4", 1, 0.9, "stalled", 0.5), ("b.mp4", 0, 0.1, "flowing", 0.5)]
+    columns = ["filename", "stalled", "score", "call", "threshold"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "validation.csv", index=False)
+    evaluation = evaluate.evaluate(tmp_path / "validation.csv")
+    path = present.write_metrics(evaluation, tmp_path)
+    with pytest.raises(InputError, match=r"metrics\.json: .*too good.* Evaluate"):
+        CallAccuracy.read(path)

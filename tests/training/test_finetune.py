@@ -10,10 +10,15 @@ import pandas as pd
 import pytest
 
 from stallscan.bundle import disk
-from stallscan.calls import inputs
+from stallscan.calls import decide, inputs, predict
+from stallscan.calls.predictions import read_predictions
 from stallscan.clips import fill
-from stallscan.errors import InputError
+from stallscan.errors import BundleError, InputError
+from stallscan.evaluation import evaluate, present
+from stallscan.rates import rates
+from stallscan.rates.correction import PERFECT
 from stallscan.recordings import find
+from stallscan.runs import LEARNED
 from stallscan.scores.metrics import Scored
 from stallscan.training import finetune, gain
 from tests import drawing
@@ -238,3 +243,77 @@ def test_the_appearances_of_the_last_stage_are_kept(chance):
     made = finetune.make_recipe(replace(start, spec=spec), "", 3, 1e-4, 0)
     (stage,) = made.training.stages
     assert (stage.epochs, stage.learning_rate, stage.appearance) == (3, 1e-4, chance)
+
+
+@pytest.fixture(scope="module")
+def predicted(tuned, recordings, tmp_path_factory):
+    """Return the folder of the new bundle's predictions of all recordings, under other names."""
+    out = tmp_path_factory.mktemp("predicted")
+    for path in recordings.glob("*.mp4"):
+        shutil.copyfile(path, out / f"copy-{path.name}")
+    shutil.copyfile(recordings / "labels.csv", out / "labels.csv")
+    labels = out / "labels.csv"
+    labels.write_text(re.sub(r"^(\d)", r"copy-\1", labels.read_text(), flags=re.MULTILINE))
+    predict.predict([out], out / "calls", tuned[0] / "bundle", processes=0)
+    return out
+
+
+def test_no_figure_is_measured_on_what_the_bundle_has_learned_from(tuned, predicted):
+    held_out = "copy-" + pd.read_csv(tuned[0] / "held_out.csv")["filename"]
+    table = read_predictions(predicted / "calls" / "predictions.csv")
+    is_seen = table["reason"].str.contains(LEARNED)
+    assert set(table["filename"][~is_seen]) == set(held_out)
+    evaluation = evaluate.evaluate(predicted / "calls/predictions.csv", predicted / "labels.csv")
+    assert set(evaluation.evaluated["filename"]) == set(held_out)
+    assert evaluation.rows.learned == is_seen.sum() == 32 - len(held_out)
+    assert evaluation.rows.coverage == 1
+    assert any(f"{is_seen.sum()} recordings" in note for note in present.notes(evaluation))
+    # Nor is a threshold chosen on it.
+    settings = decide.CallSettings.parse({"rule": "mcc"}, "test")
+    calls = decide.decide(
+        predicted / "calls" / "predictions.csv", settings, predicted / "labels.csv"
+    )
+    assert set(calls.chosen_on["filename"]) == set(held_out)
+    assert any("learned" in doubt for doubt in calls.doubts)
+    # And rates of such recordings come with a warning.
+    groups = pd.read_csv(predicted / "labels.csv")[["filename", "mouse"]]
+    groups.to_csv(predicted / "groups.csv", index=False)
+    result = rates.rate(predicted / "calls" / "predictions.csv", predicted / "groups.csv", PERFECT)
+    assert result.learned == is_seen.sum()
+    assert any("learned" in sentence for sentence in result.sentences())
+
+
+def test_labels_of_nothing_but_training_recordings_measure_nothing(tuned, predicted, tmp_path):
+    held_out = "copy-" + pd.read_csv(tuned[0] / "held_out.csv")["filename"]
+    labels = pd.read_csv(predicted / "labels.csv")
+    labels[~labels["filename"].isin(held_out)].to_csv(tmp_path / "seen.csv", index=False)
+    with pytest.raises(InputError, match="learned from"):
+        evaluate.evaluate(predicted / "calls/predictions.csv", tmp_path / "seen.csv", partial=True)
+
+
+def test_clips_are_recognised_in_a_store_and_hashes_are_inherited(tuned, recordings, tmp_path):
+    clips = tmp_path / "clips"
+    sources = find.list_recordings([recordings])
+    fill.build(clips, sources, *inputs.view_of(tuned[0] / "bundle"), processes=0)
+    # A copy of the bundle, as an export makes it, and an ensemble know it, too.
+    bundle = disk.copy(tuned[0] / "bundle", tmp_path / "copy")
+    out = predict.predict([clips], tmp_path / "out", bundle, processes=0)
+    held_out = pd.read_csv(tuned[0] / "held_out.csv")["filename"]
+    assert out.learned == 32 - len(held_out)
+    again = finetune.fine_tune(
+        bundle, [clips], recordings / "labels.csv", tmp_path / "run", epochs=1, seed=1
+    )
+    learned = disk.load(again.folder / "bundle").learned
+    assert learned > disk.load(bundle).learned
+
+
+def test_a_bundle_without_hashes_is_read_and_a_damaged_list_is_refused(tuned, recordings, tmp_path):
+    bundle = disk.copy(tuned[0] / "bundle", tmp_path / "old")
+    (bundle / "learned.json").unlink()
+    assert disk.load(bundle).learned == frozenset()
+    assert predict.predict([recordings / "0.mp4"], tmp_path / "out", bundle).learned == 0
+    assert disk.load("default").learned == frozenset()
+    for content in ("{", '{"format": 2, "recordings": []}', '{"format": 1}', "[]"):
+        (bundle / "learned.json").write_text(content)
+        with pytest.raises(BundleError, match=r"learned\.json"):
+            _ = disk.load(bundle).learned

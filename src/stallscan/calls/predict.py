@@ -20,18 +20,27 @@ import numpy as np
 from stallscan import files, runs
 from stallscan.bundle import disk, reference
 from stallscan.bundle.bundle import Bundle, Ensemble
+from stallscan.bundle.learned import shortened
 from stallscan.bundle.reference import Drift
 from stallscan.calls import changes, inputs, resume
 from stallscan.calls.inputs import Inputs
 from stallscan.calls.resume import Appender, Standing
+from stallscan.clips import shard
 from stallscan.clips.prepare import Prepared
 from stallscan.clips.traits import Traits
 from stallscan.engines import choose
 from stallscan.engines.choose import Chosen, Engine, Which
 from stallscan.errors import BundleError, InputError
 from stallscan.recordings.recording import Frames
-from stallscan.runs import PREDICTION_COLUMNS, PREDICTIONS_NAME, RUN_NAME, TRAITS_NAME
+from stallscan.runs import (
+    LEARNED,
+    PREDICTION_COLUMNS,
+    PREDICTIONS_NAME,
+    RUN_NAME,
+    TRAITS_NAME,
+)
 from stallscan.scores import calibration, thresholds
+from stallscan.stamps import Stamp
 from stallscan.words import printable
 
 log = logging.getLogger("stallscan")
@@ -54,7 +63,8 @@ class PredictionSummary:
     # How these recordings differ from those that the bundle was trained on.
     doubts: tuple[str, ...] = ()
     is_simulated: bool = False  # whether the bundle has learned from simulated recordings only
-    remarks: int = 0  # recordings with a call and a remark on it in the column reason
+    learned: int = 0  # recordings that the bundle has learned from
+    remarks: int = 0  # other recordings with a call and a remark on it in the column reason
 
     @property
     def failed(self) -> int:
@@ -168,18 +178,18 @@ def _predict(
         standing.write(out)
     calls: collections.Counter[str] = collections.Counter()
     statuses: collections.Counter[str] = collections.Counter()
-    remarks = 0
+    remarks: collections.Counter[str] = collections.Counter()
     for cells in standing.rows.values():
         row = dict(zip(PREDICTION_COLUMNS, cells, strict=True))
         calls[row["call"]] += 1
         statuses[row["status"]] += 1
-        remarks += _has_remark(row)
+        remarks.update(_remarks(row))
     done = len(standing.rows)
     progress(done, len(sources))
     for new in _append_rows(out, model, given, standing, chosen.engines, consistency):
         calls[new["call"]] += 1
         statuses[new["status"]] += 1
-        remarks += _has_remark(new)
+        remarks.update(_remarks(new))
         done += 1
         progress(done, len(sources))
     if not standing.is_prefix:
@@ -194,12 +204,15 @@ def _predict(
         standing.counts,
         drift.doubts,
         run["simulated_training"],
-        remarks,
+        learned=remarks[LEARNED],
+        remarks=remarks["others"],
     )
 
 
-def _has_remark(row: dict[str, Any]) -> bool:
-    return bool(row["reason"]) and row["call"] != "unscorable"
+def _remarks(row: dict[str, Any]) -> Iterator[str]:
+    """Yield the kind of remark on the call in a row: that it was learned from, or another one."""
+    if row["reason"] and row["call"] != "unscorable":
+        yield LEARNED if LEARNED in row["reason"] else "others"
 
 
 def _append_rows(
@@ -218,12 +231,25 @@ def _append_rows(
         for prepared, logits in _score(todo, engines, model.members, consistency):
             row = make_row(prepared, logits, model)
             stamp = standing.stamps.get(row["filename"])
-            appender.append(
-                row,
-                prepared.clip.traits if prepared.clip is not None else None,
-                stamp and stamp.sealed(prepared.source.path),
-            )
+            stamp = stamp and stamp.sealed(prepared.source.path)
+            if _has_learned(model, prepared, stamp):
+                told = f"{prepared.source.path}: {LEARNED}, so its call says nothing about others"
+                row["reason"] = printable("; ".join(filter(None, [row["reason"], told])))
+            appender.append(row, prepared.clip.traits if prepared.clip is not None else None, stamp)
             yield row
+
+
+def _has_learned(model: Bundle | Ensemble, prepared: Prepared, stamp: Stamp | None) -> bool:
+    """Whether a member has learned from a recording, by the hash of its file or of its clip."""
+    for place, member in enumerate(model.members):
+        # Hash a clip only where it may be found: the shipped bundle knows nobody's recordings.
+        if member.learned:
+            hashes = [stamp.sha256] if stamp else []
+            if prepared.clips:
+                hashes.append(shard.digest(prepared.clips[place].pixels).hex())
+            if member.learned & shortened(hashes):
+                return True
+    return False
 
 
 def _as_before(model: Bundle | Ensemble, engine: Which, out: Path) -> Chosen:

@@ -19,6 +19,7 @@ from stallscan.recordings.find import are_simulated
 from stallscan.runs import (
     CHOSEN_NAME,
     HELD_OUT_NAME,
+    LEARNED,
     OUT_OF_FOLD_NAME,
     PREDICTION_COLUMNS,
     PREDICTIONS_NAME,
@@ -65,6 +66,11 @@ class Predictions:
         """Whether each recording has a score that can be called, bool (N,)."""
         usable = (self.table["call"] != "unscorable") & self.table["score"].notna()
         return usable.to_numpy(bool)
+
+    @property
+    def was_learned(self) -> NDArray[np.bool_]:
+        """Whether the bundle has learned from each recording, as far as known, bool (N,)."""
+        return was_learned(self.table).to_numpy(bool)
 
     @property
     def prevalence(self) -> float | None:
@@ -205,6 +211,11 @@ def read_run(predictions: Path) -> dict[str, Any]:
     if not isinstance(run, dict):
         raise InputError(f"{path}: does not describe a run. Remove or restore it")
     return run
+
+
+def was_learned(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Return for each row whether its bundle has learned from the recording, as far as known."""
+    return table["reason"].str.contains(LEARNED, regex=False)
 
 
 def is_simulated(run: dict[str, Any]) -> bool:

@@ -87,6 +87,11 @@ def predict(
             f"{SIMULATED}. How many of these calls are right is unknown until some are compared "
             "with your own labels (stallscan review, stallscan evaluate)."
         )
+    if summary.learned:
+        say(
+            f"The bundle has learned from {summary.learned:,} of these recordings, so their calls "
+            "say nothing about others. 'stallscan evaluate' leaves them out."
+        )
     if summary.remarks and not few:
         say(f"{counted(summary.remarks, 'call')} with a remark. The column 'reason' has it.")
     for doubt in summary.doubts:

@@ -23,6 +23,7 @@ from stallscan.calls.predictions import (
     of_simulated,
     read_chosen,
     read_run,
+    was_learned,
 )
 from stallscan.catalog import names, text
 from stallscan.catalog.names import match
@@ -96,6 +97,8 @@ class Rows:
         Predictions without a label, and labels without a prediction.
     chose : int
         Labelled predictions left out because they were used to choose the threshold.
+    learned : int
+        Labelled predictions left out because the bundle has learned from them.
     """
 
     predictions: int
@@ -108,11 +111,12 @@ class Rows:
     without_label: Excluded
     without_prediction: Excluded
     chose: int
+    learned: int = 0
 
     @property
     def measurable(self) -> int:
-        """Labelled predictions that were not used to choose the threshold."""
-        return self.labelled - self.chose
+        """Labelled predictions that were used neither to train nor to choose the threshold."""
+        return self.labelled - self.chose - self.learned
 
     @property
     def coverage(self) -> float:
@@ -140,8 +144,9 @@ class Evaluation:
     about : tuple of Path
         Further tables that describe the recordings.
     table : DataFrame
-        The predictions with their labels, from `join`, with two more columns: chose (bool), whether
-        a recording was used to choose the threshold, and, if groups are resampled, group (str).
+        The predictions with their labels, from `join`, with more columns: chose (bool), whether a
+        recording was used to choose the threshold; learned (bool), whether the bundle has learned
+        from it; and, if groups are resampled, group (str).
     scored : Scored
         The evaluated recordings; the plots are drawn from them.
     metrics : Metrics
@@ -254,6 +259,7 @@ def evaluate(
     table = join(check_predictions(*own), label_table.labels, label_table.text.path)
     run = read_run(predictions)
     table["chose"] = table["filename"].isin(read_chosen(predictions)["filename"])
+    table["learned"] = was_learned(table) & ~table["chose"]
     rows = _check_rows(table, label_table, predictions, partial)
     facts = RecordingFacts(table, own, label_table.text, [Path(path) for path in about])
     decided = _decided(table)
@@ -367,7 +373,8 @@ def values_of(scored: Scored) -> dict[str, float | None]:
 
 
 def _decided(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["stalled"].notna() & table["call"].isin(DECIDED) & ~table["chose"]]
+    is_fair = ~table["chose"] & ~table["learned"]
+    return table[table["stalled"].notna() & table["call"].isin(DECIDED) & is_fair]
 
 
 def _nothing_left(predictions: Path, rows: Rows) -> str:
@@ -375,13 +382,15 @@ def _nothing_left(predictions: Path, rows: Rows) -> str:
     reasons = []
     if rows.chose:
         reasons.append(f"{rows.chose:,} were used to choose the threshold ({CHOSEN_NAME})")
+    if rows.learned:
+        reasons.append(f"the bundle has learned from {rows.learned:,}")
     reasons += [
         f"{count:,} without a call ({status})"
         for status, count in rows.without_call_by_status.items()
     ]
     advice = (
-        "Label recordings that were not used to choose the threshold"
-        if rows.chose
+        "Label recordings that were used neither to train nor to choose the threshold"
+        if rows.chose or rows.learned
         else "See the column reason"
     )
     return (
@@ -409,8 +418,8 @@ def _mcc_at(measured: Metrics, rates: ClassRates, prevalence: float) -> MccAt:
 
 def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
     labelled = table[table["stalled"].notna()]
-    undecided = labelled[~labelled["call"].isin(DECIDED) & ~labelled["chose"]]
-    chose = int(labelled["chose"].sum())
+    fair = labelled[~labelled["chose"] & ~labelled["learned"]]
+    undecided = fair[~fair["call"].isin(DECIDED)]
     unequal = labelled[labelled["filename"] != labelled["label_filename"]]
     status = undecided["status"].where(undecided["call"] != "review", "review")
     return Rows(
@@ -421,7 +430,7 @@ def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
             names.is_bare(name) != names.is_bare(label)
             for name, label in zip(unequal["filename"], unequal["label_filename"], strict=True)
         ),
-        evaluated=len(labelled) - chose - len(undecided),
+        evaluated=len(fair) - len(undecided),
         without_call=Excluded.of(undecided["filename"].tolist()),
         without_call_by_status={
             str(name): int(count) for name, count in status.value_counts().items()
@@ -430,5 +439,6 @@ def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
         without_prediction=Excluded.of(
             labels.loc[~labels["filename"].isin(table["label_filename"]), "filename"].tolist()
         ),
-        chose=chose,
+        chose=int(labelled["chose"].sum()),
+        learned=int(labelled["learned"].sum()),
     )

@@ -138,6 +138,7 @@ def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -
             breakdown.column: [asdict(part) for part in breakdown.parts]
             for breakdown in evaluation.breakdowns
         },
+        "held_out": evaluation.held_out,
         "simulated": {
             "training": evaluation.simulated_training,
             "recordings": evaluation.simulated,
@@ -279,6 +280,11 @@ def notes(evaluation: Evaluation, every: bool = True) -> list[str]:
         sentences.append(
             f"{evaluation.rows.chose:,} recordings are left out because they were used to choose "
             "the threshold."
+        )
+    if evaluation.rows.learned:
+        sentences.append(
+            f"{evaluation.rows.learned:,} recordings are left out because the model has learned "
+            "from them."
         )
     if evaluation.simulated:
         sentences.append(

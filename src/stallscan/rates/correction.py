@@ -98,7 +98,8 @@ class CallAccuracy:
         Raises
         ------
         InputError
-            If the file cannot be read or has other contents, and as in `counted`.
+            If the file cannot be read or has other contents, or was measured on recordings that
+            the training used, and as in `counted`.
         """
         path = Path(path)
         try:
@@ -126,6 +127,11 @@ class CallAccuracy:
             )
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+        if content.get("held_out") is True:
+            raise InputError(
+                f"{path}: was measured on the recordings that chose the epoch and the threshold of "
+                "the training, so it is too good. Evaluate predictions of other recordings"
+            )
         return replace(accuracy, bundles=bundles, thresholds=thresholds, simulated=simulated)
 
     @property

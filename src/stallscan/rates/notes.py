@@ -73,6 +73,17 @@ def on_simulated(errors: CallAccuracy, is_training: bool, are_recordings: bool) 
     return []
 
 
+def on_learned(count: int) -> list[str]:
+    """Say that the accuracy does not hold for recordings that the model has learned from."""
+    if not count:
+        return []
+    return [
+        f"The model has learned from {count:,} of these recordings. Its calls are better there "
+        "than sensitivity and specificity say, so the correction is too large: review them, or "
+        "predict them with a bundle that has not learned from them."
+    ]
+
+
 def without_mice(scored: int) -> str:
     """Return the note on recordings whose mice are unknown."""
     return (

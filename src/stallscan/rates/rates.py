@@ -20,6 +20,7 @@ from stallscan.calls.predictions import (
     read_predictions,
     read_run,
     read_text,
+    was_learned,
 )
 from stallscan.catalog.groups import MOUSE_COLUMNS, check_cells, find_column
 from stallscan.catalog.names import contrast, match
@@ -88,6 +89,8 @@ class Rates:
     # Whether the model has learned from simulated recordings only, and whether these are, too.
     simulated_training: bool = False
     simulated: bool = False
+    # Recordings that the model has learned from.
+    learned: int = 0
 
     def sentences(self) -> list[str]:
         """Return notes on how to read the tables."""
@@ -107,6 +110,7 @@ class Rates:
             lead.append(self.review)
         if not is_known:
             lead += notes.on_simulated(self.errors, self.simulated_training, self.simulated)
+            lead += notes.on_learned(self.learned)
         return [*lead, *said, *self._sentences_on_rows()]
 
     def _sentences_on_rows(self) -> Iterator[str]:
@@ -183,6 +187,7 @@ def rate(
         without_call=joined.without_call,
         simulated_training=is_simulated(run),
         simulated=of_simulated(run),
+        learned=int((was_learned(table) & (table["answer"] == "")).sum()),
     )
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from stallscan import files, runs, words
 from stallscan.bundle import disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
+from stallscan.bundle.learned import shortened
 from stallscan.bundle.reference import Reference
 from stallscan.bundle.spec import SPEC_NAME, BundleSpec
 from stallscan.catalog import split
@@ -352,7 +353,11 @@ def _write_bundle(
     )
     files.make_folder(run)
     files.write_text(run / HELD_OUT_NAME, table.to_csv(index=False))
-    disk.save(run / "bundle", spec, weights, _card(spec))
+    seen = [*parts.train["filename"], *parts.validation["filename"]]
+    learned = shortened(data.store.hashes(seen))
+    if recipe.pretrained.source == "bundle":
+        learned |= disk.load(str(recipe.pretrained.file)).learned
+    disk.save(run / "bundle", spec, weights, _card(spec), learned)
 
 
 def _read_held_out(run: Path) -> pd.DataFrame:
