@@ -38,6 +38,8 @@ RUN_NAME = "run.json"
 TRAITS_NAME = "traits.csv"
 SOURCES_NAME = "sources.csv"
 CHOSEN_NAME = "chosen_on.csv"
+# In the column reason of a recording on which no figure may be measured.
+LEARNED = "the bundle has learned from this recording"
 # Output of decide in the competition's format.
 SUBMISSION_NAME = "submission.csv"
 # Scores of the held-out recordings: of one training, and of all folds.

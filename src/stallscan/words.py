@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # A message names at most this many rows or recordings and counts the rest.
-MAX_NAMED = 5
+MAX_NAMED = 3
 
 # Control characters, Unicode line separators, and surrogates, which UTF-8 cannot encode.
 _AWKWARD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -82,9 +82,23 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f" (known: {', '.join(known)})" if known else ""
 
 
+def enumerated(parts: Sequence[str]) -> str:
+    """Join as in prose: ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
 def listed(items: Sequence[str], most: int = MAX_NAMED, separator: str = ", ") -> str:
     """Join the first `most` items and the number of others: ``a, b and 1,200 more``."""
     return separator.join(items[:most]) + _rest(len(items) - most)
+
+
+def without_path(reason: str, filename: str) -> str:
+    """Remove the path at the start of a message, where the filename is shown already."""
+    # The path itself may contain a colon, so look for the filename.
+    name = filename.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
+    head, separator, rest = reason.partition(f"{name}: ")
+    is_path = separator and (not head or head[-1] in "/\\")
+    return rest[:1].upper() + rest[1:] if is_path else reason
 
 
 def _rest(count: int) -> str:

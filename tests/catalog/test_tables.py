@@ -103,7 +103,7 @@ def wrong_cell(column: str, text: str) -> str:
         ("crowd_score", "nan", "0 to 1"),
         ("crowd_score", "high", "0 to 1"),
         ("tier1", "yes", "True or False"),
-        ("micro", "true", "True or False"),
+        ("micro", "high", "True or False"),
         ("nano", "", "True or False"),
         ("project_id", "", "project"),
     ],
@@ -116,14 +116,16 @@ def test_a_wrong_cell_is_named(save: Save, column: str, text: str, expected: str
         tables.read_metadata(path)
 
 
-@pytest.mark.parametrize("text", ["2", "NaN", "NA", "1.5", "stalling", "-1", "0;", "?", "01"])
+@pytest.mark.parametrize("text", ["2", "none", "1.5", "stalling", "-1", "0;", "?", "01"])
 def test_a_wrong_label_is_named(save: Save, text: str) -> None:
     path = save(LABELS.replace("100000.mp4,0", f"100000.mp4,{text}"))
     with pytest.raises(TableError, match=rf"line 3 \(100000.mp4\).*{re.escape(repr(text))}"):
         tables.read_labels(path)
 
 
-@pytest.mark.parametrize("words", ["1 0", "1.0 0.0", "TRUE False", "yes No", "Stalled flowing"])
+@pytest.mark.parametrize(
+    "words", ["1 0", "1.0 0.00", "TRUE False", "yes No", "Stalled flowing", "WAHR FALSCH"]
+)
 def test_labels_are_read_as_programs_and_people_write_them(save: Save, words: str) -> None:
     stalled, flowing = words.split()
     path = save(LABELS.replace(",1\n", f",\u00a0{stalled}\n").replace(",0\n", f", {flowing} \n"))
@@ -189,14 +191,14 @@ def test_lines_are_those_of_the_file_even_after_empty_and_broken_ones(save: Save
 
 
 def test_all_wrong_rows_are_named_in_the_order_of_the_file(save: Save) -> None:
-    path = save("filename,stalled\na,2\na,0\n,1\nb\n")
+    path = save("filename,stalled\na,2\na,0\n,1\n")
     with pytest.raises(TableError) as caught:
         tables.read_labels(path)
     problems = re.findall(r"line (\d) \((.*?)\): (.*?)(?=; line \d \(|$)", str(caught.value))
     assert [(line, name) for line, name, _ in problems] == [
-        *(("2", "a"), ("3", "a"), ("4", "no filename"), ("5", "b"))
+        *(("2", "a"), ("3", "a"), ("4", "no filename")),
     ]
-    for (_, _, problem), words in zip(problems, ["'2'", "line 2", "empty", "2"], strict=True):
+    for (_, _, problem), words in zip(problems, ["'2'", "line 2", "empty"], strict=True):
         assert words in problem
 
 
@@ -204,8 +206,8 @@ def test_beyond_the_first_wrong_rows_the_others_are_counted(save: Save) -> None:
     path = save("filename,stalled\n" + "".join(f"{row},2\n" for row in range(1210)))
     with pytest.raises(TableError) as caught:
         tables.read_labels(path)
-    assert str(caught.value).count("line ") == 5
-    assert str(caught.value).endswith(" and 1,205 more")
+    assert str(caught.value).count("line ") == 3
+    assert str(caught.value).endswith(" and 1,207 more")
 
 
 def test_a_long_wrong_cell_is_shortened(save: Save) -> None:
@@ -217,8 +219,12 @@ def test_a_long_wrong_cell_is_shortened(save: Save) -> None:
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ("filename,label", "column stalled .* commas: filename, stalled$"),
-        ("filename,stalled?", r"column stalled .*'stalled\?'"),
+        ("filename,answer", "column stalled .* commas: filename, stalled$"),
+        ("filename,stalled2", r"column stalled .*'stalled2'"),
+        ("filename,flowing", "'flowing' .*reverse.* column stalled"),
+        ("filename,label,state", "'label' and 'state' .*right one stalled"),
+        ("file,video,stalled", "'file' and 'video' .*right one filename"),
+        ("filename;stalled,note", "other separators"),
         ("filename|stalled", "column filename .* commas: filename, stalled$"),
         ("filename,stalled,Stalled", "column stalled .*twice"),
     ],
@@ -253,7 +259,7 @@ def test_labels_are_no_metadata(save: Save) -> None:
         ("a.csv", b"", "empty"),
         ("a.csv", b"\n\n", "empty"),
         ("a.csv", b"filename,stalled\n", "no rows"),
-        ("a.csv", b"filename,stalled\nm\xfcller.tif,0\n", "line 2 .*UTF-8"),
+        ("a.csv", b"filename,stalled\nm\x81ller.tif,0\n", "line 2 .*UTF-8"),
         ("a.csv", b'filename,stalled\na,"0\nb,1\n', "CSV .*line 2"),
         ("a.csv.gz", gzip.compress(LABELS.encode(), mtime=0)[:-12], "gzip"),
         ("a.csv.gz", b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 20, "gzip"),

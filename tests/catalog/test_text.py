@@ -38,6 +38,8 @@ def swapped(separator):
         PLAIN.encode("utf-8-sig"),
         PLAIN.encode("utf-16"),
         b"\xfe\xff" + PLAIN.encode("utf-16-be"),
+        PLAIN.encode("utf-16-le"),
+        PLAIN.encode("utf-16-be"),
         PLAIN.replace("\n", "\r\n"),
         PLAIN.replace("\n", "\r"),
         PLAIN.rstrip("\n"),
@@ -91,14 +93,14 @@ def test_cells_that_belong_to_no_column_are_named(path, content, named):
     [
         b"PK\x03\x04" + bytes(range(256)),
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512),
-        PLAIN.encode("utf-16-le"),
         PLAIN.encode("utf-32"),
         PLAIN.encode("utf-16")[:-1],
         PLAIN.encode() + bytes(4096),
         b"",
         b"\n \n,,\n",
         gzip.compress(PLAIN.encode(), mtime=0)[:-9],
-        PLAIN.replace("m1/a", "mäuse/a").encode("latin-1"),
+        PLAIN.replace("m1/a", "mäuse/a").encode("mac-roman"),
+        PLAIN.replace("m1/a", "mäuse/a").encode("cp850"),
         PLAIN.replace("m1/a", "マウス/a").encode("shift-jis"),
         PLAIN.replace("m1,x", "mä1,x").encode() + "d,mä2,\n".encode("latin-1"),
         b"filename,mouse\na,\x81\n",
@@ -112,9 +114,10 @@ def test_what_is_no_table_is_refused(path, content):
         text.read(write(path, content))
 
 
-def test_letters_of_windows_are_read_where_no_name_depends_on_them(path, caplog):
-    written = PLAIN.replace("m1,", "Mäuse,").encode("cp1252")
+def test_letters_of_windows_are_read_with_a_warning(path, caplog):
+    written = PLAIN.replace("m1,", "Mäuse,").replace("m1/", "Mäuse/").encode("cp1252")
     assert cells(write(path, written))["mouse"] == ["Mäuse", "Mäuse", "m2"]
+    assert cells(path)["filename"][0] == "Mäuse/a.mp4"
     assert "not UTF-8" in caplog.text
 
 
@@ -122,7 +125,17 @@ def test_a_separator_inside_cells_is_none(path):
     content = "filename;a,b\nx;1,5\n"
     assert cells(write(path, content)) == {"filename": ["x"], "a,b": ["1,5"]}
     # Which separates is not to be told from the header: no row is split at a guess.
-    assert "filename" not in text.read(write(path, "name;a,b\nx;1,5\n")).header
+    assert "filename" not in text.read(write(path, "tag;a,b\nx;1,5\n")).header
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_rows_with_another_separator_than_the_header_are_named(path, separator):
+    header, *rows = PLAIN.splitlines()
+    rows[1] = rows[1].replace(",", separator)
+    wrong = text.read(write(path, "\n".join([header, *rows]))).wrong
+    assert [row.line for row in wrong] == [3]
+    assert text.shown_separator(separator) in str(wrong[0])
+    assert "one separator" in str(wrong[0])
 
 
 def test_a_table_without_its_last_newline_is_torn(path):

@@ -15,6 +15,7 @@ import pytest
 import tifffile
 from rich.table import Table
 
+from stallscan.calls.predictions import SIMULATED
 from stallscan.cli import doctor, terminal
 from stallscan.cli.main import EXIT_CLOSED_PIPE
 from stallscan.cli.main import main as run_main
@@ -255,10 +256,32 @@ def test_a_bad_bundle_exits_with_3(run, tmp_path):
 def test_strict_exits_with_1_when_a_recording_failed(run, tmp_path, bundle_dir):
     (tmp_path / "empty.mp4").touch()
     words = ["predict", tmp_path / "empty.mp4", "-o", tmp_path / "o", "--bundle", bundle_dir]
+    # Not one recording has a call.
+    assert run(*words)[0] == 1
+    drawing.write(tmp_path / "a.mp4")
+    words = ["predict", tmp_path / "empty.mp4", tmp_path / "a.mp4", "-o", tmp_path / "p"]
+    words += ["--bundle", bundle_dir]
     assert run(*words)[0] == 0
     code, out, _ = run(*words, "--strict")
     assert code == 1
     assert "1 recordings" in out
+
+
+def test_predict_shows_remarks_and_where_the_model_comes_from(run, tmp_path, bundle_dir):
+    drawing.write(tmp_path / "a.mp4")
+    drawing.write(tmp_path / "b.mp4", count=120)
+    _, out, said = run("predict", tmp_path, "-o", tmp_path / "o", "--bundle", bundle_dir)
+    table = pd.read_csv(tmp_path / "o" / "predictions.csv", keep_default_na=False)
+    for row in table.itertuples():
+        line = next(line for line in out.splitlines() if line.startswith(f"{row.filename}: "))
+        assert line.endswith(row.reason.partition(f"{row.filename}: ")[2][1:])
+    assert "120 frames" in out
+    assert SIMULATED in said
+    mine = shutil.copytree(bundle_dir, tmp_path / "mine")
+    spec = mine / "bundle.json"
+    spec.write_text(spec.read_text().replace('"simulated": true', '"simulated": false'))
+    _, _, said = run("predict", tmp_path / "a.mp4", "-o", tmp_path / "q", "--bundle", mine)
+    assert SIMULATED not in said
 
 
 def test_a_wrong_option_exits_with_2(run, tmp_path):

@@ -37,9 +37,15 @@ def test_paired_comparison(study, tmp_path):
     same = compare(old, old).differences
     assert {figure.verdict for figure in same} == {"no difference can be told"}
     assert {figure.interval for figure in same} == {(0, 0)}
-    content = json.loads(present.write_metrics(old, tmp_path / "out", comparison).read_text())
+    content = json.loads(present.write_metrics(new, tmp_path / "out", comparison).read_text())
     assert content["comparison"]["differences"][0]["verdict"] == "better"
-    assert content["comparison"]["second"]["bundles"] == ["new"]
+    assert content["comparison"]["old"]["bundles"] == ["old"]
+    assert content["bundles"] == ["new"]
+    said = present.compared(comparison)
+    assert "New minus old on 600 recordings" in said
+    assert f"{mcc.difference:+.3f}" in said
+    assert said.endswith("new is better.")
+    assert present.compared(compare(old, old)).endswith("no difference can be told.")
 
 
 def test_comparison_is_on_what_both_called(study):
@@ -59,10 +65,10 @@ def test_comparison_is_on_what_both_called(study):
         Scored.check(rest["stalled"], rest["score"], rest["call"] == "stalled")
     )
     assert comparison.differences[0].first == pytest.approx(expected.mcc)
-    assert present.as_json(old, comparison)["comparison"]["only_first"] == 150
+    assert present.as_json(new, comparison)["comparison"]["only_old"] == 150
     console = Console(width=220, record=True, file=(study / "printed").open("w"))
     with console.file:
-        for laid in present.tables(old, comparison):
+        for laid in present.tables(new, comparison):
             console.print(laid)
     text = console.export_text()
     assert "450 recordings" in text

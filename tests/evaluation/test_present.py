@@ -7,8 +7,10 @@ import pytest
 from markupsafe import Markup
 from rich.console import Console
 
+from stallscan.calls.predictions import SIMULATED
 from stallscan.errors import InputError
 from stallscan.evaluation import comparison, evaluate, present
+from stallscan.rates import correction
 from stallscan.report import figures
 from stallscan.scores import bootstrap
 from tests.predicted import prediction, write_tables
@@ -80,7 +82,8 @@ def test_the_page_stands_by_itself(study):
         "By kind",
         "By frames",
         "600 recordings",
-        "B minus A",
+        "new minus old",
+        present.headline(evaluation),
         '<svg aria-label="a plot">',
     ):
         assert words in page
@@ -106,14 +109,26 @@ def test_the_command(study, capsys):
     from stallscan.cli.commands import app
 
     words = ["evaluate", study / "old", "--labels", study / "labels.csv", "-o", study / "out"]
+    cells = evaluate.evaluate(study / "old/predictions.csv", study / "labels.csv").metrics.confusion
     other = pd.read_csv(study / "new" / "predictions.csv")
     extra = pd.DataFrame([prediction("unlabelled.mp4", bundle="new")])
     pd.concat([other, extra]).to_csv(study / "new" / "predictions.csv", index=False)
     more = ["--against", study / "new", "--about", study / "about.csv", "--by", "kind", "--partial"]
     app([*map(str, words), *map(str, more)], result_action="return_value")
     printed = capsys.readouterr().out
-    assert "By kind" in printed
+    assert printed.startswith(
+        f"{cells.true_stalled} of {cells.stalled} stalled found; {cells.false_stalled} of "
+        f"{cells.flowing} flowing called stalled"
+    )
+    assert "New minus old" in printed
     assert "Paired comparison" in printed
+    # The rest is behind --all.
+    assert "By kind" not in printed
+    assert "log-loss at" not in printed.partition("Paired comparison")[0]
+    app([*map(str, words), *map(str, more), "--all"], result_action="return_value")
+    printed = capsys.readouterr().out
+    assert "By kind" in printed
+    assert "log-loss at" in printed.partition("By kind")[0]
     names = {path.name for path in (study / "out").glob("[!.]*")}
     assert names == {"metrics.json", "evaluation.html"} | {
         f"{name}.{suffix}" for name in figures.WORDS for suffix in ("png", "svg")
@@ -121,3 +136,20 @@ def test_the_command(study, capsys):
     pd.read_csv(study / "labels.csv").iloc[1:].to_csv(study / "labels.csv", index=False)
     with pytest.raises(InputError, match=r"1 of 600 .*: 0\.mp4\..*--partial"):
         app([*map(str, words)], result_action="return_value")
+
+
+@pytest.mark.parametrize("is_corpus", [False, True])
+def test_what_a_simulation_does_not_tell_is_said(tables, tmp_path, is_corpus):
+    run = {"simulated_training": True, "paths": [str(tmp_path / "recordings" / "train")]}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    if is_corpus:
+        (tmp_path / "recordings" / "train").mkdir(parents=True)
+        (tmp_path / "recordings" / "simulation.json").touch()
+    evaluation = evaluate.evaluate(*tables, partial=True)
+    said = " ".join(present.notes(evaluation))
+    assert (SIMULATED in said) != is_corpus
+    assert ("recordings are simulated" in said) == is_corpus
+    path = present.write_metrics(evaluation, tmp_path / "out")
+    assert json.loads(path.read_text())["simulated"] == {"training": True, "recordings": is_corpus}
+    # What is measured on simulated recordings corrects only those.
+    assert correction.CallAccuracy.read(path).simulated == is_corpus

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -632,3 +633,32 @@ def test_mice_may_go_by_other_names(tmp_path):
     table = pd.read_csv(groups).rename(columns={"mouse": "animal"})
     table.to_csv(groups, index=False)
     assert [unit.mouse for unit in rates.rate(calls, groups, COUNTED).mice][:2] == ["m1", "m2"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "run", "said"),
+    [
+        (COUNTED, {"simulated_training": True}, "recordings like the labelled ones"),
+        (PUBLISHED, {"simulated_training": True}, "may not hold"),
+        (replace(COUNTED, simulated=True), {}, "correct only those"),
+        (PUBLISHED, {"simulated_training": False}, ""),
+        (PUBLISHED, None, ""),
+    ],
+)
+def test_rates_say_what_simulated_recordings_do_not_tell(tmp_path, errors, run, said):
+    calls, groups = write_study(tmp_path, MICE)
+    if run is not None:
+        (tmp_path / "run.json").write_text(json.dumps(run))
+    sentences = " ".join(rates.rate(calls, groups, errors).sentences())
+    assert said in sentences
+    assert ("simulated" in sentences) == bool(said)
+
+
+def test_accuracy_on_recordings_that_chose_the_threshold_is_refused(tmp_path):
+    rows = [("a.mp4", 1, 0.9, "stalled", 0.5), ("b.mp4", 0, 0.1, "flowing", 0.5)]
+    columns = ["filename", "stalled", "score", "call", "threshold"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "validation.csv", index=False)
+    evaluation = evaluate.evaluate(tmp_path / "validation.csv")
+    path = present.write_metrics(evaluation, tmp_path)
+    with pytest.raises(InputError, match=r"metrics\.json: .*too good.* Evaluate"):
+        CallAccuracy.read(path)

@@ -1,7 +1,11 @@
 """The paragraph for a paper."""
 
-import pandas as pd
+from pathlib import Path
 
+import pandas as pd
+import yaml
+
+from stallscan import __version__
 from stallscan.calls import corrections
 from stallscan.evaluation import evaluate
 from stallscan.report import methods
@@ -99,3 +103,20 @@ def test_figures_come_with_intervals(study):
     _, measured, _ = describe(alone.table, RUN, alone)
     assert "by mouse" not in measured
     assert "animal" in measured
+
+
+def test_the_command_prints_what_the_report_shows(run, tables):
+    predictions, labels = tables
+    code, shown, _ = run("methods", predictions, "--labels", labels)
+    assert code == 0
+    evaluation = evaluate.evaluate(predictions, labels, partial=True)
+    corrected = corrections.apply(evaluation.table, {})
+    assert shown == "\n\n".join(methods.describe(corrected, {}, evaluation)) + "\n"
+    _, shown, _ = run("methods", predictions.parent)
+    assert "sensitivity" not in shown
+
+
+def test_the_citation_names_this_version():
+    citation = yaml.safe_load((Path(__file__).parents[2] / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == __version__
+    assert citation["title"] == "stallscan"

@@ -12,15 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stallscan import words
 from stallscan.bundle import disk
 from stallscan.calls import predict
+from stallscan.calls.predictions import SIMULATED
 from stallscan.clips import fill, store
 from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import Preprocessing
 from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.evaluation import evaluate
 from stallscan.recordings import encode, find, video
-from stallscan.report import cards, report, stored
+from stallscan.report import cards, report
 from stallscan.report.report import ReportSettings
 from stallscan.report.stored import Stored
 from stallscan.runs import PREDICTION_COLUMNS
@@ -334,6 +336,15 @@ def test_page_shows_that_a_run_is_unfinished(tmp_path):
     assert "8 of 1,200" in Page(written.path).text
 
 
+@pytest.mark.parametrize("is_simulated", [False, True])
+def test_page_warns_of_a_model_that_saw_only_simulated_recordings(tmp_path, is_simulated):
+    write_predictions(tmp_path / "predictions.csv", ROWS)
+    (tmp_path / "run.json").write_text(json.dumps({"simulated_training": is_simulated}))
+    written = write(tmp_path / "predictions.csv", tmp_path / "x.html")
+    assert (SIMULATED in Page(written.path).text) == is_simulated
+    assert ('role="note"' in written.path.read_text(encoding="utf-8")) == is_simulated
+
+
 def test_run_without_scores(tmp_path):
     write_predictions(tmp_path / "predictions.csv", ROWS[6:])
     page = Page(write(tmp_path / "predictions.csv", tmp_path / "x.html").path)
@@ -531,4 +542,4 @@ def test_names_and_reasons_are_escaped(tmp_path, name):
     ],
 )
 def test_path_is_removed_from_a_reason(reason, name, expected):
-    assert stored.without_path(reason, name) == expected
+    assert words.without_path(reason, name) == expected

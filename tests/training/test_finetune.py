@@ -1,6 +1,7 @@
 """Fine-tuning: the splits, the comparison with the original bundle, and refused labels."""
 
 import logging
+import re
 import shutil
 from dataclasses import replace
 
@@ -9,12 +10,17 @@ import pandas as pd
 import pytest
 
 from stallscan.bundle import disk
-from stallscan.calls import inputs
+from stallscan.calls import decide, inputs, predict
+from stallscan.calls.predictions import read_predictions
 from stallscan.clips import fill
-from stallscan.errors import InputError
+from stallscan.errors import BundleError, InputError
+from stallscan.evaluation import evaluate, present
+from stallscan.rates import rates
+from stallscan.rates.correction import PERFECT
 from stallscan.recordings import find
+from stallscan.runs import LEARNED
 from stallscan.scores.metrics import Scored
-from stallscan.training import finetune
+from stallscan.training import finetune, gain
 from tests import drawing
 
 
@@ -48,6 +54,11 @@ def test_the_comparison_shows_both_bundles(tuned, bundle_dir):
     assert before.label in text
     assert after.label in text
     assert "by mouse" in text
+    cells = comparison.after.measured.confusion
+    assert text.startswith(f"{cells.true_stalled} of {cells.stalled} stalled found (old: ")
+    assert "new minus old" in text
+    assert f"{comparison.after.measured.recall - comparison.before.measured.recall:+.3f}" in text
+    assert "--final" in text
     assert before.spec.net == after.spec.net
     assert before.spec.clip == after.spec.clip
     assert before.spec.weights_sha256 != after.spec.weights_sha256
@@ -81,6 +92,29 @@ def test_held_out_recordings_are_not_trained_or_validated_on(tuned, recordings):
     seen = spec.provenance["trained_on"] + spec.provenance["validated_on"]
     assert seen + len(held_out) == 32
     assert comparison.before.measured.count == len(held_out)
+
+
+def test_what_each_label_is_for_is_said_before_the_training(
+    recordings, bundle_dir, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO, "stallscan")
+    labels = recordings / "labels.csv"
+    tuned = finetune.fine_tune(bundle_dir, [recordings], labels, tmp_path, epochs=1, final=True)
+    said = [record.getMessage() for record in caplog.records]
+    uses = next(text for text in said if "to learn" in text)
+    parts = [int(count) for count in re.findall(r"(\d+) to ", uses)]
+    spec = disk.load(tmp_path / "bundle").spec
+    compared = len(pd.read_csv(tmp_path / "held_out.csv"))
+    expected = [spec.provenance["trained_on"], spec.provenance["validated_on"], compared]
+    assert parts == expected
+    assert sum(parts) == 32
+    assert "split by mouse" in uses
+    assert next(text for text in said if "takes about" in text)
+    assert "epoch 1 of 1: val_pr_auc" in caplog.text
+    # Then once more, from all of them.
+    final = disk.load(tuned.final).spec
+    assert final.provenance["trained_on"] + final.provenance["validated_on"] == 32
+    assert str(tuned.final) in str(tuned)
 
 
 def test_a_bundle_trained_on_real_recordings_is_not_marked_simulated(
@@ -175,8 +209,8 @@ def test_the_intervals_of_both_bundles_are_resampled_by_mouse(tuned, bundle_dir)
     calls = np.where(mice % 2, labels, 1 - labels)
     scored = Scored.check(labels, np.full(160, 0.5), calls)
     model = disk.load(bundle_dir)
-    by_mouse = finetune.measure(model, scored, mice).mcc_interval
-    by_recording = finetune.measure(model, scored).mcc_interval
+    by_mouse = gain.measure(model, scored, mice).mcc_interval
+    by_recording = gain.measure(model, scored).mcc_interval
     assert by_mouse.high - by_mouse.low > 2 * (by_recording.high - by_recording.low)
     run, comparison = tuned
     held_out = pd.read_csv(run / "held_out.csv")
@@ -185,20 +219,20 @@ def test_the_intervals_of_both_bundles_are_resampled_by_mouse(tuned, bundle_dir)
         held_out["score_after"],
         held_out["score_after"] >= disk.load(run / "bundle").spec.threshold,
     )
-    expected = finetune.measure(model, scored, held_out["mouse"].to_numpy()).mcc_interval
+    expected = gain.measure(model, scored, held_out["mouse"].to_numpy()).mcc_interval
     assert comparison.after.mcc_interval == expected
 
 
 def test_no_interval_is_shown_for_few_mice_or_an_undefined_gain(tuned):
     _, comparison = tuned
-    assert comparison.groups < finetune.FEWEST_HELD_OUT
-    verdict = str(comparison).splitlines()[-2]
+    assert comparison.groups < gain.FEWEST_HELD_OUT
+    verdict = str(comparison).splitlines()[1]
     assert "mouse" in verdict
     assert str(comparison.groups) in verdict
-    undefined = replace(comparison, gain=None, groups=finetune.FEWEST_HELD_OUT)
-    assert "class" in str(undefined).splitlines()[-2]
+    undefined = replace(comparison, gain=None, groups=gain.FEWEST_HELD_OUT)
+    assert "class" in str(undefined).splitlines()[1]
     for text in (str(comparison), str(undefined)):
-        assert not text.splitlines()[-2].endswith(("better", "worse", "noise"))
+        assert not text.splitlines()[1].endswith(("better", "worse", "noise"))
 
 
 @pytest.mark.parametrize("chance", [None, 0.6])
@@ -209,3 +243,77 @@ def test_the_appearances_of_the_last_stage_are_kept(chance):
     made = finetune.make_recipe(replace(start, spec=spec), "", 3, 1e-4, 0)
     (stage,) = made.training.stages
     assert (stage.epochs, stage.learning_rate, stage.appearance) == (3, 1e-4, chance)
+
+
+@pytest.fixture(scope="module")
+def predicted(tuned, recordings, tmp_path_factory):
+    """Return the folder of the new bundle's predictions of all recordings, under other names."""
+    out = tmp_path_factory.mktemp("predicted")
+    for path in recordings.glob("*.mp4"):
+        shutil.copyfile(path, out / f"copy-{path.name}")
+    shutil.copyfile(recordings / "labels.csv", out / "labels.csv")
+    labels = out / "labels.csv"
+    labels.write_text(re.sub(r"^(\d)", r"copy-\1", labels.read_text(), flags=re.MULTILINE))
+    predict.predict([out], out / "calls", tuned[0] / "bundle", processes=0)
+    return out
+
+
+def test_no_figure_is_measured_on_what_the_bundle_has_learned_from(tuned, predicted):
+    held_out = "copy-" + pd.read_csv(tuned[0] / "held_out.csv")["filename"]
+    table = read_predictions(predicted / "calls" / "predictions.csv")
+    is_seen = table["reason"].str.contains(LEARNED)
+    assert set(table["filename"][~is_seen]) == set(held_out)
+    evaluation = evaluate.evaluate(predicted / "calls/predictions.csv", predicted / "labels.csv")
+    assert set(evaluation.evaluated["filename"]) == set(held_out)
+    assert evaluation.rows.learned == is_seen.sum() == 32 - len(held_out)
+    assert evaluation.rows.coverage == 1
+    assert any(f"{is_seen.sum()} recordings" in note for note in present.notes(evaluation))
+    # Nor is a threshold chosen on it.
+    settings = decide.CallSettings.parse({"rule": "mcc"}, "test")
+    calls = decide.decide(
+        predicted / "calls" / "predictions.csv", settings, predicted / "labels.csv"
+    )
+    assert set(calls.chosen_on["filename"]) == set(held_out)
+    assert any("learned" in doubt for doubt in calls.doubts)
+    # And rates of such recordings come with a warning.
+    groups = pd.read_csv(predicted / "labels.csv")[["filename", "mouse"]]
+    groups.to_csv(predicted / "groups.csv", index=False)
+    result = rates.rate(predicted / "calls" / "predictions.csv", predicted / "groups.csv", PERFECT)
+    assert result.learned == is_seen.sum()
+    assert any("learned" in sentence for sentence in result.sentences())
+
+
+def test_labels_of_nothing_but_training_recordings_measure_nothing(tuned, predicted, tmp_path):
+    held_out = "copy-" + pd.read_csv(tuned[0] / "held_out.csv")["filename"]
+    labels = pd.read_csv(predicted / "labels.csv")
+    labels[~labels["filename"].isin(held_out)].to_csv(tmp_path / "seen.csv", index=False)
+    with pytest.raises(InputError, match="learned from"):
+        evaluate.evaluate(predicted / "calls/predictions.csv", tmp_path / "seen.csv", partial=True)
+
+
+def test_clips_are_recognised_in_a_store_and_hashes_are_inherited(tuned, recordings, tmp_path):
+    clips = tmp_path / "clips"
+    sources = find.list_recordings([recordings])
+    fill.build(clips, sources, *inputs.view_of(tuned[0] / "bundle"), processes=0)
+    # A copy of the bundle, as an export makes it, and an ensemble know it, too.
+    bundle = disk.copy(tuned[0] / "bundle", tmp_path / "copy")
+    out = predict.predict([clips], tmp_path / "out", bundle, processes=0)
+    held_out = pd.read_csv(tuned[0] / "held_out.csv")["filename"]
+    assert out.learned == 32 - len(held_out)
+    again = finetune.fine_tune(
+        bundle, [clips], recordings / "labels.csv", tmp_path / "run", epochs=1, seed=1
+    )
+    learned = disk.load(again.folder / "bundle").learned
+    assert learned > disk.load(bundle).learned
+
+
+def test_a_bundle_without_hashes_is_read_and_a_damaged_list_is_refused(tuned, recordings, tmp_path):
+    bundle = disk.copy(tuned[0] / "bundle", tmp_path / "old")
+    (bundle / "learned.json").unlink()
+    assert disk.load(bundle).learned == frozenset()
+    assert predict.predict([recordings / "0.mp4"], tmp_path / "out", bundle).learned == 0
+    assert disk.load("default").learned == frozenset()
+    for content in ("{", '{"format": 2, "recordings": []}', '{"format": 1}', "[]"):
+        (bundle / "learned.json").write_text(content)
+        with pytest.raises(BundleError, match=r"learned\.json"):
+            _ = disk.load(bundle).learned

@@ -19,6 +19,7 @@ import safetensors
 from numpy.typing import ArrayLike, NDArray
 
 from stallscan import files
+from stallscan.bundle import learned
 from stallscan.bundle.spec import (
     DECISIVE_FIELDS,
     DESCRIPTIVE_FIELDS,
@@ -77,6 +78,11 @@ class Bundle:
             return load(content)
         except (OSError, safetensors.SafetensorError) as error:
             raise BundleError(f"{path}: cannot be read ({error}). Copy the bundle again") from None
+
+    @functools.cached_property
+    def learned(self) -> frozenset[str]:
+        """Short hashes of the recordings it has learned from; empty if unknown. See `learned`."""
+        return learned.read(self.path)
 
     @property
     def label(self) -> str:

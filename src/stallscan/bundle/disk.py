@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +11,8 @@ import safetensors
 
 from stallscan import files
 from stallscan.bundle.bundle import Bundle, Ensemble
+from stallscan.bundle.learned import LEARNED_NAME
+from stallscan.bundle.learned import write as write_learned
 from stallscan.bundle.spec import (
     MEMBERS,
     SPEC_NAME,
@@ -35,13 +37,20 @@ KNOWN_FILES = (
     SPEC_NAME,
     WEIGHTS_NAME,
     CARD_NAME,
+    LEARNED_NAME,
     f"{EXPORTS}/{EXPORTS_NAME}",
     *(f"{EXPORTS}/{name}.{end}" for name in ("f32", "bf16", "int8") for end in ("xml", "bin")),
 )
 Spec = TypeVar("Spec", bound=Settings)
 
 
-def save(folder: Path, spec: BundleSpec, weights: "dict[str, Tensor]", card: str) -> BundleSpec:
+def save(
+    folder: Path,
+    spec: BundleSpec,
+    weights: "dict[str, Tensor]",
+    card: str,
+    learned: Iterable[str] = (),
+) -> BundleSpec:
     """Write a bundle; replace an existing one in `folder` only once the new one is complete.
 
     Exports of the replaced bundle are dropped, because they contain its weights.
@@ -54,6 +63,8 @@ def save(folder: Path, spec: BundleSpec, weights: "dict[str, Tensor]", card: str
         State dict of the net.
     card : str
         The model card, Markdown.
+    learned : iterable of str
+        Short hashes of the recordings it has learned from, see `bundle.learned`.
 
     Returns
     -------
@@ -75,6 +86,7 @@ def save(folder: Path, spec: BundleSpec, weights: "dict[str, Tensor]", card: str
         spec = spec.model_copy(update={"weights_sha256": files.sha256_of(content)})
         files.write_json(temporary / SPEC_NAME, spec.model_dump(mode="json"))
         files.write_text(temporary / CARD_NAME, card)
+        write_learned(temporary, learned)
     return spec
 
 

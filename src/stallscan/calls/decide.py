@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from stallscan import files, runs
-from stallscan.calls.predictions import Predictions, read_chosen
+from stallscan.calls.predictions import Predictions, is_simulated, read_chosen
 from stallscan.catalog import names, tables
 from stallscan.catalog.names import match
 from stallscan.errors import InputError
@@ -144,7 +144,20 @@ def decide(
     draft, share = _convert(predictions, settings, prevalence)
     known = None
     if labels is not None:
-        known = _read_known(labels, predictions.table["filename"])[has_score]
+        known = _read_known(labels, predictions.table["filename"])
+        is_seen = predictions.was_learned & (known >= 0)
+        if is_seen.any():
+            known = np.where(is_seen, -1, known)
+            draft.doubts.append(
+                f"{int(is_seen.sum()):,} labels were not used to choose, because the bundle has "
+                "learned from these recordings"
+            )
+        known = known[has_score]
+        if is_seen.any() and not (known >= 0).any():
+            raise InputError(
+                f"{labels}: the bundle has learned from all of its recordings, so they cannot "
+                "choose a threshold. Label others"
+            )
         if not (known >= 0).any():
             raise InputError(
                 f"{labels}: none of its recordings has a score in {path}, so it cannot choose a "
@@ -275,7 +288,7 @@ def _estimate(
     doubts = []
     if estimate.doubt:
         doubts.append(f"the estimated prevalence is not reliable: {estimate.doubt}")
-    if run.get("simulated_training"):
+    if is_simulated(run):
         doubts.append(
             "the prevalence was estimated with a bundle trained on simulated recordings only. Its "
             "calibration on real recordings is unknown, and the estimate is only as good as the "

@@ -28,7 +28,13 @@ from stallscan.clips.traits import Traits
 from stallscan.engines import choose
 from stallscan.engines.choose import Chosen, Engine, Which
 from stallscan.errors import BundleError, InputError
-from stallscan.runs import PREDICTION_COLUMNS, PREDICTIONS_NAME, RUN_NAME, TRAITS_NAME
+from stallscan.runs import (
+    LEARNED,
+    PREDICTION_COLUMNS,
+    PREDICTIONS_NAME,
+    RUN_NAME,
+    TRAITS_NAME,
+)
 from stallscan.scores import calibration
 
 log = logging.getLogger("stallscan")
@@ -47,6 +53,9 @@ class PredictionSummary:
     counts: "collections.Counter[runs.Why]"
     # How these recordings differ from those that the bundle was trained on.
     doubts: tuple[str, ...] = ()
+    is_simulated: bool = False  # whether the bundle has learned from simulated recordings only
+    learned: int = 0  # recordings that the bundle has learned from
+    remarks: int = 0  # other recordings with a call and a remark on it in the column reason
 
     @property
     def failed(self) -> int:
@@ -172,15 +181,18 @@ def _predict(
         standing.write(out)
     calls: collections.Counter[str] = collections.Counter()
     statuses: collections.Counter[str] = collections.Counter()
+    remarks: collections.Counter[str] = collections.Counter()
     for cells in standing.rows.values():
         row = dict(zip(PREDICTION_COLUMNS, cells, strict=True))
         calls[row["call"]] += 1
         statuses[row["status"]] += 1
+        remarks.update(rows.remarks(row))
     done = len(standing.rows)
     progress(done, len(sources))
     for new in _append_rows(out, model, given, standing, chosen.engines, consistency):
         calls[new["call"]] += 1
         statuses[new["status"]] += 1
+        remarks.update(rows.remarks(new))
         done += 1
         progress(done, len(sources))
     if not standing.is_prefix:
@@ -189,7 +201,15 @@ def _predict(
     run |= {"finished": now(), "calls": calls, "statuses": statuses, "drift": drift.figures}
     if not idle:
         files.write_json(out / RUN_NAME, run)
-    return PredictionSummary(out / PREDICTIONS_NAME, calls, standing.counts, drift.doubts)
+    return PredictionSummary(
+        out / PREDICTIONS_NAME,
+        calls,
+        standing.counts,
+        drift.doubts,
+        run["simulated_training"],
+        learned=remarks[LEARNED],
+        remarks=remarks["others"],
+    )
 
 
 def _append_rows(
@@ -257,7 +277,7 @@ def describe(
         "recordings": count,
         "bundle": model.label,
         "bundle_path": str(model.path.resolve()),
-        "simulated_training": model.spec.simulated,
+        "simulated_training": all(member.spec.simulated for member in model.members),
         "threshold": model.spec.threshold,
         # The score of a vote is not a probability, so it is calibrated for no prevalence.
         "prevalence": None if model.spec.is_vote else model.spec.prevalence,

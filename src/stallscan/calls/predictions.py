@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from stallscan.catalog import text
 from stallscan.catalog.groups import MOUSE_COLUMNS
-from stallscan.catalog.tables import LABEL_COLUMNS, TRAIN_COLUMNS, read_labels, refuse_rows
+from stallscan.catalog.tables import LABEL_COLUMNS, TRAIN_COLUMNS, labels_of, refuse_rows
 from stallscan.errors import InputError, TableError
+from stallscan.recordings.find import are_simulated
 from stallscan.runs import (
     CHOSEN_NAME,
     HELD_OUT_NAME,
+    LEARNED,
     OUT_OF_FOLD_NAME,
     PREDICTION_COLUMNS,
     PREDICTIONS_NAME,
@@ -35,6 +37,9 @@ OPEN = ("review", "unscorable")
 TABLES = (PREDICTIONS_NAME, OUT_OF_FOLD_NAME, HELD_OUT_NAME)
 # Columns read from the latter two, which contain their labels.
 HELD_OUT_COLUMNS = ("filename", "stalled", "score", "call", "threshold")
+
+# For whoever is about to believe a call of such a model.
+SIMULATED = "The model has learned from simulated recordings only"
 
 PREDICTIONS = "the file predictions.csv that stallscan predict writes"
 ONCE = "a name that no other row has"
@@ -61,6 +66,11 @@ class Predictions:
         """Whether each recording has a score that can be called, bool (N,)."""
         usable = (self.table["call"] != "unscorable") & self.table["score"].notna()
         return usable.to_numpy(bool)
+
+    @property
+    def was_learned(self) -> NDArray[np.bool_]:
+        """Whether the bundle has learned from each recording, as far as known, bool (N,)."""
+        return was_learned(self.table).to_numpy(bool)
 
     @property
     def prevalence(self) -> float | None:
@@ -203,6 +213,26 @@ def read_run(predictions: Path) -> dict[str, Any]:
     return run
 
 
+def was_learned(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Return for each row whether its bundle has learned from the recording, as far as known."""
+    return table["reason"].str.contains(LEARNED, regex=False)
+
+
+def is_simulated(run: dict[str, Any]) -> bool:
+    """Whether the bundle of a run has learned from simulated recordings only."""
+    return run.get("simulated_training") is True
+
+
+def of_simulated(run: dict[str, Any]) -> bool:
+    """Whether the recordings of a run are simulated, as far as their folders tell."""
+    paths = run.get("paths")
+    return (
+        isinstance(paths, list)
+        and paths != []
+        and all(isinstance(path, str) and are_simulated([path]) for path in paths)
+    )
+
+
 def read_chosen(predictions: Path) -> pd.DataFrame:
     """Read which recordings chose the threshold of a table. Figures must not be reported on them.
 
@@ -220,7 +250,7 @@ def read_chosen(predictions: Path) -> pd.DataFrame:
     path = predictions.with_name(CHOSEN_NAME)
     if not path.is_file():
         return pd.DataFrame(columns=list(LABEL_COLUMNS), dtype=object)
-    return read_labels(path)
+    return labels_of(text.read(path)).reset_index(drop=True)
 
 
 def refuse_twice(path: Path, table: pd.DataFrame) -> None:
@@ -251,7 +281,10 @@ def _with_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     numbers = {column: pd.to_numeric(table[column], errors="coerce") for column in NUMBERS}
     for column in NUMBERS:
         garbled = numbers[column].isna() & (table[column] != "")
-        refuse(path, table, garbled, column, "a number or nothing")
+        expected = "a number or nothing"
+        if table.loc[garbled, column].str.contains(",").any():
+            expected += " (with a decimal point)"
+        refuse(path, table, garbled, column, expected)
     for column in ("frames", "frames_declared"):
         odd = numbers[column].notna() & ~numbers[column].between(0, 1e9)
         refuse(path, table, odd, column, "a count or nothing")

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stallscan.bundle.bundle import Bundle, Ensemble
+from stallscan.bundle.learned import shortened
 from stallscan.calls import changes
+from stallscan.clips import shard
 from stallscan.clips.prepare import Prepared
 from stallscan.clips.traits import Traits
 from stallscan.engines.choose import Engine
 from stallscan.recordings.recording import Frames
+from stallscan.runs import LEARNED
 from stallscan.scores import thresholds
 from stallscan.stamps import Stamp
 from stallscan.words import printable
@@ -53,11 +56,17 @@ def answer(
     for prepared, logits in _score(todo, engines, model.members, consistency):
         row = make_row(prepared, logits, model)
         stamp = stamps.get(row["filename"])
-        yield Answer(
-            row,
-            prepared.clip.traits if prepared.clip is not None else None,
-            stamp and stamp.sealed(prepared.source.path),
-        )
+        stamp = stamp and stamp.sealed(prepared.source.path)
+        if _has_learned(model, prepared, stamp):
+            told = f"{prepared.source.path}: {LEARNED}, so its call says nothing about others"
+            row["reason"] = printable("; ".join(filter(None, [row["reason"], told])))
+        yield Answer(row, prepared.clip.traits if prepared.clip is not None else None, stamp)
+
+
+def remarks(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the kind of remark on the call in a row: `runs.LEARNED`, or ``others``."""
+    if row["reason"] and row["call"] != "unscorable":
+        yield LEARNED if LEARNED in row["reason"] else "others"
 
 
 def _score(
@@ -126,6 +135,19 @@ def make_row(
         "threshold": f"{thresholds.on_grid(spec.threshold):.{thresholds.DIGITS}f}",
         "bundle": model.label,
     }
+
+
+def _has_learned(model: Bundle | Ensemble, prepared: Prepared, stamp: Stamp | None) -> bool:
+    """Whether a member has learned from a recording, by the hash of its file or of its clip."""
+    for place, member in enumerate(model.members):
+        # Hash a clip only where it may be found: the shipped bundle knows nobody's recordings.
+        if member.learned:
+            hashes = [stamp.sha256] if stamp else []
+            if prepared.clips:
+                hashes.append(shard.digest(prepared.clips[place].pixels).hex())
+            if member.learned & shortened(hashes):
+                return True
+    return False
 
 
 def _unlike(prepared: Prepared, model: Bundle | Ensemble) -> str:

@@ -11,7 +11,10 @@ from stallscan.words import listed
 
 # Names of columns that say which mouse a recording is from, the best first. Recordings of one mouse
 # resemble each other, and so do those of one project.
-MOUSE_COLUMNS = ("mouse", "animal", "project_id", "project")
+MOUSE_COLUMNS = (
+    *("mouse", "mouse_id", "mouse id", "mouseid", "animal", "animal_id", "animal id", "animalid"),
+    *("project_id", "project"),
+)
 
 # What programs write into empty cells; never a name.
 _NOTHING = re.compile(r"nan|<na>|nat|#.*[!?]|#n/a", re.IGNORECASE)

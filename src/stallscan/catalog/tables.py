@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stallscan.catalog import names, text
+from stallscan.catalog import headers, label_words, names, text
 from stallscan.catalog.text import Text, Wrong
 from stallscan.errors import TableError
 from stallscan.files import write_bytes
-from stallscan.words import listed, suggest
+from stallscan.words import counted, listed, suggest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,10 +64,11 @@ def read_metadata(path: str | Path) -> "pd.DataFrame":
 def read_labels(path: str | Path) -> "pd.DataFrame":
     """Read labels: the competition's table, its submission form, or a laboratory's own table.
 
-    A label is one of `STALLED` or `FLOWING`, in upper or lower case. Recordings without a label (an
-    empty cell) are left out, and those labelled twice with the same label count once; both are
-    logged. Columns other than filename and stalled are ignored, because laboratories keep notes
-    there (and because `select.select_to_file` writes a table of labels too).
+    A label is one of `label_words.STALLED` or `FLOWING`, in upper or lower case; which column it is
+    in, `label_words.find` decides. Recordings without a label (an empty cell) are left out, and
+    those labelled twice with the same label count once; both are logged, and so is what was
+    understood. Other columns are ignored, because laboratories keep notes there (and because
+    `select.select_to_file` writes a table of labels too), unless they contradict the label.
 
     Returns
     -------
@@ -80,7 +81,22 @@ def read_labels(path: str | Path) -> "pd.DataFrame":
     TableError
         As `read_metadata`; also if no recording has a label.
     """
-    return labels_of(text.read(path, LABELS)).reset_index(drop=True)
+    table = text.read(path, LABELS)
+    labels = labels_of(table).reset_index(drop=True)
+    say_understood(table, labels)
+    return labels
+
+
+def say_understood(table: Text, labels: "pd.DataFrame") -> None:
+    """Log what `labels_of` read from a table, in one line."""
+    column, _ = label_words.find(table)
+    said = [f"{counted(len(labels), 'label')}: {int(labels['stalled'].sum()):,} stalled"]
+    if table.key != headers.KEY:
+        said.append(f"names in column {table.key!r}")
+    if column != label_words.COLUMN:
+        said.append(f"labels in column {column!r}")
+    said.append(f"separator {text.shown_separator(table.separator)}")
+    log.info("%s: %s", table.path, "; ".join(said))
 
 
 def read_form(path: str | Path) -> list[str]:
@@ -102,29 +118,35 @@ def labels_of(table: Text) -> "pd.DataFrame":
 
     The index holds the row of the table, for callers that need its other columns too.
     """
-    _match_form(table, [LABEL_COLUMNS], extra_allowed=True)
+    column, parse = label_words.find(table)
+    _match_form(table, [(headers.KEY, column)], extra_allowed=True)
     _refuse_without_rows(table)
-    filenames, labels = table.filenames, table.column("stalled")
+    filenames, labels = table.filenames, table.column(column)
     values, wrong = _convert(table, ["filename"])
     # Labels are few different texts, so each is parsed once.
-    parsed = {label: _parse_label(label) for label in set(labels)}
+    parsed = {label: parse(label) for label in set(labels)}
     if None in parsed.values():
+        is_vague = parse is label_words.parse_state
         wrong += [
-            Wrong(line, name, _refusal("stalled", label))
+            Wrong(line, name, _refusal(column, label, label_words.expected(label, is_vague)))
             for line, name, label in zip(table.lines, filenames, labels, strict=True)
             if parsed[label] is None
         ]
+    wrong += label_words.contradictions(table, column, [parsed[label] for label in labels])
     kept = range(len(labels))
-    if "" in parsed:
-        kept = [row for row in kept if labels[row]]  # type: ignore[assignment]
+    is_partial = label_words.UNLABELLED in parsed.values()
+    if is_partial:
+        kept = [  # type: ignore[assignment]
+            row for row in kept if parsed[labels[row]] != label_words.UNLABELLED
+        ]
     repeated, duplicates = _repeated_labels(table, labels, parsed, kept)
     refuse_rows(table.path, table.wrong + wrong + repeated)
     if not kept:
         raise TableError(
             f"{table.path}: no recording has a label. Write 1 (stalled) or 0 (flowing) into the "
-            "column stalled"
+            f"column {column}"
         )
-    if "" in parsed:
+    if is_partial:
         count = len(labels) - len(kept)
         log.warning(
             "%s: %s of %s recordings %s no label and %s left out",
@@ -178,15 +200,13 @@ def _parse_score(text: str) -> float | None:
     return score if 0 <= score <= 1 else None
 
 
-# How people and programs write labels.
-STALLED = frozenset({"1", "1.0", "true", "yes", "stalled"})
-FLOWING = frozenset({"0", "0.0", "false", "no", "flowing"})
-
-_FLAG = _Kind({"True": True, "False": False}.get, bool, "True or False")
+_FLAG = _Kind(lambda text: {"true": True, "false": False}.get(text.lower()), bool, "True or False")
 _KINDS = {
     "num_frames": _Kind(
         # At most nine digits, so nothing overflows later.
-        lambda text: int(text) if re.fullmatch("[1-9][0-9]{0,8}", text) else None,
+        lambda text: (
+            int(text.partition(".")[0]) if re.fullmatch(r"[1-9][0-9]{0,8}(\.0+)?", text) else None
+        ),
         np.int64,
         "a whole number of at least 1",
     ),
@@ -194,9 +214,6 @@ _KINDS = {
     "tier1": _FLAG,
     "micro": _FLAG,
     "nano": _FLAG,
-    "stalled": _Kind(
-        {"0": 0, "1": 1}.get, np.int64, "0 or 1 (or flowing or stalled; empty without a label)"
-    ),
 }
 # Text columns that must not be empty (a url may be).
 _NAMES = {"filename": "the name of a recording", "project_id": "the name of a project"}
@@ -235,6 +252,8 @@ def _match_form(
     form = min(forms, key=lambda form: len(set(form) ^ set(header)))
     unknown = [column for column in header if column not in form]
     problems = [f"column {column} occurs twice" for column in form if header.count(column) > 1]
+    if mixed := [name for name in unknown if any(mark in name for mark in text.SEPARATORS)]:
+        problems.append(f"the first line has other separators, too (in {mixed[0]!r})")
     for column in form:
         if column not in header:
             near = get_close_matches(column, unknown, n=1)
@@ -274,16 +293,11 @@ def _convert(table: Text, form: Sequence[str]) -> tuple[dict[str, Any], list[Wro
     return values, wrong
 
 
-def _refusal(column: str, cell: str) -> str:
-    expected = _KINDS[column].expected if column in _KINDS else _NAMES[column]
+def _refusal(column: str, cell: str, expected: str = "") -> str:
+    if not expected:
+        expected = _KINDS[column].expected if column in _KINDS else _NAMES[column]
     # A cell may be long, so only its beginning and end are shown.
     return f"{column} is {reprlib.repr(cell) if cell else 'empty'}, expected {expected}"
-
-
-def _parse_label(cell: str) -> int | None:
-    """Return 1 or 0, -1 for an empty cell, and None for an invalid one."""
-    cell = cell.lower()
-    return 1 if cell in STALLED else 0 if cell in FLOWING else None if cell else -1
 
 
 def _repeated(table: Text) -> list[Wrong]:

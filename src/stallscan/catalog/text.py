@@ -17,11 +17,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from stallscan.catalog.headers import KEY, has_key, with_key
 from stallscan.errors import TableError
 
 SEPARATORS = ",;\t"
-# The column with the recordings' names, which every table has; it reveals the separator.
-KEY = "filename"
 SAVE_AS = "Save the table as CSV in UTF-8 ('CSV UTF-8' in Excel)"
 
 # First bytes of files that are not text.
@@ -38,12 +37,16 @@ _BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+_UNMARKED = ("utf-16-le", "utf-16-be")
 # A two-byte character in UTF-8. If a file that is not UTF-8 has one, it mixes two encodings.
 _UTF8_PAIR = re.compile(rb"[\xc2-\xf4][\x80-\xbf]")
 # A first line that tells Excel the separator.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t ]*', re.IGNORECASE)
 # Zero-width characters, often copied along with names from dialogs and web pages.
 _INVISIBLE = "\u200b\u200e\u200f\u202a\u202c\u2060\ufeff"
+# Letters that have the same code in Windows-1252, Latin-1 and Latin-9, and in no encoding of DOS
+# and Mac where they are common.
+_LATIN = re.compile("[\0-\x7f\xc0-\xff]*")
 # Characters searched for the separator: longer than any header, much shorter than the text.
 _HEAD = 65536
 
@@ -73,6 +76,7 @@ class Text:
     rows: list[tuple[str, ...]]  # unmodified cells, all rows equally long, without empty rows
     wrong: list[Wrong] = field(default_factory=list)  # rows of another length than the header
     is_torn: bool = False  # whether the last line lacks its line end
+    key: str = KEY  # what the file calls the column with the recordings' names
 
     def column(self, name: str) -> list[str]:
         """Return the cells of a column without surrounding whitespace."""
@@ -87,9 +91,11 @@ class Text:
 def read(path: str | Path, expected: str = "a table in CSV") -> Text:
     """Read a table separated by commas, semicolons or tabs, gzipped or not.
 
-    The encoding is UTF-8 with or without a byte order mark, or UTF-16 with one. Any other encoding
-    is read as Windows-1252 with a warning, unless the name of a recording depends on it, which is
-    an error. Columns without a name must be empty, except the first: pandas writes its index there.
+    The encoding is UTF-8 or UTF-16, with or without a byte order mark. Any other encoding is read
+    as Windows-1252 with a warning, unless the name of a recording has characters that make another
+    encoding likely, which is an error. The column with the names may be called ``File``, ``Video
+    name`` and the like, and becomes ``filename``. Columns without a name must be empty, except the
+    first: pandas writes its index there.
 
     Parameters
     ----------
@@ -115,18 +121,20 @@ def read(path: str | Path, expected: str = "a table in CSV") -> Text:
     names = [name.lower() for name in stripped(rows[0])]
     while not names[-1]:
         names.pop()
+    called, names = names, with_key(path, names)
     places = tuple(place for place, name in enumerate(names) if name)
     header = tuple(names[place] for place in places)
     key = names.index(KEY) if KEY in names else None
     if key is not None and '"' in text:
         _refuse_swallowed(path, lines[1:], rows[1:], separator, key)
-    lines, rows, wrong = _even(lines[1:], rows[1:], len(names), key)
+    lines, rows, wrong = _even(lines[1:], rows[1:], len(names), key, separator)
     for place in range(1, len(names)):
         if not names[place]:
             wrong += _beside(lines, rows, place, key)
     table = Text(
         *(path, separator, header, places, lines, rows, wrong),
         is_torn=not text.endswith(("\n", "\r")),
+        key=KEY if key is None else called[key],
     )
     if is_guessed:
         _refuse_guessed_names(table)
@@ -173,10 +181,12 @@ def _decode(path: Path, content: bytes) -> tuple[str, bool]:
                     return text, False
             raise TableError(f"{path}: is not text, or is damaged. {SAVE_AS}")
     if b"\0" in content:
-        raise TableError(
-            f"{path}: contains zero bytes, so it is not text, or damaged, or in UTF-16 without a "
-            f"byte order mark. {SAVE_AS}"
-        )
+        for encoding in _UNMARKED:
+            with contextlib.suppress(UnicodeDecodeError):
+                text = content.decode(encoding)
+                if "\0" not in text and _has_key(text):
+                    return text, False
+        raise TableError(f"{path}: contains zero bytes, so it is not text, or damaged. {SAVE_AS}")
     try:
         return content.decode("utf-8"), False
     except UnicodeDecodeError as error:
@@ -200,11 +210,15 @@ def _find_separator(text: str) -> tuple[str, bool]:
         return declared[1], True
     cells = {separator: _header(head, separator) for separator in SEPARATORS}
     # It is certain if only one separator yields the column that every table has.
-    fit = [separator for separator in SEPARATORS if KEY in cells[separator]]
+    fit = [separator for separator in SEPARATORS if has_key(cells[separator])]
     several = [separator for separator in SEPARATORS if len(cells[separator]) > 1]
     if len(fit) != 1:
         fit = [separator for separator in fit if separator in several] or several
     return (fit[0] if len(fit) == 1 else SEPARATORS[0]), False
+
+
+def _has_key(text: str) -> bool:
+    return any(has_key(_header(text[:_HEAD], separator)) for separator in SEPARATORS)
 
 
 def _header(head: str, separator: str) -> list[str]:
@@ -240,7 +254,7 @@ def _split(path: Path, text: str, separator: str) -> tuple[list[int], list[tuple
 
 
 def _even(
-    lines: list[int], rows: list[tuple[str, ...]], width: int, key: int | None
+    lines: list[int], rows: list[tuple[str, ...]], width: int, key: int | None, separator: str
 ) -> tuple[list[int], list[tuple[str, ...]], list[Wrong]]:
     """Cut off empty cells beyond the header; return longer and shorter rows separately."""
     if set(map(len, rows)) <= {width}:
@@ -253,7 +267,14 @@ def _even(
             even.append((line, row))
             continue
         what = f"has {len(row)} cells, expected {width}"
-        if len(row) > width:
+        whole = separator.join(row)
+        other = [mark for mark in SEPARATORS if whole.count(mark) == width - 1 > 0]
+        if other and other != [separator]:
+            what += (
+                f" (separated by {shown_separator(other[0])}, the first line by "
+                f"{shown_separator(separator)}; use one separator in all lines)"
+            )
+        elif len(row) > width:
             beyond = next(cell for cell in reversed(row) if cell.strip())
             what += (
                 f" ({_shown(beyond)} is beyond the last column; a column of notes needs a name in "
@@ -301,9 +322,12 @@ def _beside(
 
 
 def _refuse_guessed_names(text: Text) -> None:
-    """Raise TableError if a recording's name depends on the guessed encoding."""
+    """Raise TableError if the guessed encoding is unlikely for the name of a recording.
+
+    A name that is decoded wrongly all the same matches no recording, so it is not lost silently.
+    """
     for line, name in zip(text.lines, text.filenames, strict=True):
-        if not name.isascii():
+        if not _LATIN.fullmatch(name):
             raise TableError(
                 f"{text.path}: line {line} is not UTF-8, and its filename has non-ASCII letters. "
                 f"{SAVE_AS}"
@@ -313,6 +337,11 @@ def _refuse_guessed_names(text: Text) -> None:
         text.path,
         SAVE_AS,
     )
+
+
+def shown_separator(separator: str) -> str:
+    """Return a separator as messages show it."""
+    return "tab" if separator == "\t" else separator
 
 
 def _name(row: tuple[str, ...], key: int | None) -> str:

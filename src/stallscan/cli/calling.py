@@ -16,6 +16,7 @@ from stallscan.cli.terminal import (
     show_progress,
     trust_nets,
 )
+from stallscan.words import counted
 
 if TYPE_CHECKING:
     from stallscan.calls.predict import PredictionSummary
@@ -58,7 +59,8 @@ def predict(
         noise, averaged or lost frames, surround. Where the call changes, it becomes 'review' and
         the reason says with which change. Scoring takes ten times as long.
     strict
-        Exit with code 1 if any recording is unscorable; 'review' does not count.
+        Exit with code 1 if any recording is unscorable; 'review' does not count. Without it, only
+        if all are.
     processes
         Number of decoding processes. By default, one per core, or none for one or two recordings.
     trust
@@ -77,17 +79,32 @@ def predict(
         summary = predict.predict(
             paths, out, bundle, processes, prevalence, progress, engine, consistency=consistency
         )
-    if sum(summary.calls.values()) <= FEW_SHOWN:
+    few = sum(summary.calls.values()) <= FEW_SHOWN
+    if few:
         print_calls(summary.table)
-    print_summary(summary)
+    print_summary(summary, say_remarks=not few)
     if summary.failed and strict:
         sys.exit(EXIT_FAILED_ROWS)
 
 
-def print_summary(summary: "PredictionSummary") -> None:
-    """Print how many recordings got which call, and what to doubt."""
+def print_summary(summary: "PredictionSummary", say_remarks: bool = True) -> None:
+    """Print how many recordings got which call, and what to doubt; exit 1 if none got one."""
+    from stallscan.calls.predictions import SIMULATED
+
     counts = ", ".join(f"{number} {call}" for call, number in sorted(summary.calls.items()))
     print_line(f"{counts} -> {summary.table}")
+    if summary.is_simulated:
+        say(
+            f"{SIMULATED}. How many of these calls are right is unknown until some are compared "
+            "with your own labels (stallscan review, stallscan evaluate)."
+        )
+    if summary.learned:
+        say(
+            f"The bundle has learned from {summary.learned:,} of these recordings, so their calls "
+            "say nothing about others. 'stallscan evaluate' leaves them out."
+        )
+    if summary.remarks and say_remarks:
+        say(f"{counted(summary.remarks, 'call')} with a remark. The column 'reason' has it.")
     for doubt in summary.doubts:
         say(f"unlike the bundle's training recordings: {doubt}")
     if summary.doubts:
@@ -97,6 +114,8 @@ def print_summary(summary: "PredictionSummary") -> None:
         )
     if summary.failed:
         print_line(f"{summary.failed} recordings have no call. The column 'reason' says why")
+        if summary.failed == sum(summary.calls.values()):
+            sys.exit(EXIT_FAILED_ROWS)
 
 
 @command

@@ -38,7 +38,8 @@ def demo(*, out: Out = Path("stallscan-demo")) -> None:
 
     with contextlib.ExitStack() as stack:
         demonstration = demo.run(out, lambda name: stack.enter_context(show_progress(name)))
-    show(present.as_table(demonstration.evaluation))
+    print_line(present.headline(demonstration.evaluation))
+    show(*present.tables(demonstration.evaluation, every=False))
     print_line(f"All recordings are simulated. Open the report: {demonstration.report.resolve()}")
 
 

@@ -1,6 +1,9 @@
-"""Commands that measure and report: evaluate, rate, report."""
+"""Commands that measure and report: evaluate, rate, report, methods."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from stallscan.cli.terminal import (
     Out,
@@ -24,6 +27,7 @@ def evaluate(
     by: list[str] | None = None,
     against: Path | None = None,
     partial: bool = False,
+    all_: Annotated[bool, Parameter(name="--all")] = False,
 ) -> None:
     """Measure predictions against labels, and compare two models on the same recordings.
 
@@ -49,9 +53,11 @@ def evaluate(
         Column to break the figures down by, or frames; may be given several times. By default
         project_id, project, kind, motion, difficulty and frames, as far as they exist.
     against
-        Predictions of another model for the same recordings, to compare with.
+        Predictions of the old model for the same recordings, to compare the new ones with.
     partial
         Leave out recordings without a label. Otherwise they are an error.
+    all_
+        Print all figures and breakdowns, which metrics.json and evaluation.html have in any case.
     """
     from stallscan import runs
     from stallscan.calls.predictions import find_table
@@ -67,14 +73,17 @@ def evaluate(
         )
 
     evaluation = measure(predictions, by)
-    comparison = compare(evaluation, measure(against, [])) if against else None
+    comparison = compare(measure(against, []), evaluation) if against else None
     drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve, evaluation.metrics)
     with runs.hold(out):
         present.write_metrics(evaluation, out, comparison)
         page = present.write_page(evaluation, figures.as_inline(drawn), out, comparison)
         style.save(drawn, out)
-    show(*present.tables(evaluation, comparison))
-    for note in present.notes(evaluation):
+    print_line(present.headline(evaluation))
+    if comparison:
+        print_line(present.compared(comparison))
+    show(*present.tables(evaluation, comparison, all_))
+    for note in present.notes(evaluation, all_):
         print_line(note)
     print_line(f"metrics, plots and {page.name} -> {page.parent}")
 
@@ -92,6 +101,7 @@ def rate(
     vessels: int | None = None,
     spread: float = 0.5,
     no_corrections: bool = False,
+    all_: Annotated[bool, Parameter(name="--all")] = False,
 ) -> None:
     """Estimate stall rates of fields, mice and groups, corrected for wrong calls; compare groups.
 
@@ -104,7 +114,7 @@ def rate(
     groups
         Table with column filename and any of field, mouse, group.
     out
-        Folder for the tables.
+        Folder for the tables, the plot and rates.html.
     accuracy
         metrics.json from 'stallscan evaluate', for calls of the same bundle and threshold.
     sensitivity
@@ -122,12 +132,16 @@ def rate(
         Ignore the answers of a review. By default, they replace calls, and the correction is for
         the wrong calls that are expected to remain. The most votes decide; answers that check a
         reviewer do not count, and the rules of 'stallscan labels' (--rule) do not apply.
+    all_
+        Also print the rates of mice and fields, which rates.html has in any case, and how many
+        mice the next study needs.
     """
     import statistics
 
     from stallscan.errors import InputError
     from stallscan.rates import power, rates, tables
     from stallscan.rates.correction import CallAccuracy
+    from stallscan.report import rate_page
 
     if accuracy is not None and (sensitivity is not None or specificity is not None):
         raise InputError(
@@ -147,14 +161,18 @@ def rate(
     answers = {} if no_corrections else read_answers(table)
     result = rates.rate(table, groups, call_accuracy, reference=reference, answers=answers)
     tables.write_rates(result, out)
-    if vessels is None:
-        scored = [mouse.rate.scored for mouse in result.mice if mouse.rate is not None]
-        vessels = int(statistics.median(scored)) if scored else power.VESSELS
-    needed = power.compare_scorings(call_accuracy, vessels=vessels, spread=spread)
-    show(*tables.as_tables(result), power.as_table(needed))
+    page = rate_page.write_page(result, out, {"Calls": str(table), "Groups": str(groups)})
+    for sentence in tables.headlines(result):
+        print_line(sentence)
+    show(*tables.as_tables(result, all_))
+    if all_ or vessels is not None:
+        if vessels is None:
+            scored = [mouse.rate.scored for mouse in result.mice if mouse.rate is not None]
+            vessels = int(statistics.median(scored)) if scored else power.VESSELS
+        show(power.as_table(power.compare_scorings(call_accuracy, vessels=vessels, spread=spread)))
     for sentence in result.sentences():
         print_line(sentence)
-    print_line(f"tables -> {out}")
+    print_line(f"tables, plot and {page.name} -> {out}")
 
 
 @command
@@ -212,3 +230,36 @@ def report(
             progress=progress,
         )
     print_line(f"{written} -> {out}")
+
+
+@command
+def methods(
+    predictions: Path,
+    *,
+    labels: Path | None = None,
+    no_corrections: bool = False,
+) -> None:
+    """Print a paragraph for the methods section of a paper: how the calls were made.
+
+    Example: stallscan methods results --labels labels.csv
+
+    Parameters
+    ----------
+    predictions
+        predictions.csv, or its folder.
+    labels
+        Table with columns filename and stalled (0 or 1), to say how good the calls are.
+    no_corrections
+        Ignore the answers of a review, as in 'stallscan report'.
+    """
+    from stallscan.calls import corrections
+    from stallscan.calls.predictions import read_predictions, read_run
+    from stallscan.evaluation.evaluate import evaluate
+    from stallscan.report import methods
+
+    table = predictions_in(predictions)
+    evaluation = None if labels is None else evaluate(table, labels, partial=True)
+    answers = {} if no_corrections else read_answers(table)
+    rows = evaluation.table if evaluation else read_predictions(table)
+    corrected = corrections.apply(rows, answers)
+    print_line("\n\n".join(methods.describe(corrected, read_run(table), evaluation)))

@@ -58,13 +58,16 @@ def command(function: Command) -> Command:
 
 
 def print_calls(table: Path) -> None:
-    """Print the calls of a table of predictions, one per line."""
+    """Print the calls of a table of predictions with the remarks on them, one per line."""
     import csv
+
+    from stallscan.words import without_path
 
     with table.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             score = f" (score {row['score']})" if row["score"] else ""
-            print_line(f"{row['filename']}: {row['call']}{score}")
+            remark = without_path(row["reason"], row["filename"])
+            print_line(f"{row['filename']}: {row['call']}{score}{remark and f'. {remark}'}")
 
 
 def predictions_in(given: Path) -> Path:

@@ -16,7 +16,7 @@ from stallscan.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from stallscan.training.finetune import Gain
+    from stallscan.training.gain import Gain
 
 
 @command
@@ -88,6 +88,7 @@ def fine_tune(
     epochs: int = 12,
     learning_rate: float = 2e-4,
     seed: int = 0,
+    final: bool = False,
     trust: bool = False,
 ) -> None:
     """Train a bundle further on your own labels, and compare it with the original.
@@ -115,6 +116,9 @@ def fine_tune(
         Peak learning rate of the schedule.
     seed
         Seed of the split and the training.
+    final
+        After the comparison, train once more from all labels, including those held out; the bundle
+        is in OUT/final. Can be added to a finished run.
     trust
         Import the custom nets that the bundle names. This runs their code.
     """
@@ -130,6 +134,7 @@ def fine_tune(
         epochs=epochs,
         learning_rate=learning_rate,
         seed=seed,
+        final=final,
     )
 
 
@@ -145,6 +150,8 @@ def tune(
         gain = finetune.fine_tune(start, recordings, labels, out, progress=progress, **settings)
     draw_history(out / "history.csv", out / "plots")
     export.export_if_missing(out / "bundle")
+    if gain.final:
+        export.export_if_missing(gain.final)
     print_line(str(gain))
     return gain
 

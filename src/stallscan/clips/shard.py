@@ -60,7 +60,7 @@ class Row(NamedTuple):
             prepared.reason,
             prepared.frames,
             prepared.frames_declared,
-            *((clip.box, clip.traits, _digest(clip.pixels).hex()) if clip else ()),
+            *((clip.box, clip.traits, digest(clip.pixels).hex()) if clip else ()),
         )
 
     @classmethod
@@ -197,7 +197,7 @@ def read_clip(place: Place, settings: ClipSettings) -> Frames:
     with _opened(place.path) as file:
         file.seek(place.offset)
         pixels = np.fromfile(file, np.uint8, math.prod(shape))  # (T * S * S * C,), fewer if cut
-    if _digest(pixels) != place.sha256:
+    if digest(pixels) != place.sha256:
         raise refusal(place.path, "is damaged: its pixels have changed since they were written")
     return pixels.reshape(shape)
 
@@ -227,5 +227,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         ) from None
 
 
-def _digest(pixels: Frames) -> bytes:
+def digest(pixels: Frames) -> bytes:
+    """Return the SHA-256 hash of the pixels of a clip."""
     return bytes.fromhex(files.sha256_of(np.ascontiguousarray(pixels).reshape(-1).data))

@@ -151,6 +151,12 @@ class Store:
         rows = [traits[name] for name in filenames if name in traits]
         return pd.DataFrame(rows, columns=list(Traits._fields))
 
+    def hashes(self, filenames: Iterable[str]) -> set[str]:
+        """Return the SHA-256 hashes of recordings: of their files, if known, and of their clips."""
+        rows = list(self.rows(filenames))
+        of_files = {row.stamp.sha256 for row in rows if row.stamp}
+        return (of_files | {row.sha256 for row in rows}) - {""}
+
     def not_ok(self) -> dict[str, str]:
         """Return the status of each recording that has a clip but gets no call in prediction."""
         return {

@@ -19,11 +19,15 @@ from stallscan.calls.predictions import (
     as_frame,
     check_predictions,
     is_held_out,
+    is_simulated,
+    of_simulated,
     read_chosen,
+    read_run,
+    was_learned,
 )
 from stallscan.catalog import names, text
 from stallscan.catalog.names import match
-from stallscan.catalog.tables import LABELS, labels_of
+from stallscan.catalog.tables import LABELS, labels_of, say_understood
 from stallscan.errors import InputError
 from stallscan.evaluation.breakdown import (
     Breakdown,
@@ -67,6 +71,7 @@ class LabelTable:
         """Read a file; formats and errors as in `tables.read_labels`."""
         cells = text.read(path, LABELS)
         labels = labels_of(cells).reset_index(drop=True)
+        say_understood(cells, labels)
         return cls(TextTable(cells.path, as_frame(cells)), labels)
 
 
@@ -92,6 +97,8 @@ class Rows:
         Predictions without a label, and labels without a prediction.
     chose : int
         Labelled predictions left out because they were used to choose the threshold.
+    learned : int
+        Labelled predictions left out because the bundle has learned from them.
     """
 
     predictions: int
@@ -104,11 +111,12 @@ class Rows:
     without_label: Excluded
     without_prediction: Excluded
     chose: int
+    learned: int = 0
 
     @property
     def measurable(self) -> int:
-        """Labelled predictions that were not used to choose the threshold."""
-        return self.labelled - self.chose
+        """Labelled predictions that were used neither to train nor to choose the threshold."""
+        return self.labelled - self.chose - self.learned
 
     @property
     def coverage(self) -> float:
@@ -136,8 +144,9 @@ class Evaluation:
     about : tuple of Path
         Further tables that describe the recordings.
     table : DataFrame
-        The predictions with their labels, from `join`, with two more columns: chose (bool), whether
-        a recording was used to choose the threshold, and, if groups are resampled, group (str).
+        The predictions with their labels, from `join`, with more columns: chose (bool), whether a
+        recording was used to choose the threshold; learned (bool), whether the bundle has learned
+        from it; and, if groups are resampled, group (str).
     scored : Scored
         The evaluated recordings; the plots are drawn from them.
     metrics : Metrics
@@ -165,6 +174,9 @@ class Evaluation:
         the threshold.
     drawn : Drawn
         The bootstrap draws of the figures, for paired comparisons.
+    simulated_training, simulated : bool
+        Whether the model has learned from simulated recordings only, and whether the recordings
+        are simulated, too, as far as known.
     """
 
     predictions: Path
@@ -184,6 +196,8 @@ class Evaluation:
     breakdowns: tuple[Breakdown, ...]
     held_out: bool
     drawn: Drawn
+    simulated_training: bool = False
+    simulated: bool = False
 
     @property
     def evaluated(self) -> pd.DataFrame:
@@ -243,7 +257,9 @@ def evaluate(
     own = TextTable(predictions, as_frame(cells))
     label_table = _find_labels(labels, cells, own)
     table = join(check_predictions(*own), label_table.labels, label_table.text.path)
+    run = read_run(predictions)
     table["chose"] = table["filename"].isin(read_chosen(predictions)["filename"])
+    table["learned"] = was_learned(table) & ~table["chose"]
     rows = _check_rows(table, label_table, predictions, partial)
     facts = RecordingFacts(table, own, label_table.text, [Path(path) for path in about])
     decided = _decided(table)
@@ -276,6 +292,8 @@ def evaluate(
         breakdowns=break_down(facts, decided, scored, units, by),
         held_out=is_held_out(own.cells),
         drawn=drawn,
+        simulated_training=is_simulated(run),
+        simulated=of_simulated(run),
     )
 
 
@@ -355,7 +373,8 @@ def values_of(scored: Scored) -> dict[str, float | None]:
 
 
 def _decided(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["stalled"].notna() & table["call"].isin(DECIDED) & ~table["chose"]]
+    is_fair = ~table["chose"] & ~table["learned"]
+    return table[table["stalled"].notna() & table["call"].isin(DECIDED) & is_fair]
 
 
 def _nothing_left(predictions: Path, rows: Rows) -> str:
@@ -363,13 +382,15 @@ def _nothing_left(predictions: Path, rows: Rows) -> str:
     reasons = []
     if rows.chose:
         reasons.append(f"{rows.chose:,} were used to choose the threshold ({CHOSEN_NAME})")
+    if rows.learned:
+        reasons.append(f"the bundle has learned from {rows.learned:,}")
     reasons += [
         f"{count:,} without a call ({status})"
         for status, count in rows.without_call_by_status.items()
     ]
     advice = (
-        "Label recordings that were not used to choose the threshold"
-        if rows.chose
+        "Label recordings that were used neither to train nor to choose the threshold"
+        if rows.chose or rows.learned
         else "See the column reason"
     )
     return (
@@ -397,8 +418,8 @@ def _mcc_at(measured: Metrics, rates: ClassRates, prevalence: float) -> MccAt:
 
 def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
     labelled = table[table["stalled"].notna()]
-    undecided = labelled[~labelled["call"].isin(DECIDED) & ~labelled["chose"]]
-    chose = int(labelled["chose"].sum())
+    fair = labelled[~labelled["chose"] & ~labelled["learned"]]
+    undecided = fair[~fair["call"].isin(DECIDED)]
     unequal = labelled[labelled["filename"] != labelled["label_filename"]]
     status = undecided["status"].where(undecided["call"] != "review", "review")
     return Rows(
@@ -409,7 +430,7 @@ def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
             names.is_bare(name) != names.is_bare(label)
             for name, label in zip(unequal["filename"], unequal["label_filename"], strict=True)
         ),
-        evaluated=len(labelled) - chose - len(undecided),
+        evaluated=len(fair) - len(undecided),
         without_call=Excluded.of(undecided["filename"].tolist()),
         without_call_by_status={
             str(name): int(count) for name, count in status.value_counts().items()
@@ -418,5 +439,6 @@ def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
         without_prediction=Excluded.of(
             labels.loc[~labels["filename"].isin(table["label_filename"]), "filename"].tolist()
         ),
-        chose=chose,
+        chose=int(labelled["chose"].sum()),
+        learned=int(labelled["learned"].sum()),
     )

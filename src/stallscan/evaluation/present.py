@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stallscan import templates, words
+from stallscan.calls.predictions import SIMULATED
 from stallscan.evaluation.breakdown import Breakdown, Group
 from stallscan.evaluation.comparison import ModelComparison
 from stallscan.evaluation.evaluate import FIGURES, Evaluation
@@ -26,6 +27,8 @@ from stallscan.scores.metrics import Interval
 
 METRICS_NAME, PAGE_NAME = "metrics.json", "evaluation.html"
 INTERVAL_HEAD = "95 %"
+# What is shown unless everything is asked for.
+MAIN = ("recall", "specificity", "mcc", "roc_auc")
 
 # The name of each figure; {own} is the prevalence of the sample.
 WORDS = {
@@ -60,7 +63,10 @@ class _Sheet(NamedTuple):
 def write_metrics(
     evaluation: Evaluation, out: str | Path, comparison: ModelComparison | None = None
 ) -> Path:
-    """Write ``metrics.json`` into the folder `out` and return its path."""
+    """Write ``metrics.json`` into the folder `out` and return its path.
+
+    `evaluation` is that of the new model of a comparison.
+    """
     path = make_folder(out) / METRICS_NAME
     refuse_foreign(path, ['{\n  "sources": {\n    "predictions": '], "of 'stallscan evaluate'")
     write_json(path, as_json(evaluation, comparison))
@@ -85,6 +91,7 @@ def write_page(
         rows=evaluation.rows,
         figures=figures(evaluation),
         notes=notes(evaluation),
+        headline=headline(evaluation),
         plots=plots,
         sheets=[_comparison_sheet(comparison), *sheets] if comparison else sheets,
         version=provenance()["stallscan"],
@@ -131,12 +138,41 @@ def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -
             breakdown.column: [asdict(part) for part in breakdown.parts]
             for breakdown in evaluation.breakdowns
         },
+        "held_out": evaluation.held_out,
+        "simulated": {
+            "training": evaluation.simulated_training,
+            "recordings": evaluation.simulated,
+        },
         "notes": notes(evaluation),
     } | compared
 
 
-def as_table(evaluation: Evaluation) -> Table:
-    """Return the figures as a table for the terminal."""
+def headline(evaluation: Evaluation) -> str:
+    """Say in one sentence how many calls are right."""
+    cells, rows = evaluation.metrics.confusion, evaluation.rows
+    said = []
+    if cells.stalled:
+        said.append(f"{cells.true_stalled:,} of {cells.stalled:,} stalled found")
+    if cells.flowing:
+        said.append(f"{cells.false_stalled:,} of {cells.flowing:,} flowing called stalled")
+    if left := rows.measurable - rows.evaluated:
+        said.append(f"{left:,} of {rows.measurable:,} labelled without a call")
+    return f"{'; '.join(said)}."
+
+
+def compared(comparison: ModelComparison) -> str:
+    """Say in one sentence whether the new model is better than the old one."""
+    mcc = comparison.differences[0]
+    difference, interval = _format(mcc.name, mcc.difference, mcc.interval, sign="+")
+    within = f" ({interval})" if interval else ""
+    said = f"New minus old on {comparison.count:,} recordings: MCC {difference}{within}"
+    if mcc.verdict in ("better", "worse"):
+        return f"{said}; new is {mcc.verdict}."
+    return f"{said}; {mcc.verdict}."
+
+
+def as_table(evaluation: Evaluation, names: Sequence[str] = FIGURES) -> Table:
+    """Return the figures called `names` as a table for the terminal."""
     rows, measured = evaluation.rows, evaluation.metrics
     table = Table("", "", "95 % interval", title=_title(evaluation), title_justify="left")
     cells = measured.confusion
@@ -148,7 +184,7 @@ def as_table(evaluation: Evaluation) -> Table:
     ):
         table.add_row(name, value)
     table.add_section()
-    for name, value, interval in figures(evaluation):
+    for name, value, interval in figures(evaluation, names):
         table.add_row(name, value, interval)
     table.add_section()
     for name, left in (
@@ -162,12 +198,18 @@ def as_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def tables(evaluation: Evaluation, comparison: ModelComparison | None = None) -> list[Table]:
-    """Return the figures, the breakdowns and the comparison as tables for the terminal."""
-    sheets = [_breakdown_sheet(breakdown, evaluation) for breakdown in evaluation.breakdowns]
+def tables(
+    evaluation: Evaluation, comparison: ModelComparison | None = None, every: bool = True
+) -> list[Table]:
+    """Return the figures, the breakdowns and the comparison as tables for the terminal.
+
+    Without `every`, leave out the breakdowns and all figures but `MAIN`.
+    """
+    broken_down = evaluation.breakdowns if every else ()
+    sheets = [_breakdown_sheet(breakdown, evaluation) for breakdown in broken_down]
     if comparison:
         sheets.append(_comparison_sheet(comparison))
-    laid = [as_table(evaluation)]
+    laid = [as_table(evaluation, FIGURES if every else MAIN)]
     for sheet in sheets:
         caption = Text(sheet.note) if sheet.note else None
         table = Table(title=Text(sheet.title), title_justify="left", caption=caption)
@@ -180,8 +222,8 @@ def tables(evaluation: Evaluation, comparison: ModelComparison | None = None) ->
     return laid
 
 
-def figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    """Return the name, the value and the 95 % interval of each figure as text.
+def figures(evaluation: Evaluation, names: Sequence[str] = FIGURES) -> list[tuple[str, str, str]]:
+    """Return the name, the value and the 95 % interval of each figure in `names` as text.
 
     The name includes the prevalence if the figure depends on it. A missing interval is an empty
     text.
@@ -192,8 +234,10 @@ def figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
             WORDS[name].format(own=own),
             *_format(name, evaluation.values[name], evaluation.intervals[name]),
         )
-        for name in FIGURES
+        for name in names
     ]
+    if names != FIGURES:
+        return lines
     lines[1:1] = [
         (
             f"MCC re-weighted to {words.percent(point.prevalence)}",
@@ -204,8 +248,11 @@ def figures(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     return lines
 
 
-def notes(evaluation: Evaluation) -> list[str]:
-    """Return notes on how to read the figures, one or two sentences each."""
+def notes(evaluation: Evaluation, every: bool = True) -> list[str]:
+    """Return notes on how to read the figures, one or two sentences each.
+
+    Without `every`, leave out those on figures that are not in `MAIN`.
+    """
     group, measured = evaluation.group, evaluation.metrics
     sentences = [_describe_intervals(group)]
     cells = measured.confusion
@@ -215,7 +262,7 @@ def notes(evaluation: Evaluation) -> list[str]:
             f"All {measured.count:,} labels are {only}, so figures that need both classes are not "
             "defined."
         )
-    else:
+    elif every:
         sentences.append(
             "The sensitivity at a given specificity uses the threshold that has this specificity "
             "on these recordings. On other recordings, the same threshold has another specificity."
@@ -225,7 +272,7 @@ def notes(evaluation: Evaluation) -> list[str]:
         f"{words.percent(point.specificity)} allows no false alarm and cannot be distinguished "
         "from 100 %."
         for point in evaluation.sensitivity_at
-        if not point.false_alarms and point.sensitivity is not None
+        if every and not point.false_alarms and point.sensitivity is not None
     ]
     if by_name := evaluation.rows.joined_by_base_name:
         sentences.append(f"{by_name:,} labels were matched by file name alone, without the folder.")
@@ -233,6 +280,19 @@ def notes(evaluation: Evaluation) -> list[str]:
         sentences.append(
             f"{evaluation.rows.chose:,} recordings are left out because they were used to choose "
             "the threshold."
+        )
+    if evaluation.rows.learned:
+        sentences.append(
+            f"{evaluation.rows.learned:,} recordings are left out because the model has learned "
+            "from them."
+        )
+    if evaluation.simulated:
+        sentences.append(
+            "These recordings are simulated, so the figures do not predict those on real ones."
+        )
+    elif evaluation.simulated_training:
+        sentences.append(
+            f"{SIMULATED}, so the figures hold for recordings like these, and for no others."
         )
     if evaluation.held_out:
         sentences.append(
@@ -246,14 +306,14 @@ def _comparison_json(comparison: ModelComparison) -> dict[str, Any]:
     return {
         "count": comparison.count,
         "stalled": comparison.stalled,
-        "only_first": comparison.first.rows.evaluated - comparison.count,
-        "only_second": comparison.second.rows.evaluated - comparison.count,
+        "only_old": comparison.first.rows.evaluated - comparison.count,
+        "only_new": comparison.second.rows.evaluated - comparison.count,
         "drawn_by": asdict(comparison.group),
         "differences": [
             asdict(figure) | {"difference": figure.difference, "verdict": figure.verdict}
             for figure in comparison.differences
         ],
-        "second": as_json(comparison.second),
+        "old": as_json(comparison.first),
     }
 
 
@@ -298,8 +358,8 @@ def _breakdown_sheet(breakdown: Breakdown, evaluation: Evaluation) -> _Sheet:
 
 def _comparison_sheet(comparison: ModelComparison) -> _Sheet:
     first, second = comparison.first, comparison.second
-    head = ["", "A", "B", "B minus A", INTERVAL_HEAD, "B is"]
-    own = ["A, all its calls", "B, all its calls"] if not comparison.is_on_all else []
+    head = ["", "old", "new", "new minus old", INTERVAL_HEAD, "new is"]
+    own = ["old, all its calls", "new, all its calls"] if not comparison.is_on_all else []
     prevalence = words.percent(comparison.stalled / comparison.count)
     rows = []
     for figure in comparison.differences:
@@ -315,13 +375,13 @@ def _comparison_sheet(comparison: ModelComparison) -> _Sheet:
     if own:
         shares = [words.percent(side.metrics.prevalence) for side in (first, second)]
         note += (
-            f" All calls: A called {first.rows.evaluated:,} recordings ({shares[0]} stalled), "
-            f"B {second.rows.evaluated:,} ({shares[1]} stalled)."
+            f" All calls: old {first.rows.evaluated:,} recordings ({shares[0]} stalled), "
+            f"new {second.rows.evaluated:,} ({shares[1]} stalled)."
         )
     title = (
         f"Paired comparison on {comparison.count:,} recordings that both models called, "
         f"{comparison.stalled:,} of them stalled\n"
-        f"A: {_name(first)}\nB: {_name(second)}"
+        f"Old: {_name(first)}\nNew: {_name(second)}"
     )
     return _Sheet(title, (*head, *own), rows, note)
 

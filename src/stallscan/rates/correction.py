@@ -45,6 +45,8 @@ class CallAccuracy:
     # Bundles and thresholds of the measured calls; empty if unknown.
     bundles: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
+    # Whether they were measured on simulated recordings.
+    simulated: bool = False
 
     @classmethod
     def counted(
@@ -96,7 +98,8 @@ class CallAccuracy:
         Raises
         ------
         InputError
-            If the file cannot be read or has other contents, and as in `counted`.
+            If the file cannot be read or has other contents, or was measured on recordings that
+            the training used, and as in `counted`.
         """
         path = Path(path)
         try:
@@ -106,6 +109,8 @@ class CallAccuracy:
             )
             bundles = tuple(str(name) for name in content["bundles"])
             thresholds = tuple(float(threshold) for threshold in content["thresholds"])
+            # Older versions did not record it.
+            simulated = content.get("simulated", {}).get("recordings") is True
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be opened ({error.strerror}). Give the metrics.json of "
@@ -122,7 +127,12 @@ class CallAccuracy:
             )
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        return replace(accuracy, bundles=bundles, thresholds=thresholds)
+        if content.get("held_out") is True:
+            raise InputError(
+                f"{path}: was measured on the recordings that chose the epoch and the threshold of "
+                "the training, so it is too good. Evaluate predictions of other recordings"
+            )
+        return replace(accuracy, bundles=bundles, thresholds=thresholds, simulated=simulated)
 
     @property
     def sensitivity_share(self) -> Share:

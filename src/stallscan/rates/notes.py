@@ -3,6 +3,7 @@
 import pandas as pd
 
 from stallscan.calls import corrections
+from stallscan.calls.predictions import SIMULATED
 from stallscan.rates import reviewed
 from stallscan.rates.correction import CallAccuracy, Rate, origin, resolves_from
 from stallscan.rates.reviewed import ReviewedAccuracy
@@ -41,6 +42,46 @@ def on_review(table: pd.DataFrame, errors: CallAccuracy) -> str:
             "evaluate on a random sample of them."
         )
     return " ".join(said)
+
+
+def on_simulated(errors: CallAccuracy, is_training: bool, are_recordings: bool) -> list[str]:
+    """Say what simulated recordings do not tell about real ones.
+
+    Parameters
+    ----------
+    errors : CallAccuracy
+        Where the correction comes from.
+    is_training : bool
+        Whether the model has learned from simulated recordings only.
+    are_recordings : bool
+        Whether the recordings of the rates are simulated.
+    """
+    if are_recordings:
+        return ["The recordings are simulated, so the rates are not those of any mouse."]
+    if errors.simulated:
+        return [
+            "Sensitivity and specificity were measured on simulated recordings, so they correct "
+            "only those. Evaluate on labelled recordings like these."
+        ]
+    if is_training and errors.stalled is None:
+        return [
+            f"{SIMULATED}, so the stated sensitivity and specificity may not hold for these "
+            "recordings. Evaluate on labelled recordings like these."
+        ]
+    if is_training:
+        return [f"{SIMULATED}, so the rates are right only for recordings like the labelled ones."]
+    return []
+
+
+def on_learned(count: int) -> list[str]:
+    """Say that the accuracy does not hold for recordings that the model has learned from."""
+    if not count:
+        return []
+    return [
+        f"The model has learned from {count:,} of these recordings. Its calls are better there "
+        "than sensitivity and specificity say, so the correction is too large: review them, or "
+        "predict them with a bundle that has not learned from them."
+    ]
 
 
 def without_mice(scored: int) -> str:

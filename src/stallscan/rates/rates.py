@@ -13,7 +13,15 @@ from typing import NamedTuple
 import pandas as pd
 
 from stallscan.calls import corrections
-from stallscan.calls.predictions import DECIDED, read_predictions, read_text
+from stallscan.calls.predictions import (
+    DECIDED,
+    is_simulated,
+    of_simulated,
+    read_predictions,
+    read_run,
+    read_text,
+    was_learned,
+)
 from stallscan.catalog.groups import MOUSE_COLUMNS, check_cells, find_column
 from stallscan.catalog.names import contrast, match
 from stallscan.errors import InputError, TableError
@@ -30,7 +38,11 @@ from stallscan.rates.reviewed import Tally, after, balance, tally
 from stallscan.words import Excluded, listed
 
 # The columns of the groups table, with all names that they may have.
-COLUMNS = {"field": ("field",), "mouse": MOUSE_COLUMNS, "group": ("group",)}
+COLUMNS = {
+    "field": ("field", "fov"),
+    "mouse": MOUSE_COLUMNS,
+    "group": ("group", "genotype", "treatment", "condition"),
+}
 GROUPS = "a CSV table with filename and any of field, mouse and group"
 # The name of the group if the table has no column group.
 ONE_GROUP = "all"
@@ -74,6 +86,11 @@ class Rates:
     without_call: Excluded
     # What was answered in a review, in a sentence; empty if nothing was.
     review: str = ""
+    # Whether the model has learned from simulated recordings only, and whether these are, too.
+    simulated_training: bool = False
+    simulated: bool = False
+    # Recordings that the model has learned from.
+    learned: int = 0
 
     def sentences(self) -> list[str]:
         """Return notes on how to read the tables."""
@@ -91,6 +108,9 @@ class Rates:
         lead = [] if is_known else [f"Corrected for {self.errors}."]
         if self.review:
             lead.append(self.review)
+        if not is_known:
+            lead += notes.on_simulated(self.errors, self.simulated_training, self.simulated)
+            lead += notes.on_learned(self.learned)
         return [*lead, *said, *self._sentences_on_rows()]
 
     def _sentences_on_rows(self) -> Iterator[str]:
@@ -149,6 +169,7 @@ def rate(
         If a table is malformed. The message names the rows.
     """
     calls, groups = Path(calls), Path(groups)
+    run = read_run(calls)
     joined = _join(calls, groups, answers or {})
     table = joined.table
     _refuse_other_calls(calls, table[table["called"].isin(DECIDED)], errors)
@@ -164,6 +185,9 @@ def rate(
         comparisons=comparisons,
         without_group=joined.without_group,
         without_call=joined.without_call,
+        simulated_training=is_simulated(run),
+        simulated=of_simulated(run),
+        learned=int((was_learned(table) & (table["answer"] == "")).sum()),
     )
 
 
@@ -244,12 +268,17 @@ def read_groups(path: str | Path) -> pd.DataFrame:
         find_column(lambda name: raw[name].tolist() if name in raw else None, fewest=1)
         or column_of["mouse"]
     )
+    groupings = [name for name in COLUMNS["group"] if name in raw]
+    if len(groupings) > 1 and groupings[0] != "group":
+        raise TableError(
+            f"{path}: columns {listed(groupings)} may all name the group. Add a column group"
+        )
     names = {name: level for level, name in column_of.items() if name}
     if "filename" not in raw or not names:
         missing = "column filename" if "filename" not in raw else "column field, mouse or group"
         raise TableError(
             f"{path}: {missing} is missing. Give a table with filename and any of field, mouse (or "
-            f"{', '.join(COLUMNS['mouse'][1:])}) and group"
+            "animal, project_id, project) and group (or genotype)"
         )
     if raw.empty:
         raise InputError(f"{path}: has no rows. Add one row for each recording")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.table import Table
@@ -13,7 +13,7 @@ from stallscan.files import refuse_foreign, write_text
 from stallscan.rates.correction import GroupDifference, Rate
 from stallscan.rates.rates import Rates, Unit
 from stallscan.scores.metrics import Interval
-from stallscan.words import percent
+from stallscan.words import counted, percent
 
 # Columns of every table of rates. Cells are empty if there is no rate or no interval.
 RATE_COLUMNS = (
@@ -67,15 +67,61 @@ def as_frames(rates: Rates) -> dict[str, pd.DataFrame]:
     }
 
 
-def as_tables(rates: Rates) -> list[Table]:
-    """Return groups, mice (or fields, without mice) and comparisons as tables for the terminal."""
-    tables = [_rich_units("group", rates.groups)]
-    if rates.mice:
-        tables.append(_rich_units("mouse", rates.mice))
-    elif rates.fields:
-        tables.append(_rich_units("field", rates.fields))
+class Sheet(NamedTuple):
+    """A table as text, for the terminal and for the page."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    note: str
+
+
+def headlines(rates: Rates) -> list[str]:
+    """Say the rate of each group and the difference between groups in one sentence each."""
+    said = []
+    for unit in rates.groups:
+        if unit.rate is None:
+            continue
+        of = counted(unit.rate.scored, "recording")
+        if unit.mice:
+            of += f" of {unit.mice} {'mouse' if unit.mice == 1 else 'mice'}"
+        name = f"{unit.group}: " if len(rates.groups) > 1 else ""
+        within = _percent_range(unit.rate.interval)
+        within = "no interval" if unit.rate.interval is None else f"95 % interval {within}"
+        said.append(f"{name}{percent(unit.rate.estimate)} stalled ({within}; {of}).")
+    for comparison in rates.comparisons:
+        within = ""
+        if comparison.interval is not None and comparison.welch_p is not None:
+            interval = _percent_range(comparison.interval, "points")
+            within = f" ({interval}), p = {comparison.welch_p:.2g}"
+        said.append(
+            f"{comparison.second} minus {comparison.first}: "
+            f"{100 * comparison.difference:+.3g} points{within}."
+        )
+    return said
+
+
+def sheets(rates: Rates, every: bool = True) -> list[Sheet]:
+    """Return the tables of groups, comparisons and, with `every`, mice and fields, as text."""
+    made = [_unit_sheet("group", rates.groups)]
     if rates.comparisons:
-        tables.append(_rich_comparisons(rates.comparisons))
+        made.append(_comparison_sheet(rates.comparisons))
+    if every and rates.mice:
+        made.append(_unit_sheet("mouse", rates.mice))
+    if every and rates.fields:
+        made.append(_unit_sheet("field", rates.fields))
+    return made
+
+
+def as_tables(rates: Rates, every: bool = True) -> list[Table]:
+    """Return `sheets` as tables for the terminal."""
+    tables = []
+    for sheet in sheets(rates, every):
+        table = Table(*sheet.head, caption=sheet.note or None)
+        for row in sheet.rows:
+            # Text instead of markup, because a name may contain brackets.
+            table.add_row(*map(Text, row))
+        tables.append(table)
     return tables
 
 
@@ -113,46 +159,42 @@ def _comparison_table(comparisons: Sequence[GroupDifference]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
 
 
-def _rich_units(level: str, units: Sequence[Unit]) -> Table:
-    table = Table(
-        level,
-        *(["mice"] if level == "group" else ["group"]),
-        "stalled / scored",
-        "left out",
-        "called",
-        "corrected",
-        "95 % interval",
+def _unit_sheet(level: str, units: Sequence[Unit]) -> Sheet:
+    head = (
+        *(level, "mice" if level == "group" else "group"),
+        *("stalled / scored", "left out", "called", "corrected", "95 % interval"),
     )
+    rows = []
     for unit in units:
         rate = unit.rate
-        second = f"{unit.mice or '?'}" if level == "group" else unit.group
-        table.add_row(
-            # Text instead of markup, because a name may contain brackets.
-            Text(getattr(unit, level)),
-            Text(second),
+        row = (
+            *(getattr(unit, level), f"{unit.mice or '?'}" if level == "group" else unit.group),
             f"{rate.stalled:,} / {rate.scored:,}" if rate else "0 / 0",
             f"{unit.review + unit.unscorable:,}",
             percent(rate.naive) if rate else "",
             percent(rate.estimate) if rate else "",
             _percent_range(rate.interval) + ("" if rate.resolvable else " *") if rate else "",
         )
-    if any(unit.rate and not unit.rate.resolvable for unit in units):
-        table.caption = "* not distinguishable from 0"
-    return table
+        rows.append(row)
+    is_low = any(unit.rate and not unit.rate.resolvable for unit in units)
+    note = "* not distinguishable from 0" if is_low else ""
+    return Sheet({"mouse": "Mice"}.get(level, f"{level.capitalize()}s"), head, rows, note)
 
 
-def _rich_comparisons(comparisons: Sequence[GroupDifference]) -> Table:
-    table = Table("groups", "mice", "difference", "95 % interval", "p (Welch)", "p (permutation)")
+def _comparison_sheet(comparisons: Sequence[GroupDifference]) -> Sheet:
+    head = ("groups", "mice", "difference", "95 % interval", "p (Welch)", "p (permutation)")
+    rows = []
     for comparison in comparisons:
         p_values = (comparison.welch_p, comparison.permutation_p)
-        table.add_row(
-            Text(f"{comparison.second} minus {comparison.first}"),
+        row = (
+            f"{comparison.second} minus {comparison.first}",
             f"{comparison.mice[1]} and {comparison.mice[0]}",
             f"{100 * comparison.difference:+.3g} points",
             _percent_range(comparison.interval, "points"),
             *("not tested" if p is None else f"{p:.3g}" for p in p_values),
         )
-    return table
+        rows.append(row)
+    return Sheet("Differences", head, rows, "")
 
 
 def _percent_range(interval: Interval | None, unit: str = "%") -> str:

@@ -46,6 +46,14 @@ class Source(NamedTuple):
     path: Path
 
 
+def are_simulated(paths: Sequence[str | Path]) -> bool:
+    """Return whether all paths are in folders of `stallscan simulate`, or their train/."""
+    return bool(paths) and all(
+        any((folder / "simulation.json").is_file() for folder in (path, *path.parents[:2]))
+        for path in map(Path, paths)
+    )
+
+
 class PassedOver:
     """Files and folders that were skipped, by kind: a suffix, or one of the kinds above.
 

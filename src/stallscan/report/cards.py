@@ -21,10 +21,11 @@ from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesErro
 from stallscan.recordings import encode, video
 from stallscan.recordings.recording import Box, Frames, Recording, to_grey
 from stallscan.report import evidence, stored
-from stallscan.report.stored import Stored, without_path
+from stallscan.report.stored import Stored
 from stallscan.vessels import outline
 from stallscan.vessels.enclosure import Mask
 from stallscan.vessels.outline import Outline
+from stallscan.words import without_path
 
 # The longer side is scaled down to this. Smaller clips are enlarged by the browser, because more
 # pixels in the file would add no information.

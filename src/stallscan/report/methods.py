@@ -6,9 +6,10 @@ import pandas as pd
 
 from stallscan import __version__
 from stallscan.calls.corrections import Corrected
+from stallscan.calls.predictions import is_simulated
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.scores import resample
-from stallscan.words import counted, percent
+from stallscan.words import counted, enumerated, percent
 
 # The figures to quote, with the words for them.
 FIGURES = {
@@ -59,15 +60,15 @@ def describe(
 def _versions(run: dict[str, Any]) -> str:
     """Return the versions that made the predictions; empty if they are not recorded."""
     versions = run.get("versions") or [run.get("stallscan")]
-    return _joined([version for version in versions if isinstance(version, str)])
+    return enumerated([version for version in versions if isinstance(version, str)])
 
 
 def _model(table: pd.DataFrame, run: dict[str, Any]) -> str:
     bundles = sorted(set(table["bundle"]) - {""})
     text = f"Recordings were scored for stalled capillaries with stallscan {_versions(run)}".strip()
     if bundles:
-        text += f", using the model{'s' * (len(bundles) > 1)} {_joined(bundles)}"
-    if run.get("simulated_training"):
+        text += f", using the model{'s' * (len(bundles) > 1)} {enumerated(bundles)}"
+    if is_simulated(run):
         text += ", trained on simulated recordings only"
     return f"{text}."
 
@@ -94,7 +95,7 @@ def _threshold(table: pd.DataFrame, run: dict[str, Any]) -> list[str]:
             f"A recording was called stalled if its score was at least {thresholds[0]:.3g}."
         )
     elif thresholds:
-        values = _joined([f"{value:.3g}" for value in thresholds])
+        values = enumerated([f"{value:.3g}" for value in thresholds])
         sentences.append(f"The thresholds for calling a recording stalled were {values}.")
     if share:
         what = "Scores are" if decision else "Scores and threshold are"
@@ -113,7 +114,9 @@ def _review(corrected: Corrected) -> list[str]:
     parts = [f"confirmed {counted(confirmed, 'call')}", f"overturned {overturned:,}"]
     if decided:
         parts.append(f"decided {decided:,} that the model had left open")
-    return [f"People reviewed {counted(corrected.answered, 'recording')}: they {_joined(parts)}."]
+    return [
+        f"People reviewed {counted(corrected.answered, 'recording')}: they {enumerated(parts)}."
+    ]
 
 
 def _results(corrected: Corrected, run: dict[str, Any]) -> str:
@@ -121,7 +124,7 @@ def _results(corrected: Corrected, run: dict[str, Any]) -> str:
     counts = table["call"].mask(table["answer"] == "unscorable", "by people").value_counts()
     parts = [f"{counts[call]:,} {words}" for call, words in CALLS.items() if call in counts]
     after = " after the review" if corrected.answered else ""
-    text = f"The calls for {counted(len(table), 'recording')}{after} were: {_joined(parts)}."
+    text = f"The calls for {counted(len(table), 'recording')}{after} were: {enumerated(parts)}."
     expected = run.get("recordings")
     if isinstance(expected, int) and expected > len(table):
         text += f" The remaining {expected - len(table):,} recordings were not scored."
@@ -144,12 +147,14 @@ def _accuracy(evaluation: Evaluation, is_reviewed: bool) -> list[str]:
     sentences = [
         f"Compared with labels of {counted(measured.count, 'called recording')} "
         f"({percent(measured.prevalence)} labelled stalled), {whose} had "
-        f"{_joined(values)}.",
+        f"{enumerated(values)}.",
         f"Intervals are the central 95 % of {resample.BOOTSTRAP_DRAWS:,} bootstrap samples of "
         f"{unit}.",
     ]
     if not group.column:
         sentences.append("They do not account for recordings of the same animal being alike.")
+    if evaluation.simulated:
+        sentences.append("These recordings are simulated.")
     if evaluation.held_out:
         sentences.append(
             "The labelled recordings also chose the training epoch, the calibration and the "
@@ -163,8 +168,3 @@ def _citation(run: dict[str, Any]) -> str:
     source = f", commit {commit}" if isinstance(commit, str) and _versions(run) else ""
     version = f", version {_versions(run)}" if _versions(run) else ""
     return f"Software to cite: stallscan{version}{source} (report: version {__version__})."
-
-
-def _joined(parts: list[str]) -> str:
-    """Join as in prose: ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))

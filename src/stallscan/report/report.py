@@ -23,15 +23,22 @@ from pydantic import Field
 from stallscan import __version__, files, templates
 from stallscan.calls import corrections
 from stallscan.calls.corrections import Corrected
-from stallscan.calls.predictions import DECIDED, read_predictions, read_run
+from stallscan.calls.predictions import (
+    DECIDED,
+    SIMULATED,
+    is_simulated,
+    read_predictions,
+    read_run,
+)
 from stallscan.errors import InputError
 from stallscan.evaluation import present
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.report import cards, figures, methods
 from stallscan.report.cards import Clip
 from stallscan.report.sources import Found, find_sources
-from stallscan.report.stored import Stored, without_path
+from stallscan.report.stored import Stored
 from stallscan.settings import Settings
+from stallscan.words import without_path
 
 
 class ReportSettings(Settings):
@@ -186,7 +193,7 @@ class _Content:
         head = _head(self.predictions, self.table, self.run)
         return templates.stream(
             "report.html.j2",
-            note=self.note,
+            note=self.note or _warning(self.run),
             head=head | ({"Review": self.review} if self.review else {}),
             counts=_counts(self.table),
             plots=_plots(self.table, self.evaluation),
@@ -335,7 +342,7 @@ def _head(predictions: Path, table: pd.DataFrame, run: dict[str, Any]) -> dict[s
         "Bundle": ", ".join(sorted(set(table["bundle"]) - {""})) or "unknown",
         "Threshold": ", ".join(f"{value:.3g}" for value in thresholds) or "unknown",
     }
-    if run.get("simulated_training"):
+    if is_simulated(run):
         head["Trained on"] = "simulated recordings only"
     for name, key in (("Started", "started"), ("Finished", "finished")):
         if isinstance(run.get(key), str):
@@ -345,6 +352,16 @@ def _head(predictions: Path, table: pd.DataFrame, run: dict[str, Any]) -> dict[s
         head["Not finished"] = f"{len(table):,} of {expected:,} recordings scored so far"
     head["Report written"] = _format_time(datetime.datetime.now(datetime.UTC).isoformat())
     return head
+
+
+def _warning(run: dict[str, Any]) -> str | None:
+    """Return the sentence at the top of the page if the calls are of unknown worth."""
+    if not is_simulated(run):
+        return None
+    return (
+        f"{SIMULATED}. How many of these calls are right is unknown unless labels on this page say "
+        "so: check some of them yourself."
+    )
 
 
 def _format_time(text: str) -> str:

@@ -49,12 +49,3 @@ def read(item: Stored) -> tuple[Frames, Mask | None]:
         inside = pixels[0, ..., 1] > 127  # (S, S)
         mask = inside[inner[1:]] if inside[inner[1:]].any() else None
     return grey[inner], mask
-
-
-def without_path(reason: str, filename: str) -> str:
-    """Remove the path at the start of a message, because the card already shows the filename."""
-    # The path itself may contain a colon, so look for the filename.
-    name = filename.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
-    head, separator, rest = reason.partition(f"{name}: ")
-    is_path = separator and (not head or head[-1] in "/\\")
-    return rest[:1].upper() + rest[1:] if is_path else reason

@@ -21,8 +21,9 @@ from stallscan.errors import RecordingError, StoreError
 from stallscan.recordings import video
 from stallscan.recordings.recording import Frames
 from stallscan.report import cards
-from stallscan.report.stored import Stored, without_path
+from stallscan.report.stored import Stored
 from stallscan.vessels.enclosure import Mask
+from stallscan.words import without_path
 
 MARGIN_PX = 20  # of the recording around the outline
 QUALITY = 88  # of the JPEG file: dark cells stay distinct

@@ -10,9 +10,9 @@ from stallscan.calls.predictions import read_predictions, read_run
 from stallscan.errors import InputError
 from stallscan.recordings import find
 from stallscan.report.sources import find_sources
-from stallscan.report.stored import Stored, without_path
+from stallscan.report.stored import Stored
 from stallscan.runs import PREDICTIONS_NAME, RUN_NAME
-from stallscan.words import listed
+from stallscan.words import listed, without_path
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from stallscan import files, runs
 from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.calls import predict, resume
 from stallscan.calls.predict import PredictionSummary
+from stallscan.calls.rows import remarks
 from stallscan.errors import InputError
 from stallscan.runs import PREDICTIONS_NAME, RUN_NAME
 from stallscan.scale import plan as plans
@@ -86,7 +87,15 @@ def merge(
         note |= {"finished": predict.now(), "drift": drift.figures}
         files.write_json(out / RUN_NAME, note)
     counts = collections.Counter[runs.Why]()
-    return PredictionSummary(out / PREDICTIONS_NAME, merged.calls, counts, drift.doubts)
+    return PredictionSummary(
+        out / PREDICTIONS_NAME,
+        merged.calls,
+        counts,
+        drift.doubts,
+        model.spec.simulated,
+        learned=merged.remarks[runs.LEARNED],
+        remarks=merged.remarks["others"],
+    )
 
 
 class _Merged:
@@ -95,6 +104,7 @@ class _Merged:
     def __init__(self, place: Place, plan: Plan) -> None:
         self._place, self._plan = place, plan
         self.calls, self._statuses = collections.Counter[str](), collections.Counter[str]()
+        self.remarks = collections.Counter[str]()  # on calls, by their kind
         self._seconds: collections.defaultdict[str, float] = collections.defaultdict(float)
         # Each once, in order: versions of stallscan with their commits.
         self._versions: dict[tuple[str, str | None], None] = {}
@@ -139,13 +149,16 @@ class _Merged:
 
     def _check_names(self, result: Result, names: list[str]) -> None:
         """Raise InputError if the rows are not those of the list, or a recording occurs twice."""
-        rows = csv.reader(io.StringIO(result.tables[PREDICTIONS_NAME], newline=""))
-        if [row[0] for row in rows] != names:
+        text = io.StringIO(result.tables[PREDICTIONS_NAME], newline="")
+        rows = list(csv.DictReader(text, fieldnames=runs.PREDICTION_COLUMNS))
+        if [row["filename"] for row in rows] != names:
             raise InputError(
                 f"{self._place.where}/{plans.result_name(result.shard)}: its rows are not those of "
                 f"the shard's list. Remove the file, and do {name_of(result.shard)} again with "
                 f"'stallscan run {self._place.where}'"
             )
+        for row in rows:
+            self.remarks.update(remarks(row))
         before = len(self._filenames)
         self._filenames.update(names)
         if len(self._filenames) < before + len(names):

@@ -1,6 +1,9 @@
 """Write what a training saves while it runs: history, checkpoints, snapshots."""
 
 import io
+import logging
+import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,15 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from stallscan import files
+from stallscan import files, words
 from stallscan.errors import InputError
 from stallscan.nets.weights import read_plain
 from stallscan.runs import HISTORY_COLUMNS
 
 # In a stage's folder: its best weights, the state to resume from, and a marker of completion.
 BEST_NAME, LAST_NAME, DONE_NAME = "best.ckpt", "last.ckpt", "done"
+
+log = logging.getLogger("stallscan")
 
 
 class HistoryWriter(Callback):
@@ -43,6 +48,32 @@ def write_history(path: Path, row: dict[str, float]) -> None:
         # A resumed run repeats the epoch that was interrupted.
         history = pd.concat([before[before["epoch"] < row["epoch"]], history])
     files.write_text(path, history.to_csv(index=False))
+
+
+class Pace(Callback):
+    """Log a line after each epoch, with the time that is left: progress bars need a terminal."""
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self.took: list[float] = []  # seconds of each epoch
+        self.began = 0.0
+
+    def on_train_epoch_start(self, _trainer: Any, _pl_module: Any) -> None:
+        """Note the time."""
+        self.began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Any, _pl_module: Any) -> None:
+        """Log the line; the first epoch counts only until there is another, because it warms up."""
+        self.took.append(time.monotonic() - self.began)
+        done, of = trainer.current_epoch + 1, trainer.max_epochs
+        if not trainer.is_global_zero:
+            return
+        value = float(trainer.callback_metrics[self.monitor])
+        said = f"epoch {done} of {of}: {self.monitor} {value:.3f}"
+        if left := of - done:
+            seconds = statistics.mean(self.took[1:] or self.took) * left
+            said += f", about {words.say_time(seconds)} left"
+        log.info("%s", said)
 
 
 class Snapshots(Callback):

@@ -1,39 +1,37 @@
 """Fine-tune a bundle on a laboratory's own labels, and compare the result with the original."""
 
 import logging
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from stallscan import files, words
+from stallscan import files
 from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
 from stallscan.bundle.net import load_net
+from stallscan.bundle.spec import SPEC_NAME
 from stallscan.catalog import groups, names, split, text
 from stallscan.catalog.groups import MOUSE_COLUMNS
 from stallscan.catalog.names import match
-from stallscan.catalog.tables import LABELS, labels_of
+from stallscan.catalog.tables import LABELS, labels_of, say_understood
 from stallscan.clips import fill, store
 from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
 from stallscan.recipes.recipe import Recipe
 from stallscan.recordings import find
-from stallscan.scores import bootstrap, metrics, thresholds
-from stallscan.scores.metrics import Interval, Metrics, Scored
+from stallscan.scores import bootstrap, thresholds
+from stallscan.scores.metrics import Scored
 from stallscan.training import fit, train
 from stallscan.training.data import Data, Progress
-from stallscan.words import listed
+from stallscan.training.gain import Gain, measure
+from stallscan.words import enumerated, listed, say_time
 
 # Chosen: fewer groups cannot be split three ways (training, validation, held out).
 FEWEST_GROUPS = 6
-# With fewer mice than this, a gain cannot be told from chance: the nominal false-positive rate of
-# the interval's lower end is 2.5 %, and with five mice it is 3 % already.
-FEWEST_HELD_OUT = 6
 # Chosen: the share of the recordings not held out that selects epoch, calibration and threshold.
 VALIDATION_SHARE = 0.25
 # Chosen: with fewer labels, the few that are left for validation choose a worse calibration and
@@ -41,94 +39,12 @@ VALIDATION_SHARE = 0.25
 FEWEST_TO_CHOOSE = 500
 # Chosen: a fifth of the learning rate of the last stage of the recipe `default`.
 EPOCHS, LEARNING_RATE, BATCH_SIZE = 12, 2e-4, 4
+# Folder of the training from all labels, in the run folder.
+FINAL = "final"
+# How many times longer it takes to learn from a clip than to score it.
+TRAINING_COST = 3.0
 
 log = logging.getLogger("stallscan")
-
-
-@dataclass(frozen=True)
-class Side:
-    """The performance of one bundle on the held-out recordings.
-
-    Attributes
-    ----------
-    bundle : str
-        Name and start of the hash of the bundle.
-    measured : Metrics
-        Metrics at the bundle's own threshold.
-    mcc_interval : Interval or None
-        95 % interval of the MCC, resampled by group if there is one; None if too many draws lack
-        a class or only one group is held out.
-    """
-
-    bundle: str
-    measured: Metrics
-    mcc_interval: Interval | None
-
-
-@dataclass(frozen=True)
-class Gain:
-    """The original and the fine-tuned bundle on held-out recordings that neither has seen.
-
-    Attributes
-    ----------
-    folder : Path
-        The run folder.
-    before, after : Side
-        The original bundle and the fine-tuned one.
-    gain : Interval or None
-        95 % interval of the change of MCC, resampled by group; None if it is undefined.
-    group : str
-        The column that names the groups; empty if there is none.
-    groups : int
-        Number of groups held out, or of recordings if there is no column.
-    held_out : tuple of str
-        The recordings held out.
-    """
-
-    folder: Path
-    before: Side
-    after: Side
-    gain: Interval | None
-    group: str
-    groups: int
-    held_out: tuple[str, ...] = ()
-
-    def as_rows(self) -> list[tuple[str, str, str]]:
-        """Return the name of each figure with its values before and after."""
-        before, after = self.before.measured, self.after.measured
-        share = words.percent(before.prevalence)
-        figures = [
-            (f"MCC at {share} stalled", before.mcc, after.mcc),
-            ("sensitivity", before.recall, after.recall),
-            ("specificity", before.specificity, after.specificity),
-            ("ROC AUC", before.roc_auc, after.roc_auc),
-            (f"PR AUC at {share} stalled", before.pr_auc, after.pr_auc),
-        ]
-        rows = [(name, _format(old), _format(new)) for name, old, new in figures]
-        old, new = (_format_interval(side.mcc_interval) for side in (self.before, self.after))
-        return [rows[0], ("   95 % interval", old, new), *rows[1:]]
-
-    def __str__(self) -> str:
-        rows = [("", self.before.bundle, self.after.bundle), *self.as_rows()]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        by = f"by {self.group}" if self.group else "by recording, which is optimistic"
-        held_out = f"{self.before.measured.count} recordings held out, split {by}"
-        return "\n".join([held_out, *lines, self._verdict(), f"bundle -> {self.folder / 'bundle'}"])
-
-    def _verdict(self) -> str:
-        """Return the gain in MCC, and whether it is significant."""
-        verdict = f"MCC {self.after.measured.mcc - self.before.measured.mcc:+.3f}"
-        if self.groups < FEWEST_HELD_OUT:
-            what = f"groups by {self.group}" if self.group else "recordings"
-            return f"{verdict} (no interval: only {self.groups} {what} held out)"
-        if self.gain is None:
-            return f"{verdict} (no interval: too few recordings of one class held out)"
-        sign = "better" if self.gain.low > 0 else "worse" if self.gain.high < 0 else "within noise"
-        return f"{verdict} ({self.gain.low:+.3f} to {self.gain.high:+.3f}): {sign}"
 
 
 def fine_tune(
@@ -142,6 +58,7 @@ def fine_tune(
     epochs: int = EPOCHS,
     learning_rate: float = LEARNING_RATE,
     seed: int = 0,
+    final: bool = False,
     progress: Progress = lambda _done, _of: None,
 ) -> Gain:
     """Fine-tune a bundle on labelled recordings, and compare it with the original.
@@ -172,6 +89,9 @@ def fine_tune(
         Peak learning rate.
     seed : int
         Seed of the splits and the training.
+    final : bool
+        Train once more afterwards, from all labels including those held out; the bundle is in
+        ``final/``.
     progress : callable
         Called with the number of recordings prepared and their total.
 
@@ -202,36 +122,50 @@ def fine_tune(
         )
     recipe = make_recipe(before, group, epochs, learning_rate, seed, keep)
     with train.claim(run, recipe):
-        return _fine_tune(before, recordings, table, labels, run, recipe, group, hold_out, progress)
+        clips, table = _prepare(recordings, table, recipe, labels, run / "store", progress)
+        simulated = before.spec.simulated and find.are_simulated(recordings)
+        data = Data.of(clips, table, {"all": set(table["filename"])}, simulated)
+        gain = _compare(before, data, labels, run, recipe, group, hold_out)
+        if not final:
+            return gain
+        folder = files.make_folder(run / FINAL)
+        log.info("trains once more, from all %s labels", f"{len(data.table):,}")
+        train.train_prepared(recipe, data, folder)
+        return replace(gain, final=folder / "bundle")
 
 
-def _fine_tune(
+def _compare(
     before: Bundle,
-    recordings: Sequence[str | Path],
-    table: pd.DataFrame,
+    data: Data,
     labels: Path,
     run: Path,
     recipe: Recipe,
     group: str,
     hold_out: float,
-    progress: Progress,
 ) -> Gain:
-    clips, table = _prepare(recordings, table, recipe, labels, run / "store", progress)
-    selected = {"all": set(table["filename"])}
-    simulated = before.spec.simulated and _are_simulated(recordings)
-    data = Data.of(clips, table, selected, simulated)
+    """Train on the recordings that are not held out, and compare both bundles on the others."""
     rest, held_out = (
         split.split_grouped(data.table, hold_out, recipe.seed, group)
         if group
         else split.split_stratified(data.table, hold_out, recipe.seed)
     )
-    train.train_prepared(recipe, Data.of(clips, rest, selected, simulated), run)
+    prepared = Data.of(data.store, rest, data.selected, data.simulated)
+    learn, choose = train.splits(recipe, prepared)[0]
+    log.info("%s: %s", labels, _describe([learn, choose, held_out], recipe, group))
+    began = time.monotonic()
+    scored_before = _score(before, recipe, data.store, held_out)
+    if not (run / "bundle" / SPEC_NAME).is_file():
+        pace = (time.monotonic() - began) / len(held_out)
+        epochs = sum(stage.epochs for stage in recipe.training.stages)
+        seconds = pace * epochs * (len(learn) * TRAINING_COST + len(choose))
+        log.info("training takes about %s", say_time(seconds))
+    train.train_prepared(recipe, prepared, run)
     after = disk.load(run / "bundle")
-    scored = [_score(model, recipe, clips, held_out) for model in (before, after)]
+    scored = [scored_before, _score(after, recipe, data.store, held_out)]
     held_out = held_out.assign(score_before=scored[0].scores, score_after=scored[1].scores)
     files.write_text(run / "held_out.csv", held_out.to_csv(index=False))
     mice = held_out[group].to_numpy() if group else None  # (held out,)
-    comparison = Gain(
+    gain = Gain(
         folder=run,
         before=measure(before, scored[0], mice),
         after=measure(after, scored[1], mice),
@@ -240,9 +174,22 @@ def _fine_tune(
         groups=len(held_out) if mice is None else len(set(mice.tolist())),
         held_out=tuple(held_out["filename"]),
     )
-    rows = pd.DataFrame(comparison.as_rows(), columns=["figure", "before", "after"])
+    rows = pd.DataFrame(gain.as_rows(), columns=["figure", "before", "after"])
     files.write_text(run / "comparison.csv", rows.to_csv(index=False))
-    return comparison
+    return gain
+
+
+def _describe(parts: Sequence[pd.DataFrame], recipe: Recipe, group: str) -> str:
+    """Say what each part of the labels is for: to learn from, to choose with, to compare on."""
+    learn, choose, compare = (f"{len(part):,}" for part in parts)
+    chosen = "the epoch"
+    if recipe.pretrained.threshold == "chosen":
+        chosen = "epoch, calibration and threshold"
+    stalled = enumerated([f"{int(part['stalled'].sum()):,}" for part in parts])
+    return (
+        f"{learn} to learn, {choose} to choose {chosen}, {compare} to compare; {stalled} of them "
+        f"stalled; split by {group or 'recording'}"
+    )
 
 
 def make_recipe(
@@ -279,32 +226,11 @@ def make_recipe(
     return Recipe.parse(content, "fine-tuning")
 
 
-def measure(model: Bundle, scored: Scored, groups: NDArray[np.generic] | None = None) -> Side:
-    """Measure one bundle on the held-out recordings.
-
-    Parameters
-    ----------
-    model : Bundle
-        The bundle that made the calls.
-    scored : Scored
-        (N,), the held-out recordings.
-    groups : ndarray, optional
-        (N,). The bootstrap resamples recordings with the same value together.
-    """
-    measured = metrics.measure(scored)
-    rates = (
-        bootstrap.smoothed_rates(measured.confusion)
-        if groups is None
-        else bootstrap.group_rates(scored, groups)
-    )
-    draws = bootstrap.of_rates(rates, measured.prevalence)["mcc"]
-    return Side(model.label, measured, bootstrap.interval(draws))
-
-
 def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
     """Read filenames, labels and the group column as text; return the table and that column."""
     cells = text.read(labels, LABELS)
     table = labels_of(cells)
+    say_understood(cells, table)
 
     def column(name: str) -> list[str] | None:
         if cells.header.count(name) > 1:
@@ -315,10 +241,10 @@ def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
         group = groups.find_column(column, FEWEST_GROUPS)
         if not group:
             log.warning(
-                "%s: no column (%s) names at least %d mice, so recordings of one mouse may be both "
-                "trained on and held out, and the comparison is optimistic",
+                "%s: no column (such as %s) names at least %d mice, so recordings of one mouse may "
+                "be both trained on and held out, and the comparison is optimistic",
                 labels,
-                ", ".join(MOUSE_COLUMNS),
+                MOUSE_COLUMNS[0],
                 FEWEST_GROUPS,
             )
     group = group.lower()  # headers are read in lower case
@@ -390,25 +316,9 @@ def _prepare(
     return fill.build(folder, wanted, recipe.outline, recipe.clip, progress=progress), table
 
 
-def _are_simulated(recordings: Sequence[str | Path]) -> bool:
-    """Return whether all recordings are in folders of `stallscan simulate` or their train/."""
-    return all(
-        any((folder / "simulation.json").is_file() for folder in (path, *path.parents[:2]))
-        for path in map(Path, recordings)
-    )
-
-
 def _score(model: Bundle, recipe: Recipe, clips: Store, rows: pd.DataFrame) -> Scored:
     net = load_net(model)
     scores = thresholds.rounded(model.spec.calibration.score(fit.score(net, recipe, clips, rows)))
     threshold = model.spec.threshold
     calls = [thresholds.call(score, threshold) == "stalled" for score in scores]
     return Scored.check(rows["stalled"].to_numpy(), scores, calls, (threshold,))
-
-
-def _format(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.3f}"
-
-
-def _format_interval(interval: Interval | None) -> str:
-    return f"{interval.low:.3f} to {interval.high:.3f}" if interval else "not defined"

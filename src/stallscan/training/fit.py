@@ -39,6 +39,7 @@ from stallscan.training.checkpoints import (
     Checkpoints,
     HistoryWriter,
     Interruption,
+    Pace,
     Snapshots,
     read_checkpoint,
 )
@@ -255,6 +256,8 @@ def fit_stage(
     with warnings.catch_warnings():
         # Lightning warns about worker counts and unlogged steps, which our users cannot act on.
         warnings.filterwarnings("ignore", module="pytorch_lightning")
+        # And where SLURM is installed, about not using it.
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
         trainer = lightning.Trainer(
             max_epochs=stage.epochs,
             precision=_precision(recipe),
@@ -308,7 +311,7 @@ def _callbacks(
 ) -> list[Callback]:
     settings = recipe.training
     mode = _direction(settings.monitor)
-    callbacks: list[Callback] = [HistoryWriter(history, first_epoch)]
+    callbacks: list[Callback] = [HistoryWriter(history, first_epoch), Pace(settings.monitor)]
     if _shows_progress():
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
     if settings.ema:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from stallscan import files, runs, words
 from stallscan.bundle import disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
+from stallscan.bundle.learned import shortened
 from stallscan.bundle.reference import Reference
 from stallscan.bundle.spec import SPEC_NAME, BundleSpec
 from stallscan.catalog import split
@@ -120,29 +121,19 @@ def train(
 
 def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> TrainingSummary:
     """Train on prepared recordings; the caller must hold `claim` for the run folder."""
-    base = prepared.restrict(prepared.table, recipe.data.rule)
-    group = recipe.data.group or None
-    splits = (
-        split.folds(base, recipe.data.folds, recipe.data_seed, group)
-        if recipe.data.folds
-        else [
-            split.split_grouped(base, recipe.data.validation, recipe.data_seed, group)
-            if group
-            else split.split_stratified(base, recipe.data.validation, recipe.data_seed)
-        ]
-    )
+    parts = splits(recipe, prepared)
     # Check all splits first: a class missing in the last fold would otherwise surface hours later.
-    for _, validation in splits:
+    for _, validation in parts:
         _check_classes(recipe, prepared, validation)
     if ranks.rank() == 0 and recipe.pretrained.threshold == "chosen":
-        _warn_of_few([validation for _, validation in splits])
+        _warn_of_few([validation for _, validation in parts])
     with ranks.first_process_first():
         _claim_data(run, prepared)
     if not recipe.data.folds:
-        spec = _train_split(recipe, prepared, splits[0][1], run)
+        spec = _train_split(recipe, prepared, parts[0][1], run)
         return _summary(run, [spec], _read_held_out(run))
     specs, tables = [], []
-    for fold, (_, validation) in enumerate(splits):
+    for fold, (_, validation) in enumerate(parts):
         folder = files.make_folder(run / f"fold-{fold}")
         specs.append(_train_split(recipe, prepared, validation, folder))
         tables.append(_read_held_out(folder).assign(fold=fold))
@@ -153,6 +144,17 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> TrainingSummary
         ensemble.join(folders, run / "bundle", EnsembleSettings(name=recipe.name))
     ranks.wait()
     return _summary(run, specs, held_out)
+
+
+def splits(recipe: Recipe, prepared: Data) -> list[split.Split]:
+    """Return the training and the validation recordings of each fold; without folds, of one."""
+    base = prepared.restrict(prepared.table, recipe.data.rule)
+    group = recipe.data.group or None
+    if recipe.data.folds:
+        return split.folds(base, recipe.data.folds, recipe.data_seed, group)
+    if group:
+        return [split.split_grouped(base, recipe.data.validation, recipe.data_seed, group)]
+    return [split.split_stratified(base, recipe.data.validation, recipe.data_seed)]
 
 
 @contextlib.contextmanager
@@ -351,7 +353,11 @@ def _write_bundle(
     )
     files.make_folder(run)
     files.write_text(run / HELD_OUT_NAME, table.to_csv(index=False))
-    disk.save(run / "bundle", spec, weights, _card(spec))
+    seen = [*parts.train["filename"], *parts.validation["filename"]]
+    learned = shortened(data.store.hashes(seen))
+    if recipe.pretrained.source == "bundle":
+        learned |= disk.load(str(recipe.pretrained.file)).learned
+    disk.save(run / "bundle", spec, weights, _card(spec), learned)
 
 
 def _read_held_out(run: Path) -> pd.DataFrame:
