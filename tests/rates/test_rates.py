@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import math
 import re
 from dataclasses import replace
@@ -662,3 +663,19 @@ def test_accuracy_on_recordings_that_chose_the_threshold_is_refused(tmp_path):
     path = present.write_metrics(evaluation, tmp_path)
     with pytest.raises(InputError, match=r"metrics\.json: .*too good.* Evaluate"):
         CallAccuracy.read(path)
+
+
+def test_a_groups_table_as_a_spreadsheet_leaves_it(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "stallscan")
+    calls, plain = write_study(tmp_path, MICE, ("mouse", "group"))
+    table = pd.read_csv(plain).rename(
+        columns={"filename": "File name", "mouse": "Mouse ID", "group": "Genotype"}
+    )
+    table["File name"] = "D:\\study\\" + table["File name"].str.removesuffix(".mp4")
+    path = tmp_path / "saved.csv"
+    table.to_csv(path, index=False, sep=";", encoding="utf-16")
+    saved, expected = (rates.rate(calls, each, PUBLISHED) for each in (path, plain))
+    assert (saved.mice, saved.groups) == (expected.mice, expected.groups)
+    said = next(line for line in caplog.messages if line.startswith(f"{path}: "))
+    for part in ("2,400 recordings", "6 mice", "'mouse id'", "'genotype'", "separator ;"):
+        assert part in said

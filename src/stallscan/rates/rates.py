@@ -5,6 +5,7 @@ At a specificity of 99.3 %, true rates of 0.4 % and 2 % are measured as 1.04 % a
 compared with one value per mouse, because vessels of the same mouse are not independent.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +16,14 @@ import pandas as pd
 from stallscan.calls import corrections
 from stallscan.calls.predictions import (
     DECIDED,
+    as_frame,
     is_simulated,
     of_simulated,
     read_predictions,
     read_run,
-    read_text,
     was_learned,
 )
+from stallscan.catalog import text
 from stallscan.catalog.groups import MOUSE_COLUMNS, check_cells, find_column
 from stallscan.catalog.names import contrast, match
 from stallscan.errors import InputError, TableError
@@ -37,11 +39,13 @@ from stallscan.rates.correction import (
 from stallscan.rates.reviewed import Tally, after, balance, tally
 from stallscan.words import Excluded, listed
 
+log = logging.getLogger("stallscan")
+
 # The columns of the groups table, with all names that they may have.
 COLUMNS = {
     "field": ("field", "fov"),
     "mouse": MOUSE_COLUMNS,
-    "group": ("group", "genotype", "treatment", "condition"),
+    "group": ("group", "genotype"),
 }
 GROUPS = "a CSV table with filename and any of field, mouse and group"
 # The name of the group if the table has no column group.
@@ -258,7 +262,8 @@ def read_groups(path: str | Path) -> pd.DataFrame:
         or a mouse to two groups. The message names the rows.
     """
     path = Path(path)
-    raw = read_text(path, GROUPS)
+    cells = text.read(path, GROUPS)
+    raw = as_frame(cells)
     column_of = {
         level: next((name for name in names if name in raw), None)
         for level, names in COLUMNS.items()
@@ -268,11 +273,6 @@ def read_groups(path: str | Path) -> pd.DataFrame:
         find_column(lambda name: raw[name].tolist() if name in raw else None, fewest=1)
         or column_of["mouse"]
     )
-    groupings = [name for name in COLUMNS["group"] if name in raw]
-    if len(groupings) > 1 and groupings[0] != "group":
-        raise TableError(
-            f"{path}: columns {listed(groupings)} may all name the group. Add a column group"
-        )
     names = {name: level for level, name in column_of.items() if name}
     if "filename" not in raw or not names:
         missing = "column filename" if "filename" not in raw else "column field, mouse or group"
@@ -299,7 +299,19 @@ def read_groups(path: str | Path) -> pd.DataFrame:
         table[level] = check_cells(path, name, table[level].tolist(), rows)
     for part, whole in (("field", "mouse"), ("mouse", "group"), ("field", "group")):
         _refuse_shared(path, table, part, whole)
+    log.info("%s: %s", path, _understood(cells, table, names))
     return table.reset_index(drop=True)
+
+
+def _understood(cells: text.Text, table: pd.DataFrame, names: Mapping[str, str]) -> str:
+    """Say what `read_groups` read, in one line."""
+    plural = {"field": "fields", "mouse": "mice", "group": "groups"}
+    said = [f"{len(table):,} recordings"]
+    said += [
+        f"{table[level].nunique():,} {plural[level]} (column {name!r})"
+        for name, level in names.items()
+    ]
+    return "; ".join([*said, f"separator {text.shown_separator(cells.separator)}"])
 
 
 @dataclass(frozen=True)

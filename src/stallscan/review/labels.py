@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from stallscan.catalog import tables, text
+from stallscan.catalog.groups import find_column
 from stallscan.catalog.names import match
 from stallscan.errors import InputError
 from stallscan.files import refuse_foreign
@@ -176,9 +177,10 @@ def by_recording(answers: Iterable[Given]) -> defaultdict[str, list[Given]]:
 def _mice_of(filenames: "pd.Series[str]", path: Path) -> list[str]:
     """Return the mouse of each recording, from a table."""
     cells = text.read(path, "a table with columns filename and mouse")
-    if "mouse" not in cells.header:
+    column = find_column(lambda name: cells.column(name) if name in cells.header else None, 1)
+    if not column:
         raise InputError(f"{path}: has no column mouse. Add it, with the mouse of each recording")
-    mouse_of = dict(zip(cells.filenames, cells.column("mouse"), strict=True))
+    mouse_of = dict(zip(cells.filenames, cells.column(column), strict=True))
     partners = match(filenames, pd.Series(list(mouse_of), dtype=filenames.dtype), path)
     missing = filenames[partners.isna()].tolist()
     if missing:
