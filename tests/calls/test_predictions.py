@@ -162,6 +162,13 @@ def test_ambiguous_rows_are_refused_by_line(tables, change):
         read_predictions(tables[0])
 
 
+def test_decimal_commas_are_refused_with_what_to_change(tables):
+    saved = tables[0].read_text().replace(",", ";").replace("0.9", "0,9")
+    tables[0].write_text(saved)
+    with pytest.raises(TableError, match=r"score: .*decimal point.*line 2 .*'0,9'"):
+        read_predictions(tables[0])
+
+
 def test_lines_are_those_of_an_editor(tables):
     text = tables[0].read_text().replace("\n", "\n\n", 1).replace("0.2,", "2,")
     tables[0].write_text(text)

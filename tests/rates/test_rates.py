@@ -19,7 +19,7 @@ from scipy import stats
 from stallscan.calls.predictions import read_predictions
 from stallscan.errors import InputError, TableError
 from stallscan.evaluation import evaluate, present
-from stallscan.rates import correction, power, rates, rogan_gladen, tables
+from stallscan.rates import correction, groups_table, power, rates, rogan_gladen, tables
 from stallscan.rates.correction import PERFECT, PUBLISHED, CallAccuracy
 from stallscan.rates.mice import (
     corrected_difference_of_mice,
@@ -477,12 +477,12 @@ def test_wrong_groups_tables(tmp_path, text, message):
     path = tmp_path / "groups.csv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=rf"groups\.csv: .*{message}"):
-        rates.read_groups(path)
+        groups_table.read_groups(path)
 
 
 def test_missing_groups_table(tmp_path):
     with pytest.raises(InputError, match=r"none\.csv: .*filename.*field, mouse and group"):
-        rates.read_groups(tmp_path / "none.csv")
+        groups_table.read_groups(tmp_path / "none.csv")
 
 
 def test_tables_that_do_not_fit(tmp_path):
@@ -588,7 +588,7 @@ def test_wrong_tables_are_table_errors(tmp_path):
     path = tmp_path / "groups.csv"
     path.write_text("filename,mouse,group\na,m1,x\nb,m1,y\n", encoding="utf-8")
     with pytest.raises(TableError):
-        rates.read_groups(path)
+        groups_table.read_groups(path)
 
 
 def test_power_is_that_of_the_formula_where_counts_are_large():

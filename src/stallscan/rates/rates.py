@@ -5,7 +5,6 @@ At a specificity of 99.3 %, true rates of 0.4 % and 2 % are measured as 1.04 % a
 compared with one value per mouse, because vessels of the same mouse are not independent.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,17 +15,14 @@ import pandas as pd
 from stallscan.calls import corrections
 from stallscan.calls.predictions import (
     DECIDED,
-    as_frame,
     is_simulated,
     of_simulated,
     read_predictions,
     read_run,
     was_learned,
 )
-from stallscan.catalog import text
-from stallscan.catalog.groups import MOUSE_COLUMNS, check_cells, find_column
 from stallscan.catalog.names import contrast, match
-from stallscan.errors import InputError, TableError
+from stallscan.errors import InputError
 from stallscan.rates import notes
 from stallscan.rates.correction import (
     CallAccuracy,
@@ -36,18 +32,10 @@ from stallscan.rates.correction import (
     corrected,
     corrected_mean,
 )
+from stallscan.rates.groups_table import read_groups
 from stallscan.rates.reviewed import Tally, after, balance, tally
 from stallscan.words import Excluded, listed
 
-log = logging.getLogger("stallscan")
-
-# The columns of the groups table, with all names that they may have.
-COLUMNS = {
-    "field": ("field", "fov"),
-    "mouse": MOUSE_COLUMNS,
-    "group": ("group", "genotype"),
-}
-GROUPS = "a CSV table with filename and any of field, mouse and group"
 # The name of the group if the table has no column group.
 ONE_GROUP = "all"
 
@@ -154,7 +142,7 @@ def rate(
     calls : str or Path
         ``predictions.csv`` of `stallscan predict`.
     groups : str or Path
-        A table in the format of `read_groups`.
+        A table in the format of `groups_table.read_groups`.
     errors : CallAccuracy
         Sensitivity and specificity of these calls (same bundle, same threshold).
     reference : str, optional
@@ -237,81 +225,6 @@ def _join(calls: Path, groups: Path, answers: Mapping[str, str]) -> _Joined:
         Excluded.of(predictions.loc[partner.isna(), "filename"].tolist()),
         Excluded.of(units.loc[~is_called, "filename"].tolist()),
     )
-
-
-def read_groups(path: str | Path) -> pd.DataFrame:
-    """Read the table of the field, mouse and group of each recording.
-
-    Parameters
-    ----------
-    path : str or Path
-        A table with filename and at least one of `COLUMNS`. Other columns are ignored.
-
-    Returns
-    -------
-    DataFrame
-        filename and those of field, mouse and group that exist (str, never empty).
-
-    Raises
-    ------
-    InputError
-        If the file has no rows.
-    TableError
-        If the file is missing or not a table; if a column is missing, a filename occurs twice, or a
-        cell is empty; if a mouse or group is spelt in two ways; or if a field belongs to two mice
-        or a mouse to two groups. The message names the rows.
-    """
-    path = Path(path)
-    cells = text.read(path, GROUPS)
-    raw = as_frame(cells)
-    column_of = {
-        level: next((name for name in names if name in raw), None)
-        for level, names in COLUMNS.items()
-    }
-    # Skip a column of mice that is completely empty if another one is filled in.
-    column_of["mouse"] = (
-        find_column(lambda name: raw[name].tolist() if name in raw else None, fewest=1)
-        or column_of["mouse"]
-    )
-    names = {name: level for level, name in column_of.items() if name}
-    if "filename" not in raw or not names:
-        missing = "column filename" if "filename" not in raw else "column field, mouse or group"
-        raise TableError(
-            f"{path}: {missing} is missing. Give a table with filename and any of field, mouse (or "
-            "animal, project_id, project) and group (or genotype)"
-        )
-    if raw.empty:
-        raise InputError(f"{path}: has no rows. Add one row for each recording")
-    table = raw[["filename", *names]].rename(columns=names)
-    unnamed = table["filename"] == ""
-    if unnamed.any():
-        raise TableError(
-            f"{path}: filename is empty in {listed(_rows(table[unnamed]))}. Fill it in"
-        )
-    repeated = table["filename"].duplicated(keep=False)
-    if repeated.any():
-        raise TableError(
-            f"{path}: filename is repeated in {listed(_rows(table[repeated]))}. Give each "
-            "recording one row"
-        )
-    rows = _rows(table)
-    for name, level in names.items():
-        table[level] = check_cells(path, name, table[level].tolist(), rows)
-    for part, whole in (("field", "mouse"), ("mouse", "group"), ("field", "group")):
-        _refuse_shared(path, table, part, whole)
-    log.info("%s: %s", path, _understood(cells, table, names))
-    return table.reset_index(drop=True)
-
-
-def _understood(cells: text.Text, table: pd.DataFrame, names: Mapping[str, str]) -> str:
-    """Say what `read_groups` read, in one line."""
-    plural = {"field": "fields", "mouse": "mice", "group": "groups"}
-    said = [f"{len(table):,} recordings"]
-    said += [
-        f"{table[level].nunique():,} {plural[level]} (column {name!r})"
-        for name, level in names.items()
-    ]
-    return "; ".join([*said, f"separator {text.shown_separator(cells.separator)}"])
 
 
 @dataclass(frozen=True)
@@ -456,22 +369,3 @@ def _refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) 
                 f"{listed([*map(str, measured)])}. Evaluate these calls, or give --sensitivity "
                 "and --specificity"
             )
-
-
-def _refuse_shared(path: Path, table: pd.DataFrame, part: str, whole: str) -> None:
-    """Refuse a table in which a part belongs to two wholes, such as a field to two mice."""
-    if part not in table or whole not in table:
-        return
-    wholes = table.groupby(part, sort=False)[whole].unique()
-    shared = wholes[wholes.map(len) > 1]
-    if not shared.empty:
-        named = [f"{name} in {', '.join(names)}" for name, names in shared.items()]
-        raise TableError(
-            f"{path}: the same {part} is in more than one {whole}: "
-            f"{listed(named, separator='; ')}. Give every {part} a unique name"
-        )
-
-
-def _rows(table: pd.DataFrame) -> list[str]:
-    """Describe rows by their line in the file, which is the index, and by their filename."""
-    return [f"line {line} ({name or 'no filename'})" for line, name in table["filename"].items()]
