@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 import stallscan
-from stallscan import files
+from stallscan import files, runs
 from stallscan.cli import reference, terminal
 from stallscan.cli.commands import app
+from stallscan.recipes import described
+from stallscan.recipes.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 NAMES = [name for name in app if not name.startswith("-")]
@@ -20,7 +22,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def parse(line: str) -> None:
-    words = shlex.split(line, comments=True)
+    words = shlex.split(line.partition(" > ")[0], comments=True)
     assert words[0] == "stallscan"
     app.parse_args(words[1:], exit_on_error=False, print_error=False)
 
@@ -65,6 +67,19 @@ def test_the_commands_in_the_documents_parse():
 def test_the_reference_is_up_to_date():
     written = (ROOT / "docs" / "commands.md").read_text("utf-8")
     assert written == reference.reference(), "docs/commands.md is out of date; run: make docs"
+
+
+def test_the_reference_of_settings_is_up_to_date():
+    written = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    assert written == described.described(), "docs/settings.md is out of date; run: make docs"
+
+
+def test_every_setting_is_described():
+    text = described.described()
+    settings = runs.flatten(read_recipe("default").model_dump(mode="json"))
+    names = {name.rpartition(".")[2] for name in settings}
+    assert len(names) > 50
+    assert not [name for name in names if f"`{name}`" not in text]
 
 
 def test_the_version_names_the_commit_of_a_checkout(monkeypatch):
