@@ -153,6 +153,8 @@ def decide(
     false: float = 0.01,
     confidence: float = 0.95,
     calibrated_at: float | None = None,
+    calibrate: bool = False,
+    like: Path | None = None,
     submission: Path | None = None,
 ) -> None:
     """Compute new calls from existing scores, without predicting again.
@@ -188,10 +190,16 @@ def decide(
         For --rule limits: confidence level of both guarantees.
     calibrated_at
         Prevalence that the scores are calibrated for; needed only without run.json.
+    calibrate
+        Also calibrate the scores again, on --labels.
+    like
+        Folder of an earlier decision on scores of the same bundle, such as one with --labels: its
+        calibration and threshold are applied to these scores.
     submission
         The competition's submission_format.csv: also write a submission.csv in this format.
     """
     from stallscan.calls import decide
+    from stallscan.calls.like import decide_like
     from stallscan.calls.submission import submit
     from stallscan.errors import InputError
 
@@ -210,9 +218,19 @@ def decide(
         "missed": missed,
         "false": false,
         "confidence": confidence,
+        "calibrate": calibrate,
     }
     settings = decide.CallSettings.parse(given, "decide")
-    calls = decide.decide(predictions_in(predictions[0]), settings, labels, calibrated_at)
+    table = predictions_in(predictions[0])
+    if like is None:
+        calls = decide.decide(table, settings, labels, calibrated_at)
+    elif calibrated_at is None and labels is None and settings == decide.CallSettings():
+        calls = decide_like(table, like)
+    else:
+        raise InputError(
+            "--like takes calibration and threshold from an earlier decision. Leave out the "
+            "options that choose others"
+        )
     table = decide.write_calls(calls, out)
     doubts = list(calls.doubts)
     if submission is not None:
