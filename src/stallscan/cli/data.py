@@ -56,8 +56,8 @@ def simulate(
         0.02 in a stack, as in Alzheimer's models.
     stack
         Write one raw stack of many segments instead, without outlines: stack.tif with its voxel
-        size, segments.csv, centrelines.csv, vessels.tif (the voxels of each segment) and labels.csv.
-        'stallscan stack OUT/stack.tif --regions OUT/centrelines.csv' calls them.
+        size, segments.csv, centrelines.csv, vessels.tif (the voxels of each segment) and
+        labels.csv. 'stallscan stack OUT/stack.tif --regions OUT/centrelines.csv' calls them.
     frames
         With --stack: number of frames.
     size

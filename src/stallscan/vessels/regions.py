@@ -29,9 +29,9 @@ F64 = NDArray[np.float64]
 AROUND_LINE_UM = 13.0
 # docs/facts.md 5: about 1 um per px, so that pixels of real outlines are um2.
 MIN_REGION_UM2 = float(MIN_SEGMENT_PX)
-# A region with less of its area inside the image gets a remark, and one with more in common with
-# another, too.
-MOSTLY_INSIDE, MOSTLY_SHARED = 0.9, 0.5
+# A region with less of its area inside the image gets a remark, and so do two that share more of
+# the area that both cover.
+MOSTLY_INSIDE, MOSTLY_SHARED = 0.9, 0.6
 
 
 class Field(NamedTuple):
@@ -214,7 +214,10 @@ def name_uniquely(path: Path, regions: Regions) -> Regions:
 
 
 def say_overlaps(regions: Regions) -> Regions:
-    """Add a remark to regions that share most of their area with another at the same depth."""
+    """Add a remark to regions that are nearly the same as another one at the same depth.
+
+    Regions of different vessels may overlap: other vessels cross most regions.
+    """
     usable = [(at, region) for at, region in enumerate(regions) if isinstance(region, Region)]
     boxes = np.array([region.box for _, region in usable]).reshape(-1, 4)
     shared: dict[int, tuple[float, str]] = {}
@@ -226,19 +229,23 @@ def say_overlaps(regions: Regions) -> Regions:
         low, high = boxes[others, 2], boxes[others, 3]
         for second in others[(low < boxes[first, 3]) & (high > boxes[first, 2])].tolist():
             common = _count_common(usable[first][1], usable[second][1])
+            sizes = [int(usable[one][1].mask.sum()) for one in (first, second)]
+            share = common / (sum(sizes) - common)
             for one, other in ((first, second), (second, first)):
-                share = common / int(usable[one][1].mask.sum())
                 if share > max(MOSTLY_SHARED, shared.get(one, (0.0, ""))[0]):
                     shared[one] = share, usable[other][1].name
     said = list(regions)
     for one, (share, name) in shared.items():
         at, region = usable[one]
-        remark = f"{percent(round(share, 2))} of the region is also in region {name}"
+        remark = (
+            f"the region is nearly the same as region {name} (they share "
+            f"{percent(round(share, 2))} of their area)"
+        )
         said[at] = replace(region, remark="; ".join(filter(None, [region.remark, remark])))
     if shared:
         log.warning(
-            "%d regions share most of their area with another, so a vessel may count twice; the "
-            "column 'reason' names them",
+            "%d regions are nearly the same as another, so a vessel may count twice; the column "
+            "'reason' names them",
             len(shared),
         )
     return said
