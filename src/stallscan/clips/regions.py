@@ -32,7 +32,7 @@ FRAMES_AROUND = 24
 # Surroundings beyond the margin of a clip, in which the drawn line is painted out.
 SPARE_PX = 20
 # Grey pixels of regions in memory at once; the stack is read once for each such batch.
-BATCH_BYTES = 192 * 2**20
+BATCH_BYTES = 96 * 2**20
 
 
 class Place(NamedTuple):

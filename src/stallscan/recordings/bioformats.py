@@ -64,9 +64,15 @@ def _describe(path: Path, image: Any) -> Planes:
     sizes = dict(zip(order, lazy.shape, strict=True))
     outer = [(axis, int(size)) for axis, size in sizes.items() if axis not in "YX" and size > 1]
 
-    def read(place: Place) -> Array:
+    def read(place: Place) -> Array | None:
         index = tuple(slice(None) if axis in "YX" else place.get(axis, 0) for axis in order)
-        return np.asarray(lazy[index].compute(scheduler="synchronous"))
+        try:
+            return np.asarray(lazy[index].compute(scheduler="synchronous"))
+        except MemoryError:
+            raise
+        # A damaged plane, by an error of its reader.
+        except Exception:  # noqa: BLE001
+            return None
 
     interval: Any = getattr(image, "time_interval", None)
     seconds = interval.total_seconds() if hasattr(interval, "total_seconds") else interval

@@ -18,7 +18,7 @@ from stallscan.errors import UnreadableError, install
 from stallscan.recordings.colours import Array, ome, product
 from stallscan.recordings.limits import LIMITS, Limits
 from stallscan.recordings.tiff import dimensions_of, main_series, quiet, read_pages
-from stallscan.recordings.voxels import Voxels, read_voxels
+from stallscan.recordings.voxels import Voxels, read_voxels, says_channels
 
 # Where a plane is: its index along each axis but rows and columns.
 Place = Mapping[str, int]
@@ -72,7 +72,10 @@ def open_tiff(path: Path, limits: Limits = LIMITS) -> Iterator[Planes]:
         try:
             with quiet():
                 tiff = stack.enter_context(tifffile.TiffFile(path))
-                planes = _read_headers(tiff, path, limits)
+                planes, handles = _read_headers(tiff, path, limits)
+            for handle in handles:
+                handle.open()
+                stack.callback(handle.close)
         except (UnreadableError, MemoryError):
             raise
         # tifffile can raise almost anything on a damaged file.
@@ -83,11 +86,19 @@ def open_tiff(path: Path, limits: Limits = LIMITS) -> Iterator[Planes]:
         yield planes
 
 
-def _read_headers(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> Planes:
+def _read_headers(
+    tiff: tifffile.TiffFile, path: Path, limits: Limits
+) -> tuple[Planes, list[tifffile.FileHandle]]:
+    """Return the planes, and the other files that they are in, which are closed."""
     if ome(tiff).find("{*}BinaryOnly") is not None:
         raise UnreadableError(
             f"{path}: its description is in another file. Name the main file of this OME-TIFF, or "
             "save the stack as one file"
+        )
+    if tiff.is_scanimage and not says_channels(tiff):
+        raise UnreadableError(
+            f"{path}: this version of ScanImage does not say which of its planes are channels. Set "
+            "the order in Fiji with Image > Hyperstacks > Stack to Hyperstack, and save the stack"
         )
     pages, next_page = read_pages(tiff, path, limits)
     main, is_joined, skipped = main_series(tiff, path)
@@ -125,12 +136,14 @@ def _read_headers(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> Planes
     voxels = read_voxels(tiff)
     if samples and page.photometric == PHOTOMETRIC.RGB:
         voxels = voxels._replace(channels=_COLOURS)
-    return Planes(
+    planes = Planes(
         *(path, (*outer, *samples), (page.imagelength, page.imagewidth), page.dtype, voxels),
         has=lambda place: layout.has(number(place)),
         read=read,
         missing=_missing_files(tiff, path),
     )
+    handles = {id(each.parent): each.parent.filehandle for each in shown if each is not None}
+    return planes, [handle for handle in handles.values() if handle.closed]
 
 
 def _missing_files(tiff: tifffile.TiffFile, path: Path) -> tuple[str, ...]:

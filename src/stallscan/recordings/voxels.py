@@ -61,6 +61,12 @@ def read_voxels(tiff: tifffile.TiffFile) -> Voxels:
     return _of_scanimage(tiff.scanimage_metadata or {}, tiff.pages.first)
 
 
+def says_channels(tiff: tifffile.TiffFile) -> bool:
+    """Return whether ScanImage's metadata name the channels, without which planes have no order."""
+    metadata = tiff.scanimage_metadata or {}
+    return "SI.hChannels.channelSave" in metadata.get("FrameData", {})
+
+
 def _of_ome(tiff: tifffile.TiffFile) -> Voxels:
     pixels = ome(tiff).find(".//{*}Pixels")
     if pixels is None:

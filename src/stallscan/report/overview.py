@@ -20,7 +20,7 @@ LINES = {
     "unscorable": (GREY, 1),
     "flowing": (FLOWING, 1),
     "review": (GREEN, 2),
-    "stalled": (STALLED, 3),
+    "stalled": (STALLED, 2),
 }
 
 
