@@ -32,6 +32,8 @@ MIN_REGION_UM2 = float(MIN_SEGMENT_PX)
 # A region with less of its area inside the image gets a remark, and so do two that share more of
 # the area that both cover.
 MOSTLY_INSIDE, MOSTLY_SHARED = 0.9, 0.6
+# Polygons are filled on a grid this many times finer than the pixels, unless they are large.
+FINE, LARGE_PX = 4, 1000
 
 
 class Field(NamedTuple):
@@ -176,13 +178,16 @@ def outline_polygons(
     every = np.concatenate(polygons)
     low = np.floor(every.min(axis=0)).astype(int)
     size = np.ceil(every.max(axis=0)).astype(int) - low
-    if (size < 1).any() or (size > 4 * max(field.shape[1:])).any():
+    if (size < 1).any() or (size > 2 * max(field.shape[1:])).any():
         what = "has no area" if (size < 1).any() else "is far larger than the image"
         return Unusable(name, "no_outline", f"the region {what}. Draw it in this stack")
-    canvas = np.zeros(size[::-1], np.uint8)
-    corners = [np.rint((each - low - 0.5) * 16).astype(np.int32) for each in polygons]
-    cv2.fillPoly(canvas, corners, 1, shift=4)
-    return outline_area(name, canvas > 0, (int(low[1]), int(low[0])), field, depth)
+    # OpenCV fills half a pixel beyond the border: draw in finer pixels.
+    fine = FINE if size.max() < LARGE_PX else 1
+    canvas = np.zeros(size[::-1] * fine, np.uint8)
+    corners = [np.rint(((each - low) * fine - 0.5) * 16).astype(np.int32) for each in polygons]
+    cv2.fillPoly(canvas, corners, 255, shift=4)
+    filled = cv2.resize(canvas, size.tolist(), interpolation=cv2.INTER_AREA) > 127
+    return outline_area(name, filled, (int(low[1]), int(low[0])), field, depth)
 
 
 def _depth_of(frames: F64) -> tuple[int, int]:
@@ -220,17 +225,22 @@ def say_overlaps(regions: Regions) -> Regions:
     """
     usable = [(at, region) for at, region in enumerate(regions) if isinstance(region, Region)]
     boxes = np.array([region.box for _, region in usable]).reshape(-1, 4)
+    sizes = np.array([region.mask.sum() for _, region in usable], np.int64)
     shared: dict[int, tuple[float, str]] = {}
     order = np.argsort(boxes[:, 0], kind="stable")
     starts = boxes[order, 0]
     for place, first in enumerate(order.tolist()):
         stop = int(np.searchsorted(starts, boxes[first, 1]))
         others = order[place + 1 : stop]
-        low, high = boxes[others, 2], boxes[others, 3]
-        for second in others[(low < boxes[first, 3]) & (high > boxes[first, 2])].tolist():
+        # The boxes' common area bounds that of the masks, and few boxes have enough of it.
+        rows = np.minimum(boxes[first, 1], boxes[others, 1]) - boxes[others, 0]
+        columns = np.minimum(boxes[first, 3], boxes[others, 3])
+        columns -= np.maximum(boxes[first, 2], boxes[others, 2])
+        most = rows * np.maximum(columns, 0)
+        near = most > MOSTLY_SHARED * (sizes[first] + sizes[others] - most)
+        for second in others[near].tolist():
             common = _count_common(usable[first][1], usable[second][1])
-            sizes = [int(usable[one][1].mask.sum()) for one in (first, second)]
-            share = common / (sum(sizes) - common)
+            share = common / float(sizes[first] + sizes[second] - common)
             for one, other in ((first, second), (second, first)):
                 if share > max(MOSTLY_SHARED, shared.get(one, (0.0, ""))[0]):
                     shared[one] = share, usable[other][1].name
