@@ -8,6 +8,7 @@ from stallscan import runs
 from stallscan.calls.predictions import DECIDED, OPEN, read_predictions
 from stallscan.files import write_text
 from stallscan.rates.correction import CallAccuracy, corrected
+from stallscan.rates.rates import refuse_other_calls
 from stallscan.rates.tables import RATE_COLUMNS, rate_cells
 
 RATES_NAME = "rates.csv"
@@ -36,8 +37,17 @@ def write_rate(
     accuracy : CallAccuracy, optional
         Sensitivity and specificity of the calls. Without them, the cells of the corrected rate are
         empty.
+
+    Raises
+    ------
+    InputError
+        If the accuracy was measured with another bundle or threshold.
     """
-    calls = read_predictions(predictions)["call"].value_counts()
+    predictions = Path(predictions)
+    table = read_predictions(predictions)
+    if accuracy is not None:
+        refuse_other_calls(predictions, table[table["call"].isin(DECIDED)], accuracy)
+    calls = table["call"].value_counts()
     stalled, flowing = (int(calls.get(call, 0)) for call in reversed(DECIDED))
     scored = stalled + flowing
     rate = None
@@ -49,7 +59,7 @@ def write_rate(
         cells |= dict.fromkeys(_CORRECTED, None)
         note = NOT_CORRECTED
     row = {"field": field} | cells | {call: int(calls.get(call, 0)) for call in OPEN}
-    table = pd.DataFrame([row | {"note": note}], columns=list(COLUMNS))
+    rates = pd.DataFrame([row | {"note": note}], columns=list(COLUMNS))
     with runs.hold(out) as folder:
-        write_text(folder / RATES_NAME, table.to_csv(index=False, lineterminator="\n"))
-    return table
+        write_text(folder / RATES_NAME, rates.to_csv(index=False, lineterminator="\n"))
+    return rates

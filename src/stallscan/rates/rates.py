@@ -151,7 +151,7 @@ def rate(
     calls, groups = Path(calls), Path(groups)
     joined = _join(calls, groups, answers or {})
     table = joined.table
-    _refuse_other_calls(calls, table[table["called"].isin(DECIDED)], errors)
+    refuse_other_calls(calls, table[table["called"].isin(DECIDED)], errors)
     fields = _count(table, ["field", "mouse", "group"]) if "field" in table else []
     mice = _count(table, ["mouse", "group"]) if "mouse" in table else []
     group_units, comparisons = _groups(table, mice, errors, reference)
@@ -402,7 +402,7 @@ def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
     )
 
 
-def _refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) -> None:
+def refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) -> None:
     """Refuse calls made with another bundle or threshold than the measured ones."""
     for setting, measured, used in (
         ("bundle", errors.bundles, sorted(set(table["bundle"]))),
