@@ -136,6 +136,14 @@ def test_labels_of_all_planes_are_projected_and_widened(tmp_path: Path) -> None:
     assert region.box.shape == pytest.approx((26, 80), abs=2)
 
 
+def test_a_single_label_for_all_vessels_is_no_segment(tmp_path: Path) -> None:
+    path = tmp_path / "labels.tif"
+    labels = np.zeros((50, 400, 400), np.uint8)
+    labels[10:20, 20:380, 20:380] = 255
+    tifffile.imwrite(path, labels, compression="zlib")
+    refused(path, InputError, "its own number", field=Field(labels.shape, (2.0, 1.0, 1.0)))
+
+
 def test_labels_of_another_size_or_type_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.tif"
     tifffile.imwrite(path, label_image()[:, :250])

@@ -29,6 +29,8 @@ F64 = NDArray[np.float64]
 AROUND_LINE_UM = 13.0
 # docs/facts.md 5: about 1 um per px, so that pixels of real outlines are um2.
 MIN_REGION_UM2 = float(MIN_SEGMENT_PX)
+# Larger than the box of any real outline, 245 x 365 px (docs/facts.md 9).
+MAX_REGION_UM2 = 90_000.0
 # A region with less of its area inside the image gets a remark, and so do two that share more of
 # the area that both cover.
 MOSTLY_INSIDE, MOSTLY_SHARED = 0.9, 0.6
@@ -137,6 +139,13 @@ def outline_area(
             f"the region covers {area_um2:.0f} um2 of the image, a vessel segment at least "
             f"{MIN_REGION_UM2:.0f}. Outline the vessel with some tissue around it, or check "
             "--voxel-um",
+        )
+    if area_um2 > MAX_REGION_UM2:
+        return Unusable(
+            name,
+            "no_outline",
+            f"the region covers {area_um2:,.0f} um2, far more than a vessel segment. Outline each "
+            "segment by itself (in a label image, give each its own number), or check --voxel-um",
         )
     share = float(inside.sum() / mask.sum())
     remark = f"only {percent(share)} of the region is in the image" if share < MOSTLY_INSIDE else ""
