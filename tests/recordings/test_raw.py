@@ -361,3 +361,17 @@ def test_an_unlikely_order_of_axes_is_said(tmp_path: Path) -> None:
         tifffile.imwrite(path, stack, imagej=True, resolution=(1, 1), metadata=metadata)
         notes = read(path)[0].notes
         assert any("order of its axes" in note for note in notes) == doubted, (axis, notes)
+
+
+@pytest.mark.parametrize(
+    ("voxel_um", "said"),
+    [((1.0, 0.5, 0.5), ""), ((3.0, 1.0, 1.0), "fewer frames"), ((1.0, 2.0, 2.0), "pixels of 2 um")],
+)
+def test_voxels_unlike_those_of_the_training_recordings_are_said(
+    tmp_path: Path, values: NDArray[np.uint16], voxel_um: tuple[float, float, float], said: str
+) -> None:
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, values[:, 0])
+    notes = read(path, voxel_um=voxel_um)[0].notes
+    assert len(notes) == bool(said)
+    assert said in " ".join(notes)

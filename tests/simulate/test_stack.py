@@ -1,6 +1,8 @@
 """A simulated raw stack: its truth agrees with its pixels, and its metadata with its scene."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,3 +95,14 @@ def test_the_same_seed_gives_the_same_stack(folder: Path, tmp_path: Path) -> Non
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
     with pytest.raises(InputError, match="other settings"):
         simulate_stack(tmp_path, SETTINGS.model_copy(update={"seed": 4}))
+
+
+def test_the_command_writes_a_stack(run: Callable[..., Any], tmp_path: Path) -> None:
+    size = ("--frames", "20", "--size", "128", "144", "--stalled", "0.5", "--seed", "2")
+    code, printed, _ = run("simulate", tmp_path / "out", "--stack", *size)
+    assert code == 0
+    assert "1 stack with" in printed
+    assert tifffile.imread(tmp_path / "out" / "stack.tif").shape == (20, 128, 144)
+    assert run("simulate", "--stack")[0] == 2
+    assert run("simulate", tmp_path / "other", "--stack", "--clips")[0] == 2
+    assert not (tmp_path / "other").exists()

@@ -19,6 +19,8 @@ MOST_NOT_NUMBERS = 0.5
 # Correlation of the first and last quarter of a stack. Chosen between real stacks and time series;
 # see `say_unlikely`.
 SAME_PLACE, OTHER_PLACE = 0.9, 0.5
+# Steps and pixels of the recordings that the shipped model was trained on (the look `wide`).
+STEP_UM, COARSEST_UM = (0.5, 2.0), 1.5
 # Chosen: in a thinner z-stack, the same vessels stay in focus.
 THICK_UM = 40.0
 
@@ -99,3 +101,21 @@ def say_unlikely(
             f"(correlation {alike:.2f}), as in a z-stack. Check the order of its axes"
         ]
     return []
+
+
+def say_unlike(voxel_um: tuple[float, float, float]) -> list[str]:
+    """Return notes on steps (0 along time) and pixels unlike those of the training recordings."""
+    step_um, *sides_um = voxel_um
+    notes = []
+    if step_um and not STEP_UM[0] <= step_um <= STEP_UM[1]:
+        number = "fewer" if step_um > STEP_UM[1] else "more"
+        notes.append(
+            f"has frames {step_um:g} um apart, the training recordings about 1 um, so vessels are "
+            f"in focus in {number} frames. Check some calls yourself"
+        )
+    if max(sides_um) > COARSEST_UM:
+        notes.append(
+            f"has pixels of {max(sides_um):g} um, the training recordings about 1 um, so blood "
+            "cells may not show. Check some calls yourself"
+        )
+    return notes

@@ -233,6 +233,7 @@ def _choose(found: Planes, settings: StackSettings) -> Stack:
         )
     extent_um = voxel_um[0] * count
     notes += doubts.say_unlikely(along, extent_um, small, levels.linear(black, white))
+    notes += doubts.say_unlike(voxel_um)
     for note in notes:
         log.warning("%s: %s", found.path, note)
     return Stack(
