@@ -55,7 +55,9 @@ def refused(path: Path, kind: type[StallscanError], *parts: str, **settings: Any
 # Dialects
 
 
-@pytest.mark.parametrize("dialect", ["imagej", "ome", "ome, deflate", "bigtiff", "pages", "float"])
+@pytest.mark.parametrize(
+    "dialect", ["imagej", "ome", "ome, deflate", "ome, pages", "bigtiff", "pages", "float"]
+)
 def test_every_dialect_gives_the_same_frames(
     tmp_path: Path, values: NDArray[np.uint16], dialect: str
 ) -> None:
@@ -63,6 +65,10 @@ def test_every_dialect_gives_the_same_frames(
     settings: dict[str, Any] = {}
     if dialect == "imagej":
         tifffile.imwrite(path, one, **IMAGEJ, metadata=IN_UM | {"axes": "ZYX", "finterval": 0.8})
+    elif dialect == "ome, pages":
+        with tifffile.TiffWriter(path, ome=True) as tiff:
+            for frame in one:
+                tiff.write(frame, contiguous=False, metadata=OME | {"axes": "YX"})
     elif dialect.startswith("ome"):
         compression = "zlib" if "deflate" in dialect else None
         metadata = OME | {"axes": "ZYX"}

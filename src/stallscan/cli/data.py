@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def simulate(
     out: Path | None = None,
     *,
-    count: int = 200,
+    count: int | None = None,
     stalled: float | None = None,
     stack: bool = False,
     frames: int = 100,
@@ -50,7 +50,7 @@ def simulate(
         Folder for train_metadata.csv, train_labels.csv, truth.csv and train/*.mp4. Optional with
         --sheet.
     count
-        Number of recordings.
+        Number of recordings, 200 by default.
     stalled
         Share of stalled recordings, 0 to 1, or of stalled segments in a stack. 0.3 by default, and
         0.02 in a stack, as in Alzheimer's models.
@@ -93,10 +93,11 @@ def simulate(
     from stallscan.simulate.sheet import write_sheet
 
     if stack:
-        if out is None or clips or sheet or test or label_stack:
+        others = (clips, sheet, test, label_stack, count, recipe, processes)
+        if out is None or any(each not in (None, False, 0) for each in others):
             raise InputError(
                 "--stack writes one stack into a folder: stallscan simulate OUT --stack. Leave out "
-                "--clips, --sheet, --test and --label-stack"
+                "--count, --test, --clips, --recipe, --sheet, --label-stack and --processes"
             )
         share = 0.02 if stalled is None else stalled
         _simulate_stack(out, share, seed, frames, size, look)
@@ -111,7 +112,7 @@ def simulate(
     if clips and out is None:
         raise InputError("--clips needs an output folder. Name it: stallscan simulate OUT --clips")
     given = {
-        "count": count,
+        "count": 200 if count is None else count,
         "stalled": 0.3 if stalled is None else stalled,
         "test": test,
         "test_stalled": test_stalled,

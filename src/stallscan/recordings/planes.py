@@ -116,7 +116,7 @@ def _read_headers(
     outer = [("I", len(shown))] if is_joined else dimensions_of(tiff, main)
     outer = [(axis, size) for axis, size in outer if size > 1]
     samples = [("S", page.samplesperpixel)] if page.samplesperpixel > 1 else []
-    if tiff.is_ome:
+    if tiff.is_ome and not is_joined:
         shown = list(main.pages)  # of several files; None for a missing one
     layout = _Layout(path, tiff, main, page, tuple(size for _, size in outer), shown)
     layout.check_whole(next_page)

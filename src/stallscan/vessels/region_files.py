@@ -140,7 +140,7 @@ def _read_table(path: Path, field: Field) -> Iterator[Region | Unusable]:
             "row0, row1, col0, col1 (boxes), with x, y (polygons), or with z, y, x (centre lines)"
         )
     names = table.column(name) if name else [f"{number}" for number in range(1, len(numbers) + 1)]
-    depths = _numbers(table, ("z",))[:, 0] if "z" in columns else None
+    depths = _numbers(table, ("z",))[:, 0] if "z" in columns and field.voxel_um[0] else None
     for index, (row0, row1, col0, col1) in enumerate(np.rint(numbers).astype(int).tolist()):
         depth = (int(depths[index]), int(depths[index]) + 1) if depths is not None else None
         if row1 <= row0 or col1 <= col0:

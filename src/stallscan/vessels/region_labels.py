@@ -19,6 +19,8 @@ from stallscan.vessels.regions import Field, Region, Unusable, outline_area
 # Distance of an outline from the surface of a vessel labelled in three dimensions; with the usual
 # radius of 3 um, it is `regions.AROUND_LINE_UM` from the centre line.
 AROUND_VESSEL_UM = 10.0
+# Higher labels are numbered anew, because SciPy lists all numbers up to the highest.
+MOST_LISTED = 1_000_000
 
 
 def read_labels(path: Path, field: Field) -> Iterator[Region | Unusable]:
@@ -96,12 +98,13 @@ def _project_labels(
 
 def _find_labels(labels: NDArray[np.int64]) -> Iterator[tuple[int, Box]]:
     """Yield the labels of a plane, and their boxes."""
-    values = np.unique(labels)
-    values = values[values > 0]
-    # Consecutive numbers: labels of millions would make a list of millions.
-    compact = np.searchsorted(values, labels) + 1
-    compact[labels == 0] = 0
-    for value, slices in zip(values.tolist(), ndimage.find_objects(compact), strict=False):
+    values = np.arange(1, labels.max(initial=0) + 1)
+    if len(values) > MOST_LISTED:
+        values = np.unique(labels[labels > 0])
+        compact = np.searchsorted(values, labels) + 1
+        compact[labels == 0] = 0
+        labels = compact
+    for value, slices in zip(values.tolist(), ndimage.find_objects(labels), strict=False):
         if slices is not None:
             rows, cols = slices
             yield value, Box(rows.start, rows.stop, cols.start, cols.stop)
