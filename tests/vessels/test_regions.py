@@ -8,6 +8,7 @@ import roifile
 import tifffile
 from numpy.typing import NDArray
 
+from stallscan.clips.regions import sources_of
 from stallscan.errors import InputError, StallscanError, TableError
 from stallscan.recordings.recording import Box
 from stallscan.vessels.region_files import read_regions
@@ -257,6 +258,17 @@ def test_equal_names_are_numbered(tmp_path: Path) -> None:
     rows = [f"{name},20,50,{col},{col + 40}" for name, col in (("a", 0), ("a", 60), ("a-2", 120))]
     path = table(tmp_path / "a.csv", "region,row0,row1,col0,col1", *rows)
     assert [each.name for each in read_regions(path, FIELD)] == ["a", "a-3", "a-2"]
+
+
+def test_names_are_cells_of_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "RoiSet.zip"
+    names = ("a\nb", " ", "/etc/c")
+    points = np.array(DISC, np.float32)
+    roifile.roiwrite(path, [roifile.ImagejRoi.frompoints(points, name=name) for name in names])
+    regions = read_regions(path, FIELD)
+    assert [each.name for each in regions] == ["a\\nb", "unnamed", "/etc/c"]
+    sources = sources_of(Path("stack.tif"), regions)
+    assert [str(each.path) for each in sources][1:] == ["stack.tif/unnamed", "stack.tif/etc/c"]
 
 
 def test_twenty_thousand_regions_are_read(tmp_path: Path) -> None:

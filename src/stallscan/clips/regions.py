@@ -48,7 +48,8 @@ class Place(NamedTuple):
 
 def sources_of(stack: Path, regions: Regions) -> list[Source]:
     """Return a source for each region, named ``STACK/REGION``."""
-    return [Source(f"{stack.name}/{each.name}", stack / each.name) for each in regions]
+    # Joined as text: a name that starts with a slash would replace the path.
+    return [Source(f"{stack.name}/{each.name}", Path(f"{stack}/{each.name}")) for each in regions]
 
 
 def prepare_regions(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stallscan.recordings.recording import Box
 from stallscan.vessels.enclosure import MIN_SEGMENT_PX, Mask
-from stallscan.words import listed, percent
+from stallscan.words import listed, percent, printable
 
 log = logging.getLogger("stallscan")
 
@@ -204,7 +204,8 @@ def _depth_of(frames: F64) -> tuple[int, int]:
 
 
 def name_uniquely(path: Path, regions: Regions) -> Regions:
-    """Append numbers to repeated names."""
+    """Name regions without a name, escape line feeds, and append numbers to repeated names."""
+    regions = [_rename(region, printable(region.name).strip() or "unnamed") for region in regions]
     count = Counter(region.name for region in regions)
     twice = [name for name, times in count.items() if times > 1]
     if not twice:
@@ -221,10 +222,14 @@ def name_uniquely(path: Path, regions: Regions) -> Regions:
                 if (other := f"{region.name}-{number}") not in taken
             )
             taken.add(name)
-        renamed.append(
-            replace(region, name=name) if isinstance(region, Region) else region._replace(name=name)
-        )
+        renamed.append(_rename(region, name))
     return renamed
+
+
+def _rename(region: Region | Unusable, name: str) -> Region | Unusable:
+    if isinstance(region, Region):
+        return replace(region, name=name)
+    return region._replace(name=name)
 
 
 def say_overlaps(regions: Regions) -> Regions:
