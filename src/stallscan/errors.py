@@ -17,6 +17,7 @@ EXTRAS = {
     "nncf": "int8",
     "imagecodecs": "lab",
     "skimage": "lab",
+    "bioio": "bioformats",
     "obstore": "cloud",
 }
 
