@@ -39,12 +39,12 @@ class SegmentSettings(RidgeSettings):
     least_um : float
         Shorter segments are left out.
     gap_um : float
-        Longest gap in a vessel that is bridged: blood cells are 4 to 8 um long and dark
-        (docs/facts.md 5).
+        Longest gap between two lines that is bridged. Blood cells are 4 to 8 um long and dark
+        (docs/facts.md 5), and lines end up to 3 um before a cell.
     """
 
     least_um: float = Field(default=10.0, ge=0)
-    gap_um: float = Field(default=10.0, ge=0)
+    gap_um: float = Field(default=14.0, ge=0)
 
 
 @dataclass(frozen=True)

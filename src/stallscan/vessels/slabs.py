@@ -107,8 +107,10 @@ class Grid:
         levels = np.empty((self._planes.shape[0], 2))
         step = max(1, math.isqrt(self._planes.shape[1] * self._planes.shape[2] // LEVEL_PX))
         for index in range(len(levels)):
-            plane = self._planes[index : index + 1][0, ::step, ::step]
-            levels[index] = np.percentile(plane, [TISSUE, VESSEL])
+            plane = self._planes[index : index + 1][0]
+            tissue, vessel = np.percentile(plane[::step, ::step], [TISSUE, VESSEL])
+            # A thin vessel on plain black covers less than the percentile.
+            levels[index] = tissue, vessel if vessel > tissue else plane.max()
         sigma = SMOOTH_UM / (self.sides_um[0] / self.ratio[0])
         self._levels = ndimage.gaussian_filter1d(levels, sigma, axis=0, mode="nearest")
 
