@@ -1,5 +1,6 @@
 """Stacks of tubes whose course and radius are known."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ def image(
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)  # (Z, H, W, 3)
     inside = np.zeros(shape, bool)
     for points, radius_um in tubes:
-        for start, stop in zip(points[:-1], points[1:], strict=True):
+        for start, stop in itertools.pairwise(points):
             axis = np.subtract(stop, start)
             along = np.clip((places - start) @ axis / (axis @ axis), 0, 1)
             away = np.linalg.norm(places - start - along[..., None] * axis, axis=-1)
@@ -40,6 +41,6 @@ def sample(points: Sequence[Um], step_um: float = 0.5) -> NDArray[np.float64]:
     """Return points on the middle of a tube: float64 (n, 3), z, y, x in um."""
     parts = [
         np.linspace(start, stop, max(2, round(np.linalg.norm(np.subtract(stop, start)) / step_um)))
-        for start, stop in zip(points[:-1], points[1:], strict=True)
+        for start, stop in itertools.pairwise(points)
     ]
     return np.concatenate(parts)

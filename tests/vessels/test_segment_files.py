@@ -145,7 +145,9 @@ def test_colours_and_files_of_another_kind_are_refused(tmp_path: Path, run: Any)
     cut = write(tmp_path / "cut.tif")
     cut.write_bytes(cut.read_bytes()[:4000])
     for name in ("rgb.tif", "text.tif", "missing.tif", "cut.tif"):
-        code, _, err = run("segment", tmp_path / name, "-o", tmp_path / "out", "--voxel-um", 1, 1, 1)
+        code, _, err = run(
+            "segment", tmp_path / name, "-o", tmp_path / "out", "--voxel-um", 1, 1, 1
+        )
         assert code == 2, name
         assert name in err
 

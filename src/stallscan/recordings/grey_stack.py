@@ -139,7 +139,7 @@ def _read_voxel(tiff: tifffile.TiffFile) -> tuple[float, float, float] | None:
     about = tiff.imagej_metadata or {}
     units = {"um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "\u00b5m": 1.0, "mm": 1000.0, "nm": 0.001}
     factor = units.get(str(about.get("unit")))
-    tags = tiff.pages[0].tags
+    tags = tiff.pages.first.tags
     if factor is None or "spacing" not in about or "XResolution" not in tags:
         return None
     per_unit = [tags[f"{axis}Resolution"].value for axis in "YX"]  # pixels and units

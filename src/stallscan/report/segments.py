@@ -87,9 +87,11 @@ def write_overview(
 def _as_grey(brightest: NDArray[np.float32]) -> NDArray[np.float32]:
     """Stretch the contrast, and brighten dim vessels."""
     step = max(1, max(brightest.shape) // LONGEST_PX)
-    shown = cv2.resize(
-        brightest, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA
-    ) if step > 1 else brightest
+    shown = (
+        cv2.resize(brightest, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
+        if step > 1
+        else brightest
+    )
     black, white = np.percentile(shown, [BLACK, WHITE])
     # The square root shows vessels of a tenth of the brightness. Half of it leaves the lines
     # brighter than any vessel.

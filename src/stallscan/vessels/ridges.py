@@ -208,9 +208,7 @@ def _find_curvatures(padded: F32, voxels: NDArray[np.int64], sides_um: F64) -> F
     mean = (zz + yy + xx) / 3
     zz, yy, xx = zz - mean, yy - mean, xx - mean
     spread = np.sqrt((zz**2 + yy**2 + xx**2 + 2 * (zy**2 + zx**2 + yx**2)) / 6)
-    determinant = (
-        zz * (yy * xx - yx**2) - zy * (zy * xx - yx * zx) + zx * (zy * yx - yy * zx)
-    )
+    determinant = zz * (yy * xx - yx**2) - zy * (zy * xx - yx * zx) + zx * (zy * yx - yy * zx)
     cosine = np.clip(determinant / np.maximum(2 * spread**3, 1e-30), -1, 1)
     angle = np.arccos(cosine) / 3
     largest = mean + 2 * spread * np.cos(angle)
@@ -234,7 +232,10 @@ def find_large(values: F32, sides_um: F64, radius_um: float, level: float) -> F3
     """
     smooth = ndimage.gaussian_filter(values, 1.0 / sides_um, truncate=3)
     # Every other voxel of fine axes is enough for vessels of this size.
-    steps = [1 if radius_um < 4 * side or n < 4 else 2 for side, n in zip(sides_um, values.shape)]
+    steps = [
+        1 if radius_um < 4 * side or n < 4 else 2
+        for side, n in zip(sides_um, values.shape, strict=False)
+    ]
     coarse = smooth[:: steps[0], :: steps[1], :: steps[2]]
     coarse_um = sides_um * steps
     # Half the brightness of what is nearby, so that the blur of a bright capillary is not wide.
@@ -259,7 +260,8 @@ def _drop_knots(deep: Mask, sides_um: F64, least_um: float) -> Mask:
     for index, box in enumerate(ndimage.find_objects(pieces), start=1):
         size = np.array([each.stop - each.start for each in box])
         at_face = any(
-            each.start == 0 or each.stop == n for each, n in zip(box[1:], deep.shape[1:], strict=True)
+            each.start == 0 or each.stop == n
+            for each, n in zip(box[1:], deep.shape[1:], strict=True)
         )
         keep[index] = at_face or np.linalg.norm((size - 1) * sides_um) >= least_um
     return np.asarray(keep[pieces])

@@ -158,7 +158,12 @@ def connect(skeleton: Skeleton, grid: Grid, settings: SegmentSettings) -> Segmen
         return Segmented((), (), skeleton.large)
     traced = centrelines.trace(steps, place_um, radius_um)
     segments = centrelines.clean(centrelines.bridge(traced, settings.gap_um))
-    smooth = [centrelines.smooth(segment, SMOOTH_UM) for segment in segments]
+    # Branch points that were merged may leave a segment without length between them.
+    smooth = [
+        centrelines.smooth(segment, SMOOTH_UM)
+        for segment in segments
+        if centrelines.length_um(segment) > 0
+    ]
     is_large = [
         float(np.median(segment.radius_um)) > settings.capillary_radius_um for segment in smooth
     ]

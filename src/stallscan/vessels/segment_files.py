@@ -104,9 +104,10 @@ def find_resumably(
 
 def _read_slab(path: Path) -> Skeleton | None:
     """Return the skeleton of a slab that was written earlier, or None."""
-    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(
-        path
-    ) as stored:
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+        np.load(path) as stored,
+    ):
         return Skeleton(**{name: stored[name] for name in Skeleton.__dataclass_fields__})
     return None
 
@@ -141,9 +142,7 @@ def _write_table(path: Path, columns: tuple[str, ...], rows: Iterator[tuple[Any,
     files.write_text(path, lines())
 
 
-def _rows(
-    capillaries: tuple[Capillary, ...], um_per_voxel: Sides
-) -> Iterator[tuple[Any, ...]]:
+def _rows(capillaries: tuple[Capillary, ...], um_per_voxel: Sides) -> Iterator[tuple[Any, ...]]:
     for number, capillary in enumerate(capillaries, start=1):
         depth_um = (capillary.line[:, 0] + 0.5) * um_per_voxel[0]
         first, last = capillary.planes
@@ -258,9 +257,7 @@ def _write_rois(
             archive.writestr(f"{name}.roi", roi.tobytes())
 
 
-def outline(
-    capillary: Capillary, shape: tuple[int, ...], um_per_voxel: Sides
-) -> NDArray[np.int32]:
+def outline(capillary: Capillary, shape: tuple[int, ...], um_per_voxel: Sides) -> NDArray[np.int32]:
     """Return the polygon around a segment seen from above: int32 (n, 2), columns and rows."""
     line = capillary.line[:, :0:-1]  # (n, 2) x, y
     reach_um = capillary.radius_um + ROI_MARGIN_UM

@@ -27,9 +27,9 @@ LEAST_RANGE = 0.02
 # chosen: brighter specks are cut off, which also keeps half precision exact enough
 LARGEST = 100.0
 # Size of a block without and of its halo. Chosen: what is found near a block's face depends on
-# 12 um beyond it for the widest blur and about as much for the skeleton; larger blocks need more
-# than 1 GB of memory.
-SLAB_UM, BLOCK_UM, HALO_UM = 40.0, 250.0, 24.0
+# 12 um beyond it for the widest blur, and the end of a skeleton on 5 um more; larger blocks need
+# more than 1 GB of memory.
+SLAB_UM, BLOCK_UM, HALO_UM = 50.0, 250.0, 18.0
 # A level needs no more pixels of a plane than this.
 LEVEL_PX = 2**16
 
@@ -151,7 +151,8 @@ class Grid:
             plane = (plane - np.float32(tissue)) / np.float32(max(vessel - tissue, least))
             plane = np.clip(plane, -LARGEST, LARGEST)
             if plane.shape != self.shape[1:]:
-                plane = cv2.resize(plane, self.shape[:0:-1], interpolation=cv2.INTER_AREA)
+                resized = cv2.resize(plane, self.shape[:0:-1], interpolation=cv2.INTER_AREA)
+                plane = np.asarray(resized, np.float32)
             for depth in np.flatnonzero(weights[:, index]):
                 values[depth] += weights[depth, index] * plane
         return values
@@ -177,7 +178,7 @@ def _split(count: int, side_um: float, size_um: float) -> list[tuple[int, int]]:
     """Split voxels of an axis into parts of about `size_um`; return the bounds of each."""
     parts = max(1, round(count * side_um / size_um))
     edges = np.rint(np.linspace(0, count, parts + 1)).astype(int).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def _extend(first: int, last: int, halo: int, count: int) -> tuple[slice, slice]:
