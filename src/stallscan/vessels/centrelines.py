@@ -89,13 +89,26 @@ def _find_pairs(steps: NDArray[np.int64], place_um: F64) -> NDArray[np.int64]:
     pairs = cKDTree(steps).query_pairs(1.8, output_type="ndarray")
     length = ((place_um[pairs[:, 0]] - place_um[pairs[:, 1]]) ** 2).sum(axis=1).round(6)
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], length))]
-    rank: list[dict[int, int]] = [{} for _ in steps]  # voxel -> neighbour -> order by length
-    for index, (a, b) in enumerate(pairs.tolist()):
-        rank[a][b] = rank[b][a] = index
-    kept = [
-        all(max(rank[a][c], rank[b][c]) > index for c in rank[a].keys() & rank[b].keys())
-        for index, (a, b) in enumerate(pairs.tolist())
-    ]
+    count, rank = len(steps), np.arange(len(pairs))
+    # All pairs from either end, by their first voxel: those of voxel v begin at first[v].
+    ends = np.concatenate([pairs, pairs[:, ::-1]])
+    order = np.argsort(ends[:, 0], kind="stable")
+    first = np.searchsorted(ends[order, 0], np.arange(count + 1))
+    # For each pair (a, b) each neighbour c of a, and the rank of (a, c).
+    many = first[pairs[:, 0] + 1] - first[pairs[:, 0]]
+    pair = np.repeat(rank, many)
+    begin = np.repeat(first[pairs[:, 0]] - np.cumsum(many) + many, many)
+    side = order[begin + np.arange(len(pair))]
+    c, rank_ac = ends[side, 1], np.tile(rank, 2)[side]
+    # The rank of (b, c), if these are neighbours, too.
+    keys = pairs.min(axis=1) * count + pairs.max(axis=1)
+    by_key = np.argsort(keys)
+    b = pairs[pair, 1]
+    wanted = np.minimum(b, c) * count + np.maximum(b, c)
+    place = by_key[np.minimum(np.searchsorted(keys[by_key], wanted), max(len(keys) - 1, 0))]
+    longest = (keys[place] == wanted) & (rank_ac < pair) & (place < pair)
+    kept = np.ones(len(pairs), bool)
+    kept[pair[longest]] = False
     return np.asarray(pairs[kept], np.int64)
 
 
