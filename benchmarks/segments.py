@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import cyclopts
 import numpy as np
+import pandas as pd
 import tifffile
 from common import HERE, machine, markdown, publish, say, version
 from cyclopts import Parameter
@@ -19,12 +20,16 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from stallscan import files
+from stallscan.recordings.grey_stack import open_grey
 from stallscan.report.segments import project, write_overview
 from stallscan.vessels.labels import Network, read_network
 from stallscan.vessels.segment import Segmented, SegmentSettings, find_segments
 
 F64 = NDArray[np.float64]
 NEAR_VOXELS = 2.0
+# A true segment of a simulated stack is found if a line is this close over this share of it.
+NEAR_UM, COMPLETE = 3.0, 0.8
+SIMULATED_NAME = "simulated.json"
 # Half the side of the window whose median stands for the tissue around a point, pixels.
 AROUND_PX = 10
 
@@ -90,6 +95,7 @@ def main(
     out_dir: Path,
     *,
     real: Path = HERE.parents[1] / "shared" / "real" / "stacks",
+    simulated: Path | None = None,
     only: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
 ) -> None:
     """Measure the stacks that OUT_DIR has no result of, and write segments.md.
@@ -100,6 +106,8 @@ def main(
         Folder for results and overviews.
     real
         Folder with the real stacks.
+    simulated
+        Also measure this stack: the folder of 'stallscan simulate --stack'.
     only
         Measure these, and write no page.
     """
@@ -108,8 +116,12 @@ def main(
         if not path.is_file():
             say(f"{name}: finding segments")
             files.write_json(path, measure(name, real, out_dir))
+    path = out_dir / SIMULATED_NAME
+    if simulated is not None and not path.is_file():
+        files.write_json(path, measure_simulated(simulated, out_dir))
     if not only:
-        _publish({name: json.loads((out_dir / f"{name}.json").read_text()) for name in REAL})
+        truth = json.loads(path.read_text()) if path.is_file() else None
+        _publish({name: json.loads((out_dir / f"{name}.json").read_text()) for name in REAL}, truth)
 
 
 def measure(name: str, folder: Path, out_dir: Path) -> dict[str, Any]:
@@ -179,6 +191,40 @@ def compare(
     }
 
 
+def measure_simulated(folder: Path, out_dir: Path) -> dict[str, Any]:
+    """Find the segments of a simulated stack, and compare them with the true ones."""
+    settings = SegmentSettings()
+    with open_grey(folder / "stack.tif") as planes:
+        assert planes.voxel_um is not None
+        found = find_segments(planes, planes.voxel_um, settings)
+        write_overview(out_dir / "simulated.png", project(planes), found, planes.voxel_um)
+        sides_um = np.array(planes.voxel_um)
+        shape = planes.shape
+    about = pd.read_csv(folder / "segments.csv").set_index("segment")
+    points = pd.read_csv(folder / "centrelines.csv")
+    truth = {
+        int(number): rows[["z", "y", "x"]].to_numpy() * sides_um
+        for number, rows in points.groupby("segment")
+    }
+    small = about.index[about["radius_um"] <= settings.capillary_radius_um]
+    lines = [each.line * sides_um for each in found.capillaries]
+    found_tree = cKDTree(np.concatenate(lines))
+    true_tree = cKDTree(np.concatenate(list(truth.values())))
+    reached = [(found_tree.query(truth[number])[0] <= NEAR_UM).mean() for number in small]
+    right = [(true_tree.query(line)[0] <= NEAR_UM).mean() for line in lines]
+    return {
+        "shape": list(shape),
+        "voxel_um": sides_um.tolist(),
+        "true": len(small),
+        "found": len(lines),
+        "complete": int((np.array(reached) >= COMPLETE).sum()),
+        "covered": float(
+            (found_tree.query(np.concatenate([truth[each] for each in small]))[0] <= NEAR_UM).mean()
+        ),
+        "false": int((np.array(right) < 0.5).sum()),
+    }
+
+
 def _voxels(line: F64, shape: tuple[int, ...]) -> NDArray[np.int64]:
     return np.clip(np.rint(line).astype(np.int64), 0, np.array(shape) - 1)
 
@@ -203,7 +249,17 @@ def _contrast(stack: NDArray[Any], line: F64) -> F64:
     return np.asarray((here + 1) / (np.median(around, axis=1) + 1))
 
 
-def _publish(results: dict[str, dict[str, Any]]) -> None:
+def _say_simulated(truth: dict[str, Any]) -> str:
+    return (
+        f"**Simulated stack** of {truth['shape']} voxels of {truth['voxel_um']} um (planes, rows, "
+        f"columns): of {truth['true']} true capillary segments, {truth['complete']} have a line "
+        f"within {NEAR_UM:g} um over {COMPLETE:.0%} of their length; {truth['covered']:.3f} of "
+        f"their whole length has one. {truth['found']} segments were found, {truth['false']} of "
+        "them false: less than half of their length is that close to a true vessel.\n"
+    )
+
+
+def _publish(results: dict[str, dict[str, Any]], truth: dict[str, Any] | None) -> None:
     accuracy = [
         [
             name,
@@ -246,6 +302,7 @@ def _publish(results: dict[str, dict[str, Any]]) -> None:
                 ["stack", "voxel, um", "planes", "million voxels", "CPU s", "per million voxels"],
                 speed,
             ),
+            *([] if truth is None else [_say_simulated(truth)]),
         ],
     )
 
