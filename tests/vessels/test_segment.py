@@ -117,6 +117,17 @@ def test_a_dark_cell_does_not_split_a_vessel_but_a_long_gap_does(
     assert len(find(parts).capillaries) == pieces
 
 
+def test_a_short_piece_counts_only_if_it_is_connected() -> None:
+    piece: Tube = ([(30.0, 40.0, 40.0), (30.0, 50.0, 48.0)], 2.5)
+    assert not find([piece]).capillaries
+    assert len(find([piece], isolated_um=10.0).capillaries) == 1
+    vessels: list[Tube] = [
+        ([(30.0, 40.0, 5.0), (30.0, 40.0, 85.0)], 2.5),
+        ([(30.0, 40.0, 40.0), (30.0, 62.0, 40.0)], 2.5),
+    ]
+    assert len(find(vessels).capillaries) == 3
+
+
 @pytest.mark.parametrize("blur", [0.0, 1.0])
 @pytest.mark.parametrize("seed", range(2))
 def test_noise_alone_shows_nothing(blur: float, seed: int) -> None:

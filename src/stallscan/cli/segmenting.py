@@ -20,6 +20,7 @@ def segment(
     contrast: float | None = None,
     capillary_radius_um: float | None = None,
     least_um: float | None = None,
+    isolated_um: float | None = None,
 ) -> None:
     """Find the capillary segments of a stack between their branch points.
 
@@ -43,6 +44,8 @@ def segment(
         Vessels with a larger radius are left out.
     least_um
         Shorter segments are left out.
+    isolated_um
+        The same for segments that are connected to no other vessel.
     """
     from stallscan import runs
     from stallscan.recordings.grey_stack import open_grey
@@ -56,6 +59,7 @@ def segment(
         "contrast": contrast,
         "capillary_radius_um": capillary_radius_um,
         "least_um": least_um,
+        "isolated_um": isolated_um,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = SegmentSettings.parse(chosen, "segment")

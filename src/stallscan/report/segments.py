@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
@@ -22,9 +22,11 @@ OVERVIEW_NAME = "overview.png"
 WIDTH_INCHES, DPI = 12.0, 200
 # A picture of more pixels than this shows no more.
 LONGEST_PX = 2400
-# Bright on grey at any depth, and ordered in lightness, too.
-COLOURS = "plasma"
+# Ordered in lightness; the darkest quarter is hard to see on black.
+COLOURS, DARKEST = "plasma", 0.25
 LARGE_COLOUR = "#56B4E9"
+# The brightest vessel on a scale from black to white: darker than any line.
+BRIGHTEST = 0.55
 # Percentiles of the projection that are drawn black and white.
 BLACK, WHITE = 1, 99.7
 # chosen: a number on a shorter segment would hide it
@@ -67,6 +69,8 @@ def write_overview(
         axes.imshow(
             _as_grey(brightest),
             cmap="gray",
+            vmin=0,
+            vmax=1,
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             aspect=aspect,
         )
@@ -93,10 +97,9 @@ def _as_grey(brightest: NDArray[np.float32]) -> NDArray[np.float32]:
         else brightest
     )
     black, white = np.percentile(shown, [BLACK, WHITE])
-    # The square root shows vessels of a tenth of the brightness. Half of it leaves the lines
-    # brighter than any vessel.
+    # The square root shows vessels of a tenth of the brightness.
     level = np.sqrt(np.clip((shown - black) / max(white - black, 1e-6), 0, 1))
-    return np.asarray(level, np.float32)
+    return np.asarray(BRIGHTEST * level, np.float32)
 
 
 def _draw_large(axes: mpl.axes.Axes, segmented: Segmented, height: int, width: int) -> None:
@@ -118,7 +121,7 @@ def _draw_capillaries(
         return
     depths = np.concatenate([each.line[:, 0] for each in capillaries]) * um_per_voxel[0]
     scale = Normalize(float(depths.min()), float(max(depths.max(), depths.min() + 1)))
-    colours = mpl.colormaps[COLOURS]
+    colours = ListedColormap(mpl.colormaps[COLOURS](np.linspace(DARKEST, 1, 256)))
     pieces = [
         np.stack([each.line[:-1, :0:-1], each.line[1:, :0:-1]], axis=1) for each in capillaries
     ]

@@ -38,12 +38,16 @@ class SegmentSettings(RidgeSettings):
     ----------
     least_um : float
         Shorter segments are left out.
+    isolated_um : float
+        The same for segments that are connected to no other vessel: bright cells and their
+        processes are up to about 20 um long.
     gap_um : float
         Longest gap between two lines that is bridged. Blood cells are 4 to 8 um long and dark
         (docs/facts.md 5), and lines end up to 3 um before a cell.
     """
 
     least_um: float = Field(default=10.0, ge=0)
+    isolated_um: float = Field(default=25.0, ge=0)
     gap_um: float = Field(default=14.0, ge=0)
 
 
@@ -167,42 +171,52 @@ def connect(skeleton: Skeleton, grid: Grid, settings: SegmentSettings) -> Segmen
     is_large = [
         float(np.median(segment.radius_um)) > settings.capillary_radius_um for segment in smooth
     ]
-    orders = _count_branch_points(smooth, is_large, cKDTree(place_um), to_large_um)
+    tips = np.array([segment.line[[0, -1]] for segment in smooth]).reshape(-1, 2, 3)
+    touches = to_large_um[cKDTree(place_um).query(tips)[1]] < TOUCH_UM  # (n, 2)
+    nodes = _number_nodes(smooth)  # (n, 2)
+    orders = _count_branch_points(nodes, np.array(is_large, bool), touches)
+    is_alone = ((np.bincount(nodes.ravel())[nodes] == 1) & ~touches).all(axis=1)
     scale = grid.sides_um / grid.ratio
     lines = [segment.line / scale - 0.5 for segment in smooth]
     capillaries = [
         _measure(segment, line, order, float(scale[0]), grid.planes)
-        for segment, line, order, large in zip(smooth, lines, orders, is_large, strict=True)
+        for segment, line, order, large, alone in zip(
+            smooth, lines, orders, is_large, is_alone, strict=True
+        )
         if not large
+        and centrelines.length_um(segment) >= (settings.isolated_um if alone else settings.least_um)
     ]
     return Segmented(
-        tuple(
-            sorted(
-                (each for each in capillaries if each.length_um >= settings.least_um),
-                key=lambda each: float(each.line[:, 0].mean()),
-            )
-        ),
+        tuple(sorted(capillaries, key=lambda each: float(each.line[:, 0].mean()))),
         tuple(line for line, large in zip(lines, is_large, strict=True) if large),
         skeleton.large,
     )
 
 
+def _number_nodes(segments: list[Segment]) -> NDArray[np.int64]:
+    """Return the node at either end of each segment, numbered from 0: int64 (n, 2)."""
+    ends = np.array([segment.ends for segment in segments], np.int64).reshape(-1, 2)
+    return np.unique(ends, return_inverse=True)[1].reshape(-1, 2).astype(np.int64)
+
+
 def _count_branch_points(
-    segments: list[Segment], is_large: list[bool], voxels: cKDTree, to_large_um: F64
+    nodes: NDArray[np.int64], is_large: Mask, touches: Mask
 ) -> list[int | None]:
-    """Return the branch order of each segment, see `Capillary`."""
-    if not segments:
-        return []
-    ends = np.array([segment.ends for segment in segments])  # (n, 2)
-    _, nodes = np.unique(ends, return_inverse=True)
-    nodes = nodes.reshape(-1, 2)
-    large = np.array(is_large)
-    tips = np.stack([segment.line[[0, -1]] for segment in segments])  # (n, 2, 3)
-    touches = to_large_um[voxels.query(tips)[1]] < TOUCH_UM
-    sources = np.unique(nodes[touches | large[:, None]])
+    """Return the branch order of each segment, see `Capillary`.
+
+    Parameters
+    ----------
+    nodes : ndarray
+        int64 (n, 2): at the ends of each segment.
+    is_large : ndarray
+        bool (n,): whether it is a large vessel itself.
+    touches : ndarray
+        bool (n, 2): whether the end is at another large vessel.
+    """
+    sources = np.unique(nodes[touches | is_large[:, None]])
     if not len(sources):
-        return [None] * len(segments)
-    small = nodes[~large]
+        return [None] * len(nodes)
+    small = nodes[~is_large]
     count = int(nodes.max()) + 1
     graph = sparse.coo_array((np.ones(len(small)), tuple(small.T)), (count, count)).tocsr()
     steps = sparse.csgraph.dijkstra(graph, False, sources, unweighted=True, min_only=True)
