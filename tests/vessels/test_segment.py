@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from stallscan.errors import SettingsError
 from stallscan.vessels import slabs
+from stallscan.vessels.labels import read_network
 from stallscan.vessels.segment import Segmented, SegmentSettings, find_segments
 from tests.vessels.phantoms import Tube, Um, image, sample
 
@@ -131,8 +136,6 @@ def test_a_short_piece_counts_only_if_it_is_connected() -> None:
 @pytest.mark.parametrize("blur", [0.0, 1.0])
 @pytest.mark.parametrize("seed", range(2))
 def test_noise_alone_shows_nothing(blur: float, seed: int) -> None:
-    from scipy import ndimage
-
     noise = np.random.default_rng(seed).normal(size=(40, 160, 160))
     noise = ndimage.gaussian_filter(noise, blur)
     stack = (100 + 20 * noise / noise.std()).astype(np.float32)
@@ -175,3 +178,21 @@ def test_a_constant_stack_shows_nothing(value: float) -> None:
 def test_impossible_settings_are_refused(option: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         SegmentSettings.parse(option, "segment")
+
+
+@pytest.mark.slow
+def test_labelled_capillaries_of_a_real_stack_are_found(real_dir: Path) -> None:
+    stack = tifffile.imread(real_dir / "stacks" / "poon2015_BBB_noLeakage_BM4D_denoised.tif")
+    path = real_dir / "stacks" / "poon2015_BBB_noLeakage_manualLabel_v2.tif"
+    sides_um, part = (5.0, 0.994, 0.994), np.s_[:10, :200, :300]
+    labelled = tifffile.imread(path)[part] > 0
+    network = read_network(path, sides_um)
+    known = np.concatenate([each.line[:, ::-1] / sides_um - 0.5 for each in network.segments])
+    known = known[((known >= 0) & (known <= np.array(labelled.shape) - 1)).all(axis=1)]
+    found = find_segments(stack[part], sides_um, SegmentSettings())
+    line = np.concatenate([each.line for each in found.capillaries])
+    assert (cKDTree(line).query(known)[0] <= 2).mean() > 0.8
+    away = ndimage.distance_transform_edt(~labelled)
+    limits = np.array(labelled.shape) - 1
+    near = away[tuple(np.clip(np.rint(line).astype(int), 0, limits).T)] <= 2
+    assert near.mean() > 0.85
