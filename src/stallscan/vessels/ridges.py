@@ -250,7 +250,8 @@ def find_large(values: F32, sides_um: F64, radius_um: float, level: float) -> F3
     for axis, step in enumerate(steps):
         away = np.repeat(away, step, axis=axis)
     depth, height, width = values.shape
-    return np.maximum(away[:depth, :height, :width] - np.float32(radius_um), 0)
+    rest = np.maximum(away[:depth, :height, :width] - np.float32(radius_um), 0)
+    return np.asarray(rest, np.float32)
 
 
 def _drop_knots(deep: Mask, sides_um: F64, least_um: float) -> Mask:
