@@ -203,7 +203,7 @@ def measure_simulated(folder: Path, out_dir: Path) -> dict[str, Any]:
     about = pd.read_csv(folder / "segments.csv").set_index("segment")
     points = pd.read_csv(folder / "centrelines.csv")
     truth = {
-        int(number): rows[["z", "y", "x"]].to_numpy() * sides_um
+        int(str(number)): rows[["z", "y", "x"]].to_numpy() * sides_um
         for number, rows in points.groupby("segment")
     }
     small = about.index[about["radius_um"] <= settings.capillary_radius_um]
