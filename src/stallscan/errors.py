@@ -16,6 +16,7 @@ EXTRAS = {
     "monai": "published",
     "nncf": "int8",
     "imagecodecs": "lab",
+    "roifile": "lab",
     "skimage": "lab",
     "bioio": "bioformats",
     "obstore": "cloud",

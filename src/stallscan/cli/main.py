@@ -25,6 +25,7 @@ RESUMABLE = (
     "stack",
     "run",
     "demo",
+    "segment",
 )
 # Options that accept an empty value.
 EMPTY_OPTIONS = ("--group",)
