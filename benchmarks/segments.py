@@ -20,7 +20,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from stallscan import files
-from stallscan.recordings.grey_stack import open_grey
+from stallscan.recordings.raw import open_stack
 from stallscan.report.segments import project, write_overview
 from stallscan.vessels.labels import Network, read_network
 from stallscan.vessels.segment import Segmented, SegmentSettings, find_segments
@@ -194,7 +194,7 @@ def compare(
 def measure_simulated(folder: Path, out_dir: Path) -> dict[str, Any]:
     """Find the segments of a simulated stack, and compare them with the true ones."""
     settings = SegmentSettings()
-    with open_grey(folder / "stack.tif") as planes:
+    with open_stack(folder / "stack.tif") as planes:
         assert planes.voxel_um is not None
         found = find_segments(planes, planes.voxel_um, settings)
         write_overview(out_dir / "simulated.png", project(planes), found, planes.voxel_um)

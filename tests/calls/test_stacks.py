@@ -57,13 +57,34 @@ def test_each_region_gets_a_row_and_the_stack_a_rate(
     assert "--accuracy" in rate["note"]
     picture = cv2.imread(str(out / "overview.png"))
     assert picture is not None
-    assert picture.shape[1] == 60
+    assert picture.shape[1] == 200
     assert (picture.max(axis=-1) - picture.min(axis=-1) > 100).any()
     described = json.loads((out / "stack.json").read_text())["stack"]
     assert described["shape"] == [40, 160, 200]
     assert described["axis"] == "depth"
     with (out / "regions.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(labels)
+
+
+def test_without_regions_the_segments_are_found(run: Run, simulated: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    out = tmp_path / "out"
+    assert run("stack", simulated / "stack.tif", "-o", out)[0] == 0
+    with (out / "segments" / "segments.csv").open(newline="") as file:
+        found = [row["segment"] for row in csv.DictReader(file)]
+    with (out / "regions.csv").open(newline="") as file:
+        assert [row["region"] for row in csv.DictReader(file)] == found
+    assert len(found) >= 3
+    assert len(read_predictions(out / "predictions.csv")) == len(found)
+    # The same as with the centre lines of 'stallscan segment'.
+    lines, again = out / "segments" / "centrelines.csv", tmp_path / "again"
+    assert run("stack", simulated / "stack.tif", "--regions", lines, "-o", again)[0] == 0
+    scores = [read_predictions(each / "predictions.csv")["score"] for each in (out, again)]
+    np.testing.assert_allclose(scores[0], scores[1], atol=0.02)
+    # A finished run is left as it is.
+    before = (out / "predictions.csv").stat().st_mtime_ns
+    assert run("stack", simulated / "stack.tif", "-o", out)[0] == 0
+    assert (out / "predictions.csv").stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
@@ -148,7 +169,6 @@ def test_accuracy_corrects_the_rate(run: Run, words: list[str | Path], tmp_path:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "--regions"),
         (["--channel", "2"], "no channel 2"),
         (["--percentiles", "99", "5"], "below"),
     ],

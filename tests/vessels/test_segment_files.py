@@ -99,7 +99,7 @@ def test_the_voxel_size_of_the_command_line_is_used(tmp_path: Path, run: Any) ->
     assert len(read(tmp_path / "out" / "segments.csv")) == 2
     code, _, err = run(*command[:-1], "0")
     assert code == 2
-    assert "--voxel-um" in err
+    assert "voxel_um" in err
 
 
 def test_a_stack_with_two_channels_asks_for_one(tmp_path: Path, run: Any) -> None:
@@ -121,10 +121,11 @@ def test_a_stack_with_two_channels_asks_for_one(tmp_path: Path, run: Any) -> Non
     ("stack", "axes", "named"),
     [
         (np.stack([STACK, STACK]), "TZYX", "time"),
-        (STACK[0], "YX", "planes along depth"),
-        (np.zeros((5, 40, 40), np.uint8), "ZYX", "equal"),
-        (np.full((5, 40, 40), 700, np.uint16), "ZYX", "equal"),
-        (np.full((5, 40, 40), np.nan, np.float32), "ZYX", "not numbers"),
+        (STACK, "TYX", "depth"),
+        (STACK[0], "YX", "single frame"),
+        (np.zeros((5, 40, 40), np.uint8), "ZYX", "shows nothing"),
+        (np.full((5, 40, 40), 700, np.uint16), "ZYX", "shows nothing"),
+        (np.full((5, 40, 40), np.nan, np.float32), "ZYX", "NaN"),
     ],
 )
 def test_what_is_no_stack_of_vessels_is_refused(

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stallscan.cli.terminal import Out, command, print_line, show_progress
+from stallscan.words import counted
 
 if TYPE_CHECKING:
-    from stallscan.recordings.grey_stack import GreyStack
+    from stallscan.recordings.raw import Stack
+    from stallscan.vessels.segment import Segmented, SegmentSettings
 
 
 @command
@@ -16,7 +18,8 @@ def segment(
     *,
     out: Out,
     voxel_um: tuple[float, float, float] | None = None,
-    channel: int = 0,
+    channel: str = "",
+    time: int = 0,
     contrast: float | None = None,
     capillary_radius_um: float | None = None,
     least_um: float | None = None,
@@ -31,13 +34,15 @@ def segment(
     Parameters
     ----------
     stack
-        TIFF file of planes along depth, in which vessels are bright.
+        Planes along depth in which vessels are bright, in a file as for 'stallscan stack'.
     out
         Folder for segments.csv, centrelines.csv, labels.tif, rois.zip (ImageJ) and overview.png.
     voxel_um
         Distance of planes, rows and columns in um, if the file does not state it, or wrongly.
     channel
-        The channel that shows the vessels, from 1.
+        Name or number (from 1) of the channel that shows the vessels.
+    time
+        In a file with several times and depths: the time whose depths are read, from 1.
     contrast
         Smaller values find dimmer vessels, and more that are none.
     capillary_radius_um
@@ -47,14 +52,12 @@ def segment(
     isolated_um
         The same for segments that are connected to no other vessel.
     """
-    from stallscan import runs
-    from stallscan.recordings.grey_stack import open_grey
-    from stallscan.report.segments import OVERVIEW_NAME, project, write_overview
-    from stallscan.stamps import Stamp
-    from stallscan.vessels import segment_files
+    from stallscan.recordings.raw import StackSettings, open_stack
     from stallscan.vessels.segment import SegmentSettings
-    from stallscan.words import counted
 
+    reading = StackSettings.parse(
+        {"voxel_um": voxel_um, "channel": channel, "time": time}, "segment"
+    )
     given = {
         "contrast": contrast,
         "capillary_radius_um": capillary_radius_um,
@@ -63,39 +66,17 @@ def segment(
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = SegmentSettings.parse(chosen, "segment")
-    with open_grey(stack, channel) as planes, runs.hold(out) as folder:
-        sides_um = _find_sides(stack, planes, voxel_um)
-        stamp = Stamp.of(stack)
-        source = {
-            "path": str(stack.resolve()),
-            "bytes": 0 if stamp is None else stamp.bytes,
-            "mtime_ns": 0 if stamp is None else stamp.mtime_ns,
-            "channel": channel,
-        }
-        with show_progress("finding segments") as progress:
-            found = segment_files.find_resumably(
-                planes, sides_um, settings, folder, source, progress
-            )
-        segment_files.write_segments(found, folder, planes.shape, sides_um)
-        write_overview(folder / OVERVIEW_NAME, project(planes), found, sides_um)
+    with open_stack(stack, reading) as opened:
+        found = find_segments(opened, settings, out)
     print_line(f"{counted(len(found.capillaries), 'capillary segment')} -> {out}")
 
 
-def _find_sides(
-    stack: Path, planes: "GreyStack", given: tuple[float, float, float] | None
-) -> tuple[float, float, float]:
-    """Return the voxel size that was given, or that of the file."""
-    from stallscan.errors import InputError
+def find_segments(stack: "Stack", settings: "SegmentSettings", out: Path) -> "Segmented":
+    """Find the segments of a stack, and write their files and overview into a folder."""
+    from stallscan.report.segments import OVERVIEW_NAME, project, write_overview
+    from stallscan.vessels.segment_files import find_in_stack
 
-    sides_um = given or planes.voxel_um
-    if sides_um is None:
-        raise InputError(
-            f"{stack}: does not state its voxel size. Give the distance of planes, rows and "
-            "columns in um with --voxel-um"
-        )
-    if not all(0 < side <= 1000 for side in sides_um):
-        raise InputError(
-            f"{stack}: a voxel of {' x '.join(f'{side:g}' for side in sides_um)} um is impossible. "
-            "Give the distance of planes, rows and columns in um with --voxel-um"
-        )
-    return sides_um
+    with show_progress("finding segments") as progress:
+        found = find_in_stack(stack, settings, out, progress)
+    write_overview(out / OVERVIEW_NAME, project(stack), found, stack.voxel_um)
+    return found

@@ -43,7 +43,7 @@ def stack(
 
     An interrupted run resumes where it left off.
 
-    Example: stallscan stack field3.tif --regions RoiSet.zip --voxel-um 1 0.8 0.8 -o field3
+    Example: stallscan stack field3.tif --voxel-um 1 0.8 0.8 -o field3
 
     Parameters
     ----------
@@ -55,7 +55,8 @@ def stack(
         rates.csv, overview.png, regions.csv, stack.json, and the clips in clips/.
     regions
         The vessels: ImageJ ROIs (.roi, .zip), a label image (.tif, .npy), a table of boxes,
-        polygons or centre lines (.csv), or centre lines (.swc).
+        polygons or centre lines (.csv), or centre lines (.swc). Without it, the capillary segments
+        of a z-stack are found as by 'stallscan segment'; their files are in segments/.
     voxel_um
         Distance of planes, rows and columns in um, if the file does not state it, or wrongly.
     frame_s
@@ -99,7 +100,7 @@ def stack(
     settings = StackSettings.parse(given, "stack")
     measured = None if accuracy is None else CallAccuracy.read(accuracy)
     with open_stack(stack, settings) as opened:
-        found = _find_regions(opened, regions)
+        found = _find_regions(opened, regions, out)
         with show_progress("cutting regions") as cutting, show_progress("predicting") as predicting:
             summary = stacks.predict_stack(
                 opened,
@@ -126,18 +127,27 @@ def stack(
             sys.exit(EXIT_FAILED_ROWS)
 
 
-def _find_regions(stack: "Stack", given: Path | None) -> "Regions":
-    """Return the regions of a file, or find the vessels if there is none."""
-    from stallscan.calls.stacks import field_of
+def _find_regions(stack: "Stack", given: Path | None, out: Path) -> "Regions":
+    """Return the regions of a file, or around the segments that are found if there is none."""
+    from stallscan.calls.stacks import SEGMENTS_NAME, field_of
+    from stallscan.cli.segmenting import find_segments
     from stallscan.errors import InputError
     from stallscan.vessels.region_files import read_regions
+    from stallscan.vessels.regions import outline_line, say_overlaps
+    from stallscan.vessels.segment import SegmentSettings
 
-    if given is None:
+    field = field_of(stack)
+    if given is not None:
+        return read_regions(given, field)
+    found = find_segments(stack, SegmentSettings(), out / SEGMENTS_NAME).capillaries
+    if not found:
         raise InputError(
-            f"{stack.path}: no regions given. Outline the vessels in ImageJ, save them with the "
-            "ROI Manager, and give the file with --regions"
+            f"{stack.path}: no capillary segments were found in it. See "
+            f"{out / SEGMENTS_NAME}, and outline the vessels yourself (--regions)"
         )
-    return read_regions(given, field_of(stack))
+    return say_overlaps(
+        [outline_line(str(number), each.line, field) for number, each in enumerate(found, 1)]
+    )
 
 
 def _write_overview(stack: "Stack", regions: "Regions", out: Path) -> None:

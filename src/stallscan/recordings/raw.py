@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from stallscan.errors import InputError, UnreadableError
@@ -109,6 +110,25 @@ class Stack:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __getitem__(self, index: slice) -> NDArray[Any]:
+        """Read the values of consecutive frames as they are stored, (n, H, W).
+
+        Raises
+        ------
+        UnreadableError
+            If a frame cannot be decoded, or has values that are not numbers.
+        """
+        values = []
+        for number in range(*index.indices(len(self))):
+            plane = self._planes.read(self._places[number])
+            if plane is None or not np.isfinite(plane).all():
+                what = "cannot be decoded" if plane is None else "has values that are not numbers"
+                raise UnreadableError(
+                    f"{self.path}: frame {number + 1} {what}. Export the stack again"
+                )
+            values.append(plane)
+        return np.stack(values)
 
     def describe(self) -> dict[str, Any]:
         """Return all attributes in JSON types, for the folder of a run."""

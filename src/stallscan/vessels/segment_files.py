@@ -16,7 +16,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from stallscan import files, runs
-from stallscan.errors import UnreadableError
+from stallscan.errors import InputError, UnreadableError
+from stallscan.recordings.raw import Stack
+from stallscan.stamps import Stamp
 from stallscan.vessels.ridges import Skeleton
 from stallscan.vessels.segment import (
     Capillary,
@@ -47,6 +49,46 @@ SEGMENT_COLUMNS = (
 )
 # chosen: an ROI is wider than its vessel by this on either side, as outlines drawn by hand are
 ROI_MARGIN_UM = 3.0
+
+
+def find_in_stack(
+    stack: Stack,
+    settings: SegmentSettings,
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> Segmented:
+    """Find the capillaries of a stack, and write all files but the overview.
+
+    Parameters
+    ----------
+    stack : Stack
+        Frames in depth.
+    settings, progress
+        As for `segment.find_segments`.
+    folder : Path
+        Output folder; one that an interrupted run has left is completed.
+
+    Raises
+    ------
+    InputError
+        If the frames are times, or the folder holds the segments of another stack, or with other
+        settings.
+    UnreadableError
+        If a frame cannot be read.
+    """
+    if stack.axis != "depth":
+        raise InputError(
+            f"{stack.path}: its frames are times at one depth, and segments are found in depth. "
+            "Give a z-stack; 'stallscan stack --regions' calls vessels that you have outlined"
+        )
+    stamp = Stamp.of(stack.path)  # None for a folder (OME-Zarr)
+    source = stack.describe() | (
+        {} if stamp is None else {"bytes": stamp.bytes, "mtime_ns": stamp.mtime_ns}
+    )
+    with runs.hold(folder):
+        found = find_resumably(stack, stack.voxel_um, settings, folder, source, progress)
+        write_segments(found, folder, stack.shape, stack.voxel_um)
+    return found
 
 
 def find_resumably(
