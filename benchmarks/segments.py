@@ -314,9 +314,10 @@ def _publish(results: dict[str, dict[str, Any]], truth: dict[str, Any] | None) -
 
 LEAD = """\
 {version}, {machine}. Seven real two-photon stacks of mouse vessels with labels drawn by people.
-Settings were chosen on two of them and are reported on the other five. BBB_Leakage shows the same field
-as BBB_noLeakage, which was chosen on, so it is no independent evidence. The labels of plaqueVessels are
-drawn so wide that hardly any vessel counts as a capillary: its recall says nothing.
+Settings were chosen on two of them and are reported on the other five. BBB_Leakage shows the same
+field as BBB_noLeakage, which was chosen on, so it is no independent evidence. The labels of
+plaqueVessels are drawn so wide that hardly any vessel counts as a capillary;
+its recall says nothing.
 
 *Recall*: the share of the length of labelled capillaries (radius up to 5 um) within 2 voxels of a
 line that was found. *Precision*: the share of the found length within 2 voxels of the centre line
