@@ -25,7 +25,7 @@ from stallscan import workers
 from stallscan.catalog import tables
 from stallscan.recordings.encode import write_video
 from stallscan.recordings.recording import Frames
-from stallscan.simulate import imaging, recording
+from stallscan.simulate import detector, imaging, recording
 from stallscan.simulate.blood import MOVING_UM, STANDING_UM
 from stallscan.simulate.contour import COLOUR, draw_outline
 from stallscan.simulate.imaging import Window
@@ -244,7 +244,7 @@ def film(name: str, row: int, share: float = STALLED) -> tuple[Frames, bool]:
     outline = plan.scene.outline
     window = _around(outline.line | outline.interior)
     light = imaging.render(plan.scene, plan.blood, plan.microscope, window)
-    grey = imaging.expose(light, plan.microscope, window, plan.rng)
+    grey = detector.expose(light, plan.microscope, window, plan.rng)
     line, inside = (mask[window.rows, window.columns] for mask in (outline.line, outline.interior))
     if family.scale != 1:
         # (T, h, w), even as the codec wants it

@@ -16,7 +16,9 @@ EXTRAS = {
     "monai": "published",
     "nncf": "int8",
     "imagecodecs": "lab",
+    "roifile": "lab",
     "skimage": "lab",
+    "bioio": "bioformats",
     "obstore": "cloud",
 }
 

@@ -8,7 +8,8 @@ import pytest
 
 from stallscan.simulate import SimulateSettings, make_plan
 from stallscan.simulate.blood import PATTERN_LENGTH, draw_patterns
-from stallscan.simulate.imaging import Window, expose, render, whole_field
+from stallscan.simulate.detector import expose
+from stallscan.simulate.imaging import Window, render, whole_field
 from stallscan.simulate.scene import Vessel
 
 SMALL = SimulateSettings(height=128, width=160)

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 def simulate(
     out: Path | None = None,
     *,
-    count: int = 200,
-    stalled: float = 0.3,
+    count: int | None = None,
+    stalled: float | None = None,
+    stack: bool = False,
+    frames: int = 100,
+    size: tuple[int, int] = (512, 512),
     test: int = 0,
     test_stalled: float = 0.046,
     seed: int = 0,
@@ -47,9 +50,18 @@ def simulate(
         Folder for train_metadata.csv, train_labels.csv, truth.csv and train/*.mp4. Optional with
         --sheet.
     count
-        Number of recordings.
+        Number of recordings, 200 by default.
     stalled
-        Share of stalled recordings, 0 to 1.
+        Share of stalled recordings, 0 to 1, or of stalled segments in a stack. 0.3 by default, and
+        0.02 in a stack, as in Alzheimer's models.
+    stack
+        Write one raw stack of many segments instead, without outlines: stack.tif with its voxel
+        size, segments.csv, centrelines.csv, vessels.tif (the voxels of each segment) and
+        labels.csv. 'stallscan stack OUT/stack.tif --regions OUT/centrelines.csv' calls them.
+    frames
+        With --stack: number of frames.
+    size
+        With --stack: rows and columns.
     test
         Number of additional recordings for a test split, as in the competition: test/*.mp4,
         test_metadata.csv and submission_format.csv; also test_labels.csv, which the competition
@@ -80,6 +92,16 @@ def simulate(
     from stallscan.simulate.look import read_look
     from stallscan.simulate.sheet import write_sheet
 
+    if stack:
+        others = (clips, sheet, test, label_stack, count, recipe, processes)
+        if out is None or any(each not in (None, False, 0) for each in others):
+            raise InputError(
+                "--stack writes one stack into a folder: stallscan simulate OUT --stack. Leave out "
+                "--count, --test, --clips, --recipe, --sheet, --label-stack and --processes"
+            )
+        share = 0.02 if stalled is None else stalled
+        _simulate_stack(out, share, seed, frames, size, look)
+        return
     if out is None and sheet is None:
         raise InputError(
             "nothing to write. Name a folder for the recordings (stallscan simulate OUT) or a file "
@@ -90,8 +112,8 @@ def simulate(
     if clips and out is None:
         raise InputError("--clips needs an output folder. Name it: stallscan simulate OUT --clips")
     given = {
-        "count": count,
-        "stalled": stalled,
+        "count": 200 if count is None else count,
+        "stalled": 0.3 if stalled is None else stalled,
         "test": test,
         "test_stalled": test_stalled,
         "seed": seed,
@@ -104,6 +126,26 @@ def simulate(
         _simulate_corpus(out, settings, (recipe or "default") if clips else None, processes)
     if sheet is not None:
         print_line(f"{write_sheet(sheet, settings)} segments shown -> {sheet}")
+
+
+def _simulate_stack(
+    out: Path, stalled: float, seed: int, frames: int, size: tuple[int, int], look: str
+) -> None:
+    from stallscan.simulate import stack
+    from stallscan.simulate.look import read_look
+
+    given = {
+        "stalled": stalled,
+        "seed": seed,
+        "frames": frames,
+        "height": size[0],
+        "width": size[1],
+        "look": read_look(look),
+    }
+    settings = stack.RawSettings.parse(given, "simulate")
+    with show_progress("simulating a stack") as progress:
+        summary = stack.simulate_stack(out, settings, progress)
+    print_line(str(summary))
 
 
 def _simulate_corpus(

@@ -15,7 +15,6 @@ EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 # Commands that resume an interrupted run.
 RESUMABLE = (
-    "run",
     "simulate",
     "fetch",
     "prepare",
@@ -23,8 +22,10 @@ RESUMABLE = (
     "fine-tune",
     "reproduce",
     "predict",
-    "demo",
+    "stack",
     "run",
+    "demo",
+    "segment",
 )
 # Options that accept an empty value.
 EMPTY_OPTIONS = ("--group",)

@@ -164,7 +164,7 @@ def rate(
     run = read_run(calls)
     joined = _join(calls, groups, answers or {})
     table = joined.table
-    _refuse_other_calls(calls, table[table["called"].isin(DECIDED)], errors)
+    refuse_other_calls(calls, table[table["called"].isin(DECIDED)], errors)
     fields = _count(table, ["field", "mouse", "group"]) if "field" in table else []
     mice = _count(table, ["mouse", "group"]) if "mouse" in table else []
     group_units, comparisons = _groups(table, mice, errors, reference)
@@ -356,7 +356,7 @@ def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
     )
 
 
-def _refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) -> None:
+def refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) -> None:
     """Refuse calls made with another bundle or threshold than the measured ones."""
     for setting, measured, used in (
         ("bundle", errors.bundles, sorted(set(table["bundle"]))),

@@ -128,7 +128,7 @@ def as_tables(rates: Rates, every: bool = True) -> list[Table]:
 def _unit_table(units: Sequence[Unit], columns: tuple[str, ...]) -> pd.DataFrame:
     rows = [
         {column: getattr(unit, column) for column in columns}
-        | _rate_cells(unit.rate)
+        | rate_cells(unit.rate)
         | {"review": unit.review, "unscorable": unit.unscorable, "known": unit.known}
         | {"note": unit.note}
         for unit in units
@@ -137,7 +137,8 @@ def _unit_table(units: Sequence[Unit], columns: tuple[str, ...]) -> pd.DataFrame
     return pd.DataFrame(rows, columns=[*columns, *RATE_COLUMNS, *others])
 
 
-def _rate_cells(rate: Rate | None) -> dict[str, Any]:
+def rate_cells(rate: Rate | None) -> dict[str, Any]:
+    """Return the cells of `RATE_COLUMNS`, as far as there is a rate."""
     if rate is None:
         return {"stalled": 0, "scored": 0}
     values = (

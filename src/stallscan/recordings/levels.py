@@ -30,6 +30,8 @@ _NEARLY_FULL = 0.75
 # Rounding and resampling may exceed a range by half a grey level of 255.
 _SLACK = 0.5 / 255
 _DEPTHS = (10, 12, 14, 16, 32)
+# docs/facts.md 5: percentiles 5 and 99 of the only original recording are 0 and 243.
+BLACK_PERCENTILE, WHITE_PERCENTILE, WHITE_GREY = 5.0, 99.0, 243
 # Values converted at a time: float64 takes eight times the memory of uint8.
 _BLOCK = 2**20
 
@@ -67,14 +69,14 @@ def scale_of(
     if dtype == np.uint8 and (not is_colour or bits in (None, 8)):
         return lambda array: np.asarray(array, dtype=np.uint8)
     if is_colour and bits and dtype.kind == "u":
-        return _linear(0.0, 2.0**bits - 1)
+        return linear(0.0, 2.0**bits - 1)
     values = _survey(arrays())
     if dtype.kind == "f" and _within(values, 1.0):
-        return _linear(0.0, 1.0)
+        return linear(0.0, 1.0)
     if _within(values, 255.0):
-        return _linear(0.0, 255.0)
+        return linear(0.0, 255.0)
     if not is_colour:
-        return _linear(values.low, _bright(arrays()))
+        return linear(values.low, _bright(arrays()))
     if values.low < 0:
         raise UnreadableError(
             f"{path}: has colour values below 0 (down to {values.low:g}), so their range is "
@@ -87,7 +89,7 @@ def scale_of(
             f"{path}: has colour values up to {values.high:g}, and does not declare how many bits "
             "they use. Convert the recording to 8-bit RGB"
         )
-    return _linear(0.0, full)
+    return linear(0.0, full)
 
 
 def _within(values: _Values, top: float) -> bool:
@@ -116,8 +118,8 @@ def _finite(array: NDArray[Any]) -> NDArray[Any]:
     return array[np.isfinite(array)] if array.dtype.kind == "f" else array
 
 
-def _linear(low: float, high: float) -> Scale:
-    """Return the linear scale from `low`..`high` to 0..255, clipped."""
+def linear(low: float, high: float) -> Scale:
+    """Return the linear scale from `low`..`high` to 0..255, clipped; NaN becomes 0."""
     gain = 255.0 / max(high - low, 1e-12)
 
     def convert(array: NDArray[Any]) -> Frames:
@@ -130,3 +132,22 @@ def _linear(low: float, high: float) -> Scale:
         return np.concatenate([convert(rows) for rows in np.array_split(array, blocks)])
 
     return scale
+
+
+def stretch(sample: NDArray[Any], black: float, white: float) -> tuple[float, float]:
+    """Return the values that become grey levels 0 and 255 in a raw stack.
+
+    Parameters
+    ----------
+    sample : ndarray
+        Values of the stack, any numeric type; NaN and infinity are left out.
+    black, white : float
+        The percentiles that become grey levels 0 and `WHITE_GREY`, as in the training recordings.
+
+    Returns
+    -------
+    low, high : float
+        With `low` below `high`, unless the percentiles are equal.
+    """
+    low, top = (float(value) for value in np.percentile(_finite(sample), [black, white]))
+    return low, low + (top - low) * 255 / WHITE_GREY

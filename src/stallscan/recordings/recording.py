@@ -137,6 +137,13 @@ class Recording:
         `frames_declared`.
     note : str
         A choice that the reader made where the file was ambiguous, as a clause; else empty.
+    axis : str
+        ``depth`` if each frame is one step deeper, ``time`` if all are at the same depth; empty if
+        the file does not say.
+    voxel_um : tuple of float or None
+        Distance of frames in depth, of rows and of columns in um; None if unknown.
+    frame_s : float or None
+        Time from frame to frame in s; None if unknown.
     """
 
     path: Path
@@ -147,6 +154,9 @@ class Recording:
     _decoder: Decoder = field(repr=False)
     frames_expected: int | None = None
     note: str = ""
+    axis: str = ""
+    voxel_um: tuple[float, float, float] | None = None
+    frame_s: float | None = None
     # The last box that was read in a single chunk: finding the outline and cutting the clip ask
     # for almost the same pixels. A list of at most one, because the class is frozen.
     _cached: list[tuple[Box, Frames]] = field(default_factory=list, repr=False, compare=False)

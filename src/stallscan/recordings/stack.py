@@ -1,10 +1,6 @@
 """Recordings from TIFF stacks, in the dialects of ImageJ, OME and tifffile."""
 
-import contextlib
-import logging
-import struct
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,6 @@ from tifffile import PHOTOMETRIC
 
 from stallscan.errors import RecordingError, UnreadableError, install
 from stallscan.recordings.colours import (
-    IMAGEJ_CHANNELS,
     Array,
     check_colours,
     check_opaque,
@@ -27,40 +22,12 @@ from stallscan.recordings.colours import (
 from stallscan.recordings.levels import scale_of
 from stallscan.recordings.limits import LIMITS, Limits
 from stallscan.recordings.recording import ArrayDecoder, Recording, collect
+from stallscan.recordings.tiff import COUNTED, dimensions_of, main_series, quiet, read_pages
 from stallscan.words import listed
 
 # Axes along which frames may follow each other: time, depth, and the two that tifffile assigns to
 # pages of unknown order.
 _FRAME_AXES = "TZIQ"
-# Kinds of series that tifffile forms by grouping similar pages, if the file describes no series.
-_COUNTED = ("generic", "uniform")
-
-
-class _Quiet(logging.Filter):
-    """Drops the log records of tifffile from threads that are reading a recording.
-
-    We raise errors about damaged files ourselves, or count their pages as corrupt.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._thread = threading.local()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not getattr(self._thread, "depth", 0)
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Drop records within the block, which must not yield to a caller."""
-        self._thread.depth = getattr(self._thread, "depth", 0) + 1
-        try:
-            yield
-        finally:
-            self._thread.depth -= 1
-
-
-_quiet = _Quiet()
-logging.getLogger("tifffile").addFilter(_quiet)
 
 
 @dataclass(frozen=True)
@@ -108,7 +75,7 @@ def read_tiff(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording
         files), or it exceeds the limits.
     """
     try:
-        with _quiet(), tifffile.TiffFile(path) as tiff:
+        with quiet(), tifffile.TiffFile(path) as tiff:
             layout = _layout(tiff, path, limits)
     except (RecordingError, MemoryError):
         raise
@@ -138,8 +105,8 @@ def read_tiff(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording
 def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
     """Read the headers; raise UnreadableError unless they describe one recording."""
     _check_is_whole(tiff, path)
-    pages, next_page = _tiff_pages(tiff, path, limits)
-    main, is_joined, skipped = _main_series(tiff, path)
+    pages, next_page = read_pages(tiff, path, limits)
+    main, is_joined, skipped = main_series(tiff, path)
     page = main.keyframe
     shown = [each for each in pages if each.shape not in skipped]
     if page.dtype is None or page.dtype.kind not in "uif":
@@ -148,14 +115,14 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
             "Export the recording with 8 or 16 bits per value"
         )
     samples = check_colours(page, path)
-    dimensions = [] if is_joined else _dimensions(tiff, main)
+    dimensions = [] if is_joined else dimensions_of(tiff, main)
     channels = find_channels(tiff, main, dimensions, path)
     note = _note_frame_axes(dimensions, path)
     has_palette = page.photometric == PHOTOMETRIC.PALETTE
     planes = product(size for _, size in dimensions)
     shown_planes = len(shown) * page.imagedepth
     # Only a described series declares a number of frames; others just count the pages that exist.
-    is_declared = planes > 1 and (main.kind not in _COUNTED or tiff.is_imagej)
+    is_declared = planes > 1 and (main.kind not in COUNTED or tiff.is_imagej)
     frames = max(planes, shown_planes) // (3 if channels else 1)
     has_one_header = len(shown) == 1 and planes > shown_planes and page.is_final and page.nbytes > 0
     end = page.dataoffsets[0] + planes * page.nbytes if has_one_header else 0
@@ -195,114 +162,6 @@ def _check_is_whole(tiff: tifffile.TiffFile, path: Path) -> None:
     )
 
 
-def _tiff_pages(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> tuple[list[Any], int]:
-    """Return all pages but thumbnails, and where the chain of pages breaks.
-
-    Pages rather than series, because a file written page by page has a series for each page.
-
-    Returns
-    -------
-    pages, next_page
-        The pages; and the file offset of the next page, which cannot be read: 0 if the chain is
-        complete, -1 if the offset itself is missing.
-    """
-    pages: dict[int, Any] = {}
-    chain: Iterable[Any] = tiff.pages
-    for page in chain:
-        if page.offset in pages:  # a damaged chain may be circular
-            return list(pages.values()), page.offset
-        pages[page.offset] = page
-        limits.check_frame(path, page.imagelength, page.imagewidth, page.nbytes)
-        limits.check_count(path, len(pages))
-    shown = [page for page in pages.values() if not page.is_reduced]
-    pointer_offset = tiff.pages.next_page_offset
-    if pointer_offset is None:
-        return shown, 0
-    tiff.filehandle.seek(pointer_offset)
-    size = tiff.tiff.offsetsize
-    pointer = tiff.filehandle.read(size)
-    (offset,) = struct.unpack(tiff.tiff.offsetformat, pointer) if len(pointer) == size else (-1,)
-    return shown, offset
-
-
-def _main_series(
-    tiff: tifffile.TiffFile, path: Path
-) -> tuple[Any, bool, frozenset[tuple[int, ...]]]:
-    """Return the series of pages that holds the recording.
-
-    Returns
-    -------
-    series, is_joined, skipped
-        The largest series; whether the frames are the pages of all series; and the shapes of pages
-        that are thumbnails of others.
-
-    Raises
-    ------
-    UnreadableError
-        If the file holds several recordings.
-    """
-    every = [series for series in tiff.series if not series.keyframe.is_reduced]
-    main = max(every, key=lambda series: series.size)
-    thumbnails = [
-        series
-        for series in every
-        if _planes_in(series) == 1 < _planes_in(main) and _area(series) < _area(main)
-    ]
-    others = [series for series in every if series is not main and series not in thumbnails]
-    # Levels of an image pyramid after the first are smaller copies.
-    levels = [level for series in (main, *others) for level in series.levels[1:]]
-    skipped = frozenset(series.keyframe.shape for series in (*thumbnails, *levels))
-    # tifffile's own grouping of pages, by compression and so on, does not separate recordings.
-    is_declared = main.kind not in _COUNTED
-    pages_apart = all(_planes_in(series) == 1 for series in (main, *others))
-    if others and ((is_declared and not pages_apart) or _stage_positions(tiff) > 1):
-        names = [series.name or f"series {index}" for index, series in enumerate(every)]
-        raise UnreadableError(
-            f"{path}: holds {len(every)} recordings or positions ({listed(names)}). "
-            "Export each to its own file"
-        )
-    return main, bool(others), skipped
-
-
-def _planes_in(series: Any) -> int:
-    page = series.keyframe
-    count: int = series.size // max(_area(series) * page.samplesperpixel, 1)
-    return count
-
-
-def _area(series: Any) -> int:
-    return int(series.keyframe.imagelength * series.keyframe.imagewidth)
-
-
-def _stage_positions(tiff: tifffile.TiffFile) -> int:
-    """Count the different stage positions (x, y) of the planes in the OME metadata."""
-    planes = ome(tiff).iterfind(".//{*}Plane")
-    return len({(plane.get("PositionX"), plane.get("PositionY")) for plane in planes})
-
-
-def _dimensions(tiff: tifffile.TiffFile, series: Any) -> list[tuple[str, int]]:
-    """Return (axis, size) for all axes but rows, columns and samples, outermost first."""
-    described = tiff.imagej_metadata or {}
-    samples = series.keyframe.samplesperpixel
-    dimensions = [
-        (axis, int(size))
-        for axis, size in zip(series.axes, series.shape, strict=True)
-        if axis not in "YXS"
-    ]
-    if described and series.kind != "imagej":  # tifffile found fewer frames than are described
-        keys = {"T": "frames", "Z": "slices"} | ({"C": "channels"} if samples == 1 else {})
-        dimensions = [(axis, int(described.get(key, 1))) for axis, key in keys.items()]
-        images = int(described.get("images", 1))
-        if product(size for _, size in dimensions) < images:
-            dimensions = [("I", images)]
-    if described:  # tifffile writes an axis that its caller did not name as channels
-        most = 1 if samples > 1 else IMAGEJ_CHANNELS
-        dimensions = [
-            ("I" if axis == "C" and size > most else axis, size) for axis, size in dimensions
-        ]
-    return [(axis, size) for axis, size in dimensions if size > 1]
-
-
 def _note_frame_axes(dimensions: list[tuple[str, int]], path: Path) -> str:
     """Return a remark on the order of the frames; empty if they have one axis.
 
@@ -332,11 +191,11 @@ def _tiff_frames(
     path: Path, layout: _Layout, limits: Limits, corrupt: list[int]
 ) -> Iterator[Array]:
     """Yield the stored frames, (H, W) or (H, W, 3); add broken ones to `corrupt`."""
-    with _quiet():
+    with quiet():
         tiff = tifffile.TiffFile(path)
     with tiff:
-        with _quiet():
-            pages, next_page = _tiff_pages(tiff, path, limits)
+        with quiet():
+            pages, next_page = read_pages(tiff, path, limits)
         shown = [page for page in pages if page.shape not in layout.skipped]
         planes = (
             _contiguous_planes(tiff, shown[0], layout.contiguous, path)
@@ -379,7 +238,7 @@ def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
     """Yield the planes of each page, or None for a page that cannot be decoded."""
     for page in pages:
         try:
-            with _quiet():
+            with quiet():
                 array = page.asarray(maxworkers=1)
             planes = _planes(array, page, path)
         except (RecordingError, MemoryError):

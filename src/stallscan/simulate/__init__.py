@@ -2,9 +2,9 @@
 
 In order of the physics: `network` (a capillary network; `vessels.labels` reads a real one),
 `contour` and `scene` (vessels in um, the outline, other tissue), `blood` (cells along the vessels,
-and their motion), `projects` and `microscope` (parameters of the scan), `imaging` (light, noise,
-display), `recording` (one recording with its truth), `crowd` (scores of citizen
-scientists), `corpus` (a folder of recordings) and `sheet` (a contact sheet).
+and their motion), `projects` and `microscope` (parameters of the scan), `imaging` (light),
+`detector` (noise, display), `recording` (one recording with its truth), `crowd` (scores of citizen
+scientists), `corpus` (a folder of recordings), `stack` (a raw stack) and `sheet` (a contact sheet).
 
 Only the motion in the outlined segment reveals the label: everything else is drawn independently of
 it. There are three exceptions: the share of stalls depends on the project, large vessels do not

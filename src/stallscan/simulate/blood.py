@@ -97,6 +97,8 @@ class Blood:
         the same for all vessels), phase in radians.
     frame_s : float
         Seconds from frame to frame.
+    kinds : tuple of str
+        Pattern of cells in each row of `dark`.
     """
 
     kind: str
@@ -108,10 +110,16 @@ class Blood:
     start_um: F64
     pulse: F64
     frame_s: float
+    kinds: tuple[str, ...] = ()
 
 
 def draw_blood(
-    rng: Rng, scene: Scene, frame_s: float, focus: tuple[int, int], clear: float = 0.0
+    rng: Rng,
+    scene: Scene,
+    frame_s: float,
+    focus: tuple[int, int],
+    clear: float = 0.0,
+    stalled_neighbours: float = STALLED_NEIGHBOURS,
 ) -> Blood:
     """Draw cells and speeds for all vessels of a scene, with a flowing outlined segment.
 
@@ -133,6 +141,8 @@ def draw_blood(
         First and last frame, counted from 0, in which the outlined segment is in focus.
     clear : float
         Share of vessels that have hardly any cells, 0..1.
+    stalled_neighbours : float
+        Share of the other capillaries that stand still, 0..1.
     """
     count, frames = len(scene.vessels), scene.shape[0]
     outlined, neighbour = (
@@ -149,7 +159,7 @@ def draw_blood(
     pattern[0] = 0
     # The radius varies little along a vessel, so one point is enough.
     radius = np.array([vessel.radius_um[0] for vessel in scene.vessels])
-    speed = _draw_speeds(rng, radius > LARGE_RADIUS_UM, frames)
+    speed = _draw_speeds(rng, radius > LARGE_RADIUS_UM, frames, stalled_neighbours)
     motion = _draw_key(rng, FLOWING)
     motion, speed[0] = _draw_flow(rng, motion, speed[0], frame_s, focus)
     start = rng.uniform(0, PATTERN_LENGTH * PATTERN_STEP_UM, (count, 1)) + _add_up(speed, frame_s)
@@ -159,11 +169,16 @@ def draw_blood(
         [rng.uniform(0.1, 0.4, count), np.full(count, rng.uniform(6, 10)), rng.uniform(0, 7, count)]
     )
     contrast = _draw_contrast(rng, [kinds[at] for at in pattern], radius)
-    return Blood(kinds[0], motion, dark, pattern, contrast, speed, start, pulse, frame_s)
+    return Blood(
+        *(kinds[0], motion, dark, pattern, contrast, speed, start, pulse, frame_s),
+        kinds=tuple(kinds),
+    )
 
 
-def stall(blood: Blood, length_um: float, focus: tuple[int, int], rng: Rng) -> Blood:
-    """Stall the outlined segment; everything else stays the same.
+def stall(
+    blood: Blood, length_um: float, focus: tuple[int, int], rng: Rng, vessel: int = 0
+) -> Blood:
+    """Stall a vessel, by default the outlined segment; everything else stays the same.
 
     It moves as in `STALLED`: ``stall`` stands still except for a jitter of 0.2 um, ``creep`` moves
     0.1-0.5 um per frame, ``starts`` flows first and stops while in focus, ``ends`` stands first and
@@ -180,13 +195,15 @@ def stall(blood: Blood, length_um: float, focus: tuple[int, int], rng: Rng) -> B
         As in `draw_blood`.
     rng : Generator
         Random source.
+    vessel : int
+        Index of the vessel. The result's `motion` is its motion.
     """
     first, last = focus
     motion = _draw_key(rng, STALLED)
     run = _draw_run(rng, focus, STALLED_SHARE, 0.9)
     if motion in ("starts", "ends") and not run:
         motion = "stall"
-    flow = blood.speed_um_s[0].copy()
+    flow = blood.speed_um_s[vessel].copy()
     flow[flow == 0] = np.median(flow[flow != 0])  # fill in a pause
     standing = np.ones(flow.size, bool)
     if motion == "starts":
@@ -198,10 +215,12 @@ def stall(blood: Blood, length_um: float, focus: tuple[int, int], rng: Rng) -> B
     moved = _add_up(moving, blood.frame_s)
     # A frame in focus in which the cells stand still, whatever the motion.
     at_rest = {"starts": last, "ends": first}.get(motion, (first + last) // 2)
-    place = _draw_rest(rng, blood.dark[0] > 0.5, length_um, blood.kind)
+    row = int(blood.pattern[vessel])
+    kind = blood.kinds[row] if blood.kinds else blood.kind
+    place = _draw_rest(rng, blood.dark[row] > 0.5, length_um, kind)
     speed, start = blood.speed_um_s.copy(), blood.start_um.copy()
-    speed[0] = moving
-    start[0] = place + moved - moved[at_rest] + standing * _draw_jitter(rng, (flow.size,))
+    speed[vessel] = moving
+    start[vessel] = place + moved - moved[at_rest] + standing * _draw_jitter(rng, (flow.size,))
     return replace(blood, motion=motion, speed_um_s=speed, start_um=start)
 
 
@@ -278,7 +297,9 @@ def _draw_contrast(rng: Rng, kinds: Sequence[str], radius_um: F64) -> F32:
     return np.asarray(contrast * filled, np.float32)
 
 
-def _draw_speeds(rng: Rng, large: NDArray[np.bool_], frames: int) -> F64:
+def _draw_speeds(
+    rng: Rng, large: NDArray[np.bool_], frames: int, stalled: float = STALLED_NEIGHBOURS
+) -> F64:
     """Draw signed speeds in um/s (vessels, frames); the first vessel neither stalls nor reverses.
 
     `large` (vessels,) marks the vessels that are not capillaries.
@@ -293,7 +314,7 @@ def _draw_speeds(rng: Rng, large: NDArray[np.bool_], frames: int) -> F64:
     speed = mean[:, None] * np.clip(1 + 0.12 * rng.standard_normal((count, frames)), 0.5, 1.5)
     fate = rng.random(count)
     fate[0] = 0.5
-    speed[(fate < STALLED_NEIGHBOURS) & ~large] = 0
+    speed[(fate < stalled) & ~large] = 0
     for vessel in np.flatnonzero(fate > 1 - REVERSING_NEIGHBOURS):
         speed[vessel] *= _draw_swing(rng, frames, (0, frames - 1))
     return speed

@@ -1,4 +1,4 @@
-"""Rendering of grey frames: light on the detector, photons, display contrast."""
+"""Rendering of frames: the light that reaches the detector."""
 
 import functools
 import math
@@ -8,11 +8,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from stallscan.simulate.blood import PATTERN_LENGTH, PATTERN_STEP_UM, Blood
-from stallscan.simulate.microscope import Microscope, black_area
-from stallscan.simulate.scene import F32, F64, LARGE_RADIUS_UM, Image, Rng, Scene
+from stallscan.simulate.microscope import Microscope
+from stallscan.simulate.scene import F32, F64, LARGE_RADIUS_UM, Scene
 
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 REACH_SIGMAS = 3.0
@@ -353,62 +352,3 @@ def _spread_haze(scene: Scene, background: float, window: Window) -> list[F32]:
         )
         for nodes in scene.haze * np.float32(background)
     ]  # fmt: skip
-
-
-# Poisson numbers are looked up by the square root of their mean, in steps of 1/8 of their standard
-# deviation, up to a mean of 1,024; drawing each would take as long as the rest. Normal numbers are
-# looked up, too. The tables are constant; only the choice of the entry is random.
-LEVELS_PER_ROOT, LEVELS, SAMPLES = 16, 512, 1024
-NORMALS = 1 << 16
-
-
-@functools.cache
-def _noise_tables() -> tuple[F32, F32]:
-    # Evenly spaced quantiles, because a table of random samples would keep its sampling error.
-    mean = (np.arange(LEVELS) / LEVELS_PER_ROOT) ** 2
-    share = (np.arange(SAMPLES) + 0.5) / SAMPLES
-    chance = special.pdtr(np.arange(mean[-1] + 6 * math.sqrt(mean[-1])), mean[:, None])
-    poisson = np.concatenate([np.searchsorted(row, share) for row in chance])
-    normal = special.ndtri((np.arange(NORMALS) + 0.5) / NORMALS)
-    return poisson.astype(np.float32), normal.astype(np.float32)
-
-
-def expose(light: F32, microscope: Microscope, window: Window, rng: Rng) -> Image:
-    """Add photon and detector noise to light, float32 (T, h, w), and convert it to grey levels.
-
-    `light` is the result of `render` for the same window. Returns uint8 (T, h, w).
-    """
-    poisson, normal = _noise_tables()
-    shape = light.shape[1:]
-    grey = np.empty(light.shape, np.uint8)
-    excess, read = np.float32(microscope.excess**2), np.float32(microscope.read_noise**2)
-    to_level = np.float32(LEVELS_PER_ROOT * math.sqrt(microscope.photons))
-    for frame, image in enumerate(light):
-        level = np.sqrt(image)
-        level *= to_level
-        level += np.float32(0.5)
-        # Lookups are twice as fast with indices of the machine's word size.
-        index = np.minimum(level, LEVELS - 1).astype(np.intp)
-        index *= SAMPLES
-        # 32 random bits per pixel: the low 10 choose the Poisson number, the high 16 the normal.
-        drawn = rng.integers(0, 1 << 32, shape, np.uint32).astype(np.intp)
-        index += drawn & (SAMPLES - 1)
-        photons = np.take(poisson, index, mode="clip")
-        noise = np.sqrt(excess * photons + read)
-        drawn >>= 16
-        noise *= np.take(normal, drawn, mode="clip")
-        photons += noise
-        if microscope.row_noise:
-            photons += rng.normal(0, microscope.row_noise, (shape[0], 1)).astype(np.float32)
-        if max(microscope.blur_px) > 0:
-            # OpenCV would replace a deviation of 0 by one of its own.
-            along_x, along_y = (max(deviation, 0.01) for deviation in microscope.blur_px)
-            photons = cv2.GaussianBlur(photons, (5, 5), along_x, sigmaY=along_y)
-        photons -= np.float32(microscope.black_photons)
-        photons *= np.float32(microscope.grey_per_photon)
-        np.clip(photons, 0, 255, out=photons)
-        if microscope.gamma != 1:
-            photons = 255 * (photons / 255) ** np.float32(microscope.gamma)
-        grey[frame] = photons
-        grey[frame][black_area(microscope, frame, window.rows, window.columns)] = 0
-    return grey

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stallscan.simulate.blood import Blood, draw_blood, stall
 from stallscan.simulate.contour import COLOUR
-from stallscan.simulate.imaging import Window, expose, render, whole_field
+from stallscan.simulate.detector import expose
+from stallscan.simulate.imaging import Window, render, whole_field
 from stallscan.simulate.look import draw_look, vary_project
 from stallscan.simulate.microscope import Microscope, draw_microscope
 from stallscan.simulate.projects import Project, draw_project
-from stallscan.simulate.scene import F32, F64, Image, Rng, Scene, draw_scene
+from stallscan.simulate.scene import F32, F64, Image, Rng, Scene, Vessel, draw_scene
 from stallscan.simulate.settings import SimulateSettings
 from stallscan.vessels.outline import DECODED_COLOUR
 
@@ -168,7 +170,7 @@ def make_plan(
     project = vary_project(of_look, project or draw_project(of_project, stalled), look)
     scene = draw_scene(of_scene, settings, project, stalled)
     microscope = draw_microscope(of_scope, scene, project, look)
-    in_focus = _in_focus(scene, microscope)
+    in_focus = find_in_focus(scene.vessels[0], scene, microscope)
     focus = int(in_focus[0]), int(in_focus[-1])
     blood = draw_blood(of_blood, scene, microscope.frame_s, focus, look.clear)
     if stalled:
@@ -206,9 +208,8 @@ def film(plan: Plan, window: Window, colour: tuple[int, int, int]) -> Image:
     return frames
 
 
-def _in_focus(scene: Scene, microscope: Microscope) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
-    """Return the frames within the half width of the axial PSF of any part of the segment."""
-    target = scene.vessels[0]
+def find_in_focus(target: Vessel, scene: Scene, microscope: Microscope) -> NDArray[np.intp]:
+    """Return the frames within the half width of the axial PSF of any part of a vessel."""
     # 1.18 standard deviations are half the width at half maximum. The vessel's own thickness adds.
     half = 1.18 * math.hypot(microscope.psf_z_um, float(target.radius_um.mean()) / 2)
     depth = np.arange(scene.shape[0]) * scene.step_um

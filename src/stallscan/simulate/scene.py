@@ -97,7 +97,13 @@ class Scene:
     outline: Outline
 
 
-def draw_scene(rng: Rng, settings: SimulateSettings, project: Project, stalled: bool) -> Scene:
+def draw_scene(
+    rng: Rng,
+    settings: SimulateSettings,
+    project: Project,
+    stalled: bool,
+    frames: int | None = None,
+) -> Scene:
     """Draw the outlined segment, the network around it, and other tissue.
 
     Parameters
@@ -111,8 +117,10 @@ def draw_scene(rng: Rng, settings: SimulateSettings, project: Project, stalled: 
     stalled : bool
         A stalled segment is never a large vessel, because those do not stall. Nothing else depends
         on it.
+    frames : int, optional
+        Number of frames; by default, drawn for the project.
     """
-    frames = draw_frame_count(rng, project)
+    frames = draw_frame_count(rng, project) if frames is None else frames
     shape = (frames, settings.height, settings.width)
     pixel, step = project.um_per_px, project.step_um
     extent = np.array([shape[2] * pixel, shape[1] * pixel, frames * step])

@@ -16,6 +16,8 @@ Mask = NDArray[np.bool_]
 SMOOTH_UM = 2.0  # chosen: standard deviation that removes voxel stairs but keeps bends
 MIN_RADIUS_UM = 1.5  # chosen: the thinnest real capillaries; less is a gap in the labels
 SPUR_UM = 12.0  # chosen: a dead end that protrudes less is a bump of the labelled surface
+DIRECTED_UM = 5.0  # chosen: the direction of a dead end is measured over this length
+GAP_COSINE = 0.7  # chosen: largest angle, 45 degrees, between a dead end and the gap that follows
 SPECK_UM = 10.0  # chosen: a shorter isolated piece is not a vessel
 
 
@@ -87,13 +89,26 @@ def _find_pairs(steps: NDArray[np.int64], place_um: F64) -> NDArray[np.int64]:
     pairs = cKDTree(steps).query_pairs(1.8, output_type="ndarray")
     length = ((place_um[pairs[:, 0]] - place_um[pairs[:, 1]]) ** 2).sum(axis=1).round(6)
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], length))]
-    rank: list[dict[int, int]] = [{} for _ in steps]  # voxel -> neighbour -> order by length
-    for index, (a, b) in enumerate(pairs.tolist()):
-        rank[a][b] = rank[b][a] = index
-    kept = [
-        all(max(rank[a][c], rank[b][c]) > index for c in rank[a].keys() & rank[b].keys())
-        for index, (a, b) in enumerate(pairs.tolist())
-    ]
+    count, rank = len(steps), np.arange(len(pairs))
+    # All pairs from either end, by their first voxel: those of voxel v begin at first[v].
+    ends = np.concatenate([pairs, pairs[:, ::-1]])
+    order = np.argsort(ends[:, 0], kind="stable")
+    first = np.searchsorted(ends[order, 0], np.arange(count + 1))
+    # For each pair (a, b) each neighbour c of a, and the rank of (a, c).
+    many = first[pairs[:, 0] + 1] - first[pairs[:, 0]]
+    pair = np.repeat(rank, many)
+    begin = np.repeat(first[pairs[:, 0]] - np.cumsum(many) + many, many)
+    side = order[begin + np.arange(len(pair))]
+    c, rank_ac = ends[side, 1], np.tile(rank, 2)[side]
+    # The rank of (b, c), if these are neighbours, too.
+    keys = pairs.min(axis=1) * count + pairs.max(axis=1)
+    by_key = np.argsort(keys)
+    b = pairs[pair, 1]
+    wanted = np.minimum(b, c) * count + np.maximum(b, c)
+    place = by_key[np.minimum(np.searchsorted(keys[by_key], wanted), max(len(keys) - 1, 0))]
+    longest = (keys[place] == wanted) & (rank_ac < pair) & (place < pair)
+    kept = np.ones(len(pairs), bool)
+    kept[pair[longest]] = False
     return np.asarray(pairs[kept], np.int64)
 
 
@@ -122,6 +137,49 @@ def _walk(voxels: list[int], neighbours: list[list[int]], branch: Mask) -> list[
     return joints + path + [voxel for voxel in neighbours[path[-1]] if branch[voxel]]
 
 
+def bridge(segments: list[Segment], gap_um: float) -> list[Segment]:
+    """Add segments across gaps between dead ends that point at each other, nearest ends first.
+
+    Ends of segments that are too short to have a direction are left as they are.
+    """
+    degree = _count_ends(segments)
+    ends = [
+        (int(segment.ends[side]), *_point_outwards(segment, side))
+        for segment in segments
+        for side in (0, -1)
+        if degree[segment.ends[side]] == 1 and length_um(segment) >= DIRECTED_UM
+    ]
+    if len(ends) < 2 or gap_um <= 0:
+        return segments
+    place = np.array([place for _, place, _, _ in ends])  # (n, 3)
+    way = np.array([way for _, _, way, _ in ends])
+    pairs = cKDTree(place).query_pairs(gap_um, output_type="ndarray")
+    across = place[pairs[:, 1]] - place[pairs[:, 0]]
+    gap = np.linalg.norm(across, axis=1)
+    across /= np.maximum(gap, 1e-6)[:, None]
+    aligned = ((way[pairs[:, 0]] * across).sum(axis=1) > GAP_COSINE) & (
+        -(way[pairs[:, 1]] * across).sum(axis=1) > GAP_COSINE
+    )
+    bridged = list(segments)
+    taken: set[int] = set()
+    for a, b in pairs[aligned][np.argsort(gap[aligned], kind="stable")].tolist():
+        if not {a, b} & taken:
+            taken |= {a, b}
+            radius_um = np.array([ends[a][3], ends[b][3]])
+            line = place[[a, b]]
+            bridged.append(Segment(line, radius_um, np.array([ends[a][0], ends[b][0]])))
+    return bridged
+
+
+def _point_outwards(segment: Segment, side: int) -> tuple[F64, F64, float]:
+    """Return an end of a segment, the direction in which it points, and its radius."""
+    line = segment.line if side == 0 else segment.line[::-1]
+    away = np.linalg.norm(line - line[0], axis=1)
+    before = line[int(np.argmax(away >= min(DIRECTED_UM, away.max())))]
+    way = line[0] - before
+    return line[0], way / max(float(np.linalg.norm(way)), 1e-6), float(segment.radius_um[side])
+
+
 def clean(segments: list[Segment]) -> list[Segment]:
     """Remove spurs, specks, and segments between branch points that are inside a vessel.
 
@@ -144,13 +202,13 @@ def _shrink(segments: list[Segment]) -> list[Segment]:
         a, b = segment.ends.tolist()
         wide = max(segment.radius_um[0], segment.radius_um[-1])
         joins = degree[a] > 1 and degree[b] > 1
-        if joins and a != b and not {a, b} & settled and _length_um(segment) < wide:
+        if joins and a != b and not {a, b} & settled and length_um(segment) < wide:
             settled |= {a, b}
             if segment.radius_um[0] >= segment.radius_um[-1]:
                 moves[b] = (a, segment.line[0])
             else:
                 moves[a] = (b, segment.line[-1])
-        elif not joins or a != b or _length_um(segment) > 2 * math.pi * wide:
+        elif not joins or a != b or length_um(segment) > 2 * math.pi * wide:
             kept.append(segment)
     return [_move_ends(segment, moves) for segment in kept]
 
@@ -176,7 +234,7 @@ def _drop_spurs(segments: list[Segment]) -> list[Segment]:
         loose = degree[segment.ends] == 1
         joint_um = float(segment.radius_um[[0, -1]][~loose].sum())
         least_um = SPECK_UM if loose.all() else joint_um + SPUR_UM if loose.any() else 0.0
-        if _length_um(segment) >= least_um:
+        if length_um(segment) >= least_um:
             kept.append(segment)
     return kept
 
@@ -214,7 +272,8 @@ def _count_ends(segments: list[Segment]) -> NDArray[np.int64]:
     return np.bincount(ends)
 
 
-def _length_um(segment: Segment) -> float:
+def length_um(segment: Segment) -> float:
+    """Return the length of the line in um."""
     return float(np.linalg.norm(np.diff(segment.line, axis=0), axis=1).sum())
 
 

@@ -23,7 +23,7 @@ HOLE_UM2 = 12.0  # chosen: cross-section of a capillary; a smaller hole in a pla
 ISOTROPIC = 1.5  # chosen: a larger ratio of the sides of a voxel distorts a skeleton
 SURFACE_UM = 1.5  # chosen: blur within the planes if planes are far apart
 LEVEL = 0.3  # chosen: below 0.5, so that vessels in a single plane keep their width
-FINE = np.array([1, 2, 2])  # skeleton steps per voxel along z, y, x, see `_skeletonize`
+FINE = np.array([1, 2, 2])  # skeleton steps per voxel along z, y, x, see `skeletonize_vessels`
 PAD_UM = 12.0  # chosen: a skeleton ends a radius before the face, so faces are moved outwards
 
 
@@ -61,7 +61,7 @@ def read_network(path: Path, um_per_voxel: tuple[float, float, float]) -> Networ
     # Mirror the stack at its faces, as `place` mirrors the lines. "reflect" mirrors at the centres
     # of the outer voxels.
     mask = _fill(np.pad(mask, [(n, n) for n in pad], mode="reflect"))
-    steps = _skeletonize(mask)  # (n, 3)
+    steps = skeletonize_vessels(mask)  # (n, 3)
     voxels = steps / FINE
     radius_um = _measure_radius(mask, voxels, sides_um)
     inside = ((voxels >= pad) & (voxels <= pad + shape - 1)).all(axis=1)
@@ -190,7 +190,7 @@ def _stretch(values: NDArray[np.float32], axis: int, count: int) -> NDArray[np.f
     return np.asarray(np.take(values, low, axis) * (1 - weight) + above * weight)
 
 
-def _skeletonize(mask: Mask) -> NDArray[np.int64]:
+def skeletonize_vessels(mask: Mask) -> NDArray[np.int64]:
     """Return the voxels of the skeleton: int64 (n, 3), in planes, half rows and half columns.
 
     scikit-image removes voxels from one side of a vessel and then from the other. A vessel of even
@@ -201,7 +201,7 @@ def _skeletonize(mask: Mask) -> NDArray[np.int64]:
         from skimage.morphology import skeletonize
     except ImportError:
         raise InputError(
-            f"reading a label stack needs scikit-image. Install it with: {install('skimage')}"
+            f"finding centre lines needs scikit-image. Install it with: {install('skimage')}"
         ) from None
     # (D, H, W) -> (D, 2 H - 1, 2 W - 1); the rows and columns between are vessel if both sides are.
     fine = np.repeat(np.repeat(mask, 2, axis=1), 2, axis=2)[:, :-1, :-1]

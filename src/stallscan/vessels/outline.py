@@ -132,7 +132,7 @@ def find_outline(recording: Recording, settings: OutlineSettings | None = None) 
     return scan.outline(enclosure.box(pixels), pixels, mask, is_closed)
 
 
-def draw(frames: Frames, region: Mask) -> tuple[Frames, Outline]:
+def draw(frames: Frames, region: Mask, line_px: int = LINE_PX) -> tuple[Frames, Outline]:
     """Draw the outline of a region that is given as data.
 
     Nets are trained on recordings with a drawn outline, so they need the same here.
@@ -143,6 +143,8 @@ def draw(frames: Frames, region: Mask) -> tuple[Frames, Outline]:
         uint8 (T, H, W, 3) RGB or (T, H, W) grey.
     region : ndarray
         bool (H, W), not empty: the segment and a few pixels around it.
+    line_px : int
+        Width of the line, which is drawn around the region.
 
     Returns
     -------
@@ -150,7 +152,7 @@ def draw(frames: Frames, region: Mask) -> tuple[Frames, Outline]:
         A copy, uint8 (T, H, W, 3), and the outline, whose mask is the region.
     """
     colour = np.repeat(frames[..., None], 3, axis=-1) if frames.ndim == 3 else frames.copy()
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * LINE_PX + 1,) * 2)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * line_px + 1,) * 2)
     line = (cv2.dilate(region.astype(np.uint8), disc) > 0) & ~region
     colour[:, line] = DECODED_COLOUR
     # A region that fills the frame has no room for a line.

@@ -1,0 +1,130 @@
+"""Call the regions of a raw stack, with the rows, files and resuming of any other prediction.
+
+The clips of the regions become a store in the run folder, which is then predicted. Report and
+review read the same store.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stallscan import files, runs
+from stallscan.bundle import disk
+from stallscan.calls import inputs, predict
+from stallscan.calls.predict import PredictionSummary
+from stallscan.clips import fill, store
+from stallscan.clips.regions import prepare_regions, sources_of
+from stallscan.engines.choose import Which
+from stallscan.recordings.raw import Stack
+from stallscan.vessels.regions import Field, Region, Regions
+
+# Beside predictions.csv: how the stack was read, where the regions are, the store of clips, and what
+# was found where no regions were given.
+STACK_NAME, REGIONS_NAME, CLIPS_NAME = "stack.json", "regions.csv", "clips"
+SEGMENTS_NAME = "segments"
+REGION_COLUMNS = (
+    *("region", "filename", "row0", "row1", "col0", "col1", "first", "stop"),
+    *("area_um2", "remark"),
+)
+
+Progress = Callable[[int, int], None]
+
+
+def field_of(stack: Stack) -> Field:
+    """Return what `regions` needs to know about a stack."""
+    return Field(stack.shape, stack.voxel_um)
+
+
+def predict_stack(
+    stack: Stack,
+    regions: Regions,
+    out: str | Path,
+    bundle: str | Path = disk.DEFAULT,
+    *,
+    prevalence: float | None = None,
+    engine: Which = "auto",
+    cutting: Progress = lambda _done, _of: None,
+    predicting: Progress = lambda _done, _of: None,
+) -> PredictionSummary:
+    """Score and call regions of a stack; an interrupted run resumes where it left off.
+
+    Parameters
+    ----------
+    stack : Stack
+        From `raw.open_stack`.
+    regions : list
+        From `region_files.read_regions`; names are unique.
+    out : str or Path
+        Folder for the files of `predict.predict`, and ``stack.json``, ``regions.csv``, ``clips/``.
+    bundle, prevalence, engine
+        As in `predict.predict`.
+    cutting, predicting : callable
+        Progress of the two steps.
+
+    Raises
+    ------
+    InputError
+        If `out` holds another run, or cannot be written; or the members of an ensemble need
+        different clips.
+    BundleError
+        If the bundle cannot be used.
+    """
+    out = Path(out)
+    view = inputs.view_of(bundle)
+    sources = sources_of(stack.path, regions)
+    with runs.hold(out):
+        runs.claim(out / STACK_NAME, _describe(stack, regions), "a stack", (runs.PREDICTIONS_NAME,))
+        files.write_text(out / REGIONS_NAME, _tabulate(stack, regions))
+    by_name = {source.filename: each for source, each in zip(sources, regions, strict=True)}
+    fill.fill(
+        out / CLIPS_NAME,
+        sources,
+        lambda todo: prepare_regions(stack, by_name, todo, [view]),
+        view.outline,
+        view.clip,
+        cutting,
+    )
+    return predict.predict(
+        [out / CLIPS_NAME],
+        out,
+        bundle,
+        prevalence=prevalence,
+        progress=predicting,
+        engine=engine,
+    )
+
+
+def _describe(stack: Stack, regions: Regions) -> dict[str, Any]:
+    """Return what must be the same for a run to be resumed."""
+    digest = hashlib.sha256()
+    for region in regions:
+        digest.update(repr(region[:]).encode() if isinstance(region, tuple) else _bytes_of(region))
+    size, head, tail = store.glance(stack.path) if stack.path.is_file() else (0, b"", b"")
+    return {
+        "stack": stack.describe(),
+        "content": {"bytes": size, "ends_sha256": files.sha256_of(head + tail)},
+        "regions": {"count": len(regions), "sha256": digest.hexdigest()},
+    }
+
+
+def _bytes_of(region: Region) -> bytes:
+    return repr((region.name, region.box, region.frames)).encode() + region.mask.tobytes()
+
+
+def _tabulate(stack: Stack, regions: Regions) -> str:
+    """Return the table of regions; those that cannot be used have no box."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(REGION_COLUMNS)
+    pixel_um2 = stack.voxel_um[1] * stack.voxel_um[2]
+    for source, each in zip(sources_of(stack.path, regions), regions, strict=True):
+        if isinstance(each, Region):
+            area = f"{each.mask.sum() * pixel_um2:.0f}"
+            row = (*each.box, *(each.frames or ("", "")), area, each.remark)
+        else:
+            row = (*[""] * 7, each.reason)
+        writer.writerow([each.name, source.filename, *row])
+    return table.getvalue()

@@ -1,0 +1,154 @@
+"""What TIFF files hold: the chain of pages, the main series, and its dimensions."""
+
+import contextlib
+import logging
+import struct
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import tifffile
+
+from stallscan.errors import UnreadableError
+from stallscan.recordings.colours import IMAGEJ_CHANNELS, ome, product
+from stallscan.recordings.limits import Limits
+from stallscan.words import listed
+
+# Kinds of series that tifffile forms by grouping similar pages, if the file describes no series.
+COUNTED = ("generic", "uniform")
+
+
+class _Quiet(logging.Filter):
+    """Drops the log records of tifffile from threads that are reading a recording.
+
+    We raise errors about damaged files ourselves, or count their pages as corrupt.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not getattr(self._thread, "depth", 0)
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Drop records within the block, which must not yield to a caller."""
+        self._thread.depth = getattr(self._thread, "depth", 0) + 1
+        try:
+            yield
+        finally:
+            self._thread.depth -= 1
+
+
+quiet = _Quiet()
+logging.getLogger("tifffile").addFilter(quiet)
+
+
+def read_pages(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> tuple[list[Any], int]:
+    """Return all pages but thumbnails, and where the chain of pages breaks.
+
+    Pages rather than series, because a file written page by page has a series for each page.
+
+    Returns
+    -------
+    pages, next_page
+        The pages; and the file offset of the next page, which cannot be read: 0 if the chain is
+        complete, -1 if the offset itself is missing.
+    """
+    pages: dict[int, Any] = {}
+    chain: Iterable[Any] = tiff.pages
+    for page in chain:
+        if page.offset in pages:  # a damaged chain may be circular
+            return list(pages.values()), page.offset
+        pages[page.offset] = page
+        limits.check_frame(path, page.imagelength, page.imagewidth, page.nbytes)
+        limits.check_count(path, len(pages))
+    shown = [page for page in pages.values() if not page.is_reduced]
+    pointer_offset = tiff.pages.next_page_offset
+    if pointer_offset is None:
+        return shown, 0
+    tiff.filehandle.seek(pointer_offset)
+    size = tiff.tiff.offsetsize
+    pointer = tiff.filehandle.read(size)
+    (offset,) = struct.unpack(tiff.tiff.offsetformat, pointer) if len(pointer) == size else (-1,)
+    return shown, offset
+
+
+def main_series(
+    tiff: tifffile.TiffFile, path: Path
+) -> tuple[Any, bool, frozenset[tuple[int, ...]]]:
+    """Return the series of pages that holds the recording.
+
+    Returns
+    -------
+    series, is_joined, skipped
+        The largest series; whether the frames are the pages of all series; and the shapes of pages
+        that are thumbnails of others.
+
+    Raises
+    ------
+    UnreadableError
+        If the file holds several recordings.
+    """
+    every = [series for series in tiff.series if not series.keyframe.is_reduced]
+    main = max(every, key=lambda series: series.size)
+    thumbnails = [
+        series
+        for series in every
+        if _planes_in(series) == 1 < _planes_in(main) and _area(series) < _area(main)
+    ]
+    others = [series for series in every if series is not main and series not in thumbnails]
+    # Levels of an image pyramid after the first are smaller copies.
+    levels = [level for series in (main, *others) for level in series.levels[1:]]
+    skipped = frozenset(series.keyframe.shape for series in (*thumbnails, *levels))
+    # tifffile's own grouping of pages, by compression and so on, does not separate recordings.
+    is_declared = main.kind not in COUNTED
+    pages_apart = all(_planes_in(series) == 1 for series in (main, *others))
+    if others and ((is_declared and not pages_apart) or _stage_positions(tiff) > 1):
+        names = [series.name or f"series {index}" for index, series in enumerate(every)]
+        raise UnreadableError(
+            f"{path}: holds {len(every)} recordings or positions ({listed(names)}). "
+            "Export each to its own file"
+        )
+    return main, bool(others), skipped
+
+
+def _planes_in(series: Any) -> int:
+    page = series.keyframe
+    count: int = series.size // max(_area(series) * page.samplesperpixel, 1)
+    return count
+
+
+def _area(series: Any) -> int:
+    return int(series.keyframe.imagelength * series.keyframe.imagewidth)
+
+
+def _stage_positions(tiff: tifffile.TiffFile) -> int:
+    """Count the different stage positions (x, y) of the planes in the OME metadata."""
+    planes = ome(tiff).iterfind(".//{*}Plane")
+    return len({(plane.get("PositionX"), plane.get("PositionY")) for plane in planes})
+
+
+def dimensions_of(tiff: tifffile.TiffFile, series: Any) -> list[tuple[str, int]]:
+    """Return (axis, size) for all axes but rows, columns and samples, outermost first."""
+    described = tiff.imagej_metadata or {}
+    samples = series.keyframe.samplesperpixel
+    dimensions = [
+        (axis, int(size))
+        for axis, size in zip(series.axes, series.shape, strict=True)
+        if axis not in "YXS"
+    ]
+    if described and series.kind != "imagej":  # tifffile found fewer frames than are described
+        keys = {"T": "frames", "Z": "slices"} | ({"C": "channels"} if samples == 1 else {})
+        dimensions = [(axis, int(described.get(key, 1))) for axis, key in keys.items()]
+        images = int(described.get("images", 1))
+        if product(size for _, size in dimensions) < images:
+            dimensions = [("I", images)]
+    if described:  # tifffile writes an axis that its caller did not name as channels
+        most = 1 if samples > 1 else IMAGEJ_CHANNELS
+        dimensions = [
+            ("I" if axis == "C" and size > most else axis, size) for axis, size in dimensions
+        ]
+    return [(axis, size) for axis, size in dimensions if size > 1]

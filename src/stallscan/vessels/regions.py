@@ -1,0 +1,289 @@
+"""Regions of a stack: the areas that a person would have outlined around vessel segments.
+
+Areas are taken as they are. Around a centre line, or around a vessel labelled in three dimensions,
+the outline keeps the distance that real outlines have.
+"""
+
+import itertools
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stallscan.recordings.recording import Box
+from stallscan.vessels.enclosure import MIN_SEGMENT_PX, Mask
+from stallscan.words import listed, percent, printable
+
+log = logging.getLogger("stallscan")
+
+F64 = NDArray[np.float64]
+
+# Distance of an outline from the centre line; chosen so that the enclosed areas match real ones.
+AROUND_LINE_UM = 13.0
+# docs/facts.md 5: about 1 um per px, so that pixels of real outlines are um2.
+MIN_REGION_UM2 = float(MIN_SEGMENT_PX)
+# Larger than the box of any real outline, 245 x 365 px (docs/facts.md 9).
+MAX_REGION_UM2 = 90_000.0
+# A region with less of its area inside the image gets a remark, and so do two that share more of
+# the area that both cover.
+MOSTLY_INSIDE, MOSTLY_SHARED = 0.9, 0.6
+# Polygons are filled on a grid this many times finer than the pixels, unless they are large.
+FINE, LARGE_PX = 4, 1000
+
+
+class Field(NamedTuple):
+    """The stack that regions lie in.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Frames, rows, columns.
+    voxel_um : tuple of float
+        Distance of frames (0 along time), rows and columns in um.
+    """
+
+    shape: tuple[int, int, int]
+    voxel_um: tuple[float, float, float]
+
+    @property
+    def pixel_um(self) -> float:
+        """The side of a square pixel of the same area."""
+        return math.sqrt(self.voxel_um[1] * self.voxel_um[2])
+
+
+@dataclass(frozen=True)
+class Region:
+    """The area around one vessel segment.
+
+    Attributes
+    ----------
+    name : str
+        Unique among the regions of a file.
+    box : Box
+        Part of the frame.
+    mask : ndarray
+        bool (h, w) of this box, not empty.
+    frames : tuple of int or None
+        First frame in which the vessel lies, and the one after the last; None if unknown.
+    remark : str
+        Anything that a person should know, as a clause; may be empty.
+    """
+
+    name: str
+    box: Box
+    mask: Mask
+    frames: tuple[int, int] | None = None
+    remark: str = ""
+
+
+class Unusable(NamedTuple):
+    """A region that no clip can be cut from: its name, status and reason."""
+
+    name: str
+    status: str
+    reason: str
+
+
+Regions = list[Region | Unusable]
+
+
+def outline_area(
+    name: str, mask: Mask, corner: tuple[int, int], field: Field, depth: tuple[int, int] | None
+) -> Region | Unusable:
+    """Return the region of an area.
+
+    Parameters
+    ----------
+    mask : ndarray
+        bool (h, w), possibly larger than the frame.
+    corner : tuple of int
+        Row and column of its first pixel.
+    depth : tuple of int or None
+        As `Region.frames`; may exceed the stack.
+    """
+    row, col = corner
+    whole = Box(row, row + mask.shape[0], col, col + mask.shape[1])
+    box = whole.grown(0, field.shape[1:])
+    inside = mask[box.seen_from(whole).slices] if min(box.shape) > 0 else np.zeros((0, 0), bool)
+    rows, cols = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if not len(rows):
+        return Unusable(
+            name,
+            "out_of_view",
+            f"the region is outside the image (rows {whole.row0} to {whole.row1}, columns "
+            f"{whole.col0} to {whole.col1} of {field.shape[1]} x {field.shape[2]}). Draw it in "
+            "this stack",
+        )
+    if depth is not None:
+        last = field.shape[0]
+        if depth[1] <= 0 or depth[0] >= last:
+            return Unusable(
+                name,
+                "out_of_view",
+                f"the region is in frame {depth[0] + 1} of a stack of {last}. Draw it in this "
+                "stack",
+            )
+        depth = max(depth[0], 0), min(depth[1], last)
+    area_um2 = float(inside.sum()) * field.pixel_um**2
+    if area_um2 < MIN_REGION_UM2:
+        return Unusable(
+            name,
+            "no_outline",
+            f"the region covers {area_um2:.0f} um2 of the image, a vessel segment at least "
+            f"{MIN_REGION_UM2:.0f}. Outline the vessel with some tissue around it, or check "
+            "--voxel-um",
+        )
+    if area_um2 > MAX_REGION_UM2:
+        return Unusable(
+            name,
+            "no_outline",
+            f"the region covers {area_um2:,.0f} um2, far more than a vessel segment. Outline each "
+            "segment by itself (in a label image, give each its own number), or check --voxel-um",
+        )
+    share = float(inside.sum() / mask.sum())
+    remark = f"only {percent(share)} of the region is in the image" if share < MOSTLY_INSIDE else ""
+    kept = Box(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
+    shown = Box(
+        box.row0 + kept.row0, box.row0 + kept.row1, box.col0 + kept.col0, box.col0 + kept.col1
+    )
+    return Region(name, shown, inside[kept.slices], depth, remark)
+
+
+def outline_line(name: str, line: F64, field: Field, *, in_depth: bool = True) -> Region | Unusable:
+    """Return the region around a centre line.
+
+    Parameters
+    ----------
+    line : ndarray
+        float64 (n, 3): frame, row and column of each point, in voxels; whole numbers are centres.
+    in_depth : bool
+        Whether the line says in which frames the vessel lies.
+    """
+    reach = AROUND_LINE_UM / field.pixel_um
+    margin = math.ceil(reach) + 1
+    low = np.floor(line[:, 1:].min(axis=0)).astype(int) - margin
+    high = np.ceil(line[:, 1:].max(axis=0)).astype(int) + margin + 1
+    # A line far outside of the image needs no canvas.
+    size = np.minimum(high - low, 2 * (max(field.shape[1:]) + margin))
+    canvas = np.full(size, 255, np.uint8)
+    points = np.rint((line[:, :0:-1] - low[::-1]) * 16).astype(np.int32)  # (n, 2) x, y
+    cv2.polylines(canvas, [points], False, 0, 1, shift=4)
+    mask = cv2.distanceTransform(canvas, cv2.DIST_L2, 5) <= reach
+    depth = _depth_of(line[:, 0]) if in_depth and field.voxel_um[0] else None
+    return outline_area(name, mask, (int(low[0]), int(low[1])), field, depth)
+
+
+def outline_polygons(
+    name: str, polygons: Sequence[F64], field: Field, depth: tuple[int, int] | None
+) -> Region | Unusable:
+    """Fill polygons (n, 2) of x, y, of which the centre of the first pixel is (0.5, 0.5)."""
+    every = np.concatenate(polygons)
+    low = np.floor(every.min(axis=0)).astype(int)
+    size = np.ceil(every.max(axis=0)).astype(int) - low
+    if (size < 1).any() or (size > 2 * max(field.shape[1:])).any():
+        what = "has no area" if (size < 1).any() else "is far larger than the image"
+        return Unusable(name, "no_outline", f"the region {what}. Draw it in this stack")
+    # OpenCV fills half a pixel beyond the border: draw in finer pixels.
+    fine = FINE if size.max() < LARGE_PX else 1
+    canvas = np.zeros(size[::-1] * fine, np.uint8)
+    corners = [np.rint(((each - low) * fine - 0.5) * 16).astype(np.int32) for each in polygons]
+    cv2.fillPoly(canvas, corners, 255, shift=4)
+    filled = cv2.resize(canvas, size.tolist(), interpolation=cv2.INTER_AREA) > 127
+    return outline_area(name, filled, (int(low[1]), int(low[0])), field, depth)
+
+
+def _depth_of(frames: F64) -> tuple[int, int]:
+    return int(np.floor(frames.min())), int(np.ceil(frames.max())) + 1
+
+
+def name_uniquely(path: Path, regions: Regions) -> Regions:
+    """Name regions without a name, escape line feeds, and append numbers to repeated names."""
+    regions = [_rename(region, printable(region.name).strip() or "unnamed") for region in regions]
+    count = Counter(region.name for region in regions)
+    twice = [name for name, times in count.items() if times > 1]
+    if not twice:
+        return regions
+    log.warning("%s: several regions are named %s; they are numbered", path, listed(twice))
+    taken, seen, renamed = set(count), Counter[str](), []
+    for region in regions:
+        name = region.name
+        seen[name] += 1
+        if seen[name] > 1:
+            name = next(
+                other
+                for number in itertools.count(seen[name])
+                if (other := f"{region.name}-{number}") not in taken
+            )
+            taken.add(name)
+        renamed.append(_rename(region, name))
+    return renamed
+
+
+def _rename(region: Region | Unusable, name: str) -> Region | Unusable:
+    if isinstance(region, Region):
+        return replace(region, name=name)
+    return region._replace(name=name)
+
+
+def say_overlaps(regions: Regions) -> Regions:
+    """Add a remark to regions that are nearly the same as another one at the same depth.
+
+    Regions of different vessels may overlap: other vessels cross most regions.
+    """
+    usable = [(at, region) for at, region in enumerate(regions) if isinstance(region, Region)]
+    boxes = np.array([region.box for _, region in usable]).reshape(-1, 4)
+    sizes = np.array([region.mask.sum() for _, region in usable], np.int64)
+    shared: dict[int, tuple[float, str]] = {}
+    order = np.argsort(boxes[:, 0], kind="stable")
+    starts = boxes[order, 0]
+    for place, first in enumerate(order.tolist()):
+        stop = int(np.searchsorted(starts, boxes[first, 1]))
+        others = order[place + 1 : stop]
+        # The boxes' common area bounds that of the masks, and few boxes have enough of it.
+        rows = np.minimum(boxes[first, 1], boxes[others, 1]) - boxes[others, 0]
+        columns = np.minimum(boxes[first, 3], boxes[others, 3])
+        columns -= np.maximum(boxes[first, 2], boxes[others, 2])
+        most = rows * np.maximum(columns, 0)
+        near = most > MOSTLY_SHARED * (sizes[first] + sizes[others] - most)
+        for second in others[near].tolist():
+            common = _count_common(usable[first][1], usable[second][1])
+            share = common / float(sizes[first] + sizes[second] - common)
+            for one, other in ((first, second), (second, first)):
+                if share > max(MOSTLY_SHARED, shared.get(one, (0.0, ""))[0]):
+                    shared[one] = share, usable[other][1].name
+    said = list(regions)
+    for one, (share, name) in shared.items():
+        at, region = usable[one]
+        remark = (
+            f"the region is nearly the same as region {name} (they share "
+            f"{percent(round(share, 2))} of their area)"
+        )
+        said[at] = replace(region, remark="; ".join(filter(None, [region.remark, remark])))
+    if shared:
+        log.warning(
+            "%d regions are nearly the same as another, so a vessel may count twice; the column "
+            "'reason' names them",
+            len(shared),
+        )
+    return said
+
+
+def _count_common(one: Region, other: Region) -> int:
+    """Return the number of pixels that two regions share; 0 if they are at different depths."""
+    if one.frames and other.frames:
+        first, stop = max(one.frames[0], other.frames[0]), min(one.frames[1], other.frames[1])
+        if first >= stop:
+            return 0
+    a, b = one.box, other.box
+    box = Box(max(a.row0, b.row0), min(a.row1, b.row1), max(a.col0, b.col0), min(a.col1, b.col1))
+    if min(box.shape) <= 0:
+        return 0
+    both = one.mask[box.seen_from(a).slices] & other.mask[box.seen_from(b).slices]
+    return int(both.sum())

@@ -1,0 +1,317 @@
+"""The files of `stallscan segment`: tables, label stack, ImageJ ROIs; resuming by slab."""
+
+import contextlib
+import csv
+import io
+import math
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from stallscan import files, runs
+from stallscan.errors import InputError, UnreadableError
+from stallscan.recordings.raw import Stack
+from stallscan.stamps import Stamp
+from stallscan.vessels.ridges import Skeleton
+from stallscan.vessels.segment import (
+    Capillary,
+    Segmented,
+    SegmentSettings,
+    connect,
+    find_slab,
+    join_skeletons,
+)
+from stallscan.vessels.slabs import Grid, Planes, Sides
+
+SEGMENTS_NAME, LINES_NAME, NOTE_NAME = "segments.csv", "centrelines.csv", "segment.json"
+LABELS_NAME, ROIS_NAME = "labels.tif", "rois.zip"
+OUTPUTS = (SEGMENTS_NAME, LINES_NAME, LABELS_NAME, ROIS_NAME)
+# Skeletons of the slabs that are done; removed at the end.
+SLABS_NAME = "slabs"
+SEGMENT_COLUMNS = (
+    "segment",
+    "length_um",
+    "radius_um",
+    "depth_from_um",
+    "depth_to_um",
+    "tortuosity",
+    "branch_order",
+    "frames_in_focus",
+    "first_frame",
+    "last_frame",
+)
+# chosen: an ROI is wider than its vessel by this on either side, as outlines drawn by hand are
+ROI_MARGIN_UM = 3.0
+
+
+def find_in_stack(
+    stack: Stack,
+    settings: SegmentSettings,
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> Segmented:
+    """Find the capillaries of a stack, and write all files but the overview.
+
+    Parameters
+    ----------
+    stack : Stack
+        Frames in depth.
+    settings, progress
+        As for `segment.find_segments`.
+    folder : Path
+        Output folder; one that an interrupted run has left is completed.
+
+    Raises
+    ------
+    InputError
+        If the frames are times, or the folder holds the segments of another stack, or with other
+        settings.
+    UnreadableError
+        If a frame cannot be read.
+    """
+    if stack.axis != "depth":
+        raise InputError(
+            f"{stack.path}: its frames are times at one depth, and segments are found in depth. "
+            "Give a z-stack; 'stallscan stack --regions' calls vessels that you have outlined"
+        )
+    stamp = Stamp.of(stack.path)  # None for a folder (OME-Zarr)
+    source = stack.describe() | (
+        {} if stamp is None else {"bytes": stamp.bytes, "mtime_ns": stamp.mtime_ns}
+    )
+    with runs.hold(folder):
+        found = find_resumably(stack, stack.voxel_um, settings, folder, source, progress)
+        write_segments(found, folder, stack.shape, stack.voxel_um)
+    return found
+
+
+def find_resumably(
+    planes: Planes,
+    um_per_voxel: Sides,
+    settings: SegmentSettings,
+    folder: Path,
+    source: dict[str, Any],
+    progress: Callable[[int, int], None],
+) -> Segmented:
+    """Find the capillaries of a stack; slabs that an interrupted run finished are not repeated.
+
+    Parameters
+    ----------
+    planes, um_per_voxel, settings, progress
+        As for `segment.find_segments`.
+    folder : Path
+        Output folder, held by the caller.
+    source : dict
+        What identifies the stack, of JSON types.
+
+    Raises
+    ------
+    InputError
+        If the folder holds the segments of another stack, or with other settings.
+    UnreadableError
+        If all values of the stack are equal.
+    """
+    note = {
+        "stack": source,
+        "voxel_um": list(um_per_voxel),
+        "settings": settings.model_dump(mode="json"),
+    }
+    runs.claim(folder / NOTE_NAME, note, "segments of a stack", OUTPUTS)
+    grid = Grid(planes, um_per_voxel)
+    grid.measure_levels()
+    if not grid.contrast:
+        raise UnreadableError(
+            f"{source['path']}: all its values are equal, so it shows no vessels. Choose another "
+            "channel, or export the stack again"
+        )
+    found = []
+    slabs = grid.slabs()
+    for index, (first, last) in enumerate(slabs):
+        path = folder / SLABS_NAME / f"{index:04d}.npz"
+        skeleton = _read_slab(path)
+        if skeleton is None:
+            skeleton = find_slab(grid, first, last, settings)
+            with files.atomic_path(path) as temporary:
+                np.savez(temporary, **vars(skeleton))
+        found.append(skeleton)
+        progress(len(found), len(slabs))
+    return connect(join_skeletons(found), grid, settings)
+
+
+def _read_slab(path: Path) -> Skeleton | None:
+    """Return the skeleton of a slab that was written earlier, or None."""
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+        np.load(path) as stored,
+    ):
+        return Skeleton(**{name: stored[name] for name in Skeleton.__dataclass_fields__})
+    return None
+
+
+def write_segments(
+    segmented: Segmented, folder: Path, shape: tuple[int, ...], um_per_voxel: Sides
+) -> None:
+    """Write the tables, the label stack and the ROIs of a stack of `shape` (Z, H, W)."""
+    capillaries = segmented.capillaries
+    _write_table(folder / SEGMENTS_NAME, SEGMENT_COLUMNS, _rows(capillaries, um_per_voxel))
+    points = (
+        (number, *(f"{value:.2f}" for value in point))
+        for number, capillary in enumerate(capillaries, start=1)
+        for point in capillary.line
+    )
+    _write_table(folder / LINES_NAME, ("segment", "z", "y", "x"), points)
+    _write_labels(folder / LABELS_NAME, capillaries, shape, um_per_voxel)
+    _write_rois(folder / ROIS_NAME, capillaries, shape, um_per_voxel)
+    shutil.rmtree(folder / SLABS_NAME, ignore_errors=True)
+
+
+def _write_table(path: Path, columns: tuple[str, ...], rows: Iterator[tuple[Any, ...]]) -> None:
+    def lines() -> Iterator[str]:
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        for row in (columns, *rows):
+            writer.writerow(row)
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+
+    files.write_text(path, lines())
+
+
+def _rows(capillaries: tuple[Capillary, ...], um_per_voxel: Sides) -> Iterator[tuple[Any, ...]]:
+    for number, capillary in enumerate(capillaries, start=1):
+        depth_um = (capillary.line[:, 0] + 0.5) * um_per_voxel[0]
+        first, last = capillary.planes
+        yield (
+            number,
+            f"{capillary.length_um:.1f}",
+            f"{capillary.radius_um:.2f}",
+            f"{depth_um.min():.1f}",
+            f"{depth_um.max():.1f}",
+            "" if math.isnan(capillary.tortuosity) else f"{capillary.tortuosity:.3f}",
+            "" if capillary.branch_order is None else capillary.branch_order,
+            last - first + 1,
+            first,
+            last,
+        )
+
+
+def _write_labels(
+    path: Path, capillaries: tuple[Capillary, ...], shape: tuple[int, ...], um_per_voxel: Sides
+) -> None:
+    """Write the number of the segment at each voxel, 0 outside, plane by plane."""
+    dtype = np.uint16 if len(capillaries) < 2**16 else np.uint32
+    # 0.7 voxels, so that each plane that a thin vessel crosses has some of it
+    sides = np.array(um_per_voxel)
+    points = [capillary.line for capillary in capillaries]
+    counts = [len(line) for line in points]
+    line = np.concatenate([np.zeros((0, 3)), *points])
+    radius_um = np.repeat([each.radius_um for each in capillaries], counts)
+    number = np.repeat(np.arange(1, len(capillaries) + 1), counts)
+    reach_um = np.maximum(radius_um, 0.7 * sides[0])
+    planes = (
+        label_plane(index, line, radius_um, reach_um, number, shape, sides).astype(dtype)
+        for index in range(shape[0])
+    )
+    with files.atomic_path(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            planes,
+            shape=shape,
+            dtype=dtype,
+            photometric="minisblack",
+            compression="zlib",
+            resolution=(1e4 / um_per_voxel[2], 1e4 / um_per_voxel[1]),
+            resolutionunit="CENTIMETER",
+            metadata={"axes": "ZYX", "spacing": um_per_voxel[0], "unit": "um"},
+        )
+
+
+def label_plane(
+    index: int,
+    line: NDArray[np.float64],
+    radius_um: NDArray[np.float64],
+    reach_um: NDArray[np.float64],
+    number: NDArray[np.int64],
+    shape: tuple[int, ...],
+    sides_um: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """Return the numbers of the tubes in a plane, int64 (H, W); the nearest line wins.
+
+    Parameters
+    ----------
+    index : int
+        The plane.
+    line : ndarray
+        float64 (n, 3): points on the centre lines, z, y, x in voxels.
+    radius_um, reach_um : ndarray
+        float64 (n,): radius within the plane, and largest distance from it.
+    number : ndarray
+        int64 (n,): of the tubes, above 0.
+    shape : tuple of int
+        (Z, H, W).
+    sides_um : ndarray
+        float64 (3,): size of a voxel.
+    """
+    labels = np.zeros(shape[1:], np.int64)
+    off_um = np.abs(line[:, 0] - index) * sides_um[0]
+    near = np.flatnonzero(off_um <= reach_um)
+    if not len(near):
+        return labels
+    # The tube is narrower off its axis, but never vanishes.
+    wide_um = radius_um[near] * np.sqrt(1 - np.minimum(off_um[near] / reach_um[near], 0.95) ** 2)
+    most = np.ceil(wide_um.max() / sides_um[1:]).astype(int) + 1
+    grid = np.mgrid[-most[0] : most[0] + 1, -most[1] : most[1] + 1].reshape(2, -1).T  # (k, 2)
+    centre = np.rint(line[near, 1:]).astype(int)
+    place = centre[:, None] + grid  # (n, k, 2)
+    away_um = np.linalg.norm((place - line[near, None, 1:]) * sides_um[1:], axis=2)
+    inside = (away_um <= np.maximum(wide_um, sides_um[1:].max() / 2)[:, None]) & (
+        (place >= 0) & (place < shape[1:])
+    ).all(axis=2)
+    rows, columns = place[inside].T
+    # Of several values for a voxel, the last one is kept.
+    order = np.argsort(-np.hypot(away_um, off_um[near, None])[inside], kind="stable")
+    numbers = np.broadcast_to(number[near, None], inside.shape)[inside]
+    labels[rows[order], columns[order]] = numbers[order]
+    return labels
+
+
+def _write_rois(
+    path: Path, capillaries: tuple[Capillary, ...], shape: tuple[int, ...], um_per_voxel: Sides
+) -> None:
+    """Write a polygon around each segment, at the plane in the middle of its depths."""
+    from roifile import ROI_TYPE, ImagejRoi
+
+    digits = len(str(len(capillaries)))
+    with files.atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for number, capillary in enumerate(capillaries, start=1):
+            name = f"{number:0{digits}d}"
+            polygon = outline(capillary, shape, um_per_voxel)
+            roi = ImagejRoi.frompoints(polygon, name=name)
+            roi.roitype = ROI_TYPE.POLYGON
+            roi.position = round(sum(capillary.planes) / 2) + 1
+            archive.writestr(f"{name}.roi", roi.tobytes())
+
+
+def outline(capillary: Capillary, shape: tuple[int, ...], um_per_voxel: Sides) -> NDArray[np.int32]:
+    """Return the polygon around a segment seen from above: int32 (n, 2), columns and rows."""
+    line = capillary.line[:, :0:-1]  # (n, 2) x, y
+    reach_um = capillary.radius_um + ROI_MARGIN_UM
+    pad = math.ceil(reach_um / min(um_per_voxel[1:])) + 2
+    corner = np.floor(line.min(axis=0)).astype(int) - pad
+    size = np.ceil(line.max(axis=0)).astype(int) + pad + 1 - corner
+    mask = np.zeros(size[::-1], np.uint8)
+    width = max(1, round(2 * reach_um / math.sqrt(um_per_voxel[1] * um_per_voxel[2])))
+    # Eighths of a pixel: OpenCV draws at integer positions only.
+    points = np.rint((line - corner) * 8).astype(np.int32)
+    cv2.polylines(mask, [points], False, 1, width, cv2.LINE_8, shift=3)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
+    polygon = max(contours, key=cv2.contourArea)[:, 0] + corner
+    limits = np.array(shape[:0:-1]) - 1
+    return np.asarray(np.clip(polygon, 0, limits), np.int32)
