@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cyclopts import CycloptsError
 
 import stallscan
 from stallscan import files, runs
@@ -44,6 +45,31 @@ def test_each_command_shows_one_example_that_parses(name, capsys):
 def test_no_command_offers_options_that_nobody_asked_for(name, capsys):
     # --no-browser and --no-corrections were asked for.
     assert not re.findall(r"--(?:empty|no)-(?!browser|corrections)\S+", helped(name, capsys))
+
+
+def test_each_command_is_in_one_group_of_the_help(capsys):
+    grouped = [name for names in terminal.GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(NAMES)
+    app(["--help"], result_action="return_value")
+    shown = capsys.readouterr().out
+    titles = [f"─ {title} ─" for title in (*terminal.GROUPS, "Options")]
+    places = [shown.index(title) for title in titles]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "line", ["evaluate --predictions a -o b", "rate --calls a --groups b -o c", "train --recipe a"]
+)
+def test_arguments_have_no_options_of_their_own(line):
+    with pytest.raises(CycloptsError):
+        app.parse_args(line.split(), exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell):
+    script = app.generate_completion(shell=shell)
+    assert "fine-tune" in script
+    assert "prevalence" in script
 
 
 def test_the_commands_in_the_documents_parse():

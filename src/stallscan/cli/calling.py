@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
 
 from stallscan.cli.terminal import (
     EXIT_FAILED_ROWS,
     FEW_SHOWN,
+    MOST_SHOWN,
     Out,
     command,
     predictions_in,
@@ -119,7 +122,13 @@ def print_summary(summary: "PredictionSummary", say_remarks: bool = True) -> Non
 
 
 @command
-def explain(recordings: list[Path], /, *, bundle: str) -> None:
+def explain(
+    recordings: list[Path],
+    /,
+    *,
+    bundle: str,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+) -> None:
     """Explain in words why the baseline calls each recording as it does.
 
     Example: stallscan explain my_recordings/ --bundle run/bundle
@@ -130,11 +139,21 @@ def explain(recordings: list[Path], /, *, bundle: str) -> None:
         Recordings and folders of recordings.
     bundle
         Folder of a bundle from 'stallscan train baseline'.
+    out
+        Table (CSV) of all explanations. Without it, they are printed, at most 50.
     """
+    import itertools
+
     from stallscan.calls import explain
 
-    for filename, words in explain.explain(recordings, bundle):
+    explanations = explain.explain(recordings, bundle)
+    if out is not None:
+        print_line(f"{explain.write(explanations, out):,} recordings explained -> {out}")
+        return
+    for filename, words in itertools.islice(explanations, MOST_SHOWN):
         print_line(f"{filename}: {words}")
+    if next(explanations, None) is not None:
+        say(f"only the first {MOST_SHOWN} recordings are explained. -o TABLE.csv explains all")
 
 
 @command
