@@ -8,7 +8,9 @@ import sys
 
 import pandas as pd
 import pytest
+import yaml
 
+import stallscan
 from stallscan.bundle import disk
 from stallscan.cli.commands import app
 from stallscan.errors import InputError, SettingsError
@@ -62,6 +64,16 @@ def test_recordings_with_labels_train_the_net_of_a_data_folder(data, run, tmp_pa
     train.train(_recipe(), data, tmp_path)
     hashes = [disk.load(folder / "bundle").spec.weights_sha256 for folder in (run, tmp_path)]
     assert hashes[0] == hashes[1]
+
+
+def test_python_takes_recordings_and_labels_too(data, run, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    with pytest.raises(InputError, match="labels"):
+        stallscan.train(tmp_path / "tiny.yaml", [data / "train", data / "more"], tmp_path / "run")
+    summary = stallscan.train(
+        tmp_path / "tiny.yaml", run / "store", tmp_path / "run", labels=data / "train_labels.csv"
+    )
+    assert summary.bundles[0].weights_sha256 == disk.load(run / "bundle").spec.weights_sha256
 
 
 def test_a_store_takes_the_place_of_recordings(data, run):
