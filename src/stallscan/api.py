@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from stallscan import simulate
 from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle, Ensemble
-from stallscan.calls.predict import make_row
 from stallscan.calls.predict import predict as predict_into
 from stallscan.calls.predictions import read_predictions
+from stallscan.calls.rows import make_row
 from stallscan.clips import prepare
 from stallscan.clips.clip import Clip, ClipSettings
 from stallscan.clips.clip import make_clip as cut_clip

@@ -1,30 +1,99 @@
 """The processor: how many cores this process may use, and whether they compute in bf16."""
 
+import collections
 import contextlib
 import math
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+# The cores of a job whose scheduler does not confine it to them.
+SLURM_CORES = "SLURM_CPUS_PER_TASK"
+
+
+class Budget:
+    """The cores that this process and its workers may use at the same time.
+
+    Attributes
+    ----------
+    cores : int
+        Their number.
+    seconds : dict of str to float
+        Time for which they were used, by stage: core seconds.
+    """
+
+    def __init__(self, cores: int) -> None:
+        self.cores = cores
+        self.seconds: collections.defaultdict[str, float] = collections.defaultdict(float)
+        self._free = threading.Semaphore(cores)
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def one(self, stage: str) -> Iterator[None]:
+        """Wait for a free core, and hold it."""
+        with self._free:
+            started = time.monotonic()
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self.seconds[stage] += time.monotonic() - started
+
+
+_budget: Budget | None = None
+
+
+@contextlib.contextmanager
+def limited(cores: int | None) -> Iterator[Budget]:
+    """Limit this process and its workers to a number of cores, at most those that it may use.
+
+    Decoders and nets then never compute on more cores at once, and each net on one. The limit is
+    that of the whole process, because cores are.
+    """
+    global _budget
+    before, available = _budget, count_cores()
+    _budget = Budget(min(cores or available, available))
+    try:
+        yield _budget
+    finally:
+        _budget = before
+
+
+def limit() -> int | None:
+    """Return the number of cores in `limited`, and None outside."""
+    return _budget.cores if _budget else None
+
+
+def one_core(stage: str) -> contextlib.AbstractContextManager[None]:
+    """Hold one of the cores in `limited`; outside, there is nothing to wait for."""
+    return _budget.one(stage) if _budget else contextlib.nullcontext()
 
 
 def count_cores(root: Path = Path("/")) -> int:
     """Count the cores that this process may use; jobs and containers often have few of a machine's.
 
-    Respects CPU affinity and the CPU quotas of control groups. A quota of 1.5 cores counts as 2,
-    because a single thread would leave a third of it unused.
+    Respects CPU affinity, the CPU quotas of control groups, SLURM's ``--cpus-per-task``, and
+    `limited`. A quota of 1.5 cores counts as 2, because a single thread would leave a third of it
+    unused.
 
     Parameters
     ----------
     root : Path
         Folder that contains ``proc`` and ``sys``.
     """
+    if _budget:
+        return _budget.cores
     if hasattr(os, "process_cpu_count"):
         count = os.process_cpu_count()  # since Python 3.13; respects PYTHON_CPU_COUNT
     elif hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count()
-    return max(1, math.ceil(min([count or 1, *_quotas(root)])))
+    allotted = os.environ.get(SLURM_CORES, "")
+    limits = [int(allotted)] if allotted.isdecimal() else []
+    return max(1, math.ceil(min([count or 1, *limits, *_quotas(root)])))
 
 
 def has_bf16_instructions(root: Path = Path("/")) -> bool:

@@ -6,6 +6,7 @@ the process that started them, even if it is killed.
 
 import collections
 import contextlib
+import itertools
 import math
 import multiprocessing
 import queue
@@ -15,6 +16,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Generic, NoReturn, TypeVar
 
+from stallscan import cores
 from stallscan.cores import count_cores
 from stallscan.errors import InputError, WorkerError
 from stallscan.processes import EndedError, Process, steps
@@ -99,6 +101,34 @@ def in_order(
 
 
 @contextlib.contextmanager
+def kept(
+    task: Callable[[Item], Result],
+    processes: int | None,
+    lost: Callable[[Item, str], Result] = _raise_lost,
+    limit_s: Callable[[Item], float] = lambda _: LIMIT_S,
+) -> Iterator[Callable[[Sequence[Item]], Generator[Result, None, None]]]:
+    """Keep worker processes for several sequences of items, and end them with the context.
+
+    Parameters and errors as for `in_order`.
+
+    Yields
+    ------
+    callable
+        Processes a sequence of items as `in_order` does. The next sequence may be given when all
+        results of the last one have been taken.
+    """
+    number = count(processes)
+    if number == 0:
+        yield lambda items: (task(item) for item in items)
+        return
+    pool: _Pool[Item, Result] = _Pool(task, number, limit_s)
+    try:
+        yield lambda items: _in_pool(pool, items, AHEAD * number, lost)
+    finally:
+        pool.end()
+
+
+@contextlib.contextmanager
 def on_demand(
     task: Callable[[Item], Result],
     processes: int,
@@ -175,12 +205,21 @@ def _in_processes(
 ) -> Generator[Result, None, None]:
     pool: _Pool[Item, Result] = _Pool(task, processes, limit_s)
     try:
-        for job in in_turn(pool.submit, items, AHEAD * processes):
-            job.wait()
-            result = job.future.result()
-            yield lost(job.item, result.reason) if isinstance(result, _Lost) else result
+        yield from _in_pool(pool, items, AHEAD * processes, lost)
     finally:
         pool.end()
+
+
+def _in_pool(
+    pool: "_Pool[Item, Result]",
+    items: Sequence[Item],
+    ahead: int,
+    lost: Callable[[Item, str], Result],
+) -> Generator[Result, None, None]:
+    for job in in_turn(pool.submit, items, ahead):
+        job.wait()
+        result = job.future.result()
+        yield lost(job.item, result.reason) if isinstance(result, _Lost) else result
 
 
 @dataclass(frozen=True)
@@ -200,6 +239,9 @@ class _Pool(Generic[Item, Result]):
         self._task = task
         self._processes = processes
         self._limit_s = limit_s
+        # Send one item ahead, so that a process never waits for the next; but not if each waits
+        # for a core.
+        self._most_sent = 2 if cores.limit() is None else 1
         self._jobs: queue.SimpleQueue[Job[Item, Result | _Lost] | None] = queue.SimpleQueue()
         self._workers: list[Process] = []
         self._failure: BaseException | None = None
@@ -229,21 +271,24 @@ class _Pool(Generic[Item, Result]):
         pending: collections.deque[Job[Item, Result | _Lost]] = collections.deque()
         try:
             worker: Process | None = None
+            sent = 0  # of the pending ones
             while True:
-                # Send one item ahead, so that the process never waits for the next.
-                while len(pending) < 2 and (job := self._take(bool(pending))) is not None:
+                while (
+                    len(pending) < self._most_sent
+                    and (job := self._take(bool(pending))) is not None
+                ):
                     pending.append(job)
-                    if worker is not None:
-                        worker.send(job.item)
                 if not pending:
                     return
-                if worker is None:
-                    worker = self._start()
-                    for job in pending:
-                        worker.send(job.item)
                 job = pending[0]
                 try:
-                    is_result, value = worker.receive(self._limit_s(job.item))
+                    with cores.one_core("workers"):
+                        if worker is None:
+                            worker, sent = self._start(), 0
+                        for unsent in itertools.islice(pending, sent, None):
+                            worker.send(unsent.item)
+                        sent = len(pending)
+                        is_result, value = worker.receive(self._limit_s(job.item))
                 except EndedError as ended:
                     worker = None
                     job.crashes += 1
@@ -252,6 +297,7 @@ class _Pool(Generic[Item, Result]):
                         job.future.set_result(_Lost(str(ended)))
                     continue
                 pending.popleft()
+                sent -= 1
                 if is_result:
                     job.future.set_result(value)
                 else:

@@ -10,7 +10,7 @@ import csv
 import datetime
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,17 @@ from stallscan import files, runs
 from stallscan.bundle import disk, reference
 from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.bundle.reference import Drift
-from stallscan.calls import changes, inputs, resume
+from stallscan.calls import inputs, resume, rows
 from stallscan.calls.inputs import Inputs
 from stallscan.calls.resume import Appender, Standing
-from stallscan.clips.prepare import Prepared
 from stallscan.clips.traits import Traits
 from stallscan.engines import choose
 from stallscan.engines.choose import Chosen, Engine, Which
 from stallscan.errors import BundleError, InputError
-from stallscan.recordings.recording import Frames
 from stallscan.runs import PREDICTION_COLUMNS, PREDICTIONS_NAME, RUN_NAME, TRAITS_NAME
-from stallscan.scores import calibration, thresholds
-from stallscan.words import printable
+from stallscan.scores import calibration
 
 log = logging.getLogger("stallscan")
-
-# The logit of a clip, and of each of its changes; None where a recording has no clip.
-Logits = tuple[float | None, ...]
 
 # Entries of run.json that must be the same for a run to be resumed.
 SAME = ("paths", "bundle", "threshold", "prevalence", "engine", "consistency")
@@ -137,15 +131,15 @@ def _predict(
     consistency: bool,
 ) -> PredictionSummary:
     sources = given.sources
-    rows = resume.read_table(out / PREDICTIONS_NAME, PREDICTION_COLUMNS)
-    before = _run_of(out) if rows is not None else None
+    table = resume.read_table(out / PREDICTIONS_NAME, PREDICTION_COLUMNS)
+    before = _run_of(out) if table is not None else None
     if before and engine == "auto":
         # Older runs did not record the engine; it was always torch.
         chosen = _as_before(model, before.get("engine", "torch"), out)
     else:
         chosen = choose.choose(model, engine)
     log.info("engine %s: %s", chosen.name, chosen.reason)
-    run = _run(paths, model, chosen.name, len(sources)) | {"passed_over": given.passed_over}
+    run = describe(paths, model, chosen.name, len(sources)) | {"passed_over": given.passed_over}
     if consistency:
         run["consistency"] = True
     if before is not None:
@@ -156,7 +150,7 @@ def _predict(
             "predictions",
         )
         _say_versions(out, before, run)
-    standing = Standing.of(out, given, rows or [])
+    standing = Standing.of(out, given, table or [])
     if before is not None:
         log.info("%s: %s", out, runs.say_resumed(standing.counts, standing.removed))
     # A finished run with nothing pending leaves all files as they are.
@@ -179,8 +173,8 @@ def _predict(
         progress(done, len(sources))
     if not standing.is_prefix:
         resume.sort(out, sources)
-    drift = _drift(model, calibrated_at, out)
-    run |= {"finished": _now(), "calls": calls, "statuses": statuses, "drift": drift.figures}
+    drift = measure_drift(model, calibrated_at, out)
+    run |= {"finished": now(), "calls": calls, "statuses": statuses, "drift": drift.figures}
     if not idle:
         files.write_json(out / RUN_NAME, run)
     return PredictionSummary(out / PREDICTIONS_NAME, calls, standing.counts, drift.doubts)
@@ -199,15 +193,9 @@ def _append_rows(
         return
     # Closing the stream stops the decoding processes after an error.
     with Appender(out) as appender, contextlib.closing(given.stream(standing.todo)) as todo:
-        for prepared, logits in _score(todo, engines, model.members, consistency):
-            row = make_row(prepared, logits, model)
-            stamp = standing.stamps.get(row["filename"])
-            appender.append(
-                row,
-                prepared.clip.traits if prepared.clip is not None else None,
-                stamp and stamp.sealed(prepared.source.path),
-            )
-            yield row
+        for answer in rows.answer(todo, standing.stamps, model, engines, consistency):
+            appender.append(answer)
+            yield answer.row
 
 
 def _as_before(model: Bundle | Ensemble, engine: Which, out: Path) -> Chosen:
@@ -221,91 +209,16 @@ def _as_before(model: Bundle | Ensemble, engine: Which, out: Path) -> Chosen:
         ) from None
 
 
-def _score(
-    todo: Iterable[Prepared],
-    engines: Sequence[Engine],
-    members: Sequence[Bundle],
-    consistency: bool,
-) -> Iterator[tuple[Prepared, tuple[Logits, ...]]]:
-    """Yield every recording with the logits of each engine.
+def measure_drift(model: Bundle | Ensemble, calibrated_at: float, out: Path) -> Drift:
+    """Compare traits and scores of a run with those of the bundle's training.
 
-    Each engine reads ahead by a batch, so `tee` holds a bounded number of recordings.
+    Parameters
+    ----------
+    calibrated_at : float
+        The bundle's own prevalence; `model` may be converted to another.
+    out : Path
+        The folder with the finished tables of the run.
     """
-    ours, *theirs = itertools.tee(todo, 1 + len(engines))
-    logits: list[Iterator[Logits]] = []
-    for place, (engine, member, each) in enumerate(zip(engines, members, theirs, strict=True)):
-        clips = _pixels(each, place)
-        if consistency:
-            every = changes.with_changes(clips, member.spec.clip)
-            logits.append(changes.group(engine.stream(every)))
-        else:
-            logits.append((logit,) for logit in engine.stream(clips))
-    yield from zip(ours, zip(*logits, strict=True), strict=True)
-
-
-def _pixels(every: Iterable[Prepared], place: int) -> Iterator[Frames | None]:
-    for prepared in every:
-        yield prepared.clips[place].pixels if prepared.clips else None
-
-
-def make_row(
-    prepared: Prepared, given: Sequence[Logits], model: Bundle | Ensemble
-) -> dict[str, Any]:
-    """Return the row of a recording, from the logits of each member of the bundle.
-
-    The first logit of a member is that of the clip, and the others are those of the changes of
-    `changes`, if they were made. A logit is None where the recording has no clip.
-    """
-    spec = model.spec
-    status, reason, call, score = prepared.status, prepared.reason, "unscorable", ""
-    if prepared.clips:
-        logits = np.array(given, np.float64)  # (members, 1 + changes)
-        if not np.isfinite(logits[:, 0]).all():
-            status = "failed"
-            reason = f"{prepared.source.path}: the net's output for this recording is not finite"
-        else:
-            scores = [round(float(value), 6) for value in model.score(logits)]
-            score = f"{scores[0]:.6f}"
-            # No call with frames missing: they may be the ones that show the stall.
-            if status == "ok":
-                call = thresholds.call(scores[0], spec.threshold)
-                doubt = changes.doubt(scores, spec.threshold)
-                if doubt:
-                    call = "review"
-                    doubt = f"{prepared.source.path}: {doubt}; check this recording yourself"
-                reason = "; ".join(filter(None, [reason, doubt, _unlike(prepared, model)]))
-    return {
-        "filename": prepared.source.filename,
-        "status": status,
-        "reason": printable(reason),
-        "frames": prepared.frames if prepared.frames is not None else "",
-        "frames_declared": (
-            prepared.frames_declared if prepared.frames_declared is not None else ""
-        ),
-        "score": score,
-        "call": call,
-        "threshold": f"{thresholds.on_grid(spec.threshold):.{thresholds.DIGITS}f}",
-        "bundle": model.label,
-    }
-
-
-def _unlike(prepared: Prepared, model: Bundle | Ensemble) -> str:
-    """Return a sentence on how a recording differs from the training data; empty if it does not."""
-    differences = []
-    fewest, most = model.spec.frames
-    if prepared.frames is not None and not fewest <= prepared.frames <= most:
-        differences.append(
-            f"{prepared.frames} frames, the bundle was trained on recordings of {fewest} to {most}"
-        )
-    if model.spec.reference is not None and prepared.clip is not None:
-        differences += filter(None, [model.spec.reference.outliers(prepared.clip.traits)])
-    if not differences:
-        return ""
-    return f"{prepared.source.path}: {'; '.join(differences)}; check this recording yourself"
-
-
-def _drift(model: Bundle | Ensemble, calibrated_at: float, out: Path) -> Drift:
-    """Compare traits and scores of the run with those of the bundle's training."""
     spec = model.spec
     if spec.reference is None:
         return Drift((), {})
@@ -322,9 +235,10 @@ def _drift(model: Bundle | Ensemble, calibrated_at: float, out: Path) -> Drift:
     return reference.compare(spec.reference, calibrated_at, traits, comparable)
 
 
-def _run(
+def describe(
     paths: Sequence[str | Path], model: Bundle | Ensemble, engine: str, count: int
 ) -> dict[str, Any]:
+    """Return the ``run.json`` of a run that begins now, on `count` recordings in `paths`."""
     return {
         **files.provenance(),
         "paths": [str(Path(path).resolve()) for path in paths],
@@ -336,7 +250,7 @@ def _run(
         # The score of a vote is not a probability, so it is calibrated for no prevalence.
         "prevalence": None if model.spec.is_vote else model.spec.prevalence,
         "engine": engine,
-        "started": _now(),
+        "started": now(),
         "finished": None,
     }
 
@@ -375,5 +289,6 @@ def _say_versions(out: Path, before: dict[str, Any], run: dict[str, Any]) -> Non
         )
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time, as tables of runs hold it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -18,6 +18,7 @@ from typing import Any
 
 from stallscan import files, runs
 from stallscan.calls.inputs import Inputs
+from stallscan.calls.rows import Answer
 from stallscan.clips.traits import Traits
 from stallscan.errors import InputError
 from stallscan.recordings.find import Source
@@ -60,7 +61,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[list[str]] | None:
             f"{path}: cannot be read ({error.strerror or error}). Fix its permissions, or choose "
             "another folder with -o"
         ) from None
-    if _line(columns).encode().startswith(content):
+    if line(columns).encode().startswith(content):
         return None
     # Cut before decoding: an incomplete line may end inside a character.
     whole = content[: content.rfind(b"\n") + 1]
@@ -199,7 +200,7 @@ def _by_name(table: Sequence[list[str]]) -> dict[str, list[str]]:
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    files.write_text(path, "".join(map(_line, [columns, *rows])))
+    files.write_text(path, "".join(map(line, [columns, *rows])))
 
 
 def sort(out: Path, sources: Sequence[Source]) -> None:
@@ -229,15 +230,10 @@ class Appender:
             for file in self._files:
                 file.close()
 
-    def append(self, row: dict[str, Any], traits: Traits | None, stamp: Stamp | None) -> None:
+    def append(self, answer: Answer) -> None:
         """Add a row, with its traits if it has a clip, and its stamp if it is known."""
-        name = row["filename"]
-        of_traits, of_stamps, of_rows = self._lines.values()
-        if traits is not None:
-            of_traits.append(_line([name, *(f"{value:g}" for value in traits)]))
-        if stamp is not None:
-            of_stamps.append(_line([name, *stamp]))
-        of_rows.append(_line([row[column] for column in PREDICTION_COLUMNS]))
+        for lines, added in zip(self._lines.values(), as_lines(answer).values(), strict=True):
+            lines.append(added)
         if time.monotonic() - self._written >= WRITE_S:
             self.flush()
 
@@ -264,7 +260,18 @@ class Appender:
         self._written = time.monotonic()
 
 
-def _line(values: Sequence[Any]) -> str:
+def as_lines(answer: Answer) -> dict[str, str]:
+    """Return the line of an answer in each of `TABLES`; empty where it has none."""
+    row, traits, stamp = answer
+    name = row["filename"]
+    return {
+        TRAITS_NAME: line([name, *(f"{value:g}" for value in traits)]) if traits else "",
+        SOURCES_NAME: line([name, *stamp]) if stamp else "",
+        PREDICTIONS_NAME: line([row[column] for column in PREDICTION_COLUMNS]),
+    }
+
+
+def line(values: Sequence[Any]) -> str:
     """Return one line of CSV."""
     buffer = io.StringIO()
     cells = [str(value) for value in values]

@@ -5,8 +5,9 @@ however many clips are cut from it. If it cannot be used, the result is a `Prepa
 and a reason, never an exception.
 """
 
+import contextlib
 import functools
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -139,6 +140,19 @@ def many(
     """
     task = functools.partial(one, views=views)
     return workers.in_order(task, tuple(sources), processes, _lost, _limit_s)
+
+
+def keep(
+    views: Sequence[Preprocessing], processes: int | None = None
+) -> contextlib.AbstractContextManager[
+    Callable[[Sequence[Source]], Generator[Prepared, None, None]]
+]:
+    """Keep decoding processes for several batches: the context yields what `many` is for each.
+
+    Errors as for `many`. Batches are prepared one after the other.
+    """
+    task = functools.partial(one, views=views)
+    return workers.kept(task, processes, _lost, _limit_s)
 
 
 def _lost(source: Source, reason: str) -> Prepared:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable
 from typing import Literal
 
+from stallscan import cores
 from stallscan.engines import watchdog
 from stallscan.errors import EngineError
 from stallscan.processes import duration
@@ -40,7 +41,10 @@ def stream(
     """
 
     def score(pixels: Frames | None) -> float | None:
-        return None if pixels is None else logit(pixels)
+        if pixels is None:
+            return None
+        with cores.one_core("net"):
+            return logit(pixels)
 
     def limit_s(pixels: Frames | None) -> float:
         frames = CLIP_FRAMES if pixels is None else max(len(pixels), CLIP_FRAMES)

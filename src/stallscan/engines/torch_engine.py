@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from stallscan import cores
 from stallscan.bundle.bundle import Bundle
 from stallscan.bundle.net import load_net
 from stallscan.clips import clip
@@ -47,14 +48,19 @@ class TorchEngine:
     def stream(self, clips: Iterable[Frames | None]) -> Iterator[float | None]:
         """Yield the logit of each clip in order, None for None.
 
-        Clips are scored one at a time: torch itself uses all cores for each.
+        Clips are scored one at a time: torch itself uses all cores for each. In `cores.limited`,
+        where the decoders need some of them, the CPU scores one clip per core.
 
         Raises
         ------
         EngineError
             If a clip takes far longer than it should (`stream`).
         """
-        return stream(self.name, self._logit_in_thread, clips, 1, self.settings.views)
+        threads = 1
+        if self.device.type == "cpu" and (limit := cores.limit()) is not None:
+            torch.set_num_threads(1)
+            threads = limit
+        return stream(self.name, self._logit_in_thread, clips, threads, self.settings.views)
 
     def _logit_in_thread(self, pixels: Frames) -> float:
         # A new thread starts with OpenMP's thread count; this call sets it to torch's.
