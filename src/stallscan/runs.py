@@ -67,6 +67,17 @@ Why = Literal["new", "changed", "again", "kept", "unknown"]
 log = logging.getLogger("stallscan")
 
 
+class HeldError(InputError):
+    """Another process, or another thread of this one, holds a folder."""
+
+    def __init__(self, folder: Path | str, owner: str) -> None:
+        super().__init__(
+            f"{folder}: {owner} is writing to this folder. Wait until it ends, or choose another "
+            "folder with -o"
+        )
+        self.owner = owner
+
+
 @contextlib.contextmanager
 def hold(folder: str | Path) -> Iterator[Path]:
     """Lock an output folder for a single writer; create it if it is missing.
@@ -74,18 +85,15 @@ def hold(folder: str | Path) -> Iterator[Path]:
     Raises
     ------
     InputError
-        If another process, or another thread of this one, holds the folder, or it is not writable.
-        The folder is unchanged then.
+        If another process, or another thread of this one, holds the folder (`HeldError`), or it is
+        not writable. The folder is unchanged then.
     """
     folder = files.make_folder(folder)
     lock = FileLock(folder / LOCK_NAME, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise InputError(
-            f"{folder}: {_owner(folder)} is writing to this folder. Wait until it ends, or choose "
-            "another folder with -o"
-        ) from None
+        raise HeldError(folder, _owner(folder)) from None
     except PermissionError as error:
         raise files.unwritable(folder / LOCK_NAME, error) from error
     except (OSError, NotImplementedError) as error:
@@ -96,12 +104,25 @@ def hold(folder: str | Path) -> Iterator[Path]:
         )
     owner = folder / OWNER_NAME
     try:
-        files.write_json(owner, _describe_process())
+        files.write_json(owner, describe_process())
         yield folder
     finally:
         with contextlib.suppress(OSError):
             owner.unlink(missing_ok=True)
         lock.release()
+
+
+def holder(folder: Path) -> str:
+    """Describe the process that holds a folder; empty if none does, or nobody can tell."""
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return _owner(folder)
+    except (OSError, NotImplementedError):
+        return ""
+    lock.release()
+    return ""
 
 
 def claim(
@@ -241,7 +262,8 @@ def say_resumed(counts: Mapping[Why, int], removed: int = 0) -> str:
     return "; ".join(said)
 
 
-def _describe_process() -> dict[str, Any]:
+def describe_process() -> dict[str, Any]:
+    """Return what identifies this process to a person on another machine."""
     return {
         "pid": os.getpid(),
         "host": platform.node(),
@@ -253,8 +275,16 @@ def _describe_process() -> dict[str, Any]:
 def _owner(folder: Path) -> str:
     """Describe the process that holds the lock, as far as the owner file is readable."""
     try:
-        owner = json.loads((folder / OWNER_NAME).read_text(encoding="utf-8"))
+        return say_process((folder / OWNER_NAME).read_bytes())
+    except OSError:
+        return "another process"
+
+
+def say_process(note: bytes) -> str:
+    """Describe a process for a message, from the JSON of `describe_process`."""
+    try:
+        owner = json.loads(note)
         command = str(owner["command"])[:COMMAND_CHARACTERS]
         return f"process {owner['pid']} on {owner['host']} ({command}, since {owner['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return "another process"

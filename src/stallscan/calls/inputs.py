@@ -1,7 +1,7 @@
 """Find the inputs of a command: recordings, or a store of their clips."""
 
 import functools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
 from stallscan.clips import prepare, store
 from stallscan.clips.prepare import Prepared, Preprocessing
+from stallscan.clips.shard import Row
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
 from stallscan.recordings.find import Source, find_recordings
@@ -74,11 +75,16 @@ def find(
     for member in members:
         clips.require(member.spec.view, f"the bundle {member.label}", f"--bundle {member.path}")
     clips.warn_of_replaced()
-    rows = [(row.source, row.as_stamp()) for row in clips.rows()]
+    return of_store(clips, clips.rows(), len(members))
+
+
+def of_store(clips: Store, rows: Iterable[Row], members: int) -> Inputs:
+    """Return recordings of a store, whose one clip is repeated for each of the bundles."""
+    pairs = [(row.source, row.as_stamp()) for row in rows]
     return Inputs(
-        [source for source, _ in rows],
-        [stamp for _, stamp in rows],
-        functools.partial(_stream, clips, len(members)),
+        [source for source, _ in pairs],
+        [stamp for _, stamp in pairs],
+        functools.partial(_stream, clips, members),
         from_store=True,
     )
 

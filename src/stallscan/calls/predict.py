@@ -110,14 +110,26 @@ def predict(
     model = disk.load_any(bundle)
     given = inputs.find(paths, model.members, processes)
     calibrated_at = model.spec.prevalence
-    if prevalence is not None:
-        if not 0 < prevalence < 1:
-            raise InputError(
-                f"a prevalence of {prevalence:g}: expected a share above 0 and below 1"
-            )
-        model = model.at(prevalence)
+    model = at_prevalence(model, prevalence)
     with runs.hold(out):
         return _predict(paths, out, model, given, calibrated_at, progress, engine, consistency)
+
+
+def at_prevalence(model: Bundle | Ensemble, prevalence: float | None) -> Bundle | Ensemble:
+    """Convert a model to the prevalence that a user gave, or leave it as it is for None.
+
+    Raises
+    ------
+    InputError
+        If it is not above 0 and below 1.
+    BundleError
+        If the bundle does not contain its validation scores.
+    """
+    if prevalence is None:
+        return model
+    if not 0 < prevalence < 1:
+        raise InputError(f"a prevalence of {prevalence:g}: expected a share above 0 and below 1")
+    return model.at(prevalence)
 
 
 def _predict(

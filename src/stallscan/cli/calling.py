@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stallscan.cli.terminal import (
     EXIT_FAILED_ROWS,
@@ -16,6 +16,9 @@ from stallscan.cli.terminal import (
     show_progress,
     trust_nets,
 )
+
+if TYPE_CHECKING:
+    from stallscan.calls.predict import PredictionSummary
 
 
 @command
@@ -76,6 +79,13 @@ def predict(
         )
     if sum(summary.calls.values()) <= FEW_SHOWN:
         print_calls(summary.table)
+    print_summary(summary)
+    if summary.failed and strict:
+        sys.exit(EXIT_FAILED_ROWS)
+
+
+def print_summary(summary: "PredictionSummary") -> None:
+    """Print how many recordings got which call, and what to doubt."""
     counts = ", ".join(f"{number} {call}" for call, number in sorted(summary.calls.items()))
     print_line(f"{counts} -> {summary.table}")
     for doubt in summary.doubts:
@@ -87,8 +97,6 @@ def predict(
         )
     if summary.failed:
         print_line(f"{summary.failed} recordings have no call. The column 'reason' says why")
-        if strict:
-            sys.exit(EXIT_FAILED_ROWS)
 
 
 @command

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 # Imported to register their commands.
-from stallscan.cli import calling, data, measuring, review, training  # noqa: F401
+from stallscan.cli import calling, data, measuring, review, scaling, training  # noqa: F401
 from stallscan.cli.terminal import (
     EXIT_FAILED_ROWS,
     Out,

@@ -14,7 +14,18 @@ from types import FrameType
 EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 # Commands that resume an interrupted run.
-RESUMABLE = ("simulate", "fetch", "prepare", "train", "fine-tune", "reproduce", "predict", "demo")
+RESUMABLE = (
+    "run",
+    "simulate",
+    "fetch",
+    "prepare",
+    "train",
+    "fine-tune",
+    "reproduce",
+    "predict",
+    "demo",
+    "run",
+)
 # Options that accept an empty value.
 EMPTY_OPTIONS = ("--group",)
 

@@ -34,7 +34,7 @@ STORE_NAME = "store"
 KIND = "a fetch"
 # If one of these exists without the note, the folder is not from a fetch.
 OUTPUTS = ("train_metadata.csv", "train_labels.csv", "test_metadata.csv", "train", "test", "store")
-COLUMNS = ("split", *Outcome._fields)
+COLUMNS = ("split", "filename", "status", "reason", "bytes", "checked")
 # Recordings fetched together before their clips are cut: enough to make the start of the processes
 # cheap. On disk are at most three batches, 2 GB.
 BATCH = 256
@@ -398,7 +398,8 @@ def _read_outcomes(out: Path) -> pd.DataFrame:
 
 
 def _as_table(split: str, outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    return pd.DataFrame([(split, *outcome) for outcome in outcomes], columns=list(COLUMNS))
+    rows = [(split, *outcome[: len(COLUMNS) - 1]) for outcome in outcomes]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _write_outcomes(selected: Selected, out: Path, outcomes: Sequence[Outcome]) -> None:

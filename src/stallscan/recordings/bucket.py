@@ -57,6 +57,14 @@ class FinalError(Exception):
     """No attempt can succeed."""
 
 
+class GoneError(FinalError):
+    """The object does not exist, as far as anybody may know."""
+
+
+class NotPublicError(GoneError):
+    """The object does not exist, or may not be read."""
+
+
 def url_fault(url: str) -> str:
     """Say why a url is not that of an object in a bucket; empty if it is one."""
     try:
@@ -118,12 +126,13 @@ class Bucket:
             result = await request(*self._place(url), **options)
         except (FileNotFoundError, PermissionDeniedError, UnauthenticatedError) as error:
             self.answered = True
-            raise FinalError(_explain(error)) from None
+            kind = GoneError if isinstance(error, FileNotFoundError) else NotPublicError
+            raise kind(_explain(error)) from None
         except BaseError as error:
             self.answered |= bool(_STATUS.search(str(error)))
             raise AgainError(_explain(error)) from None
         except ValueError as error:  # obstore does not accept the key
-            raise FinalError(_explain(error)) from None
+            raise GoneError(_explain(error)) from None
         self.answered = True
         return result
 

@@ -19,7 +19,15 @@ from typing import Any, NamedTuple
 
 from stallscan import files
 from stallscan.errors import InputError
-from stallscan.recordings.bucket import AgainError, Bucket, FetchSettings, FinalError, url_fault
+from stallscan.recordings.bucket import (
+    AgainError,
+    Bucket,
+    FetchSettings,
+    FinalError,
+    GoneError,
+    NotPublicError,
+    url_fault,
+)
 from stallscan.words import listed, printable
 
 # Unfinished downloads. The dot hides the folder from `find.find_recordings`.
@@ -44,6 +52,10 @@ Progress = Callable[[int, int], None]
 log = logging.getLogger("stallscan")
 
 
+class NetworkError(InputError):
+    """Recordings exist, or may exist, but could not be fetched."""
+
+
 class Wanted(NamedTuple):
     """A recording to fetch: its name in every table, and where it is (``s3://bucket/key``)."""
 
@@ -60,6 +72,9 @@ class Outcome(NamedTuple):
     bytes: int = 0
     # What its content was compared with: md5 (the store's checksum), or size if there is none.
     checked: str = ""
+    # Whether it failed because there is no such object: gone, or not_public where the server does
+    # not say. Empty for other failures, which may pass.
+    missing: str = ""
 
 
 class Survey(NamedTuple):
@@ -194,8 +209,8 @@ def fetch(
     Raises
     ------
     InputError
-        If the folder cannot be written, or `FAILURES_IN_A_ROW` recordings fail one after the other.
-        Those fetched until then are kept.
+        If the folder cannot be written, or `FAILURES_IN_A_ROW` recordings fail one after the other
+        (`NetworkError`). Those fetched until then are kept.
     asyncio.CancelledError
         If `stop` was set.
     """
@@ -263,14 +278,16 @@ class _Fetcher:
         except AgainError as error:
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= FAILURES_IN_A_ROW:
-                raise InputError(
+                raise NetworkError(
                     f"{item.url}: cannot be fetched ({error}), like the {FAILURES_IN_A_ROW - 1} "
                     "before it. Check the network, and run the same command again to resume"
                 ) from None
             return Outcome(item.filename, "failed", f"{error}, in each of several attempts")
         except FinalError as error:
             self._failed_in_a_row = 0  # the server answers
-            return Outcome(item.filename, "failed", str(error))
+            missing = "gone" if isinstance(error, GoneError) else ""
+            missing = "not_public" if isinstance(error, NotPublicError) else missing
+            return Outcome(item.filename, "failed", str(error), missing=missing)
         self._failed_in_a_row = 0
         return outcome
 
@@ -289,7 +306,7 @@ class _Fetcher:
             raise  # otherwise the part may be the reason: it is complete, or too long
         meta = result.meta
         if not meta["size"]:
-            raise FinalError("empty in the bucket")
+            raise GoneError("empty in the bucket")
         tag = _hash(meta["e_tag"]) if meta["e_tag"] else ""
         path = self._parts_folder / f"{key}-{tag}"
         if part and part != path:

@@ -1,0 +1,1 @@
+"""A large job in shards: planned once, done anywhere and in any order, merged at the end."""

@@ -1,0 +1,129 @@
+"""The result of a shard: one file with its rows, traits and stamps, and what they were made with.
+
+Two results of the same shard are equal byte for byte, except for the last entry, ``made``.
+"""
+
+import json
+from typing import Any, Literal
+
+from stallscan import files
+from stallscan.calls.resume import TABLES
+from stallscan.errors import InputError, SettingsError
+from stallscan.scale.place import Place
+from stallscan.scale.plan import Plan, name_of, result_name
+from stallscan.settings import Settings
+
+FORMAT = 1
+FAILURES, FAILURE_NAME = "failures", "failures/{}.json"
+
+
+class Made(Settings):
+    """When and where a result was made; two results of the same shard may differ in this only."""
+
+    started: str
+    finished: str
+    host: str
+    cores: int
+    # Time of the whole shard, and of its stages: fetch is elapsed time, prepare and predict are
+    # core seconds.
+    seconds: dict[str, float]
+
+
+class Result(Settings):
+    """The content of ``results/shard-0000.json``."""
+
+    format: Literal[1] = 1
+    shard: int
+    shards: int
+    bundle_sha256: str
+    list_sha256: str
+    engine: str
+    stallscan: str  # version
+    git: str | None  # commit
+    recordings: int
+    calls: dict[str, int]  # recordings by call
+    statuses: dict[str, int]  # recordings by status
+    tables: dict[str, str]  # lines of each of `resume.TABLES`, without header
+    tables_sha256: str
+    made: Made
+
+
+class ResultError(InputError):
+    """A result is damaged, or belongs to another plan."""
+
+
+def hash_of(tables: dict[str, str]) -> str:
+    """Return the hash of the tables of a result."""
+    return files.sha256_of(json.dumps(tables, sort_keys=True).encode())
+
+
+def dump(result: Result) -> bytes:
+    """Return the content of the file."""
+    text = json.dumps(result.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode("utf-8", "backslashreplace")
+
+
+def read(place: Place, plan: Plan, number: int) -> Result | None:
+    """Read the result of a shard; None if there is none. Errors as for `check`."""
+    content = place.read(result_name(number))
+    return None if content is None else check(content, place, plan, number)
+
+
+def check(content: bytes, place: Place, plan: Plan, number: int) -> Result:
+    """Check the content of a shard's result.
+
+    Raises
+    ------
+    ResultError
+        If it is damaged, or of another list or bundle; the message names the shard.
+    """
+    path = f"{place.where}/{result_name(number)}"
+    again = f"Remove the file, and do {name_of(number)} again with 'stallscan run {place.where}'"
+    try:
+        values: Any = json.loads(content)
+        if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
+            raise ResultError(
+                f"{path}: has result format {values['format']!r}, and this version of stallscan "
+                f"reads format {FORMAT}. Use the version that made it"
+            )
+        result = Result.parse(values, path)
+        damage = "its tables have changed" if hash_of(result.tables) != result.tables_sha256 else ""
+    except (ValueError, TypeError, SettingsError):
+        damage = "it is no complete result"
+    if damage:
+        raise ResultError(f"{path}: damaged, {damage}. {again}")
+    expected = (number, len(plan.lists), plan.lists[number], plan.bundle_sha256, plan.engine)
+    found = (
+        *(result.shard, result.shards, result.list_sha256, result.bundle_sha256),
+        result.engine,
+    )
+    if found == expected and result.recordings == plan.size(number):
+        return result
+    what = "bundle" if result.bundle_sha256 != plan.bundle_sha256 else "engine"
+    if found[:3] != expected[:3]:
+        what = "list of recordings"
+    raise ResultError(f"{path}: was made with another {what} than this plan. {again}")
+
+
+def record_failure(place: Place, number: int, note: dict[str, Any]) -> None:
+    """Record why a shard could not be done."""
+    place.write(FAILURE_NAME.format(name_of(number)), json.dumps(note).encode())
+
+
+def read_failures(place: Place, numbers: list[int]) -> dict[int, dict[str, Any]]:
+    """Return the last failure of each of these shards that has one."""
+    recorded = place.names(FAILURES)
+    wanted = [number for number in numbers if f"{name_of(number)}.json" in recorded]
+    notes = place.read_all(FAILURE_NAME.format(name_of(number)) for number in wanted)
+    failures = {}
+    for number, note in zip(wanted, notes, strict=True):
+        try:
+            failures[number] = dict(json.loads(note or b"{}"))
+        except (ValueError, TypeError):
+            failures[number] = {"reason": "not recorded"}
+    return failures
+
+
+def empty_tables() -> dict[str, list[str]]:
+    """Return a list for the lines of each table."""
+    return {name: [] for name in TABLES}
