@@ -18,6 +18,7 @@ EXTRAS = {
     "imagecodecs": "lab",
     "skimage": "lab",
     "obstore": "cloud",
+    "ray": "cluster",
 }
 
 

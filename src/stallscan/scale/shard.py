@@ -16,7 +16,7 @@ from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.calls import inputs, predict, resume, rows
 from stallscan.calls.inputs import Inputs
 from stallscan.clips import prepare
-from stallscan.clips.prepare import Prepared
+from stallscan.clips.prepare import Prepared, Preprocessing
 from stallscan.clips.store import Store
 from stallscan.cores import Budget
 from stallscan.engines import choose
@@ -33,6 +33,8 @@ from stallscan.stamps import Stamp
 from stallscan.words import printable
 
 Many = Callable[[Sequence[Source]], Generator[Prepared, None, None]]
+# Starts what prepares files for each of the views, and ends it.
+Decoders = Callable[[Plan, Sequence[Preprocessing]], contextlib.AbstractContextManager[Many]]
 
 
 class MovedError(InputError):
@@ -60,6 +62,7 @@ def opened(
     core_count: int | None = None,
     bundle: str | None = None,
     moved: tuple[str, str] | None = None,
+    decoders: Decoders | None = None,
 ) -> Iterator[Job]:
     """Open a plan for work on its shards.
 
@@ -71,6 +74,8 @@ def opened(
         Where the bundle is, if it was moved.
     moved : tuple of str, optional
         A folder as it is named in the plan, and its name on this machine.
+    decoders : callable, optional
+        What prepares files elsewhere; by default, processes of this machine do.
 
     Raises
     ------
@@ -91,7 +96,7 @@ def opened(
         views = [member.spec.view for member in model.members]
         many: Many = lambda _: (_ for _ in ())  # noqa: E731
         if clips is None:
-            many = stack.enter_context(prepare.keep(views))
+            many = stack.enter_context(decoders(plan, views) if decoders else prepare.keep(views))
         yield Job(place, plan, model, engines, many, clips, budget, moved)
 
 

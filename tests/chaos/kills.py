@@ -1,0 +1,292 @@
+"""Kill processes at random moments of a plan, and compare what is merged in the end.
+
+    python -m tests.chaos.kills --engine pool --kills 20 --seed 1 FOLDER
+
+Every round is a plan of 100 shards from scratch. One process of the job is killed with SIGKILL at a
+random moment: a decoder, the command itself, or, by engine, a worker or the second machine of a Ray
+cluster, SLURM's step or its daemon. Then the same command is run until no shard is missing. The
+merged tables must be those of a plan that nobody disturbed, byte for byte.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from tests import drawing
+
+ROOT = Path(__file__).parents[2]
+SHARDS, SHARD_SIZE = 100, 3
+TABLES = ("predictions.csv", "traits.csv", "sources.csv")
+# Runs of the same command until nothing is missing; the first one is killed.
+MOST_RUNS = 6
+LIMIT_S = 900.0
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def make_recordings(folder: Path, count: int) -> Path:
+    """Write small drawn recordings, a hundred different ones under many names."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        different = [
+            drawing.write(folder / f"{number:04d}.mp4", seed=number, count=12)
+            for number in range(min(100, count))
+        ]
+        for number in range(len(different), count):
+            copy = folder / f"{number:04d}.mp4"
+            shutil.copyfile(different[number % len(different)], copy)
+            # Equal times, so that stamps do not depend on when this folder was made.
+        for path in folder.iterdir():
+            os.utime(path, (1_700_000_000, 1_700_000_000))
+    return folder
+
+
+def stallscan(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a command of stallscan to its end."""
+    command = [sys.executable, "-m", "stallscan", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+class Engine:
+    """Runs the missing shards of a plan; the base runs them on a pool of this machine."""
+
+    words: tuple[str, ...] = ()
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[None]:
+        """Start what the engine needs, for all rounds."""
+        yield
+
+    def start(self, plan: Path, log: Path) -> subprocess.Popen[bytes]:
+        """Start to run what is missing."""
+        command = [sys.executable, "-m", "stallscan", "run", str(plan), *self.words]
+        with log.open("ab") as file:
+            return subprocess.Popen(command, stdout=file, stderr=file)
+
+    def targets(self, driver: psutil.Process) -> dict[str, list[psutil.Process]]:
+        """Return the processes that may be killed, by what they are."""
+        return {"driver": [driver], "decoder": _decoders(driver.children(recursive=True))}
+
+    def mend(self) -> None:
+        """Do what an administrator does after a machine was lost."""
+
+
+class Ray(Engine):
+    """A Ray cluster of two machines, both of them this one."""
+
+    words = ("--engine", "ray")
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[None]:
+        from ray.cluster_utils import Cluster
+
+        options = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+        self._options = options
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args={**options, "include_dashboard": False}
+        )
+        self._second = self._cluster.add_node(**options)
+        os.environ["RAY_ADDRESS"] = self._cluster.address
+        try:
+            yield
+        finally:
+            del os.environ["RAY_ADDRESS"]
+            self._cluster.shutdown()
+
+    def targets(self, driver: psutil.Process) -> dict[str, list[psutil.Process]]:
+        nodes = [
+            psutil.Process(node.all_processes[kind][0].process.pid)
+            for node in self._cluster.list_all_nodes()
+            for kind in ("raylet",)
+        ]
+        below = [child for node in nodes for child in node.children(recursive=True)]
+        second = psutil.Process(self._second.all_processes["raylet"][0].process.pid)
+        return {
+            "driver": [driver],
+            "worker": [each for each in below if "_Worker" in _command(each)],
+            "decoder": _decoders(below),
+            "node": [second],
+        }
+
+    def mend(self) -> None:
+        if self._second.all_processes["raylet"][0].process.poll() is not None:
+            self._cluster.remove_node(self._second, allow_graceful=False)
+            self._second = self._cluster.add_node(**self._options)
+
+
+class Slurm(Engine):
+    """SLURM on this machine alone; the driver is a loop that waits for the array."""
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[None]:
+        script = ROOT / "deploy" / "test" / "slurm.sh"
+        folder = self.scratch / "slurm"
+        os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+        # The scripts call stallscan by its name.
+        programs = self.scratch / "bin"
+        programs.mkdir(exist_ok=True)
+        (programs / "stallscan").write_text(f'#!/bin/sh\nexec {sys.executable} -m stallscan "$@"\n')
+        (programs / "stallscan").chmod(0o755)
+        os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
+        subprocess.run([script, "start", folder], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([script, "stop", folder], check=True)
+
+    def start(self, plan: Path, log: Path) -> subprocess.Popen[bytes]:
+        submit = f"{ROOT}/deploy/slurm.sh {plan} 100 --cpus-per-task=1 --output={log}.%a --mem=0"
+        wait = 'while [ -n "$(squeue --noheader 2>&1)" ]; do sleep 0.5; done'
+        with log.open("ab") as file:
+            return subprocess.Popen(["bash", "-c", f"{submit}; {wait}"], stdout=file, stderr=file)
+
+    def targets(self, driver: psutil.Process) -> dict[str, list[psutil.Process]]:
+        every = {"shard": [], "decoder": [], "step": [], "daemon": []}
+        for process in psutil.process_iter(["name"]):
+            name = process.info["name"] or ""
+            if name == "slurmd":
+                every["daemon"].append(process)
+            elif name.startswith("slurmstepd"):
+                every["step"].append(process)
+                with contextlib.suppress(psutil.Error):
+                    below = process.children(recursive=True)
+                    every["decoder"] += _decoders(below)
+                    every["shard"] += [each for each in below if "--shard" in _command(each)]
+        return every
+
+    def mend(self) -> None:
+        if not any(each.info["name"] == "slurmd" for each in psutil.process_iter(["name"])):
+            subprocess.run(["slurmd", "-N", "node1"], check=True)
+
+
+ENGINES = {"pool": Engine, "ray": Ray, "slurm": Slurm}
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _decoders(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [each for each in processes if "multiprocessing.spawn" in _command(each)]
+
+
+def merged(plan: Path, out: Path) -> dict[str, bytes]:
+    """Merge a plan, and return the content of its tables."""
+    done = stallscan("merge", plan, "-o", out)
+    if done.returncode:
+        raise SystemExit(f"merge: exit code {done.returncode}: {done.stderr}")
+    return {name: (out / name).read_bytes() for name in TABLES}
+
+
+def round_of(engine: Engine, recordings: Path, folder: Path, rng: random.Random, whole_s: float):
+    """Do a plan with one kill; return what was killed, when, and what it took to finish."""
+    plan, log = folder / "plan", folder / "log"
+    folder.mkdir(parents=True)
+    make_plan(recordings, plan)
+    killed, at_s, finished = "", rng.uniform(0.02, 0.95) * whole_s, 0
+    for number in range(1, MOST_RUNS + 1):
+        driver = engine.start(plan, log)
+        if not killed:
+            killed = _kill(engine, driver, at_s, rng)
+            finished = len(list((plan / "results").glob("*.json")))
+        try:
+            driver.wait(LIMIT_S)
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            raise SystemExit(f"the run did not end within {LIMIT_S} s: {log}") from None
+        engine.mend()
+        missing = stallscan("status", plan, "--missing").stdout.split()
+        if not missing:
+            return killed, at_s, finished, number, merged(plan, folder / "out")
+        # A killed driver's workers may still hold their shards.
+        time.sleep(1)
+    raise SystemExit(f"{len(missing)} shards are missing after {MOST_RUNS} runs: {log}")
+
+
+def _kill(engine: Engine, driver: subprocess.Popen[bytes], at_s: float, rng: random.Random) -> str:
+    """Kill one process after a while; return what it was, or why there was none."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        driver.wait(at_s)
+        return "ended before"
+    end_s = time.monotonic() + 5
+    while time.monotonic() < end_s:
+        with contextlib.suppress(psutil.Error):
+            every = engine.targets(psutil.Process(driver.pid))
+            kinds = [kind for kind in sorted(every) if every[kind]]
+            if kinds:
+                kind = rng.choice(kinds)
+                rng.choice(every[kind]).send_signal(signal.SIGKILL)
+                return kind
+        time.sleep(0.1)
+    return "nothing to kill"
+
+
+def make_plan(recordings: Path, plan: Path) -> None:
+    """Make a plan of so many shards."""
+    done = stallscan("plan", recordings, "-o", plan, "--shard-size", SHARD_SIZE)
+    if done.returncode:
+        raise SystemExit(f"plan: exit code {done.returncode}: {done.stderr}")
+
+
+def main() -> None:
+    """Do so many rounds, and print a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--engine", choices=ENGINES, default="pool")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--shards", type=int, default=SHARDS)
+    given = parser.parse_args()
+    folder = given.folder.resolve()
+    recordings = make_recordings(folder / f"recordings-{given.shards}", given.shards * SHARD_SIZE)
+    rounds = folder / given.engine
+    shutil.rmtree(rounds, ignore_errors=True)
+    rounds.mkdir(parents=True)
+    engine, rng = ENGINES[given.engine](rounds), random.Random(given.seed)
+    with engine.ready():
+        undisturbed = rounds / "undisturbed"
+        undisturbed.mkdir()
+        make_plan(recordings, undisturbed / "plan")
+        started = time.monotonic()
+        engine.start(undisturbed / "plan", undisturbed / "log").wait(LIMIT_S)
+        whole_s = time.monotonic() - started
+        expected = merged(undisturbed / "plan", undisturbed / "out")
+        rows = expected["predictions.csv"].count(b"\n") - 1
+        say(f"{given.engine}: {rows} rows in {whole_s:.0f} s undisturbed")
+        say("| kill | after, s | of | shards done | runs | tables |")
+        say("| ---: | ---: | --- | ---: | ---: | --- |")
+        equal = 0
+        for number in range(1, given.kills + 1):
+            killed, at_s, finished, runs, tables = round_of(
+                engine, recordings, rounds / f"{number}", rng, whole_s
+            )
+            equal += tables == expected
+            same = "equal" if tables == expected else "DIFFERENT"
+            line = f"| {number} | {at_s:.1f} | {killed} | {finished} | {runs} | {same} |"
+            say(line)
+        say(f"{equal} of {given.kills} equal")
+    sys.exit(equal < given.kills)
+
+
+if __name__ == "__main__":
+    main()
