@@ -16,12 +16,12 @@ stop() {
   # The node first: it ends the jobs' processes when it is asked to end with its steps.
   [ -e "$SLURM_CONF" ] && timeout 10 scancel --quiet --user="$(id -un)" || true
   for name in slurmd slurmctld munged; do
-    file=$folder/$name.pid
-    if [ -s "$file" ] && kill "$(cat "$file")" 2>&1; then
-      for _ in $(seq 100); do kill -0 "$(cat "$file")" 2>&1 || break; sleep 0.1; done >"$folder/stop.log"
-    fi
-    rm -f "$file"
-  done
+    [ -s "$folder/$name.pid" ] || continue
+    pid=$(<"$folder/$name.pid")
+    kill "$pid" 2>&1 || true
+    for _ in $(seq 100); do kill -0 "$pid" 2>&1 || break; sleep 0.1; done
+    rm -f "$folder/$name.pid"
+  done >"$folder/stop.log"
 }
 
 start() {
@@ -63,7 +63,7 @@ KillWait=2
 MinJobAge=10
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=0
 MpiDefault=none
-NodeName=node1 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$cores State=UNKNOWN
+NodeName=node1 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$(awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo) State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
   # --force: the parents of the folder may be closed to other users.

@@ -2,10 +2,11 @@
 
     python -m tests.chaos.kills --engine pool --kills 20 --seed 1 FOLDER
 
-Every round is a plan of 100 shards from scratch. One process of the job is killed with SIGKILL at a
-random moment: a decoder, the command itself, or, by engine, a worker or the second machine of a Ray
-cluster, SLURM's step or its daemon. Then the same command is run until no shard is missing. The
-merged tables must be those of a plan that nobody disturbed, byte for byte.
+Every round is a plan of 100 shards from scratch. At random moments, processes of the job are
+killed with SIGKILL, one or (--plans) several: a decoder, the command itself, or, by engine, a
+worker or the second machine of a Ray cluster, a step of SLURM or its daemon. Then the same command
+is run until no shard is missing. The merged tables must be those of the pool when nothing is
+killed, byte for byte.
 """
 
 import argparse
@@ -29,7 +30,7 @@ SHARDS, SHARD_SIZE = 100, 3
 TABLES = ("predictions.csv", "traits.csv", "sources.csv")
 # Runs of the same command until nothing is missing; the first one is killed.
 MOST_RUNS = 6
-LIMIT_S = 900.0
+LIMIT_S = 5400.0
 
 
 def say(line: str) -> None:
@@ -152,7 +153,7 @@ class Slurm(Engine):
             subprocess.run([script, "stop", folder], check=True)
 
     def start(self, plan: Path, log: Path) -> subprocess.Popen[bytes]:
-        submit = f"{ROOT}/deploy/slurm.sh {plan} 100 --cpus-per-task=1 --output={log}.%a --mem=0"
+        submit = f"{ROOT}/deploy/slurm.sh {plan} 100 --cpus-per-task=1 --output={log}.%a"
         wait = 'while [ -n "$(squeue --noheader 2>&1)" ]; do sleep 0.5; done'
         with log.open("ab") as file:
             return subprocess.Popen(["bash", "-c", f"{submit}; {wait}"], stdout=file, stderr=file)
@@ -198,38 +199,52 @@ def merged(plan: Path, out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in TABLES}
 
 
-def round_of(engine: Engine, recordings: Path, folder: Path, rng: random.Random, whole_s: float):
-    """Do a plan with one kill; return what was killed, when, and what it took to finish."""
+def round_of(
+    engine: Engine, recordings: Path, folder: Path, rng: random.Random, kills: int, whole_s: float
+) -> tuple[list[str], int, dict[str, bytes]]:
+    """Do a plan with so many kills.
+
+    Returns
+    -------
+    tuple
+        What was killed, when, and after how many shards; the runs that it took; the merged tables.
+    """
     plan, log = folder / "plan", folder / "log"
     folder.mkdir(parents=True)
     make_plan(recordings, plan)
-    killed, at_s, finished = "", rng.uniform(0.02, 0.95) * whole_s, 0
-    for number in range(1, MOST_RUNS + 1):
+    killed: list[str] = []
+    for number in range(1, MOST_RUNS + kills + 1):
         driver = engine.start(plan, log)
-        if not killed:
-            killed = _kill(engine, driver, at_s, rng)
+        while len(killed) < kills:
+            at_s = rng.uniform(0.02, 0.95) * whole_s / kills
+            kind = _kill(engine, driver, at_s, rng)
+            if kind is None:
+                break
             finished = len(list((plan / "results").glob("*.json")))
+            killed.append(f"{kind} after {at_s:.1f} s and {finished} shards")
+            time.sleep(1)
+            engine.mend()
         try:
             driver.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
             driver.kill()
             raise SystemExit(f"the run did not end within {LIMIT_S} s: {log}") from None
-        engine.mend()
         missing = stallscan("status", plan, "--missing").stdout.split()
         if not missing:
-            return killed, at_s, finished, number, merged(plan, folder / "out")
-        # A killed driver's workers may still hold their shards.
+            return killed, number, merged(plan, folder / "out")
+        # The workers of a killed driver may still hold their shards.
         time.sleep(1)
-    raise SystemExit(f"{len(missing)} shards are missing after {MOST_RUNS} runs: {log}")
+    raise SystemExit(f"{len(missing)} shards are missing after {number} runs: {log}")
 
 
-def _kill(engine: Engine, driver: subprocess.Popen[bytes], at_s: float, rng: random.Random) -> str:
-    """Kill one process after a while; return what it was, or why there was none."""
+def _kill(
+    engine: Engine, driver: subprocess.Popen[bytes], at_s: float, rng: random.Random
+) -> str | None:
+    """Kill one process after a while; return what it was, None if the run ended before."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         driver.wait(at_s)
-        return "ended before"
-    end_s = time.monotonic() + 5
-    while time.monotonic() < end_s:
+        return None
+    while driver.poll() is None:
         with contextlib.suppress(psutil.Error):
             every = engine.targets(psutil.Process(driver.pid))
             kinds = [kind for kind in sorted(every) if every[kind]]
@@ -238,7 +253,7 @@ def _kill(engine: Engine, driver: subprocess.Popen[bytes], at_s: float, rng: ran
                 rng.choice(every[kind]).send_signal(signal.SIGKILL)
                 return kind
         time.sleep(0.1)
-    return "nothing to kill"
+    return None
 
 
 def make_plan(recordings: Path, plan: Path) -> None:
@@ -255,37 +270,37 @@ def main() -> None:
     parser.add_argument("--engine", choices=ENGINES, default="pool")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--shards", type=int, default=SHARDS)
+    parser.add_argument("--plans", type=int, help="plans that share the kills; one for each kill")
+    parser.add_argument("--seconds", type=float, help="of a plan undisturbed; measured if left out")
     given = parser.parse_args()
     folder = given.folder.resolve()
-    recordings = make_recordings(folder / f"recordings-{given.shards}", given.shards * SHARD_SIZE)
+    recordings = make_recordings(folder / "recordings", SHARDS * SHARD_SIZE)
     rounds = folder / given.engine
     shutil.rmtree(rounds, ignore_errors=True)
-    rounds.mkdir(parents=True)
-    engine, rng = ENGINES[given.engine](rounds), random.Random(given.seed)
+    (rounds / "undisturbed").mkdir(parents=True)
+    # Every engine must write what the pool writes.
+    plan, log = rounds / "undisturbed" / "plan", rounds / "undisturbed" / "log"
+    make_plan(recordings, plan)
+    started = time.monotonic()
+    Engine(rounds).start(plan, log).wait(LIMIT_S)
+    whole_s = given.seconds or time.monotonic() - started
+    expected = merged(plan, rounds / "undisturbed" / "out")
+    rows = expected["predictions.csv"].count(b"\n") - 1
+    say(f"{rows} rows in {SHARDS} shards; {given.engine}: {whole_s:.0f} s undisturbed")
+    say("| plan | killed | runs | tables |")
+    say("| ---: | --- | ---: | --- |")
+    engine, rng, plans = ENGINES[given.engine](rounds), random.Random(given.seed), 0
+    count = given.plans or given.kills
     with engine.ready():
-        undisturbed = rounds / "undisturbed"
-        undisturbed.mkdir()
-        make_plan(recordings, undisturbed / "plan")
-        started = time.monotonic()
-        engine.start(undisturbed / "plan", undisturbed / "log").wait(LIMIT_S)
-        whole_s = time.monotonic() - started
-        expected = merged(undisturbed / "plan", undisturbed / "out")
-        rows = expected["predictions.csv"].count(b"\n") - 1
-        say(f"{given.engine}: {rows} rows in {whole_s:.0f} s undisturbed")
-        say("| kill | after, s | of | shards done | runs | tables |")
-        say("| ---: | ---: | --- | ---: | ---: | --- |")
-        equal = 0
-        for number in range(1, given.kills + 1):
-            killed, at_s, finished, runs, tables = round_of(
-                engine, recordings, rounds / f"{number}", rng, whole_s
+        for number in range(1, count + 1):
+            killed, runs, tables = round_of(
+                engine, recordings, rounds / f"{number}", rng, given.kills // count, whole_s
             )
-            equal += tables == expected
+            plans += tables == expected
             same = "equal" if tables == expected else "DIFFERENT"
-            line = f"| {number} | {at_s:.1f} | {killed} | {finished} | {runs} | {same} |"
-            say(line)
-        say(f"{equal} of {given.kills} equal")
-    sys.exit(equal < given.kills)
+            say(f"| {number} | {'; '.join(killed)} | {runs} | {same} |")
+    say(f"{plans} of {count} equal")
+    sys.exit(plans < count)
 
 
 if __name__ == "__main__":
