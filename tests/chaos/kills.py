@@ -62,6 +62,15 @@ def stallscan(*words: object, **options: object) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
+def make_command(folder: Path) -> None:
+    """Put stallscan into the PATH under its name, by which the templates call it."""
+    programs = folder / "bin"
+    programs.mkdir(parents=True, exist_ok=True)
+    (programs / "stallscan").write_text(f'#!/bin/sh\nexec {sys.executable} -m stallscan "$@"\n')
+    (programs / "stallscan").chmod(0o755)
+    os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
+
+
 class Engine:
     """Runs the missing shards of a plan; the base runs them on a pool of this machine."""
 
@@ -140,12 +149,7 @@ class Slurm(Engine):
         script = ROOT / "deploy" / "test" / "slurm.sh"
         folder = self.scratch / "slurm"
         os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-        # The scripts call stallscan by its name.
-        programs = self.scratch / "bin"
-        programs.mkdir(exist_ok=True)
-        (programs / "stallscan").write_text(f'#!/bin/sh\nexec {sys.executable} -m stallscan "$@"\n')
-        (programs / "stallscan").chmod(0o755)
-        os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
+        make_command(self.scratch)
         subprocess.run([script, "start", folder], check=True)
         try:
             yield
@@ -159,22 +163,33 @@ class Slurm(Engine):
             return subprocess.Popen(["bash", "-c", f"{submit}; {wait}"], stdout=file, stderr=file)
 
     def targets(self, driver: psutil.Process) -> dict[str, list[psutil.Process]]:
-        every = {"shard": [], "decoder": [], "step": [], "daemon": []}
+        every: dict[str, list[psutil.Process]] = {
+            kind: [] for kind in ("shard", "decoder", "step", "daemon")
+        }
         for process in psutil.process_iter(["name"]):
             name = process.info["name"] or ""
+            if not name.startswith(("slurmd", "slurmstepd")) or not self._is_ours(process):
+                continue
             if name == "slurmd":
                 every["daemon"].append(process)
-            elif name.startswith("slurmstepd"):
-                every["step"].append(process)
-                with contextlib.suppress(psutil.Error):
-                    below = process.children(recursive=True)
-                    every["decoder"] += _decoders(below)
-                    every["shard"] += [each for each in below if "--shard" in _command(each)]
+                continue
+            every["step"].append(process)
+            with contextlib.suppress(psutil.Error):
+                below = process.children(recursive=True)
+                every["decoder"] += _decoders(below)
+                every["shard"] += [each for each in below if "--shard" in _command(each)]
         return every
 
     def mend(self) -> None:
-        if not any(each.info["name"] == "slurmd" for each in psutil.process_iter(["name"])):
+        named = [each for each in psutil.process_iter(["name"]) if each.info["name"] == "slurmd"]
+        if not any(map(self._is_ours, named)):
             subprocess.run(["slurmd", "-N", "node1"], check=True)
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        """Whether a process belongs to our SLURM, and not to another one on this machine."""
+        with contextlib.suppress(psutil.Error):
+            return process.environ().get("SLURM_CONF") == os.environ["SLURM_CONF"]
+        return False
 
 
 ENGINES = {"pool": Engine, "ray": Ray, "slurm": Slurm}
@@ -256,9 +271,9 @@ def _kill(
     return None
 
 
-def make_plan(recordings: Path, plan: Path) -> None:
-    """Make a plan of so many shards."""
-    done = stallscan("plan", recordings, "-o", plan, "--shard-size", SHARD_SIZE)
+def make_plan(recordings: Path, plan: Path, size: int = SHARD_SIZE) -> None:
+    """Make a plan with so many recordings in a shard."""
+    done = stallscan("plan", recordings, "-o", plan, "--shard-size", size)
     if done.returncode:
         raise SystemExit(f"plan: exit code {done.returncode}: {done.stderr}")
 
