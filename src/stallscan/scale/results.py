@@ -7,7 +7,6 @@ import json
 from typing import Any, Literal
 
 from stallscan import files
-from stallscan.calls.resume import TABLES
 from stallscan.errors import InputError, SettingsError
 from stallscan.scale.place import Place
 from stallscan.scale.plan import Plan, name_of, result_name
@@ -122,8 +121,3 @@ def read_failures(place: Place, numbers: list[int]) -> dict[int, dict[str, Any]]
         except (ValueError, TypeError):
             failures[number] = {"reason": "not recorded"}
     return failures
-
-
-def empty_tables() -> dict[str, list[str]]:
-    """Return a list for the lines of each table."""
-    return {name: [] for name in TABLES}

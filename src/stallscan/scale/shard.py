@@ -5,9 +5,10 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 
@@ -32,6 +33,9 @@ from stallscan.scale.results import Made, Result
 from stallscan.stamps import Stamp
 from stallscan.words import printable
 
+# Stages of `cores.Budget`, and their names in results.
+_STAGES = {"workers": "prepare", "net": "predict"}
+
 Many = Callable[[Sequence[Source]], Generator[Prepared, None, None]]
 # Starts what prepares files for each of the views, and ends it.
 Decoders = Callable[[Plan, Sequence[Preprocessing]], contextlib.AbstractContextManager[Many]]
@@ -49,7 +53,7 @@ class Job:
     plan: Plan
     model: Bundle | Ensemble
     engines: Sequence[Engine]
-    many: Many  # prepares files
+    many: Many  # prepares files; its processes start with the first one
     store: Store | None
     budget: Budget
     moved: tuple[str, str] | None  # the start of paths in the plan, and what it is here
@@ -90,13 +94,12 @@ def opened(
     _refuse_missing(plan, moved)
     with cores.limited(core_count) as budget, contextlib.ExitStack() as stack:
         # Decoders have a process each, and nets a thread for each clip.
+        stack.callback(cv2.setNumThreads, cv2.getNumThreads())
         cv2.setNumThreads(1)
         engines = choose.choose(model, plan.engine, "as planned").engines  # type: ignore[arg-type]
         clips = plans.open_store(plan) if plan.kind == "store" else None
         views = [member.spec.view for member in model.members]
-        many: Many = lambda _: (_ for _ in ())  # noqa: E731
-        if clips is None:
-            many = stack.enter_context(decoders(plan, views) if decoders else prepare.keep(views))
+        many = stack.enter_context(decoders(plan, views) if decoders else prepare.keep(views))
         yield Job(place, plan, model, engines, many, clips, budget, moved)
 
 
@@ -123,34 +126,14 @@ def do(
     began, started = predict.now(), time.monotonic()
     before = dict(job.budget.seconds)
     items = plans.read_list(job.place, job.plan, number)
-    if fetched is not None:
-        given = _given_urls(job, items, fetched)
-    elif job.store is not None:
-        given = _given_clips(job, items, job.store)
-    else:
-        given = _given_files(job, items)
-    stamps = {
-        source.filename: stamp
-        for source, stamp in zip(given.sources, given.stamps, strict=True)
-        if stamp is not None
+    predicted = _predict(job, items, fetched, progress)
+    seconds = {
+        name: round(job.budget.seconds[stage] - before.get(stage, 0.0), 3)
+        for stage, name in _STAGES.items()
     }
-    names = _shown_names(items, given.sources) if fetched is not None else {}
-    lines = results.empty_tables()
-    calls, statuses = collections.Counter[str](), collections.Counter[str]()
-    with contextlib.closing(given.stream(given.sources)) as todo:
-        for answer in rows.answer(todo, stamps, job.model, job.engines, job.plan.consistency):
-            if name := names.get(answer.row["filename"]):
-                answer.row["reason"] = answer.row["reason"].replace(*name)
-            for table, line in resume.as_lines(answer).items():
-                lines[table].append(line)
-            calls[answer.row["call"]] += 1
-            statuses[answer.row["status"]] += 1
-            progress()
-    used = {stage: job.budget.seconds[stage] - before.get(stage, 0.0) for stage in _STAGES}
-    seconds = {_STAGES[stage]: round(used[stage], 3) for stage in _STAGES}
     seconds["fetch"] = round(fetched.seconds, 3) if fetched else 0.0
     seconds["all"] = round(time.monotonic() - started, 3)
-    tables = {name: "".join(of_table) for name, of_table in lines.items()}
+    tables = {name: "".join(lines) for name, lines in predicted.lines.items()}
     result = Result(
         shard=number,
         shards=len(job.plan.lists),
@@ -159,8 +142,8 @@ def do(
         engine=job.plan.engine,
         **files.provenance(),
         recordings=len(items),
-        calls=dict(sorted(calls.items())),
-        statuses=dict(sorted(statuses.items())),
+        calls=dict(sorted(predicted.calls.items())),
+        statuses=dict(sorted(predicted.statuses.items())),
         tables=tables,
         tables_sha256=results.hash_of(tables),
         made=Made(
@@ -175,11 +158,46 @@ def do(
     return result
 
 
-# Stages of `cores.Budget`, and their names in results.
-_STAGES = {"workers": "prepare", "net": "predict"}
+class _Predicted(NamedTuple):
+    """The rows of a shard."""
+
+    lines: dict[str, list[str]]  # of each table
+    calls: collections.Counter[str]
+    statuses: collections.Counter[str]
 
 
-def _given_files(job: Job, items: Sequence[Item]) -> Inputs:
+def _predict(
+    job: Job, items: Sequence[Item], fetched: Fetched | None, progress: Callable[[], None]
+) -> _Predicted:
+    given = _given(job, items, fetched)
+    pairs = zip(given.sources, given.stamps, strict=True)
+    stamps = {source.filename: stamp for source, stamp in pairs if stamp is not None}
+    lines: dict[str, list[str]] = {name: [] for name in resume.TABLES}
+    calls, statuses = collections.Counter[str](), collections.Counter[str]()
+    # In reasons, a fetched recording is called by its url, not by its temporary path.
+    names = {
+        item.filename: (printable(str(source.path)), item.where)
+        for item, source in zip(items, given.sources, strict=True)
+        if fetched is not None
+    }
+    with contextlib.closing(given.stream(given.sources)) as todo:
+        for answer in rows.answer(todo, stamps, job.model, job.engines, job.plan.consistency):
+            if name := names.get(answer.row["filename"]):
+                answer.row["reason"] = answer.row["reason"].replace(*name)
+            for table, line in resume.as_lines(answer).items():
+                lines[table].append(line)
+            calls[answer.row["call"]] += 1
+            statuses[answer.row["status"]] += 1
+            progress()
+    return _Predicted(lines, calls, statuses)
+
+
+def _given(job: Job, items: Sequence[Item], fetched: Fetched | None) -> Inputs:
+    """Return the recordings of a shard, and how to get their clips."""
+    if fetched is not None:
+        return _given_urls(job, items, fetched)
+    if job.store is not None:
+        return _given_clips(job, items, job.store)
     sources = [Source(item.filename, _here(item.where, job.moved)) for item in items]
     return Inputs(sources, [Stamp.of(source.path) for source in sources], job.many)
 
@@ -214,14 +232,6 @@ def _given_urls(job: Job, items: Sequence[Item], fetched: Fetched) -> Inputs:
 
     stamps = [fetched.stamps.get(source.filename) for source in sources]
     return Inputs(sources, stamps, stream)
-
-
-def _shown_names(items: Sequence[Item], sources: Sequence[Source]) -> Mapping[str, tuple[str, str]]:
-    """Return, by filename, the temporary path of a recording and its url, for reasons."""
-    return {
-        item.filename: (printable(str(source.path)), item.where)
-        for item, source in zip(items, sources, strict=True)
-    }
 
 
 def _refuse_missing(plan: Plan, moved: tuple[str, str] | None) -> None:
