@@ -187,14 +187,16 @@ def _compare(rates: Rates, clusters: Iterable[tuple[str, Cluster]], name: str) -
 
 
 def bottleneck(rates: Rates, cluster: Cluster) -> str:
-    """Name what limits a cluster: the smallest of its rates of recordings."""
+    """Name what takes a cluster longest, if everything else took no time."""
     size = BYTES / RECORDINGS
-    limits = {
-        "processor": cluster.machines * cluster.cores / (rates.recording + rates.shard / SHARD),
-        "network of the machines": cluster.machines * cluster.gbit * 1e9 / 8 / size,
-        "requests of the bucket": cluster.gets_s,
+    cores = cluster.machines * cluster.cores
+    times = {
+        "processor": RECORDINGS * (rates.recording + rates.shard / SHARD) / cores,
+        "network of the machines": RECORDINGS * size / (cluster.machines * cluster.gbit * 1e9 / 8),
+        "requests of the bucket": RECORDINGS / cluster.gets_s,
+        "start of the machines": cluster.start_s,
     }
-    return min(limits, key=lambda name: limits[name])
+    return max(times, key=lambda name: times[name])
 
 
 def simulate(rates: Rates, cluster: Cluster, seed: int = 0) -> Job:
