@@ -12,6 +12,7 @@ import contextlib
 import functools
 import logging
 import os
+import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -45,6 +46,8 @@ PIECES = 4
 TRIES = 3
 # How often to look for new machines and finished shards.
 LOOK_S = 2.0
+# Chosen: longer than a connection in any network takes.
+CONNECT_S = 10.0
 # Local mode: room for clips in shared memory, of which Ray takes a third otherwise.
 OBJECT_BYTES = 256 * 2**20
 
@@ -89,6 +92,8 @@ def _connected(cores: int | None) -> Iterator[None]:
             "_node_ip_address": "127.0.0.1",
             "object_store_memory": OBJECT_BYTES,
         }
+    else:
+        _refuse_unreachable(address)
     try:
         ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -101,6 +106,20 @@ def _connected(cores: int | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Refuse an address where nothing answers, for which Ray tries again for minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not port.isdecimal():
+        return  # auto: the cluster of this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"Ray at {address} cannot be reached ({error}). Check RAY_ADDRESS, and that the "
+            "cluster is up"
+        ) from None
 
 
 @dataclass
