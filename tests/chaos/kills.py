@@ -66,7 +66,8 @@ def make_command(folder: Path) -> None:
     """Put stallscan into the PATH under its name, by which the templates call it."""
     programs = folder / "bin"
     programs.mkdir(parents=True, exist_ok=True)
-    (programs / "stallscan").write_text(f'#!/bin/sh\nexec {sys.executable} -m stallscan "$@"\n')
+    command = f'PYTHONPATH={ROOT}/src exec {sys.executable} -m stallscan "$@"'
+    (programs / "stallscan").write_text(f"#!/bin/sh\n{command}\n")
     (programs / "stallscan").chmod(0o755)
     os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
 

@@ -37,7 +37,8 @@ def programs(tmp_path, monkeypatch):
 @pytest.fixture
 def stallscan(programs):
     """The command, by the name that the templates call."""
-    programs("stallscan", f'exec {sys.executable} -m stallscan "$@"')
+    source = kills.ROOT / "src"
+    programs("stallscan", f'PYTHONPATH={source} exec {sys.executable} -m stallscan "$@"')
 
 
 @pytest.fixture
