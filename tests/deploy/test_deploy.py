@@ -169,7 +169,7 @@ def test_slurm_trains_in_two_processes(programs, tmp_path):
     data = tmp_path / "data"
     simulated = kills.stallscan("simulate", data, "--clips", "--count", "12", "--stalled", "0.5")
     assert simulated.returncode == 0, simulated.stderr
-    words = ["--wait", "--nodes=1", "--gpus-per-node=0", "--cpus-per-task=2"]
+    words = ["--wait", "--nodes=1", "--cpus-per-task=2"]
     words += [f"--output={tmp_path}/log", str(DEPLOY / "train.sbatch"), "default"]
     words += ["--data", str(data), "-o", str(tmp_path / "run"), "--epochs", "1"]
     env = os.environ | {"PROCESSES": "2", "CUDA_VISIBLE_DEVICES": ""}

@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -46,6 +47,8 @@ PIECES = 4
 TRIES = 3
 # How often to look for new machines and finished shards.
 LOOK_S = 2.0
+# How long to wait for a machine when there is none: others may come in place of lost ones.
+WAIT_S = 120.0
 # Chosen: longer than a connection in any network takes.
 CONNECT_S = 10.0
 # Local mode: room for clips in shared memory, of which Ray takes a third otherwise.
@@ -65,7 +68,7 @@ def work(where: str, options: Options, progress: Progress = lambda _done, _of: N
     InputError
         If the cluster cannot be reached.
     WorkerError
-        If no machine of the cluster can work on the plan.
+        If there is no machine in the cluster that can work on the plan, for minutes.
     """
     place = open_place(where)
     plan = plans.read(place)
@@ -139,18 +142,25 @@ class _Crew:
     def work(self, todo: Sequence[int], summary: Summary) -> Iterator[None]:
         """Do these shards, and yield now and then; `summary` says what became of them."""
         waiting, busy = collections.deque(todo), dict[Any, tuple[Key, list[int]]]()
+        seen = time.monotonic()  # a machine that can work
         while waiting or busy:
             self._hire()
             active = [key for key, worker in self.workers.items() if worker is not None]
-            if not active and not busy:
-                raise self.reasons[0] if self.reasons else _no_machine(self.plan)
+            if active:
+                seen = time.monotonic()
+            elif self.workers and not busy:
+                raise self.reasons[0]
+            elif time.monotonic() - seen > WAIT_S:
+                raise _no_machine(self.plan)
             occupied = {key for key, _ in busy.values()}
             for key in active:
                 if waiting and key not in occupied:
                     count = max(1, len(waiting) // (PIECES * len(active)))
                     piece = [waiting.popleft() for _ in range(count)]
                     busy[self.workers[key].work.remote(piece)] = (key, piece)
-            for ref in ray.wait(list(busy), timeout=LOOK_S)[0]:
+            if not busy:
+                time.sleep(LOOK_S)
+            for ref in ray.wait(list(busy), timeout=LOOK_S)[0] if busy else ():
                 waiting.extend(self._take(ref, *busy.pop(ref), summary))
             yield
 
