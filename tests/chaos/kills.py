@@ -216,7 +216,7 @@ def merged(plan: Path, out: Path) -> dict[str, bytes]:
 
 
 def round_of(
-    engine: Engine, recordings: Path, folder: Path, rng: random.Random, kills: int, whole_s: float
+    engine: Engine, recordings: Path, folder: Path, rng: random.Random, kills: int
 ) -> tuple[list[str], int, dict[str, bytes]]:
     """Do a plan with so many kills.
 
@@ -228,18 +228,16 @@ def round_of(
     plan, log = folder / "plan", folder / "log"
     folder.mkdir(parents=True)
     make_plan(recordings, plan)
+    shards = len(list((plan / "lists").iterdir()))
+    moments = sorted(rng.uniform(0, 0.95 * shards) for _ in range(kills))
     killed: list[str] = []
     for number in range(1, MOST_RUNS + kills + 1):
         driver = engine.start(plan, log)
-        while len(killed) < kills:
-            at_s = rng.uniform(0.02, 0.95) * whole_s / kills
-            kind = _kill(engine, driver, at_s, rng)
-            if kind is None:
-                break
-            finished = len(list((plan / "results").glob("*.json")))
-            killed.append(f"{kind} after {at_s:.1f} s and {finished} shards")
-            time.sleep(1)
-            engine.mend()
+        while len(killed) < kills and _wait(driver, plan, moments[len(killed)]):
+            if kind := _kill(engine, driver, rng):
+                killed.append(f"{kind} after {_count(plan)} shards")
+                time.sleep(1)
+                engine.mend()
         try:
             driver.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
@@ -253,13 +251,22 @@ def round_of(
     raise SystemExit(f"{len(missing)} shards are missing after {number} runs: {log}")
 
 
-def _kill(
-    engine: Engine, driver: subprocess.Popen[bytes], at_s: float, rng: random.Random
-) -> str | None:
-    """Kill one process after a while; return what it was, None if the run ended before."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        driver.wait(at_s)
-        return None
+def _count(plan: Path) -> int:
+    return len(list((plan / "results").glob("*.json")))
+
+
+def _wait(driver: subprocess.Popen[bytes], plan: Path, moment: float) -> bool:
+    """Wait until so many shards are done, and a moment more; False if the run ends before."""
+    while _count(plan) < int(moment):
+        if driver.poll() is not None:
+            return False
+        time.sleep(0.02)
+    time.sleep(moment % 1 / 5)
+    return driver.poll() is None
+
+
+def _kill(engine: Engine, driver: subprocess.Popen[bytes], rng: random.Random) -> str | None:
+    """Kill a random process of the job; return what it was, None if the run ends before."""
     while driver.poll() is None:
         with contextlib.suppress(psutil.Error):
             every = engine.targets(psutil.Process(driver.pid))
@@ -287,7 +294,6 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plans", type=int, help="plans that share the kills; one for each kill")
-    parser.add_argument("--seconds", type=float, help="of a plan undisturbed; measured if left out")
     given = parser.parse_args()
     folder = given.folder.resolve()
     recordings = make_recordings(folder / "recordings", SHARDS * SHARD_SIZE)
@@ -297,12 +303,10 @@ def main() -> None:
     # Every engine must write what the pool writes.
     plan, log = rounds / "undisturbed" / "plan", rounds / "undisturbed" / "log"
     make_plan(recordings, plan)
-    started = time.monotonic()
     Engine(rounds).start(plan, log).wait(LIMIT_S)
-    whole_s = given.seconds or time.monotonic() - started
     expected = merged(plan, rounds / "undisturbed" / "out")
     rows = expected["predictions.csv"].count(b"\n") - 1
-    say(f"{rows} rows in {SHARDS} shards; {given.engine}: {whole_s:.0f} s undisturbed")
+    say(f"{given.engine}: {rows} rows in {SHARDS} shards")
     say("| plan | killed | runs | tables |")
     say("| ---: | --- | ---: | --- |")
     engine, rng, plans = ENGINES[given.engine](rounds), random.Random(given.seed), 0
@@ -310,7 +314,7 @@ def main() -> None:
     with engine.ready():
         for number in range(1, count + 1):
             killed, runs, tables = round_of(
-                engine, recordings, rounds / f"{number}", rng, given.kills // count, whole_s
+                engine, recordings, rounds / f"{number}", rng, given.kills // count
             )
             plans += tables == expected
             same = "equal" if tables == expected else "DIFFERENT"

@@ -69,7 +69,7 @@ def _is_sentence(done, *words):
 def test_a_decoder_and_the_command_are_killed(recordings, expected, tmp_path):
     rng = random.Random(0)
     engine = kills.Engine(tmp_path)
-    killed, runs, tables = kills.round_of(engine, recordings, tmp_path / "round", rng, 2, 20.0)
+    killed, runs, tables = kills.round_of(engine, recordings, tmp_path / "round", rng, 2)
     assert tables == expected, killed
     # A killed decoder costs no run, a killed command one; it may be killed as soon as it starts.
     assert runs <= 1 + len(killed)
