@@ -6,9 +6,8 @@ python -m tests.scale.ray_job gpu|lost PLAN
 import json
 import os
 import sys
-import threading
-import time
 from dataclasses import asdict
+from typing import Any
 
 from stallscan.scale import plan as plans
 from stallscan.scale import ray_engine, run
@@ -31,26 +30,26 @@ def gpu(where: str) -> run.Summary:
 
 
 def lost(where: str) -> run.Summary:
-    """Lose the only machine as soon as it has claimed a shard; another one comes."""
+    """Lose the only machine while it works; another one comes."""
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 10**8}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    first = cluster.add_node(**NODE)
+    nodes: list[Any] = [cluster.add_node(**NODE)]
     os.environ["RAY_ADDRESS"] = cluster.address
-    place = FolderPlace(where)
 
-    def lose() -> None:
-        while not place.owners(map(plans.name_of, plans.read(place).shards)):
-            time.sleep(0.05)
-        cluster.remove_node(first, allow_graceful=False)
-        cluster.add_node(**NODE)
+    def lose(_done: int, _of: int) -> None:
+        # The first call comes before the work.
+        if len(nodes) == 2:
+            cluster.remove_node(nodes[0], allow_graceful=False)
+            nodes.append(cluster.add_node(**NODE))
+        elif len(nodes) == 1:
+            nodes.append(None)
 
-    thread = threading.Thread(target=lose)
-    thread.start()
     try:
-        return ray_engine.work(where, run.Options())
+        summary = ray_engine.work(where, run.Options(), lose)
     finally:
-        thread.join()
         cluster.shutdown()
+    assert len(nodes) == 3, "the work was done before the machine could be lost"
+    return summary
 
 
 if __name__ == "__main__":

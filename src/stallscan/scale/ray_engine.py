@@ -285,7 +285,11 @@ def _decode(sources: Sequence[Source], views: tuple[Preprocessing, ...]) -> list
     return list(_decoder(views)(sources))
 
 
+# For the life of this process: the decoder would end with its context.
+_kept = contextlib.ExitStack()
+
+
 @functools.cache
 def _decoder(views: tuple[Preprocessing, ...]) -> Many:
     """Start the one process in which this process of Ray decodes, so that a crash is a row."""
-    return contextlib.ExitStack().enter_context(prepare.keep(views, 1))
+    return _kept.enter_context(prepare.keep(views, 1))
