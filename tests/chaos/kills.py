@@ -189,7 +189,8 @@ class Slurm(Engine):
     def _is_ours(self, process: psutil.Process) -> bool:
         """Whether a process belongs to our SLURM, and not to another one on this machine."""
         with contextlib.suppress(psutil.Error):
-            return process.environ().get("SLURM_CONF") == os.environ["SLURM_CONF"]
+            # A step has no environment, but the folder of the daemon that started it.
+            return Path(process.cwd()) == Path(os.environ["SLURM_CONF"]).parent
         return False
 
 
