@@ -296,6 +296,7 @@ def test_cores_are_those_of_the_control_group(tmp_path, monkeypatch, name, writt
         "v1 in a container": ("4:cpu:/docker/1f0a", "sys/fs/cgroup/cpu"),
         "none": ("", "sys"),
     }[name]
+    monkeypatch.delenv(cores.SLURM_CORES, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(os, "process_cpu_count", lambda: 8, raising=False)
     (tmp_path / "proc/self").mkdir(parents=True)

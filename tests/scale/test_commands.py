@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 
-from stallscan.cli import scaling
+from stallscan.scale.run import TASK_VARIABLES
 
 
 @pytest.fixture(autouse=True)
 def _no_scheduler(monkeypatch):
-    for name in scaling.TASK_VARIABLES:
+    for name in TASK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -27,7 +27,7 @@ def test_a_job_from_plan_to_table(run, recordings, tmp_path):
     assert (code, str(out / "predictions.csv") in said) == (0, True)
 
 
-@pytest.mark.parametrize("name", scaling.TASK_VARIABLES)
+@pytest.mark.parametrize("name", TASK_VARIABLES)
 def test_the_number_of_the_task_is_that_of_the_scheduler(run, done, monkeypatch, name):
     done.result(2).unlink()
     monkeypatch.setenv(name, "2")

@@ -20,9 +20,6 @@ from stallscan.cli.terminal import (
 if TYPE_CHECKING:
     from stallscan.scale.run import Options
 
-# The number of a task in an array of tasks, as schedulers tell it.
-TASK_VARIABLES = ("SLURM_ARRAY_TASK_ID", "AWS_BATCH_JOB_ARRAY_INDEX")
-
 
 @command
 def plan(
@@ -237,6 +234,7 @@ def _run_one(where: str, shard: int, options: "Options") -> None:
 def _task_number() -> int | None:
     """Return the number of this task of a scheduler's array; None outside of one."""
     from stallscan.errors import InputError
+    from stallscan.scale.run import TASK_VARIABLES
 
     for name in TASK_VARIABLES:
         if value := os.environ.get(name):

@@ -30,6 +30,8 @@ from stallscan.scale.shard import Decoders, Job
 
 log = logging.getLogger("stallscan")
 
+# The number of a task in an array of tasks, as schedulers tell it.
+TASK_VARIABLES = ("SLURM_ARRAY_TASK_ID", "AWS_BATCH_JOB_ARRAY_INDEX")
 # After this many shards in a row that the network failed, the others would fail, too.
 FAILURES_IN_A_ROW = 3
 
