@@ -7,7 +7,7 @@
 set -euo pipefail
 die() { echo "slurm.sh: $1" >&2; exit 2; }
 [ $# -ge 2 ] || die 'usage: slurm.sh start|stop FOLDER [CORES]'
-verb=$1 folder=$(realpath -m "$2") cores=${3:-$(nproc)}
+verb=$1 folder=$(realpath -m "$2") cores=${3:-$(env -u OMP_NUM_THREADS nproc)}
 export SLURM_CONF=$folder/slurm.conf
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
