@@ -20,6 +20,7 @@ EXTRAS = {
     "skimage": "lab",
     "bioio": "bioformats",
     "obstore": "cloud",
+    "ray": "cluster",
 }
 
 
