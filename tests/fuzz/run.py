@@ -39,7 +39,7 @@ from stallscan.errors import StallscanError
 LIMIT_S, LIMIT_BYTES = 30.0, 2 * 2**30
 # A child that allocates more fails to, so that the machine survives. Beyond any sane use.
 HARD_BYTES = 8 * 2**30
-# Without any progress at all, for instance because the child waits for a pipe.
+# Without using the processor at all, for instance because the child waits for a pipe.
 STUCK_S = 300.0
 POLL_S = 0.5
 # Inputs, CPU seconds used by the finished ones, and those of the child when the present one began.
@@ -92,15 +92,16 @@ def _watch(name: str, folder: Path, minutes: float, seed: int) -> tuple[int, flo
     words += ["--seed", str(seed), "--out", str(folder)]
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log)
-    last, changed, reason = -1, time.monotonic(), ""
+    last_s, changed, reason = -1.0, time.monotonic(), ""
     with status_path.open("rb") as status:
         while child.poll() is None:
             time.sleep(POLL_S)
             status.seek(0)
             inputs, _, began_s = _STATUS.unpack(status.read(_STATUS.size))
-            if inputs != last:
-                last, changed = inputs, time.monotonic()
-            if inputs and _cpu_s(child.pid) - began_s > LIMIT_S:
+            now_s = _cpu_s(child.pid)
+            if now_s != last_s:
+                last_s, changed = now_s, time.monotonic()
+            if inputs and now_s - began_s > LIMIT_S:
                 reason = "hang"
             elif time.monotonic() - changed > STUCK_S:
                 reason = "stuck"
@@ -163,7 +164,7 @@ class _Child:
         file = (self._folder / "status").open("r+b")
         self._status = mmap.mmap(file.fileno(), _STATUS.size)
         self._current = (self._folder / "input").open("w+b", buffering=0)
-        self._before = set(os.listdir(self._scratch))
+        self._before = {path.name for path in self._scratch.iterdir()}
         if _has_atheris():
             self._guided(corpus)
         rng = random.Random(self._seed)
@@ -188,6 +189,7 @@ class _Child:
         arguments = [
             sys.argv[0],
             f"-seed={self._seed % 2**31 + 1}",
+            f"-artifact_prefix={folder}/",
             "-rss_limit_mb=0",
             "-timeout=99999",
         ]
@@ -223,8 +225,8 @@ class _Child:
             _keep(self._folder, "slow", f"FAULT {took_s:.0f} s", bytes(data))
         if took > LIMIT_BYTES:
             _keep(self._folder, "memory", f"FAULT {took / 2**30:.0f} GiB", bytes(data))
-        if set(os.listdir(self._scratch)) != self._before:
-            _keep(self._folder, "escape", f"FAULT {os.listdir(self._scratch)}", bytes(data))
+        if {path.name for path in self._scratch.iterdir()} != self._before:
+            _keep(self._folder, "escape", "FAULT: a file outside", bytes(data))
         self._note(time.process_time())
         if time.process_time() - self._began_s > self._seconds:
             sys.stdout.flush()

@@ -196,7 +196,9 @@ def table(folder: Path) -> Iterator[bytes]:
     labels = [(name, label) for name, *_, label in ROWS if label is not None]
     for path in write_tables(folder, rows, labels):
         yield path.read_bytes()
-    yield b"filename,stalled,score,call,threshold\na.mp4,1,0.9,stalled,0.5\nb.mp4,0,0.1,flowing,0.5\n"
+    yield (
+        b"filename,stalled,score,call,threshold\na.mp4,1,0.9,stalled,0.5\nb.mp4,0,0.1,flowing,0.5\n"
+    )
     yield (
         b"filename,url,project_id,num_frames,crowd_score,tier1,micro,nano\n"
         b"100.mp4,s3://a/100.mp4,M1,50,0.25,True,False,True\n"

@@ -213,12 +213,8 @@ def _places(
             frames, *rest = tensor["shape"]
             start, end = tensor["data_offsets"]
             shape = _shape(int(frames), settings)
-            if (
-                rest != list(shape[1:])
-                or start < 0
-                or frames < 1
-                or end - start != math.prod(shape)
-            ):
+            is_like = rest == list(shape[1:]) and end - start == math.prod(shape)
+            if start < 0 or frames < 1 or not is_like:
                 raise ValueError("a tensor has another shape than its clip")
             sha256 = bytes.fromhex(row.sha256)
             place = Place(path, number, header_bytes + start, frames, sha256)

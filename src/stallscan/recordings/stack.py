@@ -1,9 +1,11 @@
 """Recordings from TIFF stacks, in the dialects of ImageJ, OME and tifffile."""
 
 import contextlib
+import importlib.util
 import logging
 import struct
 import threading
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from tifffile import PHOTOMETRIC
+from tifffile import COMPRESSION, PHOTOMETRIC
 
 from stallscan.errors import RecordingError, UnreadableError, install
 from stallscan.recordings.colours import (
@@ -25,7 +27,7 @@ from stallscan.recordings.colours import (
     significant_bits,
 )
 from stallscan.recordings.levels import scale_of
-from stallscan.recordings.limits import LIMITS, Limits
+from stallscan.recordings.limits import LIMITS, PAGE_BYTES, Limits
 from stallscan.recordings.recording import ArrayDecoder, Recording, collect
 from stallscan.words import listed
 
@@ -34,6 +36,8 @@ from stallscan.words import listed
 _FRAME_AXES = "TZIQ"
 # Kinds of series that tifffile forms by grouping similar pages, if the file describes no series.
 _COUNTED = ("generic", "uniform")
+# Compressions that tifffile expands by itself, and by how much they expand at most.
+_ZIPPED, _MOST_EXPANSION = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE), 1032
 
 
 class _Quiet(logging.Filter):
@@ -159,7 +163,7 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
     frames = max(planes, shown_planes) // (3 if channels else 1)
     has_one_header = len(shown) == 1 and planes > shown_planes and page.is_final and page.nbytes > 0
     end = page.dataoffsets[0] + planes * page.nbytes if has_one_header else 0
-    limits.check_count(path, frames)
+    limits.check_count(path, frames, page.imagelength * page.imagewidth)
     return _Layout(
         dtype=np.dtype(np.uint8) if has_palette else page.dtype,
         is_colour=samples == 3 or channels is not None or has_palette,
@@ -379,6 +383,7 @@ def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
     """Yield the planes of each page, or None for a page that cannot be decoded."""
     for page in pages:
         try:
+            _refuse_bomb(page, path)
             with _quiet():
                 array = page.asarray(maxworkers=1)
             planes = _planes(array, page, path)
@@ -395,6 +400,30 @@ def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
             yield None
             continue
         yield from planes
+
+
+def _refuse_bomb(page: Any, path: Path) -> None:
+    """Raise UnreadableError if a part of a page expands to more than a page may have.
+
+    imagecodecs stops at the size of the page; without it, tifffile expands all that there is.
+    """
+    if importlib.util.find_spec("imagecodecs") is not None:
+        return
+    if page.compression == COMPRESSION.LZMA:  # no limit to its expansion
+        raise ImportError("imagecodecs")
+    if page.compression not in _ZIPPED:
+        return
+    handle = page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        if count * _MOST_EXPANSION <= PAGE_BYTES:
+            continue
+        handle.seek(offset)
+        packed, expanded, expander = handle.read(min(count, handle.size)), 0, zlib.decompressobj()
+        with contextlib.suppress(zlib.error):  # the page cannot be decoded
+            while packed and not expander.eof:
+                expanded += len(expander.decompress(packed, PAGE_BYTES // 32))
+                packed = expander.unconsumed_tail
+                LIMITS.check_frame(path, 1, 1, expanded)
 
 
 def _composed(

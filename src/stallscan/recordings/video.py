@@ -165,6 +165,7 @@ class _VideoDecoder:
         """Decode from the beginning; raise UnreadableError if the file is not a valid video."""
         path = self.path
         try:
+            containers.refuse_bomb(path)
             with _opened(path) as container:
                 stream, self.note = _best_track(path, container)
                 # The decoder allocates whole frames, even for a tiny file.
@@ -177,6 +178,8 @@ class _VideoDecoder:
                     self.note = "; ".join(filter(None, [self.note, trimmed]))
                 if not containers.is_whole(path, container.format.name) and not self.corrupt:
                     self.corrupt.append(self._packets)
+        except av.error.MemoryError:
+            raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UnreadableError(
@@ -201,6 +204,8 @@ class _VideoDecoder:
         while True:
             try:
                 packet = next(packets, None)
+            except av.error.MemoryError:
+                raise
             except av.error.FFmpegError:
                 # The file ends in the middle of a packet; keep what was decoded so far.
                 self.corrupt.append(index)
@@ -213,6 +218,8 @@ class _VideoDecoder:
                     self.corrupt.append(index)
                 else:
                     decoded = packet.decode()
+            except av.error.MemoryError:
+                raise
             except av.error.FFmpegError:
                 self.corrupt.append(index)
             for frame in decoded:
