@@ -21,8 +21,8 @@ YAML_BYTES = 2**20
 # Levels of lists and mappings within each other; ours have 8. More than 300 or so exceed Python's
 # limit of calls within calls, at some place that reads them later.
 MOST_LEVELS = 100
-# Values and characters of a document after its references are followed.
-MOST_CONTENT = 64 * 2**20
+# Values and characters of a YAML document after its references are followed.
+MOST_CONTENT = 4 * YAML_BYTES
 # No number needs more, and converting longer ones takes time that grows with the square.
 LONGEST_NUMBER = 100
 
@@ -58,7 +58,7 @@ def parse_json(content: bytes) -> Any:
         parsed = json.loads(content.decode("utf-8"))
     except RecursionError:
         raise _too_deep() from None
-    _refuse_bomb(parsed, _inside)
+    _refuse_bomb([parsed], _inside)
     return parsed
 
 
@@ -69,8 +69,8 @@ def read_yaml(path: Path) -> Any:
 
 def parse_yaml(text: str) -> Any:
     """Return the content of a YAML text: plain values only; raise ValueError if it is not one."""
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
             return None
@@ -82,8 +82,6 @@ def parse_yaml(text: str) -> Any:
     # Besides YAMLError, PyYAML raises almost anything for values such as 2001-99-99.
     except Exception as error:  # noqa: BLE001
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
-    finally:
-        loader.dispose()
 
 
 def _too_deep() -> ValueError:
@@ -93,7 +91,7 @@ def _too_deep() -> ValueError:
 def _refuse_bomb(root: Any, inside: Callable[[Any], Sequence[Any]]) -> None:
     """Raise ValueError if a document is too deep or, with its references followed, too large.
 
-    `inside` returns the values inside a list or mapping, or the characters of a text.
+    `inside` returns what counts inside a list or mapping, or the characters of a text.
     """
     level, content = [root], 0
     for _ in range(MOST_LEVELS):
@@ -102,7 +100,7 @@ def _refuse_bomb(root: Any, inside: Callable[[Any], Sequence[Any]]) -> None:
             values = inside(each)
             content += len(values)
             if content > MOST_CONTENT:
-                raise ValueError("its references multiply it too often")
+                raise ValueError("it has too many values")
             if not isinstance(values, str):
                 below += values
         if not below:
@@ -112,9 +110,9 @@ def _refuse_bomb(root: Any, inside: Callable[[Any], Sequence[Any]]) -> None:
 
 
 def _inside(value: Any) -> Sequence[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list | str) else ()
+    # JSON has no references, so nothing but lists and mappings counts.
+    values = value.values() if isinstance(value, dict) else value
+    return [each for each in values if isinstance(each, dict | list)]
 
 
 def _inside_node(node: yaml.Node) -> Sequence[Any]:

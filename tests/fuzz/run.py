@@ -40,7 +40,7 @@ LIMIT_S, LIMIT_BYTES = 30.0, 2 * 2**30
 # A child that allocates more fails to, so that the machine survives. Beyond any sane use.
 HARD_BYTES = 8 * 2**30
 # Without using the processor at all, for instance because the child waits for a pipe.
-STUCK_S = 300.0
+STUCK_S = 900.0
 POLL_S = 0.5
 # Inputs, CPU seconds used by the finished ones, and those of the child when the present one began.
 _STATUS = struct.Struct("Qdd")

@@ -27,7 +27,7 @@ from stallscan.recordings.colours import (
     significant_bits,
 )
 from stallscan.recordings.levels import scale_of
-from stallscan.recordings.limits import LIMITS, PAGE_BYTES, Limits
+from stallscan.recordings.limits import LIMITS, Limits
 from stallscan.recordings.recording import ArrayDecoder, Recording, collect
 from stallscan.words import listed
 
@@ -38,6 +38,7 @@ _FRAME_AXES = "TZIQ"
 _COUNTED = ("generic", "uniform")
 # Compressions that tifffile expands by itself, and by how much they expand at most.
 _ZIPPED, _MOST_EXPANSION = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE), 1032
+_EXPANDED_BYTES = 2**20  # at a time
 
 
 class _Quiet(logging.Filter):
@@ -345,7 +346,7 @@ def _tiff_frames(
         planes = (
             _contiguous_planes(tiff, shown[0], layout.contiguous, path)
             if layout.contiguous
-            else _page_planes(shown, path)
+            else _page_planes(shown, path, limits)
         )
         count = 0
         for index, frame in enumerate(_composed(planes, layout.channels)):
@@ -379,11 +380,11 @@ def _contiguous_planes(
             yield from _planes(array, page, path)
 
 
-def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
+def _page_planes(pages: list[Any], path: Path, limits: Limits) -> Iterator[Array | None]:
     """Yield the planes of each page, or None for a page that cannot be decoded."""
     for page in pages:
         try:
-            _refuse_bomb(page, path)
+            _refuse_bomb(page, path, limits)
             with _quiet():
                 array = page.asarray(maxworkers=1)
             planes = _planes(array, page, path)
@@ -402,7 +403,7 @@ def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
         yield from planes
 
 
-def _refuse_bomb(page: Any, path: Path) -> None:
+def _refuse_bomb(page: Any, path: Path, limits: Limits) -> None:
     """Raise UnreadableError if a part of a page expands to more than a page may have.
 
     imagecodecs stops at the size of the page; without it, tifffile expands all that there is.
@@ -415,15 +416,15 @@ def _refuse_bomb(page: Any, path: Path) -> None:
         return
     handle = page.parent.filehandle
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
-        if count * _MOST_EXPANSION <= PAGE_BYTES:
+        if count * _MOST_EXPANSION <= limits.page_bytes:
             continue
         handle.seek(offset)
         packed, expanded, expander = handle.read(min(count, handle.size)), 0, zlib.decompressobj()
         with contextlib.suppress(zlib.error):  # the page cannot be decoded
             while packed and not expander.eof:
-                expanded += len(expander.decompress(packed, PAGE_BYTES // 32))
+                expanded += len(expander.decompress(packed, _EXPANDED_BYTES))
                 packed = expander.unconsumed_tail
-                LIMITS.check_frame(path, 1, 1, expanded)
+                limits.check_frame(path, 1, 1, expanded)
 
 
 def _composed(
