@@ -1,6 +1,7 @@
 """All readers of files that others may have written, each as a function of the file's bytes.
 
-To add one, add a line to `READERS`, and to `seeds` a function that writes a valid file.
+To add one, add a line to `READERS`, to `seeds` a function that writes a valid file, and a share of
+the time to `benchmarks/fuzzing.py`.
 """
 
 import contextlib
@@ -46,14 +47,11 @@ class Reader:
         Puts a file's bytes into that folder, and reads it. May raise a `StallscanError`.
     kind : str
         How the file is built, a key of `mutate.KINDS`.
-    minutes : float
-        CPU time for a whole round (`benchmarks/fuzzing.py`).
     """
 
     seeds: Callable[[Path], Iterator[bytes]]
     read: Callable[[bytes, Path], None]
     kind: str
-    minutes: float
 
 
 def _recording(name: str) -> Callable[[bytes, Path], None]:
@@ -194,12 +192,12 @@ def _read_answers(data: bytes, folder: Path) -> None:
 
 
 READERS = {
-    "mp4": Reader(seeds.mp4, _recording("a.mp4"), "mp4", 25),
-    "avi": Reader(seeds.avi, _recording("a.avi"), "riff", 5),
-    "mkv": Reader(seeds.mkv, _recording("a.mkv"), "ebml", 5),
-    "gif": Reader(seeds.gif, _recording("a.gif"), "gif", 10),
-    "tiff": Reader(seeds.tiff, _recording("a.tif"), "tiff", 25),
-    "npy": Reader(seeds.npy, _recording("a.npy"), "npy", 5),
+    "mp4": Reader(seeds.mp4, _recording("a.mp4"), "mp4"),
+    "avi": Reader(seeds.avi, _recording("a.avi"), "riff"),
+    "mkv": Reader(seeds.mkv, _recording("a.mkv"), "ebml"),
+    "gif": Reader(seeds.gif, _recording("a.gif"), "gif"),
+    "tiff": Reader(seeds.tiff, _recording("a.tif"), "tiff"),
+    "npy": Reader(seeds.npy, _recording("a.npy"), "npy"),
     "table": Reader(
         seeds.table,
         _file(
@@ -210,30 +208,18 @@ READERS = {
             lambda path: store.listed_in_table(path.parent, path.name),
         ),
         "csv",
-        15,
     ),
     "note": Reader(
         seeds.note,
-        _file(
-            "run.json",
-            predictions.read_run,
-            _read_note,
-            CallAccuracy.read,
-        ),
+        _file("run.json", predictions.read_run, _read_note, CallAccuracy.read),
         "json",
-        3,
     ),
-    "recipe": Reader(
-        seeds.recipe,
-        _file("a.yaml", read_recipe, read_look, _read_note),
-        "yaml",
-        7,
-    ),
-    "bundle": Reader(seeds.bundle, _read_bundle, "json", 5),
-    "weights": Reader(seeds.weights, _read_weights, "safetensors", 4),
-    "exports": Reader(seeds.exports, _read_exports, "json", 1),
-    "store": Reader(seeds.store, _read_manifest, "json", 3),
-    "shard": Reader(seeds.shard, _read_shard, "safetensors", 7),
-    "answers": Reader(seeds.answers, _read_answers, "sqlite", 4),
-    "plot": Reader(seeds.plot, _file("a.svg", _read_plot), "bytes", 2),
+    "recipe": Reader(seeds.recipe, _file("a.yaml", read_recipe, read_look, _read_note), "yaml"),
+    "bundle": Reader(seeds.bundle, _read_bundle, "json"),
+    "weights": Reader(seeds.weights, _read_weights, "safetensors"),
+    "exports": Reader(seeds.exports, _read_exports, "json"),
+    "store": Reader(seeds.store, _read_manifest, "json"),
+    "shard": Reader(seeds.shard, _read_shard, "safetensors"),
+    "answers": Reader(seeds.answers, _read_answers, "sqlite"),
+    "plot": Reader(seeds.plot, _file("a.svg", _read_plot), "bytes"),
 }
