@@ -387,3 +387,11 @@ def test_a_lack_of_memory_in_opencv_is_one_too(tmp_path):
         fail(-4)
     with pytest.raises(cv2.error), limits.within_memory(tmp_path):
         fail(-215)
+
+
+def test_a_size_that_ffmpeg_cannot_allocate_is_an_error_of_the_file(tmp_path):
+    """Not a MemoryError: the header is wrong, and there is memory."""
+    path = tmp_path / "a.mp4"
+    path.write_bytes(_declaring(next(seeds.mp4(tmp_path)), b"stts", 2**31, at=8))
+    with pytest.raises(UnreadableError, match=r"a\.mp4"):
+        video.read_recording(path)

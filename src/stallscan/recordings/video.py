@@ -178,8 +178,6 @@ class _VideoDecoder:
                     self.note = "; ".join(filter(None, [self.note, trimmed]))
                 if not containers.is_whole(path, container.format.name) and not self.corrupt:
                     self.corrupt.append(self._packets)
-        except av.error.MemoryError:
-            raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UnreadableError(
@@ -204,8 +202,6 @@ class _VideoDecoder:
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.MemoryError:
-                raise
             except av.error.FFmpegError:
                 # The file ends in the middle of a packet; keep what was decoded so far.
                 self.corrupt.append(index)
@@ -218,8 +214,6 @@ class _VideoDecoder:
                     self.corrupt.append(index)
                 else:
                     decoded = packet.decode()
-            except av.error.MemoryError:
-                raise
             except av.error.FFmpegError:
                 self.corrupt.append(index)
             for frame in decoded:
