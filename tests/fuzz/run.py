@@ -5,7 +5,7 @@
 A reader may refuse a file with an error of stallscan's own. Anything else is a finding: another
 exception, a crash of the process, more time or memory than `LIMIT_S` and `LIMIT_BYTES`, or a file
 outside of the folder that it was given. The inputs run in a child process, which is replaced where
-it ends. With atheris (`pip install atheris`) the mutations of `mutate` are guided by the coverage
+it ends. With atheris (`stallscan[fuzz]`) the mutations of `mutate` are guided by the coverage
 of the Python code, that of tifffile and yaml included; without it they are random. Findings
 are written to FOLDER/READER, the counts are added to FOLDER/counts.jsonl.
 """
