@@ -288,6 +288,8 @@ def test_answers_with_views_and_triggers_of_others_are_refused(tmp_path, stateme
         "UPDATE answers SET answer = 'perhaps'",
         "UPDATE answers SET seconds = 'long'",
         "PRAGMA foreign_keys = OFF; UPDATE answers SET takes_back = 70 + id WHERE takes_back > 0",
+        "UPDATE answers SET answer = 'flowing' WHERE id = 2",
+        "UPDATE answers SET takes_back = NULL",
         "PRAGMA foreign_keys = OFF; DELETE FROM answers WHERE id = 1",
     ],
 )
@@ -295,6 +297,17 @@ def test_answers_that_make_no_sense_are_refused(tmp_path, statement):
     _change(tmp_path, statement)
     with pytest.raises(InputError, match=NAME):
         Ledger(Answers(tmp_path)).update()
+
+
+def test_answers_with_a_damaged_index_are_refused(tmp_path):
+    """Otherwise the answers that it misses would not count."""
+    path = _change(tmp_path, "PRAGMA journal_mode = DELETE")
+    content = path.read_bytes()
+    # The last one of the names in the pages that follow is in an index.
+    place = content.rindex(b"a.mp4one")
+    path.write_bytes(content[:place] + b"b" + content[place + 1 :])
+    with pytest.raises(InputError, match=NAME):
+        Answers(tmp_path)
 
 
 def _change(folder, statement):
@@ -305,6 +318,7 @@ def _change(folder, statement):
     with sqlite3.connect(answers.path) as database:
         database.executescript(statement)
     database.close()
+    return answers.path
 
 
 # Recordings

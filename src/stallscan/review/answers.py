@@ -218,7 +218,11 @@ class Answers:
             rows = database.execute(
                 f"SELECT takes_back, {_COLUMNS} FROM answers WHERE id > ? ORDER BY id", (number,)
             )
-            return [(_as_given(row), takes_back) for takes_back, *row in rows]
+            added = [(_as_given(row), takes_back) for takes_back, *row in rows]
+            for given, takes_back in added:
+                if (given.answer == "undo") != (takes_back is not None):
+                    raise sqlite3.DatabaseError(f"row {given.id} is malformed")
+            return added
 
     @staticmethod
     def _read(
@@ -240,6 +244,8 @@ class Answers:
             names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
             (number,) = database.execute("PRAGMA user_version").fetchone()
             schema = _schema_of(database)
+            # A damaged index makes answers disappear, without an error of SQLite.
+            (damage,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if not names:
             return False
         if not {"answers", "standing", "current"} <= names:
@@ -251,6 +257,10 @@ class Answers:
             raise InputError(
                 f"{self.path}: has format {number} of the answers, and this version of stallscan "
                 f"reads format {FORMAT}. Use the version that wrote it, or move it away"
+            )
+        if damage != "ok":
+            raise InputError(
+                f"{self.path}: is damaged ({damage}). Restore it from a backup, or move it away"
             )
         # A view or trigger of another's could do anything with the answers, and take forever.
         if schema != _our_schema():
