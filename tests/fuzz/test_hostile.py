@@ -409,3 +409,12 @@ def test_a_size_that_ffmpeg_cannot_allocate_is_an_error_of_the_file(tmp_path):
     path.write_bytes(_declaring(next(seeds.mp4(tmp_path)), b"stts", 2**31, at=8))
     with pytest.raises(UnreadableError, match=r"a\.mp4"):
         video.read_recording(path)
+
+
+@pytest.mark.parametrize("shape", [(8, 64, 1, 3), (8, 1, 64, 3), (8, 1, 1, 3), (8, 2, 700, 3)])
+def test_frames_that_are_a_pixel_wide_are_refused(tmp_path, shape):
+    frames = np.zeros(shape, np.uint8)
+    frames[3, -1:] = drawing.ORANGE
+    np.save(tmp_path / "a.npy", frames)
+    prepared = prepare.one(Source("a.npy", tmp_path / "a.npy"), [readers.VIEW])
+    assert prepared.status == "no_outline"

@@ -294,7 +294,8 @@ class Answers:
                     yield database
             finally:
                 database.close()
-        except sqlite3.Error as error:
+        # UnicodeError: sqlite3 cannot decode the message about a damaged schema.
+        except (sqlite3.Error, UnicodeError) as error:
             raise InputError(
                 f"{self.path}: cannot be read or written as answers ({error}). Check the disk and "
                 "the permissions, or move the file away"
