@@ -11,13 +11,13 @@ INSTALLED := $(VENV)/.installed
 BENCH_OUT ?= stallscan-bench
 REAL ?= $(wildcard ../shared/real/clips/104611.mp4)
 
-.PHONY: demo test test-slow check docs bench install clean
+.PHONY: demo test test-slow chaos check docs bench install clean
 
 demo: $(BASE)
 	$(BIN)/stallscan demo
 
 # One thread a test process: two times two on two cores wait for each other most of the time.
-test test-slow: export OMP_NUM_THREADS := 1
+test test-slow chaos: export OMP_NUM_THREADS := 1
 
 # The fast suite; CI runs the slow one, too.
 test: $(INSTALLED)
@@ -27,6 +27,16 @@ test: $(INSTALLED)
 # the longest modules have few.
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -n auto --dist loadscope --no-loadscope-reorder -m "slow and not gpu" --durations 25
+
+# What goes wrong in long jobs, then random kills: 20 on the pool, 10 on Ray, and 10 on SLURM where it
+# is installed and this is root. An hour on an idle machine.
+chaos: $(INSTALLED)
+	$(BIN)/pytest -m "slow and not gpu" tests/chaos tests/deploy tests/scale
+	$(BIN)/python -m tests.chaos.kills --engine pool --kills 20 stallscan-chaos
+	$(BIN)/python -m tests.chaos.kills --engine ray --kills 10 stallscan-chaos
+	if command -v slurmctld && [ "$$(id -u)" = 0 ]; then \
+		$(BIN)/python -m tests.chaos.kills --engine slurm --kills 10 --plans 2 stallscan-chaos; \
+	fi
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -64,4 +74,4 @@ $(BASE) $(INSTALLED): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) stallscan-demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) stallscan-demo stallscan-chaos .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -63,7 +63,7 @@ def main(
         moto.put("0.mp4", content)
         moto.stand_ins = {f"{row}.mp4": "0.mp4" for row in range(1, large)}
         rates.append(_rates("moto", moto.endpoint, large // 4, repeats))
-    with _plain(content) as endpoint:
+    with served(content) as endpoint:
         rates.append(_rates("http.server", endpoint, large, repeats))
     lead = (
         f"Server and client share the cores of one machine, with other jobs (load average at the "
@@ -160,7 +160,7 @@ def _rates(name: str, endpoint: str, count: int, repeats: int) -> list[str]:
 
 
 @contextmanager
-def _plain(content: bytes) -> Iterator[str]:
+def served(content: bytes) -> Iterator[str]:
     """Serve the same content under all names, as fast as Python can."""
     from hashlib import md5
 

@@ -84,3 +84,11 @@ class Unloadable:
 
 def _fail_to_import():
     raise ImportError("libGL.so.1: cannot open shared object file")
+
+
+def allocate(size):
+    """Whether so many bytes are to be had."""
+    try:
+        return len(bytearray(size)) == size
+    except MemoryError:
+        return False

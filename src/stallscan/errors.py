@@ -6,7 +6,10 @@ traceback.
 
 from typing import ClassVar
 
-from stallscan.words import printable
+from stallscan.words import printable, shortened
+
+# Characters; of longer messages the middle is left out, because the end says what to do.
+LONGEST_MESSAGE = 5000
 
 # Optional libraries (import names), and the extra that installs each.
 EXTRAS = {
@@ -20,6 +23,7 @@ EXTRAS = {
     "skimage": "lab",
     "bioio": "bioformats",
     "obstore": "cloud",
+    "ray": "cluster",
 }
 
 
@@ -48,8 +52,8 @@ class StallscanError(Exception):
     exit_code: ClassVar[int] = 2
 
     def __str__(self) -> str:
-        # File names in messages may contain any byte.
-        return printable(super().__str__(), keep="\n\t")
+        # Messages quote files, which may contain any byte, and names of any length.
+        return printable(shortened(super().__str__(), LONGEST_MESSAGE), keep="\n\t")
 
 
 class InputError(StallscanError):

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import re
 import secrets
+import stat
 import subprocess
 import tempfile
 import time
@@ -189,7 +190,10 @@ def write_json(path: str | Path, content: object) -> None:
 
 
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
+    """Return the SHA-256 of a regular file's content as 64 hexadecimal digits."""
+    # Opening a pipe would block until somebody writes to it.
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

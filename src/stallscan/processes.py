@@ -15,6 +15,7 @@ import types
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from stallscan.errors import WorkerError
@@ -52,12 +53,22 @@ class EndedError(Exception):
 
 
 class Process:
-    """A process that runs a task on one item after another."""
+    """A process that runs a task on one item after another.
 
-    def __init__(self, task: Callable[..., object]) -> None:
+    Parameters
+    ----------
+    task : callable
+        A module-level function, or a partial of one.
+    memory_bytes : int, optional
+        What it may allocate beyond what it has when the task is imported. Only Linux limits it.
+    """
+
+    def __init__(self, task: Callable[..., object], memory_bytes: int | None = None) -> None:
         self._connection, theirs = _CONTEXT.Pipe()
         pickled = pickle.dumps(task)
-        self._process = _CONTEXT.Process(target=_work_for, args=(theirs, pickled), daemon=True)
+        self._process = _CONTEXT.Process(
+            target=_work_for, args=(theirs, pickled, memory_bytes), daemon=True
+        )
         is_of_main = getattr(task, "func", task).__module__ == "__main__"
         try:
             if hasattr(signal, "pthread_sigmask"):
@@ -173,7 +184,9 @@ def held_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work_for(connection: "Connection[Any, Any]", pickled: bytes) -> None:
+def _work_for(
+    connection: "Connection[Any, Any]", pickled: bytes, memory_bytes: int | None = None
+) -> None:
     """Run a task on the items that arrive; this is the main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
@@ -188,10 +201,29 @@ def _work_for(connection: "Connection[Any, Any]", pickled: bytes) -> None:
     except Exception as error:  # noqa: BLE001 - the parent reports it
         connection.send(f"{type(error).__name__}: {error}")
         return
+    if memory_bytes is not None:
+        _limit_memory(memory_bytes)
     connection.send("")
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             connection.send_bytes(_answer(task, connection.recv_bytes()))
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    """Let allocations fail that add more than this to the memory of this process, on Linux.
+
+    RLIMIT_DATA counts all private memory, that of mmap included, but no mapped files; RLIMIT_AS
+    would count the libraries and address space that threads only reserve.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    with contextlib.suppress(OSError, ValueError):
+        status = Path("/proc/self/status").read_text()
+        has_bytes = 1024 * int(status.partition("VmData:")[2].split()[0])
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (has_bytes + memory_bytes, most))
 
 
 def _answer(task: Callable[[Any], object], pickled: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import json
 import logging
 import os
 import platform
@@ -15,7 +14,7 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
-from stallscan import files
+from stallscan import documents, files
 from stallscan.errors import InputError
 from stallscan.words import listed
 
@@ -179,15 +178,15 @@ def read_note(note: Path, kind: str) -> dict[str, Any] | None:
         If the file cannot be read.
     """
     try:
-        text = note.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) if note.suffix == ".yaml" else json.loads(text)
+        is_yaml = note.suffix == ".yaml"
+        content = documents.read_yaml(note) if is_yaml else documents.read_json(note)
         if not isinstance(content, dict):
             raise ValueError("not a list of settings")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{note}: not readable as the settings of {kind} ({' '.join(str(error).split())}). "
+            f"{note}: not readable as the settings of {kind} ({error}). "
             "Choose another folder with -o, or remove this one"
         ) from None
     return content
@@ -277,15 +276,15 @@ def describe_process() -> dict[str, Any]:
 def _owner(folder: Path) -> str:
     """Describe the process that holds the lock, as far as the owner file is readable."""
     try:
-        return say_process((folder / OWNER_NAME).read_bytes())
-    except OSError:
+        return say_process(documents.read(folder / OWNER_NAME, documents.JSON_BYTES))
+    except (OSError, ValueError):
         return "another process"
 
 
 def say_process(note: bytes) -> str:
     """Describe a process for a message, from the JSON of `describe_process`."""
     try:
-        owner = json.loads(note)
+        owner = documents.parse_json(note)
         command = str(owner["command"])[:COMMAND_CHARACTERS]
         return f"process {owner['pid']} on {owner['host']} ({command}, since {owner['since']})"
     except (ValueError, KeyError, TypeError):

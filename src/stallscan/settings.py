@@ -4,19 +4,26 @@ Each module owns its settings, a frozen subclass of `Settings`. A recipe combine
 """
 
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args, get_origin
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from stallscan import documents
 from stallscan.errors import SettingsError
 from stallscan.words import suggest
 
 # Names of bundles and recipes become folder names. File systems allow 255 bytes; an ensemble adds a
 # number in front of a member's name, fine-tuning adds "-tuned".
 LONGEST_NAME = 100
+# A message shows the beginning of a wrong value; written out, some values fill the memory.
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel = 4
+_SHOWN.maxdict = _SHOWN.maxlist = _SHOWN.maxtuple = 20
+_SHOWN.maxstring = _SHOWN.maxlong = _SHOWN.maxother = 100
+
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._+-]")
 
 
@@ -79,7 +86,7 @@ class Settings(BaseModel):
             return str(problem["msg"].removeprefix("Value error, "))
         said = problem["msg"].removeprefix("Value error, ")
         said = said[:1].lower() + said[1:]
-        return f"{where}: {said} (got {problem['input']!r})"
+        return f"{where}: {said} (got {_SHOWN.repr(problem['input'])})"
 
     @classmethod
     def _owner(cls, loc: Iterable[Any]) -> type[BaseModel] | None:
@@ -107,12 +114,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         If the file is missing, is not YAML, or does not contain a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = documents.read_yaml(path)
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise SettingsError(f"{path}: not readable as YAML ({reason})") from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: not readable as YAML ({error})") from None
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: expected settings as 'name: value' lines")
     return content

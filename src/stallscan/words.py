@@ -48,6 +48,12 @@ def _escaped(character: str) -> str:
     return _SHORT.get(character, f"\\x{code:02x}")
 
 
+def shortened(text: str, most: int) -> str:
+    """Return `text`, without its middle if it has more than `most` characters."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} [...] {text[-half:]}"
+
+
 def counted(number: int, what: str) -> str:
     """Count things: ``1 call``, ``2,000 calls``."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"

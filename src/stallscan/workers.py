@@ -66,6 +66,7 @@ def in_order(
     processes: int | None,
     lost: Callable[[Item, str], Result] = _raise_lost,
     limit_s: Callable[[Item], float] = lambda _: LIMIT_S,
+    memory_bytes: int | None = None,
 ) -> Generator[Result, None, None]:
     """Process items in single-threaded worker processes and yield the results in order.
 
@@ -86,6 +87,9 @@ def in_order(
         it, or raises. By default, raises a `WorkerError`.
     limit_s : callable
         Returns the time limit for an item, in seconds.
+    memory_bytes : int, optional
+        What each process may allocate for its items, on Linux; then allocations fail
+        (`MemoryError`).
 
     Raises
     ------
@@ -97,7 +101,7 @@ def in_order(
     number = min(count(processes), len(items))
     if number == 0:
         return (task(item) for item in items)
-    return _in_processes(task, items, number, lost, limit_s)
+    return _in_processes(task, items, number, lost, limit_s, memory_bytes)
 
 
 @contextlib.contextmanager
@@ -134,6 +138,7 @@ def on_demand(
     processes: int,
     lost: Callable[[Item, str], Result] = _raise_lost,
     limit_s: Callable[[Item], float] = lambda _: LIMIT_S,
+    memory_bytes: int | None = None,
 ) -> Iterator[Callable[[Item], "Future[Result]"]]:
     """Start worker processes for items that come one by one, and end them with the context.
 
@@ -144,7 +149,7 @@ def on_demand(
     callable
         Submits an item; returns the future of its result.
     """
-    pool: _Pool[Item, Result] = _Pool(task, processes, limit_s)
+    pool: _Pool[Item, Result] = _Pool(task, processes, limit_s, memory_bytes)
 
     def submit(item: Item) -> "Future[Result]":
         job: Job[Item, Result | _Lost] = Job(item)
@@ -202,8 +207,9 @@ def _in_processes(
     processes: int,
     lost: Callable[[Item, str], Result],
     limit_s: Callable[[Item], float],
+    memory_bytes: int | None,
 ) -> Generator[Result, None, None]:
-    pool: _Pool[Item, Result] = _Pool(task, processes, limit_s)
+    pool: _Pool[Item, Result] = _Pool(task, processes, limit_s, memory_bytes)
     try:
         yield from _in_pool(pool, items, AHEAD * processes, lost)
     finally:
@@ -235,8 +241,10 @@ class _Pool(Generic[Item, Result]):
         task: Callable[[Item], Result],
         processes: int,
         limit_s: Callable[[Item], float],
+        memory_bytes: int | None = None,
     ) -> None:
         self._task = task
+        self._memory_bytes = memory_bytes
         self._processes = processes
         self._limit_s = limit_s
         # Send one item ahead, so that a process never waits for the next; but not if each waits
@@ -323,7 +331,7 @@ class _Pool(Generic[Item, Result]):
         with _STARTING:
             if self._has_ended:
                 raise WorkerError("the workers have been ended")
-            worker = Process(self._task)
+            worker = Process(self._task, self._memory_bytes)
             self._workers.append(worker)
         worker.wait_until_ready()
         return worker

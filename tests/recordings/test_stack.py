@@ -538,6 +538,7 @@ def test_an_array_that_was_cut_or_is_an_archive(tmp_path: Path, rgb: Frames) -> 
         (Limits(frame_px=HEIGHT * WIDTH - 1), f"{WIDTH} x {HEIGHT}.*Crop"),
         (Limits(frames=COUNT - 1), "5 frames.*shorter"),
         (Limits(page_bytes=HEIGHT * WIDTH * 3 - 1), "memory.*Crop"),
+        (Limits(total_px=HEIGHT * WIDTH * COUNT - 1), "5 frames.*shorter"),
     ],
 )
 @pytest.mark.parametrize("name", ["one write", "pages", "one header", "npy"])

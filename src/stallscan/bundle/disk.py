@@ -1,7 +1,6 @@
 """Reading and writing bundles."""
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import safetensors
 
-from stallscan import files
+from stallscan import documents, files
 from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.bundle.learned import LEARNED_NAME
 from stallscan.bundle.learned import write as write_learned
@@ -255,7 +254,7 @@ def _read_content(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BundleError(_incomplete(folder, SPEC_NAME))
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = documents.read_json(path)
     except (OSError, ValueError) as error:
         raise BundleError(
             f"{path}: not readable as JSON ({error}). Copy the bundle again"

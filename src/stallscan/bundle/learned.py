@@ -3,11 +3,10 @@
 Calls on these recordings are better than on others, so no figure may be measured on them.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from stallscan import files
+from stallscan import documents, files
 from stallscan.errors import BundleError
 
 LEARNED_NAME = "learned.json"
@@ -37,7 +36,7 @@ def read(folder: Path) -> frozenset[str]:
     """
     path = folder / LEARNED_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = documents.read_json(path)
         if content["format"] != 1:
             raise BundleError(
                 f"{path}: has format {content['format']!r}, but this version of stallscan reads "

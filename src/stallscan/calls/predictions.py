@@ -1,6 +1,5 @@
 """Read and check tables of predictions and the files beside them."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from operator import itemgetter
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stallscan import documents
 from stallscan.catalog import text
 from stallscan.catalog.groups import MOUSE_COLUMNS
 from stallscan.catalog.tables import LABEL_COLUMNS, TRAIN_COLUMNS, labels_of, refuse_rows
@@ -203,7 +203,7 @@ def read_run(predictions: Path) -> dict[str, Any]:
     """
     path = predictions.with_name(RUN_NAME)
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = documents.read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

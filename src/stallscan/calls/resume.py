@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stallscan import files, runs
+from stallscan import documents, files, runs
 from stallscan.calls.inputs import Inputs
 from stallscan.calls.rows import Answer
 from stallscan.clips.traits import Traits
@@ -32,6 +32,8 @@ log = logging.getLogger("stallscan")
 WRITE_S = 0.25
 # Statuses that copying the file again may fix.
 TRY_AGAIN = ("unreadable", "damaged")
+# The largest table that a run resumes: of several million recordings.
+TABLE_BYTES = 2**30
 TRAIT_COLUMNS = ("filename", *Traits._fields)
 SOURCE_COLUMNS = ("filename", *Stamp._fields)
 # In the order in which rows are added: every row of the last table has its traits and its stamp.
@@ -53,12 +55,13 @@ def read_table(path: Path, columns: Sequence[str]) -> list[list[str]] | None:
         If the table cannot be read, or does not have the format that `predict` writes.
     """
     try:
-        content = path.read_bytes()
+        content = documents.read(path, TABLE_BYTES)
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{path}: cannot be read ({error.strerror or error}). Fix its permissions, or choose "
+            f"{path}: cannot be read ({reason}). Fix its permissions, or choose "
             "another folder with -o"
         ) from None
     if line(columns).encode().startswith(content):

@@ -21,8 +21,8 @@ from stallscan.engines.choose import Which
 from stallscan.recordings.raw import Stack
 from stallscan.vessels.regions import Field, Region, Regions
 
-# Beside predictions.csv: how the stack was read, where the regions are, the store of clips, and what
-# was found where no regions were given.
+# Beside predictions.csv: how the stack was read, where the regions are, the store of clips, and the
+# segments that were found where no regions were given.
 STACK_NAME, REGIONS_NAME, CLIPS_NAME = "stack.json", "regions.csv", "clips"
 SEGMENTS_NAME = "segments"
 REGION_COLUMNS = (

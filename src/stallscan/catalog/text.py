@@ -49,6 +49,9 @@ _INVISIBLE = "\u200b\u200e\u200f\u202a\u202c\u2060\ufeff"
 _LATIN = re.compile("[\0-\x7f\xc0-\xff]*")
 # Characters searched for the separator: longer than any header, much shorter than the text.
 _HEAD = 65536
+# The largest table read, uncompressed: predictions for the competition's 573,048 recordings have
+# 100 MB and 5 million cells. Reading a table at both limits takes up to 4 GB of memory.
+TABLE_BYTES, MOST_CELLS = 256 * 2**20, 30_000_000
 
 log = logging.getLogger("stallscan")
 
@@ -151,21 +154,34 @@ def stripped(cells: Iterable[str]) -> list[str]:
 
 def _read_bytes(path: Path, expected: str) -> bytes:
     try:
-        content = path.read_bytes()
+        # Not by its size, which a pipe does not have: bash passes <(command) as one.
+        with path.open("rb") as file:
+            content = file.read(TABLE_BYTES + 1)
     except FileNotFoundError:
         raise TableError(f"{path}: no such file. Choose {expected}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         what = "is a folder" if path.is_dir() else f"cannot be opened ({reason})"
         raise TableError(f"{path}: {what}. Choose {expected}") from None
+    _check_size(path, content)
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
-        return gzip.decompress(content)
+        content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(TABLE_BYTES + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise TableError(
             f"{path}: cannot be read as gzip ({error}). Copy or download it again"
         ) from None
+    _check_size(path, content)
+    return content
+
+
+def _check_size(path: Path, content: bytes) -> None:
+    if len(content) > TABLE_BYTES:
+        raise TableError(
+            f"{path}: has more than {TABLE_BYTES / 2**20:.0f} MiB. Check that it is a table, and "
+            "split it"
+        )
 
 
 def _decode(path: Path, content: bytes) -> tuple[str, bool]:
@@ -233,6 +249,10 @@ def _header(head: str, separator: str) -> list[str]:
 
 def _split(path: Path, text: str, separator: str) -> tuple[list[int], list[tuple[str, ...]]]:
     """Split the text into rows; return the line of the file on which each starts, and its cells."""
+    if sum(map(text.count, (separator, "\n", "\r"))) > MOST_CELLS:
+        raise TableError(
+            f"{path}: has more than {MOST_CELLS:,} cells. Check that it is a table, and split it"
+        )
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     lines: list[int] = []
     rows: list[tuple[str, ...]] = []

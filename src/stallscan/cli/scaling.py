@@ -104,7 +104,9 @@ def run(
         Do only this one, counted from 0. By default, SLURM_ARRAY_TASK_ID or
         AWS_BATCH_JOB_ARRAY_INDEX if set, otherwise all.
     engine
-        pool: one shard after the other, on the cores of this machine.
+        pool: one shard after the other, on the cores of this machine. ray: on all machines of the
+        Ray cluster at RAY_ADDRESS, on GPUs if the plan's engine is torch; without an address, on
+        this machine.
     cores
         Number of cores that decoders and nets use together. By default, all that this process may
         use: affinity, quotas of containers, and SLURM_CPUS_PER_TASK.
@@ -123,18 +125,24 @@ def run(
     from stallscan.errors import InputError
     from stallscan.scale import run as runner
 
-    if engine != "pool":
-        raise InputError(f"the engine {engine} is not part of this version. Use --engine pool")
     if cores is not None and cores < 1:
         raise InputError(f"--cores {cores}: expected 1 or more")
     options = runner.Options(cores, bundle, _moved(moved), scratch, at_once, limit_mbit)
-    if shard is None:
-        shard = _task_number()
-    if shard is not None:
-        _run_one(where, shard, options)
-        return
+    if engine == "ray":
+        if shard is not None:
+            raise InputError("--shard is one shard on this machine. Leave out --engine ray")
+        from stallscan.scale import ray_engine
+
+        work = ray_engine.work
+    else:
+        if shard is None:
+            shard = _task_number()
+        if shard is not None:
+            _run_one(where, shard, options)
+            return
+        work = runner.work
     with show_progress("predicting") as progress:
-        summary = runner.work(where, options, progress)
+        summary = work(where, options, progress)
     print_line(str(summary))
     for number, reason in summary.failed.items():
         say(f"shard {number} is not done: {reason}")
@@ -148,6 +156,7 @@ def status(
     /,
     *,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
+    missing: bool = False,
 ) -> None:
     """Show how far a plan is: done, missing, failed and damaged shards, rate and time left.
 
@@ -159,13 +168,17 @@ def status(
         The plan: its folder, or s3://bucket/prefix.
     as_json
         Print it as JSON, with all missing shards.
+    missing
+        Print only the numbers of the missing shards, one per line, for scripts that submit them.
     """
     from stallscan.scale import status
     from stallscan.scale.place import open_place
 
     with show_progress("reading results") as progress:
         found = status.look(open_place(where), progress)
-    if as_json:
+    if missing:
+        print_line("\n".join(map(str, found.missing)))
+    elif as_json:
         print_line(json.dumps(found.as_dict(), indent=2))
     else:
         print_line(str(found))

@@ -55,9 +55,7 @@ def segment(
     from stallscan.recordings.raw import StackSettings, open_stack
     from stallscan.vessels.segment import SegmentSettings
 
-    reading = StackSettings.parse(
-        {"voxel_um": voxel_um, "channel": channel, "time": time}, "segment"
-    )
+    reading = {"voxel_um": voxel_um, "channel": channel, "time": time, "along": "depth"}
     given = {
         "contrast": contrast,
         "capillary_radius_um": capillary_radius_um,
@@ -66,7 +64,7 @@ def segment(
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = SegmentSettings.parse(chosen, "segment")
-    with open_stack(stack, reading) as opened:
+    with open_stack(stack, StackSettings.parse(reading, "segment")) as opened:
         found = find_segments(opened, settings, out)
     print_line(f"{counted(len(found.capillaries), 'capillary segment')} -> {out}")
 

@@ -92,6 +92,7 @@ def stack(
         "voxel_um": voxel_um,
         "frame_s": frame_s,
         "channel": channel,
+        "along": "depth" if regions is None else "",
         "time": time,
         "depth": depth,
         "black_percentile": percentiles[0],

@@ -17,13 +17,11 @@ from stallscan.clips.clip import Clip, ClipSettings, make_clip
 from stallscan.errors import RecordingError, TooShortError, UnreadableError
 from stallscan.recordings import video
 from stallscan.recordings.find import Source
+from stallscan.recordings.limits import LIMITS, MEMORY_BYTES, within_memory
 from stallscan.recordings.recording import Recording
 from stallscan.vessels.outline import Outline, OutlineSettings, find_outline
 from stallscan.words import printable
 
-# Time limit for a recording: hundreds of times the usual time, plus the time to read the file from
-# the slowest network drive.
-RECORDING_S, SLOWEST_BYTES_S = 600.0, 500_000
 # A segment that lies in the plane is in focus for 6 to 12 frames (docs/facts.md 5), so fewer frames
 # show less than one pass through it. The shortest recording of the competition has 17.
 MIN_FRAMES = 6
@@ -67,14 +65,12 @@ def one(source: Source, views: Sequence[Preprocessing]) -> Prepared:
     """Read a recording, find its outline and cut a clip for each view (at least one)."""
     recording: Recording | None = None
     try:
-        recording = video.read_recording(source.path)
-        return cut(source, recording, views)
+        with within_memory(source.path):
+            recording = video.read_recording(source.path)
+            return cut(source, recording, views)
     except RecordingError as error:
         counts = (len(recording), recording.frames_declared) if recording else (None, None)
         return Prepared(source, error.status, str(error), *counts)
-    except MemoryError:
-        reason = f"{source.path}: does not fit into memory. Crop the recording around the segment"
-        return Prepared(source, UnreadableError.status, reason)
 
 
 def cut(
@@ -139,7 +135,7 @@ def many(
         If a process cannot be started.
     """
     task = functools.partial(one, views=views)
-    return workers.in_order(task, tuple(sources), processes, _lost, _limit_s)
+    return workers.in_order(task, tuple(sources), processes, _lost, _limit_s, MEMORY_BYTES)
 
 
 def keep(
@@ -161,11 +157,7 @@ def _lost(source: Source, reason: str) -> Prepared:
 
 
 def _limit_s(source: Source) -> float:
-    """Return the time limit of a file, by its size."""
-    try:
-        return RECORDING_S + source.path.stat().st_size / SLOWEST_BYTES_S
-    except OSError:
-        return RECORDING_S
+    return LIMITS.seconds_for(source.path)
 
 
 def _damage(recording: Recording) -> str:

@@ -32,6 +32,10 @@ HEADER_KEY = "stallscan"
 # The format: the length of the header (8 bytes, little-endian), the header (JSON, padded with
 # spaces so that the tensors start at a multiple of 8), the tensors.
 PREFIX_BYTES, ALIGN_BYTES = 8, 8
+# Our headers have 1 kB for each recording, and at most 128 recordings.
+HEADER_BYTES = 64 * 2**20
+# What a header that we did not write may raise.
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError)
 
 
 class Row(NamedTuple):
@@ -65,10 +69,16 @@ class Row(NamedTuple):
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> "Row":
-        """Return the row that a header holds as JSON."""
+        """Return the row that a header holds as JSON; raise TypeError if it is malformed."""
         kinds = {"box": Box, "traits": Traits, "stamp": Stamp}
         nested = {name: kind(*values[name]) for name, kind in kinds.items() if values.get(name)}
-        return cls(**values | nested)
+        row = cls(**values | nested)
+        # Not by pydantic, which would turn the integers among the traits into floats, and so change
+        # the stamps of all rows.
+        numbers = (*(row.box or ()), *(row.traits or ()), *(row.stamp or ())[:3])
+        if not all(map(isinstance, row, _FIELD_TYPES)) or not {*map(type, numbers)} <= {int, float}:
+            raise TypeError("a row has values of the wrong type")
+        return row
 
     def as_stamp(self) -> Stamp:
         """Return a stamp that changes whenever the row's content or clip changes."""
@@ -88,6 +98,14 @@ class Row(NamedTuple):
     def has_clip(self) -> bool:
         """Whether the shard has a clip of the recording."""
         return bool(self.sha256)
+
+
+_NONE = type(None)
+# In `Row`; tuples, because isinstance is slow with unions.
+_FIELD_TYPES: tuple[Any, ...] = (
+    *(str, str, str, str, (int, _NONE), (int, _NONE)),
+    *((Box, _NONE), (Traits, _NONE), str, (Stamp, _NONE), int),
+)
 
 
 class Place(NamedTuple):
@@ -148,40 +166,64 @@ def read_header(path: Path, sha256: str) -> Header:
         If the shard cannot be read or was written by another version; `LostShardError` if the file
         is missing or has another length than it should, or its header has changed.
     """
+    if path.exists() and not path.is_file():  # opening a pipe would block
+        raise StoreError(f"{path}: this shard of the store is not a regular file. Remove it")
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         prefix = file.read(PREFIX_BYTES)
         length = int.from_bytes(prefix, "little")
         # A damaged length may exceed memory.
-        header = prefix + file.read(min(length, size))
+        header = prefix + file.read(min(length, size, HEADER_BYTES))
     if files.sha256_of(header) != sha256:
         raise refusal(path, "is damaged: its header has changed since it was written")
-    # The hash matches, so from here on the header is known to be as written.
-    tensors: dict[str, Any] = json.loads(header[PREFIX_BYTES:])
-    metadata = json.loads(tensors.pop("__metadata__")[HEADER_KEY])
-    end = len(header) + max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
-    if size != end:
-        raise refusal(path, f"is damaged: it has {size:,} bytes instead of {end:,}")
+    # The hash matches, so the header is as written, but not necessarily by us.
     try:
+        tensors: dict[str, Any] = json.loads(header[PREFIX_BYTES:])
+        metadata = json.loads(tensors.pop("__metadata__")[HEADER_KEY])
         view = Preprocessing(
             OutlineSettings.parse(metadata["outline"], str(path)),
             ClipSettings.parse(metadata["clip"], str(path)),
         )
         rows = tuple(map(Row.parse, metadata["recordings"]))
-    except (KeyError, TypeError, SettingsError):
+        places = _places(path, rows, tensors, view.clip, len(header))
+        end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+    except (*_MALFORMED, SettingsError):
         raise StoreError(
             f"{path}: was written by another version of stallscan. Use that version, or make the "
             "store again in another folder"
         ) from None
+    if size != len(header) + end:
+        raise refusal(path, f"is damaged: it has {size:,} bytes instead of {len(header) + end:,}")
+    return Header(view, rows, places)
+
+
+def _places(
+    path: Path,
+    rows: tuple[Row, ...],
+    tensors: dict[str, Any],
+    settings: ClipSettings,
+    header_bytes: int,
+) -> tuple[Place, ...]:
+    """Return where each clip is; raise ValueError if a tensor has another size than its clip."""
     places = []
     for number, row in enumerate(rows):
         place = Place(path, number)
         if row.has_clip:
             tensor = tensors[row.filename]
-            offset, frames = len(header) + tensor["data_offsets"][0], tensor["shape"][0]
-            place = Place(path, number, offset, frames, bytes.fromhex(row.sha256))
+            frames, *rest = tensor["shape"]
+            start, end = tensor["data_offsets"]
+            shape = _shape(int(frames), settings)
+            is_like = rest == list(shape[1:]) and end - start == math.prod(shape)
+            if start < 0 or frames < 1 or not is_like:
+                raise ValueError("a tensor has another shape than its clip")
+            sha256 = bytes.fromhex(row.sha256)
+            place = Place(path, number, header_bytes + start, frames, sha256)
         places.append(place)
-    return Header(view, rows, tuple(places))
+    return tuple(places)
+
+
+def _shape(frames: int, settings: ClipSettings) -> tuple[int, ...]:
+    return frames, settings.size, settings.size, settings.channel_count
 
 
 def read_clip(place: Place, settings: ClipSettings) -> Frames:
@@ -192,7 +234,7 @@ def read_clip(place: Place, settings: ClipSettings) -> Frames:
     StoreError
         If the clip cannot be read or its pixels have changed.
     """
-    shape = (place.frames, settings.size, settings.size, settings.channel_count)
+    shape = _shape(place.frames, settings)
     # Read, not mapped into memory: a mapped file that is truncated meanwhile kills the process.
     with _opened(place.path) as file:
         file.seek(place.offset)

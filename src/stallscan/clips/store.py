@@ -10,14 +10,13 @@ import collections
 import csv
 import functools
 import io
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stallscan import files
+from stallscan import documents, files
 from stallscan.clips import shard
 from stallscan.clips.clip import Clip, ClipSettings
 from stallscan.clips.prepare import Prepared, Preprocessing
@@ -42,6 +41,8 @@ SHARDS = "shard-*.safetensors"
 HEADERS_KEPT = 8
 # Bytes at the start and at the end of a file that distinguish it from another of the same name.
 GLANCE_BYTES = 2**16
+# The largest table of recordings that is read; one for half a million has 100 MB.
+TABLE_BYTES = 2**30
 # The status of recordings that the next run tries again: the file may have been copied again.
 TRY_AGAIN = "unreadable"
 
@@ -291,7 +292,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = documents.read_json(path)
         if isinstance(content, dict) and content.get("format") == 1:
             raise StoreError(
                 f"{path}: this store has format 1, and this version of stallscan reads format 2. "
@@ -318,8 +319,8 @@ def listed_in_table(folder: Path, file: str) -> tuple[str, ...]:
     """Return the recordings of a shard according to the store's table; none if it is unknown."""
     path = folder / TABLE_NAME
     try:
-        with path.open(encoding="utf-8", newline="") as table:
-            return tuple(row["filename"] for row in csv.DictReader(table) if row["shard"] == file)
+        table = io.StringIO(documents.read(path, TABLE_BYTES).decode("utf-8"), newline="")
+        return tuple(row["filename"] for row in csv.DictReader(table) if row["shard"] == file)
     except (OSError, ValueError, KeyError, csv.Error):
         return ()
 

@@ -5,13 +5,12 @@ records how far each export deviates from the net it was made from. `export` wri
 here needs OpenVINO.
 """
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from stallscan import files
+from stallscan import documents, files
 from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
 from stallscan.errors import BundleError, SettingsError
@@ -105,7 +104,7 @@ def read(bundle: Bundle) -> Exports:
     if not path.is_file():
         return Exports()
     try:
-        return Exports.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+        return Exports.parse(documents.read_json(path), str(path))
     except (OSError, ValueError, TypeError, SettingsError) as error:
         raise BundleError(
             f"{path}: not readable as a record of exports ({error}). {_remedy(bundle)}"

@@ -4,7 +4,6 @@ The correction is that of Rogan & Gladen (1978). It includes the sampling errors
 sensitivity and the specificity.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stallscan import documents
 from stallscan.errors import InputError
 from stallscan.rates import rogan_gladen
 from stallscan.rates.mice import (
@@ -103,7 +103,7 @@ class CallAccuracy:
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = documents.read_json(path)
             cells = Confusion(
                 **{name: int(count) for name, count in content["metrics"]["confusion"].items()}
             )
@@ -116,7 +116,7 @@ class CallAccuracy:
                 f"{path}: cannot be opened ({error.strerror}). Give the metrics.json of "
                 "'stallscan evaluate'"
             ) from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             raise InputError(
                 f"{path}: has no confusion matrix, bundles and thresholds. Give the metrics.json "
                 "of 'stallscan evaluate'"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, model_validator
 
+from stallscan import documents
 from stallscan.clips.clip import ClipSettings
 from stallscan.errors import SettingsError
 from stallscan.nets.settings import NetSettings
@@ -187,8 +187,8 @@ def _change(content: Any, change: str) -> None:
     """Apply a change ``name=value`` to the nested mapping of a recipe, in place."""
     name, equals, text = change.partition("=")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = documents.parse_yaml(text)
+    except ValueError:
         value = text  # not YAML: keep the string
     *above, last = name.split(".")
     if not (equals and last):

@@ -22,7 +22,7 @@ def read_npy(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording:
     """
     array = _open_npy(path)
     _check_npy(array, path)
-    limits.check_count(path, len(array))
+    limits.check_count(path, len(array), array.shape[1] * array.shape[2])
     limits.check_frame(path, array.shape[1], array.shape[2], array[0].nbytes)
     is_colour = array.ndim == 4
     if is_colour and array.shape[3] == 4:

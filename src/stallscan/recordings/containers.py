@@ -1,16 +1,31 @@
-"""Whether a video file is complete, by the outermost structure of its container.
+"""Whether a video file is complete, and harmless, by the structure of its container.
 
 FFmpeg reads whatever it finds, and does not report missing data. Containers write the size of each
-element before its content, which shows that a file was truncated or damaged in the middle.
+element before its content, which shows that a file was truncated or damaged in the middle. FFmpeg
+also believes any number of frames that an mp4 file declares, and takes memory for each.
 """
 
 import os
+import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from stallscan.errors import UnreadableError
+
 # Programs disagree on whether the size of a RIFF file includes the 8 bytes before it.
 RIFF_SLACK_BYTES = 8
+# Samples of all tracks that an mp4 file may declare; FFmpeg takes 35 bytes for each. Uncompressed
+# sound has the most: 29 million in 10 minutes.
+MOST_SAMPLES = 30_000_000
+# The index of an mp4 file; FFmpeg takes up to 9 times its size.
+INDEX_BYTES = 128 * 2**20
+
+# Where an mp4 file declares samples: the sizes of all of them ("stsz", "stz2"), or a run of them in
+# a fragment ("trun"). The number follows 4 or 8 bytes after the name. "cmov" is a zipped index.
+_SAMPLES = re.compile(rb"(?:stsz|stz2).{8}(.{4})|trun.{4}(.{4})|cmov", re.DOTALL)
+_CONTENT = (b"mdat", b"free", b"skip", b"wide")
 
 # Element identifiers of EBML (RFC 8794) and Matroska (RFC 9559), marker bits included.
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
@@ -51,18 +66,59 @@ def is_whole(path: Path, form: str) -> bool:
     return True
 
 
-def _is_whole_mp4(file: BinaryIO, size: int) -> bool:
-    """Walk the boxes of a fragmented file; other files have an index of all their frames."""
-    offset, fragmented = 0, False
+def refuse_bomb(path: Path) -> None:
+    """Raise UnreadableError if an mp4 file declares more samples than it can possibly mean.
+
+    Other files are left alone. Their formats have an entry in the file for each frame.
+    """
+    samples = 0
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        for offset, length, kind in _boxes(file):
+            # In AVI, GIF and Matroska files these bytes are no names.
+            if kind in _CONTENT or not kind.isalnum():
+                continue
+            length = min(length, size - offset)
+            if length > INDEX_BYTES and kind in (b"moov", b"moof"):
+                raise UnreadableError(
+                    f"{path}: its index takes {length / 2**20:,.0f} MiB (limit "
+                    f"{INDEX_BYTES / 2**20:.0f} MiB). Export the recording again"
+                )
+            index = _read_at(file, offset, min(length, INDEX_BYTES))
+            for count, run in _SAMPLES.findall(index):
+                if not count and not run:
+                    raise UnreadableError(
+                        f"{path}: its index is compressed. Export the recording again"
+                    )
+                samples += int.from_bytes(count or run)
+    if samples > MOST_SAMPLES:
+        raise UnreadableError(
+            f"{path}: declares {samples:,} frames and samples of sound (limit {MOST_SAMPLES:,}). "
+            "Export the recording again, without sound"
+        )
+
+
+def _boxes(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """Yield offset, length and name of the outermost boxes; the last may exceed the file."""
+    offset = 0
     while len(head := _read_at(file, offset, 16)) >= 8:
         length, kind = struct.unpack(">I4s", head[:8])
         if length == 1 and len(head) == 16:  # a 64-bit length follows
             (length,) = struct.unpack(">Q", head[8:])
-        if length < 8:  # 0: up to the end of the file; else not a box but appended bytes
-            return True
-        fragmented |= kind == b"moof"
+        if length == 0:  # up to the end of the file
+            length = file.seek(0, os.SEEK_END) - offset
+        if length < 8:  # not a box but appended bytes
+            return
+        yield offset, length, kind
         offset += length
-        if offset > size:
+
+
+def _is_whole_mp4(file: BinaryIO, size: int) -> bool:
+    """Walk the boxes of a fragmented file; other files have an index of all their frames."""
+    fragmented = False
+    for offset, length, kind in _boxes(file):
+        fragmented |= kind == b"moof"
+        if offset + length > size:
             return not fragmented or kind not in (b"moof", b"mdat")
     return True
 

@@ -17,7 +17,13 @@ from tifffile import PHOTOMETRIC
 from stallscan.errors import UnreadableError, install
 from stallscan.recordings.colours import Array, ome, product
 from stallscan.recordings.limits import LIMITS, Limits
-from stallscan.recordings.tiff import dimensions_of, main_series, quiet, read_pages
+from stallscan.recordings.tiff import (
+    dimensions_of,
+    main_series,
+    quiet,
+    read_pages,
+    refuse_bomb,
+)
 from stallscan.recordings.voxels import Voxels, read_voxels, says_channels
 
 # Where a plane is: its index along each axis but rows and columns.
@@ -206,9 +212,10 @@ class _Layout:
         index, inside = divmod(number, self.page.imagedepth)
         page = self.pages[index]
         try:
+            refuse_bomb(page, self.path, LIMITS)
             with quiet():
                 array: Array = page.asarray(maxworkers=1)
-        except MemoryError:
+        except (UnreadableError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - see `open_tiff`
             if isinstance(error, ImportError) or "imagecodecs" in str(error):

@@ -42,6 +42,8 @@ class StackSettings(Settings):
         Time from frame to frame in s; None takes that of the file.
     channel : str
         Name or number (from 1) of the channel; may be empty if there is only one.
+    along : str
+        ``depth`` refuses frames that are times at one depth; empty takes both.
     time, depth : int
         In a file with several times and depths: the time whose depths are the frames, or the depth
         whose times are the frames, from 1. 0 if not given.
@@ -52,6 +54,7 @@ class StackSettings(Settings):
     voxel_um: tuple[Um, Um, Um] | None = None
     frame_s: Annotated[float, Field(gt=0)] | None = None
     channel: str = ""
+    along: Literal["", "depth"] = ""
     time: int = Field(default=0, ge=0)
     depth: int = Field(default=0, ge=0)
     black_percentile: float = Field(default=levels.BLACK_PERCENTILE, ge=0, le=100)
@@ -236,6 +239,11 @@ def _choose(found: Planes, settings: StackSettings) -> Stack:
     places = [channel_at | fixed | ({axis: index} if axis else {}) for index in range(count)]
     _check_present(found, places, channel)
     along: Literal["depth", "time"] = "time" if axis == "T" else "depth"
+    if settings.along and along != settings.along:
+        raise InputError(
+            f"{found.path}: its frames are times at one depth, and segments are found in depth. "
+            "Give a z-stack; 'stallscan stack --regions' calls vessels that you have outlined"
+        )
     voxel_um = _find_voxel(found, settings, along)
     frame_s = settings.frame_s or found.voxels.frame_s
     if along == "time" and frame_s is None:

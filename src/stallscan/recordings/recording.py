@@ -306,6 +306,7 @@ def collect(
     held: list[Picture] | None = []
     count, held_bytes = 0, 0
     shape: tuple[int, ...] = ()
+    check_time = LIMITS.clock(path)
     for picture in decoder.pictures():
         if shape and picture.shape != shape:
             raise UnreadableError(
@@ -315,7 +316,8 @@ def collect(
         shape = picture.shape
         count += 1
         LIMITS.check_frame(path, *shape[:2])
-        LIMITS.check_count(path, count)
+        LIMITS.check_count(path, count, shape[0] * shape[1])
+        check_time()
         held_bytes += picture.nbytes
         if held_bytes > hold_bytes:
             held = None

@@ -22,7 +22,14 @@ from stallscan.recordings.colours import (
 from stallscan.recordings.levels import scale_of
 from stallscan.recordings.limits import LIMITS, Limits
 from stallscan.recordings.recording import ArrayDecoder, Recording, collect
-from stallscan.recordings.tiff import COUNTED, dimensions_of, main_series, quiet, read_pages
+from stallscan.recordings.tiff import (
+    COUNTED,
+    dimensions_of,
+    main_series,
+    quiet,
+    read_pages,
+    refuse_bomb,
+)
 from stallscan.words import listed
 
 # Axes along which frames may follow each other: time, depth, and the two that tifffile assigns to
@@ -126,7 +133,7 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
     frames = max(planes, shown_planes) // (3 if channels else 1)
     has_one_header = len(shown) == 1 and planes > shown_planes and page.is_final and page.nbytes > 0
     end = page.dataoffsets[0] + planes * page.nbytes if has_one_header else 0
-    limits.check_count(path, frames)
+    limits.check_count(path, frames, page.imagelength * page.imagewidth)
     return _Layout(
         dtype=np.dtype(np.uint8) if has_palette else page.dtype,
         is_colour=samples == 3 or channels is not None or has_palette,
@@ -200,7 +207,7 @@ def _tiff_frames(
         planes = (
             _contiguous_planes(tiff, shown[0], layout.contiguous, path)
             if layout.contiguous
-            else _page_planes(shown, path)
+            else _page_planes(shown, path, limits)
         )
         count = 0
         for index, frame in enumerate(_composed(planes, layout.channels)):
@@ -234,10 +241,11 @@ def _contiguous_planes(
             yield from _planes(array, page, path)
 
 
-def _page_planes(pages: list[Any], path: Path) -> Iterator[Array | None]:
+def _page_planes(pages: list[Any], path: Path, limits: Limits) -> Iterator[Array | None]:
     """Yield the planes of each page, or None for a page that cannot be decoded."""
     for page in pages:
         try:
+            refuse_bomb(page, path, limits)
             with quiet():
                 array = page.asarray(maxworkers=1)
             planes = _planes(array, page, path)

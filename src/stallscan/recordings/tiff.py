@@ -1,14 +1,17 @@
 """What TIFF files hold: the chain of pages, the main series, and its dimensions."""
 
 import contextlib
+import importlib.util
 import logging
 import struct
 import threading
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import tifffile
+from tifffile import COMPRESSION
 
 from stallscan.errors import UnreadableError
 from stallscan.recordings.colours import IMAGEJ_CHANNELS, ome, product
@@ -17,6 +20,9 @@ from stallscan.words import listed
 
 # Kinds of series that tifffile forms by grouping similar pages, if the file describes no series.
 COUNTED = ("generic", "uniform")
+# Compressions that tifffile expands by itself, and by how much they expand at most.
+_ZIPPED, _MOST_EXPANSION = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE), 1032
+_EXPANDED_BYTES = 2**20  # at a time
 
 
 class _Quiet(logging.Filter):
@@ -152,3 +158,27 @@ def dimensions_of(tiff: tifffile.TiffFile, series: Any) -> list[tuple[str, int]]
             ("I" if axis == "C" and size > most else axis, size) for axis, size in dimensions
         ]
     return [(axis, size) for axis, size in dimensions if size > 1]
+
+
+def refuse_bomb(page: Any, path: Path, limits: Limits) -> None:
+    """Raise UnreadableError if a part of a page expands to more than a page may have.
+
+    imagecodecs stops at the size of the page; without it, tifffile expands all that there is.
+    """
+    if importlib.util.find_spec("imagecodecs") is not None:
+        return
+    if page.compression == COMPRESSION.LZMA:  # no limit to its expansion
+        raise ImportError("imagecodecs")
+    if page.compression not in _ZIPPED:
+        return
+    handle = page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        if count * _MOST_EXPANSION <= limits.page_bytes:
+            continue
+        handle.seek(offset)
+        packed, expanded, expander = handle.read(min(count, handle.size)), 0, zlib.decompressobj()
+        with contextlib.suppress(zlib.error):  # the page cannot be decoded
+            while packed and not expander.eof:
+                expanded += len(expander.decompress(packed, _EXPANDED_BYTES))
+                packed = expander.unconsumed_tail
+                limits.check_frame(path, 1, 1, expanded)

@@ -165,6 +165,7 @@ class _VideoDecoder:
         """Decode from the beginning; raise UnreadableError if the file is not a valid video."""
         path = self.path
         try:
+            containers.refuse_bomb(path)
             with _opened(path) as container:
                 stream, self.note = _best_track(path, container)
                 # The decoder allocates whole frames, even for a tiny file.

@@ -19,6 +19,7 @@ from stallscan import cores, workers
 from stallscan.clips.clip import paint_out
 from stallscan.errors import NoOutlineError, RecordingError, SeveralOutlinesError, StoreError
 from stallscan.recordings import encode, video
+from stallscan.recordings.limits import MEMORY_BYTES, within_memory
 from stallscan.recordings.recording import Box, Frames, Recording, to_grey
 from stallscan.report import evidence, stored
 from stallscan.report.stored import Stored
@@ -90,7 +91,8 @@ def make_clips(
     progress(0, len(items))
     task = functools.partial(make_clip, margin_px=margin_px)
     # After Ctrl-C, closing the generator stops its processes.
-    with contextlib.closing(workers.in_order(task, items, processes, _crashed)) as results:
+    clips = workers.in_order(task, items, processes, _crashed, memory_bytes=MEMORY_BYTES)
+    with contextlib.closing(clips) as results:
         for done, clip in enumerate(results, 1):
             yield clip
             progress(done, len(items))
@@ -119,16 +121,17 @@ def make_clip(item: Path | Stored, margin_px: int) -> Clip:
     if isinstance(item, Stored):
         return _clip_of_store(item)
     try:
-        recording = video.read_recording(item, hold_bytes=HOLD_BYTES)
-        found = find_outline(recording)
-        box, note = find_region(recording, found, margin_px)
-        step = find_step(recording)
-        frames = list(_shrink(_thin(recording, box, step)))
-        picture = b""
-        if found is not None:
-            grey = read_grey(recording, found.box, step, found)
-            mask = found.mask[found.box.slices]
-            picture = as_webp(_draw_evidence(grey, mask), EVIDENCE_QUALITY)
+        with within_memory(item):
+            recording = video.read_recording(item, hold_bytes=HOLD_BYTES)
+            found = find_outline(recording)
+            box, note = find_region(recording, found, margin_px)
+            step = find_step(recording)
+            frames = list(_shrink(_thin(recording, box, step)))
+            picture = b""
+            if found is not None:
+                grey = read_grey(recording, found.box, step, found)
+                mask = found.mask[found.box.slices]
+                picture = as_webp(_draw_evidence(grey, mask), EVIDENCE_QUALITY)
     except RecordingError as error:
         return Clip(note=without_path(str(error), item.name))
     return _encode(frames, picture, note, step)

@@ -5,6 +5,7 @@ answer, and an undo is a row that names the answer it takes back.
 """
 
 import contextlib
+import functools
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ Answer = Literal["stalled", "flowing", "unsure", "unscorable", "broken"]
 ANSWERS: tuple[str, ...] = get_args(Answer)
 NAME = "review.sqlite"
 WAIT_S = 30.0  # for another process that writes
+LONGEST_CELL = 10**6  # bytes; longer ones are not ours
 LONGEST_NAME = 60  # characters of a reviewer's name
 
 _SCHEMA = """
@@ -216,7 +218,11 @@ class Answers:
             rows = database.execute(
                 f"SELECT takes_back, {_COLUMNS} FROM answers WHERE id > ? ORDER BY id", (number,)
             )
-            return [(_as_given(row), takes_back) for takes_back, *row in rows]
+            added = [(_as_given(row), takes_back) for takes_back, *row in rows]
+            for given, takes_back in added:
+                if (given.answer == "undo") != (takes_back is not None):
+                    raise sqlite3.DatabaseError(f"row {given.id} is malformed")
+            return added
 
     @staticmethod
     def _read(
@@ -237,6 +243,9 @@ class Answers:
         with self._open() as database:
             names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
             (number,) = database.execute("PRAGMA user_version").fetchone()
+            schema = _schema_of(database)
+            # A damaged index makes answers disappear, without an error of SQLite.
+            (damage,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if not names:
             return False
         if not {"answers", "standing", "current"} <= names:
@@ -248,6 +257,16 @@ class Answers:
             raise InputError(
                 f"{self.path}: has format {number} of the answers, and this version of stallscan "
                 f"reads format {FORMAT}. Use the version that wrote it, or move it away"
+            )
+        if damage != "ok":
+            raise InputError(
+                f"{self.path}: is damaged ({damage}). Restore it from a backup, or move it away"
+            )
+        # A view or trigger of another's could do anything with the answers, and take forever.
+        if schema != _our_schema():
+            raise InputError(
+                f"{self.path}: has other tables and views than stallscan makes. Move it away, and "
+                "start the review again"
             )
         return True
 
@@ -275,7 +294,8 @@ class Answers:
                     yield database
             finally:
                 database.close()
-        except sqlite3.Error as error:
+        # UnicodeError: sqlite3 cannot decode the message about a damaged schema.
+        except (sqlite3.Error, UnicodeError) as error:
             raise InputError(
                 f"{self.path}: cannot be read or written as answers ({error}). Check the disk and "
                 "the permissions, or move the file away"
@@ -298,9 +318,26 @@ class Answers:
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         address = f"{self.path.absolute().as_uri()}?mode={mode}"
-        return sqlite3.connect(address, timeout=WAIT_S, uri=True)
+        database = sqlite3.connect(address, timeout=WAIT_S, uri=True)
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL)
+        return database
+
+
+def _schema_of(database: sqlite3.Connection) -> set[tuple[str, ...]]:
+    return set(database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
+
+
+@functools.cache
+def _our_schema() -> set[tuple[str, ...]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(_SCHEMA)
+        return _schema_of(database)
 
 
 def _as_given(row: Sequence[Any]) -> Given:
+    """Return an answer; raise DatabaseError for values that only another program can have put."""
     number, filename, reviewer, answer, given_at, seconds, is_check = row
+    are_texts = all(isinstance(each, str) for each in (filename, reviewer, given_at))
+    if not are_texts or answer not in (*ANSWERS, "undo") or isinstance(seconds, bytes | str):
+        raise sqlite3.DatabaseError(f"row {number} is malformed")
     return Given(number, filename, reviewer, answer, given_at, seconds, bool(is_check))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from stallscan.errors import RecordingError, StoreError
 from stallscan.recordings import video
+from stallscan.recordings.limits import within_memory
 from stallscan.recordings.recording import Frames
 from stallscan.report import cards
 from stallscan.report.stored import Stored
@@ -65,13 +66,14 @@ def make(item: Path | Stored) -> Clip:
     if isinstance(item, Stored):
         return _make_stored(item)
     try:
-        recording = video.read_recording(item, hold_bytes=cards.HOLD_BYTES)
-        found = cards.find_outline(recording)
-        box, note = cards.find_region(recording, found, MARGIN_PX)
-        step = cards.find_step(recording)
-        # The page draws the outline itself.
-        shown = cards.read_grey(recording, box, step, found)  # (F, H, W)
-        evidence = b"" if found is None else cards.draw_evidence(shown, found, box)
+        with within_memory(item):
+            recording = video.read_recording(item, hold_bytes=cards.HOLD_BYTES)
+            found = cards.find_outline(recording)
+            box, note = cards.find_region(recording, found, MARGIN_PX)
+            step = cards.find_step(recording)
+            # The page draws the outline itself.
+            shown = cards.read_grey(recording, box, step, found)  # (F, H, W)
+            evidence = b"" if found is None else cards.draw_evidence(shown, found, box)
     except RecordingError as error:
         return Clip(note=without_path(str(error), item.name))
     lines: Lines = ()

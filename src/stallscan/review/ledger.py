@@ -3,6 +3,7 @@
 import collections
 import itertools
 
+from stallscan.errors import InputError
 from stallscan.review.answers import Answers, Given
 
 
@@ -37,7 +38,13 @@ class Ledger:
                 self._stacks[given.filename, given.reviewer].append(given)
                 self.current[given.filename][given.reviewer] = given
             else:
-                self._take_back(self._by_row.pop(takes_back))
+                taken = self._by_row.pop(takes_back, None)
+                if taken is None:
+                    raise InputError(
+                        f"{self._answers.path}: row {given.id} takes back an answer that is not "
+                        "there. Restore the file from a backup, or move it away"
+                    )
+                self._take_back(taken)
 
     def given_by(self, reviewer: str) -> list[Given]:
         """Return all standing answers of a reviewer, oldest first."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from stallscan import workers
 from stallscan.errors import InputError
 from stallscan.files import explain
+from stallscan.recordings.limits import MEMORY_BYTES
 from stallscan.review import clips, run
 from stallscan.review.answers import LONGEST_NAME, Answers
 from stallscan.review.clips import Cache
@@ -117,7 +118,7 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
     )
     address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}/"
     address += f"?order={order}" + (f"#token={token}" if token else "")
-    making = workers.on_demand(clips.make, PROCESSES, clips.crashed)
+    making = workers.on_demand(clips.make, PROCESSES, clips.crashed, memory_bytes=MEMORY_BYTES)
     with listening, answers.kept_open(), making as submit:
         desk = Desk(reviewed, answers, Cache(submit), about, labels, settings.look)
         # Begin before a browser asks: the processes that make clips take a second to start. So does

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from stallscan import files
+from stallscan import documents, files
 from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.calls import predict
@@ -244,7 +244,7 @@ def read_if_planned(place: Place) -> Plan | None:
         return None
     name = f"{place.where}/{PLAN_NAME}"
     try:
-        values = json.loads(content)
+        values = documents.parse_json(content)
         if not isinstance(values, dict):
             raise ValueError("it is not an object")
     except ValueError as error:

@@ -6,7 +6,7 @@ Two results of the same shard are equal byte for byte, except for the last entry
 import json
 from typing import Any, Literal
 
-from stallscan import files
+from stallscan import documents, files
 from stallscan.errors import InputError, SettingsError
 from stallscan.scale.place import Place
 from stallscan.scale.plan import Plan, name_of, result_name
@@ -79,7 +79,7 @@ def check(content: bytes, place: Place, plan: Plan, number: int) -> Result:
     path = f"{place.where}/{result_name(number)}"
     again = f"Remove the file, and do {name_of(number)} again with 'stallscan run {place.where}'"
     try:
-        values: Any = json.loads(content)
+        values = documents.parse_json(content)
         if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
             raise ResultError(
                 f"{path}: has result format {values['format']!r}, and this version of stallscan "
@@ -117,7 +117,7 @@ def read_failures(place: Place, numbers: list[int]) -> dict[int, dict[str, Any]]
     failures = {}
     for number, note in zip(wanted, notes, strict=True):
         try:
-            failures[number] = dict(json.loads(note or b"{}"))
+            failures[number] = dict(documents.parse_json(note or b"{}"))
         except (ValueError, TypeError):
             failures[number] = {"reason": "not recorded"}
     return failures

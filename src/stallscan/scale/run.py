@@ -6,10 +6,11 @@ Several processes, on one machine or on many, can work on the same plan: each cl
 
 import collections
 import contextlib
+import functools
 import itertools
 import logging
 import platform
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from stallscan.scale.fetched import Fetched, Scratch
 from stallscan.scale.place import Place, open_place
 from stallscan.scale.plan import Plan, name_of
 from stallscan.scale.results import Result
-from stallscan.scale.shard import Job
+from stallscan.scale.shard import Decoders, Job
 
 log = logging.getLogger("stallscan")
 
@@ -66,6 +67,15 @@ class Summary:
         self.done.append(number)
         self.recordings += result.recordings
         self.unscorable += result.calls.get("unscorable", 0)
+
+    def join(self, other: "Summary") -> None:
+        """Count what another worker of the same run has done."""
+        self.done += other.done
+        self.elsewhere += other.elsewhere
+        self.held |= other.held
+        self.failed |= other.failed
+        self.recordings += other.recordings
+        self.unscorable += other.unscorable
 
     def __str__(self) -> str:
         words = [
@@ -139,15 +149,44 @@ def work(where: str, options: Options, progress: Progress = lambda _done, _of: N
     plan = plans.read(place)
     todo = missing(place, plan)
     summary = Summary(before=len(plan.lists) - len(todo))
-    done = _rows(plan, todo)
-    progress(done, plan.recordings)
-    if not todo:
-        return summary
+    progress(rows(plan, todo), plan.recordings)
+    if todo:
+        with opened(where, options) as do:
+            summary.join(do(todo, progress))
+    return summary
+
+
+@contextlib.contextmanager
+def opened(
+    where: str, options: Options, decoders: Decoders | None = None
+) -> Iterator[Callable[[Sequence[int], Progress], Summary]]:
+    """Open a plan, and yield what does some of its shards, one after the other.
+
+    Parameters
+    ----------
+    decoders : callable, optional
+        What prepares recordings instead of processes of this machine, as for `shard.opened`.
+
+    Raises
+    ------
+    StallscanError
+        As for `shard.opened`.
+    """
+    place = open_place(where)
+    plan = plans.read(place)
     with (
-        shard.opened(place, plan, options.cores, options.bundle, options.moved) as job,
+        shard.opened(place, plan, options.cores, options.bundle, options.moved, decoders) as job,
         _scratch(plan, options) as scratch,
-        contextlib.closing(_claims(job, scratch, todo, summary)) as claims,
     ):
+        yield functools.partial(_work_off, job, scratch)
+
+
+def _work_off(
+    job: Job, scratch: Scratch | None, todo: Sequence[int], progress: Progress
+) -> Summary:
+    place, plan, summary = job.place, job.plan, Summary()
+    done = rows(plan, missing(place, plan))
+    with contextlib.closing(_claims(job, scratch, todo, summary)) as claims:
         in_a_row = 0
         for number, coming in claims:
             counted = done
@@ -168,7 +207,7 @@ def work(where: str, options: Options, progress: Progress = lambda _done, _of: N
                 if in_a_row == FAILURES_IN_A_ROW:
                     break
             # Others may have finished some.
-            done = max(done, _rows(plan, missing(place, plan)))
+            done = max(done, rows(plan, missing(place, plan)))
             progress(done, plan.recordings)
     return summary
 
@@ -182,7 +221,7 @@ def check_number(place: Place, plan: Plan, number: int) -> None:
         )
 
 
-def _rows(plan: Plan, todo: Sequence[int]) -> int:
+def rows(plan: Plan, todo: Sequence[int]) -> int:
     """Return the number of recordings that are not in these shards."""
     return plan.recordings - sum(map(plan.size, todo))
 

@@ -17,7 +17,7 @@ from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.calls import inputs, predict, resume, rows
 from stallscan.calls.inputs import Inputs
 from stallscan.clips import prepare
-from stallscan.clips.prepare import Prepared
+from stallscan.clips.prepare import Prepared, Preprocessing
 from stallscan.clips.store import Store
 from stallscan.cores import Budget
 from stallscan.engines import choose
@@ -37,6 +37,8 @@ from stallscan.words import printable
 _STAGES = {"workers": "prepare", "net": "predict"}
 
 Many = Callable[[Sequence[Source]], Generator[Prepared, None, None]]
+# Starts what prepares files for each of the views, and ends it.
+Decoders = Callable[[Plan, Sequence[Preprocessing]], contextlib.AbstractContextManager[Many]]
 
 
 class MovedError(InputError):
@@ -64,6 +66,7 @@ def opened(
     core_count: int | None = None,
     bundle: str | None = None,
     moved: tuple[str, str] | None = None,
+    decoders: Decoders | None = None,
 ) -> Iterator[Job]:
     """Open a plan for work on its shards.
 
@@ -75,6 +78,8 @@ def opened(
         Where the bundle is, if it was moved.
     moved : tuple of str, optional
         A folder as it is named in the plan, and its name on this machine.
+    decoders : callable, optional
+        What prepares files elsewhere; by default, processes of this machine do.
 
     Raises
     ------
@@ -94,7 +99,7 @@ def opened(
         engines = choose.choose(model, plan.engine, "as planned").engines  # type: ignore[arg-type]
         clips = plans.open_store(plan) if plan.kind == "store" else None
         views = [member.spec.view for member in model.members]
-        many = stack.enter_context(prepare.keep(views))
+        many = stack.enter_context(decoders(plan, views) if decoders else prepare.keep(views))
         yield Job(place, plan, model, engines, many, clips, budget, moved)
 
 

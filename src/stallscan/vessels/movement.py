@@ -76,7 +76,8 @@ def frames_drawn_in(recording: Recording, box: Box) -> NDArray[np.bool_]:
     """Return which frames show at least half as much contour as any other: bool (T,)."""
     counts = []
     for chunk in recording.chunks(box):
-        excess = cv2.subtract(chunk[..., 0], chunk[..., 2])
+        # OpenCV drops the last axis of frames that are a pixel wide.
+        excess = cv2.subtract(chunk[..., 0], chunk[..., 2]).reshape(chunk.shape[:3])
         counts.append(np.count_nonzero(excess >= MEAN_RED_OVER_BLUE, axis=(1, 2)))
     count = np.concatenate(counts)
     return np.asarray(count >= max(enclosure.MIN_CONTOUR_PX, 0.5 * count.max()))

@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from stallscan import files, runs
-from stallscan.errors import InputError, UnreadableError
+from stallscan.errors import UnreadableError
 from stallscan.recordings.raw import Stack
 from stallscan.stamps import Stamp
 from stallscan.vessels.ridges import Skeleton
@@ -62,7 +62,7 @@ def find_in_stack(
     Parameters
     ----------
     stack : Stack
-        Frames in depth.
+        Its frames are depths (`StackSettings.along`).
     settings, progress
         As for `segment.find_segments`.
     folder : Path
@@ -71,16 +71,10 @@ def find_in_stack(
     Raises
     ------
     InputError
-        If the frames are times, or the folder holds the segments of another stack, or with other
-        settings.
+        If the folder holds the segments of another stack, or with other settings.
     UnreadableError
         If a frame cannot be read.
     """
-    if stack.axis != "depth":
-        raise InputError(
-            f"{stack.path}: its frames are times at one depth, and segments are found in depth. "
-            "Give a z-stack; 'stallscan stack --regions' calls vessels that you have outlined"
-        )
     stamp = Stamp.of(stack.path)  # None for a folder (OME-Zarr)
     source = stack.describe() | (
         {} if stamp is None else {"bytes": stamp.bytes, "mtime_ns": stamp.mtime_ns}

@@ -1,0 +1,1 @@
+"""The templates in deploy/, with the schedulers that this machine has."""
