@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from stallscan.bundle import disk
+from stallscan.cli.commands import app
 from stallscan.errors import SettingsError
 from stallscan.recipes import recipe
 from stallscan.simulate import SimulateSettings
@@ -70,3 +71,16 @@ def test_padded_clips_are_not_normalised_by_video():
     changes = ["training.lengths=pad", "net.normalisation=per-video"]
     with pytest.raises(SettingsError, match=r"training\.lengths.*net\.normalisation"):
         recipe.read_recipe("second-place", changes)
+
+
+def test_a_printed_recipe_is_the_recipe(tmp_path, capsys):
+    app(["recipe", "list"], result_action="return_value")
+    assert capsys.readouterr().out.split() == NAMES
+    for options in ([], ["--all"]):
+        app(["recipe", "show", "accurate", *options], result_action="return_value")
+        mine = tmp_path / "mine.yaml"
+        mine.write_text(capsys.readouterr().out, encoding="utf-8")
+        assert recipe.read_recipe(mine) == recipe.read_recipe("accurate")
+        assert ("snapshots" in mine.read_text("utf-8")) is bool(options)
+    with pytest.raises(SettingsError, match="did you mean default"):
+        app(["recipe", "show", "defualt"], result_action="return_value")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import Field, model_validator
 
 from stallscan import documents
@@ -180,7 +181,8 @@ def read_text(which: str) -> str:
 
 def as_yaml(recipe: Recipe) -> str:
     """Return all settings of a recipe as YAML."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    return text
 
 
 def _change(content: Any, change: str) -> None:
