@@ -44,10 +44,11 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The reference of all commands and the list of all messages; tests fail while they are out of date.
+# The references of commands and settings, and the list of all messages; tests fail while they are out of date.
 docs: $(INSTALLED)
 	$(BIN)/python -m tests.messages tests/messages.txt
 	$(BIN)/python -m stallscan.cli.reference docs/commands.md
+	$(BIN)/python -m stallscan.recipes.described docs/settings.md
 
 # An hour, on a machine that does nothing else; the tables in benchmarks/ are written anew.
 bench: $(INSTALLED)

@@ -13,7 +13,7 @@ from stallscan.engines.torch_engine import TorchEngine
 from stallscan.recipes.recipe import Recipe
 from stallscan.scores import thresholds
 from stallscan.scores.metrics import Scored
-from stallscan.training import train
+from stallscan.training import labelled, train
 
 
 def train_once(settings: Recipe, data: Path, clips: Path, run: Path) -> float:
@@ -35,7 +35,7 @@ def train_once(settings: Recipe, data: Path, clips: Path, run: Path) -> float:
 
     def measure() -> float:
         start = time.process_time()  # of all threads; others may use the machine, too
-        train.train(settings, data, run, clips=clips)
+        train.train(settings, labelled.from_folder(settings, data, clips), run)
         return time.process_time() - start
 
     return once(run / "seconds.json", measure)

@@ -318,9 +318,10 @@ def simulate_corpus(
 
 def train(
     recipe: str | Path,
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
+    labels: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> "TrainingSummary":
@@ -330,10 +331,13 @@ def train(
     ----------
     recipe : str or Path
         A file, or the name of a shipped recipe.
-    data : str or Path
-        Folder with ``train_metadata.csv``, ``train_labels.csv``, and ``train/`` or ``store/``.
+    data : str, Path or sequence of them
+        Folder with ``train_metadata.csv``, ``train_labels.csv``, and ``train/`` or ``store/``; with
+        `labels`, recordings, folders of recordings, or a store of clips.
     out : str or Path
         The run folder.
+    labels : str or Path, optional
+        Table with the columns filename and stalled.
     changes : mapping, optional
         Changes to the recipe by dotted name: ``{"net.name": "mynets:MyNet"}``. A custom net is
         imported, which runs its code.
@@ -349,14 +353,21 @@ def train(
     """
     # Importing torch takes seconds.
     from stallscan.engines.export import export_if_missing
-    from stallscan.training import ranks
+    from stallscan.training import labelled, ranks
     from stallscan.training.train import train as train_into
 
     # Values are parsed as YAML, and JSON is valid YAML.
     settings = [f"{name}={json.dumps(value)}" for name, value in (changes or {}).items()]
     checked = read_recipe(recipe, settings)
+    given = [data] if isinstance(data, str | Path) else list(data)
+    if labels is not None:
+        found = labelled.from_table(checked, given, Path(labels))
+    elif len(given) == 1:
+        found = labelled.from_folder(checked, Path(given[0]))
+    else:
+        raise InputError(f"{len(given)} paths to train on, without labels. Give labels, too")
     with ranks.process_group():
-        summary = train_into(checked, Path(data), Path(out), progress or _no_progress)
+        summary = train_into(checked, found, Path(out), progress or _no_progress)
         if ranks.rank() == 0:
             export_if_missing(Path(out) / "bundle")
     return summary

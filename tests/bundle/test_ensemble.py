@@ -389,6 +389,35 @@ def test_labels_that_differ_between_members_are_an_error(members, tmp_path):
         ensemble.join(members, tmp_path / "out", EnsembleSettings())
 
 
+def test_recordings_that_only_share_their_names_are_told_apart(members, tmp_path):
+    for number, folder in enumerate(members[:2]):
+        path = folder.parent / "validation.csv"
+        table = pd.read_csv(path)
+        if number:  # another laboratory has recordings 0.mp4 to 399.mp4, too
+            table["stalled"] = 1 - table["stalled"]
+        hashes = [f"{number}{row:015x}" for row in range(COUNT)]
+        table.assign(file_sha256=hashes, clip_sha256="").to_csv(path, index=False)
+    spec = ensemble.join(members[:2], tmp_path / "out", EnsembleSettings())
+    assert spec.metrics["validation"]["count"] == 2 * COUNT
+    assert not spec.metrics["validation"]["by_all"]
+    # The third bundle does not know what it held out, so its names mean the same recordings.
+    with pytest.raises(TableError, match=r"0\.mp4"):
+        ensemble.join([members[1], members[2]], tmp_path / "both", EnsembleSettings())
+
+
+@pytest.mark.parametrize("column", ["file_sha256", "clip_sha256"])
+def test_a_recording_known_by_its_hash_is_one_recording(members, tmp_path, column):
+    for folder in members:
+        path = folder.parent / "validation.csv"
+        hashes = dict.fromkeys(("file_sha256", "clip_sha256"), "")
+        table = pd.read_csv(path).assign(**hashes)
+        table[column] = [f"{row:016x}" for row in range(COUNT)]
+        table.to_csv(path, index=False)
+    spec = ensemble.join(members, tmp_path / "out", EnsembleSettings())
+    assert spec.metrics["validation"]["count"] == COUNT
+    assert spec.metrics["validation"]["by_all"]
+
+
 def test_the_command_joins(members, tmp_path, capsys):
     words = ["ensemble", *members, "-o", tmp_path / "out", "--vote", 2, "--name", "voted"]
     app([*map(str, words)], result_action="return_value")

@@ -7,9 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import matthews_corrcoef
 
+from stallscan.bundle import disk
+from stallscan.bundle.reference import Reference
 from stallscan.calls import decide, submission
 from stallscan.calls.decide import CallSettings
+from stallscan.calls.like import decide_like
 from stallscan.calls.predictions import read_predictions
+from stallscan.cli.commands import app
 from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.runs import PREDICTION_COLUMNS
 from stallscan.scores import calibration
@@ -321,3 +325,92 @@ def test_a_prevalence_of_the_calibration_is_a_share(model, share):
 def test_a_threshold_and_a_rule_exclude_each_other():
     with pytest.raises(SettingsError, match=r"threshold.*rule mcc"):
         CallSettings.parse({"threshold": 0.5, "rule": "mcc"}, "decide")
+
+
+@pytest.fixture(scope="module")
+def validated(bundle_dir, tmp_path_factory):
+    """A bundle with 500 validation scores, calibrated for 30 % stalled, and scores by it."""
+    folder = tmp_path_factory.mktemp("validated")
+    table, _ = _drawn(folder / "run", 500, 0.3)
+    scores = read_predictions(table)["score"].to_numpy()
+    before = disk.load(bundle_dir)
+    spec = before.spec.model_copy(
+        update={"prevalence": 0.3, "reference": Reference.of(pd.DataFrame(), scores)}
+    )
+    disk.save(folder / "bundle", spec, before.weights, "# for tests\n")
+    return folder / "bundle"
+
+
+@pytest.mark.parametrize("before", [0.3, 0.1])
+def test_a_prevalence_has_the_threshold_of_predict(validated, tmp_path, before):
+    model = disk.load(validated)
+    told = {"bundle": model.label, "bundle_path": str(validated), "prevalence": before}
+    table = _write(tmp_path / "run", SCORES, **told)
+    made = decide.decide(table, CallSettings(rule="mcc", prevalence=0.05))
+    assert made.run["threshold"] == model.at(0.05).spec.threshold
+    # Another bundle is in this folder by now.
+    _write(tmp_path / "run", SCORES, **(told | {"bundle": "other@00000000"}))
+    other = decide.decide(table, CallSettings(rule="mcc", prevalence=0.05))
+    assert other.run["threshold"] != made.run["threshold"]
+    assert f"the bundle in {validated} is another one by now" in str(other)
+
+
+def test_calibration_and_threshold_of_labels_serve_other_recordings(tmp_path):
+    # The scores are those of a net that is far too certain.
+    tables, known = {}, {}
+    for seed, name in enumerate(("here", "there")):
+        table, known[name] = _drawn(tmp_path / name / "run", 3000, 0.3, seed=seed)
+        scores = read_predictions(table)["score"].to_numpy()
+        certain = calibration.Calibration(scale=3.0, bias=1.0).score(calibration.log_odds(scores))
+        tables[name] = _write(tmp_path / name / "run", np.round(certain, 6), known[name].filename)
+    labels = tmp_path / "here" / "run" / "labels.csv"
+    with pytest.raises(InputError, match="--labels"):
+        decide.decide(tables["here"], CallSettings(calibrate=True))
+    wanted = CallSettings(rule="mcc", calibrate=True, prevalence=0.2)
+    made = decide.decide(tables["here"], wanted, labels)
+    decide.write_calls(made, tmp_path / "decided")
+    assert len(made.chosen_on) == 3000
+    like = decide_like(tables["there"], tmp_path / "decided")
+    assert like.run["threshold"] == made.run["threshold"]
+    assert like.run["prevalence"] == 0.2
+    # Converted back to the share of the labels, the scores are the probabilities they claim to be.
+    scores = calibration.shift(like.table["score"], 0.2, known["here"]["stalled"].mean())
+    middle = (scores > 0.2) & (scores < 0.8)
+    assert scores[middle].mean() == pytest.approx(
+        known["there"]["stalled"][middle].mean(), abs=0.05
+    )
+    # And it repeats itself on the very recordings that chose, which stay listed.
+    again = decide_like(tables["here"], tmp_path / "decided")
+    assert again.table["score"].to_numpy() == pytest.approx(made.table["score"], abs=2e-6)
+    assert len(again.chosen_on) == 3000
+
+
+def test_limits_are_repeated_with_their_open_calls(tmp_path):
+    table, _ = _drawn(tmp_path / "run", 2000, 0.3)
+    labels = tmp_path / "run" / "labels.csv"
+    limits = CallSettings(rule="limits", missed=0.05, false=0.02)
+    made = decide.decide(table, limits, labels)
+    decide.write_calls(made, tmp_path / "limits")
+    again = decide_like(table, tmp_path / "limits")
+    assert again.table["call"].tolist() == made.table["call"].tolist()
+    assert "review" in set(again.table["call"])
+    kept = decide.decide(tmp_path / "limits" / "predictions.csv", CallSettings())
+    decide.write_calls(kept, tmp_path / "kept")
+    with pytest.raises(InputError, match=r"kept: .*another decision"):
+        decide_like(table, tmp_path / "kept")
+
+
+def test_what_cannot_be_repeated_is_refused(model, tmp_path):
+    with pytest.raises(InputError, match="no decision"):
+        decide_like(model, model.parent)
+    decide.write_calls(decide.decide(model, CallSettings(threshold=0.95)), tmp_path / "decided")
+    with pytest.raises(InputError, match="a decision already"):
+        decide_like(tmp_path / "decided" / "predictions.csv", tmp_path / "decided")
+    other = _write(tmp_path / "other", SCORES)  # named after its folder, as by another bundle
+    with pytest.raises(InputError, match=r"of other, but .* of run\. .*same bundle"):
+        decide_like(other, tmp_path / "decided")
+    words = ["decide", model.parent, "-o", tmp_path / "new", "--like", tmp_path / "decided"]
+    with pytest.raises(InputError, match="--like"):
+        app([*map(str, words), "--threshold", "0.5"], result_action="return_value")
+    app([*map(str, words)], result_action="return_value")
+    assert read_predictions(tmp_path / "new" / "predictions.csv")["threshold"].eq(0.95).all()

@@ -1,12 +1,15 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from stallscan.bundle import disk
 from stallscan.bundle.spec import BundleSpec
 from stallscan.calls import explain
+from stallscan.cli import calling
+from stallscan.cli.commands import app
 from stallscan.clips.clip import ClipSettings
-from stallscan.errors import BundleError
+from stallscan.errors import BundleError, InputError
 from stallscan.nets import features, measures
 from stallscan.nets.settings import NetSettings
 from stallscan.scores.calibration import Calibration
@@ -74,3 +77,21 @@ def test_a_recording_without_a_call_is_not_explained(baseline, tmp_path):
     (said,) = explain.explain([tmp_path / "dark.mp4"], baseline, processes=0)
     assert said.words.startswith("no call: ")
     assert "called" not in said.words
+
+
+def test_the_command_prints_a_few_and_writes_all(baseline, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(calling, "MOST_SHOWN", 2)
+    for seed in range(3):
+        drawing.write(tmp_path / "videos" / f"{seed}.mp4", seed=seed, count=8)
+    words = ["explain", tmp_path / "videos", "--bundle", baseline]
+    app([*map(str, words)], result_action="return_value")
+    shown = capsys.readouterr()
+    assert [line[:5] for line in shown.out.splitlines()] == ["0.mp4", "1.mp4"]
+    assert "-o" in shown.err
+    app([*map(str, words), "-o", str(tmp_path / "all.csv")], result_action="return_value")
+    table = pd.read_csv(tmp_path / "all.csv")
+    assert table["filename"].tolist() == ["0.mp4", "1.mp4", "2.mp4"]
+    assert table["explanation"].str.startswith("called").all()
+    (tmp_path / "notes.csv").write_text("mine\n")
+    with pytest.raises(InputError, match=r"notes\.csv"):
+        app([*map(str, words), "-o", str(tmp_path / "notes.csv")], result_action="return_value")

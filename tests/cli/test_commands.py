@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from stallscan.calls.predictions import SIMULATED
 from stallscan.cli import doctor, terminal
 from stallscan.cli.main import EXIT_CLOSED_PIPE
 from stallscan.cli.main import main as run_main
+from stallscan.errors import InputError
 from stallscan.evaluation import evaluate
 from stallscan.review.answers import Answers
 from tests import drawing
@@ -430,6 +432,36 @@ def main(monkeypatch, capfd):
         return code, capfd.readouterr().err
 
     return call
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_quiet_leaves_warnings_and_errors(main, monkeypatch, caplog, quiet):
+    log = logging.getLogger("stallscan")
+    monkeypatch.setattr(sys, "argv", ["stallscan", *(["-q"] if quiet else []), "doctor"])
+
+    def act():
+        with terminal.show_progress("predicting") as progress:
+            log.info("good to know")
+            progress(1, 1)
+        log.warning("doubtful")
+        raise InputError("wrong")
+
+    code, said = main(act)
+    log.setLevel(logging.NOTSET)
+    assert code == 2
+    assert "wrong" in said
+    assert ("predicting" in said) is not quiet
+    assert caplog.messages == [*([] if quiet else ["good to know"]), "doubtful"]
+
+
+def test_progress_is_shown_only_once_there_is_some(capfd, caplog):
+    caplog.set_level(logging.INFO, "stallscan")
+    with pytest.raises(InputError), terminal.show_progress("predicting"):
+        raise InputError("a table is wrong")
+    assert capfd.readouterr().err == ""
+    with terminal.show_progress("predicting") as progress:
+        progress(1, 2)
+    assert "1/2" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

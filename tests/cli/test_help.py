@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from cyclopts import CycloptsError
 
 import stallscan
-from stallscan import files
+from stallscan import files, runs
 from stallscan.cli import reference, terminal
 from stallscan.cli.commands import app
+from stallscan.recipes import described
+from stallscan.recipes.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 NAMES = [name for name in app if not name.startswith("-")]
@@ -20,7 +23,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def parse(line: str) -> None:
-    words = shlex.split(line, comments=True)
+    words = shlex.split(line.partition(" > ")[0], comments=True)
     assert words[0] == "stallscan"
     app.parse_args(words[1:], exit_on_error=False, print_error=False)
 
@@ -44,6 +47,31 @@ def test_no_command_offers_options_that_nobody_asked_for(name, capsys):
     assert not re.findall(r"--(?:empty|no)-(?!browser|corrections)\S+", helped(name, capsys))
 
 
+def test_each_command_is_in_one_group_of_the_help(capsys):
+    grouped = [name for names in terminal.GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(NAMES)
+    app(["--help"], result_action="return_value")
+    shown = capsys.readouterr().out
+    titles = [f"─ {title} ─" for title in (*terminal.GROUPS, "Options")]
+    places = [shown.index(title) for title in titles]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "line", ["evaluate --predictions a -o b", "rate --calls a --groups b -o c", "train --recipe a"]
+)
+def test_arguments_have_no_options_of_their_own(line):
+    with pytest.raises(CycloptsError):
+        app.parse_args(line.split(), exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell):
+    script = app.generate_completion(shell=shell)
+    assert "fine-tune" in script
+    assert "prevalence" in script
+
+
 def test_the_commands_in_the_documents_parse():
     lines = [
         (path.name, line)
@@ -65,6 +93,19 @@ def test_the_commands_in_the_documents_parse():
 def test_the_reference_is_up_to_date():
     written = (ROOT / "docs" / "commands.md").read_text("utf-8")
     assert written == reference.reference(), "docs/commands.md is out of date; run: make docs"
+
+
+def test_the_reference_of_settings_is_up_to_date():
+    written = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    assert written == described.described(), "docs/settings.md is out of date; run: make docs"
+
+
+def test_every_setting_is_described():
+    text = described.described()
+    settings = runs.flatten(read_recipe("default").model_dump(mode="json"))
+    names = {name.rpartition(".")[2] for name in settings}
+    assert len(names) > 50
+    assert not [name for name in names if f"`{name}`" not in text]
 
 
 def test_the_version_names_the_commit_of_a_checkout(monkeypatch):

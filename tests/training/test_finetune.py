@@ -110,7 +110,10 @@ def test_what_each_label_is_for_is_said_before_the_training(
     assert sum(parts) == 32
     assert "split by mouse" in uses
     assert next(text for text in said if "takes about" in text)
-    assert "epoch 1 of 1: val_pr_auc" in caplog.text
+    net = spec.net.name
+    assert re.search(
+        rf"{net}, epoch 1 of 1: loss \d.*, validation loss \d.*, val_pr_auc", caplog.text
+    )
     # Then once more, from all of them.
     final = disk.load(tuned.final).spec
     assert final.provenance["trained_on"] + final.provenance["validated_on"] == 32

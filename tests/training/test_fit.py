@@ -189,7 +189,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_lost(
     parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
     net = SmallNet()
     net.fc.weight.register_hook(lambda gradient: gradient * np.nan)
-    with pytest.raises(InputError, match=r"gradient.* nan .*epoch 0.*training\.precision.*32-true"):
+    with pytest.raises(
+        InputError, match=r"gradient.* nan .*epoch 1,.*training\.precision.*32-true"
+    ):
         fit.fit_stage(net, settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
     assert all(torch.isfinite(weights).all() for weights in net.parameters())
 

@@ -4,6 +4,7 @@ Calibration and threshold of an ensemble are chosen on recordings that its membe
 training. There, each recording is scored only by the members that held it out.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,12 @@ from stallscan.scores.calibration import Calibration, fit_calibration, log_odds
 from stallscan.scores.thresholds import best_mcc_threshold, on_grid, rounded
 from stallscan.settings import LONGEST_NAME, Name, Settings
 from stallscan.templates import render
+
+# Columns of the tables of held-out recordings that say which recording a row is of; tables of older
+# versions lack them.
+HASHES = ("file_sha256", "clip_sha256")
+
+log = logging.getLogger("stallscan")
 
 
 class EnsembleSettings(Settings):
@@ -160,12 +167,15 @@ class HeldOut:
         ]
         if not tables:
             return cls(np.empty((0, len(members))), np.empty(0, np.int64), shifts)
-        rows = pd.concat(tables)  # columns filename, stalled, odds, member
+        same_clips = len({member.spec.view for member in members}) == 1
+        # columns filename, stalled, odds, member and those of HASHES
+        rows = _told_apart(pd.concat(tables, ignore_index=True), same_clips)
         labels = rows.groupby("filename")["stalled"]
         if (differing := labels.nunique() > 1).any():
             raise TableError(
                 f"the members were trained with different labels for {differing.idxmax()}. Train "
-                "them on the same table"
+                "them on the same table, or, if they are different recordings that share a name, "
+                "rename one"
             )
         wide = rows.pivot(index="filename", columns="member", values="odds")
         odds = wide.reindex(columns=range(len(members))).to_numpy(np.float64)  # (N, members)
@@ -281,6 +291,24 @@ def _describe(spec: EnsembleSpec, members: Sequence[Bundle], held_out: HeldOut) 
     return spec.model_copy(update=update)
 
 
+def _told_apart(rows: pd.DataFrame, same_clips: bool) -> pd.DataFrame:
+    """Rename different recordings that share a file name: those with different hashes.
+
+    Hashes of clips tell recordings apart only if the clips were cut with the same settings, and a
+    hash decides only if it is known in all rows of the name.
+    """
+    filenames = names = rows["filename"]
+    decided = pd.Series(False, rows.index)
+    for column in HASHES if same_clips else HASHES[:1]:
+        knows = (rows[column] != "").groupby(filenames).transform("all")
+        differ = rows[column].groupby(filenames).transform("nunique") > 1
+        names = names.where(~(knows & differ & ~decided), names + " " + rows[column])
+        decided |= knows
+    if count := filenames[names != filenames].nunique():
+        log.info("%s file names mean different recordings in different bundles", f"{count:,}")
+    return rows.assign(filename=names)
+
+
 def _read_table(member: Bundle) -> pd.DataFrame | None:
     """Read the held-out recordings of a member: filename, stalled, odds. None without a table."""
     path = member.path.parent / HELD_OUT_NAME
@@ -300,5 +328,8 @@ def _read_table(member: Bundle) -> pd.DataFrame | None:
             "finite number. Restore the table that 'stallscan train' wrote next to the bundle"
         )
     scores = member.spec.calibration.score(logits)
+    for column in HASHES:
+        cells = table.column(column) if column in table.header else [""] * len(table.rows)
+        labels = labels.assign(**{column: [cells[row] for row in labels.index]})
     # Prediction averages the log-odds of the calibrated scores, not the raw logits.
     return labels.assign(odds=log_odds(scores))

@@ -1,6 +1,7 @@
 """Make new calls from existing scores: reads a table of predictions, no recordings."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,22 +11,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from stallscan import files, runs
-from stallscan.calls.predictions import Predictions, is_simulated, read_chosen
+from stallscan.calls.drafts import Draft, Step, choose, estimate, fill_in, steps_of
+from stallscan.calls.predictions import Predictions, read_chosen
 from stallscan.catalog import names, tables
 from stallscan.catalog.names import match
 from stallscan.errors import InputError
 from stallscan.runs import CHOSEN_NAME, PREDICTIONS_NAME, RUN_NAME, SUBMISSION_NAME
-from stallscan.scores.calibration import CERTAIN, shift
-from stallscan.scores.prevalence import estimate_prevalence
-from stallscan.scores.thresholds import (
-    ReviewBand,
-    best_mcc_threshold,
-    expected_mcc_threshold,
-    on_grid,
-    rounded,
-    specificity_threshold,
-    workload_threshold,
-)
+from stallscan.scores.calibration import Calibration, fit_calibration, log_odds, shift
+from stallscan.scores.thresholds import on_grid, rounded
 from stallscan.settings import Settings
 
 Floats = NDArray[np.float64]
@@ -41,6 +34,8 @@ class CallSettings(Settings):
     prevalence : float or "estimate" or None
         Share of stalled recordings among these, to which the scores are converted; ``estimate``
         estimates it from the scores. None leaves the scores as they are.
+    calibrate : bool
+        Whether to calibrate the scores again, on labels, before anything else.
     rule : str
         How the threshold is chosen: ``mcc`` (the highest MCC, on labels or as the scores predict
         it), ``specificity``, ``load``, ``limits``, or ``keep`` (the threshold of the table).
@@ -55,6 +50,7 @@ class CallSettings(Settings):
 
     threshold: float | None = Field(default=None, ge=0, le=1)
     prevalence: float | Literal["estimate"] | None = None
+    calibrate: bool = False
     rule: Literal["mcc", "specificity", "load", "limits", "keep"] = "keep"
     specificity: float = Field(default=0.999, gt=0, lt=1)
     load: float = Field(default=0.05, gt=0, lt=1)
@@ -90,17 +86,6 @@ class Calls:
         counts = self.table["call"].value_counts()
         calls = ", ".join(f"{count:,} {call}" for call, count in counts.items())
         return f"{len(self.table):,} recordings: {calls}; {self.run['decision']['how']}"
-
-
-@dataclass
-class _Draft:
-    """Calls in the making, for the N recordings that have a score."""
-
-    scores: Floats  # (N,), 0..1, rounded as they will be written
-    threshold: float = np.nan
-    calls: NDArray[np.str_] | None = None  # (N,), where the threshold alone does not give them
-    how: list[str] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
 
 
 def decide(
@@ -141,52 +126,76 @@ def decide(
     if not has_score.any():
         raise InputError(f"{path}: no recording has a score, so there is nothing to call")
     prevalence = predictions.prevalence if calibrated_at is None else calibrated_at
-    draft, share = _convert(predictions, settings, prevalence)
-    known = None
-    if labels is not None:
-        known = _read_known(labels, predictions.table["filename"])
-        is_seen = predictions.was_learned & (known >= 0)
-        if is_seen.any():
-            known = np.where(is_seen, -1, known)
-            draft.doubts.append(
-                f"{int(is_seen.sum()):,} labels were not used to choose, because the bundle has "
-                "learned from these recordings"
-            )
-        known = known[has_score]
-        if is_seen.any() and not (known >= 0).any():
-            raise InputError(
-                f"{labels}: the bundle has learned from all of its recordings, so they cannot "
-                "choose a threshold. Label others"
-            )
-        if not (known >= 0).any():
-            raise InputError(
-                f"{labels}: none of its recordings has a score in {path}, so it cannot choose a "
-                "threshold. Label some that have a score"
-            )
+    doubts: list[str] = []
+    known = None if labels is None else _known(predictions, labels, doubts)
+    if settings.calibrate and known is None:
+        raise InputError(
+            "calibrating the scores takes labels of some of the recordings. Give them with --labels"
+        )
+    draft, step = _convert(predictions, settings, prevalence, known)
+    draft.doubts[:0] = doubts
     chosen_on = [read_chosen(path)]  # what chose an earlier threshold stays listed
+    has_chosen = settings.calibrate
     if np.isnan(draft.threshold):
-        _choose(draft, settings, known, share)
-        if known is not None and settings.rule != "load":
-            filenames = predictions.table["filename"][has_score][known >= 0]
-            now = pd.DataFrame({"filename": filenames, "stalled": known[known >= 0]})
-            chosen_on.insert(0, now)
+        choose(draft, settings, known, step.to, predictions.run)
+        has_chosen |= settings.rule != "load"
+    if known is not None and has_chosen:
+        filenames = predictions.table["filename"][has_score][known >= 0]
+        now = pd.DataFrame({"filename": filenames, "stalled": known[known >= 0]})
+        chosen_on.insert(0, now)
     chosen = pd.concat(chosen_on).drop_duplicates("filename")
+    return as_calls(predictions, draft, chosen, settings, [*steps_of(predictions.run), step])
+
+
+def as_calls(
+    predictions: Predictions,
+    draft: Draft,
+    chosen: pd.DataFrame,
+    settings: CallSettings,
+    steps: Sequence[Step],
+) -> Calls:
+    """Return the calls of a draft, with the description of the run; `steps` made its scores."""
     decision = {
         **settings.model_dump(mode="json"),
-        "tables": [str(path.resolve())],
+        "tables": [str(predictions.path.resolve())],
         "how": "; ".join(draft.how),
         "threshold": draft.threshold,
+        "low": draft.low,
+        "steps": [step.model_dump(mode="json") for step in steps],
         "chosen_on": len(chosen),
     }
     run = {
         **predictions.run,
         **files.provenance(),
         "threshold": draft.threshold,
-        "prevalence": prevalence if share is None else share,
+        "prevalence": steps[-1].at if steps[-1].to is None else steps[-1].to,
         "decision": decision,
     }
-    table = _fill_in(predictions, draft)
-    return Calls(table, run, chosen, tuple(draft.doubts))
+    return Calls(fill_in(predictions, draft), run, chosen, tuple(draft.doubts))
+
+
+def _known(predictions: Predictions, labels: str | Path, doubts: list[str]) -> NDArray[np.int64]:
+    """Return the label of each recording with a score, -1 where there is none that may choose."""
+    known = _read_known(labels, predictions.table["filename"])
+    is_seen = predictions.was_learned & (known >= 0)
+    if is_seen.any():
+        known = np.where(is_seen, -1, known)
+        doubts.append(
+            f"{int(is_seen.sum()):,} labels were not used to choose, because the bundle has "
+            "learned from these recordings"
+        )
+    known = known[predictions.has_score]
+    if is_seen.any() and not (known >= 0).any():
+        raise InputError(
+            f"{labels}: the bundle has learned from all of its recordings, so they cannot "
+            "choose a threshold. Label others"
+        )
+    if not (known >= 0).any():
+        raise InputError(
+            f"{labels}: none of its recordings has a score in {predictions.path}, so it cannot "
+            "choose a threshold. Label some that have a score"
+        )
+    return known
 
 
 def write_calls(calls: Calls, out: Path) -> Path:
@@ -234,33 +243,50 @@ def _write(calls: Calls, out: Path) -> None:
 
 
 def _convert(
-    predictions: Predictions, settings: CallSettings, before: float | None
-) -> tuple[_Draft, float | None]:
-    """Convert scores to the wanted prevalence, and set the threshold if none is to be chosen.
+    predictions: Predictions,
+    settings: CallSettings,
+    before: float | None,
+    known: NDArray[np.int64] | None,
+) -> tuple[Draft, Step]:
+    """Calibrate and convert the scores, and set the threshold if none is to be chosen.
 
     Returns
     -------
-    draft : _Draft
-    share : float or None
-        The prevalence that the scores were converted to.
+    draft : Draft
+    step : Step
+        What was done to the scores.
     """
     path, scored = predictions.path, predictions.table[predictions.has_score]
     scores, thresholds = scored["score"].to_numpy(float), scored["threshold"].to_numpy(float)
-    share: float | None = None
+    step = Step(before=before, at=before)
     how: list[str] = []
     doubts: list[str] = []
+    if settings.calibrate and known is not None:
+        calibration = _calibrate(scores[known >= 0], known[known >= 0])
+        if calibration is None:
+            doubts.append(
+                "the scores rank the labelled recordings no better than chance, so they "
+                "were not calibrated again"
+            )
+        else:
+            scores, thresholds = (
+                calibration.score(log_odds(each)) for each in (scores, thresholds)
+            )
+            before = float(np.mean(known[known >= 0]))
+            step = Step(before=step.before, calibration=calibration, at=before)
+            how.append(f"scores calibrated on {int((known >= 0).sum()):,} labelled recordings")
     if settings.prevalence is not None:
         if before is None:
-            raise InputError(
-                f"{path}: no {RUN_NAME} beside it gives the prevalence for which the scores are "
-                "calibrated. Give it with --calibrated-at"
-            )
+            raise InputError(_not_calibrated(predictions))
         if isinstance(settings.prevalence, float):
-            share, how = settings.prevalence, [f"declared prevalence {settings.prevalence:.2%}"]
+            share = settings.prevalence
+            how.append(f"declared prevalence {settings.prevalence:.2%}")
         else:
-            share, how, doubts = _estimate(predictions.run, scores, before)
+            share, said, doubted = estimate(predictions.run, scores, before)
+            how, doubts = how + said, doubts + doubted
+        step = step.model_copy(update={"to": share})
         scores, thresholds = shift(scores, before, share), shift(thresholds, before, share)
-    draft = _Draft(rounded(scores), how=how, doubts=doubts)
+    draft = Draft(rounded(scores), how=how, doubts=doubts)
     threshold = settings.threshold
     if threshold is None and settings.rule == "keep":
         values = np.unique(thresholds)
@@ -276,107 +302,31 @@ def _convert(
     if threshold is not None:
         draft.threshold = on_grid(threshold)
         draft.how.append(f"threshold {draft.threshold:.4f}")
-    return draft, share
+    return draft, step
 
 
-def _estimate(
-    run: dict[str, Any], scores: Floats, before: float
-) -> tuple[float, list[str], list[str]]:
-    """Return the prevalence estimated from the scores, how it was found, and its doubts."""
-    estimate = estimate_prevalence(scores, before)
-    low, high = estimate.interval
-    doubts = []
-    if estimate.doubt:
-        doubts.append(f"the estimated prevalence is not reliable: {estimate.doubt}")
-    if is_simulated(run):
-        doubts.append(
-            "the prevalence was estimated with a bundle trained on simulated recordings only. Its "
-            "calibration on real recordings is unknown, and the estimate is only as good as the "
-            "calibration"
-        )
-    share = min(max(estimate.prevalence, CERTAIN), 1 - CERTAIN)
-    how = f"estimated prevalence {estimate.prevalence:.2%} ({low:.2%} to {high:.2%})"
-    return share, [how], doubts
-
-
-def _choose(
-    draft: _Draft, settings: CallSettings, known: NDArray[np.int64] | None, share: float | None
-) -> None:
-    """Choose the threshold or the limits by the rule; `known` is -1 where there is no label."""
-    if settings.rule == "load":
-        draft.threshold = workload_threshold(draft.scores, settings.load)
-        draft.how.append(f"threshold {draft.threshold:.4f} for {settings.load:.1%} called stalled")
-    elif known is not None:
-        labelled = known >= 0
-        _choose_on_labels(draft, settings, draft.scores[labelled], known[labelled], share)
-    elif settings.rule != "mcc":
+def _calibrate(scores: Floats, labels: NDArray[np.int64]) -> Calibration | None:
+    """Fit a calibration of scores on labels; None if the scores rank no better than chance."""
+    if not 0 < labels.sum() < len(labels):
         raise InputError(
-            f"the rule {settings.rule} needs labels of some of the recordings. Give them with "
-            "--labels"
+            "calibrating the scores takes labels of stalled and of flowing recordings, but "
+            f"{int(labels.sum())} of {len(labels)} are stalled. Label some of the other class"
         )
-    elif share is None:
-        raise InputError(
-            "the rule mcc needs labels (--labels), or a prevalence (--prevalence) at which the "
-            "scores predict the MCC. Give one of the two"
-        )
-    else:
-        draft.threshold = expected_mcc_threshold(draft.scores)
-        draft.how.append(f"threshold {draft.threshold:.4f}, the best that the scores predict")
+    calibration = fit_calibration(log_odds(scores), labels)
+    return None if calibration == Calibration() else calibration
 
 
-def _choose_on_labels(
-    draft: _Draft,
-    settings: CallSettings,
-    scores: Floats,
-    labels: NDArray[np.int64],
-    share: float | None,
-) -> None:
-    """Choose the threshold, or the limits, on the labelled recordings alone."""
-    source = f"on {len(labels):,} labelled recordings"
-    if settings.rule == "limits":
-        limits = ReviewBand.of(scores, labels, settings.missed, settings.false, settings.confidence)
-        draft.threshold, draft.calls = limits.high, limits.call(draft.scores)
-        draft.how.append(
-            f"flowing below {limits.low:.4f}, stalled from {limits.high:.4f}, chosen {source}: at "
-            f"most {limits.missed:.1%} of the stalled recordings are called flowing and at most "
-            f"{limits.false:.1%} of the flowing ones stalled, each with {limits.confidence:.0%} "
-            "confidence"
+def _not_calibrated(predictions: Predictions) -> str:
+    if "prevalence" in predictions.run and predictions.run["prevalence"] is None:
+        return (
+            f"{predictions.path}: the scores of a vote are no probabilities, so they cannot be "
+            "converted. Predict again with 'stallscan predict --prevalence'"
         )
-    elif settings.rule == "specificity":
-        draft.threshold, doubt = specificity_threshold(scores, labels, settings.specificity)
-        draft.doubts += [doubt] if doubt else []
-        draft.how.append(
-            f"threshold {draft.threshold:.4f} for a specificity of {settings.specificity:.2%} "
-            f"{source}"
-        )
-    else:
-        draft.threshold = best_mcc_threshold(scores, labels, share)
-        prevalence = f" at {share:.2%} stalled" if share else ""
-        draft.how.append(
-            f"threshold {draft.threshold:.4f} for the highest MCC{prevalence} {source}"
-        )
-
-
-def _fill_in(predictions: Predictions, draft: _Draft) -> pd.DataFrame:
-    """Return the table with the new scores, threshold and calls.
-
-    What `predict` left to a person stays so: no threshold makes such a call reliable.
-    """
-    has_score = predictions.has_score
-    calls = draft.calls
-    if calls is None:
-        calls = np.where(draft.scores >= draft.threshold, "stalled", "flowing")
-    if predictions.run.get("consistency"):
-        before = predictions.table.loc[has_score, "call"]
-        calls = np.where(before == "review", "review", calls)
-    new = predictions.table.copy()
-    # A score without a call is dropped: it was not converted to the new prevalence.
-    new["score"] = np.nan
-    new.loc[has_score, "score"] = draft.scores
-    new["threshold"] = draft.threshold
-    new["call"] = "unscorable"
-    new.loc[has_score, "call"] = calls
-    return new
+    return (
+        f"{predictions.path}: no {RUN_NAME} beside it gives the prevalence for which the scores "
+        "are calibrated. Give it with --calibrated-at, or calibrate them on labels (--labels, "
+        "--calibrate)"
+    )
 
 
 def _read_known(labels: str | Path, filenames: "pd.Series[str]") -> NDArray[np.int64]:

@@ -1,9 +1,12 @@
 """Explain calls of the baseline in words."""
 
-from collections.abc import Iterator, Sequence
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from stallscan import files
 from stallscan.bundle import disk
 from stallscan.clips import prepare
 from stallscan.engines.feature_engine import load_model
@@ -63,3 +66,21 @@ def explain(
             stalled = thresholds.call(float(thresholds.rounded(score)), spec.threshold) == "stalled"
             words = features.explain(baseline, row, stalled)
         yield Explanation(prepared.source.filename, words)
+
+
+def write(explanations: Iterable[Explanation], out: Path) -> int:
+    """Write explanations as a table with the columns filename and explanation; return their number.
+
+    Raises
+    ------
+    InputError
+        If `out` is a file of another kind, or cannot be written.
+    """
+    header = "filename,explanation\n"
+    files.refuse_foreign(out, [header], "a table of 'stallscan explain'")
+    buffer = io.StringIO(header)
+    buffer.seek(0, io.SEEK_END)
+    rows = list(explanations)
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    files.write_text(out, buffer.getvalue())
+    return len(rows)

@@ -198,8 +198,7 @@ def select(catalog: pd.DataFrame, rule: str, seed: int) -> pd.DataFrame:
     InputError
         If the catalog lacks a column that the rule needs (test metadata have no tiers).
     """
-    if rule not in RULES:
-        raise SettingsError(f"unknown rule {rule}{suggest(rule, RULES)}")
+    check_rule(rule)
     check_columns(catalog, RULES[rule].needs, f"rule {rule}")
     return sorted_by_name(RULES[rule].choose(sorted_by_name(catalog), generator(seed)))
 
@@ -223,6 +222,12 @@ def select_to_file(
     refuse_foreign(out, [",".join(selected.columns) + "\n"], "a table of 'stallscan select'")
     write_table(selected, out)
     return selection
+
+
+def check_rule(rule: str) -> None:
+    """Raise SettingsError if a rule is unknown."""
+    if rule not in RULES:
+        raise SettingsError(f"unknown rule {rule}{suggest(rule, RULES)}")
 
 
 def check_columns(catalog: pd.DataFrame, needed: Sequence[str], purpose: str) -> None:

@@ -34,6 +34,8 @@ TRAIN_COLUMNS = (
     "nano",
 )
 TEST_COLUMNS = ("filename", "url", "num_frames")
+# A table of metadata may lack these: only downloads need them.
+OPTIONAL_COLUMNS = frozenset({"url", "num_frames"})
 LABEL_COLUMNS = ("filename", "stalled")
 
 LABELS = "a table of labels, with the columns filename and stalled"
@@ -41,10 +43,11 @@ LABELS = "a table of labels, with the columns filename and stalled"
 log = logging.getLogger("stallscan")
 
 
-def read_metadata(path: str | Path) -> "pd.DataFrame":
+def read_metadata(path: str | Path, needed: Sequence[str] = ()) -> "pd.DataFrame":
     """Read the metadata of the competition's training or test set.
 
-    The columns must be exactly `TRAIN_COLUMNS` or `TEST_COLUMNS`, in any order.
+    The columns must be exactly `TRAIN_COLUMNS` or `TEST_COLUMNS`, in any order; those of
+    `OPTIONAL_COLUMNS` may be missing unless they are `needed`.
 
     Returns
     -------
@@ -58,7 +61,7 @@ def read_metadata(path: str | Path) -> "pd.DataFrame":
         If the file cannot be read, a column is missing or unknown, or rows are wrong. The message
         names each wrong row by its line in the file and its filename.
     """
-    return _read(text.read(path), [TRAIN_COLUMNS, TEST_COLUMNS])
+    return _read(text.read(path), [TRAIN_COLUMNS, TEST_COLUMNS], OPTIONAL_COLUMNS - set(needed))
 
 
 def read_labels(path: str | Path) -> "pd.DataFrame":
@@ -227,9 +230,11 @@ def refuse_rows(path: Path, wrong: Sequence[Wrong]) -> None:
         )
 
 
-def _read(table: Text, forms: Sequence[tuple[str, ...]]) -> "pd.DataFrame":
+def _read(
+    table: Text, forms: Sequence[tuple[str, ...]], optional: frozenset[str]
+) -> "pd.DataFrame":
     """Convert a table that has the columns of one of `forms`, or raise TableError."""
-    form = _match_form(table, forms, extra_allowed=False)
+    form = _match_form(table, forms, extra_allowed=False, optional=optional)
     _refuse_without_rows(table)
     values, wrong = _convert(table, form)
     wrong += _repeated(table)
@@ -245,11 +250,19 @@ def _refuse_without_rows(table: Text) -> None:
 
 
 def _match_form(
-    table: Text, forms: Sequence[tuple[str, ...]], extra_allowed: bool
+    table: Text,
+    forms: Sequence[tuple[str, ...]],
+    extra_allowed: bool,
+    optional: frozenset[str] = frozenset(),
 ) -> tuple[str, ...]:
-    """Return the form that the header has; otherwise raise TableError about the nearest one."""
+    """Return the form that the header has; otherwise raise TableError about the nearest one.
+
+    Optional columns that the header lacks are left out of the form.
+    """
     header = table.header
-    form = min(forms, key=lambda form: len(set(form) ^ set(header)))
+    lacking = optional - set(header)
+    every = (tuple(column for column in form if column not in lacking) for form in forms)
+    form = min(every, key=lambda form: len(set(form) ^ set(header)))
     unknown = [column for column in header if column not in form]
     problems = [f"column {column} occurs twice" for column in form if header.count(column) > 1]
     if mixed := [name for name in unknown if any(mark in name for mark in text.SEPARATORS)]:
@@ -260,7 +273,8 @@ def _match_form(
             hint = f" (is it the one called {near[0]!r}?)" if near else ""
             problems.append(f"column {column} is missing{hint}")
     if not extra_allowed:
-        problems += [f"column {column!r} is unknown{suggest(column, form)}" for column in unknown]
+        known = (*form, *sorted(lacking))
+        problems += [f"column {column!r} is unknown{suggest(column, known)}" for column in unknown]
     if problems:
         raise TableError(
             f"{table.path}: {'; '.join(problems)}. The table needs these columns, separated by "

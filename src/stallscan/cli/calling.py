@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
 
 from stallscan.cli.terminal import (
     EXIT_FAILED_ROWS,
     FEW_SHOWN,
+    MOST_SHOWN,
     Out,
     command,
     predictions_in,
@@ -119,7 +122,13 @@ def print_summary(summary: "PredictionSummary", say_remarks: bool = True) -> Non
 
 
 @command
-def explain(recordings: list[Path], /, *, bundle: str) -> None:
+def explain(
+    recordings: list[Path],
+    /,
+    *,
+    bundle: str,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+) -> None:
     """Explain in words why the baseline calls each recording as it does.
 
     Example: stallscan explain my_recordings/ --bundle run/bundle
@@ -130,11 +139,21 @@ def explain(recordings: list[Path], /, *, bundle: str) -> None:
         Recordings and folders of recordings.
     bundle
         Folder of a bundle from 'stallscan train baseline'.
+    out
+        Table (CSV) of all explanations. Without it, they are printed, at most 50.
     """
+    import itertools
+
     from stallscan.calls import explain
 
-    for filename, words in explain.explain(recordings, bundle):
+    explanations = explain.explain(recordings, bundle)
+    if out is not None:
+        print_line(f"{explain.write(explanations, out):,} recordings explained -> {out}")
+        return
+    for filename, words in itertools.islice(explanations, MOST_SHOWN):
         print_line(f"{filename}: {words}")
+    if next(explanations, None) is not None:
+        say(f"only the first {MOST_SHOWN} recordings are explained. -o TABLE.csv explains all")
 
 
 @command
@@ -153,6 +172,8 @@ def decide(
     false: float = 0.01,
     confidence: float = 0.95,
     calibrated_at: float | None = None,
+    calibrate: bool = False,
+    like: Path | None = None,
     submission: Path | None = None,
 ) -> None:
     """Compute new calls from existing scores, without predicting again.
@@ -188,10 +209,16 @@ def decide(
         For --rule limits: confidence level of both guarantees.
     calibrated_at
         Prevalence that the scores are calibrated for; needed only without run.json.
+    calibrate
+        Also calibrate the scores again, on --labels.
+    like
+        Folder of an earlier decision on scores of the same bundle, such as one with --labels: its
+        calibration and threshold are applied to these scores.
     submission
         The competition's submission_format.csv: also write a submission.csv in this format.
     """
     from stallscan.calls import decide
+    from stallscan.calls.like import decide_like
     from stallscan.calls.submission import submit
     from stallscan.errors import InputError
 
@@ -210,9 +237,19 @@ def decide(
         "missed": missed,
         "false": false,
         "confidence": confidence,
+        "calibrate": calibrate,
     }
     settings = decide.CallSettings.parse(given, "decide")
-    calls = decide.decide(predictions_in(predictions[0]), settings, labels, calibrated_at)
+    table = predictions_in(predictions[0])
+    if like is None:
+        calls = decide.decide(table, settings, labels, calibrated_at)
+    elif calibrated_at is None and labels is None and settings == decide.CallSettings():
+        calls = decide_like(table, like)
+    else:
+        raise InputError(
+            "--like takes calibration and threshold from an earlier decision. Leave out the "
+            "options that choose others"
+        )
     table = decide.write_calls(calls, out)
     doubts = list(calls.doubts)
     if submission is not None:

@@ -27,6 +27,8 @@ RESUMABLE = (
     "demo",
     "segment",
 )
+# Options of all commands that leave out progress and what is only good to know.
+QUIET = frozenset({"-q", "--quiet"})
 # Options that accept an empty value.
 EMPTY_OPTIONS = ("--group",)
 
@@ -94,6 +96,9 @@ def _run(interrupts: _Interrupts) -> None:
     logging.basicConfig(level=logging.WARNING, format="stallscan: %(message)s", stream=sys.stderr)
     logging.getLogger("stallscan").setLevel(logging.INFO)
     words = sys.argv[1:]
+    if QUIET.intersection(words):
+        words = [word for word in words if word not in QUIET]
+        logging.getLogger("stallscan").setLevel(logging.WARNING)
     if words[:2] == ["train", "fine-tune"]:
         say("'stallscan train fine-tune' is now 'stallscan fine-tune'")
         del words[0]

@@ -196,13 +196,13 @@ def improve(
     from stallscan.review import improved
     from stallscan.review.labels import LABELS_NAME, write_labels
     from stallscan.review.run import read_source
-    from stallscan.training import train
+    from stallscan.training import folder as run_folder
 
     _refuse_experts(rule, expert)
     source = read_source(folder)
     paths = source.recordings if recordings is None else [str(path) for path in recordings]
     labels = out / LABELS_NAME
-    if train.has_begun(out) and labels.is_file():
+    if run_folder.has_begun(out) and labels.is_file():
         say(f"{out}: resumes with the answers of {labels}; for newer ones, choose another folder")
     else:
         print_line(str(write_labels(folder, labels, rule, expert or (), groups)))

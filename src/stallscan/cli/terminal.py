@@ -1,14 +1,16 @@
 """Shared by all commands: options, messages, tables, progress."""
 
 import contextlib
+import functools
 import inspect
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from stallscan.words import printable
 
@@ -26,26 +28,56 @@ def version() -> str:
     return f"{__version__} ({commit})" if commit else __version__
 
 
+# The groups of commands in the help, with the commands of each in the order of their use.
+GROUPS = {
+    "Start": ("demo", "doctor"),
+    "Call": ("predict", "stack", "segment", "decide", "explain", "plan", "run", "status", "merge"),
+    "Measure": ("review", "labels", "evaluate", "rate", "report", "methods"),
+    "Train": (
+        *("train", "recipe", "fine-tune", "improve", "ensemble", "export", "import-weights"),
+        "reproduce",
+    ),
+    "Data": ("simulate", "select", "fetch", "prepare"),
+}
+
 app = App(
     name="stallscan",
     version=version,
-    help="Detects stalled capillaries in two-photon recordings.",
+    help=(
+        "Detects stalled capillaries in two-photon recordings.\n\n"
+        "-q after any command: only results, warnings and errors, without progress."
+    ),
+    group_commands=Group("Options", sort_key=len(GROUPS)),
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
     # No --no-... options for flags and no --empty-... options for lists.
     default_parameter=Parameter(negative=()),
+)
+app.register_install_completion_command(
+    help="Install completion of commands and options for your shell, and exit."
 )
 # 0 done, 1 done but some rows failed (with --strict), 2 bad input or settings, 3 bad bundle. The
 # codes for signals are in main.py.
 EXIT_FAILED_ROWS = 1
 # Print the calls of single recordings if there are at most this many.
 FEW_SHOWN = 10
+# Print the rows of at most this many recordings; more go into a table.
+MOST_SHOWN = 50
 Command = TypeVar("Command", bound=Callable[..., Any])
+PLACES = {
+    name: (group, place)
+    for number, (title, names) in enumerate(GROUPS.items())
+    for group in [Group(title, sort_key=number)]
+    for place, name in enumerate(names)
+}
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 
 
 def command(function: Command) -> Command:
-    """Register a function as a command, with each wrapped description joined into one line."""
+    """Register a function as a command, with each wrapped description joined into one line.
+
+    Arguments before the options are positional only, so that the help names each of them once.
+    """
     lines = inspect.cleandoc(function.__doc__ or "")
     function.__doc__ = re.sub(
         r"^    \S.*(\n    \S.*)+",
@@ -53,7 +85,23 @@ def command(function: Command) -> Command:
         lines,
         flags=re.MULTILINE,
     )
-    app.command(function)
+    signature = inspect.signature(function)
+    positional = {parameter.POSITIONAL_OR_KEYWORD for parameter in signature.parameters.values()}
+    parameters = [
+        parameter.replace(kind=parameter.POSITIONAL_ONLY)
+        if parameter.kind in positional
+        else parameter
+        for parameter in signature.parameters.values()
+    ]
+    name = function.__name__.replace("_", "-")
+    group, place = PLACES.get(name, ("Commands", 0))
+
+    @functools.wraps(function)
+    def act(*arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **options)
+
+    act.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    app.command(act, name=name, group=group, sort_key=place)
     return function
 
 
@@ -129,7 +177,10 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def show_progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar with the time left on stderr."""
+    """Show a progress bar with the time left on stderr, from the first report of progress on.
+
+    So nothing is shown while inputs are checked, nor with -q.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -147,13 +198,26 @@ def show_progress(name: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None)
+    is_quiet = not logging.getLogger("stallscan").isEnabledFor(logging.INFO)
+    bar = Progress(*columns, console=console(stderr=True), disable=is_quiet)
+    task = bar.add_task(name, total=None)
+    has_ended = False
 
-        def update(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
-            if done >= of:
-                # The next stage may show its own bar (training does).
-                bar.stop()
+    def update(done: int, of: int) -> None:
+        nonlocal has_ended
+        if not has_ended:
+            bar.start()
+        bar.update(task, completed=done, total=of)
+        if done >= of:
+            # The next stage may show its own bar (training does).
+            stop()
+            has_ended = True
 
+    def stop() -> None:
+        if bar.live.is_started:  # otherwise it would write an empty line
+            bar.stop()
+
+    try:
         yield update
+    finally:
+        stop()

@@ -16,63 +16,151 @@ from stallscan.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from stallscan.recipes.recipe import Recipe
     from stallscan.training.gain import Gain
+    from stallscan.training.labelled import LabelledRecordings
+
+
+All = Annotated[bool, Parameter(name="--all")]
 
 
 @command
 def train(
     recipe: str,
-    *,
-    data: Path,
+    /,
+    *recordings: Path,
     out: Out,
+    labels: Path | None = None,
+    data: Path | None = None,
     store: Path | None = None,
+    name: str | None = None,
     epochs: int | None = None,
     limit: int | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    dry_run: bool = False,
 ) -> None:
     """Train a net from a recipe; an interrupted run resumes where it left off.
 
-    Example: stallscan train default --data my_data -o run
+    Example: stallscan train default my_recordings/ --labels labels.csv -o run
 
     Parameters
     ----------
     recipe
         Recipe file (YAML), or the name of a shipped recipe: default, baseline, third-place,
         first-place, second-place, matlab-prize, accurate.
-    data
-        Folder with train_metadata.csv, train_labels.csv, and train/ (videos) or store/ (clips).
+    recordings
+        Recordings and folders of recordings, or one store of clips; with --labels.
     out
         Run folder: recipe, history, plots, bundle, and checkpoints while training.
+    labels
+        CSV with columns filename, stalled (0 or 1) and, preferably, mouse.
+    data
+        Instead of recordings and --labels: folder with train_metadata.csv, train_labels.csv, and
+        train/ (videos) or store/ (clips).
     store
         Store of clips from 'stallscan prepare'. --data then needs only the tables.
+    name
+        Name of the bundle, which predictions record. By default, that of the recipe.
     epochs
         Number of epochs of each stage. By default, as in the recipe.
     limit
         Train on at most this many recordings.
     set_
         Change a setting of the recipe: name=value (net.name=r3d_18). May be given several times.
+    dry_run
+        Check everything with one batch of each stage, and leave nothing behind.
     """
-    from stallscan.engines import export
-    from stallscan.recipes.recipe import read_recipe, shorten
-    from stallscan.report import figures
-    from stallscan.report.history import draw_history
-    from stallscan.training import ranks, train
+    from stallscan.recipes.recipe import read_recipe, renamed, shorten
 
     changes = list(set_ or [])
     if limit is not None:
         changes.append(f"data.limit={limit}")
     settings = read_recipe(recipe, changes)
+    if name is not None:
+        settings = renamed(settings, name)
     if epochs is not None:
         settings = shorten(settings, epochs)
+    found = _find_labelled(settings, recordings, labels, data, store)
+
+    # Only now: importing torch takes seconds, and the tables may be wrong.
+    from stallscan.engines import export
+
+    if dry_run:
+        from stallscan.training import rehearsal
+
+        with (
+            show_progress("preparing clips") as progress,
+            rehearsal.rehearse(settings, found, out, progress) as rehearsed,
+        ):
+            export.export_if_missing(rehearsed.bundle)
+            print_line(str(rehearsed))
+        return
+
+    from stallscan.report import figures
+    from stallscan.report.history import draw_history
+    from stallscan.training import ranks, train
+
     with ranks.process_group():
         with show_progress("preparing clips") as progress:
-            summary = train.train(settings, data, out, progress, store)
+            summary = train.train(settings, found, out, progress)
         if ranks.rank() == 0:
             for history in sorted(out.glob("fold-*/history.csv")) or [out / "history.csv"]:
                 draw_history(history, history.parent / "plots")
             figures.evaluation(summary.held_out, out / "plots")
             export.export_if_missing(out / "bundle")
             print_line(str(summary))
+
+
+def _find_labelled(
+    recipe: "Recipe",
+    recordings: Sequence[Path],
+    labels: Path | None,
+    data: Path | None,
+    store: Path | None,
+) -> "LabelledRecordings":
+    """Read and check the tables, in whichever of the two forms they are given."""
+    from stallscan.errors import InputError
+    from stallscan.training import labelled
+
+    if data is not None and (recordings or labels):
+        raise InputError(
+            "--data names a folder with recordings and tables. Leave it out, or leave out the "
+            "recordings and --labels"
+        )
+    if data is not None:
+        return labelled.from_folder(recipe, data, store)
+    if not recordings or labels is None:
+        raise InputError(
+            f"{'no labels' if recordings else 'no recordings'} given. Name both: stallscan train "
+            "RECIPE PATH... --labels labels.csv -o RUN"
+        )
+    if store is not None:
+        raise InputError("--store belongs to --data. Give the store in place of the recordings")
+    return labelled.from_table(recipe, recordings, labels)
+
+
+@command
+def recipe(action: Literal["show", "list"], name: str = "default", /, *, all_: All = False) -> None:
+    """Print a shipped recipe, to start your own from.
+
+    Example: stallscan recipe show default > mine.yaml
+
+    Parameters
+    ----------
+    action
+        show prints a recipe, list the names of all.
+    name
+        Name of a shipped recipe.
+    all_
+        Also the settings that the recipe leaves to their defaults, without comments.
+    """
+    from stallscan.recipes.recipe import as_yaml, read_recipe, read_text, shipped_recipes
+
+    if action == "list":
+        print_line("\n".join(shipped_recipes()))
+        return
+    text = read_text(name)
+    print_line((as_yaml(read_recipe(name)) if all_ else text).rstrip())
 
 
 @command

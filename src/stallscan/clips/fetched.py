@@ -74,7 +74,7 @@ class Selected:
             As `select.select_to_file`. InputError also if the rule needs labels and there are
             none, or a name or url cannot be fetched.
         """
-        table = tables.read_metadata(metadata)
+        table = tables.read_metadata(metadata, needed=("url", "num_frames"))
         split = "train" if "project_id" in table else "test"
         if labels is not None:
             if split == "test":

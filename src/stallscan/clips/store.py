@@ -154,9 +154,14 @@ class Store:
 
     def hashes(self, filenames: Iterable[str]) -> set[str]:
         """Return the SHA-256 hashes of recordings: of their files, if known, and of their clips."""
-        rows = list(self.rows(filenames))
-        of_files = {row.stamp.sha256 for row in rows if row.stamp}
-        return (of_files | {row.sha256 for row in rows}) - {""}
+        return {sha256 for pair in self.identities(filenames).values() for sha256 in pair} - {""}
+
+    def identities(self, filenames: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """Return the SHA-256 hashes of file and clip of each recording; empty where unknown."""
+        return {
+            row.filename: (row.stamp.sha256 if row.stamp else "", row.sha256)
+            for row in self.rows(filenames)
+        }
 
     def not_ok(self) -> dict[str, str]:
         """Return the status of each recording that has a clip but gets no call in prediction."""

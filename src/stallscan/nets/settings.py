@@ -35,10 +35,12 @@ class NetSettings(Settings):
     Attributes
     ----------
     name : str
-        One of `BUILT_IN`, or a net of your own, ``mypackage.mymodule:MyNet`` (a dot before the last
-        name also works and is stored as a colon): a callable that takes the number of channels and
-        returns a ``torch.nn.Module`` with logits (N,) for clips (N, C, T, S, S). Reading the name
-        imports nothing: see `build.import_net`.
+        One of `BUILT_IN` (focusnet, stallnet, features, r3d_18, mc3_18, r2plus1d_18,
+        densenet121_3d, resnet101_3d, quarters_resnet18), or a net of your own,
+        ``mypackage.mymodule:MyNet`` (a dot before the last name also works and is stored as a
+        colon): a callable that takes the number of channels and returns a ``torch.nn.Module`` with
+        logits (N,) for clips (N, C, T, S, S). Reading the name imports nothing: see
+        `build.import_net`.
     normalisation : str
         ``per-video``: every BatchNorm uses the mean and variance of the current video, in training
         and in inference (docs/facts.md 2); ``running``: statistics collected in training.

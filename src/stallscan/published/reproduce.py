@@ -29,6 +29,7 @@ from stallscan.report import history
 from stallscan.scores.metrics import Scored
 from stallscan.training import train
 from stallscan.training.data import Data, prepare_data
+from stallscan.training.folder import claim
 
 NOTES_NAME = "reproduction.json"
 # Settings that were not published, or that do not affect the result.
@@ -183,7 +184,7 @@ def _train(
 ) -> list[Member]:
     """Train a net, unless it is trained, and return its bundles."""
     folder = out / "models" / model.name
-    with train.claim(folder, recipe):
+    with claim(folder, recipe):
         train.train_prepared(recipe, prepared, folder)
     trained = sorted(folder.glob("fold-*")) or [folder]
     for training in trained:

@@ -22,12 +22,21 @@ from stallscan.recipes.settings import (
 )
 from stallscan.settings import Name, Settings, read_yaml
 from stallscan.vessels.outline import OutlineSettings
+from stallscan.words import suggest
 
 SHIPPED = Path(__file__).parent
 
 
 class Recipe(Settings):
-    """The settings of a whole experiment."""
+    """The settings of a whole experiment.
+
+    Attributes
+    ----------
+    name : str
+        Name of the bundle, which predictions record.
+    seed : int
+        Seed of the weights, the order of the clips and their augmentation.
+    """
 
     name: Name
     data: DataSettings = DataSettings()
@@ -112,7 +121,7 @@ def read_recipe(which: str | Path, changes: Sequence[str] = ()) -> Recipe:
     shipped = SHIPPED / f"{which}.yaml"
     path = shipped if shipped.is_file() else Path(which)
     if not path.is_file():
-        names = ", ".join(sorted(item.stem for item in SHIPPED.glob("*.yaml")))
+        names = ", ".join(shipped_recipes())
         raise SettingsError(
             f"{which}: no such recipe. Give a recipe file or the name of a shipped recipe: {names}"
         )
@@ -134,6 +143,44 @@ def shorten(recipe: Recipe, epochs: int) -> Recipe:
     for stage in content["training"]["stages"]:
         stage["epochs"] = epochs
     return Recipe.parse(content, recipe.name)
+
+
+def renamed(recipe: Recipe, name: str) -> Recipe:
+    """Return a copy of the recipe with another name, which is that of its bundle.
+
+    Raises
+    ------
+    SettingsError
+        If the name is invalid.
+    """
+    return Recipe.parse(recipe.model_dump() | {"name": name}, name)
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the shipped recipes."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def read_text(which: str) -> str:
+    """Return the text of a shipped recipe, with its comments.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such recipe.
+    """
+    names = shipped_recipes()
+    if which not in names:
+        raise SettingsError(
+            f"{which}: no such recipe{suggest(which, names)}. The shipped recipes are "
+            f"{', '.join(names)}"
+        )
+    return (SHIPPED / f"{which}.yaml").read_text(encoding="utf-8")
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """Return all settings of a recipe as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
 def _change(content: Any, change: str) -> None:

@@ -315,7 +315,7 @@ def _find(
             "one plan for the table and one for the rest"
         )
     if tables_given:
-        table = tables.read_metadata(tables_given[0])
+        table = tables.read_metadata(tables_given[0], needed=["url"])
         wanted = list(map(Wanted, table["filename"], table["url"]))
         fetch.check(wanted)
         return "urls", [Item(*each) for each in wanted], {}

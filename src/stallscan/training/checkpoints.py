@@ -5,7 +5,7 @@ import logging
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import safetensors.torch
@@ -50,11 +50,19 @@ def write_history(path: Path, row: dict[str, float]) -> None:
     files.write_text(path, history.to_csv(index=False))
 
 
+class Place(NamedTuple):
+    """Where a stage is in a training, for messages."""
+
+    name: str  # net, fold and stage
+    epochs_after: int = 0  # of later stages and folds
+
+
 class Pace(Callback):
     """Log a line after each epoch, with the time that is left: progress bars need a terminal."""
 
-    def __init__(self, monitor: str) -> None:
+    def __init__(self, monitor: str, place: Place) -> None:
         self.monitor = monitor
+        self.place = place
         self.took: list[float] = []  # seconds of each epoch
         self.began = 0.0
 
@@ -68,9 +76,12 @@ class Pace(Callback):
         done, of = trainer.current_epoch + 1, trainer.max_epochs
         if not trainer.is_global_zero:
             return
-        value = float(trainer.callback_metrics[self.monitor])
-        said = f"epoch {done} of {of}: {self.monitor} {value:.3f}"
-        if left := of - done:
+        measured = [("loss", "train_loss"), ("validation loss", "val_loss")]
+        if self.monitor != "val_loss":
+            measured.append((self.monitor, self.monitor))
+        figures = [f"{name} {float(trainer.callback_metrics[key]):.3f}" for name, key in measured]
+        said = f"{self.place.name}, epoch {done} of {of}: {', '.join(figures)}"
+        if left := of - done + self.place.epochs_after:
             seconds = statistics.mean(self.took[1:] or self.took) * left
             said += f", about {words.say_time(seconds)} left"
         log.info("%s", said)

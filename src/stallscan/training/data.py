@@ -8,15 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from stallscan import files
-from stallscan.catalog import select, split
-from stallscan.catalog.tables import read_labels, read_metadata
+from stallscan.catalog import select
 from stallscan.clips import fill, store
 from stallscan.clips.prepare import Preprocessing
 from stallscan.clips.store import Store
-from stallscan.errors import InputError
 from stallscan.recipes.recipe import Recipe
-from stallscan.recordings.find import Source
-from stallscan.training import ranks
+from stallscan.training import labelled, ranks
+from stallscan.training.labelled import LabelledRecordings
 from stallscan.words import listed
 
 log = logging.getLogger("stallscan")
@@ -91,18 +89,30 @@ def prepare_data(
 ) -> Data:
     """Select and prepare the recordings of a data folder.
 
+    Parameters and errors as in `labelled.from_folder` and `prepare`.
+    """
+    return prepare(labelled.from_folder(recipe, data, clips), recipe, folder, progress, asks)
+
+
+def prepare(
+    recordings: LabelledRecordings,
+    recipe: Recipe,
+    folder: Path,
+    progress: Progress,
+    asks: tuple[str, str] | None = None,
+) -> Data:
+    """Prepare labelled recordings, or check the existing clips of them.
+
     Parameters
     ----------
+    recordings : LabelledRecordings
+        From `labelled.from_folder` or `labelled.from_table`.
     recipe : Recipe
         The experiment.
-    data : Path
-        As in `train`. A folder with clips in ``store/`` needs no recordings.
     folder : Path
         Folder of the store to write if there is none yet.
     progress : callable
         Called with the number of recordings prepared and their total.
-    clips : Path, optional
-        An existing store of the clips.
     asks : tuple of str, optional
         What needs these clips, and the options that make `stallscan prepare` produce them, as
         `Store.require` takes them; by default the recipe's name.
@@ -110,47 +120,23 @@ def prepare_data(
     Raises
     ------
     InputError
-        If tables are missing or wrong, or too few recordings are left.
+        If too few recordings are left.
     StoreError
         If the existing clips were made with other settings.
     """
-    table = select.join_labels(
-        read_metadata(_table(data, "train_metadata.csv")),
-        read_labels(_table(data, "train_labels.csv")),
-    )
-    rules = {recipe.data.rule, *(stage.rule for stage in recipe.training.stages)} - {""}
-    selected = {
-        rule: set(select.select(table, rule, recipe.data_seed)["filename"])
-        for rule in sorted(rules)
-    }
-    wanted = table[table["filename"].isin(set().union(*selected.values()))]
-    if recipe.data.limit:
-        wanted = split.limit(wanted, recipe.data.limit, recipe.data_seed)
-    simulated = (data / "simulation.json").is_file()
-    if clips is None and (data / "store" / store.MANIFEST_NAME).is_file():
-        clips = data / "store"
-    if clips is not None:
-        prepared = Store(clips)
+    if recordings.clips is not None:
+        prepared = recordings.clips
         asks = asks or (f"the recipe {recipe.name}", f"--recipe {recipe.name}")
         prepared.require(Preprocessing(recipe.outline, recipe.clip), *asks)
         prepared.warn_of_replaced()
-        progress(len(wanted), len(wanted))
+        progress(len(recordings.table), len(recordings.table))
     elif ranks.rank() > 0:
         prepared = Store(folder)  # the first process has written it
     else:
-        sources = [Source(name, data / "train" / name) for name in wanted["filename"]]
-        prepared = fill.build(folder, sources, recipe.outline, recipe.clip, progress=progress)
-    return Data.of(prepared, wanted, selected, simulated)
-
-
-def _table(data: Path, name: str) -> Path:
-    for path in (data / name, data / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise InputError(
-        f"{data}: {name} is missing. Name a folder with train_metadata.csv, train_labels.csv and "
-        "either the recordings in train/ or their clips in store/ (for a store elsewhere: --store)"
-    )
+        prepared = fill.build(
+            folder, recordings.sources, recipe.outline, recipe.clip, progress=progress
+        )
+    return Data.of(prepared, recordings.table, recordings.selected, recordings.simulated)
 
 
 @dataclass(frozen=True)

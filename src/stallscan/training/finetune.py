@@ -13,25 +13,18 @@ from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
 from stallscan.bundle.net import load_net
 from stallscan.bundle.spec import SPEC_NAME
-from stallscan.catalog import groups, names, split, text
-from stallscan.catalog.groups import MOUSE_COLUMNS
-from stallscan.catalog.names import match
-from stallscan.catalog.tables import LABELS, labels_of, say_understood
-from stallscan.clips import fill, store
-from stallscan.clips.prepare import Preprocessing
+from stallscan.catalog import split
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
 from stallscan.recipes.recipe import Recipe
-from stallscan.recordings import find
 from stallscan.scores import bootstrap, thresholds
 from stallscan.scores.metrics import Scored
-from stallscan.training import fit, train
-from stallscan.training.data import Data, Progress
+from stallscan.training import fit, labelled, train
+from stallscan.training.data import Data, Progress, prepare
+from stallscan.training.folder import STORE_NAME, claim
 from stallscan.training.gain import Gain, measure
-from stallscan.words import enumerated, listed, say_time
+from stallscan.words import enumerated, say_time
 
-# Chosen: fewer groups cannot be split three ways (training, validation, held out).
-FEWEST_GROUPS = 6
 # Chosen: the share of the recordings not held out that selects epoch, calibration and threshold.
 VALIDATION_SHARE = 0.25
 # Chosen: with fewer labels, the few that are left for validation choose a worse calibration and
@@ -79,8 +72,8 @@ def fine_tune(
     run : Path
         The run folder.
     group : str, optional
-        Column whose values form the groups; by default the first of `MOUSE_COLUMNS` with at least
-        `FEWEST_GROUPS` different values. An empty string splits by recording.
+        Column whose values form the groups; by default as in `labelled.read_table`. An empty string
+        splits by recording.
     hold_out : float
         Share of recordings held out, above 0 and below 1.
     epochs : int
@@ -111,7 +104,7 @@ def fine_tune(
             f"{before.path}: its net features cannot be fine-tuned. Fit it to your own recordings "
             "with 'stallscan train baseline'"
         )
-    table, group = _read_table(labels, group)
+    table, group = labelled.read_table(labels, group)
     keep = len(table) < FEWEST_TO_CHOOSE
     if keep:
         log.info(
@@ -121,10 +114,11 @@ def fine_tune(
             before.label,
         )
     recipe = make_recipe(before, group, epochs, learning_rate, seed, keep)
-    with train.claim(run, recipe):
-        clips, table = _prepare(recordings, table, recipe, labels, run / "store", progress)
-        simulated = before.spec.simulated and find.are_simulated(recordings)
-        data = Data.of(clips, table, {"all": set(table["filename"])}, simulated)
+    found = labelled.find_labelled(recordings, table, labels)
+    found = replace(found, simulated=found.simulated and before.spec.simulated)
+    with claim(run, recipe):
+        asks = (f"the bundle {before.path}", f"--bundle {before.path}")
+        data = prepare(found, recipe, run / STORE_NAME, progress, asks)
         gain = _compare(before, data, labels, run, recipe, group, hold_out)
         if not final:
             return gain
@@ -224,96 +218,6 @@ def make_recipe(
         "seed": seed,
     }
     return Recipe.parse(content, "fine-tuning")
-
-
-def _read_table(labels: Path, group: str | None) -> tuple[pd.DataFrame, str]:
-    """Read filenames, labels and the group column as text; return the table and that column."""
-    cells = text.read(labels, LABELS)
-    table = labels_of(cells)
-    say_understood(cells, table)
-
-    def column(name: str) -> list[str] | None:
-        if cells.header.count(name) > 1:
-            raise InputError(f"{labels}: has two columns {name}. Rename one of them")
-        return cells.column(name) if name in cells.header else None
-
-    if group is None:
-        group = groups.find_column(column, FEWEST_GROUPS)
-        if not group:
-            log.warning(
-                "%s: no column (such as %s) names at least %d mice, so recordings of one mouse may "
-                "be both trained on and held out, and the comparison is optimistic",
-                labels,
-                MOUSE_COLUMNS[0],
-                FEWEST_GROUPS,
-            )
-    group = group.lower()  # headers are read in lower case
-    if group:
-        values = column(group)
-        if values is None:
-            raise InputError(
-                f"{labels}: has no column {group}. Choose another with --group, or split by "
-                "recording with --group ''"
-            )
-        kept = table.index
-        lines = [f"line {cells.lines[row]} ({cells.filenames[row]})" for row in kept]
-        remedy = "fill it in, or split by recording with --group ''"
-        checked = groups.check_cells(labels, group, [values[row] for row in kept], lines, remedy)
-        _refuse_two_groups(cells, group, values)
-        table = table.assign(**{group: checked})
-    return table.reset_index(drop=True), group
-
-
-def _refuse_two_groups(cells: text.Text, group: str, values: Sequence[str]) -> None:
-    """Raise InputError if rows of one recording name different groups."""
-    first: dict[str, int] = {}
-    for row, name in enumerate(names.forms(cells.filenames)):
-        before = first.setdefault(name, row)
-        if values[before] != values[row]:
-            raise InputError(
-                f"{cells.path}: {name} has different values of {group} on lines "
-                f"{cells.lines[before]} and {cells.lines[row]}. Keep one of the rows"
-            )
-
-
-def _prepare(
-    recordings: Sequence[str | Path],
-    table: pd.DataFrame,
-    recipe: Recipe,
-    labels: Path,
-    folder: Path,
-    progress: Progress,
-) -> tuple[Store, pd.DataFrame]:
-    """Prepare the labelled recordings; return their clips, and the table with the clips' names."""
-    clips = store.open_if_store(recordings)
-    if clips is None:
-        sources = {source.filename: source for source in find.list_recordings(recordings)}
-    else:
-        start = recipe.pretrained.file
-        clips.require(
-            Preprocessing(recipe.outline, recipe.clip), f"the bundle {start}", f"--bundle {start}"
-        )
-        clips.warn_of_replaced()
-        sources = {row.filename: row.source for row in clips.rows()}
-    available = pd.Series(list(sources), dtype=table["filename"].dtype)
-    labelled_as = match(available, table["filename"], labels)
-    filename_of = dict(zip(labelled_as, available, strict=True))
-    missing = [name for name in table["filename"] if name not in filename_of]
-    if missing:
-        hint = ""
-        if len(filename_of) < 2:
-            hint = names.contrast(list(sources), table["filename"].tolist())
-        raise InputError(
-            f"{labels}: {len(missing):,} of {len(table):,} labelled recordings were not found: "
-            f"{listed(missing)}{f' ({hint})' if hint else ''}. Name each by its path below the "
-            "folder of recordings"
-        )
-    table = table.assign(filename=[filename_of[name] for name in table["filename"]])
-    if clips is not None:
-        progress(len(table), len(table))
-        return clips, table
-    wanted = [sources[name] for name in table["filename"]]
-    return fill.build(folder, wanted, recipe.outline, recipe.clip, progress=progress), table
 
 
 def _score(model: Bundle, recipe: Recipe, clips: Store, rows: pd.DataFrame) -> Scored:

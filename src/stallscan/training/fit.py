@@ -40,6 +40,7 @@ from stallscan.training.checkpoints import (
     HistoryWriter,
     Interruption,
     Pace,
+    Place,
     Snapshots,
     read_checkpoint,
 )
@@ -99,8 +100,9 @@ class _Module(lightning.LightningModule):
         if not torch.isfinite(loss):
             names = [self.filenames[row] for row in batch.rows.tolist()]
             raise InputError(
-                f"the loss became {loss.item()} in epoch {self.current_epoch}, step {index}, at "
-                f"{', '.join(names)}. Lower learning_rate, or check these recordings"
+                f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, step "
+                f"{index + 1}, at {', '.join(names)}. Lower learning_rate, or check these "
+                "recordings"
             )
         self.log(
             "train_loss",
@@ -119,9 +121,9 @@ class _Module(lightning.LightningModule):
         norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
             raise InputError(
-                f"the gradient became {norm.item()} in epoch {self.current_epoch}, although the "
-                "loss is finite. Set training.precision to 32-true (bf16 on a CPU can fail on very "
-                "few frames), or lower learning_rate"
+                f"the gradient became {norm.item()} in epoch {self.current_epoch + 1}, although "
+                "the loss is finite. Set training.precision to 32-true (bf16 on a CPU can fail on "
+                "very few frames), or lower learning_rate"
             )
 
     def validation_step(self, batch: Batch, _index: int) -> None:
@@ -210,6 +212,7 @@ def fit_stage(
     history: Path,
     folder: Path,
     first_epoch: int,
+    place: Place | None = None,
 ) -> int:
     """Train a net through one stage, resuming if it was interrupted, and load its best weights.
 
@@ -227,6 +230,8 @@ def fit_stage(
         Folder of the checkpoints. An existing ``last.ckpt`` in it is resumed from.
     first_epoch : int
         Number of epochs in the previous stages.
+    place : Place, optional
+        Which net, fold and stage this is, for messages; by default, only the net.
 
     Returns
     -------
@@ -251,7 +256,9 @@ def fit_stage(
             recipe.training.batch_size,
         )
     last = folder / LAST_NAME
+    place = place or Place(recipe.net.name)
     interruption = Interruption()
+    callbacks = [interruption, *_callbacks(recipe, stage, history, folder, first_epoch, place)]
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # Lightning warns about worker counts and unlogged steps, which our users cannot act on.
@@ -264,7 +271,7 @@ def fit_stage(
             accumulate_grad_batches=recipe.training.accumulate,
             **ranks.trainer_settings(),
             logger=_logger(history.parent),
-            callbacks=[interruption, *_callbacks(recipe, stage, history, folder, first_epoch)],
+            callbacks=callbacks,
             plugins=[Checkpoints()],
             num_sanity_val_steps=0,
             enable_model_summary=False,
@@ -307,11 +314,19 @@ def _take_best(module: _Module, folder: Path) -> int:
 
 
 def _callbacks(
-    recipe: Recipe, stage: StageSettings, history: Path, folder: Path, first_epoch: int
+    recipe: Recipe,
+    stage: StageSettings,
+    history: Path,
+    folder: Path,
+    first_epoch: int,
+    place: Place,
 ) -> list[Callback]:
     settings = recipe.training
     mode = _direction(settings.monitor)
-    callbacks: list[Callback] = [HistoryWriter(history, first_epoch), Pace(settings.monitor)]
+    callbacks: list[Callback] = [
+        HistoryWriter(history, first_epoch),
+        Pace(settings.monitor, place),
+    ]
     if _shows_progress():
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
     if settings.ema:

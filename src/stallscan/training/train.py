@@ -3,10 +3,9 @@
 With folds, each fold has a bundle, and the run's bundle is their ensemble.
 """
 
-import contextlib
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stallscan import files, runs, words
+from stallscan import files, words
 from stallscan.bundle import disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
-from stallscan.bundle.learned import shortened
+from stallscan.bundle.learned import DIGITS, shortened
 from stallscan.bundle.reference import Reference
 from stallscan.bundle.spec import SPEC_NAME, BundleSpec
 from stallscan.catalog import split
@@ -33,18 +32,18 @@ from stallscan.scores import metrics
 from stallscan.scores.calibration import fit_calibration
 from stallscan.scores.thresholds import best_mcc_threshold, call, rounded
 from stallscan.templates import render
-from stallscan.training import baseline, fit, ranks, start
-from stallscan.training.data import Data, Progress, TrainValidation, prepare_data
+from stallscan.training import baseline, fit, labelled, ranks, start
+from stallscan.training.checkpoints import Place
+from stallscan.training.data import Data, Progress, TrainValidation, prepare
+from stallscan.training.folder import CHECKPOINTS, RECIPE_NAME, STORE_NAME, claim, claim_data
+from stallscan.training.labelled import LabelledRecordings
+
+Rows = Data | LabelledRecordings
 
 log = logging.getLogger("stallscan")
 
-RECIPE_NAME = "recipe.yaml"  # in the run folder: the resolved recipe
-DATA_NAME = "data.sha256"  # in the run folder: the hash of recordings and labels
-CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
 # chosen: 20 recordings of a class leave its share of correct calls uncertain by up to 0.2 (95 %)
 FEW_VALIDATED = 20
-# A folder with any of these but without a recipe belongs to something else.
-OUTPUTS = ("bundle", "history.csv", CHECKPOINTS, HELD_OUT_NAME, OUT_OF_FOLD_NAME)
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,9 @@ class TrainingSummary:
 
 def train(
     recipe: Recipe,
-    data: Path,
+    data: Path | LabelledRecordings,
     run: Path,
     progress: Progress = lambda _done, _of: None,
-    clips: Path | None = None,
 ) -> TrainingSummary:
     """Train a net with a recipe and write its bundle into the run folder.
 
@@ -95,14 +93,12 @@ def train(
     ----------
     recipe : Recipe
         The experiment. If its net is one of the user's own, its module is imported and so executed.
-    data : Path
-        Folder with ``train_metadata.csv``, ``train_labels.csv`` (or ``.gz``) and ``train/``.
+    data : Path or LabelledRecordings
+        A folder, as `labelled.from_folder` takes it, or the recordings themselves.
     run : Path
         The run folder.
     progress : callable
         Called with the number of recordings prepared and their total.
-    clips : Path, optional
-        An existing store of the clips, if the data folder contains neither recordings nor clips.
 
     Raises
     ------
@@ -111,31 +107,30 @@ def train(
     """
     # Only here: in fine-tuning a bundle names the net, and a bundle must not execute code.
     build.import_net(recipe.net.name)
+    if isinstance(data, Path):
+        data = labelled.from_folder(recipe, data)
     with claim(run, recipe):
         with ranks.first_process_first():
             # Name the file, because it includes the settings from the command line.
             asks = (f"the recipe {recipe.name}", f"--recipe {run / RECIPE_NAME}")
-            prepared = prepare_data(recipe, data, run / "store", progress, clips, asks)
+            prepared = prepare(data, recipe, run / STORE_NAME, progress, asks)
         return train_prepared(recipe, prepared, run)
 
 
 def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> TrainingSummary:
     """Train on prepared recordings; the caller must hold `claim` for the run folder."""
-    parts = splits(recipe, prepared)
-    # Check all splits first: a class missing in the last fold would otherwise surface hours later.
-    for _, validation in parts:
-        _check_classes(recipe, prepared, validation)
+    parts = checked_splits(recipe, prepared)
     if ranks.rank() == 0 and recipe.pretrained.threshold == "chosen":
         _warn_of_few([validation for _, validation in parts])
     with ranks.first_process_first():
-        _claim_data(run, prepared)
+        claim_data(run, prepared)
     if not recipe.data.folds:
-        spec = _train_split(recipe, prepared, parts[0][1], run)
+        spec = train_split(recipe, prepared, parts[0][1], run)
         return _summary(run, [spec], _read_held_out(run))
     specs, tables = [], []
     for fold, (_, validation) in enumerate(parts):
         folder = files.make_folder(run / f"fold-{fold}")
-        specs.append(_train_split(recipe, prepared, validation, folder))
+        specs.append(train_split(recipe, prepared, validation, folder, fold))
         tables.append(_read_held_out(folder).assign(fold=fold))
     held_out = pd.concat(tables).sort_values("filename", kind="stable")
     if ranks.rank() == 0:
@@ -146,7 +141,16 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> TrainingSummary
     return _summary(run, specs, held_out)
 
 
-def splits(recipe: Recipe, prepared: Data) -> list[split.Split]:
+def checked_splits(recipe: Recipe, recordings: Rows) -> list[split.Split]:
+    """Return `splits`, or raise InputError if one lacks a class."""
+    parts = splits(recipe, recordings)
+    # Check all splits first: a class missing in the last fold would otherwise surface hours later.
+    for _, validation in parts:
+        _check_classes(recipe, recordings, validation)
+    return parts
+
+
+def splits(recipe: Recipe, prepared: Rows) -> list[split.Split]:
     """Return the training and the validation recordings of each fold; without folds, of one."""
     base = prepared.restrict(prepared.table, recipe.data.rule)
     group = recipe.data.group or None
@@ -157,41 +161,9 @@ def splits(recipe: Recipe, prepared: Data) -> list[split.Split]:
     return [split.split_stratified(base, recipe.data.validation, recipe.data_seed)]
 
 
-@contextlib.contextmanager
-def claim(run: Path, recipe: Recipe) -> Iterator[None]:
-    """Hold a run folder as its only writer, with the resolved recipe in it.
-
-    Raises
-    ------
-    InputError
-        If another process writes into the folder, or it holds another run.
-    """
-    with runs.hold(run) if ranks.rank() == 0 else contextlib.nullcontext():
-        with ranks.first_process_first():
-            now = recipe.model_dump(mode="json")
-            runs.claim(run / RECIPE_NAME, now, "a training", OUTPUTS)
-        yield
-
-
-def has_begun(run: Path) -> bool:
-    """Return whether a run folder is bound to its recordings and labels."""
-    return (run / DATA_NAME).is_file()
-
-
-def _claim_data(run: Path, data: Data) -> None:
-    """Record the hash of the recordings in the run folder, or refuse a run on other recordings."""
-    path = run / DATA_NAME
-    if path.is_file() and path.read_text(encoding="utf-8").strip() != data.sha256:
-        raise InputError(
-            f"{run}: holds a run on other recordings or labels. Choose another folder with -o, or "
-            "remove this one"
-        )
-    files.write_text(path, data.sha256 + "\n")
-
-
-def _check_classes(recipe: Recipe, data: Data, validation: pd.DataFrame) -> None:
+def _check_classes(recipe: Recipe, data: Rows, validation: pd.DataFrame) -> None:
     """Raise InputError if the validation split or a stage's training split lacks a class."""
-    rest = _not_held_out(recipe, data, validation)
+    rest = not_held_out(recipe, data, validation)
     splits = {"the validation split": validation}
     for number, stage in enumerate(recipe.training.stages, start=1):
         rule = stage.rule or recipe.data.rule
@@ -220,18 +192,21 @@ def _warn_of_few(splits: Sequence[pd.DataFrame]) -> None:
         )
 
 
-def _not_held_out(recipe: Recipe, data: Data, validation: pd.DataFrame) -> pd.DataFrame:
+def not_held_out(recipe: Recipe, data: Rows, validation: pd.DataFrame) -> pd.DataFrame:
+    """Return the recordings to train on, none of them in a group of the validation split."""
     rest = data.table[~data.table["filename"].isin(validation["filename"])]
     if group := recipe.data.group:
         rest = rest[~rest[group].isin(validation[group])]
     return rest
 
 
-def _train_split(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path) -> BundleSpec:
+def train_split(
+    recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path, fold: int = 0
+) -> BundleSpec:
     """Train on the recordings outside the validation split, stage by stage; write the bundle."""
     if (run / "bundle" / SPEC_NAME).is_file() and (run / HELD_OUT_NAME).is_file():
         return disk.load(run / "bundle").spec  # finished before the run was interrupted
-    rest = _not_held_out(recipe, data, validation)
+    rest = not_held_out(recipe, data, validation)
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
     if recipe.net.is_feature_model:
         return _train_baseline(recipe, data, rest, validation, run)
@@ -245,7 +220,8 @@ def _train_split(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path
         trained_on = TrainValidation.of(data.store, part, validation)
         folder = run / CHECKPOINTS / f"stage-{number}"
         best = fit.fit_stage(
-            net, recipe, stage, trained_on, run / "history.csv", folder, first_epoch
+            *(net, recipe, stage, trained_on, run / "history.csv", folder, first_epoch),
+            place=_place(recipe, fold, number),
         )
         best_epoch = first_epoch + best
         first_epoch += stage.epochs
@@ -256,6 +232,18 @@ def _train_split(recipe: Recipe, data: Data, validation: pd.DataFrame, run: Path
         shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
     ranks.wait()
     return disk.load(run / "bundle").spec
+
+
+def _place(recipe: Recipe, fold: int, stage: int) -> Place:
+    """Describe where a stage, counted from 1, is in the training; the fold is counted from 0."""
+    name, folds, stages = recipe.net.name, recipe.data.folds or 1, recipe.training.stages
+    if folds > 1:
+        name += f", fold {fold + 1} of {folds}"
+    if len(stages) > 1:
+        name += f", stage {stage} of {len(stages)}"
+    after = sum(each.epochs for each in stages[stage:])
+    each_fold = sum(each.epochs for each in stages)
+    return Place(name, after + (folds - fold - 1) * each_fold)
 
 
 def _train_baseline(
@@ -345,11 +333,15 @@ def _write_bundle(
             "torch": torch.__version__,
         },
     )
+    identities = data.store.identities(parts.validation["filename"])
     table = parts.validation[["filename", "stalled"]].assign(
         logit=logits,
         score=scores,
         call=[call(score, threshold) for score in scores],
         threshold=threshold,
+        # File names alone do not say whether two bundles held out the same recording.
+        file_sha256=[identities[name][0][:DIGITS] for name in parts.validation["filename"]],
+        clip_sha256=[identities[name][1][:DIGITS] for name in parts.validation["filename"]],
     )
     files.make_folder(run)
     files.write_text(run / HELD_OUT_NAME, table.to_csv(index=False))

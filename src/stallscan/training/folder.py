@@ -1,0 +1,92 @@
+"""The run folder of a training: which training it holds, and how far that got."""
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stallscan import files, runs, words
+from stallscan.errors import InputError
+from stallscan.recipes.recipe import Recipe
+from stallscan.runs import HELD_OUT_NAME, OUT_OF_FOLD_NAME
+from stallscan.training import ranks
+from stallscan.training.data import Data
+
+RECIPE_NAME = "recipe.yaml"  # in the run folder: the resolved recipe
+STORE_NAME = "store"  # in the run folder: the clips, unless there were some already
+DATA_NAME = "data.sha256"  # in the run folder: the hash of recordings and labels
+CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
+# A folder with any of these has at least one finished epoch.
+RESULTS = ("history.csv", "bundle", HELD_OUT_NAME)
+# A folder with any of these but without a recipe belongs to something else.
+OUTPUTS = ("bundle", "history.csv", CHECKPOINTS, HELD_OUT_NAME, OUT_OF_FOLD_NAME)
+
+log = logging.getLogger("stallscan")
+
+
+@contextlib.contextmanager
+def claim(run: Path, recipe: Recipe) -> Iterator[None]:
+    """Hold a run folder as its only writer, with the resolved recipe in it.
+
+    Raises
+    ------
+    InputError
+        If another process writes into the folder, or it holds another run.
+    """
+    with runs.hold(run) if ranks.rank() == 0 else contextlib.nullcontext():
+        with ranks.first_process_first():
+            now = recipe.model_dump(mode="json")
+            if ranks.rank() == 0:
+                _remove_failed(run, now)
+            runs.claim(run / RECIPE_NAME, now, "a training", OUTPUTS)
+        yield
+
+
+def check(run: Path, recipe: Recipe) -> None:
+    """Raise InputError if `claim` would refuse the folder for what it holds; write nothing."""
+    before = runs.read_note(run / RECIPE_NAME, "a training")
+    if before is not None and has_results(run):
+        runs.refuse_other(run, before, recipe.model_dump(mode="json"), "a training")
+
+
+def has_begun(run: Path) -> bool:
+    """Return whether a run folder is bound to its recordings and labels."""
+    return (run / DATA_NAME).is_file()
+
+
+def has_results(run: Path) -> bool:
+    """Return whether a run folder holds at least one finished epoch of training."""
+    folders = [run, *run.glob("fold-*")]
+    return any((folder / name).exists() for folder in folders for name in RESULTS)
+
+
+def _remove_failed(run: Path, now: Mapping[str, Any]) -> None:
+    """Remove what a training with other settings left that failed before its first epoch ended."""
+    before = runs.read_note(run / RECIPE_NAME, "a training")
+    if before is None or before == now or has_results(run):
+        return
+    log.info(
+        "%s: replaces a training with other settings that had no result yet (%s)",
+        run,
+        words.listed(runs.differences(before, now), runs.DIFFERENCES_NAMED, separator="; "),
+    )
+    if any(before.get(section) != now[section] for section in ("clip", "outline")):
+        shutil.rmtree(run / STORE_NAME, ignore_errors=True)
+    for folder in (run / CHECKPOINTS, *run.glob(f"fold-*/{CHECKPOINTS}")):
+        shutil.rmtree(folder, ignore_errors=True)
+    (run / DATA_NAME).unlink(missing_ok=True)
+    (run / RECIPE_NAME).unlink()
+
+
+def claim_data(run: Path, data: Data) -> None:
+    """Record the hash of the recordings in the run folder, or refuse a run on other recordings."""
+    path = run / DATA_NAME
+    other = path.is_file() and path.read_text(encoding="utf-8").strip() != data.sha256
+    if other and has_results(run):
+        raise InputError(
+            f"{run}: holds a run on other recordings or labels. Choose another folder with -o, or "
+            "remove this one"
+        )
+    files.write_text(path, data.sha256 + "\n")
