@@ -38,6 +38,9 @@ FOUND = (
     "A TIFF page whose zipped strip expands to gigabytes was expanded whole where imagecodecs is "
     "not installed.",
     "A review's database may have had views that never end, triggers, and answers of other types.",
+    "Pages of a TIFF file that refer to each other in a circle were followed without end.",
+    "Frames that are a pixel wide ended the search for an outline with an exception.",
+    "Answers that a damaged index misses did not count.",
     "A gzipped table was expanded whatever its size.",
     "A pipe in place of a JSON file, a shard or a recording that is hashed was waited for.",
     "A message quoted wrong settings of any length.",

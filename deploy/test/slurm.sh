@@ -13,6 +13,7 @@ export SLURM_CONF=$folder/slurm.conf
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 stop() {
+  [ -d "$folder" ] || return 0
   # The node first: it ends the jobs' processes when it is asked to end with its steps.
   [ -e "$SLURM_CONF" ] && timeout 10 scancel --quiet --user="$(id -un)" || true
   for name in slurmd slurmctld munged; do
@@ -30,6 +31,8 @@ start() {
     rm -f "${TMPDIR:-/tmp}/.which.$$"
   done
   [ "$(id -u)" = 0 ] || die 'slurmd starts as root only'
+  # The path of a socket has at most 108 characters, and spool/node1_JOB.STEP is one.
+  [ ${#folder} -le 75 ] || die "$folder: the path is too long for sockets. Choose a shorter one"
   mkdir -p "$folder"/{state,spool,munge}
   chmod 711 "$folder/munge"
   [ -e "$folder/munge/key" ] || head -c 128 /dev/urandom >"$folder/munge/key"

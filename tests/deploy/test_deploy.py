@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -141,13 +142,15 @@ def test_snakemake_does_a_plan(plan, tmp_path):
 
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
+def slurm(monkeypatch):
     """A SLURM of this machine alone."""
-    script, folder = DEPLOY / "test" / "slurm.sh", tmp_path / "slurm"
-    monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-    subprocess.run([script, "start", folder], check=True)
-    yield
-    subprocess.run([script, "stop", folder], check=True)
+    script = DEPLOY / "test" / "slurm.sh"
+    # Not in tmp_path, which is too long for sockets.
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
+        monkeypatch.setenv("SLURM_CONF", f"{folder}/slurm.conf")
+        subprocess.run([script, "start", folder], check=True)
+        yield
+        subprocess.run([script, "stop", folder], check=True)
 
 
 @pytest.mark.slow

@@ -66,8 +66,10 @@ def read_pages(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> tuple[lis
     pages: dict[int, Any] = {}
     chain: Iterable[Any] = tiff.pages
     for page in chain:
-        if page.offset in pages:  # a damaged chain may be circular
-            return list(pages.values()), page.offset
+        if page.offset in pages:  # tifffile may follow it without end when it forms series
+            raise UnreadableError(
+                f"{path}: its pages refer to each other in a circle. Copy or export it again"
+            )
         pages[page.offset] = page
         limits.check_frame(path, page.imagelength, page.imagewidth, page.nbytes)
         limits.check_count(path, len(pages))
