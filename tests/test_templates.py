@@ -26,11 +26,14 @@ def test_markdown_is_not_escaped():
 def test_pages_are():
     values = {
         "title": "a < b & c",
+        "headline": "39 of 48 stalled found",
         "sources": {"Labels": "<b>"},
         "rows": SimpleNamespace(
             evaluated=1,
             measurable=3,
             coverage=1 / 3,
+            learned=0,
+            chose=0,
             **dict.fromkeys(
                 ("without_call", "without_label", "without_prediction"),
                 SimpleNamespace(count=0, first=()),

@@ -10,7 +10,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from stallscan.bundle import disk
-from stallscan.calls.predict import make_row
+from stallscan.calls.rows import make_row
 from stallscan.clips import prepare
 from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import Prepared, Preprocessing

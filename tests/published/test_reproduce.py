@@ -277,7 +277,7 @@ def test_the_score_of_a_vote_is_calibrated_for_no_prevalence():
     calls = decide.decide(joined, CallSettings(threshold=spec.threshold))
     assert calls.table["call"].tolist() == ["stalled", "flowing"]
     assert calls.run["prevalence"] is None
-    with pytest.raises(InputError, match="--calibrated-at"):
+    with pytest.raises(InputError, match="no probabilities"):
         decide.decide(joined, CallSettings(prevalence=0.05))
 
 

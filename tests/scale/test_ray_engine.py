@@ -31,6 +31,7 @@ def _python(*words, **variables):
 def test_without_ray_the_command_to_install_it_is_named(run, done, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "stallscan.scale.ray_engine", raising=False)
+    monkeypatch.delattr("stallscan.scale.ray_engine", raising=False)
     code, _, said = run("run", str(done.folder), "--engine", "ray")
     assert code == 2
     assert "pip install 'stallscan[cluster]'" in said

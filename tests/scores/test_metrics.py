@@ -140,7 +140,7 @@ def test_bad_scores_are_named_by_row(wrong):
 
 
 def test_many_bad_rows_are_counted():
-    with pytest.raises(InputError, match=r"row 5 \(2\) and 15 more"):
+    with pytest.raises(InputError, match=r"row 3 \(2\) and 17 more"):
         Scored.check([0] * 20, [2.0] * 20, [0] * 20)
 
 
