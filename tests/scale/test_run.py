@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ from stallscan.runs import HeldError
 from stallscan.scale import merge, run, status
 from stallscan.scale import plan as plans
 from stallscan.scale.place import FolderPlace
-from stallscan.scale.results import ResultError
+from stallscan.scale.results import ResultError, read
 from stallscan.scale.shard import MovedError
 from tests import drawing
 
@@ -135,6 +136,27 @@ def test_a_vanished_recording_is_a_row_but_a_vanished_folder_is_not(done, tmp_pa
     with pytest.raises(MovedError, match="--moved"):
         done.run(moved=moved)
     assert not done.result(0).exists()
+
+
+@pytest.mark.parametrize("how", ["relative", "linked"])
+def test_recordings_of_a_moved_folder_are_found_however_it_was_named(
+    recordings, tmp_path, monkeypatch, how
+):
+    before, here, place = tmp_path / "before", tmp_path / "here", FolderPlace(tmp_path / "plan")
+    before.mkdir()
+    shutil.copy(recordings / "0.mp4", before)
+    given, named = Path("../before"), before
+    if how == "linked":
+        given = named = tmp_path / "link"
+        given.symlink_to(before)
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    plans.make([given], place)
+    before.rename(here)
+    with pytest.raises(MovedError, match="--moved"):
+        run.work(place.where, run.Options(cores=1, moved=("/elsewhere", str(here))))
+    run.work(place.where, run.Options(cores=1, moved=(str(named), str(here))))
+    assert read(place, plans.read(place), 0).statuses == {"ok": 1}
 
 
 def test_a_result_that_cannot_be_written_ends_the_run_and_is_recorded(done):

@@ -195,7 +195,8 @@ def make(
     plan = Plan(
         kind=kind,
         paths=tuple(str(path.resolve()) for path in given),
-        folders=tuple(str(path.resolve()) for path in given if path.is_dir()),
+        # As the paths of their recordings begin, which are not resolved either.
+        folders=tuple(str(path.absolute()) for path in given if path.is_dir()),
         endpoint=endpoint,
         bundle=model.label,
         bundle_path=model.path.name if is_shipped else str(model.path.resolve()),
