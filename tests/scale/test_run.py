@@ -1,11 +1,13 @@
 """Shards: the same rows as predict, done once, by whoever comes first."""
 
+import contextlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,22 @@ def test_a_vanished_recording_is_a_row_but_a_vanished_folder_is_not(done, tmp_pa
     with pytest.raises(MovedError, match="--moved"):
         done.run(moved=moved)
     assert not done.result(0).exists()
+
+
+def test_a_claim_that_ends_while_others_begin_disturbs_nobody(tmp_path, caplog):
+    place, holders = FolderPlace(tmp_path), []
+
+    def claim():
+        for _ in range(150):
+            with contextlib.suppress(HeldError), place.claim("shard-0000"):
+                holders.append(1)
+                assert len(holders) == 1
+                holders.pop()
+
+    with ThreadPoolExecutor(4) as pool:
+        for each in [pool.submit(claim) for _ in range(4)]:
+            each.result()
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("how", ["relative", "linked"])
