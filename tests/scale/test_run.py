@@ -196,6 +196,21 @@ def test_a_damaged_result_is_no_reason_to_skip_a_shard(done):
         run.one(str(done.folder), 1, run.Options(cores=1))
 
 
+def test_a_shard_that_another_task_finishes_meanwhile_is_not_done_again(done, tmp_path):
+    finished = done.result(1).rename(tmp_path / "finished.json")
+    before = finished.read_bytes()
+    claim = FolderPlace.claim
+
+    def late(place, name):
+        finished.rename(done.result(1))
+        return claim(place, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FolderPlace, "claim", late)
+        run.one(str(done.folder), 1, run.Options(cores=1))
+    assert done.result(1).read_bytes() == before
+
+
 START = """
 import sys
 from stallscan.scale import run
