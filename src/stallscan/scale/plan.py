@@ -113,7 +113,7 @@ class Plan(Settings):
         if fingerprint(model) != self.bundle_sha256:
             raise BundleError(
                 f"{model.path}: is not the bundle that this plan was made with, {self.bundle} "
-                "(the hash of its settings or weights differs). Restore it, or make another plan"
+                "(its settings, weights or learned.json differ). Restore it, or make another plan"
             )
         return model
 
@@ -296,7 +296,11 @@ def open_store(plan: Plan) -> store.Store:
 def fingerprint(model: Bundle | Ensemble) -> str:
     """Return a hash of everything in a bundle that determines rows."""
     specs = [each.spec for each in (model, *model.members)]
-    content = [spec.model_dump(mode="json", exclude={"metrics", "provenance"}) for spec in specs]
+    content: list[Any] = [
+        spec.model_dump(mode="json", exclude={"metrics", "provenance"}) for spec in specs
+    ]
+    # A row says if the bundle has learned from its recording.
+    content += [sorted(each.learned) for each in model.members if each.learned]
     return files.sha256_of(json.dumps(content, sort_keys=True).encode())
 
 
