@@ -1,4 +1,4 @@
-// The missing shards of a plan, and its merge, with Nextflow; a shard that fails is tried three times.
+// The missing shards of a plan, and its merge, with Nextflow; a failed shard is tried three times more.
 //
 //   nextflow run deploy/main.nf --plan /data/PLAN --out /data/OUT [--cores 4]
 //

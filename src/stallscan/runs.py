@@ -95,7 +95,8 @@ def hold(folder: str | Path) -> Iterator[Path]:
         lock.acquire()
     except Timeout:
         raise HeldError(folder, _owner(folder)) from None
-    except PermissionError as error:
+    # The last two: another process has removed the folder meanwhile.
+    except (PermissionError, FileNotFoundError, FileExistsError) as error:
         raise files.unwritable(folder / LOCK_NAME, error) from error
     except (OSError, NotImplementedError) as error:
         log.warning(

@@ -110,6 +110,7 @@ def kept(
     processes: int | None,
     lost: Callable[[Item, str], Result] = _raise_lost,
     limit_s: Callable[[Item], float] = lambda _: LIMIT_S,
+    memory_bytes: int | None = None,
 ) -> Iterator[Callable[[Sequence[Item]], Generator[Result, None, None]]]:
     """Keep worker processes for several sequences of items, and end them with the context.
 
@@ -125,7 +126,7 @@ def kept(
     if number == 0:
         yield lambda items: (task(item) for item in items)
         return
-    pool: _Pool[Item, Result] = _Pool(task, number, limit_s)
+    pool: _Pool[Item, Result] = _Pool(task, number, limit_s, memory_bytes)
     try:
         yield lambda items: _in_pool(pool, items, AHEAD * number, lost)
     finally:

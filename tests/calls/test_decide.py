@@ -412,5 +412,8 @@ def test_what_cannot_be_repeated_is_refused(model, tmp_path):
     words = ["decide", model.parent, "-o", tmp_path / "new", "--like", tmp_path / "decided"]
     with pytest.raises(InputError, match="--like"):
         app([*map(str, words), "--threshold", "0.5"], result_action="return_value")
+    onto_itself = [*words[:3], tmp_path / "decided", *words[4:]]
+    with pytest.raises(InputError, match="holds the decision itself"):
+        app([*map(str, onto_itself)], result_action="return_value")
     app([*map(str, words)], result_action="return_value")
     assert read_predictions(tmp_path / "new" / "predictions.csv")["threshold"].eq(0.95).all()

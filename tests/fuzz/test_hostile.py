@@ -383,10 +383,12 @@ def test_a_recording_that_takes_too_much_memory_is_a_row(tmp_path, monkeypatch):
         Source("large.npy", tmp_path / "large.npy"),
         Source("a.mp4", drawing.write(tmp_path / "a.mp4", count=8)),
     ]
-    large, small = prepare.many(sources, [readers.VIEW], processes=1)
-    assert large.status == "unreadable"
-    assert "memory" in large.reason
-    assert small.status == "ok"
+    with prepare.keep([readers.VIEW], 1) as many:
+        for every in (prepare.many(sources, [readers.VIEW], processes=1), many(sources)):
+            large, small = every
+            assert large.status == "unreadable"
+            assert "memory" in large.reason
+            assert small.status == "ok"
 
 
 def test_a_lack_of_memory_in_opencv_is_one_too(tmp_path):

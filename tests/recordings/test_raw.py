@@ -370,6 +370,26 @@ def test_an_unlikely_order_of_axes_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stated", "frame_s"),
+    [
+        ({"finterval": 0.5}, 0.5),
+        ({"finterval": 500, "tunit": "msec"}, 0.5),
+        ({"fps": 2}, 0.5),
+        ({"fps": 2, "tunit": "msec"}, 0.5),
+    ],
+)
+def test_the_time_of_a_frame_is_in_seconds(
+    tmp_path: Path, stated: dict[str, Any], frame_s: float
+) -> None:
+    path = tmp_path / "stack.tif"
+    stack = np.random.default_rng(0).integers(0, 4000, (10, 64, 64)).astype(np.uint16)
+    tifffile.imwrite(
+        path, stack, imagej=True, resolution=(1, 1), metadata={"unit": "um", "axes": "TYX"} | stated
+    )
+    assert read(path)[0].frame_s == pytest.approx(frame_s)
+
+
+@pytest.mark.parametrize(
     ("voxel_um", "said"),
     [((1.0, 0.5, 0.5), ""), ((3.0, 1.0, 1.0), "fewer frames"), ((1.0, 2.0, 2.0), "pixels of 2 um")],
 )

@@ -1,6 +1,7 @@
 """Recordings in a bucket, and plans in a bucket."""
 
 import json
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -137,6 +138,19 @@ def test_a_network_that_is_down_ends_the_run(planned, bucket, tmp_path, quick, m
         bucket.always[f"train/{100000 + row}.mp4"] = "reset"
     summary = _work(planned, tmp_path)
     assert (summary.done, list(summary.failed)) == ([], [0, 1])
+
+
+def test_a_fetch_that_is_abandoned_does_not_stop_later_ones(planned, bucket, tmp_path):
+    plan = plans.read(planned)
+    settings = fetched.FetchSettings.parse({"endpoint": bucket.endpoint}, "test")
+    with fetched.Scratch(tmp_path / "scratch", settings) as scratch:
+        bucket.pause_s = 1.0
+        with scratch.fetching(lambda: plans.read_list(planned, plan, 0)):
+            while not bucket.peak:
+                time.sleep(0.01)
+        bucket.pause_s = 0.0
+        with scratch.fetching(lambda: plans.read_list(planned, plan, 1)) as coming:
+            assert len(coming.result().stamps) == 2
 
 
 def test_what_nobody_may_read_is_no_row(planned, bucket, tmp_path, quick):

@@ -9,7 +9,7 @@ import pytest
 from stallscan.calls.decide import CallSettings, decide
 from stallscan.calls.predictions import Predictions
 from stallscan.errors import InputError
-from stallscan.scale import merge, results
+from stallscan.scale import merge, results, status
 from stallscan.scale import plan as plans
 from stallscan.scale.merge import GapError
 from stallscan.scale.place import FolderPlace
@@ -38,6 +38,16 @@ def test_a_damaged_result_is_named(done, tmp_path, spoil):
     path = done.result(1)
     path.write_text(path.read_text()[:400] if spoil == "cut" else spoil)
     refused(done, tmp_path / "out", ResultError, r"shard-0001\.json: damaged.*Remove the file")
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2026-01-01T00:00:00"])
+def test_a_result_without_a_time_is_damaged(done, tmp_path, time):
+    path = done.result(1)
+    content = json.loads(path.read_text())
+    content["made"]["started"] = time
+    path.write_text(json.dumps(content))
+    refused(done, tmp_path / "out", ResultError, r"shard-0001\.json: damaged")
+    assert list(status.look(done.place).broken) == [1]
 
 
 def test_a_changed_row_is_damage(done, tmp_path):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from stallscan.bundle import disk
+from stallscan.bundle import disk, learned
 from stallscan.catalog import tables
 from stallscan.clips import fill
 from stallscan.clips.clip import ClipSettings
@@ -146,6 +146,13 @@ def test_a_bundle_with_another_threshold_is_another_bundle(done, tmp_path):
     # The label, a hash of the weights, is the same.
     assert disk.load_any(tmp_path / "bundle").label == done.plan.bundle
     with pytest.raises(BundleError, match="not the bundle that this plan was made with"):
+        done.plan.load_model(str(tmp_path / "bundle"))
+
+
+def test_a_bundle_that_has_learned_from_other_recordings_is_another_bundle(done, tmp_path):
+    shutil.copytree(done.plan.load_model().path, tmp_path / "bundle")
+    learned.write(tmp_path / "bundle", ["0" * learned.DIGITS])
+    with pytest.raises(BundleError, match=r"learned\.json"):
         done.plan.load_model(str(tmp_path / "bundle"))
 
 

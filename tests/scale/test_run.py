@@ -1,11 +1,14 @@
 """Shards: the same rows as predict, done once, by whoever comes first."""
 
+import contextlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +20,7 @@ from stallscan.runs import HeldError
 from stallscan.scale import merge, run, status
 from stallscan.scale import plan as plans
 from stallscan.scale.place import FolderPlace
-from stallscan.scale.results import ResultError
+from stallscan.scale.results import ResultError, read
 from stallscan.scale.shard import MovedError
 from tests import drawing
 
@@ -137,6 +140,43 @@ def test_a_vanished_recording_is_a_row_but_a_vanished_folder_is_not(done, tmp_pa
     assert not done.result(0).exists()
 
 
+def test_a_claim_that_ends_while_others_begin_disturbs_nobody(tmp_path, caplog):
+    place, holders = FolderPlace(tmp_path), []
+
+    def claim():
+        for _ in range(150):
+            with contextlib.suppress(HeldError), place.claim("shard-0000"):
+                holders.append(1)
+                assert len(holders) == 1
+                holders.pop()
+
+    with ThreadPoolExecutor(4) as pool:
+        for each in [pool.submit(claim) for _ in range(4)]:
+            each.result()
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("how", ["relative", "linked"])
+def test_recordings_of_a_moved_folder_are_found_however_it_was_named(
+    recordings, tmp_path, monkeypatch, how
+):
+    before, here, place = tmp_path / "before", tmp_path / "here", FolderPlace(tmp_path / "plan")
+    before.mkdir()
+    shutil.copy(recordings / "0.mp4", before)
+    given, named = Path("../before"), before
+    if how == "linked":
+        given = named = tmp_path / "link"
+        given.symlink_to(before)
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    plans.make([given], place)
+    before.rename(here)
+    with pytest.raises(MovedError, match="--moved"):
+        run.work(place.where, run.Options(cores=1, moved=("/elsewhere", str(here))))
+    run.work(place.where, run.Options(cores=1, moved=(str(named), str(here))))
+    assert read(place, plans.read(place), 0).statuses == {"ok": 1}
+
+
 def test_a_result_that_cannot_be_written_ends_the_run_and_is_recorded(done):
     shutil.rmtree(done.folder / "results")
     (done.folder / "results").touch()
@@ -154,6 +194,21 @@ def test_a_damaged_result_is_no_reason_to_skip_a_shard(done):
     done.result(1).write_text("{")
     with pytest.raises(ResultError, match="Remove the file"):
         run.one(str(done.folder), 1, run.Options(cores=1))
+
+
+def test_a_shard_that_another_task_finishes_meanwhile_is_not_done_again(done, tmp_path):
+    finished = done.result(1).rename(tmp_path / "finished.json")
+    before = finished.read_bytes()
+    claim = FolderPlace.claim
+
+    def late(place, name):
+        finished.rename(done.result(1))
+        return claim(place, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FolderPlace, "claim", late)
+        run.one(str(done.folder), 1, run.Options(cores=1))
+    assert done.result(1).read_bytes() == before
 
 
 START = """

@@ -174,6 +174,15 @@ def test_boxes_polygons_and_centre_lines_are_told_apart(tmp_path: Path) -> None:
     assert region.box.shape == pytest.approx((26, 125), abs=3)
 
 
+@pytest.mark.parametrize("column", ["region", "segment", "name", "Name", "label", "roi", "id"])
+def test_regions_keep_their_names(tmp_path: Path, column: str) -> None:
+    rows = ("left,20,50,30,70", "right,60,90,30,70")
+    boxes = table(tmp_path / "a.csv", f"{column},row0,row1,col0,col1", *rows)
+    assert [each.name for each in read_regions(boxes, FIELD)] == ["left", "right"]
+    rows = [f"v,{x:.1f},{y:.1f}" for x, y in DISC]
+    assert only(read_regions(table(tmp_path / "b.csv", f"{column},x,y", *rows), FIELD)).name == "v"
+
+
 def test_skeletons_are_split_at_their_branching_points(tmp_path: Path) -> None:
     # A Y in um: planes are 2 um apart, so z = 20 um is frame 10.
     nodes = ["# skeleton", "1 3 40 100 20 3 -1", "2 3 100 100 20 3 1", "3 3 160 60 20 3 2"]
@@ -183,6 +192,11 @@ def test_skeletons_are_split_at_their_branching_points(tmp_path: Path) -> None:
     depths = {each.frames for each in regions if isinstance(each, Region)}
     assert depths == {(10, 11), (10, 21)}
     refused(table(tmp_path / "b.swc", "1 3 40 100"), TableError, "line 1", "7 numbers")
+    for wrong in ("nan 3 40 100 20 3 1", "2 3 nan 100 20 3 1", "2 3 1e30 100 20 3 1"):
+        path = table(tmp_path / "c.swc", "1 3 40 100 20 3 -1", wrong)
+        refused(path, TableError, "line 2", "7 numbers")
+    path = table(tmp_path / "d.swc", *nodes, "2 3 160 140 40 3 2")
+    refused(path, TableError, "line 5 repeats the id 2")
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,8 @@ def decide(
     if like is None:
         calls = decide.decide(table, settings, labels, calibrated_at)
     elif calibrated_at is None and labels is None and settings == decide.CallSettings():
+        if out.resolve() == like.resolve():
+            raise InputError(f"{out}: holds the decision itself. Choose another folder with -o")
         calls = decide_like(table, like)
     else:
         raise InputError(

@@ -148,7 +148,7 @@ def keep(
     Errors as for `many`. Batches are prepared one after the other.
     """
     task = functools.partial(one, views=views)
-    return workers.kept(task, processes, _lost, _limit_s)
+    return workers.kept(task, processes, _lost, _limit_s, MEMORY_BYTES)
 
 
 def _lost(source: Source, reason: str) -> Prepared:

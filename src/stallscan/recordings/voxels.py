@@ -98,13 +98,14 @@ def _of_imagej(tiff: tifffile.TiffFile) -> Voxels:
                 length / count if count else None, str(described.get(f"{axis}unit", unit)), _UM
             )
         )
-    rate = _positive(described.get("fps"))
-    interval = described.get("finterval") or (1 / rate if rate else None)
+    interval, unit_s = described.get("finterval"), str(described.get("tunit", "s"))
+    if not interval and (rate := _positive(described.get("fps"))):
+        interval, unit_s = 1 / rate, "s"  # frames per second, whatever the unit of time
     return Voxels(
         _convert(described.get("spacing"), str(described.get("zunit", unit)), _UM),
         y_um=sides[0],
         x_um=sides[1],
-        frame_s=_convert(interval, str(described.get("tunit", "s")), _S),
+        frame_s=_convert(interval, unit_s, _S),
     )
 
 

@@ -86,7 +86,6 @@ class Scratch:
     def __init__(self, parent: Path | None, settings: FetchSettings) -> None:
         self._parent = Path(tempfile.gettempdir()) if parent is None else files.make_folder(parent)
         self._settings = settings
-        self._stop = threading.Event()
         self._thread = ThreadPoolExecutor(1)
         _sweep(self._parent)
 
@@ -94,29 +93,31 @@ class Scratch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
         self._thread.shutdown(cancel_futures=True)
 
     @contextlib.contextmanager
     def fetching(self, items: Callable[[], Sequence[Item]]) -> Iterator["Future[Fetched]"]:
         """Begin to fetch a shard; its folder is deleted at the end of the context."""
+        stop = threading.Event()
         with files.writing(self._parent):
             folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=self._parent))
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(runs.hold(folder))
             future = self._thread.submit(
-                lambda: get(items(), folder / "recordings", self._settings, self._stop)
+                lambda: get(items(), folder / "recordings", self._settings, stop)
             )
             # An abandoned download must end before its folder is deleted.
-            stack.callback(self._wait, future)
+            stack.callback(_abandon, future, stop)
             yield future
 
-    def _wait(self, future: "Future[Fetched]") -> None:
-        if not future.cancel() and not future.done():
-            self._stop.set()
-            with contextlib.suppress(BaseException):
-                future.result()
+
+def _abandon(future: "Future[Fetched]", stop: threading.Event) -> None:
+    """Stop a download if it is running, and wait until it has ended."""
+    if not future.cancel() and not future.done():
+        stop.set()
+        with contextlib.suppress(BaseException):
+            future.result()
 
 
 def _sweep(parent: Path) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 CLAIMS = "claims"
 # A claim in a bucket is renewed this often, and void after this time: its process was killed.
 RENEW_S, VOID_S = 60, 300
+# How often to try to hold a folder that disappears.
+TRIES = 10
 # Requests at the same time, when many files are written or read.
 AT_ONCE = 16
 Result = TypeVar("Result")
@@ -126,12 +128,11 @@ class FolderPlace:
     def claim(self, shard: str) -> Iterator[None]:
         """Claim a shard for this process; the claim ends with the process, even if it is killed."""
         folder = self._folder / CLAIMS / shard
-        with runs.hold(folder):
-            try:
-                yield
-            finally:
-                # Before the claim ends: later, the folder may be that of another process.
-                shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.ExitStack() as stack:
+            _hold(folder, stack)
+            # Before the claim ends: later, the folder may be that of another process.
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            yield
 
     def owners(self, shards: Iterable[str]) -> dict[str, str]:
         """Return who works on each of the shards that somebody works on."""
@@ -142,6 +143,19 @@ class FolderPlace:
             if shard in claimed
         }
         return {shard: owner for shard, owner in owners.items() if owner}
+
+
+def _hold(folder: Path, stack: contextlib.ExitStack) -> None:
+    """Hold the folder of a claim, which its last owner may be removing at this moment."""
+    for _ in range(TRIES):
+        try:
+            stack.enter_context(runs.hold(folder))
+        except InputError as error:
+            if not isinstance(error.__cause__, FileNotFoundError | FileExistsError):
+                raise
+        else:
+            return
+    raise runs.HeldError(folder, "another process")
 
 
 class BucketPlace:

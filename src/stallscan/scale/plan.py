@@ -113,7 +113,7 @@ class Plan(Settings):
         if fingerprint(model) != self.bundle_sha256:
             raise BundleError(
                 f"{model.path}: is not the bundle that this plan was made with, {self.bundle} "
-                "(the hash of its settings or weights differs). Restore it, or make another plan"
+                "(its settings, weights or learned.json differ). Restore it, or make another plan"
             )
         return model
 
@@ -195,7 +195,8 @@ def make(
     plan = Plan(
         kind=kind,
         paths=tuple(str(path.resolve()) for path in given),
-        folders=tuple(str(path.resolve()) for path in given if path.is_dir()),
+        # As the paths of their recordings begin, which are not resolved either.
+        folders=tuple(str(path.absolute()) for path in given if path.is_dir()),
         endpoint=endpoint,
         bundle=model.label,
         bundle_path=model.path.name if is_shipped else str(model.path.resolve()),
@@ -295,7 +296,11 @@ def open_store(plan: Plan) -> store.Store:
 def fingerprint(model: Bundle | Ensemble) -> str:
     """Return a hash of everything in a bundle that determines rows."""
     specs = [each.spec for each in (model, *model.members)]
-    content = [spec.model_dump(mode="json", exclude={"metrics", "provenance"}) for spec in specs]
+    content: list[Any] = [
+        spec.model_dump(mode="json", exclude={"metrics", "provenance"}) for spec in specs
+    ]
+    # A row says if the bundle has learned from its recording.
+    content += [sorted(each.learned) for each in model.members if each.learned]
     return files.sha256_of(json.dumps(content, sort_keys=True).encode())
 
 

@@ -151,7 +151,7 @@ class _Crew:
             elif self.workers and not busy:
                 raise self.reasons[0]
             elif time.monotonic() - seen > WAIT_S:
-                raise _no_machine(self.plan)
+                raise _no_machine()
             occupied = {key for key, _ in busy.values()}
             for key in active:
                 if waiting and key not in occupied:
@@ -218,7 +218,7 @@ def _only_on(node: str) -> Any:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def _no_machine(plan: Plan) -> WorkerError:
+def _no_machine() -> WorkerError:
     return WorkerError(
         "no machine of the Ray cluster has enough cores for a shard of this plan. Check the "
         "cluster with 'ray status', and --cores"

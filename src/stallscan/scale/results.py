@@ -3,8 +3,11 @@
 Two results of the same shard are equal byte for byte, except for the last entry, ``made``.
 """
 
+import datetime
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
 
 from stallscan import documents, files
 from stallscan.errors import InputError, SettingsError
@@ -16,11 +19,20 @@ FORMAT = 1
 FAILURES, FAILURE_NAME = "failures", "failures/{}.json"
 
 
+def _check_time(text: str) -> str:
+    if datetime.datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time without its zone")
+    return text
+
+
+Time = Annotated[str, AfterValidator(_check_time)]
+
+
 class Made(Settings):
     """When and where a result was made; two results of the same shard may differ in this only."""
 
-    started: str
-    finished: str
+    started: Time
+    finished: Time
     host: str
     cores: int
     # Time of the whole shard, and of its stages: fetch is elapsed time, prepare and predict are

@@ -124,10 +124,13 @@ def one(
         shard.opened(place, plan, options.cores, options.bundle, options.moved) as job,
         _scratch(plan, options) as scratch,
         job.place.claim(name_of(number)),
-        _fetching(job, scratch, number) as coming,
     ):
+        # Another task may have finished it while this one loaded the nets.
+        if (result := results.read(place, plan, number)) is not None:
+            return result
         done = itertools.count(1)
-        return _do(job, number, coming, lambda: progress(next(done), plan.size(number)))
+        with _fetching(job, scratch, number) as coming:
+            return _do(job, number, coming, lambda: progress(next(done), plan.size(number)))
 
 
 def work(where: str, options: Options, progress: Progress = lambda _done, _of: None) -> Summary:

@@ -248,8 +248,11 @@ def _refuse_missing(plan: Plan, moved: tuple[str, str] | None) -> None:
 
 def _here(planned: str, moved: tuple[str, str] | None) -> Path:
     """Return where a file or folder of the plan is on this machine."""
-    if moved and Path(planned).is_relative_to(moved[0]):
-        return Path(moved[1], Path(planned).relative_to(moved[0]))
+    if moved:
+        # A plan made with a relative path, such as ../recordings, has dots in the middle.
+        start, path = (Path(os.path.normpath(each)) for each in (moved[0], planned))
+        if path.is_relative_to(start):
+            return Path(moved[1], path.relative_to(start))
     return Path(planned)
 
 

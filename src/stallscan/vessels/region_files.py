@@ -11,6 +11,7 @@ import roifile
 from roifile import ROI_TYPE
 
 from stallscan.catalog import text
+from stallscan.catalog.headers import KEY
 from stallscan.catalog.tables import refuse_rows
 from stallscan.errors import InputError, TableError
 from stallscan.vessels.region_labels import read_labels
@@ -29,6 +30,8 @@ from stallscan.vessels.regions import (
 from stallscan.words import listed
 
 MOST_REGIONS = 100_000
+# Chosen: larger coordinates, in pixels or um, belong to no stack.
+LARGEST = 1e7
 NAME_COLUMNS = ("region", "segment", "name", "label", "roi", "id")
 _LINES = (ROI_TYPE.LINE, ROI_TYPE.POLYLINE, ROI_TYPE.FREELINE)
 _AREAS = (ROI_TYPE.POLYGON, ROI_TYPE.RECT, ROI_TYPE.OVAL, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED)
@@ -125,6 +128,9 @@ def _read_table(path: Path, field: Field) -> Iterator[Region | Unusable]:
     table = text.read(path, "a CSV table of regions")
     refuse_rows(path, table.wrong)
     name = next((column for column in NAME_COLUMNS if column in table.header), None)
+    # `text.read` calls a column 'name' as it calls those of recordings.
+    if name is None and table.key in NAME_COLUMNS and KEY in table.header:
+        name = KEY
     columns = set(table.header)
     if {"row0", "row1", "col0", "col1"} <= columns:
         numbers = _numbers(table, ("row0", "row1", "col0", "col1"))
@@ -176,7 +182,7 @@ def _numbers(table: text.Text, columns: Sequence[str]) -> F64:
                 values[index, place] = float(cell)
             except ValueError:
                 values[index, place] = np.nan
-            if not np.isfinite(values[index, place]) or abs(values[index, place]) > 1e7:
+            if not np.isfinite(values[index, place]) or abs(values[index, place]) > LARGEST:
                 raise TableError(
                     f"{table.path}: line {table.lines[index]}: {column} is {cell!r}. Give a number "
                     "of pixels"
@@ -194,11 +200,18 @@ def _read_swc(path: Path, field: Field) -> Iterator[Region | Unusable]:
                 continue
             try:
                 number, _, x, y, z, _, parent = (float(cell) for cell in cells[:7])
+                if not all(abs(each) <= LARGEST for each in (number, x, y, z, parent)):
+                    raise ValueError
             except ValueError:
                 raise TableError(
                     f"{path}: line {line} is not a node of SWC. Give 7 numbers: id, type, x, y, z, "
                     "radius, parent"
                 ) from None
+            if int(number) in nodes:
+                raise TableError(
+                    f"{path}: line {line} repeats the id {int(number)} of another node. Export "
+                    "the skeleton again, with an id for each node"
+                )
             nodes[int(number)] = ([z, y, x], int(parent))
     depth_um, row_um, col_um = field.voxel_um
     for number, branch in enumerate(_split_branches(nodes), start=1):
