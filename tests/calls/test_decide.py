@@ -252,6 +252,10 @@ def test_without_its_run_the_calibration_is_asked_for(model):
     assert made.table["score"].to_numpy() == pytest.approx(
         calibration.shift(SCORES, 0.3, 0.02), abs=5.1e-7
     )
+    for odd in ([], {"tables": "a"}, {"tables": [1]}, {"steps": [1]}):
+        model.with_name("run.json").write_text(json.dumps({"decision": odd}))
+        with pytest.raises(InputError, match=r"run\.json: does not describe a run"):
+            decide.decide(model, CallSettings(threshold=0.5))
     model.with_name("run.json").write_text("{")
     with pytest.raises(InputError, match="not readable"):
         decide.decide(model, settings)

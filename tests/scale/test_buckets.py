@@ -1,7 +1,9 @@
 """Recordings in a bucket, and plans in a bucket."""
 
 import json
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pandas as pd
@@ -181,6 +183,28 @@ def remote(bucket, monkeypatch) -> BucketPlace:
     }.items():
         monkeypatch.setenv(name, value)
     return open_place("s3://competition/some/plan/")
+
+
+class _NoBucket(BaseHTTPRequestHandler):
+    def do_PUT(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_bucket_that_does_not_exist_is_said(remote, monkeypatch):
+    with HTTPServer(("127.0.0.1", 0), _NoBucket) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(InputError, match=r"s3://none/plan/a: .*name of the bucket"):
+            open_place("s3://none/plan").write("a", b"")
+        server.shutdown()
+        thread.join()
 
 
 def test_a_plan_in_a_bucket_gives_the_same_tables(remote, done, tmp_path):

@@ -105,4 +105,5 @@ def test_the_command_writes_a_stack(run: Callable[..., Any], tmp_path: Path) -> 
     assert tifffile.imread(tmp_path / "out" / "stack.tif").shape == (20, 128, 144)
     assert run("simulate", "--stack")[0] == 2
     assert run("simulate", tmp_path / "other", "--stack", "--clips")[0] == 2
+    assert run("simulate", tmp_path / "other", "--frames", "20")[0] == 2
     assert not (tmp_path / "other").exists()

@@ -116,6 +116,7 @@ def test_mice_that_are_split_are_warned_of(data, caplog):
         ({"data": {"rule": "tier1"}}, InputError, r"rule tier1, .*--data.*data\.rule=all"),
         ({"data": {"rule": "teir1"}}, SettingsError, r"teir1 .*tier1"),
         ({"data": {"group": "litter"}}, InputError, r"train_labels\.csv: .*litter.*data\.group"),
+        ({"data": {"group": "stalled"}}, InputError, r"stalled names no groups.*data\.group"),
         ({"training": {"targets": "crowd"}}, InputError, "crowd_score"),
     ],
 )

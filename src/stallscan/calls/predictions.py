@@ -208,9 +208,18 @@ def read_run(predictions: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable ({error}). Remove or restore it") from None
-    if not isinstance(run, dict):
+    if not isinstance(run, dict) or not _is_decision(run.get("decision", {})):
         raise InputError(f"{path}: does not describe a run. Remove or restore it")
     return run
+
+
+def _is_decision(content: Any) -> bool:
+    """Return whether the entry ``decision`` of a run is such as `decide` writes it."""
+    return isinstance(content, dict) and all(
+        isinstance(content.get(name, []), list)
+        and all(isinstance(each, kind) for each in content.get(name, []))
+        for name, kind in (("tables", str), ("steps", dict))
+    )
 
 
 def was_learned(table: pd.DataFrame) -> "pd.Series[bool]":

@@ -27,8 +27,8 @@ def simulate(
     count: int | None = None,
     stalled: float | None = None,
     stack: bool = False,
-    frames: int = 100,
-    size: tuple[int, int] = (512, 512),
+    frames: int | None = None,
+    size: tuple[int, int] | None = None,
     test: int = 0,
     test_stalled: float = 0.046,
     seed: int = 0,
@@ -59,9 +59,9 @@ def simulate(
         size, segments.csv, centrelines.csv, vessels.tif (the voxels of each segment) and
         labels.csv. 'stallscan stack OUT/stack.tif --regions OUT/centrelines.csv' calls them.
     frames
-        With --stack: number of frames.
+        With --stack: number of frames, 100 by default.
     size
-        With --stack: rows and columns.
+        With --stack: rows and columns, 512 512 by default.
     test
         Number of additional recordings for a test split, as in the competition: test/*.mp4,
         test_metadata.csv and submission_format.csv; also test_labels.csv, which the competition
@@ -99,9 +99,10 @@ def simulate(
                 "--stack writes one stack into a folder: stallscan simulate OUT --stack. Leave out "
                 "--count, --test, --clips, --recipe, --sheet, --label-stack and --processes"
             )
-        share = 0.02 if stalled is None else stalled
-        _simulate_stack(out, share, seed, frames, size, look)
+        _simulate_stack(out, stalled, seed, frames, size, look)
         return
+    if frames is not None or size is not None:
+        raise InputError("--frames and --size are those of a stack. Add --stack, or leave them out")
     if out is None and sheet is None:
         raise InputError(
             "nothing to write. Name a folder for the recordings (stallscan simulate OUT) or a file "
@@ -129,20 +130,27 @@ def simulate(
 
 
 def _simulate_stack(
-    out: Path, stalled: float, seed: int, frames: int, size: tuple[int, int], look: str
+    out: Path,
+    stalled: float | None,
+    seed: int,
+    frames: int | None,
+    size: tuple[int, int] | None,
+    look: str,
 ) -> None:
     from stallscan.simulate import stack
     from stallscan.simulate.look import read_look
 
+    height, width = size or (None, None)
     given = {
         "stalled": stalled,
         "seed": seed,
         "frames": frames,
-        "height": size[0],
-        "width": size[1],
+        "height": height,
+        "width": width,
         "look": read_look(look),
     }
-    settings = stack.RawSettings.parse(given, "simulate")
+    chosen = {name: value for name, value in given.items() if value is not None}
+    settings = stack.RawSettings.parse(chosen, "simulate")
     with show_progress("simulating a stack") as progress:
         summary = stack.simulate_stack(out, settings, progress)
     print_line(str(summary))

@@ -179,10 +179,12 @@ class BucketPlace:
         """Return the content of a file; None if there is none."""
         import obstore
 
-        try:
-            return bytes(self._ask("read", name, lambda key: obstore.get(self._store, key).bytes()))
-        except FileNotFoundError:
+        def ask(key: str) -> bytes | None:
+            with contextlib.suppress(FileNotFoundError):
+                return bytes(obstore.get(self._store, key).bytes())
             return None
+
+        return self._ask("read", name, ask)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file; nobody ever reads half of it."""
@@ -223,8 +225,11 @@ class BucketPlace:
         """Remove a file if it exists."""
         import obstore
 
-        with contextlib.suppress(FileNotFoundError):
-            self._ask("removed", name, lambda key: obstore.delete(self._store, key))
+        def ask(key: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                obstore.delete(self._store, key)
+
+        self._ask("removed", name, ask)
 
     @contextlib.contextmanager
     def claim(self, shard: str) -> Iterator[None]:
@@ -265,13 +270,12 @@ class BucketPlace:
 
         try:
             return request(f"{self._prefix}/{name}")
-        except FileNotFoundError:
-            raise
         except (BaseError, OSError) as error:
             reason = printable(" ".join(str(error).partition("\n")[0].split()))
             raise InputError(
-                f"{self.where}/{name}: cannot be {what} ({reason[:200]}). Check the network, and "
-                "the credentials in AWS_ACCESS_KEY_ID or of this machine's role"
+                f"{self.where}/{name}: cannot be {what} ({reason[:200]}). Check the name of the "
+                "bucket, the network, and the credentials in AWS_ACCESS_KEY_ID or of the machine's "
+                "role"
             ) from None
 
 

@@ -226,6 +226,11 @@ def read_table(
     elif not group and by_recording == BY_RECORDING:  # the default of train
         _warn_of_mice(labels, column)
     group = group.lower()  # headers are read in lower case
+    if group in table:
+        raise InputError(
+            f"{labels}: the column {group} names no groups of recordings. Choose another column, "
+            f"or split by recording with {by_recording}"
+        )
     if group:
         values = column(group)
         if values is None:
