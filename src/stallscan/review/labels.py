@@ -180,7 +180,13 @@ def _mice_of(filenames: "pd.Series[str]", path: Path) -> list[str]:
     column = find_column(lambda name: cells.column(name) if name in cells.header else None, 1)
     if not column:
         raise InputError(f"{path}: has no column mouse. Add it, with the mouse of each recording")
-    mouse_of = dict(zip(cells.filenames, cells.column(column), strict=True))
+    rows = list(zip(cells.filenames, cells.column(column), strict=True))
+    mouse_of = dict(rows)
+    unclear = [name for name, mouse in rows if mouse != mouse_of[name]]
+    if unclear:
+        raise InputError(
+            f"{path}: names two mice for {listed(unclear)}. Keep one row for each recording"
+        )
     partners = match(filenames, pd.Series(list(mouse_of), dtype=filenames.dtype), path)
     missing = filenames[partners.isna()].tolist()
     if missing:

@@ -49,6 +49,7 @@ class Result(Settings):
     bundle_sha256: str
     list_sha256: str
     engine: str
+    consistency: bool
     stallscan: str  # version
     git: str | None  # commit
     recordings: int
@@ -108,9 +109,12 @@ def check(content: bytes, place: Place, plan: Plan, number: int) -> Result:
         *(result.shard, result.shards, result.list_sha256, result.bundle_sha256),
         result.engine,
     )
-    if found == expected and result.recordings == plan.size(number):
+    is_consistent = result.consistency == plan.consistency
+    if found == expected and is_consistent and result.recordings == plan.size(number):
         return result
     what = "bundle" if result.bundle_sha256 != plan.bundle_sha256 else "engine"
+    if found == expected and not is_consistent:
+        what = "choice of --consistency"
     if found[:3] != expected[:3]:
         what = "list of recordings"
     raise ResultError(f"{path}: was made with another {what} than this plan. {again}")

@@ -140,6 +140,7 @@ def do(
         bundle_sha256=job.plan.bundle_sha256,
         list_sha256=job.plan.lists[number],
         engine=job.plan.engine,
+        consistency=job.plan.consistency,
         **files.provenance(),
         recordings=len(items),
         calls=dict(sorted(predicted.calls.items())),

@@ -15,6 +15,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+import stallscan
 from stallscan import files, runs
 from stallscan.errors import UnreadableError
 from stallscan.recordings.raw import Stack
@@ -127,7 +128,8 @@ def find_resumably(
     found = []
     slabs = grid.slabs()
     for index, (first, last) in enumerate(slabs):
-        path = folder / SLABS_NAME / f"{index:04d}.npz"
+        # Another version may have found something else.
+        path = folder / SLABS_NAME / stallscan.__version__ / f"{index:04d}.npz"
         skeleton = _read_slab(path)
         if skeleton is None:
             skeleton = find_slab(grid, first, last, settings)
