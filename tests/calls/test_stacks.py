@@ -140,7 +140,7 @@ def test_regions_that_cannot_be_used_are_rows(
     assert table["status"].tolist()[1] == "out_of_view"
     assert "outside the image" in table["reason"][1]
     assert table["call"][1] == "unscorable"
-    assert "1 regions have no call" in printed
+    assert "1 region without a call" in printed
     assert run(*words, "-o", tmp_path / "out", "--strict")[0] == 1
 
 

@@ -219,13 +219,13 @@ def test_a_long_wrong_cell_is_shortened(save: Save) -> None:
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ("filename,answer", "column stalled .* commas: filename, stalled$"),
+        ("filename,answer", "column stalled .* semicolons: filename, stalled$"),
         ("filename,stalled2", r"column stalled .*'stalled2'"),
         ("filename,flowing", "'flowing' .*reverse.* column stalled"),
         ("filename,label,state", "'label' and 'state' .*right one stalled"),
         ("file,video,stalled", "'file' and 'video' .*right one filename"),
         ("filename;stalled,note", "other separators"),
-        ("filename|stalled", "column filename .* commas: filename, stalled$"),
+        ("filename|stalled", "column filename .* semicolons: filename, stalled$"),
         ("filename,stalled,Stalled", "column stalled .*twice"),
     ],
 )
@@ -240,7 +240,7 @@ def test_wrong_columns_of_labels(save: Save, header: str, words: str) -> None:
         (",crowd_score", ",crowdscore", r"column crowd_score .*'crowdscore'\?"),
         (",crowd_score", ",crowdscore", r"'crowdscore' .*did you mean crowd_score\?"),
         (",nano", ",nano,mouse", "column 'mouse' .*filename, url, project_id,"),
-        (",tier1", "", "column tier1 .* commas: filename, url,"),
+        (",tier1", "", "column tier1 .* semicolons: filename, url,"),
     ],
 )
 def test_wrong_columns_of_metadata(save: Save, old: str, new: str, words: str) -> None:

@@ -20,6 +20,7 @@ from stallscan.runs import CHOSEN_NAME, PREDICTIONS_NAME, RUN_NAME, SUBMISSION_N
 from stallscan.scores.calibration import Calibration, fit_calibration, log_odds, shift
 from stallscan.scores.thresholds import on_grid, rounded
 from stallscan.settings import Settings
+from stallscan.words import percent
 
 Floats = NDArray[np.float64]
 
@@ -280,7 +281,7 @@ def _convert(
             raise InputError(_not_calibrated(predictions))
         if isinstance(settings.prevalence, float):
             share = settings.prevalence
-            how.append(f"declared prevalence {settings.prevalence:.2%}")
+            how.append(f"declared prevalence {percent(settings.prevalence)}")
         else:
             share, said, doubted = estimate(predictions.run, scores, before)
             how, doubts = how + said, doubts + doubted

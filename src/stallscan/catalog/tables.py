@@ -278,7 +278,7 @@ def _match_form(
     if problems:
         raise TableError(
             f"{table.path}: {'; '.join(problems)}. The table needs these columns, separated by "
-            f"commas: {', '.join(form)}"
+            f"commas or semicolons: {', '.join(form)}"
         )
     return form
 

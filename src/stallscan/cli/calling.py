@@ -116,7 +116,8 @@ def print_summary(summary: "PredictionSummary", say_remarks: bool = True) -> Non
             "many are wrong, train the bundle further on your labels (stallscan fine-tune)."
         )
     if summary.failed:
-        print_line(f"{summary.failed} recordings have no call. The column 'reason' says why")
+        failed = counted(summary.failed, "recording")
+        print_line(f"{failed} without a call. The column 'reason' says why")
         if summary.failed == sum(summary.calls.values()):
             sys.exit(EXIT_FAILED_ROWS)
 

@@ -86,7 +86,7 @@ def stack(
     from stallscan.rates import field
     from stallscan.rates.correction import CallAccuracy
     from stallscan.recordings.raw import StackSettings, open_stack
-    from stallscan.words import percent
+    from stallscan.words import counted, percent
 
     given = {
         "voxel_um": voxel_um,
@@ -121,9 +121,11 @@ def stack(
     print_line(f"{counts} -> {summary.table}")
     if rate["scored"].item():
         called = percent(float(rate["called_rate"].item()))
-        print_line(f"{called} of {rate['scored'].item()} scored regions called stalled")
+        scored = counted(int(rate["scored"].item()), "scored region")
+        print_line(f"{called} of {scored} called stalled, not corrected for wrong calls")
     if summary.failed:
-        print_line(f"{summary.failed} regions have no call. The column 'reason' says why")
+        failed = counted(summary.failed, "region")
+        print_line(f"{failed} without a call. The column 'reason' says why")
         if strict:
             sys.exit(EXIT_FAILED_ROWS)
 

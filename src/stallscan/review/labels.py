@@ -101,7 +101,8 @@ def write_labels(
     labelled = table[table["stalled"] >= 0]
     if labelled.empty:
         raise InputError(
-            f"{folder}: no recording has a label by the rule {rule}. Answer more of them"
+            f"{folder}: no recording has a label by the rule {rule}. Answer some with "
+            f"'stallscan review {folder}'"
         )
     if mice is not None:
         labelled = labelled.assign(mouse=_mice_of(labelled["filename"], mice))

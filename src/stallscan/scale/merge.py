@@ -21,7 +21,7 @@ from stallscan.scale import results, run
 from stallscan.scale.place import Place
 from stallscan.scale.plan import Plan, name_of
 from stallscan.scale.results import Result
-from stallscan.words import listed
+from stallscan.words import counted, listed
 
 log = logging.getLogger("stallscan")
 
@@ -205,8 +205,8 @@ def _refuse_gaps(place: Place, plan: Plan) -> None:
 def _gap(place: Place, missing: Sequence[int]) -> GapError:
     names = [name_of(number) for number in missing]
     return GapError(
-        f"{place.where}: {len(missing):,} shards have no result: {listed(names, NAMED)}. Do them "
-        f"with 'stallscan run {place.where}'"
+        f"{place.where}: {counted(len(missing), 'shard')} without a result: "
+        f"{listed(names, NAMED)}. Continue with 'stallscan run {place.where}'"
     )
 
 

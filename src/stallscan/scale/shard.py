@@ -243,7 +243,7 @@ def _refuse_missing(plan: Plan, moved: tuple[str, str] | None) -> None:
     if gone := [folder for folder in folders if not _has_files(folder)]:
         raise MovedError(
             f"{gone[0]}: this folder of the plan is empty or missing on this machine. Mount it, or "
-            "say where it is with --moved PLANNED=HERE"
+            "say where it is with --moved PLANNED=HERE (PLANNED: its full path in the plan)"
         )
 
 

@@ -115,7 +115,8 @@ def find_outline(recording: Recording, settings: OutlineSettings | None = None) 
     if len(recording.shape) != 4:
         raise NoOutlineError(
             f"{recording.path}: the recording is grey, so it has no outline. "
-            "Draw a closed orange contour, RGB (255, 102, 0), around the segment"
+            "Draw a closed orange contour, RGB (255, 102, 0), around the segment, or call the "
+            "vessels of a raw stack with 'stallscan stack'"
         )
     if settings.rule == "contour":
         return _find_contour(recording)
