@@ -26,6 +26,13 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_two_mice_of_a_recording_are_refused(folder, tmp_path):
+    table = tmp_path / "mice.csv"
+    table.write_text("filename,mouse\na.mp4,m1\na.mp4,m2\nb.mp4,m1\nd.mp4,m1\n")
+    with pytest.raises(InputError, match=r"mice\.csv: names two mice for a\.mp4"):
+        write_labels(folder, tmp_path / "labels.csv", mice=table)
+
+
 @pytest.mark.parametrize(
     ("rule", "experts", "expected"),
     [
@@ -35,6 +42,7 @@ def folder(tmp_path):
         ("expert", ("bob",), {"a.mp4": 1, "d.mp4": 0}),
     ],
 )
+
 def test_each_rule_gives_its_labels(folder, rule, experts, expected):
     written = write_labels(folder, folder / "labels.csv", rule, experts)
     labels = read_labels(folder / "labels.csv").set_index("filename")["stalled"]

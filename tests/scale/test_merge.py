@@ -63,6 +63,8 @@ def test_a_result_of_another_bundle_list_or_engine_is_refused(done, tmp_path):
         rewrite(done.result(1), **{key: "other"})
         refused(done, tmp_path / "out", ResultError, f"shard-0001.*another {what}.*Remove")
         done.result(1).write_text(original)
+    rewrite(done.result(1), consistency=True)
+    refused(done, tmp_path / "out", ResultError, "another choice of --consistency")
     shutil.copy(done.result(0), done.result(1))
     refused(done, tmp_path / "out", ResultError, "another list of recordings")
     rewrite(done.result(1), format=2)

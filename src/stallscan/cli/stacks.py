@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from stallscan.cli.calling import print_summary
 from stallscan.cli.terminal import (
     EXIT_FAILED_ROWS,
     FEW_SHOWN,
@@ -12,6 +13,7 @@ from stallscan.cli.terminal import (
     command,
     print_calls,
     print_line,
+    say,
     show_progress,
 )
 
@@ -115,19 +117,19 @@ def stack(
             )
         _write_overview(opened, found, out)
     rate = field.write_rate(summary.table, stack.name, out, measured)
-    if sum(summary.calls.values()) <= FEW_SHOWN:
+    few = sum(summary.calls.values()) <= FEW_SHOWN
+    if few:
         print_calls(summary.table)
-    counts = ", ".join(f"{number} {call}" for call, number in sorted(summary.calls.items()))
-    print_line(f"{counts} -> {summary.table}")
-    if rate["scored"].item():
+    if scored := int(rate["scored"].item()):
         called = percent(float(rate["called_rate"].item()))
-        scored = counted(int(rate["scored"].item()), "scored region")
-        print_line(f"{called} of {scored} called stalled, not corrected for wrong calls")
-    if summary.failed:
-        failed = counted(summary.failed, "region")
-        print_line(f"{failed} without a call. The column 'reason' says why")
-        if strict:
-            sys.exit(EXIT_FAILED_ROWS)
+        print_line(f"{called} of {counted(scored, 'scored region')} called stalled")
+        if measured is not None:
+            corrected, low, high = (percent(rate[name].item()) for name in ("rate", "low", "high"))
+            print_line(f"corrected for wrong calls: {corrected} ({low} to {high})")
+        say(str(rate["note"].item()))
+    print_summary(summary, say_remarks=not few)
+    if summary.failed and strict:
+        sys.exit(EXIT_FAILED_ROWS)
 
 
 def _find_regions(stack: "Stack", given: Path | None, out: Path) -> "Regions":

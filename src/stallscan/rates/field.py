@@ -5,9 +5,16 @@ from pathlib import Path
 import pandas as pd
 
 from stallscan import runs
-from stallscan.calls.predictions import DECIDED, OPEN, read_predictions
+from stallscan.calls.predictions import (
+    DECIDED,
+    OPEN,
+    Predictions,
+    is_simulated,
+    of_simulated,
+)
 from stallscan.files import write_text
 from stallscan.rates.correction import CallAccuracy, corrected
+from stallscan.rates.notes import on_simulated
 from stallscan.rates.rates import refuse_other_calls
 from stallscan.rates.tables import RATE_COLUMNS, rate_cells
 
@@ -43,8 +50,8 @@ def write_rate(
     InputError
         If the accuracy was measured with another bundle or threshold.
     """
-    predictions = Path(predictions)
-    table = read_predictions(predictions)
+    given = Predictions.read(predictions)
+    predictions, table = given.path, given.table
     if accuracy is not None:
         refuse_other_calls(predictions, table[table["call"].isin(DECIDED)], accuracy)
     calls = table["call"].value_counts()
@@ -58,6 +65,9 @@ def write_rate(
     if accuracy is None:
         cells |= dict.fromkeys(_CORRECTED, None)
         note = NOT_CORRECTED
+    else:
+        trained, drawn = is_simulated(given.run), of_simulated(given.run)
+        note = " ".join(on_simulated(accuracy, trained, drawn))
     row = {"field": field} | cells | {call: int(calls.get(call, 0)) for call in OPEN}
     rates = pd.DataFrame([row | {"note": note}], columns=list(COLUMNS))
     with runs.hold(out) as folder:

@@ -150,7 +150,7 @@ def _rate(times: Sequence[tuple[Made, int]]) -> float | None:
     start = max(min(started for started, _, _ in last), end - WINDOW)
     # Of a shard that began before the window, the share that is in it.
     recordings = sum(
-        count * min(1.0, (finished - start) / max(finished - started, _SECOND))
+        count if started >= start else count * ((finished - start) / (finished - started))
         for started, finished, count in last
     )
     return recordings / max(end - start, _SECOND).total_seconds()
