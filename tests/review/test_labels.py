@@ -42,7 +42,6 @@ def test_two_mice_of_a_recording_are_refused(folder, tmp_path):
         ("expert", ("bob",), {"a.mp4": 1, "d.mp4": 0}),
     ],
 )
-
 def test_each_rule_gives_its_labels(folder, rule, experts, expected):
     written = write_labels(folder, folder / "labels.csv", rule, experts)
     labels = read_labels(folder / "labels.csv").set_index("filename")["stalled"]
