@@ -24,6 +24,7 @@ SHARES = {
     **{"mp4": 25, "avi": 5, "mkv": 5, "gif": 10, "tiff": 25, "npy": 5},
     **{"table": 15, "note": 3, "recipe": 7, "bundle": 5, "weights": 4, "exports": 1},
     **{"store": 3, "shard": 7, "answers": 4, "plot": 2},
+    **{"stack": 10, "roi": 2, "rois": 3, "regions": 3, "swc": 2, "plan": 3, "list": 2, "result": 3},
 }
 # All readers in turn, so that an early end leaves none out. Starting a reader takes 10 s.
 ROUND_HOURS = 0.5

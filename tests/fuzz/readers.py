@@ -25,11 +25,17 @@ from stallscan.rates.correction import CallAccuracy
 from stallscan.recipes.recipe import read_recipe
 from stallscan.recordings import video
 from stallscan.recordings.find import Source
+from stallscan.recordings.raw import StackSettings, open_stack
 from stallscan.report import svg
 from stallscan.review.answers import NAME, Answers
 from stallscan.review.ledger import Ledger
+from stallscan.scale import plan as plans
+from stallscan.scale import results, status
+from stallscan.scale.place import FolderPlace
 from stallscan.simulate.look import read_look
 from stallscan.vessels.outline import OutlineSettings
+from stallscan.vessels.region_files import read_regions
+from stallscan.vessels.regions import Field
 from tests.fuzz import seeds
 
 VIEW = Preprocessing(OutlineSettings(), seeds.CLIP)
@@ -191,6 +197,36 @@ def _read_answers(data: bytes, folder: Path) -> None:
         answers.give("other", "new.mp4", "one", "flowing")
 
 
+def _read_stack(data: bytes, folder: Path) -> None:
+    path = folder / "stack.tif"
+    path.write_bytes(data)
+    for settings in (StackSettings(), StackSettings(voxel_um=(1, 1, 1), frame_s=1, channel="1")):
+        with _refusals(), open_stack(path, settings) as opened:
+            assert opened.project().shape == opened.shape[1:]
+            assert opened[0:1].shape == (1, *opened.shape[1:])
+
+
+def _read_regions(suffix: str) -> Callable[[bytes, Path], None]:
+    return _file(f"a{suffix}", lambda path: read_regions(path, Field((6, 40, 50), (1, 1, 1))))
+
+
+def _read_plan(name: str) -> Callable[[bytes, Path], None]:
+    def read(data: bytes, folder: Path) -> None:
+        valid = (folder / "plan" / name).read_bytes()
+        (folder / "plan" / name).write_bytes(data)
+        place = FolderPlace(folder / "plan")
+        with _refusals():
+            plan = plans.read(place)
+            with _refusals():
+                plans.read_list(place, plan, 0)
+            with _refusals():
+                results.read(place, plan, 0)
+            str(status.look(place))
+        (folder / "plan" / name).write_bytes(valid)
+
+    return read
+
+
 READERS = {
     "mp4": Reader(seeds.mp4, _recording("a.mp4"), "mp4"),
     "avi": Reader(seeds.avi, _recording("a.avi"), "riff"),
@@ -221,5 +257,13 @@ READERS = {
     "store": Reader(seeds.store, _read_manifest, "json"),
     "shard": Reader(seeds.shard, _read_shard, "safetensors"),
     "answers": Reader(seeds.answers, _read_answers, "sqlite"),
+    "stack": Reader(seeds.stack, _read_stack, "tiff"),
+    "roi": Reader(seeds.roi, _read_regions(".roi"), "bytes"),
+    "rois": Reader(seeds.rois, _read_regions(".zip"), "bytes"),
+    "regions": Reader(seeds.regions, _read_regions(".csv"), "csv"),
+    "swc": Reader(seeds.swc, _read_regions(".swc"), "bytes"),
+    "plan": Reader(seeds.plan, _read_plan(plans.PLAN_NAME), "json"),
+    "list": Reader(seeds.listed, _read_plan(plans.list_name(0)), "csv"),
+    "result": Reader(seeds.result, _read_plan(plans.result_name(0)), "json"),
     "plot": Reader(seeds.plot, _file("a.svg", _read_plot), "bytes"),
 }

@@ -3,7 +3,9 @@
 Each function writes what its reader needs into a folder, and returns files to mutate.
 """
 
+import io
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import tifffile
+from roifile import ROI_TYPE, ImagejRoi
 
 from stallscan.bundle import disk
 from stallscan.bundle.spec import BundleSpec, EnsembleSpec
@@ -22,6 +25,9 @@ from stallscan.recordings.encode import write_video
 from stallscan.recordings.find import Source
 from stallscan.recordings.recording import Frames
 from stallscan.review.answers import Answers, New
+from stallscan.scale import plan as plans
+from stallscan.scale import run
+from stallscan.scale.place import FolderPlace
 from stallscan.scores.calibration import Calibration
 from stallscan.simulate import look
 from stallscan.vessels.outline import OutlineSettings
@@ -235,6 +241,70 @@ def answers(folder: Path) -> Iterator[bytes]:
     ledger.give("t9", "1.mp4", "two", "flowing", 2.5)
     ledger.undo("u", "two")
     yield (folder / "review.sqlite").read_bytes()
+
+
+def stack(folder: Path) -> Iterator[bytes]:
+    """Raw stacks: of ImageJ with two channels, and of floats without anything said."""
+    values = np.random.default_rng(0).integers(0, 4000, (5, 2, 40, 50)).astype(np.uint16)
+    about = {"axes": "ZCYX", "spacing": 2.0, "unit": "um"}
+    tifffile.imwrite(folder / "s.tif", values, imagej=True, resolution=(1, 1), metadata=about)
+    yield (folder / "s.tif").read_bytes()
+    tifffile.imwrite(folder / "s.tif", values[:, 0].astype(np.float32), photometric="minisblack")
+    yield (folder / "s.tif").read_bytes()
+
+
+CORNERS = [(5, 5), (40, 5), (40, 30), (5, 30)]  # x, y
+
+
+def roi(folder: Path) -> Iterator[bytes]:
+    """An ImageJ polygon and a line."""
+    polygon = ImagejRoi.frompoints(np.array(CORNERS), name="one", position=2)
+    yield polygon.tobytes()
+    polygon.roitype = ROI_TYPE.POLYLINE
+    yield polygon.tobytes()
+
+
+def rois(folder: Path) -> Iterator[bytes]:
+    """Both in an archive, stored and packed."""
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", method) as archive:
+            for number, data in enumerate(roi(folder)):
+                archive.writestr(f"{number}.roi", data)
+        yield content.getvalue()
+
+
+def regions(folder: Path) -> Iterator[bytes]:
+    """Tables of boxes and centre lines."""
+    yield b"region,row0,row1,col0,col1,first,stop\na,5,30,5,40,0,4\nb,8,38,2,44,,\n"
+    yield b"segment,z,y,x\n1,0,5,5\n1,2,20,30\n2,3,30,8\n2,3,30,44\n"
+
+
+def swc(folder: Path) -> Iterator[bytes]:
+    """Centre lines of a tree."""
+    yield b"# um\n1 2 5 5 0 2 -1\n2 2 20 20 2 2 1\n3 2 40 20 3 2 2\n4 2 20 35 3 2 2\n"
+
+
+def plan(folder: Path) -> Iterator[bytes]:
+    """A plan of two shards, one of which is done."""
+    for number in range(3):
+        drawing.write(folder / "recordings" / f"{number}.mp4", seed=number)
+    place = FolderPlace(folder / "plan")
+    plans.make([folder / "recordings"], place, shard_size=2)
+    run.one(str(folder / "plan"), 0, run.Options(cores=1))
+    yield (folder / "plan" / plans.PLAN_NAME).read_bytes()
+
+
+def listed(folder: Path) -> Iterator[bytes]:
+    """The list of the first shard."""
+    next(plan(folder))
+    yield (folder / "plan" / plans.list_name(0)).read_bytes()
+
+
+def result(folder: Path) -> Iterator[bytes]:
+    """Its result."""
+    next(plan(folder))
+    yield (folder / "plan" / plans.result_name(0)).read_bytes()
 
 
 def plot(folder: Path) -> Iterator[bytes]:

@@ -120,6 +120,14 @@ def test_a_damaged_plan_is_refused(done, content):
         plans.read(done.place)
 
 
+def test_a_plan_with_too_few_lists_is_refused(done):
+    path = done.folder / "plan.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"lists": content["lists"][:2]}))
+    with pytest.raises(InputError, match="do not make 2 lists"):
+        plans.read(done.place)
+
+
 def test_a_folder_without_a_plan_says_how_to_make_one(tmp_path):
     with pytest.raises(InputError, match="stallscan plan PATH"):
         plans.read(FolderPlace(tmp_path))

@@ -1,5 +1,6 @@
 """Regions of a stack from ImageJ, label images, tables and skeletons."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,15 @@ from stallscan.clips.regions import sources_of
 from stallscan.errors import InputError, StallscanError, TableError
 from stallscan.recordings.recording import Box
 from stallscan.vessels.region_files import read_regions
-from stallscan.vessels.regions import AROUND_LINE_UM, Field, Region, Regions, Unusable
+from stallscan.vessels.regions import (
+    AROUND_LINE_UM,
+    Field,
+    Region,
+    Regions,
+    Unusable,
+    outline_line,
+    outline_polygons,
+)
 
 FIELD = Field((50, 200, 300), (2.0, 1.0, 1.0))
 DISC = [(100 + 30 * np.cos(angle), 80 + 20 * np.sin(angle)) for angle in np.arange(0, 6.28, 0.1)]
@@ -299,3 +308,25 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "regions.doc"
     path.write_text("x")
     refused(path, InputError, ".roi", ".csv")
+
+
+def test_regions_at_impossible_places_are_out_of_view() -> None:
+    far = np.array([[0.0, 1e30, 5.0], [0.0, 5.0, 9.0], [0.0, 9.0, 5.0]])
+    for region in (
+        outline_line("a", far, FIELD),
+        outline_polygons("a", [far[:, 1:]], FIELD, None),
+    ):
+        assert isinstance(region, Unusable)
+        assert region.status == "out_of_view"
+
+
+def test_a_damaged_selection_is_a_row(tmp_path: Path) -> None:
+    good = roifile.ImagejRoi.frompoints(np.array(DISC), name="good").tobytes()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("good.roi", good)
+        # bytes 16 and 17 of the format: the number of points
+        archive.writestr("bad.roi", good[:16] + bytes(2) + good[18:])
+    one, other = read_regions(tmp_path / "a.zip", FIELD)
+    assert isinstance(one, Region)
+    assert isinstance(other, Unusable)
+    assert other.reason == "the region has no area. Outline the vessel"

@@ -121,12 +121,16 @@ def _read_headers(
     shown = [each for each in pages if each.shape not in skipped]
     outer = [("I", len(shown))] if is_joined else dimensions_of(tiff, main)
     outer = [(axis, size) for axis, size in outer if size > 1]
+    if len({axis for axis, _ in outer}) < len(outer):
+        raise UnreadableError(
+            f"{path}: describes one axis of its planes twice. Export the stack again"
+        )
     samples = [("S", page.samplesperpixel)] if page.samplesperpixel > 1 else []
     if tiff.is_ome and not is_joined:
         shown = list(main.pages)  # of several files; None for a missing one
     layout = _Layout(path, tiff, main, page, tuple(size for _, size in outer), shown)
     layout.check_whole(next_page)
-    axes = [axis for axis, _ in outer]
+    axes, shape = [axis for axis, _ in outer], (page.imagelength, page.imagewidth)
 
     def number(place: Place) -> int:
         """Return the number of a plane in the order of the file."""
@@ -135,15 +139,16 @@ def _read_headers(
 
     def read(place: Place) -> Array | None:
         plane = layout.read(number(place))  # (H, W), (H, W, S) or (S, H, W)
-        if plane is None or not samples:
-            return plane
-        return np.asarray(np.take(plane, place["S"], axis=0 if page.axes[0] == "S" else -1))
+        if plane is not None and samples:
+            plane = np.asarray(np.take(plane, place["S"], axis=0 if page.axes[0] == "S" else -1))
+        # A damaged header may describe another shape.
+        return plane if plane is not None and plane.shape == shape else None
 
     voxels = read_voxels(tiff)
     if samples and page.photometric == PHOTOMETRIC.RGB:
         voxels = voxels._replace(channels=_COLOURS)
     planes = Planes(
-        *(path, (*outer, *samples), (page.imagelength, page.imagewidth), page.dtype, voxels),
+        *(path, (*outer, *samples), shape, page.dtype, voxels),
         has=lambda place: layout.has(number(place)),
         read=read,
         missing=_missing_files(tiff, path),
@@ -225,18 +230,24 @@ class _Layout:
                     f"Install it with: {install('imagecodecs')}"
                 ) from None
             return None
+        # A damaged header, of this page or of the first.
+        if array.shape != self.page.shape or array.dtype.kind != self.page.dtype.kind:
+            return None
         if self.page.imagedepth > 1:
             array = array[inside]
         return self._as_stored(array)
 
-    def _read_contiguous(self, number: int) -> Array:
+    def _read_contiguous(self, number: int) -> Array | None:
         handle = self.tiff.filehandle
         handle.seek(self.page.dataoffsets[0] + number * self.plane_bytes)
-        values = np.frombuffer(
-            handle.read(self.plane_bytes), self.page.dtype.newbyteorder(self.tiff.byteorder)
-        )
-        inner = 3 if self.page.samplesperpixel > 1 else 2
-        return self._as_stored(values.reshape(self.page.shape[-inner:]))
+        content = handle.read(self.plane_bytes)
+        if len(content) < self.plane_bytes:
+            return None
+        values = np.frombuffer(content, self.page.dtype.newbyteorder(self.tiff.byteorder))
+        inner = self.page.shape[-3 if self.page.samplesperpixel > 1 else -2 :]
+        if values.size != product(inner):  # a damaged header
+            return None
+        return self._as_stored(values.reshape(inner))
 
     def _as_stored(self, array: Array) -> Array:
         if self.page.photometric == PHOTOMETRIC.MINISWHITE:

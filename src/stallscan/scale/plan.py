@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stallscan import documents, files
 from stallscan.bundle import disk
@@ -72,6 +72,15 @@ class Plan(Settings):
     lists: tuple[str, ...]  # SHA-256 of the list of each shard
     passed_over: dict[str, Any]  # as `find.PassedOver.as_dict` returns it
     made: dict[str, Any]  # when, and by which version
+
+    @model_validator(mode="after")
+    def _check(self) -> "Plan":
+        if len(self.lists) != -(-self.recordings // self.shard_size):
+            raise ValueError(
+                f"{self.recordings:,} recordings in shards of {self.shard_size:,} do not make "
+                f"{len(self.lists):,} lists"
+            )
+        return self
 
     @property
     def shards(self) -> range:

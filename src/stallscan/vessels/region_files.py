@@ -110,17 +110,26 @@ def _read_rois(path: Path, field: Field) -> Iterator[Region | Unusable]:
             kind = getattr(roi.roitype, "name", str(roi.roitype)).lower()
             reason = f"a selection of type {kind} encloses nothing. Outline the vessel"
             yield Unusable(name, "no_outline", reason)
+        elif not (parts := _parts_of(roi)):
+            yield Unusable(name, "no_outline", "the region has no area. Outline the vessel")
         elif roi.roitype in _LINES:
-            points = np.asarray(roi.coordinates(), float) - 0.5  # (n, 2): centres are whole numbers
+            points = parts[0] - 0.5  # (n, 2): centres are whole numbers
             depths = np.full(len(points), float(place - 1))
             line = np.column_stack([depths, points[:, ::-1]])
             yield outline_line(name, line, field, in_depth=depth is not None)
         else:
-            parts = [np.asarray(part, float) for part in roi.coordinates(multi=True)]
-            if not parts or not all(part.size for part in parts):
-                yield Unusable(name, "no_outline", "the region has no area. Outline the vessel")
-            else:
-                yield outline_polygons(name, parts, field, depth)
+            yield outline_polygons(name, parts, field, depth)
+
+
+def _parts_of(roi: roifile.ImagejRoi) -> list[F64]:
+    """Return the points of each part of a selection, (n, 2) x, y; empty if it is damaged."""
+    try:
+        parts = [np.asarray(part, float) for part in roi.coordinates(multi=True)]
+    # As in `_read_rois`.
+    except Exception:  # noqa: BLE001
+        return []
+    usable = all(part.size and np.isfinite(part).all() for part in parts)
+    return parts if usable else []
 
 
 def _read_table(path: Path, field: Field) -> Iterator[Region | Unusable]:

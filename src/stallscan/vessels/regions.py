@@ -34,6 +34,9 @@ MAX_REGION_UM2 = 90_000.0
 # A region with less of its area inside the image gets a remark, and so do two that share more of
 # the area that both cover.
 MOSTLY_INSIDE, MOSTLY_SHARED = 0.9, 0.6
+# No image is as large; farther positions, squared or times 16, may exceed integers.
+FARTHEST_PX = 1e6
+FAR_AWAY = "the region is far outside the image. Draw it in this stack"
 # Polygons are filled on a grid this many times finer than the pixels, unless they are large.
 FINE, LARGE_PX = 4, 1000
 
@@ -166,6 +169,8 @@ def outline_line(name: str, line: F64, field: Field, *, in_depth: bool = True) -
     in_depth : bool
         Whether the line says in which frames the vessel lies.
     """
+    if np.abs(line).max() > FARTHEST_PX:
+        return Unusable(name, "out_of_view", FAR_AWAY)
     reach = AROUND_LINE_UM / field.pixel_um
     margin = math.ceil(reach) + 1
     low = np.floor(line[:, 1:].min(axis=0)).astype(int) - margin
@@ -185,6 +190,8 @@ def outline_polygons(
 ) -> Region | Unusable:
     """Fill polygons (n, 2) of x, y, of which the centre of the first pixel is (0.5, 0.5)."""
     every = np.concatenate(polygons)
+    if np.abs(every).max() > FARTHEST_PX:
+        return Unusable(name, "out_of_view", FAR_AWAY)
     low = np.floor(every.min(axis=0)).astype(int)
     size = np.ceil(every.max(axis=0)).astype(int) - low
     if (size < 1).any() or (size > 2 * max(field.shape[1:])).any():
