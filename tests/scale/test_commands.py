@@ -56,7 +56,7 @@ def test_a_held_shard_is_no_success(run, done):
     [
         (["--moved", "x"], "PLANNED=HERE"),
         (["--cores", 0], "--cores 0"),
-        (["--engine", "ray"], "pool"),
+        (["--engine", "ray", "--shard", 0], "--engine ray"),
         (["--bundle", "nowhere"], "--bundle FOLDER"),
     ],
 )
