@@ -10,7 +10,13 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups")
 
-TRAIN = ("train", "default", "--data", "nothing", "-o", "out")
+TRAIN = ("train", "default", "--data", "data", "-o", "out")
+# Tables are checked before torch is imported.
+TABLES = {
+    "train_metadata.csv": "filename,project_id,crowd_score,tier1,micro,nano\n"
+    "0.mp4,M1,0.0,True,True,True\n1.mp4,M1,1.0,True,True,True\n",
+    "train_labels.csv": "filename,stalled\n0.mp4,0\n1.mp4,1\n",
+}
 
 
 def interrupt(words, module, cwd):
@@ -43,8 +49,13 @@ def interrupt(words, module, cwd):
     ],
 )
 def test_an_interrupted_import_ends_at_once_with_a_message(tmp_path, words, module, rest):
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    for name, content in TABLES.items():
+        (tmp_path / "data" / name).write_text(content)
     code, said, took_s = interrupt(words, module, tmp_path)
     assert code == 130
-    assert said.count("\n") == 1
-    assert rest in said
+    # Before it, `train` says what it understood of the labels.
+    assert said.count("\n") == 1 + ("2 labels" in said)
+    assert "Traceback" not in said
+    assert rest in said.splitlines()[-1]
     assert took_s < 5
