@@ -266,7 +266,7 @@ def test_strict_exits_with_1_when_a_recording_failed(run, tmp_path, bundle_dir):
     assert run(*words)[0] == 0
     code, out, _ = run(*words, "--strict")
     assert code == 1
-    assert "1 recordings" in out
+    assert "1 recording without a call" in out
 
 
 def test_predict_shows_remarks_and_where_the_model_comes_from(run, tmp_path, bundle_dir):
