@@ -108,7 +108,7 @@ KINDS = {
         lambda path, good: tifffile.imwrite(path, good.frames, photometric="rgb"),
     ),
     "bomb": Kind("unreadable", _write_bomb),
-    "link to nothing": Kind("unreadable", lambda path, _: path.symlink_to("gone.mp4")),
+    "link to nothing": Kind("unreadable", lambda path, _: path.symlink_to(f"gone {path.name}")),
 }
 if hasattr(os, "mkfifo"):
     KINDS["pipe"] = Kind("unreadable", lambda path, _: os.mkfifo(path))

@@ -95,6 +95,10 @@ def check_colours(page: Any, path: Path) -> int:
         name = getattr(photometric, "name", photometric)
         raise UnreadableError(f"{path}: colours of type {name} are not supported. {_AS_RGB}")
     shown = 3 if rgb else 1
+    # Transparency that is declared, but that no value of a pixel is left for.
+    beyond = page.extrasamples[max(samples - shown, 0) :]
+    if any(kind != tifffile.EXTRASAMPLE.UNSPECIFIED for kind in beyond):
+        raise UnreadableError(f"{path}: declares more values per pixel than it has. {_AS_RGB}")
     if samples - len(page.extrasamples) > shown or (not rgb and samples > 2) or samples < shown:
         raise UnreadableError(
             f"{path}: has {samples} values per pixel that are not declared as red, green and blue. "
