@@ -424,7 +424,10 @@ def test_frames_that_are_a_pixel_wide_are_refused(tmp_path, shape):
 
 def test_a_tiff_that_declares_more_samples_than_it_has_is_refused(tmp_path):
     path = tmp_path / "a.tif"
-    frames = np.zeros((3, 40, 50, 3), np.uint8)
-    tifffile.imwrite(path, frames, photometric="rgb", extratags=[(338, 3, 2, (1, 1), False)])
+    frames = np.full((3, 40, 50, 4), 255, np.uint8)
+    tifffile.imwrite(path, frames, photometric="rgb", extrasamples=["assocalpha"])
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for page in tiff.pages:
+            page.tags["SamplesPerPixel"].overwrite(3)
     with pytest.raises(UnreadableError, match="more values per pixel than it has"):
         video.read_recording(path)
