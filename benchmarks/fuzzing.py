@@ -45,6 +45,10 @@ FOUND = (
     "A gzipped table was expanded whatever its size.",
     "A pipe in place of a JSON file, a shard or a recording that is hashed was waited for.",
     "A message quoted wrong settings of any length.",
+    "Raw stacks whose pages have other shapes or types than the first, ROIs without points or at "
+    "impossible places, and plans that contradict themselves ended with an exception.",
+    "A TIFF header that declares more values per pixel than there are ended with an IndexError "
+    "(counted below where the table says so).",
 )
 app = cyclopts.App()
 
