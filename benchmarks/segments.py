@@ -21,7 +21,7 @@ from scipy.spatial import cKDTree
 
 from stallscan import files
 from stallscan.recordings.raw import open_stack
-from stallscan.report.segments import project, write_overview
+from stallscan.report.segments import write_overview
 from stallscan.vessels.labels import Network, read_network
 from stallscan.vessels.segment import Segmented, SegmentSettings, find_segments
 
@@ -133,7 +133,7 @@ def measure(name: str, folder: Path, out_dir: Path) -> dict[str, Any]:
     start, start_cpu = time.monotonic(), time.process_time()
     found = find_segments(stack, of.voxel_um, settings)
     seconds, cpu_seconds = time.monotonic() - start, time.process_time() - start_cpu
-    write_overview(out_dir / f"{name}.png", project(stack), found, of.voxel_um)
+    write_overview(out_dir / f"{name}.png", stack.max(axis=0), found, of.voxel_um)
     capillaries, every = _reference(read_network(folder / of.labels, of.voxel_um), of, settings)
     return {
         "planes": len(stack),
@@ -197,7 +197,7 @@ def measure_simulated(folder: Path, out_dir: Path) -> dict[str, Any]:
     with open_stack(folder / "stack.tif") as planes:
         assert planes.voxel_um is not None
         found = find_segments(planes, planes.voxel_um, settings)
-        write_overview(out_dir / "simulated.png", project(planes), found, planes.voxel_um)
+        write_overview(out_dir / "simulated.png", planes.brightest, found, planes.voxel_um)
         sides_um = np.array(planes.voxel_um)
         shape = planes.shape
     about = pd.read_csv(folder / "segments.csv").set_index("segment")

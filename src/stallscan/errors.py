@@ -19,7 +19,6 @@ EXTRAS = {
     "monai": "published",
     "nncf": "int8",
     "imagecodecs": "lab",
-    "roifile": "lab",
     "skimage": "lab",
     "bioio": "bioformats",
     "obstore": "cloud",

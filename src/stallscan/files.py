@@ -27,6 +27,8 @@ LONGEST_SUFFIX = 16
 LEFTOVER_S = 3600
 # Read from an existing file to identify its writer.
 MARK_BYTES = 2**16
+# Bytes at the start and at the end of a file that distinguish it from another of the same name.
+GLANCE_BYTES = 2**16
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{8}-\d+\.partial(\..*)?")
 _FULL = "Free some space, and run the same command again"
@@ -187,6 +189,15 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_json(path: str | Path, content: object) -> None:
     """Write `content` as indented JSON, atomically; raise ValueError for NaN."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def glance(path: Path) -> tuple[int, bytes, bytes]:
+    """Return the size, start and end of a file, because reading all of it would take too long."""
+    with path.open("rb") as file:
+        head = file.read(GLANCE_BYTES)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - GLANCE_BYTES, 0))
+        return size, head, file.read()
 
 
 def sha256(path: str | Path) -> str:

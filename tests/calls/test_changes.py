@@ -8,7 +8,7 @@ import pytest
 from stallscan.bundle import disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.calls import changes, decide, predict
-from stallscan.calls.decide import CallSettings
+from stallscan.calls.settings import CallSettings
 from stallscan.clips.clip import ClipSettings
 from stallscan.engines.torch_engine import TorchEngine
 from stallscan.errors import InputError

@@ -10,9 +10,9 @@ from sklearn.metrics import matthews_corrcoef
 from stallscan.bundle import disk
 from stallscan.bundle.reference import Reference
 from stallscan.calls import decide, submission
-from stallscan.calls.decide import CallSettings
 from stallscan.calls.like import decide_like
 from stallscan.calls.predictions import read_predictions
+from stallscan.calls.settings import CallSettings
 from stallscan.cli.commands import app
 from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.runs import PREDICTION_COLUMNS

@@ -7,7 +7,7 @@ from stallscan import files
 from stallscan.bundle import ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.calls import decide
-from stallscan.calls.decide import CallSettings
+from stallscan.calls.settings import CallSettings
 from stallscan.catalog import select
 from stallscan.errors import InputError
 from stallscan.evaluation import evaluate, present

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stallscan import cores
 from stallscan.bundle import bundle, disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.calls import predict
@@ -102,6 +103,25 @@ def test_a_stream_keeps_the_order_and_the_gaps(exported_dir, kind):
     expected = [None if pixels is None else engine.logit(pixels) for pixels in clips]
     assert logits == expected
     assert len(set(logits)) == 7
+
+
+def test_a_limit_of_cores_leaves_the_threads_of_torch_as_they_were(exported_dir):
+    import torch
+
+    engine, clips = TorchEngine(disk.load(exported_dir), "cpu"), list(_clips(3))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = list(engine.stream(clips))
+        with cores.limited(1):
+            stream = engine.stream(clips)
+            limited = [next(stream)]
+            assert torch.get_num_threads() == 1
+            limited += stream
+        assert limited == pytest.approx(expected, abs=1e-4)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_stream_reads_a_bounded_number_of_clips_ahead(exported_dir):

@@ -202,7 +202,7 @@ def _read_stack(data: bytes, folder: Path) -> None:
     path.write_bytes(data)
     for settings in (StackSettings(), StackSettings(voxel_um=(1, 1, 1), frame_s=1, channel="1")):
         with _refusals(), open_stack(path, settings) as opened:
-            assert opened.project().shape == opened.shape[1:]
+            assert opened.brightest.shape == opened.shape[1:]
             assert opened[0:1].shape == (1, *opened.shape[1:])
 
 

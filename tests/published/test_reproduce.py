@@ -21,8 +21,8 @@ from stallscan import runs
 from stallscan.bundle import disk
 from stallscan.bundle.spec import WEIGHTS_NAME
 from stallscan.calls import decide
-from stallscan.calls.decide import CallSettings
 from stallscan.calls.predictions import Predictions
+from stallscan.calls.settings import CallSettings
 from stallscan.catalog import tables
 from stallscan.errors import InputError, SettingsError, TableError
 from stallscan.published import approaches, decisions, reproduce, test_part, writeup

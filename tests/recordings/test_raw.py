@@ -289,7 +289,7 @@ def test_a_plane_that_cannot_be_decoded_is_left_out(
         (whole, lost), (after, none_lost) = stack.cut(cuts)
         assert (len(whole), lost, len(after), none_lost) == (T - 1, (4,), T - 5, ())
         assert stack.frame(4) is None
-        assert (stack.project() >= stack.frame(5)).all()
+        assert (stack.brightest >= stack.frame(5)).all()
 
 
 # Values and colours

@@ -6,8 +6,9 @@ import shutil
 import pandas as pd
 import pytest
 
-from stallscan.calls.decide import CallSettings, decide
+from stallscan.calls.decide import decide
 from stallscan.calls.predictions import Predictions
+from stallscan.calls.settings import CallSettings
 from stallscan.errors import InputError
 from stallscan.scale import merge, results, status
 from stallscan.scale import plan as plans

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 
 from stallscan.vessels import segment_files, slabs
+from stallscan.vessels.regions import Field, Region, outline_line
 from stallscan.vessels.segment import SegmentSettings
 from tests.vessels.phantoms import Tube, image, sample
 
@@ -78,8 +79,12 @@ def test_the_command_writes_all_files(tmp_path: Path, run: Any) -> None:
         polygon = roi.coordinates().astype(np.float32)  # (n, 2) x, y
         inside = [cv2.pointPolygonTest(polygon, (float(x), float(y)), False) for _, y, x in line]
         assert min(inside) >= 0
-        area_um2 = cv2.contourArea(polygon) * SIDES[1] * SIDES[2]
-        assert area_um2 < 3 * (radius_um + segment_files.ROI_MARGIN_UM) * length_um
+        # It is the region that `stallscan stack` calls, but for half a pixel of its border.
+        region = outline_line("1", line, Field(STACK.shape, SIDES), in_depth=False)
+        assert isinstance(region, Region)
+        drawn = cv2.fillPoly(np.zeros(STACK.shape[1:], np.uint8), [polygon.astype(np.int32)], 1)
+        np.testing.assert_array_less((drawn[region.box.slices] != region.mask).mean(), 0.03)
+        assert drawn.sum() == drawn[region.box.slices].sum()
         assert first <= roi.position - 1 <= last
     assert set(np.unique(labels)) == {0, 1, 2}
     picture = cv2.imread(str(out / "overview.png"))

@@ -1,7 +1,7 @@
 """Calls in the making: how a threshold is chosen for a table of scores."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stallscan.bundle import disk
 from stallscan.calls.predictions import Predictions, is_simulated
+from stallscan.calls.settings import CallSettings
 from stallscan.errors import BundleError, InputError
 from stallscan.runs import RUN_NAME
 from stallscan.scores.calibration import CERTAIN, Calibration
@@ -21,9 +22,6 @@ from stallscan.scores.thresholds import (
     workload_threshold,
 )
 from stallscan.settings import Settings
-
-if TYPE_CHECKING:
-    from stallscan.calls.decide import CallSettings
 
 Floats = NDArray[np.float64]
 
@@ -84,7 +82,7 @@ def estimate(
 
 def choose(
     draft: Draft,
-    settings: "CallSettings",
+    settings: CallSettings,
     known: NDArray[np.int64] | None,
     share: float | None,
     run: dict[str, Any],
@@ -128,7 +126,7 @@ def choose(
 
 def _choose_on_labels(
     draft: Draft,
-    settings: "CallSettings",
+    settings: CallSettings,
     scores: Floats,
     labels: NDArray[np.int64],
     share: float | None,

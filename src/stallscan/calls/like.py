@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stallscan.calls.decide import Calls, CallSettings, as_calls
+from stallscan.calls.decide import Calls, as_calls
 from stallscan.calls.drafts import Draft, Floats, Step, steps_of
 from stallscan.calls.predictions import Predictions, read_chosen
+from stallscan.calls.settings import CallSettings
 from stallscan.errors import InputError
 from stallscan.runs import PREDICTIONS_NAME
 from stallscan.scores.calibration import log_odds, shift

@@ -15,7 +15,7 @@ from stallscan import files, runs
 from stallscan.bundle import disk
 from stallscan.calls import inputs, predict
 from stallscan.calls.predict import PredictionSummary
-from stallscan.clips import fill, store
+from stallscan.clips import fill
 from stallscan.clips.regions import prepare_regions, sources_of
 from stallscan.engines.choose import Which
 from stallscan.recordings.raw import Stack
@@ -102,10 +102,8 @@ def _describe(stack: Stack, regions: Regions) -> dict[str, Any]:
     digest = hashlib.sha256()
     for region in regions:
         digest.update(repr(region[:]).encode() if isinstance(region, tuple) else _bytes_of(region))
-    size, head, tail = store.glance(stack.path) if stack.path.is_file() else (0, b"", b"")
     return {
         "stack": stack.describe(),
-        "content": {"bytes": size, "ends_sha256": files.sha256_of(head + tail)},
         "regions": {"count": len(regions), "sha256": digest.hexdigest()},
     }
 

@@ -220,6 +220,7 @@ def decide(
     """
     from stallscan.calls import decide
     from stallscan.calls.like import decide_like
+    from stallscan.calls.settings import CallSettings
     from stallscan.calls.submission import submit
     from stallscan.errors import InputError
 
@@ -240,11 +241,11 @@ def decide(
         "confidence": confidence,
         "calibrate": calibrate,
     }
-    settings = decide.CallSettings.parse(given, "decide")
+    settings = CallSettings.parse(given, "decide")
     table = predictions_in(predictions[0])
     if like is None:
         calls = decide.decide(table, settings, labels, calibrated_at)
-    elif calibrated_at is None and labels is None and settings == decide.CallSettings():
+    elif calibrated_at is None and labels is None and settings == CallSettings():
         if out.resolve() == like.resolve():
             raise InputError(f"{out}: holds the decision itself. Choose another folder with -o")
         calls = decide_like(table, like)

@@ -71,10 +71,10 @@ def segment(
 
 def find_segments(stack: "Stack", settings: "SegmentSettings", out: Path) -> "Segmented":
     """Find the segments of a stack, and write their files and overview into a folder."""
-    from stallscan.report.segments import OVERVIEW_NAME, project, write_overview
+    from stallscan.report.segments import OVERVIEW_NAME, write_overview
     from stallscan.vessels.segment_files import find_in_stack
 
     with show_progress("finding segments") as progress:
         found = find_in_stack(stack, settings, out, progress)
-    write_overview(out / OVERVIEW_NAME, project(stack), found, stack.voxel_um)
+    write_overview(out / OVERVIEW_NAME, stack.brightest, found, stack.voxel_um)
     return found

@@ -167,4 +167,4 @@ def _write_overview(stack: "Stack", regions: "Regions", out: Path) -> None:
         for source, region in zip(sources_of(stack.path, regions), regions, strict=True)
         if isinstance(region, Region)
     ]
-    write_overview(out / "overview.png", stack.project(), called)
+    write_overview(out / "overview.png", stack.brightest, called)

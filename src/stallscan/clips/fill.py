@@ -20,7 +20,6 @@ from stallscan.clips.store import (
     Progress,
     Shard,
     Store,
-    glance,
     log,
     rank_of,
     read_header,
@@ -227,7 +226,7 @@ def _check_path(folder: Path, source: Source, before: _Stored) -> None:
     stored, given = Path(before.path), source.path
     if stored == given or not stored.is_file() or not given.is_file():
         return
-    if glance(stored) != glance(given):
+    if files.glance(stored) != files.glance(given):
         raise StoreError(
             f"{folder}: has {source.filename} from {stored}, and {given} is a different recording. "
             "Choose another folder for the store, or pass the parent folder of both"

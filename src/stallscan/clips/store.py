@@ -39,8 +39,6 @@ SHARD_NAME = "shard-{:05d}.safetensors"
 SHARDS = "shard-*.safetensors"
 # Headers cached while rows are read, usually in the order of their shards.
 HEADERS_KEPT = 8
-# Bytes at the start and at the end of a file that distinguish it from another of the same name.
-GLANCE_BYTES = 2**16
 # The largest table of recordings that is read; one for half a million has 100 MB.
 TABLE_BYTES = 2**30
 # The status of recordings that the next run tries again: the file may have been copied again.
@@ -271,15 +269,6 @@ def open_if_store(paths: Sequence[str | Path]) -> Store | None:
             "for the store and once for the rest"
         )
     return Store(stores[0]) if stores else None
-
-
-def glance(path: Path) -> tuple[int, bytes, bytes]:
-    """Return the size, start and end of a file, because reading all of it would take too long."""
-    with path.open("rb") as file:
-        head = file.read(GLANCE_BYTES)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - GLANCE_BYTES, 0))
-        return size, head, file.read()
 
 
 def read_manifest(folder: Path) -> Manifest:

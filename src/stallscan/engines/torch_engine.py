@@ -56,11 +56,16 @@ class TorchEngine:
         EngineError
             If a clip takes far longer than it should (`stream`).
         """
-        threads = 1
-        if self.device.type == "cpu" and (limit := cores.limit()) is not None:
+        limit = cores.limit() if self.device.type == "cpu" else None
+        before = torch.get_num_threads()
+        if limit is not None:
             torch.set_num_threads(1)
-            threads = limit
-        return stream(self.name, self._logit_in_thread, clips, threads, self.settings.views)
+        try:
+            yield from stream(
+                self.name, self._logit_in_thread, clips, limit or 1, self.settings.views
+            )
+        finally:
+            torch.set_num_threads(before)
 
     def _logit_in_thread(self, pixels: Frames) -> float:
         # A new thread starts with OpenMP's thread count; this call sets it to torch's.

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from stallscan.bundle.spec import BundleSpec, EnsembleSpec, combine, shifts_to_first
-from stallscan.calls.decide import CallSettings
 from stallscan.calls.predictions import Predictions
+from stallscan.calls.settings import CallSettings
 from stallscan.published.approaches import Approach, Model
 from stallscan.scores.calibration import Calibration
 from stallscan.scores.thresholds import on_grid

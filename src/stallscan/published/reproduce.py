@@ -15,8 +15,9 @@ import torch
 from stallscan import cores, runs, words
 from stallscan.bundle import disk
 from stallscan.calls import decide, predict, submission
-from stallscan.calls.decide import Calls, CallSettings
+from stallscan.calls.decide import Calls
 from stallscan.calls.predictions import Predictions
+from stallscan.calls.settings import CallSettings
 from stallscan.catalog import tables
 from stallscan.errors import InputError
 from stallscan.published import approaches, writeup

@@ -14,15 +14,16 @@ import numpy as np
 import tifffile
 from tifffile import PHOTOMETRIC
 
-from stallscan.errors import UnreadableError, install
+from stallscan.errors import UnreadableError
 from stallscan.recordings.colours import Array, ome, product
 from stallscan.recordings.limits import LIMITS, Limits
 from stallscan.recordings.tiff import (
+    damage_named,
+    decode,
     dimensions_of,
     main_series,
-    quiet,
+    other_files,
     read_pages,
-    refuse_bomb,
 )
 from stallscan.recordings.voxels import Voxels, read_voxels, says_channels
 
@@ -75,20 +76,12 @@ def open_tiff(path: Path, limits: Limits = LIMITS) -> Iterator[Planes]:
         If it is not a TIFF file, its end is missing, or it holds several recordings.
     """
     with contextlib.ExitStack() as stack:
-        try:
-            with quiet():
-                tiff = stack.enter_context(tifffile.TiffFile(path))
-                planes, handles = _read_headers(tiff, path, limits)
+        with damage_named(path):
+            tiff = stack.enter_context(tifffile.TiffFile(path))
+            planes, handles = _read_headers(tiff, path, limits)
             for handle in handles:
                 handle.open()
                 stack.callback(handle.close)
-        except (UnreadableError, MemoryError):
-            raise
-        # tifffile can raise almost anything on a damaged file.
-        except Exception as error:  # noqa: BLE001
-            raise UnreadableError(
-                f"{path}: not readable as TIFF ({error}). Copy or export it again"
-            ) from None
         yield planes
 
 
@@ -151,21 +144,10 @@ def _read_headers(
         *(path, (*outer, *samples), shape, page.dtype, voxels),
         has=lambda place: layout.has(number(place)),
         read=read,
-        missing=_missing_files(tiff, path),
+        missing=tuple(other_files(tiff, path)[1]),
     )
     handles = {id(each.parent): each.parent.filehandle for each in shown if each is not None}
     return planes, [handle for handle in handles.values() if handle.closed]
-
-
-def _missing_files(tiff: tifffile.TiffFile, path: Path) -> tuple[str, ...]:
-    """Return the names of the other files of an OME-TIFF that do not exist."""
-    own = ome(tiff).get("UUID")
-    others = {
-        element.get("FileName", "")
-        for element in ome(tiff).iterfind(".//{*}UUID")
-        if element.text != own and element.get("FileName", path.name) != path.name
-    }
-    return tuple(sorted(name for name in others if not (path.parent / name).is_file()))
 
 
 @dataclass
@@ -216,19 +198,8 @@ class _Layout:
             return self._read_contiguous(number)
         index, inside = divmod(number, self.page.imagedepth)
         page = self.pages[index]
-        try:
-            refuse_bomb(page, self.path, LIMITS)
-            with quiet():
-                array: Array = page.asarray(maxworkers=1)
-        except (UnreadableError, MemoryError):
-            raise
-        except Exception as error:  # noqa: BLE001 - see `open_tiff`
-            if isinstance(error, ImportError) or "imagecodecs" in str(error):
-                name = getattr(page.compression, "name", page.compression)
-                raise UnreadableError(
-                    f"{self.path}: reading {name} compression needs the package imagecodecs. "
-                    f"Install it with: {install('imagecodecs')}"
-                ) from None
+        array = decode(page, self.path, LIMITS)
+        if array is None:
             return None
         # A damaged header, of this page or of the first.
         if array.shape != self.page.shape or array.dtype.kind != self.page.dtype.kind:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from stallscan import files
 from stallscan.errors import InputError, UnreadableError
 from stallscan.recordings import bioformats, doubts, levels, planes
 from stallscan.recordings.limits import LIMITS
@@ -134,9 +135,11 @@ class Stack:
         return np.stack(values)
 
     def describe(self) -> dict[str, Any]:
-        """Return all attributes in JSON types, for the folder of a run."""
+        """Return all attributes, and what identifies the content, in JSON types."""
+        size, head, tail = files.glance(self.path) if self.path.is_file() else (0, b"", b"")
         return {
             "path": str(self.path.resolve()),
+            "content": {"bytes": size, "ends_sha256": files.sha256_of(head + tail)},
             "shape": list(self.shape),
             "axis": self.axis,
             "voxel_um": list(self.voxel_um),
@@ -189,8 +192,9 @@ class Stack:
             for frames, count, indices in zip(parts, counts, lost, strict=True)
         ]
 
-    def project(self) -> Frames:
-        """Return the brightest grey level of each pixel, uint8 (H, W)."""
+    @functools.cached_property
+    def brightest(self) -> Frames:
+        """The brightest grey level of each pixel, uint8 (H, W); the whole stack is read once."""
         brightest = np.zeros(self.shape[1:], np.uint8)
         for index in range(len(self)):
             frame = self.frame(index)

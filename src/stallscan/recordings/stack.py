@@ -1,5 +1,6 @@
 """Recordings from TIFF stacks, in the dialects of ImageJ, OME and tifffile."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import tifffile
 from tifffile import PHOTOMETRIC
 
-from stallscan.errors import RecordingError, UnreadableError, install
+from stallscan.errors import UnreadableError
 from stallscan.recordings.colours import (
     Array,
     check_colours,
@@ -24,11 +25,13 @@ from stallscan.recordings.limits import LIMITS, Limits
 from stallscan.recordings.recording import ArrayDecoder, Recording, collect
 from stallscan.recordings.tiff import (
     COUNTED,
+    damage_named,
+    decode,
     dimensions_of,
     main_series,
+    other_files,
     quiet,
     read_pages,
-    refuse_bomb,
 )
 from stallscan.words import listed
 
@@ -81,16 +84,8 @@ def read_tiff(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording
         recording (several positions, channels other than red, green and blue, one of several
         files), or it exceeds the limits.
     """
-    try:
-        with quiet(), tifffile.TiffFile(path) as tiff:
-            layout = _layout(tiff, path, limits)
-    except (RecordingError, MemoryError):
-        raise
-    # tifffile can raise almost anything on a damaged file.
-    except Exception as error:  # noqa: BLE001
-        raise UnreadableError(
-            f"{path}: not readable as TIFF ({error}). Copy or export it again"
-        ) from None
+    with damage_named(path), tifffile.TiffFile(path) as tiff:
+        layout = _layout(tiff, path, limits)
     corrupt: list[int] = []
 
     def frames() -> Iterator[Array]:
@@ -153,13 +148,11 @@ def _check_is_whole(tiff: tifffile.TiffFile, path: Path) -> None:
     tifffile would read them all, and fill in black for missing ones.
     """
     root = ome(tiff)
-    files = {element.text: element.get("FileName", "") for element in root.iterfind(".//{*}UUID")}
+    files = {element.text for element in root.iterfind(".//{*}UUID")}
     is_root = root.find("{*}BinaryOnly") is None
     if is_root and len(files) < 2:
         return
-    own = root.get("UUID")
-    others = [name for uuid, name in files.items() if uuid != own and name != path.name]
-    missing = [name for name in others if not (path.parent / name).is_file()]
+    _, missing = other_files(tiff, path)
     raise UnreadableError(
         f"{path}: the recording is spread over "
         + (f"{len(files)} files" if is_root else "several files")
@@ -244,24 +237,9 @@ def _contiguous_planes(
 def _page_planes(pages: list[Any], path: Path, limits: Limits) -> Iterator[Array | None]:
     """Yield the planes of each page, or None for a page that cannot be decoded."""
     for page in pages:
-        try:
-            refuse_bomb(page, path, limits)
-            with quiet():
-                array = page.asarray(maxworkers=1)
-            planes = _planes(array, page, path)
-        except (RecordingError, MemoryError):
-            raise
-        except Exception as error:  # noqa: BLE001 - see read_tiff
-            # Some codecs are part of Python's own library, but not in all versions.
-            if isinstance(error, ImportError) or "imagecodecs" in str(error):
-                name = getattr(page.compression, "name", page.compression)
-                raise UnreadableError(
-                    f"{path}: reading {name} compression needs the package imagecodecs. "
-                    f"Install it with: {install('imagecodecs')}"
-                ) from None
-            yield None
-            continue
-        yield from planes
+        arrange = functools.partial(_planes, page=page, path=path)
+        planes = decode(page, path, limits, arrange)
+        yield from [None] if planes is None else planes
 
 
 def _composed(

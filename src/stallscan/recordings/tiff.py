@@ -6,15 +6,15 @@ import logging
 import struct
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import tifffile
 from tifffile import COMPRESSION
 
-from stallscan.errors import UnreadableError
-from stallscan.recordings.colours import IMAGEJ_CHANNELS, ome, product
+from stallscan.errors import RecordingError, UnreadableError, install
+from stallscan.recordings.colours import IMAGEJ_CHANNELS, Array, ome, product
 from stallscan.recordings.limits import Limits
 from stallscan.words import listed
 
@@ -50,6 +50,65 @@ class _Quiet(logging.Filter):
 
 quiet = _Quiet()
 logging.getLogger("tifffile").addFilter(quiet)
+
+
+@contextlib.contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn whatever tifffile raises within the block into an UnreadableError."""
+    try:
+        with quiet():
+            yield
+    except (RecordingError, MemoryError):
+        raise
+    # tifffile can raise almost anything on a damaged file.
+    except Exception as error:  # noqa: BLE001
+        raise UnreadableError(
+            f"{path}: not readable as TIFF ({error}). Copy or export it again"
+        ) from None
+
+
+def decode(
+    page: Any,
+    path: Path,
+    limits: Limits,
+    arrange: Callable[[Array], Array] = lambda array: array,
+) -> Array | None:
+    """Decode a page and arrange its values; None if it is damaged, as `arrange` may find, too.
+
+    Raises
+    ------
+    UnreadableError
+        If its compression needs a package that is not installed, or it expands beyond the limits.
+    """
+    try:
+        _refuse_bomb(page, path, limits)
+        with quiet():
+            array = page.asarray(maxworkers=1)
+        return arrange(array)
+    except (RecordingError, MemoryError):
+        raise
+    # As in `damage_named`.
+    except Exception as error:  # noqa: BLE001
+        # Some codecs are part of Python's own library, but not in all versions.
+        if isinstance(error, ImportError) or "imagecodecs" in str(error):
+            name = getattr(page.compression, "name", page.compression)
+            raise UnreadableError(
+                f"{path}: reading {name} compression needs the package imagecodecs. Install it "
+                f"with: {install('imagecodecs')}"
+            ) from None
+        return None
+
+
+def other_files(tiff: tifffile.TiffFile, path: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the other files of an OME-TIFF, and those of them that do not exist."""
+    own = ome(tiff).get("UUID")
+    named = {
+        element.get("FileName", "")
+        for element in ome(tiff).iterfind(".//{*}UUID")
+        if element.text != own
+    }
+    others = sorted(named - {"", path.name})
+    return others, [name for name in others if not (path.parent / name).is_file()]
 
 
 def read_pages(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> tuple[list[Any], int]:
@@ -162,7 +221,7 @@ def dimensions_of(tiff: tifffile.TiffFile, series: Any) -> list[tuple[str, int]]
     return [(axis, size) for axis, size in dimensions if size > 1]
 
 
-def refuse_bomb(page: Any, path: Path, limits: Limits) -> None:
+def _refuse_bomb(page: Any, path: Path, limits: Limits) -> None:
     """Raise UnreadableError if a part of a page expands to more than a page may have.
 
     imagecodecs stops at the size of the page; without it, tifffile expands all that there is.

@@ -1,6 +1,7 @@
 """A picture of the segments of a stack: the brightest projection, with each segment's number."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib as mpl
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from stallscan.files import atomic_path, refuse_foreign
 from stallscan.report.style import STYLE
 from stallscan.vessels.segment import Segmented
-from stallscan.vessels.slabs import Planes, Sides
+from stallscan.vessels.slabs import Sides
 from stallscan.words import counted
 
 OVERVIEW_NAME = "overview.png"
@@ -33,16 +34,8 @@ BLACK, WHITE = 1, 99.7
 NUMBERED_UM = 15.0
 
 
-def project(planes: Planes) -> NDArray[np.float32]:
-    """Return the brightest value of each pixel, float32 (H, W); reads plane by plane."""
-    brightest = np.asarray(planes[0:1][0], np.float32)
-    for index in range(1, planes.shape[0]):
-        np.maximum(brightest, planes[index : index + 1][0], out=brightest)
-    return brightest
-
-
 def write_overview(
-    path: Path, brightest: NDArray[np.float32], segmented: Segmented, um_per_voxel: Sides
+    path: Path, brightest: NDArray[Any], segmented: Segmented, um_per_voxel: Sides
 ) -> None:
     """Write a PNG: segments in the colour of their depth, and large vessels outlined in blue.
 
@@ -51,7 +44,7 @@ def write_overview(
     path : Path
         The picture.
     brightest : ndarray
-        float32 (H, W), from `project`.
+        (H, W), any numbers: the stack, projected along depth.
     segmented : Segmented
         The segments of the stack.
     um_per_voxel : tuple of float

@@ -238,7 +238,8 @@ class _Worker:
         """Do these shards; errors as for `run.work`."""
         # Not in the constructor, whose errors would reach nobody.
         if self._do is None:
-            opened = run.opened(self._where, self._options, self._decoders)
+            place = open_place(self._where)
+            opened = run.opened(place, plans.read(place), self._options, self._decoders)
             self._do = self._stack.enter_context(opened)
         return self._do(todo, lambda _done, _of: None)
 

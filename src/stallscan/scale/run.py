@@ -154,14 +154,14 @@ def work(where: str, options: Options, progress: Progress = lambda _done, _of: N
     summary = Summary(before=len(plan.lists) - len(todo))
     progress(rows(plan, todo), plan.recordings)
     if todo:
-        with opened(where, options) as do:
+        with opened(place, plan, options) as do:
             summary.join(do(todo, progress))
     return summary
 
 
 @contextlib.contextmanager
 def opened(
-    where: str, options: Options, decoders: Decoders | None = None
+    place: Place, plan: Plan, options: Options, decoders: Decoders | None = None
 ) -> Iterator[Callable[[Sequence[int], Progress], Summary]]:
     """Open a plan, and yield what does some of its shards, one after the other.
 
@@ -175,8 +175,6 @@ def opened(
     StallscanError
         As for `shard.opened`.
     """
-    place = open_place(where)
-    plan = plans.read(place)
     with (
         shard.opened(place, plan, options.cores, options.bundle, options.moved, decoders) as job,
         _scratch(plan, options) as scratch,

@@ -28,6 +28,7 @@ from stallscan.simulate.projects import draw_project
 from stallscan.simulate.recording import find_in_focus
 from stallscan.simulate.scene import F32, F64, LARGE_RADIUS_UM, Rng, Scene, draw_scene
 from stallscan.simulate.settings import SimulateSettings
+from stallscan.vessels.segment_files import write_labels
 
 # Incremented whenever the same seed yields another stack.
 FORMAT = 1
@@ -150,11 +151,7 @@ def simulate_stack(
                 progress(index + 1, len(tiles))
             stack.flush()
             del stack
-        with files.atomic_path(folder / LABELS_NAME) as temporary:
-            labels = label_vessels(plan)
-            tifffile.imwrite(
-                temporary, labels, compression="zlib", imagej=False, metadata={"axes": "ZYX"}
-            )
+        write_labels(folder / LABELS_NAME, plan.segments, plan.scene.shape, plan.voxel_um)
         _write_tables(folder, plan)
     stalled = sum(segment.stalled for segment in plan.segments)
     return StackSummary(folder / STACK_NAME, len(plan.segments), stalled)
@@ -198,22 +195,6 @@ def to_counts(light: F32, microscope: Microscope, rng: Rng) -> NDArray[np.uint16
     for frame, photons in zip(counts, detect(light, microscope, rng), strict=True):
         frame[:] = np.clip(OFFSET_COUNTS + COUNTS_PER_PHOTON * photons, 0, 65535)
     return counts
-
-
-def label_vessels(plan: RawPlan) -> NDArray[np.uint16]:
-    """Return the voxels inside each segment, by its number from 1: uint16 (T, H, W)."""
-    sides = np.array(plan.voxel_um)
-    labels = np.zeros(plan.scene.shape, np.uint16)
-    for number, segment in enumerate(plan.segments, start=1):
-        reach = np.ceil(segment.radius_um / sides).astype(int)
-        offsets = np.stack(
-            np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1
-        ).reshape(-1, 3)
-        ball = offsets[np.linalg.norm(offsets * sides, axis=1) <= segment.radius_um]
-        voxels = (np.rint(segment.line).astype(int)[:, None] + ball).reshape(-1, 3)
-        kept = ((voxels >= 0) & (voxels < labels.shape)).all(axis=1)
-        labels[tuple(voxels[kept].T)] = number
-    return labels
 
 
 def _without_display(microscope: Microscope) -> Microscope:

@@ -140,7 +140,7 @@ def from_table(
             "competition's tables (--data). Use all labelled recordings (--set data.rule=all), or "
             "another recipe"
         )
-    table, column = read_table(labels, recipe.data.group, BY_RECORDING)
+    table, column = read_table(labels, recipe.data.group, BY_RECORDING, warn_of_mice=True)
     found = find_labelled(recordings, table.rename(columns={column: recipe.data.group}), labels)
     chosen, selected = _select(recipe, found.table)
     return replace(found.only(chosen["filename"]), selected=selected)
@@ -185,7 +185,11 @@ def find_labelled(
 
 
 def read_table(
-    labels: Path, group: str | None, by_recording: str = "--group ''"
+    labels: Path,
+    group: str | None,
+    by_recording: str = "--group ''",
+    *,
+    warn_of_mice: bool = False,
 ) -> tuple[pd.DataFrame, str]:
     """Read filenames, labels and the group column as text; return the table and that column.
 
@@ -198,6 +202,8 @@ def read_table(
         `MOUSE_COLUMNS` with at least `FEWEST_GROUPS` different values.
     by_recording : str
         The option that splits by recording, for messages.
+    warn_of_mice : bool
+        Warn if there is a column of mice although `group` is empty: nobody may have decided that.
 
     Raises
     ------
@@ -223,7 +229,7 @@ def read_table(
                 MOUSE_COLUMNS[0],
                 FEWEST_GROUPS,
             )
-    elif not group and by_recording == BY_RECORDING:  # the default of train
+    elif not group and warn_of_mice:
         _warn_of_mice(labels, column)
     group = group.lower()  # headers are read in lower case
     if group in table:
@@ -238,10 +244,10 @@ def read_table(
                 f"{labels}: has no column {group}. Choose another column, or split by recording "
                 f"with {by_recording}"
             )
-        kept = table.index
-        lines = [f"line {cells.lines[row]} ({cells.filenames[row]})" for row in kept]
+        rows = table.index
+        lines = [f"line {cells.lines[row]} ({cells.filenames[row]})" for row in rows]
         remedy = f"fill it in, or split by recording with {by_recording}"
-        checked = groups.check_cells(labels, group, [values[row] for row in kept], lines, remedy)
+        checked = groups.check_cells(labels, group, [values[row] for row in rows], lines, remedy)
         _refuse_two_groups(cells, group, values)
         table = table.assign(**{group: checked})
     return table.reset_index(drop=True), group

@@ -6,20 +6,21 @@ import io
 import math
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from roifile import ROI_TYPE, ImagejRoi
 
 import stallscan
 from stallscan import files, runs
 from stallscan.errors import UnreadableError
 from stallscan.recordings.raw import Stack
-from stallscan.stamps import Stamp
+from stallscan.vessels.regions import Field, Unusable, outline_line
 from stallscan.vessels.ridges import Skeleton
 from stallscan.vessels.segment import (
     Capillary,
@@ -48,8 +49,6 @@ SEGMENT_COLUMNS = (
     "first_frame",
     "last_frame",
 )
-# chosen: an ROI is wider than its vessel by this on either side, as outlines drawn by hand are
-ROI_MARGIN_UM = 3.0
 
 
 def find_in_stack(
@@ -76,12 +75,8 @@ def find_in_stack(
     UnreadableError
         If a frame cannot be read.
     """
-    stamp = Stamp.of(stack.path)  # None for a folder (OME-Zarr)
-    source = stack.describe() | (
-        {} if stamp is None else {"bytes": stamp.bytes, "mtime_ns": stamp.mtime_ns}
-    )
     with runs.hold(folder):
-        found = find_resumably(stack, stack.voxel_um, settings, folder, source, progress)
+        found = find_resumably(stack, stack.voxel_um, settings, folder, stack.describe(), progress)
         write_segments(found, folder, stack.shape, stack.voxel_um)
     return found
 
@@ -162,7 +157,7 @@ def write_segments(
         for point in capillary.line
     )
     _write_table(folder / LINES_NAME, ("segment", "z", "y", "x"), points)
-    _write_labels(folder / LABELS_NAME, capillaries, shape, um_per_voxel)
+    write_labels(folder / LABELS_NAME, capillaries, shape, um_per_voxel)
     _write_rois(folder / ROIS_NAME, capillaries, shape, um_per_voxel)
     shutil.rmtree(folder / SLABS_NAME, ignore_errors=True)
 
@@ -198,18 +193,33 @@ def _rows(capillaries: tuple[Capillary, ...], um_per_voxel: Sides) -> Iterator[t
         )
 
 
-def _write_labels(
-    path: Path, capillaries: tuple[Capillary, ...], shape: tuple[int, ...], um_per_voxel: Sides
+class Tube(Protocol):
+    """A vessel with a centre line and a radius."""
+
+    @property
+    def line(self) -> NDArray[np.float64]:
+        """float64 (n, 3): z, y, x in voxels, about 1 um apart."""
+
+    @property
+    def radius_um(self) -> float:
+        """Median along the line."""
+
+
+def write_labels(
+    path: Path, tubes: Sequence[Tube], shape: tuple[int, ...], um_per_voxel: Sides
 ) -> None:
-    """Write the number of the segment at each voxel, 0 outside, plane by plane."""
-    dtype = np.uint16 if len(capillaries) < 2**16 else np.uint32
+    """Write a label stack: the number of the tube at each voxel from 1, 0 outside.
+
+    It is computed plane by plane.
+    """
+    dtype = np.uint16 if len(tubes) < 2**16 else np.uint32
     # 0.7 voxels, so that each plane that a thin vessel crosses has some of it
     sides = np.array(um_per_voxel)
-    points = [capillary.line for capillary in capillaries]
+    points = [tube.line for tube in tubes]
     counts = [len(line) for line in points]
     line = np.concatenate([np.zeros((0, 3)), *points])
-    radius_um = np.repeat([each.radius_um for each in capillaries], counts)
-    number = np.repeat(np.arange(1, len(capillaries) + 1), counts)
+    radius_um = np.repeat([each.radius_um for each in tubes], counts)
+    number = np.repeat(np.arange(1, len(tubes) + 1), counts)
     reach_um = np.maximum(radius_um, 0.7 * sides[0])
     planes = (
         label_plane(index, line, radius_um, reach_um, number, shape, sides).astype(dtype)
@@ -281,33 +291,19 @@ def label_plane(
 def _write_rois(
     path: Path, capillaries: tuple[Capillary, ...], shape: tuple[int, ...], um_per_voxel: Sides
 ) -> None:
-    """Write a polygon around each segment, at the plane in the middle of its depths."""
-    from roifile import ROI_TYPE, ImagejRoi
-
+    """Write the polygon of the region of each segment, at the plane in the middle of its depths."""
+    field = Field((shape[0], shape[1], shape[2]), um_per_voxel)
     digits = len(str(len(capillaries)))
     with files.atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for number, capillary in enumerate(capillaries, start=1):
-            name = f"{number:0{digits}d}"
-            polygon = outline(capillary, shape, um_per_voxel)
-            roi = ImagejRoi.frompoints(polygon, name=name)
+            region = outline_line(f"{number:0{digits}d}", capillary.line, field, in_depth=False)
+            if isinstance(region, Unusable):
+                continue
+            mask = region.mask.astype(np.uint8)
+            contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
+            polygon = max(contours, key=cv2.contourArea)[:, 0]  # (n, 2) columns, rows
+            corner = region.box.col0, region.box.row0
+            roi = ImagejRoi.frompoints(polygon + corner, name=region.name)
             roi.roitype = ROI_TYPE.POLYGON
             roi.position = round(sum(capillary.planes) / 2) + 1
-            archive.writestr(f"{name}.roi", roi.tobytes())
-
-
-def outline(capillary: Capillary, shape: tuple[int, ...], um_per_voxel: Sides) -> NDArray[np.int32]:
-    """Return the polygon around a segment seen from above: int32 (n, 2), columns and rows."""
-    line = capillary.line[:, :0:-1]  # (n, 2) x, y
-    reach_um = capillary.radius_um + ROI_MARGIN_UM
-    pad = math.ceil(reach_um / min(um_per_voxel[1:])) + 2
-    corner = np.floor(line.min(axis=0)).astype(int) - pad
-    size = np.ceil(line.max(axis=0)).astype(int) + pad + 1 - corner
-    mask = np.zeros(size[::-1], np.uint8)
-    width = max(1, round(2 * reach_um / math.sqrt(um_per_voxel[1] * um_per_voxel[2])))
-    # Eighths of a pixel: OpenCV draws at integer positions only.
-    points = np.rint((line - corner) * 8).astype(np.int32)
-    cv2.polylines(mask, [points], False, 1, width, cv2.LINE_8, shift=3)
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
-    polygon = max(contours, key=cv2.contourArea)[:, 0] + corner
-    limits = np.array(shape[:0:-1]) - 1
-    return np.asarray(np.clip(polygon, 0, limits), np.int32)
+            archive.writestr(f"{region.name}.roi", roi.tobytes())
