@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Annotated, Any
 
 import uvicorn
-from fastapi import Body, FastAPI, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Body, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
@@ -86,7 +86,16 @@ def run(desk: Desk, listening: socket.socket) -> None:
 def make_app(desk: Desk) -> FastAPI:
     """Build the application."""
     app = FastAPI(title="stallscan review", docs_url=None, redoc_url=None, openapi_url=None)
-    settings = desk.settings
+    _add_guard(app, desk.settings)
+    _add_refusals(app)
+    app.include_router(_page_routes())
+    app.include_router(_view_routes(desk))
+    app.include_router(_answer_routes(desk))
+    return app
+
+
+def _add_guard(app: FastAPI, settings: PageSettings) -> None:
+    """Refuse what is not from this server's own page, and keep browsers from sharing answers."""
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Next) -> Response:
@@ -101,81 +110,105 @@ def make_app(desk: Desk) -> FastAPI:
         response.headers.setdefault("cache-control", "no-store")
         return response
 
+
+def _add_refusals(app: FastAPI) -> None:
+    """Answer each error with a sentence."""
+
     @app.exception_handler(NoItemError)
     def no_item(_request: Request, _error: Exception) -> Response:
-        return Response("There is no such recording.\n", 404, media_type="text/plain")
+        return _say("There is no such recording.", 404)
 
     @app.exception_handler(UnseenError)
     def unseen(_request: Request, _error: Exception) -> Response:
-        text = "This recording cannot be shown, so this answer is not possible.\n"
-        return Response(text, 409, media_type="text/plain")
+        return _say("This recording cannot be shown, so this answer is not possible.", 409)
 
     @app.exception_handler(HTTPException)
     def refused(_request: Request, error: HTTPException) -> Response:
-        return Response(f"{error.detail}\n", error.status_code, media_type="text/plain")
+        return _say(error.detail, error.status_code)
 
     @app.exception_handler(InputError)
     def unsaved(_request: Request, error: Exception) -> Response:
-        return Response(f"{error}\n", 503, media_type="text/plain")
+        return _say(str(error), 503)
 
     # The usual answer repeats what was sent, which need not be valid text.
     @app.exception_handler(RequestValidationError)
     def invalid(_request: Request, _error: Exception) -> Response:
-        return Response("This request is not valid.\n", 422, media_type="text/plain")
+        return _say("This request is not valid.", 422)
 
-    @app.get("/")
+
+def _page_routes() -> APIRouter:
+    """Return the routes of the page itself, the same for every folder."""
+    routes = APIRouter()
+
+    @routes.get("/")
     def page() -> Response:
         return _file("")
 
-    @app.get("/review.js")
+    @routes.get("/review.js")
     def script() -> Response:
         return _file("review.js")
 
-    @app.get("/sheet.js")
+    @routes.get("/sheet.js")
     def sheet_script() -> Response:
         return _file("sheet.js")
 
-    @app.get("/review.css")
+    @routes.get("/review.css")
     def style() -> Response:
         return _file("review.css")
 
-    @app.get("/favicon.ico")
+    @routes.get("/favicon.ico")
     def icon() -> Response:
         return Response(status_code=204)  # browsers ask for it, and report an error without one
 
-    @app.get("/api/queue")
+    return routes
+
+
+def _view_routes(desk: Desk) -> APIRouter:
+    """Return the routes of queues and clips, which change nothing."""
+    routes = APIRouter(prefix="/api")
+    settings = desk.settings
+
+    @routes.get("/queue")
     def queue(request: Request, order: Order, within: Within = 0.03) -> dict[str, Any]:
         return desk.describe(_reviewer(request, settings), order, within)
 
-    @app.get("/api/easy")
+    @routes.get("/easy")
     def easy(request: Request, order: Order) -> dict[str, Any]:
         return desk.describe_easy(_reviewer(request, settings), order)
 
-    @app.get("/api/reviewers")
+    @routes.get("/reviewers")
     def reviewers() -> dict[str, Any]:
         return desk.describe_reviewers()
 
-    @app.get("/api/clip/{item}")
+    @routes.get("/clip/{item}")
     def clip(item: int) -> dict[str, Any]:
         return desk.describe_clip(item)
 
-    @app.get("/api/sheet/{item}")
+    @routes.get("/sheet/{item}")
     def sheet(item: int) -> Response:
         return _image(desk.clip(item).sheet, "image/jpeg")
 
-    @app.get("/api/evidence/{item}")
+    @routes.get("/evidence/{item}")
     def evidence(item: int) -> Response:
         return _image(desk.clip(item).evidence, "image/png")
 
-    @app.get("/api/looked/{item}")
+    @routes.get("/looked/{item}")
     def looked(request: Request, item: int) -> Response:
         return _image(desk.looked(_reviewer(request, settings), item), "image/webp")
 
-    @app.post("/api/answer")
+    return routes
+
+
+def _answer_routes(desk: Desk) -> APIRouter:
+    """Return the routes by which a reviewer gives, takes back and signs answers."""
+    routes = APIRouter(prefix="/api")
+    settings = desk.settings
+
+    @routes.post("/answer")
     def give(request: Request, new: NewAnswer) -> dict[str, Any]:
         return save(request, [new], None)
 
-    @app.post("/api/answers")
+    @routes.post("/answers")
     def give_sheet(request: Request, new: NewSheet) -> dict[str, Any]:
         return save(request, new.answers, new.sheet)
 
@@ -186,11 +219,11 @@ def make_app(desk: Desk) -> FastAPI:
         ]
         return {"recent": desk.give(reviewer, news, sheet)}
 
-    @app.post("/api/undo")
+    @routes.post("/undo")
     def undo(request: Request, token: Token) -> dict[str, Any]:
         return desk.undo(_named(request, settings), token)
 
-    @app.post("/api/reviewer")
+    @routes.post("/reviewer")
     def rename(name: Name, response: Response) -> dict[str, str]:
         chosen = _clean(name) or settings.reviewer
         if not chosen:
@@ -199,7 +232,7 @@ def make_app(desk: Desk) -> FastAPI:
         response.set_cookie(COOKIE, quoted, httponly=True, samesite="strict", max_age=31_536_000)
         return {"reviewer": chosen}
 
-    return app
+    return routes
 
 
 def _reviewer(request: Request, settings: PageSettings) -> str:
@@ -251,7 +284,11 @@ def _is_address(name: str) -> bool:
 
 
 def _no(reason: str) -> Response:
-    return Response(f"Refused: {reason}.\n", 403, media_type="text/plain")
+    return _say(f"Refused: {reason}.", 403)
+
+
+def _say(sentence: str, status: int) -> Response:
+    return Response(f"{sentence}\n", status, media_type="text/plain")
 
 
 def _file(name: str) -> Response:
