@@ -47,8 +47,10 @@ FOUND = (
     "A message quoted wrong settings of any length.",
     "Raw stacks whose pages have other shapes or types than the first, ROIs without points or at "
     "impossible places, and plans that contradict themselves ended with an exception.",
-    "A TIFF header that declares more values per pixel than there are ended with an IndexError "
-    "(counted below where the table says so).",
+    "A TIFF header that declares more values per pixel than there are ended with an IndexError.",
+    "TIFF files behind a single header whose palette is missing or short, or whose values begin "
+    "before the file, ended with an exception; a size stored as text became 4 GB of text. The "
+    "table counts them.",
 )
 app = cyclopts.App()
 

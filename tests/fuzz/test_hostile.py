@@ -3,9 +3,11 @@
 Most of them are a few bytes.
 """
 
+import contextlib
 import gzip
 import json
 import os
+import resource
 import shutil
 import sqlite3
 import struct
@@ -32,7 +34,7 @@ from stallscan.errors import (
     UnreadableError,
 )
 from stallscan.recipes.recipe import read_recipe
-from stallscan.recordings import limits, stack, video
+from stallscan.recordings import limits, planes, stack, video
 from stallscan.recordings.find import Source
 from stallscan.recordings.limits import Limits
 from stallscan.review.answers import NAME, Answers
@@ -431,3 +433,37 @@ def test_a_tiff_that_declares_more_samples_than_it_has_is_refused(tmp_path):
             page.tags["SamplesPerPixel"].overwrite(3)
     with pytest.raises(UnreadableError, match="more values per pixel than it has"):
         video.read_recording(path)
+
+
+# Tags of a TIFF file of one page, with the values that they get in place of their own.
+DAMAGED_TAGS = {
+    "no palette": {"PhotometricInterpretation": (3, "H")},
+    "short palette": {"PhotometricInterpretation": (3, "H"), "Software": ((1, 2, 3), "H", 320)},
+    "values before the file": {"StripOffsets": (-400, "i")},
+    "a width that is text": {"ImageLength": (2**32 - 1, "I"), "ImageWidth": (b"@", "s")},
+}
+
+
+def _damage(path, tags):
+    """Write a file of five frames behind a single header, and overwrite tags of it."""
+    tifffile.imwrite(path, np.full((5, 40, 50), 90, np.uint8), truncate=True, resolution=(1, 1))
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for name, (value, kind, *code) in tags.items():
+            tag = tiff.pages[0].tags[name]
+            tag.overwrite(value, dtype=kind)
+            if code:  # becomes another tag
+                tiff.filehandle.seek(tag.offset)
+                tiff.filehandle.write(struct.pack("<H", *code))
+
+
+@only_linux
+@pytest.mark.parametrize("tags", DAMAGED_TAGS.values(), ids=DAMAGED_TAGS)
+def test_a_tiff_whose_header_makes_no_sense_is_refused_at_once(tmp_path, tags):
+    path = tmp_path / "a.tif"
+    _damage(path, tags)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UnreadableError, match=r"no frame can be decoded|how large it is"):
+        video.read_recording(path)
+    with contextlib.suppress(UnreadableError), planes.open_tiff(path) as opened:  # a raw stack
+        assert opened.read({axis: 0 for axis, _ in opened.dimensions}) is None
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB

@@ -178,8 +178,10 @@ class _Layout:
     def check_whole(self, next_page: int) -> None:
         """Raise UnreadableError if planes are missing at the end of the file."""
         if self.is_contiguous:
-            room = self.tiff.filehandle.size - self.page.dataoffsets[0]
-            found = max(room, 0) // self.plane_bytes
+            begin = self.page.dataoffsets[0]
+            # A damaged header may say less than 0.
+            room = max(self.tiff.filehandle.size - begin, 0) if begin >= 0 else 0
+            found = room // self.plane_bytes
         else:
             found = len(self.pages) * self.page.imagedepth
         if found < self.count or (next_page and not self.is_contiguous):

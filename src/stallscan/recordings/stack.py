@@ -1,7 +1,7 @@
 """Recordings from TIFF stacks, in the dialects of ImageJ, OME and tifffile."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from stallscan.recordings.tiff import (
     decode,
     dimensions_of,
     main_series,
+    none_if_damaged,
     other_files,
     quiet,
     read_pages,
@@ -126,8 +127,10 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
     # Only a described series declares a number of frames; others just count the pages that exist.
     is_declared = planes > 1 and (main.kind not in COUNTED or tiff.is_imagej)
     frames = max(planes, shown_planes) // (3 if channels else 1)
-    has_one_header = len(shown) == 1 and planes > shown_planes and page.is_final and page.nbytes > 0
-    end = page.dataoffsets[0] + planes * page.nbytes if has_one_header else 0
+    begin = page.dataoffsets[0] if page.dataoffsets else -1  # a damaged header may say less than 0
+    has_values = page.is_final and page.nbytes > 0 and begin >= 0
+    has_one_header = len(shown) == 1 and planes > shown_planes and has_values
+    end = begin + planes * page.nbytes if has_one_header else 0
     limits.check_count(path, frames, page.imagelength * page.imagewidth)
     return _Layout(
         dtype=np.dtype(np.uint8) if has_palette else page.dtype,
@@ -231,15 +234,20 @@ def _contiguous_planes(
         shape = (available, *page.shape)
         stored = np.memmap(path, dtype, mode="r", offset=offset, shape=shape)
         for array in stored:
-            yield from _planes(array, page, path)
+            arrange = functools.partial(_planes, array, page, path)
+            yield from _each(none_if_damaged(arrange, page, path))
 
 
 def _page_planes(pages: list[Any], path: Path, limits: Limits) -> Iterator[Array | None]:
     """Yield the planes of each page, or None for a page that cannot be decoded."""
     for page in pages:
         arrange = functools.partial(_planes, page=page, path=path)
-        planes = decode(page, path, limits, arrange)
-        yield from [None] if planes is None else planes
+        yield from _each(decode(page, path, limits, arrange))
+
+
+def _each(planes: Array | None) -> Iterable[Array | None]:
+    """Return the planes, or a single None for those of a damaged page."""
+    return [None] if planes is None else planes
 
 
 def _composed(

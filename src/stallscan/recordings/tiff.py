@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tifffile
 from tifffile import COMPRESSION
 
@@ -80,11 +81,25 @@ def decode(
     UnreadableError
         If its compression needs a package that is not installed, or it expands beyond the limits.
     """
-    try:
+
+    def values() -> Array:
         _refuse_bomb(page, path, limits)
         with quiet():
-            array = page.asarray(maxworkers=1)
-        return arrange(array)
+            return np.asarray(page.asarray(maxworkers=1))
+
+    return none_if_damaged(lambda: arrange(values()), page, path)
+
+
+def none_if_damaged(read: Callable[[], Array], page: Any, path: Path) -> Array | None:
+    """Return what `read` makes of a page; None if it raises because the page is damaged.
+
+    Raises
+    ------
+    UnreadableError
+        If the compression of the page needs a package that is not installed, or as `read` does.
+    """
+    try:
+        return read()
     except (RecordingError, MemoryError):
         raise
     # As in `damage_named`.
@@ -130,6 +145,11 @@ def read_pages(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> tuple[lis
                 f"{path}: its pages refer to each other in a circle. Copy or export it again"
             )
         pages[page.offset] = page
+        sizes = (page.imagelength, page.imagewidth, page.imagedepth, page.samplesperpixel)
+        if not all(isinstance(size, int) for size in sizes):  # a size may be stored as text
+            raise UnreadableError(
+                f"{path}: a page does not say how large it is. Copy or export the file again"
+            )
         limits.check_frame(path, page.imagelength, page.imagewidth, page.nbytes)
         limits.check_count(path, len(pages))
     shown = [page for page in pages.values() if not page.is_reduced]
