@@ -70,7 +70,7 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str) -> Any:
     """Return the content of a YAML text: plain values only; raise ValueError if it is not one."""
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             return None
@@ -82,6 +82,22 @@ def parse_yaml(text: str) -> Any:
     # Besides YAMLError, PyYAML raises almost anything for values such as 2001-99-99.
     except Exception as error:  # noqa: BLE001
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Stops at the first list that is too deep; PyYAML's time grows with the square of depth."""
+
+    def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:  # noqa: N803
+        self._check_levels()
+        super().fetch_flow_collection_start(TokenClass)
+
+    def add_indent(self, column: int) -> bool:
+        self._check_levels()
+        return bool(super().add_indent(column))
+
+    def _check_levels(self) -> None:
+        if self.flow_level + len(self.indents) > MOST_LEVELS:
+            raise _too_deep()
 
 
 def _too_deep() -> ValueError:

@@ -105,6 +105,13 @@ def test_yaml_that_takes_all_memory_or_breaks_the_parser_is_refused(tmp_path, co
             read(tmp_path / "r.yaml")
 
 
+@pytest.mark.parametrize("opening", ["[", "- ", "{a: ", "? "])
+def test_nothing_behind_a_yaml_list_that_is_too_deep_is_looked_at(opening):
+    with pytest.raises(ValueError, match="more than 100 levels"):
+        documents.parse_yaml(opening * 200 + "@ is no YAML")
+    assert documents.parse_yaml("[" * 90 + "]" * 90)
+
+
 def test_references_and_merging_still_work():
     parsed = documents.parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: [*a, *a]\n")
     assert parsed["b"] == {"x": 1, "y": 2}
