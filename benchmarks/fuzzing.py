@@ -51,8 +51,8 @@ FOUND = (
     "TIFF files behind a single header whose palette is missing or short, or whose values begin "
     "before the file, ended with an exception; a size stored as text became 4 GB of text. The "
     "table counts them.",
-    "YAML that only opens lists was parsed to the limit of Python's stack, in a time that grows with "
-    "the square of the depth. The table counts it as a hang: measuring coverage slows it down.",
+    "YAML that only opens lists was parsed to the limit of Python's stack, in a time that grows "
+    "with the square of the depth. The table counts it as a hang: measuring coverage slows it down.",
 )
 app = cyclopts.App()
 
