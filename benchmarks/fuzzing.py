@@ -52,7 +52,7 @@ FOUND = (
     "before the file, ended with an exception; a size stored as text became 4 GB of text. The "
     "table counts them.",
     "YAML that only opens lists was parsed to the limit of Python's stack, in a time that grows "
-    "with the square of the depth. The table counts it as a hang: measuring coverage slows it down.",
+    "with the square of the depth. The table counts it as a hang, as coverage slows it down.",
 )
 app = cyclopts.App()
 
