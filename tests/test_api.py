@@ -31,7 +31,7 @@ from stallscan.recipes import recipe
 from stallscan.runs import PREDICTION_COLUMNS
 from tests import drawing
 
-PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+PAGE = Path(__file__).parents[1] / "docs" / "engineers" / "python.md"
 SMALL = {"net.mean": [0.2, 0.0], "net.std": [0.2, 1.0], "clip.size": 16}
 MODULE = """
 import os

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTS = ROOT / "docs" / "facts.md"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 TEXT = {".py", ".md", ".yaml", ".j2"}
 # A section number must follow, unless the page is the target or the text of a link.
 CITATION = re.compile(r"docs/facts\.md(?![\])#])(?: (\d+(?:(?:, | and )\d+\b)*))?")

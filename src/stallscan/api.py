@@ -1,4 +1,4 @@
-"""The functions that `import stallscan` offers; docs/python.md describes them with examples.
+"""The functions that `import stallscan` offers; docs/engineers/python.md has examples.
 
 Each is a thin wrapper around the code behind the corresponding command, so a script and the command
 line return the same rows. Nothing here prints: messages go to the logger ``stallscan``, and

@@ -19,7 +19,7 @@ from stallscan.recipes.recipe import read_recipe
 ROOT = Path(__file__).parents[2]
 NAMES = [name for name in app if not name.startswith("-")]
 # Commands as the documents show them, in blocks and in running text.
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def parse(line: str) -> None:
@@ -91,13 +91,13 @@ def test_the_commands_in_the_documents_parse():
 
 
 def test_the_reference_is_up_to_date():
-    written = (ROOT / "docs" / "commands.md").read_text("utf-8")
-    assert written == reference.reference(), "docs/commands.md is out of date; run: make docs"
+    written = (ROOT / "docs" / "reference" / "commands.md").read_text("utf-8")
+    assert written == reference.reference(), "out of date; run: make references"
 
 
 def test_the_reference_of_settings_is_up_to_date():
-    written = (ROOT / "docs" / "settings.md").read_text("utf-8")
-    assert written == described.described(), "docs/settings.md is out of date; run: make docs"
+    written = (ROOT / "docs" / "reference" / "settings.md").read_text("utf-8")
+    assert written == described.described(), "out of date; run: make references"
 
 
 def test_every_setting_is_described():
