@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 BENCH_OUT ?= stallscan-bench
 REAL ?= $(wildcard ../shared/real/clips/104611.mp4)
 
-.PHONY: demo test test-slow chaos check references docs docs-links bench install clean
+.PHONY: demo test test-slow chaos check references docs docs-links pictures bench install clean
 
 demo: $(BASE)
 	$(BIN)/stallscan demo
@@ -55,6 +55,10 @@ references: $(INSTALLED)
 SPHINX = $(BIN)/sphinx-build -W --keep-going -q -c docs
 docs: references
 	$(SPHINX) -b html . docs/_build/html
+
+# The pictures, from simulated recordings; needs Chromium.
+pictures: $(INSTALLED)
+	$(BIN)/python docs/pictures.py
 
 # Links to other sites, too; needs the network.
 docs-links: $(INSTALLED)

@@ -18,8 +18,6 @@ from stallscan.recipes.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 NAMES = [name for name in app if not name.startswith("-")]
-# Commands as the documents show them, in blocks and in running text.
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def parse(line: str) -> None:
@@ -70,24 +68,6 @@ def test_shells_complete_commands_and_options(shell):
     script = app.generate_completion(shell=shell)
     assert "fine-tune" in script
     assert "prevalence" in script
-
-
-def test_the_commands_in_the_documents_parse():
-    lines = [
-        (path.name, line)
-        for path in DOCUMENTS
-        for block in re.findall(r"^```sh\n(.*?)^```", path.read_text("utf-8"), re.M | re.S)
-        for line in block.replace("\\\n", " ").splitlines()
-        if line.startswith("stallscan ") and not line.startswith("stallscan --")
-    ]
-    assert len(lines) > 40
-    wrong = []
-    for name, line in lines:
-        try:
-            parse(line)
-        except Exception as error:  # noqa: BLE001
-            wrong.append((name, line, str(error)))
-    assert not wrong
 
 
 def test_the_reference_is_up_to_date():
