@@ -12,6 +12,8 @@ copyright = author
 release = version = stallscan.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design"]
+# Two hyphens begin an option, also in headings.
+smartquotes = False
 root_doc = "docs/index"
 include_patterns = [
     "docs/**.md",
@@ -25,10 +27,11 @@ exclude_patterns = [".*", "docs/_build", "tests"]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+# A line may begin with "% of the frames".
+myst_disable_syntax = ["myst_line_comment"]
 autodoc_member_order = "bysource"
 # The docstrings name the types; signatures have the annotations.
 autodoc_typehints = "signature"
-nitpicky = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "stallscan"

@@ -15,7 +15,7 @@ BLOCK = re.compile(r"(?:<!-- not run: (.+?) -->\n)?^```(\w*)[^\n]*\n(.*?)^```$",
 CODE = ("sh", "python", "powershell")
 # Output, data and settings, which nobody runs; `{toctree}` and the like have no language.
 OTHERS = ("", "text", "yaml", "xml", "console")
-FILE = re.compile(r"# (\w+\.(?:py|yaml))\b")
+FILE = re.compile(r"# ([\w-]+\.(?:py|yaml))\b")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
     "optional-dependencies"
 ]

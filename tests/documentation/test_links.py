@@ -12,6 +12,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("
 TEXT = {".py", ".md", ".yaml", ".j2"}
 # A section number must follow, unless the page is the target or the text of a link.
 CITATION = re.compile(r"docs/facts\.md(?![\])#])(?: (\d+(?:(?:, | and )\d+\b)*))?")
+PICTURE = re.compile(r"^```\{(?:image|figure)\} \S*pictures/(\S+)\n:alt: (.+)$", re.M)
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
 
 
@@ -36,6 +37,23 @@ def test_every_citation_names_a_section_of_the_facts() -> None:
     assert len(cited) > 30
     unknown = {name: numbers - sections for name, numbers in cited.items() if numbers - sections}
     assert not unknown
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 60
+
+
+def test_pictures_are_small_used_and_said_to_be_simulated() -> None:
+    pictures = list((ROOT / "docs" / "pictures").iterdir())
+    sizes = [path.stat().st_size for path in pictures]
+    assert len(sizes) > 5
+    assert max(sizes) <= 150_000
+    assert sum(sizes) <= 1_000_000
+    text = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    shown = re.findall(r"!\[(.+?)\]\(\S*pictures/(\S+)\)", text)
+    shown += [(alt, name) for name, alt in PICTURE.findall(text)]
+    assert {name for _, name in shown} == {path.name for path in pictures}
+    assert all("simulated" in alt for alt, _ in shown)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
