@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 BENCH_OUT ?= stallscan-bench
 REAL ?= $(wildcard ../shared/real/clips/104611.mp4)
 
-.PHONY: demo test test-slow chaos check docs bench install clean
+.PHONY: demo test test-slow chaos check references docs docs-links pictures bench install clean
 
 demo: $(BASE)
 	$(BIN)/stallscan demo
@@ -45,10 +45,24 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 
 # The references of commands and settings, and the list of all messages; tests fail while they are out of date.
-docs: $(INSTALLED)
+references: $(INSTALLED)
 	$(BIN)/python -m tests.messages tests/messages.txt
-	$(BIN)/python -m stallscan.cli.reference docs/commands.md
-	$(BIN)/python -m stallscan.recipes.described docs/settings.md
+	$(BIN)/python -m stallscan.cli.reference docs/reference/commands.md
+	$(BIN)/python -m stallscan.recipes.described docs/reference/settings.md
+
+# The site, docs/_build/html/index.html. Pages of the repository outside docs/ are part of it, so the
+# source folder is the root.
+SPHINX = $(BIN)/sphinx-build -W --keep-going -q -c docs
+docs: references
+	$(SPHINX) -b html . docs/_build/html
+
+# The pictures, from simulated recordings; needs Chromium.
+pictures: $(INSTALLED)
+	$(BIN)/python docs/pictures.py
+
+# Links to other sites, too; needs the network.
+docs-links: $(INSTALLED)
+	$(SPHINX) -b linkcheck . docs/_build/links
 
 # An hour, on a machine that does nothing else; the tables in benchmarks/ are written anew.
 bench: $(INSTALLED)

@@ -91,7 +91,7 @@ def main() -> None:
         f"sensitivity {100 * SENSITIVITY:.0f} %. An interval is to hold the truth in 95 % of "
         "trials; a cell is that share in percent, **bold** outside 93 to 97 (of groups and "
         "differences: below 94). Its standard error is 0.2. "
-        "[docs/rates.md](../docs/rates.md) says what the intervals are."
+        "[Stall rates](../docs/laboratory/rates.md) says what the intervals are."
     )
     common.publish(
         given.page,

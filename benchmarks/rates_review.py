@@ -100,7 +100,7 @@ def main() -> None:
         f"sensitivity {100 * SENSITIVITY:.0f} %. A cell is the share of intervals that hold the "
         "truth, in percent (bold below 93 for one mouse and below 94 for groups) / their median "
         "width / the bias, both in percentage points. Its standard error is 0.3. "
-        "[docs/rates.md](../docs/rates.md) says what is computed.",
+        "[Stall rates](../docs/laboratory/rates.md) says what is computed.",
         [
             "## One field or mouse\n",
             "*Calls only* ignores the review. *Only the rest* is the bias of what is not done: "

@@ -1,4 +1,4 @@
-"""Collect all sentences that the code can show a user, by module; `make docs` writes the file."""
+"""Collect all sentences that the code can show a user, by module; `make references` writes it."""
 
 import ast
 import re

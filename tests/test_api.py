@@ -31,7 +31,7 @@ from stallscan.recipes import recipe
 from stallscan.runs import PREDICTION_COLUMNS
 from tests import drawing
 
-PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "api.md"
 SMALL = {"net.mean": [0.2, 0.0], "net.std": [0.2, 1.0], "clip.size": 16}
 MODULE = """
 import os
@@ -127,70 +127,16 @@ def test_names():
         assert importlib.util.find_spec(f"stallscan.{name}") is None
 
 
-def test_the_page_has_every_name_and_parameter():
-    page = PAGE.read_text()
-    parts = dict(re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", page, re.M | re.S))
-    assert set(parts) == set(stallscan.__all__)
-    for name, text in parts.items():
-        shown = re.search(rf"`{name}\((.*?)\)`", text, re.S)
-        given = [re.split("[=:]", each)[0].strip() for each in re.split(r",\s", shown[1])]
-        kinds = inspect.signature(getattr(stallscan, name)).parameters.values()
-        wanted = [
-            f"**{each.name}" if each.kind is each.VAR_KEYWORD else each.name for each in kinds
-        ]
-        if name != "read_recording":  # its second parameter is of use inside
-            assert [each for each in given if each != "*"] == wanted, name
-        assert "Returns" in text or "returns" in text
-        assert "Raises" in text
-
-
-def test_the_code_of_the_page_runs(tmp_path, mynets, monkeypatch, capfd):
-    """Run it on drawn recordings, and with less training than on the page."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "recordings").mkdir()
-    drawing.write(tmp_path / "recordings" / "drawn.mp4", count=12)
-    (tmp_path / "recordings" / "none.mp4").write_bytes(b"")
-    frames, mask = drawing.frames(12, contours=0), np.zeros((96, 128), bool)
-    mask[28:53, 15:50] = True
-    np.save("frames.npy", frames[..., 0])
-    np.save("mask.npy", mask)
-    stallscan.simulate_corpus("corpus", count=4, stalled=0.5, height=128, width=128, processes=0)
-    less = {
-        "training.stages": [{"epochs": 1}],
-        "training.precision": "32-true",
-        "data.validation": 0.5,
-    }
-    short = stallscan.train
-    monkeypatch.setattr(
-        stallscan, "train", lambda *a, changes: short(*a, changes={**SMALL, **less, **changes})
+def test_the_reference_has_every_name_and_each_docstring_every_parameter():
+    assert set(re.findall(r"autofunction:: stallscan\.(\w+)$", PAGE.read_text(), re.M)) == set(
+        stallscan.__all__
     )
-    capfd.readouterr()
-    # Blocks that begin with a comment are files: see the next test.
-    blocks = re.findall(r"```python\n(?!# )(.*?)```", PAGE.read_text(), re.S)
-    assert len(blocks) == 3
-    for block in blocks:
-        assert len([line for line in block.splitlines() if line]) < 6
-        names = {}
-        exec(block, names)
-        if "table" in names:
-            assert list(names["table"]["status"])[-1] == "unreadable"
-    assert names["bundle"].spec.net.name == "mynets:MyNet"
-    assert mynets.exists()
-    printed, said = capfd.readouterr()
-    assert "none.mp4" in printed
-    assert said == ""
-    assert torch.isfinite(torch.tensor(names["table"]["score"].dropna().tolist())).all()
-
-
-def test_the_net_of_the_page_passes_its_test(tmp_path, monkeypatch):
-    files = re.findall(r"```\w+\n# (\S+\.\w+)[^\n]*\n(.*?)```", PAGE.read_text(), re.S)
-    assert [name for name, _ in files] == ["mynets.py", "my-recipe.yaml", "test_mynets.py"]
-    for name, content in files:
-        (tmp_path / name).write_text(content)
-    monkeypatch.chdir(tmp_path)
-    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mynets.py"]
-    assert "1 passed" in subprocess.run(run, capture_output=True, text=True, check=True).stdout
-    assert recipe.read_recipe("my-recipe.yaml").clip.channel_count == 2
+    for name in stallscan.__all__:
+        function = getattr(stallscan, name)
+        for parameter in inspect.signature(function).parameters:
+            if (name, parameter) != ("read_recording", "limits"):
+                assert re.search(rf"\b{parameter}\b", function.__doc__), (name, parameter)
+        assert "Raises\n" in function.__doc__, name
 
 
 def test_a_net_that_takes_no_channels_is_refused(tmp_path, monkeypatch):

@@ -5,5 +5,5 @@ from tests.messages import GOLDEN, collect
 
 def test_the_file_of_all_messages_is_up_to_date():
     assert collect() == GOLDEN.read_text("utf-8"), (
-        "write it again with 'make docs', and read what changed"
+        "write it again with 'make references', and read what changed"
     )

@@ -1,4 +1,4 @@
-"""The functions that `import stallscan` offers; docs/python.md describes them with examples.
+"""The functions that `import stallscan` offers; docs/engineers/python.md has examples.
 
 Each is a thin wrapper around the code behind the corresponding command, so a script and the command
 line return the same rows. Nothing here prints: messages go to the logger ``stallscan``, and
@@ -108,8 +108,10 @@ def predict(
     Returns
     -------
     DataFrame
-        The columns of ``predictions.csv``. ``frame.attrs["doubts"]`` (tuple of str) lists how the
-        recordings differ from the bundle's training recordings.
+        The columns of ``predictions.csv``, one row per recording. ``frames``, ``frames_declared``,
+        ``score`` and ``threshold`` are float, NaN if missing; the others are str.
+        ``frame.attrs["doubts"]`` (tuple of str) lists how the recordings differ from the bundle's
+        training recordings.
 
     Raises
     ------
@@ -158,7 +160,8 @@ def score(
         Frames, uint8 (T, H, W, 3) RGB with the outline drawn in, or with `mask` also grey
         (T, H, W); a recording; or a file.
     mask : ndarray, optional
-        bool (H, W): region of the segment, for recordings without a drawn outline.
+        bool (H, W): True in the segment and a few pixels around it, for recordings without a drawn
+        outline. The nets have learned from outlined recordings, so an outline 4 px wide is drawn.
     bundle, engine
         As in `predict`. Load the bundle once to score many arrays.
 
@@ -187,7 +190,7 @@ def score(
 
 
 def find_outline(recording: Given, rule: str = "contour") -> Outline:
-    """Find the only outline in a recording.
+    """Find the only outline in a recording, with its box, contour and mask.
 
     Parameters
     ----------
@@ -235,6 +238,9 @@ def make_clip(
 
 def load_bundle(which: str | Path = disk.DEFAULT, *, trust: bool = False) -> Model:
     """Read and check a bundle or an ensemble.
+
+    Its ``spec`` has settings, threshold and metrics; ``at(prevalence)`` adapts it to another share
+    of stalled recordings.
 
     Parameters
     ----------
@@ -327,6 +333,8 @@ def train(
 ) -> "TrainingSummary":
     """Train a net from a recipe and write ``out/bundle``. An interrupted run resumes.
 
+    It draws no plots, unlike the command.
+
     Parameters
     ----------
     recipe : str or Path
@@ -382,7 +390,7 @@ def evaluate(
     by: Sequence[str] | None = None,
     partial: bool = False,
 ) -> Evaluation:
-    """Measure predictions against labels.
+    """Measure predictions against labels, with ``values`` and ``intervals`` by name of the figure.
 
     Parameters
     ----------

@@ -50,6 +50,8 @@ def read_recording(path: str | Path, hold_bytes: int = HOLD_BYTES) -> Recording:
 
     Parameters
     ----------
+    path : str or Path
+        The file.
     hold_bytes : int
         Do not hold recordings with more decoded bytes than this in memory; `Recording.chunks` then
         decodes the file again each time it is called.
