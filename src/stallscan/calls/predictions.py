@@ -287,12 +287,13 @@ def refuse(
 
 
 def _with_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    numbers = {column: pd.to_numeric(table[column], errors="coerce") for column in NUMBERS}
+    pointed = table[list(NUMBERS)].apply(lambda cells: cells.map(text.with_point))
+    numbers = {column: pd.to_numeric(pointed[column], errors="coerce") for column in NUMBERS}
     for column in NUMBERS:
         garbled = numbers[column].isna() & (table[column] != "")
         expected = "a number or nothing"
         if table.loc[garbled, column].str.contains(",").any():
-            expected += " (with a decimal point)"
+            expected += " (with a decimal point, without a mark for thousands)"
         refuse(path, table, garbled, column, expected)
     for column in ("frames", "frames_declared"):
         odd = numbers[column].notna() & ~numbers[column].between(0, 1e9)

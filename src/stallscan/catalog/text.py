@@ -53,6 +53,10 @@ _HEAD = 65536
 # 100 MB and 5 million cells. Reading a table at both limits takes up to 4 GB of memory.
 TABLE_BYTES, MOST_CELLS = 256 * 2**20, 30_000_000
 
+# A number with a comma that can only be a decimal one: thousands have three digits after it, and
+# do not start with 0.
+_DECIMAL_COMMA = re.compile(r"[+-]?(0,[0-9]+|[0-9]+,([0-9]{1,2}|[0-9]{4,}))(e[+-]?[0-9]+)?", re.I)
+
 log = logging.getLogger("stallscan")
 
 
@@ -150,6 +154,14 @@ def stripped(cells: Iterable[str]) -> list[str]:
     if "".join(bare).isascii():
         return bare
     return [cell.strip(_INVISIBLE).strip() for cell in bare]
+
+
+def with_point(cell: str) -> str:
+    """Return a number with a decimal point instead of a comma, as spreadsheets in German write it.
+
+    Other texts are returned unchanged, also ``1,234``, which may be 1.234 or 1234.
+    """
+    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 def _read_bytes(path: Path, expected: str) -> bytes:

@@ -188,7 +188,7 @@ def _numbers(table: text.Text, columns: Sequence[str]) -> F64:
     for place, column in enumerate(columns):
         for index, cell in enumerate(table.column(column)):
             try:
-                values[index, place] = float(cell)
+                values[index, place] = float(text.with_point(cell))
             except ValueError:
                 values[index, place] = np.nan
             if not np.isfinite(values[index, place]) or abs(values[index, place]) > LARGEST:
