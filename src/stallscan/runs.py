@@ -114,6 +114,11 @@ def hold(folder: str | Path) -> Iterator[Path]:
         lock.release()
 
 
+def has_died(folder: Path) -> bool:
+    """Return whether the last process that held a folder crashed or was killed, or still holds it."""
+    return (folder / OWNER_NAME).is_file()
+
+
 def holder(folder: Path) -> str:
     """Describe the process that holds a folder; empty if none does, or nobody can tell."""
     lock = FileLock(folder / LOCK_NAME, timeout=0)

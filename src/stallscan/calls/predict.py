@@ -117,7 +117,7 @@ def predict(
         If the bundle cannot be used, or has no export for the engine.
     """
     model = disk.load_any(bundle)
-    given = inputs.find(paths, model.members, processes)
+    given = inputs.find(paths, model.members, processes, after_death=runs.has_died(out))
     calibrated_at = model.spec.prevalence
     model = at_prevalence(model, prevalence)
     with runs.hold(out):
