@@ -115,7 +115,7 @@ def hold(folder: str | Path) -> Iterator[Path]:
 
 
 def has_died(folder: Path) -> bool:
-    """Return whether the last process that held a folder crashed or was killed, or still holds it."""
+    """Return whether the last process that held a folder did not end, or holds it still."""
     return (folder / OWNER_NAME).is_file()
 
 

@@ -39,10 +39,9 @@ def claim(run: Path, recipe: Recipe) -> Iterator[None]:
     with runs.hold(run) if ranks.rank() == 0 else contextlib.nullcontext():
         with ranks.first_process_first():
             now = recipe.model_dump(mode="json")
-            if ranks.rank() == 0:
-                if not has_results(run):
-                    left = (CHECKPOINTS, f"fold-*/{CHECKPOINTS}", DATA_NAME)
-                    remove_failed(run / RECIPE_NAME, now, "a training", left)
+            if ranks.rank() == 0 and not has_results(run):
+                left = (CHECKPOINTS, f"fold-*/{CHECKPOINTS}", DATA_NAME)
+                remove_failed(run / RECIPE_NAME, now, "a training", left)
             runs.claim(run / RECIPE_NAME, now, "a training", OUTPUTS)
         yield
 
