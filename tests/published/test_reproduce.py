@@ -31,7 +31,7 @@ from stallscan.published.results import Change, Sample, notes
 from stallscan.recipes import recipe
 from stallscan.scores import calibration
 from stallscan.scores.calibration import Calibration
-from tests import drawing
+from tests import browsing, drawing
 
 # A small net in place of the published ones, which take minutes per recording.
 SMALL = (
@@ -707,3 +707,9 @@ def test_third_place_from_the_command_line_killed_and_resumed(tmp_path):
         "pretrained.source": "none",
         "training.stages.0.epochs": "1",
     }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browsing.CHROMIUM is None, reason="there is no Chromium")
+def test_the_page_is_readable_on_any_screen(third):
+    browsing.refuse_unreadable((third[0] / writeup.PAGE_NAME).as_uri(), 100)
