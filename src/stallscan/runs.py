@@ -37,6 +37,11 @@ RUN_NAME = "run.json"
 TRAITS_NAME = "traits.csv"
 SOURCES_NAME = "sources.csv"
 CHOSEN_NAME = "chosen_on.csv"
+# What 'stallscan evaluate' measured.
+METRICS_NAME = "metrics.json"
+# Beside predictions.csv where regions of a raw stack were called: how it was read, and their clips.
+STACK_NAME = "stack.json"
+CLIPS_NAME = "clips"
 # In the column reason of a recording on which no figure may be measured.
 LEARNED = "the bundle has learned from this recording"
 # Output of decide in the competition's format.

@@ -232,6 +232,21 @@ def is_simulated(run: dict[str, Any]) -> bool:
     return run.get("simulated_training") is True
 
 
+def stack_of(run: dict[str, Any]) -> dict[str, Any]:
+    """Return of which raw stack the recordings of a run are regions; empty if of none.
+
+    The entries are ``name`` (of the file), ``axis`` (depth or time), ``regions`` (their number) and
+    ``source`` (the file with the regions; empty if they were found in the stack).
+    """
+    stack = run.get("stack")
+    kinds = {"name": str, "axis": str, "regions": int, "source": str}
+    if not isinstance(stack, dict) or not all(
+        isinstance(stack.get(name), kind) for name, kind in kinds.items()
+    ):
+        return {}
+    return stack
+
+
 def of_simulated(run: dict[str, Any]) -> bool:
     """Whether the recordings of a run are simulated, as far as their folders tell."""
     paths = run.get("paths")

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from stallscan.catalog.headers import KEY, has_key, with_key
 from stallscan.errors import TableError
+from stallscan.recordings import kinds
 
 SEPARATORS = ",;\t"
 SAVE_AS = "Save the table as CSV in UTF-8 ('CSV UTF-8' in Excel)"
@@ -198,6 +199,8 @@ def _check_size(path: Path, content: bytes) -> None:
 
 def _decode(path: Path, content: bytes) -> tuple[str, bool]:
     """Return the text and whether its encoding is a guess."""
+    if b"\0" in content and kinds.kind_of(path) in ("image", "video"):
+        raise TableError(kinds.refusal(path, "a table in CSV"))
     for beginning, what in _FORMATS.items():
         if content.startswith(beginning):
             raise TableError(f"{path}: is {what}, not a table in CSV. {SAVE_AS}")
