@@ -37,6 +37,11 @@ RUN_NAME = "run.json"
 TRAITS_NAME = "traits.csv"
 SOURCES_NAME = "sources.csv"
 CHOSEN_NAME = "chosen_on.csv"
+# What 'stallscan evaluate' measured.
+METRICS_NAME = "metrics.json"
+# Beside predictions.csv where regions of a raw stack were called: how it was read, and their clips.
+STACK_NAME = "stack.json"
+CLIPS_NAME = "clips"
 # In the column reason of a recording on which no figure may be measured.
 LEARNED = "the bundle has learned from this recording"
 # Output of decide in the competition's format.
@@ -112,6 +117,11 @@ def hold(folder: str | Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             owner.unlink(missing_ok=True)
         lock.release()
+
+
+def has_died(folder: Path) -> bool:
+    """Return whether the last process that held a folder did not end, or holds it still."""
+    return (folder / OWNER_NAME).is_file()
 
 
 def holder(folder: Path) -> str:

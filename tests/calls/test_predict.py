@@ -226,6 +226,26 @@ def test_a_crash_of_the_decoder_is_a_row(folder, tmp_path, bundle_dir, monkeypat
     assert "crashed" in rows[3].reason
 
 
+def test_a_decoder_that_crashed_this_process_costs_a_row_the_next_time(
+    folder, tmp_path, bundle_dir, monkeypatch
+):
+    """One recording is decoded in this process, unless the last one did not end by itself."""
+    monkeypatch.setattr(prepare, "one", crashing.one)
+    out = tmp_path / "out"
+    command = (
+        "import sys; from pathlib import Path; from stallscan.calls.predict import predict;"
+        "from stallscan.clips import prepare; from tests import crashing;"
+        "prepare.one = crashing.one; predict([sys.argv[1]], Path(sys.argv[2]), sys.argv[3])"
+    )
+    words = [folder / "3.mp4", out, bundle_dir]
+    ended = subprocess.run([sys.executable, "-c", command, *words], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    predict.predict([folder / "3.mp4"], out, bundle_dir)
+    table = pd.read_csv(out / "predictions.csv")
+    assert table["status"].tolist() == ["unreadable"]
+    assert "crashed" in table["reason"][0]
+
+
 def test_the_time_limit_depends_on_the_file_size(tmp_path):
     (tmp_path / "a.tif").touch()
     os.truncate(tmp_path / "a.tif", 10**9)

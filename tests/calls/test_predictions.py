@@ -162,10 +162,14 @@ def test_ambiguous_rows_are_refused_by_line(tables, change):
         read_predictions(tables[0])
 
 
-def test_decimal_commas_are_refused_with_what_to_change(tables):
-    saved = tables[0].read_text().replace(",", ";").replace("0.9", "0,9")
+def test_decimal_commas_are_read_unless_they_may_mark_thousands(tables):
+    before = read_predictions(tables[0])
+    saved = tables[0].read_text().replace(",", ";").replace("0.", "0,")
+    assert "0,9" in saved
     tables[0].write_text(saved)
-    with pytest.raises(TableError, match=r"score: .*decimal point.*line 2 .*'0,9'"):
+    pd.testing.assert_frame_equal(read_predictions(tables[0]), before)
+    tables[0].write_text(saved.replace("0,9", "1,000", 1))
+    with pytest.raises(TableError, match=r"score: .*decimal point.*line 2 .*'1,000'"):
         read_predictions(tables[0])
 
 

@@ -12,6 +12,8 @@ import tifffile
 
 from stallscan.calls.predictions import read_predictions
 from stallscan.clips.store import Store
+from stallscan.report.stored import CUT, NO_CLIP, Stored
+from stallscan.review import run as review_run
 from stallscan.simulate.stack import RawSettings, simulate_stack
 from tests import memory
 
@@ -64,6 +66,11 @@ def test_each_region_gets_a_row_and_the_stack_a_rate(
     assert described["axis"] == "depth"
     with (out / "regions.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(labels)
+    # A region has no video of its own, which is not missed.
+    reviewed = review_run.read(out)
+    assert {item.shown.note for item in reviewed.items if isinstance(item.shown, Stored)} == {CUT}
+    assert reviewed.absent == NO_CLIP
+    assert "5 regions from regions.csv" in run("methods", out)[1]
 
 
 def test_without_regions_the_segments_are_found(run: Run, simulated: Path, tmp_path: Path) -> None:
@@ -98,7 +105,11 @@ def test_evaluation_and_report_take_the_folder_of_a_stack(
     assert (out / "evaluation" / "metrics.json").exists()
     assert run("report", out, "-o", out / "report.html")[0] == 0
     # The cards show the clips: the regions are no files of their own.
-    assert (out / "report.html").read_text().count("data-media=") > 0
+    page = (out / "report.html").read_text()
+    assert page.count("data-media=") > 0
+    assert CUT in page
+    assert "5 regions from regions.csv" in page
+    assert "not found" not in page
 
 
 def test_an_interrupted_run_resumes_and_another_stack_is_refused(

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stallscan.catalog import names, tables
+from stallscan.catalog import label_words, names, tables, text
 from stallscan.errors import TableError
 
 # Recordings as stallscan names them, and their labels; None without one.
@@ -63,17 +63,24 @@ LABELS = {
     "decimals": words("1.0", "0.0", "nan"),
     "spreadsheet": words("TRUE", "FALSE"),
     "German spreadsheet": words("WAHR", "FALSCH"),
+    "French spreadsheet": words("VRAI", "FAUX"),
+    "Spanish spreadsheet": words("VERDADERO", "FALSO"),
     "answers": words("Yes", "no", "NA"),
+    "German answers": words("Ja", "nein"),
     "states": words("Stalled", " flowing"),
-    "decimal commas": words("1,0", "0,0"),
+    "German states": words("Gestoppt", "fließend"),
+    "decimal commas": words("1,0", "0,00"),
+    "thousands": words("1,000", "0,000"),
     "codes": words("s", "f"),
 }
 HEADERS = {
     "exact": header("filename", "stalled"),
     "case": header("FileName ", "STALLED"),
     "aliases": header("Video name", "Stalled?"),
+    "German": header("Dateiname", "Gestoppt"),
     "vague": header("File", "Label"),
     "reversed": header("filename", "flowing"),
+    "German reversed": header("Dateiname", "fließend"),
     "unknown": header("filename", "result"),
 }
 NAMES = {
@@ -139,9 +146,10 @@ def understood(path: Path, recordings: list[str]) -> dict[str, int | None] | Non
 
 
 REFUSED = {
-    ("labels", "decimal commas"),
+    ("labels", "thousands"),
     ("labels", "codes"),
     ("headers", "reversed"),
+    ("headers", "German reversed"),
     ("headers", "unknown"),
     ("shapes", "opposite"),
 }
@@ -168,7 +176,7 @@ def test_every_pair_is_understood_or_refused(tmp_path: Path, keys: tuple[str, ..
     meant = write(path, keys[0], *chosen(*keys[1:]))
     read = understood(path, list(meant))
     kinds = dict(zip(("file", "labels", "headers", "names", "shapes"), keys, strict=True))
-    is_vague = kinds["headers"] == "vague" and kinds["labels"] != "states"
+    is_vague = kinds["headers"] == "vague" and kinds["labels"] not in ("states", "German states")
     if is_vague or set(kinds.items()) & REFUSED:
         # An opposite column is no contradiction where its words say nothing.
         assert read is None or (kinds["shapes"] == "opposite" and read == meant)
@@ -195,6 +203,27 @@ def test_none_is_understood_wrongly(
             assert label in (None, meant[recording])
 
 
+def test_no_word_has_two_meanings() -> None:
+    assert not label_words.STALLED & label_words.FLOWING
+    for word, label in (("sí", 1), ("si\u0301", 1), ("NÃO", 0), ("Nicht  gestoppt", 0)):
+        assert label_words.parse(word) == label
+    # Words of other meanings, and of several.
+    for word in ("angehalten", "arrêté", "oui et non", "flow", "-1", "2", "1,5", "0,001", "10,0"):
+        assert label_words.parse(word) is None
+
+
+@given(st.floats(0, 1e6), st.integers(1, 6))
+def test_a_comma_is_a_decimal_point_or_nothing(value: float, digits: int) -> None:
+    written = f"{value:.{digits}f}"
+    read = text.with_point(written.replace(".", ","))
+    if digits == 3 and value >= 1:
+        assert "," in read
+    else:
+        assert "," in read or float(read) == float(written)
+        assert float(read.replace(",", ".")) == float(written)
+    assert text.with_point(f"{round(value) + 1:,}").count(",") == f"{round(value) + 1:,}".count(",")
+
+
 def test_what_was_understood_is_said_in_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -216,7 +245,7 @@ def test_what_was_understood_is_said_in_one_line(
         ("filename,stalled,state\na.mp4,1,flowing\n", "'state'"),
         ("filename,stalled,is_stalled\na.mp4,1,0\n", "'is_stalled'"),
         ("filename,stalled\na.mp4;1\n", "one separator"),
-        ("filename;stalled\na.mp4;1,0\n", "decimal comma"),
+        ("filename;stalled\na.mp4;1,000\n", "decimal comma"),
     ],
 )
 def test_a_refusal_names_the_one_thing_to_change(tmp_path: Path, content: str, named: str) -> None:

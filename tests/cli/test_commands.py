@@ -325,7 +325,7 @@ def test_simulate_makes_a_sheet_alone(run, tmp_path):
         (["--clips", "--sheet", "s.png"], "stallscan simulate OUT --clips"),
         (["made", "--recipe", "default"], "--clips"),
         (["made", "--clips", "--recipe", "nonsense"], "nonsense"),
-        (["made", "--label-um", "1", "0", "1"], "label_um"),
+        (["made", "--label-stack", "s.npy", "--label-um", "1", "0", "1"], "label_um"),
         (["made", "--clips", "--test", "2"], "test"),
     ],
 )

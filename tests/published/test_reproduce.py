@@ -24,14 +24,14 @@ from stallscan.calls import decide
 from stallscan.calls.predictions import Predictions
 from stallscan.calls.settings import CallSettings
 from stallscan.catalog import tables
-from stallscan.errors import InputError, SettingsError, TableError
+from stallscan.errors import InputError, SettingsError, StallscanError, TableError
 from stallscan.published import approaches, decisions, reproduce, test_part, writeup
 from stallscan.published.decisions import Member
 from stallscan.published.results import Change, Sample, notes
 from stallscan.recipes import recipe
 from stallscan.scores import calibration
 from stallscan.scores.calibration import Calibration
-from tests import drawing
+from tests import browsing, drawing
 
 # A small net in place of the published ones, which take minutes per recording.
 SMALL = (
@@ -533,6 +533,26 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(third, data):
         _run("third-place", data, third[0], epochs=3)
 
 
+def test_a_start_without_a_result_does_not_block_the_corrected_command(data, tmp_path):
+    def start(name, *more):
+        with pytest.raises(StallscanError) as caught:
+            _run(name, data, tmp_path, changes=[*CHANGES[name], "data.limit=1", *more])
+        return str(caught.value)
+
+    refused = start("third-place")
+    clips, notes = tmp_path / "store", tmp_path / reproduce.NOTES_NAME
+    (tmp_path / "models" / "mc3_18" / "checkpoints").mkdir(parents=True)
+    kept = clips / "kept"
+    kept.touch()
+    assert start("third-place", "training.weight_decay=0.1") == refused
+    assert not (tmp_path / "models" / "mc3_18").exists()
+    assert kept.exists()
+    # The clips of another approach cannot be used.
+    assert start("matlab-prize") == refused
+    assert not kept.exists()
+    assert json.loads(notes.read_text())["approach"] == "matlab-prize"
+
+
 def test_unreadable_settings_are_refused(data, tmp_path):
     (tmp_path / reproduce.NOTES_NAME).write_text("[]")
     with pytest.raises(InputError, match=str(tmp_path)):
@@ -687,3 +707,9 @@ def test_third_place_from_the_command_line_killed_and_resumed(tmp_path):
         "pretrained.source": "none",
         "training.stages.0.epochs": "1",
     }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browsing.CHROMIUM is None, reason="there is no Chromium")
+def test_the_page_is_readable_on_any_screen(third):
+    browsing.refuse_unreadable((third[0] / writeup.PAGE_NAME).as_uri(), 100)

@@ -374,8 +374,7 @@ def test_an_unlikely_order_of_axes_is_said(tmp_path: Path) -> None:
     [
         ({"finterval": 0.5}, 0.5),
         ({"finterval": 500, "tunit": "msec"}, 0.5),
-        ({"fps": 2}, 0.5),
-        ({"fps": 2, "tunit": "msec"}, 0.5),
+        ({"finterval": 0.5, "fps": 7}, 0.5),
     ],
 )
 def test_the_time_of_a_frame_is_in_seconds(
@@ -387,6 +386,15 @@ def test_the_time_of_a_frame_is_in_seconds(
         path, stack, imagej=True, resolution=(1, 1), metadata={"unit": "um", "axes": "TYX"} | stated
     )
     assert read(path)[0].frame_s == pytest.approx(frame_s)
+
+
+def test_the_speed_at_which_imagej_plays_a_stack_is_no_frame_time(tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    stack = np.random.default_rng(0).integers(0, 4000, (10, 64, 64)).astype(np.uint16)
+    metadata = {"unit": "um", "axes": "TYX", "fps": 7}
+    tifffile.imwrite(path, stack, imagej=True, resolution=(1, 1), metadata=metadata)
+    refused(path, InputError, "--frame-s")
+    assert read(path, frame_s=0.5)[0].frame_s == 0.5
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from stallscan import __version__
@@ -87,6 +88,55 @@ def test_a_chosen_threshold_and_several_versions_are_named():
     assert "0.1 and 0.2" in how
     assert "300 labelled recordings" in how
     assert "0.1 and 0.2" in citation
+
+
+CALIBRATED = {"steps": [{"calibration": {"slope": 1.0, "intercept": 0.0}}]}
+
+
+@pytest.mark.parametrize(
+    ("decision", "said"),
+    [
+        (
+            CALIBRATED | {"rule": "mcc", "chosen_on": 9},
+            "Calibration and threshold were chosen on 9",
+        ),
+        (CALIBRATED | {"rule": "keep", "chosen_on": 9}, "The calibration was chosen on 9"),
+        (
+            CALIBRATED | {"rule": "keep", "like": {"name": "rare", "chosen_on": 1}, "chosen_on": 0},
+            "Calibration and threshold were taken from an earlier decision on other recordings "
+            "(rare), which chose on 1 labelled recording of its own.",
+        ),
+        (
+            {"rule": "keep", "like": {"name": "rare", "chosen_on": 0}, "chosen_on": 7},
+            "The threshold was taken from an earlier decision on other recordings (rare).",
+        ),
+        ({"rule": "mcc", "prevalence": 0.4}, "Scores were converted to an expected share of 40 %"),
+        ({"prevalence": "estimate"}, "a share of 40 % stalled recordings, estimated from the"),
+        ({"prevalence": None}, "Scores are calibrated for a share of 40 %"),
+    ],
+)
+def test_where_calibration_threshold_and_share_are_from_is_said(decision, said):
+    how, _ = describe(table(), RUN | {"decision": decision})
+    assert said in how
+    assert how.count("threshold w") + how.count("calibration was") <= 1
+
+
+def test_a_share_that_was_stated_is_told_from_that_of_the_bundle():
+    how, _ = describe(table(), RUN | {"expected_prevalence": 0.4})
+    assert "Scores and threshold were converted to an expected share of 40 %" in how
+    how, _ = describe(table(), RUN | {"expected_prevalence": None})
+    assert "Scores and threshold are calibrated for a share of 40 %" in how
+
+
+def test_regions_of_a_stack_are_said_with_where_they_are_from():
+    stack = {"name": "field3.tif", "axis": "depth", "regions": 9, "source": "vessels.zip"}
+    how, _ = describe(table(), RUN | {"stack": stack})
+    assert "regions of a z-stack: field3.tif, 9 regions from vessels.zip." in how
+    how, _ = describe(table(), RUN | {"stack": stack | {"source": "", "axis": "time"}})
+    assert "a time series: field3.tif, 9 capillary segments that stallscan found in it." in how
+    for other in (None, {"name": "field3.tif"}, "field3.tif"):
+        how, _ = describe(table(), RUN | {"stack": other})
+        assert "regions" not in how
 
 
 def test_figures_come_with_intervals(study):

@@ -71,7 +71,7 @@ def test_answers_become_a_bundle_and_new_calls(tmp_path, bundle_dir, run):
     for index in range(20):
         answer = "stalled" if index % 3 == 0 else "flowing"
         answers.give(f"token-{index:02}", f"{index}.mp4", "ann", answer)
-    command = ["improve", out, "-o", tuned, "--epochs", "1"]
+    command = ["improve", out, "-o", tuned, "--epochs", "1", "--name", "ours"]
     code, said, _ = run(*command)
     assert code == 0
     assert "held out" in said
@@ -80,6 +80,7 @@ def test_answers_become_a_bundle_and_new_calls(tmp_path, bundle_dir, run):
     assert changes["use"].value_counts().to_dict() == {"trained": 14, "held out": 6}
     after = pd.read_csv(tuned / "predicted" / "predictions.csv")
     assert set(after["bundle"]) != set(pd.read_csv(out / "predictions.csv")["bundle"])
+    assert after["bundle"].str.startswith("ours").all()
     # A later answer does not change a run that has begun.
     answers.give("token-99", "21.mp4", "ann", "flowing")
     code, _, said = run(*command)

@@ -77,9 +77,10 @@ def test_few_labels_keep_calibration_and_threshold(
     assert "that training started from" in card
     monkeypatch.setattr(finetune, "FEWEST_TO_CHOOSE", 32)
     labels = recordings / "labels.csv"
-    finetune.fine_tune(bundle_dir, [recordings], labels, tmp_path, epochs=1)
+    finetune.fine_tune(bundle_dir, [recordings], labels, tmp_path, epochs=1, name="our-own")
     chosen = disk.load(tmp_path / "bundle").spec
     assert chosen.prevalence != before.prevalence
+    assert (after.name, chosen.name) == (f"{before.name}-tuned", "our-own")
 
 
 def test_held_out_recordings_are_not_trained_or_validated_on(tuned, recordings):

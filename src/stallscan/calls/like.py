@@ -75,7 +75,9 @@ def decide_like(predictions: str | Path, like: Path) -> Calls:
             f"{len(chosen):,} recordings have the name of one that chose the threshold. 'stallscan "
             "evaluate' leaves them out"
         )
-    return as_calls(new, draft, chosen, settings, steps)
+    calls = as_calls(new, draft, chosen, settings, steps)
+    calls.run["decision"]["like"] = {"name": like.name, "chosen_on": decision.get("chosen_on")}
+    return calls
 
 
 def _repeat(predictions: Predictions, steps: Sequence[Step]) -> Floats:

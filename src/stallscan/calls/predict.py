@@ -10,7 +10,7 @@ import csv
 import datetime
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ def predict(
     progress: Callable[[int, int], None] = lambda _done, _of: None,
     engine: Which = "auto",
     consistency: bool = False,
+    stack: Mapping[str, Any] | None = None,
 ) -> PredictionSummary:
     """Score and call every recording in files and folders, or in a store.
 
@@ -105,6 +106,8 @@ def predict(
         Score each recording also with the changes of `changes`; where one of them changes the
         call, the call is ``review`` and the reason says with which. Takes ten times as long to
         score.
+    stack : mapping, optional
+        Of which raw stack the recordings are regions, as `predictions.stack_of` returns it.
 
     Raises
     ------
@@ -117,11 +120,18 @@ def predict(
         If the bundle cannot be used, or has no export for the engine.
     """
     model = disk.load_any(bundle)
-    given = inputs.find(paths, model.members, processes)
+    given = inputs.find(paths, model.members, processes, after_death=runs.has_died(out))
     calibrated_at = model.spec.prevalence
     model = at_prevalence(model, prevalence)
+    run = describe(paths, model, len(given.sources), prevalence) | {
+        "passed_over": given.passed_over
+    }
+    if consistency:
+        run["consistency"] = True
+    if stack is not None:
+        run["stack"] = dict(stack)
     with runs.hold(out):
-        return _predict(paths, out, model, given, calibrated_at, progress, engine, consistency)
+        return _predict(run, out, model, given, calibrated_at, progress, engine)
 
 
 def at_prevalence(model: Bundle | Ensemble, prevalence: float | None) -> Bundle | Ensemble:
@@ -142,14 +152,13 @@ def at_prevalence(model: Bundle | Ensemble, prevalence: float | None) -> Bundle 
 
 
 def _predict(
-    paths: Sequence[str | Path],
+    run: dict[str, Any],
     out: Path,
     model: Bundle | Ensemble,
     given: Inputs,
     calibrated_at: float,
     progress: Callable[[int, int], None],
     engine: Which,
-    consistency: bool,
 ) -> PredictionSummary:
     sources = given.sources
     table = resume.read_table(out / PREDICTIONS_NAME, PREDICTION_COLUMNS)
@@ -160,9 +169,7 @@ def _predict(
     else:
         chosen = choose.choose(model, engine)
     log.info("engine %s: %s", chosen.name, chosen.reason)
-    run = describe(paths, model, chosen.name, len(sources)) | {"passed_over": given.passed_over}
-    if consistency:
-        run["consistency"] = True
+    run["engine"] = chosen.name
     if before is not None:
         runs.refuse_other(
             out,
@@ -189,7 +196,7 @@ def _predict(
         remarks.update(rows.remarks(row))
     done = len(standing.rows)
     progress(done, len(sources))
-    for new in _append_rows(out, model, given, standing, chosen.engines, consistency):
+    for new in _append_rows(out, model, given, standing, chosen.engines, "consistency" in run):
         calls[new["call"]] += 1
         statuses[new["status"]] += 1
         remarks.update(rows.remarks(new))
@@ -268,9 +275,16 @@ def measure_drift(model: Bundle | Ensemble, calibrated_at: float, out: Path) -> 
 
 
 def describe(
-    paths: Sequence[str | Path], model: Bundle | Ensemble, engine: str, count: int
+    paths: Sequence[str | Path],
+    model: Bundle | Ensemble,
+    count: int,
+    prevalence: float | None,
+    engine: str = "",
 ) -> dict[str, Any]:
-    """Return the ``run.json`` of a run that begins now, on `count` recordings in `paths`."""
+    """Return the ``run.json`` of a run that begins now, on `count` recordings in `paths`.
+
+    `prevalence` is the share that a user expects, to which `model` was converted; None if not.
+    """
     return {
         **files.provenance(),
         "paths": [str(Path(path).resolve()) for path in paths],
@@ -281,6 +295,7 @@ def describe(
         "threshold": model.spec.threshold,
         # The score of a vote is not a probability, so it is calibrated for no prevalence.
         "prevalence": None if model.spec.is_vote else model.spec.prevalence,
+        "expected_prevalence": prevalence,
         "engine": engine,
         "started": now(),
         "finished": None,

@@ -232,6 +232,21 @@ def is_simulated(run: dict[str, Any]) -> bool:
     return run.get("simulated_training") is True
 
 
+def stack_of(run: dict[str, Any]) -> dict[str, Any]:
+    """Return of which raw stack the recordings of a run are regions; empty if of none.
+
+    The entries are ``name`` (of the file), ``axis`` (depth or time), ``regions`` (their number) and
+    ``source`` (the file with the regions; empty if they were found in the stack).
+    """
+    stack = run.get("stack")
+    kinds = {"name": str, "axis": str, "regions": int, "source": str}
+    if not isinstance(stack, dict) or not all(
+        isinstance(stack.get(name), kind) for name, kind in kinds.items()
+    ):
+        return {}
+    return stack
+
+
 def of_simulated(run: dict[str, Any]) -> bool:
     """Whether the recordings of a run are simulated, as far as their folders tell."""
     paths = run.get("paths")
@@ -287,12 +302,13 @@ def refuse(
 
 
 def _with_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    numbers = {column: pd.to_numeric(table[column], errors="coerce") for column in NUMBERS}
+    pointed = table[list(NUMBERS)].apply(lambda cells: cells.map(text.with_point))
+    numbers = {column: pd.to_numeric(pointed[column], errors="coerce") for column in NUMBERS}
     for column in NUMBERS:
         garbled = numbers[column].isna() & (table[column] != "")
         expected = "a number or nothing"
         if table.loc[garbled, column].str.contains(",").any():
-            expected += " (with a decimal point)"
+            expected += " (with a decimal point, without a mark for thousands)"
         refuse(path, table, garbled, column, expected)
     for column in ("frames", "frames_declared"):
         odd = numbers[column].notna() & ~numbers[column].between(0, 1e9)

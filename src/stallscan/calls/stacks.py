@@ -19,11 +19,12 @@ from stallscan.clips import fill
 from stallscan.clips.regions import prepare_regions, sources_of
 from stallscan.engines.choose import Which
 from stallscan.recordings.raw import Stack
+from stallscan.runs import CLIPS_NAME, STACK_NAME
 from stallscan.vessels.regions import Field, Region, Regions
 
-# Beside predictions.csv: how the stack was read, where the regions are, the store of clips, and the
-# segments that were found where no regions were given.
-STACK_NAME, REGIONS_NAME, CLIPS_NAME = "stack.json", "regions.csv", "clips"
+# Beside predictions.csv: where the regions are, and the segments that were found where no regions
+# were given.
+REGIONS_NAME = "regions.csv"
 SEGMENTS_NAME = "segments"
 REGION_COLUMNS = (
     *("region", "filename", "row0", "row1", "col0", "col1", "first", "stop"),
@@ -44,6 +45,7 @@ def predict_stack(
     out: str | Path,
     bundle: str | Path = disk.DEFAULT,
     *,
+    source: str = "",
     prevalence: float | None = None,
     engine: Which = "auto",
     cutting: Progress = lambda _done, _of: None,
@@ -59,6 +61,8 @@ def predict_stack(
         From `region_files.read_regions`; names are unique.
     out : str or Path
         Folder for the files of `predict.predict`, and ``stack.json``, ``regions.csv``, ``clips/``.
+    source : str
+        Name of the file with the regions; empty if they were found in the stack.
     bundle, prevalence, engine
         As in `predict.predict`.
     cutting, predicting : callable
@@ -94,6 +98,12 @@ def predict_stack(
         prevalence=prevalence,
         progress=predicting,
         engine=engine,
+        stack={
+            "name": stack.path.name,
+            "axis": stack.axis,
+            "regions": len(regions),
+            "source": source,
+        },
     )
 
 

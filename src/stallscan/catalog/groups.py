@@ -13,6 +13,7 @@ from stallscan.words import listed
 # resemble each other, and so do those of one project.
 MOUSE_COLUMNS = (
     *("mouse", "mouse_id", "mouse id", "mouseid", "animal", "animal_id", "animal id", "animalid"),
+    *("maus", "maus_id", "maus id", "mausid"),
     *("project_id", "project"),
 )
 

@@ -13,7 +13,7 @@ _KEYS = frozenset(
     (
         *("filename", "filenames", "file", "files", "filepath", "path", "name", "names"),
         *("recording", "recordings", "recordingname", "video", "videos", "videoname"),
-        *("movie", "moviename", "clip", "clipname", "datei", "dateiname"),
+        *("movie", "moviename", "clip", "clipname", "datei", "dateiname", "aufnahme"),
     )
 )
 

@@ -1,34 +1,43 @@
 """The column of labels and the words in it: only what surely means stalled or flowing is read."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 from stallscan.catalog.headers import plain
-from stallscan.catalog.text import Text, Wrong
+from stallscan.catalog.text import Text, Wrong, with_point
 from stallscan.errors import TableError
 
 COLUMN = "stalled"
 # Names of columns that say whether a vessel is stalled, as `headers.plain` writes them, and of
 # columns that say something about it: there, 1 and yes may mean either.
-_SURE = frozenset({"stalled", "stall", "isstalled", "isstall", "stallpresent", "hasstall"})
+_SURE = frozenset(
+    {"stalled", "stall", "isstalled", "isstall", "stallpresent", "hasstall", "gestoppt"}
+)
 _VAGUE = frozenset({"label", "labels", "class", "state", "annotation"})
 # Names of columns that say the reverse.
-_REVERSED = frozenset({"flowing", "isflowing", "notstalled", "unstalled"})
+_REVERSED = frozenset(
+    {"flowing", "isflowing", "notstalled", "unstalled", "fliessend", "nichtgestoppt"}
+)
 
-# How people and programs write labels, Excel in German and French among them.
+# How people and programs write labels. Excel writes TRUE and FALSE in its own language: German,
+# French, Spanish, Italian, Portuguese and Dutch are read.
 _STATES = {
-    **dict.fromkeys(("stalled", "stall"), 1),
+    **dict.fromkeys(("stalled", "stall", "gestoppt"), 1),
     **dict.fromkeys(("flowing", "not stalled", "non-stalled", "no stall"), 0),
+    **dict.fromkeys(("fliessend", "nicht gestoppt"), 0),
 }
 STALLED = frozenset(
     (
         *("1", "true", "yes", "y", "wahr", "ja", "vrai", "oui"),
+        *("verdadero", "sí", "vero", "sì", "verdadeiro", "sim", "waar"),
         *(word for word, state in _STATES.items() if state == 1),
     )
 )
 FLOWING = frozenset(
     (
         *("0", "false", "no", "n", "falsch", "nein", "faux", "non"),
+        *("falso", "não", "onwaar", "nee"),
         *(word for word, state in _STATES.items() if state == 0),
     )
 )
@@ -39,18 +48,22 @@ UNLABELLED = -1
 
 def parse(cell: str) -> int | None:
     """Return 1 for stalled, 0 for flowing, `UNLABELLED` without a label, None for other words."""
-    cell = " ".join(cell.casefold().split())
+    cell = _bare(cell)
     if cell in _EMPTY:
         return UNLABELLED
-    cell = re.sub(r"(?<=^[01])\.0+$", "", cell)
+    cell = re.sub(r"(?<=^[01])\.0+$", "", with_point(cell))
     return 1 if cell in STALLED else 0 if cell in FLOWING else None
 
 
 def parse_state(cell: str) -> int | None:
     """Return what `parse` does, but None for words that do not name a state, such as 1 and yes."""
     parsed = parse(cell)
-    state = _STATES.get(" ".join(cell.casefold().split()))
-    return parsed if parsed in (None, UNLABELLED) else state
+    return parsed if parsed in (None, UNLABELLED) else _STATES.get(_bare(cell))
+
+
+def _bare(cell: str) -> str:
+    """Return the words of a cell in one spelling: lower case, composed accents, ss for ß."""
+    return " ".join(unicodedata.normalize("NFC", cell.casefold()).split())
 
 
 def find(table: Text) -> tuple[str, Callable[[str], int | None]]:

@@ -195,9 +195,9 @@ class _Kind(NamedTuple):
     expected: str
 
 
-def _parse_score(text: str) -> float | None:
+def _parse_score(cell: str) -> float | None:
     try:
-        score = float(text)
+        score = float(text.with_point(cell))
     except ValueError:
         return None
     return score if 0 <= score <= 1 else None

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from stallscan.catalog.headers import KEY, has_key, with_key
 from stallscan.errors import TableError
+from stallscan.recordings import kinds
 
 SEPARATORS = ",;\t"
 SAVE_AS = "Save the table as CSV in UTF-8 ('CSV UTF-8' in Excel)"
@@ -52,6 +53,10 @@ _HEAD = 65536
 # The largest table read, uncompressed: predictions for the competition's 573,048 recordings have
 # 100 MB and 5 million cells. Reading a table at both limits takes up to 4 GB of memory.
 TABLE_BYTES, MOST_CELLS = 256 * 2**20, 30_000_000
+
+# A number with a comma that can only be a decimal one: thousands have three digits after it, and
+# do not start with 0.
+_DECIMAL_COMMA = re.compile(r"[+-]?(0,[0-9]+|[0-9]+,([0-9]{1,2}|[0-9]{4,}))(e[+-]?[0-9]+)?", re.I)
 
 log = logging.getLogger("stallscan")
 
@@ -152,6 +157,14 @@ def stripped(cells: Iterable[str]) -> list[str]:
     return [cell.strip(_INVISIBLE).strip() for cell in bare]
 
 
+def with_point(cell: str) -> str:
+    """Return a number with a decimal point instead of a comma, as spreadsheets in German write it.
+
+    Other texts are returned unchanged, also ``1,234``, which may be 1.234 or 1234.
+    """
+    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell
+
+
 def _read_bytes(path: Path, expected: str) -> bytes:
     try:
         # Not by its size, which a pipe does not have: bash passes <(command) as one.
@@ -186,6 +199,8 @@ def _check_size(path: Path, content: bytes) -> None:
 
 def _decode(path: Path, content: bytes) -> tuple[str, bool]:
     """Return the text and whether its encoding is a guess."""
+    if b"\0" in content and kinds.kind_of(path) in ("image", "video"):
+        raise TableError(kinds.refusal(path, "a table in CSV"))
     for beginning, what in _FORMATS.items():
         if content.startswith(beginning):
             raise TableError(f"{path}: is {what}, not a table in CSV. {SAVE_AS}")

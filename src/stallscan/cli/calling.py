@@ -11,6 +11,7 @@ from stallscan.cli.terminal import (
     FEW_SHOWN,
     MOST_SHOWN,
     Out,
+    With,
     command,
     predictions_in,
     print_calls,
@@ -167,13 +168,13 @@ def decide(
     labels: Path | None = None,
     threshold: float | None = None,
     prevalence: float | Literal["estimate"] | None = None,
-    specificity: float = 0.999,
-    load: float = 0.05,
-    missed: float = 0.05,
-    false: float = 0.01,
-    confidence: float = 0.95,
+    specificity: Annotated[float, With("--rule specificity")] = 0.999,
+    load: Annotated[float, With("--rule load")] = 0.05,
+    missed: Annotated[float, With("--rule limits")] = 0.05,
+    false: Annotated[float, With("--rule limits")] = 0.01,
+    confidence: Annotated[float, With("--rule limits")] = 0.95,
     calibrated_at: float | None = None,
-    calibrate: bool = False,
+    calibrate: Annotated[bool, With("--labels")] = False,
     like: Path | None = None,
     submission: Path | None = None,
 ) -> None:
@@ -242,6 +243,11 @@ def decide(
         "calibrate": calibrate,
     }
     settings = CallSettings.parse(given, "decide")
+    if labels is not None and settings.rule in ("keep", "load") and not calibrate:
+        raise InputError(
+            "--labels has no effect here: the threshold is not chosen on labels. Add --calibrate, "
+            "choose it by another --rule, or leave out --labels"
+        )
     table = predictions_in(predictions[0])
     if like is None:
         calls = decide.decide(table, settings, labels, calibrated_at)

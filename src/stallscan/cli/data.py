@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from stallscan.cli.terminal import (
     EXIT_FAILED_ROWS,
     Out,
+    With,
     command,
     print_line,
     say,
@@ -27,16 +28,16 @@ def simulate(
     count: int | None = None,
     stalled: float | None = None,
     stack: bool = False,
-    frames: int | None = None,
-    size: tuple[int, int] | None = None,
+    frames: Annotated[int | None, With("--stack")] = None,
+    size: Annotated[tuple[int, int] | None, With("--stack")] = None,
     test: int = 0,
-    test_stalled: float = 0.046,
+    test_stalled: Annotated[float, With("--test")] = 0.046,
     seed: int = 0,
     clips: bool = False,
-    recipe: str | None = None,
+    recipe: Annotated[str | None, With("--clips")] = None,
     sheet: Path | None = None,
     label_stack: Path | None = None,
-    label_um: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    label_um: Annotated[tuple[float, float, float], With("--label-stack")] = (1.0, 1.0, 1.0),
     look: str = "competition",
     processes: int | None = None,
 ) -> None:
@@ -101,15 +102,11 @@ def simulate(
             )
         _simulate_stack(out, stalled, seed, frames, size, look)
         return
-    if frames is not None or size is not None:
-        raise InputError("--frames and --size are those of a stack. Add --stack, or leave them out")
     if out is None and sheet is None:
         raise InputError(
             "nothing to write. Name a folder for the recordings (stallscan simulate OUT) or a file "
             "for a contact sheet (stallscan simulate --sheet FILE.png)"
         )
-    if recipe is not None and not clips:
-        raise InputError("--recipe applies only to clips. Add --clips, or leave it out")
     if clips and out is None:
         raise InputError("--clips needs an output folder. Name it: stallscan simulate OUT --clips")
     given = {
@@ -211,15 +208,15 @@ def fetch(
     out: Out,
     labels: Path | None = None,
     rule: str = "all",
-    seed: int = 0,
+    seed: Annotated[int, With("--rule")] = 0,
     dry_run: bool = False,
     prepare: bool = False,
-    bundle: str | None = None,
-    recipe: str | None = None,
+    bundle: Annotated[str | None, With("--prepare")] = None,
+    recipe: Annotated[str | None, With("--prepare")] = None,
     endpoint: str = "",
     at_once: int = 32,
     limit_mbit: float = 0.0,
-    processes: int | None = None,
+    processes: Annotated[int | None, With("--prepare")] = None,
 ) -> None:
     """Download recordings of the competition from their public bucket.
 
@@ -266,8 +263,6 @@ def fetch(
 
     given = {"endpoint": endpoint, "at_once": at_once, "limit_mbit": limit_mbit}
     settings = FetchSettings.parse(given, "fetch")
-    if not prepare and (bundle or recipe or processes is not None):
-        raise InputError("--bundle, --recipe and --processes apply to clips. Add --prepare")
     view = _view(bundle, recipe) if prepare else None
     if any(table and table.absolute().parent == out.absolute() for table in (metadata, labels)):
         raise InputError(

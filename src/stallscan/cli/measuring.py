@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from stallscan.cli.terminal import (
     Out,
+    With,
     command,
     predictions_in,
     print_line,
@@ -99,7 +100,7 @@ def rate(
     specificity: float | None = None,
     reference: str | None = None,
     vessels: int | None = None,
-    spread: float = 0.5,
+    spread: Annotated[float, With("--vessels", "--all")] = 0.5,
     no_corrections: bool = False,
     all_: Annotated[bool, Parameter(name="--all")] = False,
 ) -> None:

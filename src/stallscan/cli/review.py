@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from stallscan.cli.terminal import Out, command, print_line, say, show, show_progress
+from stallscan.cli.terminal import Out, With, command, print_line, say, show, show_progress
 
 
 @command
@@ -20,7 +20,7 @@ def review(
     occlusion: bool = False,
     order: Literal["uncertain", "stalled", "random", "unseen", "disagreed"] | None = None,
     known: Path | None = None,
-    known_share: float = 0.1,
+    known_share: Annotated[float, With("--known")] = 0.1,
     recordings: list[Path] | None = None,
 ) -> None:
     """Open a page on which people check and correct the calls. Ctrl-C ends it.
@@ -87,9 +87,9 @@ def labels(
     *,
     out: Out,
     rule: Literal["majority", "latest", "expert"] = "majority",
-    expert: list[str] | None = None,
+    expert: Annotated[list[str] | None, With("--rule expert")] = None,
     form: Annotated[Literal["csv", "label-studio", "panoptes"], Parameter(name="--format")] = "csv",
-    address: str | None = None,
+    address: Annotated[str | None, With("--format label-studio")] = None,
 ) -> None:
     """Write the answers of a review as a table of labels, for fine-tune and evaluate.
 
@@ -122,11 +122,8 @@ def labels(
     from stallscan.review.answers import Answers
     from stallscan.review.labels import write_labels
 
-    if address is not None and form != "label-studio":
-        raise InputError("--address is for --format label-studio. Leave out one of them")
-    if form != "csv" and (rule != "majority" or expert):
-        raise InputError("--rule and --expert are for --format csv. Leave out one of them")
-    _refuse_experts(rule, expert)
+    if form != "csv" and rule != "majority":
+        raise InputError("--rule is for --format csv. Leave out one of them")
     if form == "label-studio":
         exported = exchange.write_label_studio(folder, out, address)
         print_line(f"{exported} -> {exported.path}")
@@ -141,14 +138,6 @@ def labels(
     print_line(f"{written} -> {written.path}")
 
 
-def _refuse_experts(rule: str, expert: list[str] | None) -> None:
-    """Raise InputError if experts are named that the rule does not ask."""
-    from stallscan.errors import InputError
-
-    if expert and rule != "expert":
-        raise InputError("--expert is for --rule expert. Give both or neither")
-
-
 @command
 def improve(
     folder: Path,
@@ -156,9 +145,10 @@ def improve(
     *,
     out: Out,
     rule: Literal["majority", "latest", "expert"] = "majority",
-    expert: list[str] | None = None,
+    expert: Annotated[list[str] | None, With("--rule expert")] = None,
     groups: Path | None = None,
     recordings: list[Path] | None = None,
+    name: str | None = None,
     epochs: int = 12,
     learning_rate: float = 2e-4,
 ) -> None:
@@ -185,6 +175,8 @@ def improve(
         some are held out.
     recordings
         Where the recordings are now, if they have moved since the prediction.
+    name
+        Name of the new bundle, as for 'stallscan fine-tune'.
     epochs
         Maximum number of epochs.
     learning_rate
@@ -198,7 +190,6 @@ def improve(
     from stallscan.review.run import read_source
     from stallscan.training import folder as run_folder
 
-    _refuse_experts(rule, expert)
     source = read_source(folder)
     paths = source.recordings if recordings is None else [str(path) for path in recordings]
     labels = out / LABELS_NAME
@@ -206,7 +197,8 @@ def improve(
         say(f"{out}: resumes with the answers of {labels}; for newer ones, choose another folder")
     else:
         print_line(str(write_labels(folder, labels, rule, expert or (), groups)))
-    gain = tune(source.bundle, paths, labels, out, epochs=epochs, learning_rate=learning_rate)
+    settings = {"name": name, "epochs": epochs, "learning_rate": learning_rate}
+    gain = tune(source.bundle, paths, labels, out, **settings)
     with show_progress("predicting") as progress:
         again = predict.predict(
             paths,

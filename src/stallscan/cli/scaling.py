@@ -171,9 +171,12 @@ def status(
     missing
         Print only the numbers of the missing shards, one per line, for scripts that submit them.
     """
+    from stallscan.errors import InputError
     from stallscan.scale import status
     from stallscan.scale.place import open_place
 
+    if as_json and missing:
+        raise InputError("--json has the missing shards, too. Leave out --missing, or --json")
     with show_progress("reading results") as progress:
         found = status.look(open_place(where), progress)
     if missing:

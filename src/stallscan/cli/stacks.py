@@ -110,6 +110,7 @@ def stack(
                 found,
                 out,
                 bundle,
+                source="" if regions is None else regions.name,
                 prevalence=prevalence,
                 engine=engine,
                 cutting=cutting,
@@ -122,7 +123,8 @@ def stack(
         print_calls(summary.table)
     if scored := int(rate["scored"].item()):
         called = percent(float(rate["called_rate"].item()))
-        print_line(f"{called} of {counted(scored, 'scored region')} called stalled")
+        stalled = summary.calls.get("stalled", 0)
+        print_line(f"{stalled} of {counted(scored, 'scored region')} called stalled ({called})")
         if measured is not None:
             corrected, low, high = (percent(rate[name].item()) for name in ("rate", "low", "high"))
             print_line(f"corrected for wrong calls: {corrected} ({low} to {high})")

@@ -6,7 +6,7 @@ import inspect
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -73,6 +73,17 @@ PLACES = {
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 
 
+class With:
+    """Mark an option that has no effect unless another one is given, so that alone it is refused.
+
+    Each partner suffices. One is written as a user types it: ``--known``, or ``--rule limits``
+    for an option that must have this value.
+    """
+
+    def __init__(self, *partners: str) -> None:
+        self.partners = partners
+
+
 def command(function: Command) -> Command:
     """Register a function as a command, with each wrapped description joined into one line.
 
@@ -93,16 +104,49 @@ def command(function: Command) -> Command:
         else parameter
         for parameter in signature.parameters.values()
     ]
+    options = {option_of(parameter): parameter for parameter in parameters}
     name = function.__name__.replace("_", "-")
     group, place = PLACES.get(name, ("Commands", 0))
 
     @functools.wraps(function)
-    def act(*arguments: Any, **options: Any) -> Any:
-        return function(*arguments, **options)
+    def act(*arguments: Any, **given: Any) -> Any:
+        _refuse_alone(options, given)
+        return function(*arguments, **given)
 
     act.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     app.command(act, name=name, group=group, sort_key=place)
     return function
+
+
+def option_of(parameter: inspect.Parameter) -> str:
+    """Return an option as a user types it."""
+    for mark in getattr(parameter.annotation, "__metadata__", ()):
+        if isinstance(mark, Parameter) and mark.name:
+            return str(next(iter(mark.name)))
+    return "--" + parameter.name.strip("_").replace("_", "-")
+
+
+def _refuse_alone(options: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
+    """Raise InputError if an option is given without any of the partners that `With` names."""
+    from stallscan.errors import InputError
+
+    def has(partner: str) -> bool:
+        name, _, value = partner.partition(" ")
+        found = given.get(options[name].name)
+        return str(found) == value if value else bool(found)
+
+    for option, parameter in options.items():
+        for mark in getattr(parameter.annotation, "__metadata__", ()):
+            if (
+                isinstance(mark, With)
+                and parameter.name in given
+                and not any(map(has, mark.partners))
+            ):
+                partners = " or ".join(mark.partners)
+                raise InputError(
+                    f"{option} has no effect without {partners}. Add {partners}, or leave out "
+                    f"{option}"
+                )
 
 
 def print_calls(table: Path) -> None:

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from stallscan.cli.terminal import (
     Out,
+    With,
     command,
     print_line,
     show,
@@ -171,6 +172,7 @@ def fine_tune(
     from_: Annotated[str, Parameter(name="--from")] = "default",
     labels: Path,
     out: Out,
+    name: str | None = None,
     group: str | None = None,
     hold_out: float = 0.3,
     epochs: int = 12,
@@ -193,6 +195,9 @@ def fine_tune(
         CSV with columns filename, stalled (0 or 1) and, preferably, mouse.
     out
         Run folder: bundle, history, plots, comparison.csv.
+    name
+        Name of the new bundle, which predictions record. By default, that of the old one with
+        -tuned.
     group
         Column to split by: recordings with the same value stay together. By default mouse, animal,
         project_id or project, whichever exists. Empty: split by recording.
@@ -217,6 +222,7 @@ def fine_tune(
         recordings,
         labels,
         out,
+        name=name,
         group=group,
         hold_out=hold_out,
         epochs=epochs,
@@ -347,9 +353,9 @@ def export(
     *,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     precision: Literal["f32", "bf16", "int8"] = "f32",
-    data: Path | None = None,
-    limit: float = 0.005,
-    seed: int = 0,
+    data: Annotated[Path | None, With("--precision bf16", "--precision int8")] = None,
+    limit: Annotated[float, With("--precision bf16", "--precision int8")] = 0.005,
+    seed: Annotated[int, With("--precision int8")] = 0,
     trust: bool = False,
 ) -> None:
     """Export the nets of a bundle to OpenVINO, and measure how scores and calls change.

@@ -22,10 +22,11 @@ from stallscan.files import (
     write_json,
     write_text,
 )
+from stallscan.runs import METRICS_NAME
 from stallscan.scores import bootstrap, curves, metrics, resample
 from stallscan.scores.metrics import Interval
 
-METRICS_NAME, PAGE_NAME = "metrics.json", "evaluation.html"
+PAGE_NAME = "evaluation.html"
 INTERVAL_HEAD = "95 %"
 # What is shown unless everything is asked for.
 MAIN = ("recall", "specificity", "mcc", "roc_auc")

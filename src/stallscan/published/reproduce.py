@@ -30,9 +30,10 @@ from stallscan.report import history
 from stallscan.scores.metrics import Scored
 from stallscan.training import train
 from stallscan.training.data import Data, prepare_data
-from stallscan.training.folder import claim
+from stallscan.training.folder import STORE_NAME, claim, has_results, remove_failed
 
 NOTES_NAME = "reproduction.json"
+MODELS = "models"  # in the output folder: a run folder for each net
 # Settings that were not published, or that do not affect the result.
 NO_CHANGE = ("seed", "data.seed", "training.workers")
 
@@ -165,26 +166,28 @@ def _reproduce(
 
 
 def _claim(out: Path, approach: Approach, planned: dict[str, Recipe]) -> None:
-    """Record approach and settings in the folder; refuse a folder with other ones."""
+    """Record approach and settings in the folder; refuse a folder with results of other ones."""
     now = {
         "approach": approach.name,
         "recipes": {name: recipe.model_dump(mode="json") for name, recipe in planned.items()},
     }
-    outputs = ("models", writeup.METRICS_NAME, writeup.PAGE_NAME)
+    if not any(has_results(model) for model in (out / MODELS).glob("*")):
+        remove_failed(out / NOTES_NAME, now, "a reproduction", [MODELS])
+    outputs = (MODELS, writeup.METRICS_NAME, writeup.PAGE_NAME)
     runs.claim(out / NOTES_NAME, now, "a reproduction", outputs)
 
 
 def _prepare(recipe: Recipe, data: Path, clips: Path | None, out: Path, display: Display) -> Data:
     """Select the recordings and prepare their clips, once for all nets."""
     with display("preparing clips") as show:
-        return prepare_data(recipe, data, out / "store", show, clips)
+        return prepare_data(recipe, data, out / STORE_NAME, show, clips)
 
 
 def _train(
     approach: Approach, model: Model, recipe: Recipe, prepared: Data, out: Path
 ) -> list[Member]:
     """Train a net, unless it is trained, and return its bundles."""
-    folder = out / "models" / model.name
+    folder = out / MODELS / model.name
     with claim(folder, recipe):
         train.train_prepared(recipe, prepared, folder)
     trained = sorted(folder.glob("fold-*")) or [folder]

@@ -23,6 +23,7 @@ from stallscan.rates.mice import (
     permutation_p,
     smallest_permutation_p,
 )
+from stallscan.runs import METRICS_NAME
 from stallscan.scores import intervals
 from stallscan.scores.intervals import Share
 from stallscan.scores.metrics import Confusion, Interval
@@ -93,7 +94,7 @@ class CallAccuracy:
 
     @classmethod
     def read(cls, path: str | Path) -> "CallAccuracy":
-        """Read the ``metrics.json`` of `stallscan evaluate`.
+        """Read the ``metrics.json`` of `stallscan evaluate`, given as a file or as its folder.
 
         Raises
         ------
@@ -102,6 +103,7 @@ class CallAccuracy:
             the training used, and as in `counted`.
         """
         path = Path(path)
+        path = path / METRICS_NAME if path.is_dir() else path
         try:
             content = documents.read_json(path)
             cells = Confusion(

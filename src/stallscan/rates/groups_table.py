@@ -16,7 +16,7 @@ from stallscan.words import listed
 COLUMNS = {
     "field": ("field", "fov"),
     "mouse": MOUSE_COLUMNS,
-    "group": ("group", "genotype"),
+    "group": ("group", "genotype", "gruppe", "genotyp"),
 }
 GROUPS = "a CSV table with filename and any of field, mouse and group"
 

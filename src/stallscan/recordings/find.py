@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stallscan.errors import InputError
+from stallscan.recordings.kinds import STACK_SUFFIXES, VIDEO_SUFFIXES, kind_of, refusal
 from stallscan.words import printable
 
 log = logging.getLogger("stallscan")
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".gif"})
-STACK_SUFFIXES = frozenset({".tif", ".tiff"})
 ARRAY_SUFFIXES = frozenset({".npy"})
 SUFFIXES = VIDEO_SUFFIXES | STACK_SUFFIXES | ARRAY_SUFFIXES
 
@@ -159,6 +158,9 @@ def find_recordings(paths: Sequence[str | Path]) -> Listing:
     if passed_over:
         log.warning("%s", passed_over)
     if not files:
+        for path in map(Path, paths):
+            if kind_of(path) in ("run", "stack run"):
+                raise InputError(refusal(path, "a folder of recordings"))
         given_names = ", ".join(str(path) for path in paths)
         raise InputError(
             f"{given_names}: no recordings found. Name a file, or a folder with files of type "

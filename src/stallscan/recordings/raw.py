@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from stallscan import files
 from stallscan.errors import InputError, UnreadableError
-from stallscan.recordings import bioformats, doubts, levels, planes
+from stallscan.recordings import bioformats, doubts, kinds, levels, planes
 from stallscan.recordings.limits import LIMITS
 from stallscan.recordings.planes import Place, Planes
 from stallscan.recordings.recording import Box, Frames
@@ -229,6 +229,8 @@ def open_stack(path: str | Path, settings: StackSettings | None = None) -> Itera
     path, settings = Path(path), settings or StackSettings()
     if not path.exists():
         raise InputError(f"{path}: no such file. Check the name of the stack")
+    if kinds.kind_of(path) not in ("image", ""):
+        raise InputError(kinds.refusal(path, "the file of a raw stack"))
     opener = bioformats.open_file if bioformats.reads(path) else planes.open_tiff
     with opener(path) as found:
         yield _choose(found, settings)

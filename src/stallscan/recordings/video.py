@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from stallscan.errors import UnreadableError
 from stallscan.recordings import containers
 from stallscan.recordings.array import read_npy
-from stallscan.recordings.find import ARRAY_SUFFIXES, STACK_SUFFIXES, SUFFIXES, VIDEO_SUFFIXES
+from stallscan.recordings.find import ARRAY_SUFFIXES, SUFFIXES
+from stallscan.recordings.kinds import STACK_SUFFIXES, VIDEO_SUFFIXES
 from stallscan.recordings.limits import LIMITS
 from stallscan.recordings.recording import Box, Frames, Picture, Recording, collect, whole
 from stallscan.recordings.stack import read_tiff

@@ -98,14 +98,12 @@ def _of_imagej(tiff: tifffile.TiffFile) -> Voxels:
                 length / count if count else None, str(described.get(f"{axis}unit", unit)), _UM
             )
         )
-    interval, unit_s = described.get("finterval"), str(described.get("tunit", "s"))
-    if not interval and (rate := _positive(described.get("fps"))):
-        interval, unit_s = 1 / rate, "s"  # frames per second, whatever the unit of time
     return Voxels(
         _convert(described.get("spacing"), str(described.get("zunit", unit)), _UM),
         y_um=sides[0],
         x_um=sides[1],
-        frame_s=_convert(interval, unit_s, _S),
+        # Not fps, which is the speed at which ImageJ plays the stack.
+        frame_s=_convert(described.get("finterval"), str(described.get("tunit", "s")), _S),
     )
 
 

@@ -49,8 +49,6 @@ POSTER_QUALITY = 60
 EVIDENCE_SIDE_PX = 128
 # A ninth of the size of the PNG file, and no difference to be seen.
 EVIDENCE_QUALITY = 80
-NOT_FOUND = "The recording was not found."
-PREPARED = "The recording was not found, so its prepared clip is shown."
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def _clip_of_store(item: Stored) -> Clip:
     except StoreError as error:
         return Clip(note=note_unreadable(error))
     picture = b"" if mask is None else as_webp(draw_masked(grey, mask), EVIDENCE_QUALITY)
-    return _encode(list(_shrink([grey])), picture, PREPARED, step)
+    return _encode(list(_shrink([grey])), picture, item.note, step)
 
 
 def note_unreadable(error: StoreError) -> str:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from stallscan import __version__
 from stallscan.calls.corrections import Corrected
-from stallscan.calls.predictions import is_simulated
+from stallscan.calls.predictions import is_simulated, stack_of
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.scores import resample
 from stallscan.words import counted, enumerated, percent
@@ -49,7 +49,7 @@ def describe(
         to cite the software.
     """
     table = corrected.table
-    calls = [_model(table, run), *_threshold(table, run), *_review(corrected)]
+    calls = [*_regions(run), _model(table, run), *_threshold(table, run), *_review(corrected)]
     paragraphs = [" ".join([*calls, _results(corrected, run)])]
     if evaluation:
         paragraphs.append(" ".join(_accuracy(evaluation, bool(corrected.answered))))
@@ -61,6 +61,28 @@ def _versions(run: dict[str, Any]) -> str:
     """Return the versions that made the predictions; empty if they are not recorded."""
     versions = run.get("versions") or [run.get("stallscan")]
     return enumerated([version for version in versions if isinstance(version, str)])
+
+
+def name_regions(run: dict[str, Any]) -> str:
+    """Name the raw stack, its regions, and where they are from; empty for other runs."""
+    stack = stack_of(run)
+    if not stack:
+        return ""
+    if stack["source"]:
+        return f"{stack['name']}, {counted(stack['regions'], 'region')} from {stack['source']}"
+    found = counted(stack["regions"], "capillary segment")
+    return f"{stack['name']}, {found} that stallscan found in it"
+
+
+def _regions(run: dict[str, Any]) -> list[str]:
+    stack = stack_of(run)
+    if not stack:
+        return []
+    along = "a z-stack" if stack["axis"] == "depth" else "a time series"
+    return [
+        f"The recordings are regions of {along}: {name_regions(run)}. Each region was cut out with "
+        "its surroundings."
+    ]
 
 
 def _model(table: pd.DataFrame, run: dict[str, Any]) -> str:
@@ -97,13 +119,43 @@ def _threshold(table: pd.DataFrame, run: dict[str, Any]) -> list[str]:
     elif thresholds:
         values = enumerated([f"{value:.3g}" for value in thresholds])
         sentences.append(f"The thresholds for calling a recording stalled were {values}.")
+    decision = decision if isinstance(decision, dict) else {}
     if share:
-        what = "Scores are" if decision else "Scores and threshold are"
-        sentences.append(f"{what} calibrated for a share of {percent(share)} stalled recordings.")
-    chosen_on = decision.get("chosen_on") if isinstance(decision, dict) else None
-    if isinstance(chosen_on, int) and chosen_on:
-        sentences.append(f"The threshold was chosen on {counted(chosen_on, 'labelled recording')}.")
-    return sentences
+        sentences.append(_share(share, run, decision))
+    return [*sentences, *_choice(decision)]
+
+
+def _share(share: float, run: dict[str, Any], decision: dict[str, Any]) -> str:
+    """Say for which share of stalled recordings the scores are, and where it is from."""
+    stated = f"{percent(share)} stalled recordings"
+    what = "Scores" if decision else "Scores and threshold"
+    if decision.get("prevalence") == "estimate":
+        return f"{what} were converted to a share of {stated}, estimated from the scores."
+    if decision.get("prevalence") is not None or run.get("expected_prevalence") is not None:
+        return f"{what} were converted to an expected share of {stated}."
+    return f"{what} are calibrated for a share of {stated}."
+
+
+def _choice(decision: dict[str, Any]) -> list[str]:
+    """Say on which labels calibration and threshold were chosen; empty if on none."""
+    steps, like = decision.get("steps", []), decision.get("like")
+    is_calibrated = any(isinstance(step, dict) and step.get("calibration") for step in steps)
+    is_kept = decision.get("rule") in ("keep", "load") and not isinstance(like, dict)
+    what = "Calibration and threshold were" if is_calibrated else "The threshold was"
+    if is_calibrated and is_kept:
+        what = "The calibration was"
+    if not isinstance(like, dict):
+        on = _on_labels(decision)
+        return [f"{what} chosen{on}."] if on else []
+    text = f"{what} taken from an earlier decision on other recordings ({like.get('name')})"
+    if on := _on_labels(like):
+        text += f", which chose{on} of its own"
+    return [f"{text}."]
+
+
+def _on_labels(decision: dict[str, Any]) -> str:
+    count = decision.get("chosen_on")
+    return f" on {counted(count, 'labelled recording')}" if isinstance(count, int) and count else ""
 
 
 def _review(corrected: Corrected) -> list[str]:

@@ -14,7 +14,9 @@ from stallscan.vessels.regions import Region
 
 # Longest side of the picture, pixels; it is not enlarged.
 LONGEST_PX = 2000
-LEGEND_PX = 24
+LEGEND_PX = 24  # height of a line of the legend
+BORDER_PX = 6  # on both sides of its entries
+FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 # Colour and width of a line, by call; stalled ones are drawn last.
 LINES = {
     "unscorable": (GREY, 1),
@@ -50,25 +52,44 @@ def write_overview(path: str | Path, brightest: Frames, regions: list[tuple[Regi
             left, bottom = (int(value) for value in lines[0].reshape(-1, 2).min(axis=0))
             _put(picture, region.name, (left, max(bottom - 3, 10)), _levels(colour))
     counts = {call: sum(each == call for _, each in regions) for call in reversed(order)}
-    strip = _legend(counts, picture.shape[1])
-    write_bytes(path, _as_png(np.concatenate([picture, strip])))
+    legend = _legend(counts, picture.shape[1])
+    # A legend that is wider than the picture continues on white.
+    spare = legend.shape[1] - picture.shape[1]
+    picture = np.pad(picture, ((0, 0), (0, spare), (0, 0)), constant_values=255)
+    write_bytes(path, _as_png(np.concatenate([picture, legend])))
 
 
 def _legend(counts: Mapping[str, int], width: int) -> Frames:
-    strip = np.full((LEGEND_PX, width, 3), 255, np.uint8)
-    left = 6
-    for call, count in counts.items():
-        if count:
-            text = f"{count:,} {call}"
-            _put(strip, text, (left, LEGEND_PX - 8), _levels(LINES[call][0]))
-            left += 9 * len(text) + 12
-    return strip
+    """Draw the number of each call, uint8 (h, w, 3), in as many lines as the width takes."""
+    entries = {call: f"{count:,} {call}" for call, count in counts.items() if count}
+    needed = [_width(text) + 2 * BORDER_PX for text in entries.values()]
+    width = max(width, *needed, 0)
+    legend = np.full((0, width, 3), 255, np.uint8)
+    left = width
+    for (call, text), across in zip(entries.items(), needed, strict=True):
+        if left + across > width:
+            legend = np.pad(legend, ((0, LEGEND_PX), (0, 0), (0, 0)), constant_values=255)
+            left = 0
+        at = (left + BORDER_PX, legend.shape[0] - 8)
+        _put(legend, text, at, _levels(LINES[call][0]))
+        left += across
+    return legend
+
+
+def _width(text: str) -> int:
+    (width, _), _ = cv2.getTextSize(_ascii(text), FONT, FONT_SCALE, 1)
+    return int(width)
 
 
 def _put(picture: Frames, text: str, at: tuple[int, int], colour: tuple[int, ...]) -> None:
-    # OpenCV's font has no other characters.
-    text = text.encode("ascii", "replace").decode()
-    cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+    """Draw a text in the picture, moved to the left if it would be cut off."""
+    left = max(min(at[0], picture.shape[1] - _width(text)), 0)
+    cv2.putText(picture, _ascii(text), (left, at[1]), FONT, FONT_SCALE, colour, 1, cv2.LINE_AA)
+
+
+def _ascii(text: str) -> str:
+    """Replace what OpenCV's font does not have."""
+    return text.encode("ascii", "replace").decode()
 
 
 def _levels(colour: str) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ class Written(NamedTuple):
         if self.moved:
             reasons.append(f"{self.moved:,} not found: give their folder with --recordings")
         if unreadable := self.without_clip - self.moved:
-            reasons.append(f"{unreadable:,} unreadable: see their cards")
+            reasons.append(f"{unreadable:,} cannot be shown: see their cards")
         return f"{text}, {self.without_clip:,} of them without a clip ({'; '.join(reasons)})"
 
 
@@ -220,7 +220,7 @@ def _write(
     content: _Content,
     chosen: pd.DataFrame,
     found: Found,
-    make: Callable[[Sequence[Path | Stored | None]], Generator[Clip, None, None]],
+    make: Callable[[Sequence[Path | Stored | None], str], Generator[Clip, None, None]],
     look: Callable[[Path], bytes] | None,
 ) -> Written:
     items = [found.paths.get(name) or found.stored.get(name) for name in chosen["filename"]]
@@ -230,7 +230,7 @@ def _write(
     with (
         files.writing(out),
         tempfile.TemporaryFile("w+", dir=out.parent, encoding="ascii") as media,
-        contextlib.closing(make(items)) as clips,
+        contextlib.closing(make(items, found.absent)) as clips,
     ):
         for row, clip in zip(chosen.to_dict("records"), clips, strict=True):
             # Only what was decoded before: this runs in our own process.
@@ -239,7 +239,7 @@ def _write(
             media.write(_as_line(clip, len(shown)))
             shown.append(_card(row, clip))
         media.seek(0)
-        moved = items.count(None)
+        moved = 0 if found.is_stack else items.count(None)
         files.write_text(out, content.render(shown, media, moved))
     without_clip = sum(not card.has_clip for card in shown)
     return Written(out, len(content.table), len(shown), without_clip, moved, content.review)
@@ -278,13 +278,14 @@ def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
 
 def _make_clips(
     items: Sequence[Path | Stored | None],
+    absent: str,
     settings: ReportSettings,
     processes: int | None,
     progress: Callable[[int, int], None],
 ) -> Generator[Clip, None, None]:
-    """Yield a clip for each item; None, for a recording that was not found, gives an empty one."""
+    """Yield a clip for each item; None gives an empty one with the note `absent`."""
     existing = [item for item in items if item is not None]
-    missing = Clip(note=cards.NOT_FOUND)
+    missing = Clip(note=absent)
     made = cards.make_clips(existing, settings.margin_px, processes, progress)
     with contextlib.closing(made) as clips:
         for item in items:
@@ -342,6 +343,8 @@ def _head(predictions: Path, table: pd.DataFrame, run: dict[str, Any]) -> dict[s
         "Bundle": ", ".join(sorted(set(table["bundle"]) - {""})) or "unknown",
         "Threshold": ", ".join(f"{value:.3g}" for value in thresholds) or "unknown",
     }
+    if regions := methods.name_regions(run):
+        head["Stack"] = regions
     if is_simulated(run):
         head["Trained on"] = "simulated recordings only"
     for name, key in (("Started", "started"), ("Finished", "finished")):

@@ -74,7 +74,8 @@ def write_overview(
         connected = sum(order is not None for order in orders)
         axes.set_title(
             f"{counted(len(orders), 'capillary segment')}, {connected:,} of them connected to a "
-            "large vessel (blue: left out)"
+            "large vessel (blue: left out)",
+            wrap=True,
         )
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
         with atomic_path(path) as temporary:

@@ -1,4 +1,6 @@
-"""Where the recordings of a run are now, and the clips of its store for those that are gone.
+"""Where the recordings of a run are now, and the clips of its store for those without a video.
+
+The video is gone, or there never was one: the regions of a raw stack have only clips.
 
 The report and the review page look here, so this module imports no plots.
 """
@@ -9,12 +11,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
+from stallscan.calls.predictions import stack_of
 from stallscan.catalog.names import match
 from stallscan.clips import store
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
 from stallscan.recordings import find
 from stallscan.recordings.find import Source
+from stallscan.report import stored
 from stallscan.report.stored import Stored
 
 Thing = TypeVar("Thing")
@@ -24,7 +28,13 @@ class Found(NamedTuple):
     """Where the recordings of a table are, by their names in it."""
 
     paths: dict[str, Path]
-    stored: dict[str, Stored]  # the clips of those that are gone
+    stored: dict[str, Stored]  # the clips of those that are not there
+    is_stack: bool  # whether they are the regions of a raw stack, which have no other video
+
+    @property
+    def absent(self) -> str:
+        """What a reviewer should know of recordings of which there is neither."""
+        return stored.NO_CLIP if self.is_stack else stored.NOT_FOUND
 
 
 def find_sources(
@@ -59,15 +69,17 @@ def find_sources(
     gone = filenames[~filenames.isin(list(paths))]
     if len(gone) and opened is None and recordings is not None:
         opened, _ = _look_in_run(run)
+    is_stack = bool(stack_of(run))
     if opened is None or gone.empty:
-        return Found(paths, {})
+        return Found(paths, {}, is_stack)
+    note = stored.CUT if is_stack else stored.PREPARED
     clip = opened.manifest.clip
-    stored = {
-        row.filename: Stored(opened.place(row.filename), clip)
+    clips = {
+        row.filename: Stored(opened.place(row.filename), clip, note)
         for row in opened.rows()
         if row.has_clip
     }
-    return Found(paths, _match(gone, stored, predictions))
+    return Found(paths, _match(gone, clips, predictions), is_stack)
 
 
 def _match(

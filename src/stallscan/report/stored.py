@@ -1,4 +1,4 @@
-"""The clips of a store, for recordings that a report shows although they are gone."""
+"""The clips of a store: of recordings that are gone, and of the regions of a raw stack."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,19 @@ from stallscan.clips.shard import Place
 from stallscan.recordings.recording import Frames, to_grey
 from stallscan.vessels.enclosure import Mask
 
+# What a reviewer should know of a clip of a store, and of a recording that cannot be shown.
+PREPARED = "The recording was not found, so its prepared clip is shown."
+CUT = "The clip was cut from the stack."
+NOT_FOUND = "The recording was not found."
+NO_CLIP = "No clip could be cut from the stack."
+
 
 class Stored(NamedTuple):
     """A clip of a store, small enough to be sent to the process that shows it."""
 
     place: Place
     settings: ClipSettings
+    note: str = PREPARED
 
 
 def read(item: Stored) -> tuple[Frames, Mask | None]:

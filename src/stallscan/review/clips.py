@@ -22,7 +22,7 @@ from stallscan.recordings import video
 from stallscan.recordings.limits import within_memory
 from stallscan.recordings.recording import Frames
 from stallscan.report import cards
-from stallscan.report.stored import Stored
+from stallscan.report.stored import NOT_FOUND, Stored
 from stallscan.vessels.enclosure import Mask
 from stallscan.words import without_path
 
@@ -93,7 +93,7 @@ def _make_stored(item: Stored) -> Clip:
     if mask is not None:
         _, encoded = cv2.imencode(".png", cards.draw_masked(grey, mask))
         evidence, lines = encoded.tobytes(), _trace(mask)
-    return _lay_out(grey, lines, evidence, cards.note_step(cards.PREPARED, step))
+    return _lay_out(grey, lines, evidence, cards.note_step(item.note, step))
 
 
 def _trace(mask: Mask) -> Lines:
@@ -128,8 +128,10 @@ def crashed(_item: Path | Stored, reason: str) -> Clip:
 class Cache:
     """Clips by number of the item, made once and kept until `KEPT` others were asked for."""
 
-    def __init__(self, submit: Callable[[Path | Stored], "Future[Clip]"]) -> None:
-        self._submit = submit
+    def __init__(
+        self, submit: Callable[[Path | Stored], "Future[Clip]"], absent: str = NOT_FOUND
+    ) -> None:
+        self._submit, self._absent = submit, absent
         self._lock = threading.Lock()
         self._clips: collections.OrderedDict[int, Future[Clip]] = collections.OrderedDict()
 
@@ -139,7 +141,7 @@ class Cache:
             if number not in self._clips:
                 if item is None:
                     missing: Future[Clip] = Future()
-                    missing.set_result(Clip(note=cards.NOT_FOUND))
+                    missing.set_result(Clip(note=self._absent))
                     self._clips[number] = missing
                 else:
                     self._clips[number] = self._submit(item)

@@ -162,7 +162,7 @@ class Desk:
             "left": len(queue),
             "answered": len(mine),
             "total": self._found,
-            "missing": len(self._run.items) - self._found,
+            "missing": 0 if self._run.is_stack else len(self._run.items) - self._found,
             "reviewer": reviewer,
             "order": order,
             "orders": BLIND_ORDERS if self.settings.blind else ORDERS,

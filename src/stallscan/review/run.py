@@ -10,7 +10,7 @@ from stallscan.calls.predictions import read_predictions, read_run
 from stallscan.errors import InputError
 from stallscan.recordings import find
 from stallscan.report.sources import find_sources
-from stallscan.report.stored import Stored
+from stallscan.report.stored import NOT_FOUND, Stored
 from stallscan.runs import PREDICTIONS_NAME, RUN_NAME
 from stallscan.words import listed, without_path
 
@@ -32,7 +32,7 @@ class Item:
     bundle : str
         The bundle that made the prediction.
     stored : Stored or None
-        Its clip in the store of the run, if the recording is gone and there is one.
+        Its clip in the store of the run, if there is no recording of its own.
     """
 
     filename: str
@@ -56,6 +56,8 @@ class Run:
 
     folder: Path
     items: tuple[Item, ...]
+    is_stack: bool = False  # whether they are the regions of a raw stack
+    absent: str = NOT_FOUND  # what a reviewer should know of items that cannot be shown
 
 
 class Source(NamedTuple):
@@ -84,6 +86,8 @@ def read(folder: Path, recordings: Sequence[Path] | None = None) -> Run:
     TableError
         If the table of predictions is invalid.
     """
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file. Name the folder that it is in: {folder.parent}")
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such folder. Name the output of 'stallscan predict', or a folder of "
@@ -114,7 +118,7 @@ def read(folder: Path, recordings: Sequence[Path] | None = None) -> Run:
         )
         for row in table.to_dict("records")
     )
-    return Run(folder, items)
+    return Run(folder, items, found.is_stack, found.absent)
 
 
 def _number(cell: float) -> float | None:

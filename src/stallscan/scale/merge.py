@@ -181,7 +181,7 @@ def _describe(place: Place, plan: Plan, model: Bundle | Ensemble) -> dict[str, A
     """Return the ``run.json`` of the merged tables, as far as the plan determines it."""
     # Recordings in a bucket have no path.
     paths = [] if plan.kind == "urls" else plan.paths
-    note = predict.describe(paths, model, plan.engine, plan.recordings)
+    note = predict.describe(paths, model, plan.recordings, plan.prevalence, plan.engine)
     note |= {"passed_over": plan.passed_over}
     if plan.consistency:
         note["consistency"] = True

@@ -16,7 +16,7 @@ from stallscan.bundle.spec import SPEC_NAME
 from stallscan.catalog import split
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
-from stallscan.recipes.recipe import Recipe
+from stallscan.recipes.recipe import Recipe, renamed
 from stallscan.scores import bootstrap, thresholds
 from stallscan.scores.metrics import Scored
 from stallscan.training import fit, labelled, train
@@ -52,6 +52,7 @@ def fine_tune(
     learning_rate: float = LEARNING_RATE,
     seed: int = 0,
     final: bool = False,
+    name: str | None = None,
     progress: Progress = lambda _done, _of: None,
 ) -> Gain:
     """Fine-tune a bundle on labelled recordings, and compare it with the original.
@@ -85,6 +86,8 @@ def fine_tune(
     final : bool
         Train once more afterwards, from all labels including those held out; the bundle is in
         ``final/``.
+    name : str, optional
+        Name of the new bundle; by default that of the original with ``-tuned``.
     progress : callable
         Called with the number of recordings prepared and their total.
 
@@ -114,6 +117,8 @@ def fine_tune(
             before.label,
         )
     recipe = make_recipe(before, group, epochs, learning_rate, seed, keep)
+    if name is not None:
+        recipe = renamed(recipe, name)
     found = labelled.find_labelled(recordings, table, labels)
     found = replace(found, simulated=found.simulated and before.spec.simulated)
     with claim(run, recipe):

@@ -2,8 +2,9 @@
 
 import contextlib
 import logging
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ def claim(run: Path, recipe: Recipe) -> Iterator[None]:
     with runs.hold(run) if ranks.rank() == 0 else contextlib.nullcontext():
         with ranks.first_process_first():
             now = recipe.model_dump(mode="json")
-            if ranks.rank() == 0:
-                _remove_failed(run, now)
+            if ranks.rank() == 0 and not has_results(run):
+                left = (CHECKPOINTS, f"fold-*/{CHECKPOINTS}", DATA_NAME)
+                remove_failed(run / RECIPE_NAME, now, "a training", left)
             runs.claim(run / RECIPE_NAME, now, "a training", OUTPUTS)
         yield
 
@@ -62,22 +64,40 @@ def has_results(run: Path) -> bool:
     return any((folder / name).exists() for folder in folders for name in RESULTS)
 
 
-def _remove_failed(run: Path, now: Mapping[str, Any]) -> None:
-    """Remove what a training with other settings left that failed before its first epoch ended."""
-    before = runs.read_note(run / RECIPE_NAME, "a training")
-    if before is None or before == now or has_results(run):
+def remove_failed(note: Path, now: Mapping[str, Any], kind: str, left: Iterable[str]) -> None:
+    """Remove what a start with other settings left that ended without a result.
+
+    Prepared clips stay if no setting of outline or clip has changed.
+
+    Parameters
+    ----------
+    note : Path
+        File with the settings of the earlier start, in the run folder. Nothing is removed if there
+        is none, or if the settings are the same.
+    now : mapping
+        The new settings, as for `runs.claim`.
+    kind : str
+        As in `runs.claim`.
+    left : iterable of str
+        Patterns of the files and folders to remove, relative to the run folder.
+    """
+    run, before = note.parent, runs.read_note(note, kind)
+    if before is None or before == now:
         return
+    changed = runs.differences(before, now)
     log.info(
-        "%s: replaces a training with other settings that had no result yet (%s)",
-        run,
-        words.listed(runs.differences(before, now), runs.DIFFERENCES_NAMED, separator="; "),
+        "%s: replaces %s with other settings that had no result yet (%s)",
+        *(run, kind, words.listed(changed, runs.DIFFERENCES_NAMED, separator="; ")),
     )
-    if any(before.get(section) != now[section] for section in ("clip", "outline")):
+    # The names are dotted: clip.size, or recipes.mc3_18.clip.size.
+    if any(re.match(r"(\S+\.)?(clip|outline)\.", each) for each in changed):
         shutil.rmtree(run / STORE_NAME, ignore_errors=True)
-    for folder in (run / CHECKPOINTS, *run.glob(f"fold-*/{CHECKPOINTS}")):
-        shutil.rmtree(folder, ignore_errors=True)
-    (run / DATA_NAME).unlink(missing_ok=True)
-    (run / RECIPE_NAME).unlink()
+    for path in (path for pattern in left for path in run.glob(pattern)):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    note.unlink()
 
 
 def claim_data(run: Path, data: Data) -> None:

@@ -64,6 +64,8 @@ def read_regions(path: str | Path, field: Field) -> Regions:
         If a table is malformed. The message names the rows.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder. Give the file with the regions in it: {_SUFFIXES}")
     if not path.is_file():
         raise InputError(f"{path}: no such file. Check the name of the file with the regions")
     readers = {
@@ -188,7 +190,7 @@ def _numbers(table: text.Text, columns: Sequence[str]) -> F64:
     for place, column in enumerate(columns):
         for index, cell in enumerate(table.column(column)):
             try:
-                values[index, place] = float(cell)
+                values[index, place] = float(text.with_point(cell))
             except ValueError:
                 values[index, place] = np.nan
             if not np.isfinite(values[index, place]) or abs(values[index, place]) > LARGEST:
