@@ -47,9 +47,10 @@ class Place(NamedTuple):
 
 
 def sources_of(stack: Path, regions: Regions) -> list[Source]:
-    """Return a source for each region, named ``STACK/REGION``."""
+    """Return a source for each region, named ``STACK/REGION-CODE``."""
+    names = [each.full_name for each in regions]
     # Joined as text: a name that starts with a slash would replace the path.
-    return [Source(f"{stack.name}/{each.name}", Path(f"{stack}/{each.name}")) for each in regions]
+    return [Source(f"{stack.name}/{name}", Path(f"{stack}/{name}")) for name in names]
 
 
 def prepare_regions(
