@@ -43,6 +43,14 @@ def test_each_region_gets_a_row_and_the_stack_a_rate(
     code, printed, _ = run(*words, "-o", out)
     assert code == 0
     assert str(out / "predictions.csv") in printed
+    # Few vessels of a stack are stalled, and the threshold is chosen for that.
+    assert "2 % expected" in printed
+    assert json.loads((out / "run.json").read_text())["prevalence"] == 0.02
+    own = tmp_path / "own"
+    assert run(*words, "-o", own, "--prevalence", "bundle")[0] == 0
+    thresholds = [read_predictions(each / "predictions.csv")["threshold"][0] for each in (out, own)]
+    assert json.loads((own / "run.json").read_text())["prevalence"] > 0.02
+    assert thresholds[0] < thresholds[1]
     table = read_predictions(out / "predictions.csv")
     with (simulated / "labels.csv").open(newline="") as file:
         labels = list(csv.DictReader(file))[:COUNT]
