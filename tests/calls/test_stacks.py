@@ -45,6 +45,14 @@ def test_each_region_gets_a_row_and_the_stack_a_rate(
     code, printed, _ = run(*words, "-o", out)
     assert code == 0
     assert str(out / "predictions.csv") in printed
+    # Few vessels of a stack are stalled, and the threshold is chosen for that.
+    assert "2 % expected" in printed
+    assert json.loads((out / "run.json").read_text())["prevalence"] == 0.02
+    own = tmp_path / "own"
+    assert run(*words, "-o", own, "--prevalence", "bundle")[0] == 0
+    thresholds = [read_predictions(each / "predictions.csv")["threshold"][0] for each in (out, own)]
+    assert json.loads((own / "run.json").read_text())["prevalence"] > 0.02
+    assert thresholds[0] < thresholds[1]
     table = read_predictions(out / "predictions.csv")
     with (simulated / "labels.csv").open(newline="") as file:
         labels = list(csv.DictReader(file))[:COUNT]
@@ -88,6 +96,8 @@ def test_without_regions_the_segments_are_found(run: Run, simulated: Path, tmp_p
     assert run("stack", simulated / "stack.tif", "--regions", lines, "-o", again)[0] == 0
     scores = [read_predictions(each / "predictions.csv")["score"] for each in (out, again)]
     np.testing.assert_allclose(scores[0], scores[1], atol=0.02)
+    names = [list(read_predictions(each / "predictions.csv")["filename"]) for each in (out, again)]
+    assert names[0] == names[1]
     # A finished run is left as it is.
     before = (out / "predictions.csv").stat().st_mtime_ns
     assert run("stack", simulated / "stack.tif", "-o", out)[0] == 0
@@ -147,7 +157,8 @@ def test_regions_that_cannot_be_used_are_rows(
     code, printed, _ = run(*words, "-o", tmp_path / "out")
     assert code == 0
     table = read_predictions(tmp_path / "out" / "predictions.csv")
-    assert table["filename"].tolist() == ["stack.tif/in", "stack.tif/out"]
+    names = [name.rpartition("-")[0] for name in table["filename"]]
+    assert names == ["stack.tif/in", "stack.tif/out"]
     assert table["status"].tolist()[1] == "out_of_view"
     assert "outside the image" in table["reason"][1]
     assert table["call"][1] == "unscorable"

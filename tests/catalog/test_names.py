@@ -130,6 +130,8 @@ def test_names_without_any_in_common_are_shown():
     assert "'m1/002.mp4' and 'm9\\\\002.mp4'" in shown
     assert "'a.mp4' and 'b.mp4'" in names.contrast(["a.mp4"], ["b.mp4"])
     assert "several" in names.contrast(["m1/a.mp4", "m2/a.mp4"], ["a.mp4"])
+    for other in ("a.tif/7", "a.tif/7-00ff"):
+        assert "places" in names.contrast(["a.tif/6-1f3a", "a.tif/7-1f3a"], [other])
 
 
 def test_endings_that_are_read_are_endings():

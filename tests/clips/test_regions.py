@@ -15,7 +15,8 @@ from stallscan.clips import prepare
 from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import Prepared, Preprocessing
 from stallscan.clips.regions import (
-    FRAMES_AROUND,
+    AROUND_UM,
+    LEAST_FRAMES,
     LINE_PX,
     inside_line,
     prepare_regions,
@@ -132,22 +133,27 @@ def blinking(shape: tuple[int, int, int]) -> NDArray[np.uint16]:
 
 def square(name: str, row: int, col: int, half: int, frames: Any = None) -> Region:
     box = Box(row - half, row + half, col - half, col + half)
-    return Region(name, box, np.ones(box.shape, bool), frames)
+    return Region(name, "0000", box, np.ones(box.shape, bool), frames)
 
 
 def test_the_frames_of_a_vessel_are_cut_with_those_around(tmp_path: Path) -> None:
     path = write(tmp_path / "stack.tif", blinking((120, 96, 96)))
-    regions: Regions = [
-        square("all", 48, 48, 20),
-        square("middle", 48, 48, 20, (60, 64)),
-        square("first", 48, 48, 20, (0, 4)),
-    ]
+    around = int(AROUND_UM)
+    expected = {
+        None: (0, 120),
+        (40, 80): (40 - around, 80 + around),
+        # Shorter ones are filled up, also where the stack ends.
+        (60, 64): (62 - LEAST_FRAMES // 2, 62 + LEAST_FRAMES // 2),
+        (0, 4): (0, LEAST_FRAMES),
+        (119, 120): (120 - LEAST_FRAMES - 1, 120),
+        (0, 110): (0, 110 + around),
+    }
+    regions: Regions = [square(f"{frames}", 48, 48, 20, frames) for frames in expected]
     prepared = cut(path, regions)
-    assert [each.frames for each in prepared] == [120, 4 + 2 * FRAMES_AROUND, 4 + FRAMES_AROUND]
     clips = [each.clip.pixels[..., 32, 32, 0] for each in prepared if each.clip]
-    np.testing.assert_array_equal(clips[1], clips[0][60 - FRAMES_AROUND : 64 + FRAMES_AROUND])
-    np.testing.assert_array_equal(clips[2], clips[0][: 4 + FRAMES_AROUND])
-    assert prepared[0].source.path == path / "all"
+    for clip, (first, stop) in zip(clips, expected.values(), strict=True):
+        np.testing.assert_array_equal(clip, clips[0][first:stop])
+    assert prepared[0].source.path == path / "None-0000"
 
 
 def test_fine_pixels_are_brought_to_those_of_the_training_recordings(tmp_path: Path) -> None:
@@ -164,7 +170,7 @@ def test_fine_pixels_are_brought_to_those_of_the_training_recordings(tmp_path: P
     # Pixels that are not square become square.
     wide = write(tmp_path / "wide.tif", coarse.repeat(2, axis=2), (1.0, 1.0, 0.5))
     box = Box(28, 68, 56, 136)
-    (of_wide,) = cut(wide, [Region("a", box, np.ones(box.shape, bool))])
+    (of_wide,) = cut(wide, [Region("a", "0000", box, np.ones(box.shape, bool))])
     assert of_wide.clip is not None
     assert of_wide.clip.box.shape == of_coarse.clip.box.shape
 
@@ -174,7 +180,9 @@ def test_the_same_clips_come_in_small_batches(
 ) -> None:
     path = write(tmp_path / "stack.tif", blinking((30, 200, 200)))
     regions: Regions = [square(f"{col}", 100, col, 20) for col in (30, 100, 170)]
-    regions.insert(1, Unusable("out", "out_of_view", "the region is outside the image. Draw it"))
+    regions.insert(
+        1, Unusable("out", "0000", "out_of_view", "the region is outside the image. Draw it")
+    )
     whole = cut(path, regions)
     monkeypatch.setattr("stallscan.clips.regions.BATCH_BYTES", 1)
     single = cut(path, regions)
@@ -184,7 +192,7 @@ def test_the_same_clips_come_in_small_batches(
         if one.clip is not None and other.clip is not None:
             np.testing.assert_array_equal(one.clip.pixels, other.clip.pixels)
     assert whole[1].status == "out_of_view"
-    assert whole[1].reason.startswith(f"{path / 'out'}: ")
+    assert whole[1].reason.startswith(f"{path / 'out-0000'}: ")
 
 
 def test_regions_that_nobody_could_judge_say_why(tmp_path: Path) -> None:
@@ -217,6 +225,6 @@ def test_a_damaged_plane_makes_its_regions_damaged(tmp_path: Path) -> None:
         square("deep", 48, 48, 20, (80, 84)),
     ]
     shallow, deep = cut(path, regions, voxel_um=UM)
-    assert (shallow.status, shallow.frames) == ("damaged", 10 + FRAMES_AROUND - 1)
-    assert "33 of 34 frames" in shallow.reason
+    assert (shallow.status, shallow.frames) == ("damaged", LEAST_FRAMES - 1)
+    assert f"{LEAST_FRAMES - 1} of {LEAST_FRAMES} frames" in shallow.reason
     assert deep.status == "ok"

@@ -15,6 +15,8 @@ from stallscan.recordings.raw import open_stack
 from stallscan.simulate import stack as stacks
 from stallscan.simulate.blood import STALLED_SHARE, STANDING_UM
 from stallscan.simulate.stack import RawPlan, RawSettings, draw_stack, simulate_stack
+from stallscan.vessels.region_files import read_regions
+from stallscan.vessels.regions import Field
 
 SETTINGS = RawSettings(seed=3, stalled=0.2, frames=40, height=160, width=200)
 
@@ -72,7 +74,10 @@ def test_the_truth_follows_the_definition_of_a_stall(folder: Path, plan: RawPlan
         moved = np.abs(plan.blood.speed_um_s[segment.vessel, focus]) * plan.microscope.frame_s
         assert ((moved < STANDING_UM).mean() >= STALLED_SHARE) == bool(stalled)
     names = pd.read_csv(folder / "labels.csv")
-    assert names["filename"].tolist() == [f"stack.tif/{number}" for number in table["segment"]]
+    with open_stack(folder / "stack.tif") as stack:
+        regions = read_regions(folder / "centrelines.csv", Field(stack.shape, stack.voxel_um))
+    assert names["filename"].tolist() == [f"stack.tif/{each.full_name}" for each in regions]
+    assert [each.name for each in regions] == [f"{number}" for number in table["segment"]]
     assert names["stalled"].tolist() == table["stalled"].tolist()
 
 

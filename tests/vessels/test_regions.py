@@ -1,5 +1,6 @@
 """Regions of a stack from ImageJ, label images, tables and skeletons."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -291,7 +292,49 @@ def test_names_are_cells_of_a_table(tmp_path: Path) -> None:
     regions = read_regions(path, FIELD)
     assert [each.name for each in regions] == ["a\\nb", "unnamed", "/etc/c"]
     sources = sources_of(Path("stack.tif"), regions)
-    assert [str(each.path) for each in sources][1:] == ["stack.tif/unnamed", "stack.tif/etc/c"]
+    code = regions[0].code
+    assert re.fullmatch("[0-9a-f]{4}", code)
+    assert [str(each.path) for each in sources][1:] == [
+        f"stack.tif/unnamed-{code}",
+        f"stack.tif/etc/c-{code}",
+    ]
+
+
+def test_a_redrawn_region_gets_another_full_name_and_the_others_keep_theirs(tmp_path: Path) -> None:
+    header = "region,row0,row1,col0,col1"
+    before = read_regions(table(tmp_path / "a.csv", header, "1,20,50,0,40", "2,20,50,60,99"), FIELD)
+    after = read_regions(table(tmp_path / "b.csv", header, "2,20,50,60,99", "1,20,50,1,40"), FIELD)
+    of_before, of_after = ({each.name: each.full_name for each in of} for of in (before, after))
+    assert of_before["2"] == of_after["2"]
+    assert of_before["1"] != of_after["1"]
+
+
+def test_a_region_keeps_its_code_in_files_of_two_digits_and_at_other_widths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = np.array([[10.0, 20.0, -0.001], [12.0, 30.004, 25.0], [12.0, 55.119, 40.0]])
+    written = np.array([[float(f"{value:.2f}") for value in point] for point in line])
+    code = outline_line("1", line, FIELD).code
+    assert outline_line("1", written, FIELD).code == code
+    # The same vessel in another stack, or outlined differently by another version.
+    monkeypatch.setattr("stallscan.vessels.regions.AROUND_LINE_UM", 10.0)
+    assert outline_line("1", line, FIELD).code == code
+    assert outline_line("1", line[:2], FIELD).code != code
+    # Without depths, only the place in the image counts.
+    flat = outline_line("1", line * [0, 1, 1], FIELD, in_depth=False).code
+    assert outline_line("1", line, FIELD, in_depth=False).code == flat != code
+
+
+def test_labels_of_all_planes_at_other_depths_have_other_codes(tmp_path: Path) -> None:
+    labels = np.zeros(FIELD.shape, np.uint8)
+    labels[4:6, 30:60, 40:60] = 3
+    codes = []
+    for index, shifted in enumerate((labels, labels, np.roll(labels, 5, axis=0))):
+        path = tmp_path / f"{index}.npy"
+        np.save(path, shifted)
+        (region,) = read_regions(path, FIELD)
+        codes.append(region.code)
+    assert codes[0] == codes[1] != codes[2]
 
 
 def test_twenty_thousand_regions_are_read(tmp_path: Path) -> None:

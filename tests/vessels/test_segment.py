@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 
 from stallscan.errors import SettingsError
 from stallscan.vessels import slabs
+from stallscan.vessels.centrelines import Segment, length_um, smooth
 from stallscan.vessels.labels import read_network
 from stallscan.vessels.segment import Segmented, SegmentSettings, find_segments
 from tests.vessels.phantoms import Tube, Um, image, sample
@@ -196,3 +197,11 @@ def test_labelled_capillaries_of_a_real_stack_are_found(real_dir: Path) -> None:
     limits = np.array(labelled.shape) - 1
     near = away[tuple(np.clip(np.rint(line).astype(int), 0, limits).T)] <= 2
     assert near.mean() > 0.85
+
+
+def test_a_loop_without_length_has_a_radius() -> None:
+    line = np.array([[1.0, 1.0, 1.0], [1.5, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    loop = smooth(Segment(line, np.full(3, 2.0), np.array([0, 0])), 2.0)
+    # Without a warning, which would be an error here.
+    assert np.isfinite(loop.radius_um).all()
+    assert length_um(loop) == 0

@@ -169,7 +169,7 @@ def _validation_scores(model: Bundle | Ensemble) -> Floats:
     if model.spec.reference is None or not model.spec.reference.scores:
         raise BundleError(
             f"{model.path}: does not contain its validation scores, so no threshold can be chosen "
-            "for another prevalence. Predict without --prevalence, then choose a threshold on "
-            "labels with 'stallscan decide'"
+            "for another prevalence. Predict without --prevalence (stack: with --prevalence "
+            "bundle), then choose a threshold on labels with 'stallscan decide'"
         )
     return np.asarray(model.spec.reference.scores)

@@ -26,6 +26,8 @@ from stallscan.vessels.regions import Field, Region, Regions
 # were given.
 REGIONS_NAME = "regions.csv"
 SEGMENTS_NAME = "segments"
+# docs/facts.md 1: 0.4 % of the capillaries of healthy mice are stalled, 2 % in Alzheimer's models.
+PREVALENCE = 0.02
 REGION_COLUMNS = (
     *("region", "filename", "row0", "row1", "col0", "col1", "first", "stop"),
     *("area_um2", "remark"),
@@ -46,7 +48,7 @@ def predict_stack(
     bundle: str | Path = disk.DEFAULT,
     *,
     source: str = "",
-    prevalence: float | None = None,
+    prevalence: float | None = PREVALENCE,
     engine: Which = "auto",
     cutting: Progress = lambda _done, _of: None,
     predicting: Progress = lambda _done, _of: None,
@@ -63,8 +65,11 @@ def predict_stack(
         Folder for the files of `predict.predict`, and ``stack.json``, ``regions.csv``, ``clips/``.
     source : str
         Name of the file with the regions; empty if they were found in the stack.
-    bundle, prevalence, engine
+    bundle, engine
         As in `predict.predict`.
+    prevalence : float or None
+        Expected share of stalled vessels, for which scores are converted and the threshold is
+        chosen; None takes that of the bundle's validation split.
     cutting, predicting : callable
         Progress of the two steps.
 
@@ -119,7 +124,7 @@ def _describe(stack: Stack, regions: Regions) -> dict[str, Any]:
 
 
 def _bytes_of(region: Region) -> bytes:
-    return repr((region.name, region.box, region.frames)).encode() + region.mask.tobytes()
+    return repr((region.full_name, region.box, region.frames)).encode() + region.mask.tobytes()
 
 
 def _tabulate(stack: Stack, regions: Regions) -> str:

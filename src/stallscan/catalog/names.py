@@ -22,6 +22,8 @@ SUFFIXES = re.compile(
     r"(\.ome)?\.(mp4|m4v|mov|avi|mkv|webm|wmv|mpe?g|flv|ogv|mts|gif|tiff?|npy|npz|lsm|czi|nd2|oif|oib)$",
     re.IGNORECASE,
 )
+# The end of a region's name, which `vessels.regions.code_of` derives from its place.
+CODE = re.compile("-[0-9a-f]{4}$")
 SHOWN = 3
 
 log = logging.getLogger("stallscan")
@@ -110,6 +112,14 @@ def contrast(first: Sequence[str], second: Sequence[str]) -> str:
         if pair([name], [other]).partners == [0]:
             return f"{shown}; a name fits several others, such as {name!r} and {other!r}"
         return f"{shown}; {name!r} and {other!r} are in different folders"
+    regions = {CODE.sub("", name): name for name in second}
+    for name in first:
+        other = regions.get(CODE.sub("", name))
+        if other is not None:
+            return (
+                f"{shown}; {name!r} and {other!r} are regions of the same name at different "
+                "places, or one lacks the code at its end"
+            )
     return f"{shown}; no file name occurs in both"
 
 

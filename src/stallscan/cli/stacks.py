@@ -36,7 +36,7 @@ def stack(
     depth: int = 0,
     percentiles: tuple[float, float] = (5.0, 99.0),
     bundle: str = "default",
-    prevalence: float | None = None,
+    prevalence: float | Literal["bundle"] = 0.02,
     accuracy: Path | None = None,
     engine: Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"] = "auto",
     strict: bool = False,
@@ -75,7 +75,8 @@ def stack(
     bundle
         Name of a shipped bundle, or the folder of a bundle or ensemble.
     prevalence
-        Expected share of stalled vessels (0.02). Scores and threshold are adapted to it.
+        Expected share of stalled vessels, for which scores are converted and the threshold is
+        chosen; 'bundle' keeps those of the bundle. By default 0.02, as in Alzheimer's models.
     accuracy
         metrics.json of 'stallscan evaluate' for such stacks, to correct the stall rate for wrong
         calls.
@@ -111,7 +112,7 @@ def stack(
                 out,
                 bundle,
                 source="" if regions is None else regions.name,
-                prevalence=prevalence,
+                prevalence=None if prevalence == "bundle" else prevalence,
                 engine=engine,
                 cutting=cutting,
                 predicting=predicting,
@@ -123,8 +124,11 @@ def stack(
         print_calls(summary.table)
     if scored := int(rate["scored"].item()):
         called = percent(float(rate["called_rate"].item()))
-        stalled = summary.calls.get("stalled", 0)
-        print_line(f"{stalled} of {counted(scored, 'scored region')} called stalled ({called})")
+        expected = "" if prevalence == "bundle" else f"; {percent(prevalence)} expected"
+        print_line(
+            f"{summary.calls.get('stalled', 0)} of {counted(scored, 'scored region')} called stalled "
+            f"({called}{expected})"
+        )
         if measured is not None:
             corrected, low, high = (percent(rate[name].item()) for name in ("rate", "low", "high"))
             print_line(f"corrected for wrong calls: {corrected} ({low} to {high})")

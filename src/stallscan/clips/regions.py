@@ -5,6 +5,7 @@ outlined as a person would: with a line along its border. From there on it is a 
 other: `prepare.cut` makes its clip.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +27,13 @@ from stallscan.vessels.regions import Region, Regions, Unusable
 # Pixels of this size are kept; others are resized to 1 um. docs/facts.md 5 has about 1 um, and the
 # wide look, with which the shipped model was trained, 0.7 to 1.5.
 KEPT_UM, TARGET_UM = (0.7, 1.5), 1.0
-# Frames before and after those in which a vessel lies. docs/facts.md 4 and 5: recordings have a
-# median of 56 frames, of which a segment is in focus in 6 to 12.
-FRAMES_AROUND = 24
+# Depth above and below a vessel from which frames are taken: it is in focus in 6 to 12 frames of
+# 1 um (docs/facts.md 5), and further away others are. With 24 um the calls were worse
+# (benchmarks/stacks.md).
+AROUND_UM = 3.0
+# At least as many frames, if the stack has them: the fewest of the shipped bundle's training
+# recordings, and as many as its net looks at.
+LEAST_FRAMES = 24
 # A person draws the line along the border of a region, so that it covers pixels on both sides. With
 # a line of this width, of which so much is inside, the box is that of the outline found in the
 # region's video to a pixel (47 of 48 simulated outlines), and the enclosed area to 1 %.
@@ -47,9 +52,10 @@ class Place(NamedTuple):
 
 
 def sources_of(stack: Path, regions: Regions) -> list[Source]:
-    """Return a source for each region, named ``STACK/REGION``."""
+    """Return a source for each region, named ``STACK/REGION-CODE``."""
+    names = [each.full_name for each in regions]
     # Joined as text: a name that starts with a slash would replace the path.
-    return [Source(f"{stack.name}/{each.name}", Path(f"{stack}/{each.name}")) for each in regions]
+    return [Source(f"{stack.name}/{name}", Path(f"{stack}/{name}")) for name in names]
 
 
 def prepare_regions(
@@ -89,13 +95,20 @@ def prepare_regions(
 
 
 def _find_cut(stack: Stack, region: Region, margin_px: int) -> Cut:
-    """Return the surroundings of a region, and its frames with `FRAMES_AROUND`."""
+    """Return the surroundings of a region, and the frames around those of its vessel."""
     scale = min(_scales(stack.voxel_um))  # pixels of the recording for one of the stack
     box = region.box.grown(int(np.ceil(margin_px / scale)), stack.shape[1:])
     if region.frames is None:
         return Cut(box, 0, len(stack))
     first, stop = region.frames
-    return Cut(box, max(first - FRAMES_AROUND, 0), min(stop + FRAMES_AROUND, len(stack)))
+    lacking = math.ceil((LEAST_FRAMES - (stop - first)) / 2)
+    around = max(round(AROUND_UM / stack.voxel_um[0]), lacking)
+    first, stop = first - around, stop + around
+    # At the first and last frame, the others make up for those that are missing.
+    short = max(-first, 0), max(stop - len(stack), 0)
+    if stop - first - sum(short) < LEAST_FRAMES:
+        first, stop = first - short[1], stop + short[0]
+    return Cut(box, max(first, 0), min(stop, len(stack)))
 
 
 def _prepare_batch(

@@ -28,6 +28,8 @@ from stallscan.simulate.projects import draw_project
 from stallscan.simulate.recording import find_in_focus
 from stallscan.simulate.scene import F32, F64, LARGE_RADIUS_UM, Rng, Scene, draw_scene
 from stallscan.simulate.settings import SimulateSettings
+from stallscan.vessels.regions import Field as StackField
+from stallscan.vessels.regions import outline_line
 from stallscan.vessels.segment_files import write_labels
 
 # Incremented whenever the same seed yields another stack.
@@ -299,6 +301,7 @@ def _create(path: Path, plan: RawPlan) -> "np.memmap[tuple[int, ...], np.dtype[n
 
 
 def _write_tables(folder: Path, plan: RawPlan) -> None:
+    field = StackField(plan.scene.shape, plan.voxel_um)
     names: tuple[str, ...] = ("stalled", "kind", "motion", "speed_um_s", "length_um", "radius_um")
     names += ("first_in_focus", "last_in_focus", "frames_in_focus")
     segments: list[list[object]] = [["segment", *names]]
@@ -308,8 +311,9 @@ def _write_tables(folder: Path, plan: RawPlan) -> None:
         values = {name: getattr(segment, name) for name in names}
         cells = [f"{value:.3f}" if isinstance(value, float) else value for value in values.values()]
         segments.append([number, int(segment.stalled), *cells[1:]])
-        lines += [[number, *(f"{place:.3f}" for place in point)] for point in segment.line]
-        labels.append([f"{STACK_NAME}/{number}", int(segment.stalled)])
+        lines += [[number, *(f"{place:.2f}" for place in point)] for point in segment.line]
+        region = outline_line(f"{number}", segment.line, field)
+        labels.append([f"{STACK_NAME}/{region.full_name}", int(segment.stalled)])
     for name, rows in ((SEGMENTS_NAME, segments), (LINES_NAME, lines), (TRUTH_NAME, labels)):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)

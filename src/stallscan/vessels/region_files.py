@@ -21,6 +21,7 @@ from stallscan.vessels.regions import (
     Region,
     Regions,
     Unusable,
+    code_of,
     name_uniquely,
     outline_area,
     outline_line,
@@ -111,9 +112,11 @@ def _read_rois(path: Path, field: Field) -> Iterator[Region | Unusable]:
         if roi.roitype not in _AREAS + _LINES:
             kind = getattr(roi.roitype, "name", str(roi.roitype)).lower()
             reason = f"a selection of type {kind} encloses nothing. Outline the vessel"
-            yield Unusable(name, "no_outline", reason)
+            yield Unusable(name, code_of(), "no_outline", reason)
         elif not (parts := _parts_of(roi)):
-            yield Unusable(name, "no_outline", "the region has no area. Outline the vessel")
+            yield Unusable(
+                name, code_of(), "no_outline", "the region has no area. Outline the vessel"
+            )
         elif roi.roitype in _LINES:
             points = parts[0] - 0.5  # (n, 2): centres are whole numbers
             depths = np.full(len(points), float(place - 1))
@@ -162,7 +165,7 @@ def _read_table(path: Path, field: Field) -> Iterator[Region | Unusable]:
         depth = (int(depths[index]), int(depths[index]) + 1) if depths is not None else None
         if row1 <= row0 or col1 <= col0:
             reason = "the box is empty. Its second row and column come after the first"
-            yield Unusable(names[index], "no_outline", reason)
+            yield Unusable(names[index], code_of(numbers[index]), "no_outline", reason)
             continue
         # Only the part inside is filled; a box may be of any size.
         shape = min(row1 - row0, 4 * field.shape[1]), min(col1 - col0, 4 * field.shape[2])

@@ -14,7 +14,7 @@ from stallscan.errors import InputError
 from stallscan.recordings import planes
 from stallscan.recordings.recording import Box
 from stallscan.vessels.enclosure import Mask
-from stallscan.vessels.regions import Field, Region, Unusable, outline_area
+from stallscan.vessels.regions import Field, Region, Unusable, code_of, outline_area
 
 # Distance of an outline from the surface of a vessel labelled in three dimensions; with the usual
 # radius of 3 um, it is `regions.AROUND_LINE_UM` from the centre line.
@@ -93,7 +93,8 @@ def _project_labels(
         near = cv2.distanceTransform(away, cv2.DIST_L2, 5) <= reach
         corner = box.row0 - margin, box.col0 - margin
         along = depths[label] if field.voxel_um[0] else None
-        yield outline_area(f"{label}", near, corner, field, along)
+        code = code_of(mask, np.array([box.row0, box.col0, *depths[label]]))
+        yield outline_area(f"{label}", near, corner, field, along, code)
 
 
 def _find_labels(labels: NDArray[np.int64]) -> Iterator[tuple[int, Box]]:

@@ -4,6 +4,7 @@ Areas are taken as they are. Around a centre line, or around a vessel labelled i
 the outline keeps the distance that real outlines have.
 """
 
+import hashlib
 import itertools
 import logging
 import math
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -39,6 +40,9 @@ FARTHEST_PX = 1e6
 FAR_AWAY = "the region is far outside the image. Draw it in this stack"
 # Polygons are filled on a grid this many times finer than the pixels, unless they are large.
 FINE, LARGE_PX = 4, 1000
+# Hexadecimal digits of a region's code. Two different regions of the same name share it by a chance
+# of 1 in 65,536.
+CODE_DIGITS = 4
 
 
 class Field(NamedTuple):
@@ -69,6 +73,8 @@ class Region:
     ----------
     name : str
         Unique among the regions of a file.
+    code : str
+        From `code_of`: regions of other places have another one, whatever their name.
     box : Box
         Part of the frame.
     mask : ndarray
@@ -80,25 +86,57 @@ class Region:
     """
 
     name: str
+    code: str
     box: Box
     mask: Mask
     frames: tuple[int, int] | None = None
     remark: str = ""
 
+    @property
+    def full_name(self) -> str:
+        """Name and code: what labels and calls are matched by."""
+        return f"{self.name}-{self.code}"
+
 
 class Unusable(NamedTuple):
-    """A region that no clip can be cut from: its name, status and reason."""
+    """A region that no clip can be cut from: its name, code, status and reason."""
 
     name: str
+    code: str
     status: str
     reason: str
+
+    @property
+    def full_name(self) -> str:
+        """As `Region.full_name`."""
+        return f"{self.name}-{self.code}"
 
 
 Regions = list[Region | Unusable]
 
 
+def code_of(*geometry: NDArray[Any]) -> str:
+    """Return four hexadecimal digits of the hash of a region's geometry, as its file has it.
+
+    Labels are matched by name, and the names of regions are often their numbers. With the code in
+    the name, labels of other regions do not match. Coordinates count to 0.01, as
+    `stallscan segment` writes them.
+    """
+    digest = hashlib.sha256()
+    for array in geometry:
+        # Adding 0 turns -0 into 0.
+        values = np.round(array.astype("<f8"), 2) + 0.0
+        digest.update(repr(values.shape).encode() + values.tobytes())
+    return digest.hexdigest()[:CODE_DIGITS]
+
+
 def outline_area(
-    name: str, mask: Mask, corner: tuple[int, int], field: Field, depth: tuple[int, int] | None
+    name: str,
+    mask: Mask,
+    corner: tuple[int, int],
+    field: Field,
+    depth: tuple[int, int] | None,
+    code: str = "",
 ) -> Region | Unusable:
     """Return the region of an area.
 
@@ -110,8 +148,11 @@ def outline_area(
         Row and column of its first pixel.
     depth : tuple of int or None
         As `Region.frames`; may exceed the stack.
+    code : str
+        That of the geometry from which the mask was made; by default, of the mask itself.
     """
     row, col = corner
+    code = code or code_of(mask, np.array(corner), np.array(depth or ()))
     whole = Box(row, row + mask.shape[0], col, col + mask.shape[1])
     box = whole.grown(0, field.shape[1:])
     inside = mask[box.seen_from(whole).slices] if min(box.shape) > 0 else np.zeros((0, 0), bool)
@@ -119,6 +160,7 @@ def outline_area(
     if not len(rows):
         return Unusable(
             name,
+            code,
             "out_of_view",
             f"the region is outside the image (rows {whole.row0} to {whole.row1}, columns "
             f"{whole.col0} to {whole.col1} of {field.shape[1]} x {field.shape[2]}). Draw it in "
@@ -129,6 +171,7 @@ def outline_area(
         if depth[1] <= 0 or depth[0] >= last:
             return Unusable(
                 name,
+                code,
                 "out_of_view",
                 f"the region is in frame {depth[0] + 1} of a stack of {last}. Draw it in this "
                 "stack",
@@ -138,6 +181,7 @@ def outline_area(
     if area_um2 < MIN_REGION_UM2:
         return Unusable(
             name,
+            code,
             "no_outline",
             f"the region covers {area_um2:.0f} um2 of the image, a vessel segment at least "
             f"{MIN_REGION_UM2:.0f}. Outline the vessel with some tissue around it, or check "
@@ -146,6 +190,7 @@ def outline_area(
     if area_um2 > MAX_REGION_UM2:
         return Unusable(
             name,
+            code,
             "no_outline",
             f"the region covers {area_um2:,.0f} um2, far more than a vessel segment. Outline each "
             "segment by itself (in a label image, give each its own number), or check --voxel-um",
@@ -156,7 +201,7 @@ def outline_area(
     shown = Box(
         box.row0 + kept.row0, box.row0 + kept.row1, box.col0 + kept.col0, box.col0 + kept.col1
     )
-    return Region(name, shown, inside[kept.slices], depth, remark)
+    return Region(name, code, shown, inside[kept.slices], depth, remark)
 
 
 def outline_line(name: str, line: F64, field: Field, *, in_depth: bool = True) -> Region | Unusable:
@@ -169,8 +214,9 @@ def outline_line(name: str, line: F64, field: Field, *, in_depth: bool = True) -
     in_depth : bool
         Whether the line says in which frames the vessel lies.
     """
+    code = code_of(line if in_depth else line[:, 1:])
     if np.abs(line).max() > FARTHEST_PX:
-        return Unusable(name, "out_of_view", FAR_AWAY)
+        return Unusable(name, code, "out_of_view", FAR_AWAY)
     reach = AROUND_LINE_UM / field.pixel_um
     margin = math.ceil(reach) + 1
     low = np.floor(line[:, 1:].min(axis=0)).astype(int) - margin
@@ -182,28 +228,29 @@ def outline_line(name: str, line: F64, field: Field, *, in_depth: bool = True) -
     cv2.polylines(canvas, [points], False, 0, 1, shift=4)
     mask = cv2.distanceTransform(canvas, cv2.DIST_L2, 5) <= reach
     depth = _depth_of(line[:, 0]) if in_depth and field.voxel_um[0] else None
-    return outline_area(name, mask, (int(low[0]), int(low[1])), field, depth)
+    return outline_area(name, mask, (int(low[0]), int(low[1])), field, depth, code)
 
 
 def outline_polygons(
     name: str, polygons: Sequence[F64], field: Field, depth: tuple[int, int] | None
 ) -> Region | Unusable:
     """Fill polygons (n, 2) of x, y, of which the centre of the first pixel is (0.5, 0.5)."""
+    code = code_of(*polygons, np.array(depth or ()))
     every = np.concatenate(polygons)
     if np.abs(every).max() > FARTHEST_PX:
-        return Unusable(name, "out_of_view", FAR_AWAY)
+        return Unusable(name, code, "out_of_view", FAR_AWAY)
     low = np.floor(every.min(axis=0)).astype(int)
     size = np.ceil(every.max(axis=0)).astype(int) - low
     if (size < 1).any() or (size > 2 * max(field.shape[1:])).any():
         what = "has no area" if (size < 1).any() else "is far larger than the image"
-        return Unusable(name, "no_outline", f"the region {what}. Draw it in this stack")
+        return Unusable(name, code, "no_outline", f"the region {what}. Draw it in this stack")
     # OpenCV fills half a pixel beyond the border: draw in finer pixels.
     fine = FINE if size.max() < LARGE_PX else 1
     canvas = np.zeros(size[::-1] * fine, np.uint8)
     corners = [np.rint(((each - low) * fine - 0.5) * 16).astype(np.int32) for each in polygons]
     cv2.fillPoly(canvas, corners, 255, shift=4)
     filled = cv2.resize(canvas, size.tolist(), interpolation=cv2.INTER_AREA) > 127
-    return outline_area(name, filled, (int(low[1]), int(low[0])), field, depth)
+    return outline_area(name, filled, (int(low[1]), int(low[0])), field, depth, code)
 
 
 def _depth_of(frames: F64) -> tuple[int, int]:
