@@ -205,3 +205,17 @@ def test_a_loop_without_length_has_a_radius() -> None:
     # Without a warning, which would be an error here.
     assert np.isfinite(loop.radius_um).all()
     assert length_um(loop) == 0
+
+
+@pytest.mark.parametrize("gain", [1.8, 2.5])
+def test_a_step_of_the_laser_power_adds_no_segments(gain: float) -> None:
+    tubes: list[Tube] = [
+        ([(10.0, 8.0, 12.0), (70.0, 110.0, 105.0)], 2.5),
+        ([(15.0, 100.0, 10.0), (60.0, 20.0, 105.0)], 2.5),
+    ]
+    even = image((80.0, 120.0, 120.0), UNIT, tubes, noise=6.0) + 20.0
+    stepped = even.copy()
+    stepped[40:] *= gain
+    before, after = (find_segments(each, UNIT, SegmentSettings()) for each in (even, stepped))
+    lengths = [[each.length_um for each in found.capillaries] for found in (before, after)]
+    np.testing.assert_allclose(lengths[0], lengths[1], atol=3)
