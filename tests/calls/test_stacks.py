@@ -58,6 +58,14 @@ def test_each_region_gets_a_row_and_the_stack_a_rate(
         labels = list(csv.DictReader(file))[:COUNT]
     assert table["filename"].tolist() == [row["filename"] for row in labels]
     assert table["call"].isin(["flowing", "stalled", "review", "unscorable"]).all()
+    # Labels of regions of the same names at other places are not taken.
+    others = [["filename", "stalled"], *([row["filename"][:-4] + "0000", 0] for row in labels)]
+    with (tmp_path / "others.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(others)
+    words = ["evaluate", out, "--labels", tmp_path / "others.csv", "--partial"]
+    code, _, said = run(*words, "-o", tmp_path / "evaluation")
+    assert code == 2
+    assert "in common" in said
     with (out / "rates.csv").open(newline="") as file:
         (rate,) = csv.DictReader(file)
     assert int(rate["stalled"]) == (table["call"] == "stalled").sum()

@@ -12,6 +12,7 @@ from stallscan.vessels import slabs
 from stallscan.vessels.centrelines import Segment, length_um, smooth
 from stallscan.vessels.labels import read_network
 from stallscan.vessels.segment import Segmented, SegmentSettings, find_segments
+from tests import memory
 from tests.vessels.phantoms import Tube, Um, image, sample
 
 pytest.importorskip("skimage")
@@ -205,3 +206,41 @@ def test_a_loop_without_length_has_a_radius() -> None:
     # Without a warning, which would be an error here.
     assert np.isfinite(loop.radius_um).all()
     assert length_um(loop) == 0
+
+
+@pytest.mark.parametrize("gain", [1.8, 2.5])
+def test_a_step_of_the_laser_power_adds_no_segments(gain: float) -> None:
+    tubes: list[Tube] = [
+        ([(10.0, 8.0, 12.0), (70.0, 110.0, 105.0)], 2.5),
+        ([(15.0, 100.0, 10.0), (60.0, 20.0, 105.0)], 2.5),
+    ]
+    even = image((80.0, 120.0, 120.0), UNIT, tubes, noise=6.0) + 20.0
+    stepped = even.copy()
+    stepped[40:] *= gain
+    before, after = (find_segments(each, UNIT, SegmentSettings()) for each in (even, stepped))
+    lengths = [[each.length_um for each in found.capillaries] for found in (before, after)]
+    np.testing.assert_allclose(lengths[0], lengths[1], atol=3)
+
+
+_TRACE = """
+import numpy as np
+from stallscan.vessels.centrelines import trace
+rows, columns = np.mgrid[0:800:4, 0:80:4].reshape(2, -1)
+along = np.arange(250)
+# 4,000 lines of 250 voxels that step to the side and back.
+steps = np.stack(
+    [
+        np.tile(along, len(rows)),
+        np.repeat(rows, 250) + np.tile(along // 2 % 2, len(rows)),
+        np.repeat(columns, 250),
+    ],
+    axis=1,
+)
+assert len(trace(steps, steps.astype(float), np.full(len(steps), 2.0))) == len(rows)
+"""
+
+
+@memory.needs_proc
+def test_a_million_voxels_of_lines_are_traced_in_little_memory() -> None:
+    # 300 MB; with lists of neighbours it was 600.
+    assert memory.peak_bytes(_TRACE) < 450e6

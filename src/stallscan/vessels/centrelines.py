@@ -19,6 +19,7 @@ SPUR_UM = 12.0  # chosen: a dead end that protrudes less is a bump of the labell
 DIRECTED_UM = 5.0  # chosen: the direction of a dead end is measured over this length
 GAP_COSINE = 0.7  # chosen: largest angle, 45 degrees, between a dead end and the gap that follows
 SPECK_UM = 10.0  # chosen: a shorter isolated piece is not a vessel
+PAIRS_AT_ONCE = 2**17  # of neighbouring voxels, whose arrays then fill some 20 MB
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,8 @@ def trace(steps: NDArray[np.int64], place_um: F64, radius_um: F64) -> list[Segme
     """
     pairs = _find_pairs(steps, place_um)
     count = len(steps)
-    neighbours: list[list[int]] = [[] for _ in range(count)]
-    for a, b in pairs.tolist():
-        neighbours[a].append(b)
-        neighbours[b].append(a)
-    branch = np.array([len(adjacent) > 2 for adjacent in neighbours], bool)  # (n,)
+    neighbours = _Neighbours(pairs, count)
+    branch = np.diff(neighbours.first) > 2  # (n,)
     # Voxel -> node: shared by branch voxels that touch, and unique for each other voxel.
     node = _connect(pairs[branch[pairs].all(axis=1)], count)
     size = np.bincount(node)
@@ -80,6 +78,30 @@ def trace(steps: NDArray[np.int64], place_um: F64, radius_um: F64) -> list[Segme
     return [segment for segment in segments if len(segment.line) > 1]
 
 
+class _Neighbours:
+    """The neighbours of each voxel, in arrays: lists for millions of voxels fill a gigabyte.
+
+    Parameters
+    ----------
+    pairs : ndarray
+        int64 (n, 2): voxels that are neighbours, each pair once.
+    count : int
+        Number of voxels.
+    """
+
+    def __init__(self, pairs: NDArray[np.int64], count: int) -> None:
+        # Each pair from either end, one after the other.
+        ends = np.stack([pairs, pairs[:, ::-1]], axis=1).reshape(-1, 2)
+        order = np.argsort(ends[:, 0], kind="stable")
+        # Those of voxel v are other[first[v] : first[v + 1]].
+        self.first = np.searchsorted(ends[order, 0], np.arange(count + 1))
+        self.other = ends[order, 1]
+
+    def __getitem__(self, voxel: int) -> list[int]:
+        near: list[int] = self.other[self.first[voxel] : self.first[voxel + 1]].tolist()
+        return near
+
+
 def _find_pairs(steps: NDArray[np.int64], place_um: F64) -> NDArray[np.int64]:
     """Return the 26-neighbour pairs without the longest side of each triangle: int64 (n, 2).
 
@@ -94,21 +116,25 @@ def _find_pairs(steps: NDArray[np.int64], place_um: F64) -> NDArray[np.int64]:
     ends = np.concatenate([pairs, pairs[:, ::-1]])
     order = np.argsort(ends[:, 0], kind="stable")
     first = np.searchsorted(ends[order, 0], np.arange(count + 1))
-    # For each pair (a, b) each neighbour c of a, and the rank of (a, c).
-    many = first[pairs[:, 0] + 1] - first[pairs[:, 0]]
-    pair = np.repeat(rank, many)
-    begin = np.repeat(first[pairs[:, 0]] - np.cumsum(many) + many, many)
-    side = order[begin + np.arange(len(pair))]
-    c, rank_ac = ends[side, 1], np.tile(rank, 2)[side]
-    # The rank of (b, c), if these are neighbours, too.
+    # The rank of any pair, by its key.
     keys = pairs.min(axis=1) * count + pairs.max(axis=1)
     by_key = np.argsort(keys)
-    b = pairs[pair, 1]
-    wanted = np.minimum(b, c) * count + np.maximum(b, c)
-    place = by_key[np.minimum(np.searchsorted(keys[by_key], wanted), max(len(keys) - 1, 0))]
-    longest = (keys[place] == wanted) & (rank_ac < pair) & (place < pair)
+    sorted_keys = keys[by_key]
     kept = np.ones(len(pairs), bool)
-    kept[pair[longest]] = False
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        some = rank[start : start + PAIRS_AT_ONCE]
+        # For each pair (a, b) each neighbour c of a, and the rank of (a, c).
+        many = first[pairs[some, 0] + 1] - first[pairs[some, 0]]
+        pair = np.repeat(some, many)
+        begin = np.repeat(first[pairs[some, 0]] - np.cumsum(many) + many, many)
+        side = order[begin + np.arange(len(pair))]
+        c, rank_ac = ends[side, 1], side % len(pairs)
+        # The rank of (b, c), if these are neighbours, too.
+        b = pairs[pair, 1]
+        wanted = np.minimum(b, c) * count + np.maximum(b, c)
+        place = by_key[np.minimum(np.searchsorted(sorted_keys, wanted), len(keys) - 1)]
+        longest = (keys[place] == wanted) & (rank_ac < pair) & (place < pair)
+        kept[pair[longest]] = False
     return np.asarray(pairs[kept], np.int64)
 
 
@@ -118,7 +144,7 @@ def _connect(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return np.asarray(sparse.csgraph.connected_components(graph, directed=False)[1], np.int64)
 
 
-def _walk(voxels: list[int], neighbours: list[list[int]], branch: Mask) -> list[int]:
+def _walk(voxels: list[int], neighbours: _Neighbours, branch: Mask) -> list[int]:
     """Return the voxels of a chain in order, including the branch voxels at its ends.
 
     A ring ends with its first voxel.

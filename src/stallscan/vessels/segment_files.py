@@ -132,7 +132,9 @@ def find_resumably(
                 np.savez(temporary, **vars(skeleton))
         found.append(skeleton)
         progress(len(found), len(slabs))
-    return connect(join_skeletons(found), grid, settings)
+    whole = join_skeletons(found)
+    del found  # of millions of voxels, before as many are connected
+    return connect(whole, grid, settings)
 
 
 def _read_slab(path: Path) -> Skeleton | None:
