@@ -125,10 +125,9 @@ def stack(
     if scored := int(rate["scored"].item()):
         called = percent(float(rate["called_rate"].item()))
         expected = "" if prevalence == "bundle" else f"; {percent(prevalence)} expected"
-        print_line(
-            f"{summary.calls.get('stalled', 0)} of {counted(scored, 'scored region')} called stalled "
-            f"({called}{expected})"
-        )
+        stalled = summary.calls.get("stalled", 0)
+        regions_scored = counted(scored, "scored region")
+        print_line(f"{stalled} of {regions_scored} called stalled ({called}{expected})")
         if measured is not None:
             corrected, low, high = (percent(rate[name].item()) for name in ("rate", "low", "high"))
             print_line(f"corrected for wrong calls: {corrected} ({low} to {high})")
