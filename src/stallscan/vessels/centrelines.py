@@ -326,7 +326,7 @@ def _spread(values: F64, source: F64, target: F64) -> F64:
     arcs = []
     for line in (source, target):
         arc = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
-        arcs.append(arc / arc[-1])
+        arcs.append(arc / (arc[-1] or 1.0))  # a point has no length
     return np.asarray(np.interp(arcs[1], arcs[0], values))
 
 
