@@ -48,6 +48,17 @@ def test_the_noise_is_that_of_still_lines(law: NoiseLaw) -> None:
     assert 0.8 * true < law.variance(50.0) < 1.05 * true
 
 
+def test_damaged_frames_do_not_count_as_noise(law: NoiseLaw) -> None:
+    lines = noise_lines()
+    for line in lines:
+        line[[3, 40]] = np.nan
+    assert measure_noise(lines, 1.0).variance(50.0) == pytest.approx(law.variance(50.0), rel=0.1)
+    for line in lines:
+        line[:30] = np.nan
+    found = find(draw_vessel(slice(30, 50)), measure_noise(lines, 1.0))
+    assert (found.states == UNKNOWN).all()
+
+
 def test_noise_that_grows_with_the_light_is_followed() -> None:
     rng = np.random.default_rng(3)
     levels = rng.uniform(20, 200, 200)

@@ -102,19 +102,19 @@ def measure_noise(lines: list[F32], pixel_um: float) -> NoiseLaw:
     Parameters
     ----------
     lines : list of ndarray
-        Each float32 (2 k, n): first the k first frames of all pairs, then the second ones.
+        Each float32 (2 k, n): first the k first frames of all pairs, then the second ones; NaN in
+        damaged frames.
     """
     value, change = [], []
     for line in lines:
-        pattern = extract_pattern(line, pixel_um)
-        first, second = np.split(pattern, 2)
-        value.append(float(line.mean()))
-        change.append(float(((first - second) ** 2).mean() / 2))
+        first, second = np.split(extract_pattern(line, pixel_um), 2)
+        good = np.isfinite(first - second).all(axis=1)  # pairs without a damaged frame
+        if good.any():
+            value.append(float(line[np.isfinite(line).all(axis=1)].mean()))
+            change.append(float(((first - second)[good] ** 2).mean() / 2))
     values, changes = np.array(value), np.array(change)
-    usable = np.isfinite(values) & np.isfinite(changes)
-    values, changes = values[usable], changes[usable]
     if not len(values):
-        return NoiseLaw(0.0, 0.0)
+        return NoiseLaw(math.inf, 0.0)  # nothing can be told
     groups = np.array_split(np.argsort(values), NOISE_GROUPS)
     means = np.array([values[group].mean() for group in groups if len(group)])
     still = np.array(
@@ -148,8 +148,8 @@ def find_states(
     """
     states = np.full(len(values), UNKNOWN, np.int8)
     good = np.flatnonzero(np.isfinite(values).all(axis=1))
-    if len(good) < max(FEWEST_FLOWING, 2 * least):
-        return Found(states, math.inf, "too few frames")
+    if len(good) < max(FEWEST_FLOWING, 2 * least) or not math.isfinite(noise.offset):
+        return Found(states, math.inf, "too few frames, or too many that are damaged")
     seen = values[good]
     brightness = float(seen.mean()) - tissue
     if brightness <= 0:
