@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter1d
 from stallscan.series import brightness, pattern
 from stallscan.series.pattern import NoiseLaw, measure_noise
 from stallscan.series.stallogram import FLOWING, STALLED, UNKNOWN
+from stallscan.series.traces import Trace, find_bad_frames
 
 POINTS, FRAMES = 40, 120
 LEVEL, TISSUE, NOISE = 100.0, 10.0, 4.0
@@ -125,6 +126,18 @@ def test_no_stall_is_shorter_than_the_least(law: NoiseLaw) -> None:
     values = draw_vessel(slice(30, 36))
     assert (find(values, law, least=3).states[31:35] == STALLED).all()
     assert (find(values, law, least=12).states != STALLED).all()
+
+
+def test_frames_in_which_many_vessels_darken_are_bad() -> None:
+    drawn = [draw_angiogram(slice(30, 50) if number == 0 else None) for number in range(10)]
+    for values in drawn[:4]:
+        values[70] = TISSUE  # smeared: four of ten vessels darken in this frame alone
+    bad = find_bad_frames([Trace(values, TISSUE) for values in drawn])
+    # The stall of one vessel is none of that.
+    assert np.flatnonzero(bad).tolist() == [70]
+    # Of a few vessels, one that stalls would be many.
+    assert not find_bad_frames([Trace(values, TISSUE) for values in drawn[:4]]).any()
+    assert not find_bad_frames([]).any()
 
 
 def draw_angiogram(dark: slice | None, noise: float = 5.0) -> np.ndarray:

@@ -167,7 +167,9 @@ def _find_all(
         shifts,
         progress,
     )
+    bad = traces.find_bad_frames(read)
     for index, trace in zip(lines, read, strict=True):
+        trace.values[bad] = np.nan
         if noise is None:
             found[index] = brightness.find_states(trace.values, trace.tissue)
         else:
