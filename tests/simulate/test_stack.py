@@ -84,7 +84,7 @@ def test_the_truth_follows_the_definition_of_a_stall(folder: Path, plan: RawPlan
 def test_tiles_do_not_show(plan: RawPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     light = stacks.render(plan.scene, plan.blood, plan.microscope, _whole(plan))
     monkeypatch.setattr(stacks, "TILE_PX", 96)
-    for window in stacks._tiles(plan.scene):
+    for window in stacks.tiles_of(plan.scene):
         tile = stacks.render(plan.scene, plan.blood, plan.microscope, window)
         whole = light[:, window.rows, window.columns]
         assert np.abs(tile - whole).max() < 0.02 * light.max()

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -28,7 +28,9 @@ def simulate(
     count: int | None = None,
     stalled: float | None = None,
     stack: bool = False,
+    series: Annotated[Literal["two-photon", "bessel", "angiogram"] | None, With("--stack")] = None,
     frames: Annotated[int | None, With("--stack")] = None,
+    frame_s: Annotated[float | None, With("--series")] = None,
     size: Annotated[tuple[int, int] | None, With("--stack")] = None,
     test: int = 0,
     test_stalled: Annotated[float, With("--test")] = 0.046,
@@ -53,14 +55,21 @@ def simulate(
     count
         Number of recordings, 200 by default.
     stalled
-        Share of stalled recordings, 0 to 1, or of stalled segments in a stack. 0.3 by default, and
-        0.02 in a stack, as in Alzheimer's models.
+        Share of stalled recordings, 0 to 1, or of stalled segments in a stack. 0.3 by default,
+        0.02 in a stack, as in Alzheimer's models. In a time series, the share of segments that
+        stall at some time, 0.2 by default.
     stack
         Write one raw stack of many segments instead, without outlines: stack.tif with its voxel
         size, segments.csv, centrelines.csv, vessels.tif (the voxels of each segment) and
         labels.csv. 'stallscan stack OUT/stack.tif --regions OUT/centrelines.csv' calls them.
+    series
+        With --stack: write a time series at one depth instead: series.tif, segments.csv,
+        centrelines.csv and true_stallogram.csv. 'two-photon', 'bessel' (a deep focus) or
+        'angiogram' (moving blood is bright, as in OCT angiography).
     frames
-        With --stack: number of frames, 100 by default.
+        With --stack: number of frames, 100 by default, 300 in a time series.
+    frame_s
+        With --series: seconds from frame to frame, 1 by default.
     size
         With --stack: rows and columns, 512 512 by default.
     test
@@ -100,7 +109,7 @@ def simulate(
                 "--stack writes one stack into a folder: stallscan simulate OUT --stack. Leave out "
                 "--count, --test, --clips, --recipe, --sheet, --label-stack and --processes"
             )
-        _simulate_stack(out, stalled, seed, frames, size, look)
+        _simulate_stack(out, stalled, seed, frames, size, look, series, frame_s)
         return
     if out is None and sheet is None:
         raise InputError(
@@ -133,9 +142,12 @@ def _simulate_stack(
     frames: int | None,
     size: tuple[int, int] | None,
     look: str,
+    series: str | None,
+    frame_s: float | None,
 ) -> None:
-    from stallscan.simulate import stack
     from stallscan.simulate.look import read_look
+    from stallscan.simulate.series import SeriesSettings, simulate_series
+    from stallscan.simulate.stack import RawSettings, simulate_stack
 
     height, width = size or (None, None)
     given = {
@@ -145,12 +157,18 @@ def _simulate_stack(
         "height": height,
         "width": width,
         "look": read_look(look),
+        "kind": series,
+        "frame_s": frame_s,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
-    settings = stack.RawSettings.parse(chosen, "simulate")
+    if series is not None:
+        of_series = SeriesSettings.parse(chosen, "simulate")
+        with show_progress("simulating a time series") as progress:
+            print_line(str(simulate_series(out, of_series, progress)))
+        return
+    settings = RawSettings.parse(chosen, "simulate")
     with show_progress("simulating a stack") as progress:
-        summary = stack.simulate_stack(out, settings, progress)
-    print_line(str(summary))
+        print_line(str(simulate_stack(out, settings, progress)))
 
 
 def _simulate_corpus(

@@ -19,6 +19,8 @@ from stallscan.cli.terminal import (
 
 if TYPE_CHECKING:
     from stallscan.recordings.raw import Stack
+    from stallscan.series.run import SeriesResult
+    from stallscan.series.settings import SeriesSettings
     from stallscan.vessels.regions import Regions
 
 
@@ -39,11 +41,15 @@ def stack(
     prevalence: float | Literal["bundle"] = 0.02,
     accuracy: Path | None = None,
     engine: Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"] = "auto",
+    signal: Literal["pattern", "brightness"] | None = None,
+    least_s: float | None = None,
+    visible_s: float | None = None,
     strict: bool = False,
 ) -> None:
-    """Call the vessels of a raw stack, without outlined recordings.
+    """Call the vessels of a raw stack, or find when those of a time series at one depth stall.
 
-    An interrupted run resumes where it left off.
+    An interrupted run of a stack resumes where it left off. No model calls a time series: it gets
+    a stall-o-gram (segments by time), point prevalence, incidence and durations.
 
     Example: stallscan stack field3.tif --voxel-um 1 0.8 0.8 -o field3
 
@@ -54,11 +60,13 @@ def stack(
         stallscan[bioformats] also CZI, ND2, LIF and OME-Zarr.
     out
         Folder for predictions.csv and the other files of 'stallscan predict' (one row per region),
-        rates.csv, overview.png, regions.csv, stack.json, and the clips in clips/.
+        rates.csv, overview.png, regions.csv, stack.json, and the clips in clips/. Of a time series:
+        stallogram.csv, stallogram.png, series.csv, rates.csv, overview.png and series.json.
     regions
         The vessels: ImageJ ROIs (.roi, .zip), a label image (.tif, .npy), a table of boxes,
         polygons or centre lines (.csv), or centre lines (.swc). Without it, the capillary segments
-        of a z-stack are found as by 'stallscan segment'; their files are in segments/.
+        are found: of a z-stack as by 'stallscan segment', with its files in segments/; of a time
+        series in the mean of its frames, written to centrelines.csv.
     voxel_um
         Distance of planes, rows and columns in um, if the file does not state it, or wrongly.
     frame_s
@@ -82,43 +90,88 @@ def stack(
         calls.
     engine
         What runs the nets, as for 'stallscan predict'.
+    signal
+        Of a time series: 'pattern' (blood cells are visible; the default) or 'brightness' (moving
+        blood is bright and standing blood dark, as in OCT angiograms).
+    least_s
+        Of a time series: seconds that a stall lasts at least (1).
+    visible_s
+        Of a time series: segments in which only longer stalls would be visible, in seconds, are
+        unknown (30, or 10 frames if these take longer).
     strict
-        Exit with code 1 if any region is unscorable.
+        Exit with code 1 if any region is unscorable, or unknown throughout a time series.
     """
-    from stallscan.calls import stacks
-    from stallscan.rates import field
-    from stallscan.rates.correction import CallAccuracy
     from stallscan.recordings.raw import StackSettings, open_stack
-    from stallscan.words import counted, percent
+    from stallscan.series.settings import SeriesSettings
 
     given = {
         "voxel_um": voxel_um,
         "frame_s": frame_s,
         "channel": channel,
-        "along": "depth" if regions is None else "",
         "time": time,
         "depth": depth,
         "black_percentile": percentiles[0],
         "white_percentile": percentiles[1],
     }
     settings = StackSettings.parse(given, "stack")
-    measured = None if accuracy is None else CallAccuracy.read(accuracy)
+    of_series = {"signal": signal, "least_s": least_s, "visible_s": visible_s}
+    chosen = {name: value for name, value in of_series.items() if value is not None}
+    of_calls = {
+        "--bundle": bundle != "default",
+        "--prevalence": prevalence != 0.02,
+        "--accuracy": accuracy is not None,
+        "--engine": engine != "auto",
+    }
     with open_stack(stack, settings) as opened:
-        found = _find_regions(opened, regions, out)
-        with show_progress("cutting regions") as cutting, show_progress("predicting") as predicting:
-            summary = stacks.predict_stack(
-                opened,
-                found,
-                out,
-                bundle,
-                source="" if regions is None else regions.name,
-                prevalence=None if prevalence == "bundle" else prevalence,
-                engine=engine,
-                cutting=cutting,
-                predicting=predicting,
-            )
-        _write_overview(opened, found, out)
-    rate = field.write_rate(summary.table, stack.name, out, measured)
+        if opened.axis == "time":
+            _refuse(opened, of_calls, "no model calls a time series at one depth")
+            unknown = _show_series(opened, regions, SeriesSettings.parse(chosen, "stack"), out)
+        else:
+            names = {f"--{name.replace('_', '-')}": name in chosen for name in of_series}
+            _refuse(opened, names, "its frames are depths, not times")
+            unknown = _call_stack(opened, regions, out, bundle, prevalence, accuracy, engine)
+    if unknown and strict:
+        sys.exit(EXIT_FAILED_ROWS)
+
+
+def _refuse(stack: "Stack", options: dict[str, bool], why: str) -> None:
+    """Refuse options that have no meaning for a stack; `options` says which were given."""
+    from stallscan.errors import InputError
+    from stallscan.words import enumerated
+
+    given = [name for name, is_given in options.items() if is_given]
+    if given:
+        raise InputError(f"{stack.path}: {why}. Leave out {enumerated(given)}")
+
+
+def _call_stack(
+    stack: "Stack",
+    regions: Path | None,
+    out: Path,
+    bundle: str,
+    prevalence: float | Literal["bundle"],
+    accuracy: Path | None,
+    engine: Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"],
+) -> int:
+    """Call the regions of a z-stack, print the calls, and return how many are unscorable."""
+    from stallscan.calls import stacks
+    from stallscan.rates import field
+    from stallscan.rates.correction import CallAccuracy
+    from stallscan.words import counted, percent
+
+    measured = None if accuracy is None else CallAccuracy.read(accuracy)
+    found = _find_regions(stack, regions, out)
+    with show_progress("cutting regions") as cutting, show_progress("predicting") as predicting:
+        summary = stacks.predict_stack(
+            *(stack, found, out, bundle),
+            source="" if regions is None else regions.name,
+            prevalence=None if prevalence == "bundle" else prevalence,
+            engine=engine,
+            cutting=cutting,
+            predicting=predicting,
+        )
+    _write_overview(stack, found, out)
+    rate = field.write_rate(summary.table, stack.path.name, out, measured)
     few = sum(summary.calls.values()) <= FEW_SHOWN
     if few:
         print_calls(summary.table)
@@ -133,8 +186,67 @@ def stack(
             print_line(f"corrected for wrong calls: {corrected} ({low} to {high})")
         say(str(rate["note"].item()))
     print_summary(summary, say_remarks=not few)
-    if summary.failed and strict:
-        sys.exit(EXIT_FAILED_ROWS)
+    return summary.failed
+
+
+def _show_series(
+    stack: "Stack", regions: Path | None, settings: "SeriesSettings", out: Path
+) -> int:
+    """Find the stalls of a time series, print them, and return how many regions are unknown."""
+    from stallscan.report.overview import write_overview
+    from stallscan.report.stallogram import write_picture
+    from stallscan.series import find, run, traces
+    from stallscan.vessels.region_files import read_regions
+    from stallscan.vessels.regions import Field, Region
+
+    field = Field(stack.shape, stack.voxel_um)
+    given = None if regions is None else read_regions(regions, field)
+    with show_progress("averaging frames") as progress:
+        mean = traces.read_mean(stack, progress)
+    found = given if given is not None else find.find_regions(stack.path, mean, field, out)
+    with show_progress("registering frames") as first, show_progress("finding stalls") as second:
+        result = run.measure_series(stack, found, mean, out, settings, first, second)
+    simulated = "simulated time series " * result.note.startswith(run.SIMULATED)
+    title = f"Stalls of {simulated}{stack.path.name}"
+    write_picture(out / run.PICTURE_NAME, result.stallogram, title)
+    called = [
+        (region, call)
+        for region, call in zip(found, run.calls_of(result.stallogram), strict=True)
+        if isinstance(region, Region)
+    ]
+    write_overview(out / "overview.png", stack.grey(mean), called)
+    _print_series(result, out)
+    return result.rates.unknown
+
+
+def _print_series(result: "SeriesResult", out: Path) -> None:
+    from stallscan.words import counted, percent, say_time
+
+    rates = result.rates
+    frames, segments = result.stallogram.states.shape[1], counted(rates.segments, "segment")
+    every = f"{counted(frames, 'time point')}, one every {result.stallogram.frame_s:g} s"
+    print_line(f"time series at one depth: {segments}, {every} (no stall rate of a z-stack)")
+    if rates.segments:
+        value, low, high = (percent(each) for each in rates.prevalence)
+        print_line(f"point prevalence: {value} ({low} to {high}) of segments at a time")
+        value, low, high = (percent(each) for each in rates.incidence)
+        print_line(f"incidence: {value} ({low} to {high}) of segments stall at least once")
+        value, low, high = (f"{each:.3g}" for each in rates.new_per_min)
+        print_line(f"new stalls: {value} ({low} to {high}) per segment and minute")
+        if rates.cumulative_s.value > 0:
+            lasting = say_time(float(rates.cumulative_s.value))
+            print_line(f"cumulative duration: {lasting} on average in segments that stall")
+        print_line(f"half of the segments show stalls of {result.shortest_s:.3g} s or longer")
+        # benchmarks/series.md
+        say(
+            "on simulated series, a quarter to two thirds of the point prevalence was missed. Take "
+            "these figures for lower bounds"
+        )
+    if rates.unknown:
+        what = counted(rates.unknown, "region")
+        say(f"{what} unknown throughout; series.csv says why. They count in no figure")
+    say(result.note)
+    print_line(f"-> {out}")
 
 
 def _find_regions(stack: "Stack", given: Path | None, out: Path) -> "Regions":

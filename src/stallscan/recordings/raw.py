@@ -134,6 +134,16 @@ class Stack:
             values.append(plane)
         return np.stack(values)
 
+    def values(self, index: int) -> NDArray[np.float32] | None:
+        """Read the values of a frame as they are stored, float32 (H, W); None if it is damaged.
+
+        Values that are not numbers count as black.
+        """
+        plane = self._planes.read(self._places[index])
+        if plane is None:
+            return None
+        return np.nan_to_num(plane.astype(np.float32), nan=self.black, posinf=self.white, neginf=0)
+
     def describe(self) -> dict[str, Any]:
         """Return all attributes, and what identifies the content, in JSON types."""
         size, head, tail = files.glance(self.path) if self.path.is_file() else (0, b"", b"")
@@ -201,6 +211,10 @@ class Stack:
             if frame is not None:
                 np.maximum(brightest, frame, out=brightest)
         return brightest
+
+    def grey(self, values: NDArray[Any]) -> Frames:
+        """Convert values of the file to grey levels, uint8 of the same shape."""
+        return self._scale(values)
 
     @functools.cached_property
     def _scale(self) -> levels.Scale:

@@ -224,6 +224,18 @@ def stall(
     return replace(blood, motion=motion, speed_um_s=speed, start_um=start)
 
 
+def stand(blood: Blood, vessel: int, standing: NDArray[np.bool_], rng: Rng) -> Blood:
+    """Let the cells of a vessel stand still in some frames, bool (frames,), and flow in others.
+
+    They come to rest wherever they are, and jitter by 0.2 um.
+    """
+    speed, start = blood.speed_um_s.copy(), blood.start_um.copy()
+    speed[vessel, standing] = 0
+    moved = _add_up(speed[vessel], blood.frame_s)
+    start[vessel] = start[vessel, 0] + moved + standing * _draw_jitter(rng, moved.shape)
+    return replace(blood, speed_um_s=speed, start_um=start)
+
+
 def draw_patterns(rng: Rng, kinds: Sequence[str]) -> F32:
     """Draw the positions of cells along a vessel.
 

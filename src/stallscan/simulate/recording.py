@@ -210,12 +210,17 @@ def film(plan: Plan, window: Window, colour: tuple[int, int, int]) -> Image:
 
 def find_in_focus(target: Vessel, scene: Scene, microscope: Microscope) -> NDArray[np.intp]:
     """Return the frames within the half width of the axial PSF of any part of a vessel."""
-    # 1.18 standard deviations are half the width at half maximum. The vessel's own thickness adds.
-    half = 1.18 * math.hypot(microscope.psf_z_um, float(target.radius_um.mean()) / 2)
+    half = half_focus_um(float(target.radius_um.mean()), microscope)
     depth = np.arange(scene.shape[0]) * scene.step_um
     # (frames, points) distances in depth -> (frames,)
     near = np.abs(depth[:, None] - target.line[None, :, 2]).min(axis=1) <= half
     return np.flatnonzero(near)
+
+
+def half_focus_um(radius_um: float, microscope: Microscope) -> float:
+    """Return how far above or below the plane a vessel of this radius is in focus, um."""
+    # 1.18 standard deviations are half the width at half maximum. The vessel's own thickness adds.
+    return 1.18 * math.hypot(microscope.psf_z_um, radius_um / 2)
 
 
 def _count_adversities(

@@ -145,9 +145,9 @@ def simulate_stack(
         now = {"format": FORMAT, "stack": settings.model_dump(mode="json")}
         runs.claim(folder / NOTE_NAME, now, "a simulation", (STACK_NAME, SEGMENTS_NAME))
         plan = draw_stack(settings)
-        tiles = list(_tiles(plan.scene))
+        tiles = list(tiles_of(plan.scene))
         with files.atomic_path(folder / STACK_NAME) as temporary:
-            stack = _create(temporary, plan)
+            stack = create_tiff(temporary, plan.scene, plan.microscope.frame_s)
             for index, window in enumerate(tiles):
                 stack[:, window.rows, window.columns] = film_raw(plan, window)
                 progress(index + 1, len(tiles))
@@ -172,7 +172,7 @@ def draw_stack(settings: RawSettings) -> RawPlan:
     # `stalled` only keeps large vessels from being the segment that the network grows around.
     scene = draw_scene(of_scene, field, project, stalled=True, frames=settings.frames)
     scene = replace(scene, shape=(settings.frames, settings.height, settings.width))
-    microscope = _without_display(draw_microscope(of_scope, scene, project, look))
+    microscope = without_display(draw_microscope(of_scope, scene, project, look))
     first = find_in_focus(scene.vessels[0], scene, microscope)
     blood = draw_blood(
         *(of_blood, scene, microscope.frame_s, (int(first[0]), int(first[-1])), look.clear),
@@ -199,7 +199,7 @@ def to_counts(light: F32, microscope: Microscope, rng: Rng) -> NDArray[np.uint16
     return counts
 
 
-def _without_display(microscope: Microscope) -> Microscope:
+def without_display(microscope: Microscope) -> Microscope:
     """Return a microscope without the black areas of registered videos, and without their jumps.
 
     Tiles are rendered with `PAD_PX` around them, so rows must not be shifted by more.
@@ -221,7 +221,7 @@ def _find_segments(scene: Scene, microscope: Microscope) -> Iterator[Truth]:
             continue
         line = vessel.line[:, ::-1] / sides  # (n, 3) frame, row, column
         inside = ((line >= 0) & (line <= np.array([frames, height, width]) - 1)).all(axis=1)
-        part = _longest_run(inside)
+        part = longest_run(inside)
         length_um = float(np.linalg.norm(np.diff(vessel.line[part], axis=0), axis=1).sum())
         if length_um < MIN_LENGTH_UM:
             continue
@@ -234,7 +234,8 @@ def _find_segments(scene: Scene, microscope: Microscope) -> Iterator[Truth]:
             )
 
 
-def _longest_run(inside: NDArray[np.bool_]) -> slice:
+def longest_run(inside: NDArray[np.bool_]) -> slice:
+    """Return the longest run of True in bool (n,); empty without any."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]])))
     starts, stops = edges[::2], edges[1::2]
     if not len(starts):
@@ -272,7 +273,8 @@ def _stall(
     return blood, described
 
 
-def _tiles(scene: Scene) -> Iterator[Window]:
+def tiles_of(scene: Scene) -> Iterator[Window]:
+    """Yield the windows that are rendered at once, which cover the field."""
     _, height, width = scene.shape
     for top in range(0, height, TILE_PX):
         for left in range(0, width, TILE_PX):
@@ -281,21 +283,18 @@ def _tiles(scene: Scene) -> Iterator[Window]:
             )
 
 
-def _create(path: Path, plan: RawPlan) -> "np.memmap[tuple[int, ...], np.dtype[np.uint16]]":
+def create_tiff(
+    path: Path, scene: Scene, frame_s: float, axes: str = "ZYX"
+) -> "np.memmap[tuple[int, ...], np.dtype[np.uint16]]":
     """Create a TIFF file in ImageJ's form, to be filled."""
-    step_um, pixel_um, _ = plan.voxel_um
+    depth = {"spacing": scene.step_um} if "Z" in axes else {}
     created: np.memmap[tuple[int, ...], np.dtype[np.uint16]] = tifffile.memmap(
         path,
-        shape=plan.scene.shape,
+        shape=scene.shape,
         dtype=np.uint16,
         imagej=True,
-        resolution=(1 / pixel_um, 1 / pixel_um),
-        metadata={
-            "axes": "ZYX",
-            "spacing": step_um,
-            "unit": "um",
-            "finterval": plan.microscope.frame_s,
-        },
+        resolution=(1 / scene.um_per_px, 1 / scene.um_per_px),
+        metadata={"axes": axes, **depth, "unit": "um", "finterval": frame_s},
     )
     return created
 

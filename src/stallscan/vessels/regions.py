@@ -83,6 +83,8 @@ class Region:
         First frame in which the vessel lies, and the one after the last; None if unknown.
     remark : str
         Anything that a person should know, as a clause; may be empty.
+    line : ndarray or None
+        float64 (n, 2): rows and columns of the centre line in pixels of the frame, if it was given.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Region:
     mask: Mask
     frames: tuple[int, int] | None = None
     remark: str = ""
+    line: F64 | None = None
 
     @property
     def full_name(self) -> str:
@@ -228,7 +231,8 @@ def outline_line(name: str, line: F64, field: Field, *, in_depth: bool = True) -
     cv2.polylines(canvas, [points], False, 0, 1, shift=4)
     mask = cv2.distanceTransform(canvas, cv2.DIST_L2, 5) <= reach
     depth = _depth_of(line[:, 0]) if in_depth and field.voxel_um[0] else None
-    return outline_area(name, mask, (int(low[0]), int(low[1])), field, depth, code)
+    region = outline_area(name, mask, (int(low[0]), int(low[1])), field, depth, code)
+    return replace(region, line=line[:, 1:]) if isinstance(region, Region) else region
 
 
 def outline_polygons(

@@ -81,13 +81,13 @@ def _connect(piece: Mask, places: NDArray[np.int64]) -> sparse.csr_array:
     return sparse.csr_array(half + half.T)
 
 
-def sample_along(frames: Frames, line: F32, half_width_px: int = 2) -> F32:
+def sample_along(frames: Frames | F32, line: F32, half_width_px: int = 2) -> F32:
     """Sample frames along a line, averaged across it.
 
     Parameters
     ----------
     frames : ndarray
-        uint8 (T, h, w).
+        uint8 or float32 (T, h, w).
     line : ndarray
         float32 (n, 2): rows and columns, 1 px apart.
     half_width_px : int
@@ -98,11 +98,21 @@ def sample_along(frames: Frames, line: F32, half_width_px: int = 2) -> F32:
     ndarray
         float32 (T, n), grey levels.
     """
+    return sample(frames, spread_across(line, half_width_px))
+
+
+def spread_across(line: F32, half_width_px: int) -> F32:
+    """Return the points across each point of a line, 1 px apart: float32 (n, k, 2)."""
     along = np.gradient(line, axis=0)  # (n, 2)
     along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-6
     normal = np.stack([-along[:, 1], along[:, 0]], axis=1)
     offsets = np.arange(-half_width_px, half_width_px + 1, dtype=np.float32)
     grid = line[:, None] + offsets[:, None] * normal[:, None]  # (n, offsets, 2)
+    return np.asarray(grid, np.float32)
+
+
+def sample(frames: Frames | F32, grid: F32) -> F32:
+    """Sample frames, (T, h, w), at points, (n, k, 2), and average over k: float32 (T, n)."""
     rows, columns = (np.ascontiguousarray(grid[..., axis], np.float32) for axis in (0, 1))
     sampled = [
         cv2.remap(frame, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

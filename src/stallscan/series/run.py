@@ -1,0 +1,199 @@
+"""Find the stalls of a time series, and write its stall-o-gram and tables."""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stallscan import files, runs
+from stallscan.recordings.find import are_simulated
+from stallscan.recordings.raw import Stack
+from stallscan.series import brightness, pattern, traces
+from stallscan.series.pattern import Found
+from stallscan.series.settings import SeriesSettings
+from stallscan.series.stallogram import STALLED, UNKNOWN, Stallogram, drop_short
+from stallscan.series.summary import (
+    SeriesRates,
+    measure_rates,
+    tabulate_rates,
+    tabulate_segments,
+)
+from stallscan.vessels.regions import Region, Regions
+
+F32 = NDArray[np.float32]
+
+# What a run writes; `report.stallogram` adds the picture.
+NOTE_NAME, STALLOGRAM_NAME, SEGMENTS_NAME = "series.json", "stallogram.csv", "series.csv"
+RATES_NAME, PICTURE_NAME = "rates.csv", "stallogram.png"
+OUTPUTS = (runs.PREDICTIONS_NAME, STALLOGRAM_NAME, SEGMENTS_NAME, RATES_NAME)
+NOT_SEEN = "no vessel is visible in the region"
+SIMULATED = "The series is simulated."
+NOTE = (
+    "How well stalls are found was measured on simulated series only. The intervals are of the "
+    "segments of this field, not of mice."
+)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SeriesResult:
+    """The stalls of a series.
+
+    Attributes
+    ----------
+    stallogram : Stallogram
+        A row for each region.
+    rates : SeriesRates
+    shortest_s : float
+        Median over the known segments of the shortest stall that would be found, s; NaN without.
+    remarks : tuple of str
+        Of each region: why it is unknown, or what a person should know; may be empty.
+    note : str
+        What a person should know about the figures.
+    """
+
+    stallogram: Stallogram
+    rates: SeriesRates
+    shortest_s: float
+    remarks: tuple[str, ...]
+    note: str
+
+
+def measure_series(
+    stack: Stack,
+    regions: Regions,
+    mean: F32,
+    out: str | Path,
+    settings: SeriesSettings,
+    registering: Progress = lambda _done, _of: None,
+    progress: Progress = lambda _done, _of: None,
+) -> SeriesResult:
+    """Find the stalls in the regions of a time series, and write the tables into a folder.
+
+    Parameters
+    ----------
+    stack : Stack
+        From `raw.open_stack`, along time.
+    regions : list
+        From `region_files.read_regions`; names are unique.
+    mean : ndarray
+        float32 (H, W), from `traces.read_mean`.
+    out : str or Path
+        Folder for ``stallogram.csv``, ``series.csv``, ``rates.csv`` and ``series.json``.
+
+    Raises
+    ------
+    InputError
+        If `out` holds another run, or cannot be written.
+    """
+    assert stack.frame_s is not None  # `open_stack` refuses a time series without
+    frame_s = stack.frame_s
+    with runs.hold(out) as folder:
+        runs.claim(folder / NOTE_NAME, _describe(stack, regions, settings), "a series", OUTPUTS)
+        found = _find_all(stack, regions, mean, settings, registering, progress)
+        least = count_frames(settings.least_s, frame_s)
+        states = [drop_short(each.states, least) for each in found]
+        names = tuple(region.name for region in regions)
+        shape = len(names), len(stack)
+        stallogram = Stallogram(names, np.array(states, np.int8).reshape(shape), frame_s)
+        shortest_s = [max(each.shortest * frame_s, settings.least_s) for each in found]
+        remarks = tuple(
+            each.reason or getattr(region, "remark", "")
+            for each, region in zip(found, regions, strict=True)
+        )
+        known = (stallogram.states != UNKNOWN).any(axis=1)
+        typical = float(np.median(np.array(shortest_s)[known])) if known.any() else math.nan
+        rates = measure_rates(stallogram)
+        note = " ".join([SIMULATED] * are_simulated([stack.path]) + [NOTE])
+        files.write_text(folder / STALLOGRAM_NAME, stallogram.to_csv())
+        files.write_text(folder / SEGMENTS_NAME, tabulate_segments(stallogram, shortest_s, remarks))
+        table = tabulate_rates(stack.path.name, stallogram, rates, typical, note)
+        files.write_text(folder / RATES_NAME, table)
+    return SeriesResult(stallogram, rates, typical, remarks, note)
+
+
+def calls_of(stallogram: Stallogram) -> list[str]:
+    """Return for each region whether it stalls at least once, in the words of calls."""
+    calls = []
+    for states in stallogram.states:
+        known = states[states != UNKNOWN]
+        is_stalled = bool((known == STALLED).any())
+        calls.append("stalled" if is_stalled else "flowing" if len(known) else "unscorable")
+    return calls
+
+
+def count_frames(least_s: float, frame_s: float) -> int:
+    """Return the number of frames that a stall of `least_s` lasts, at least 1."""
+    # Not 11 frames for 1 s of 0.1 s each, whose quotient is a little more than 10.
+    return max(math.ceil(least_s / frame_s - 1e-6), 1)
+
+
+def _find_all(
+    stack: Stack,
+    regions: Regions,
+    mean: F32,
+    settings: SeriesSettings,
+    registering: Progress,
+    progress: Progress,
+) -> list[Found]:
+    assert stack.frame_s is not None
+    pixel_um = max(stack.voxel_um[1:])
+    unknown = np.full(len(stack), UNKNOWN, np.int8)
+    found = [
+        Found(unknown, math.inf, NOT_SEEN if isinstance(region, Region) else region.reason)
+        for region in regions
+    ]
+    lines: dict[int, tuple[F32, float]] = {}
+    for index, region in enumerate(regions):
+        if isinstance(region, Region):
+            line, tissue = traces.find_line(region, mean, pixel_um)
+            if line is not None:
+                lines[index] = line, tissue
+    shifts = traces.find_shifts(stack, mean, registering)
+    is_pattern = settings.signal == "pattern"
+    noise = _measure_noise(stack, shifts, pixel_um) if is_pattern else None
+    least = count_frames(settings.least_s, stack.frame_s)
+    longest = settings.longest_visible_s(stack.frame_s) / stack.frame_s
+    read = traces.read_traces(
+        stack,
+        [line for line, _ in lines.values()],
+        [tissue for _, tissue in lines.values()],
+        shifts,
+        progress,
+    )
+    bad = traces.find_bad_frames(read)
+    for index, trace in zip(lines, read, strict=True):
+        trace.values[bad] = np.nan
+        if noise is None:
+            found[index] = brightness.find_states(trace.values, trace.tissue)
+        else:
+            found[index] = pattern.find_states(
+                trace.values, trace.tissue, noise, pixel_um, least, longest
+            )
+    return found
+
+
+def _measure_noise(stack: Stack, shifts: F32, pixel_um: float) -> pattern.NoiseLaw:
+    first = np.linspace(0, len(stack) - 2, pattern.NOISE_PAIRS).astype(int)
+    first = np.unique(first)
+    lines = traces.read_noise_lines(stack, [*first, *first + 1], shifts)
+    return pattern.measure_noise(lines, pixel_um)
+
+
+def _describe(stack: Stack, regions: Sequence[Any], settings: SeriesSettings) -> dict[str, Any]:
+    """Return what must be the same for a folder to be used again."""
+    digest = hashlib.sha256()
+    for region in regions:
+        shape = (region.box, region.mask.tobytes()) if isinstance(region, Region) else region[1:]
+        digest.update(repr((region.name, shape)).encode())
+    return {
+        "series": stack.describe(),
+        "regions": {"count": len(regions), "sha256": digest.hexdigest()},
+        "settings": settings.model_dump(mode="json"),
+    }

@@ -1,0 +1,247 @@
+"""Time series from the command line: tables, pictures, refusals; and their simulator."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from stallscan.recordings.raw import open_stack
+from stallscan.recordings.recording import Box
+from stallscan.report.stallogram import sort_rows
+from stallscan.series import traces
+from stallscan.series.run import calls_of, count_frames
+from stallscan.series.stallogram import STALLED, UNKNOWN, Stallogram, read_stallogram
+from stallscan.simulate.look import LookSettings
+from stallscan.simulate.series import SeriesSettings, draw_series, simulate_series
+from stallscan.vessels.regions import Region
+
+Run = Callable[..., tuple[int, str, str]]
+LOOK = LookSettings(photons=(120, 150), clear=0.0)
+SETTINGS = SeriesSettings(
+    seed=7, stalled=0.5, frames=120, height=256, width=256, frame_s=0.2, look=LOOK
+)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("simulated") / "series"
+    simulate_series(out, SETTINGS)
+    return out
+
+
+@pytest.fixture(scope="module")
+def angiogram(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("simulated") / "angiogram"
+    simulate_series(out, SETTINGS.model_copy(update={"kind": "angiogram", "frame_s": 8.0}))
+    return out
+
+
+def words(folder: Path) -> list[str | Path]:
+    return ["stack", folder / "series.tif", "--regions", folder / "centrelines.csv"]
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_simulated_file_says_what_it_is(simulated: Path) -> None:
+    with open_stack(simulated / "series.tif") as stack:
+        assert stack.axis == "time"
+        assert stack.shape == (120, 256, 256)
+        assert stack.frame_s == pytest.approx(0.2)
+        assert not stack.notes
+
+
+def test_the_true_stallogram_is_the_motion_of_the_blood(simulated: Path) -> None:
+    plan = draw_series(SETTINGS)
+    truth = read_stallogram(simulated / "true_stallogram.csv")
+    assert len(truth.names) == len(plan.segments) >= 3
+    for states, segment in zip(truth.states, plan.segments, strict=True):
+        moved = np.abs(plan.blood.speed_um_s[segment.vessel]) * SETTINGS.frame_s
+        assert ((moved < 0.5) == (states == STALLED)).all()
+    stalling = (truth.states == STALLED).any(axis=1).sum()
+    assert stalling == round(0.5 * len(plan.segments))
+
+
+def test_an_angiogram_is_dark_where_blood_stands(angiogram: Path) -> None:
+    frames = tifffile.imread(angiogram / "series.tif").astype(float)
+    truth = read_stallogram(angiogram / "true_stallogram.csv")
+    lines = read(angiogram / "centrelines.csv")
+    changes = []
+    for name, states in zip(truth.names, truth.states, strict=True):
+        points = [(float(row["y"]), float(row["x"])) for row in lines if row["segment"] == name]
+        rows, columns = np.rint(np.array(points)).astype(int).T
+        level = frames[:, rows, columns].mean(axis=1)
+        if 0 < (states == STALLED).sum() < len(states):
+            changes.append(level[states == STALLED].mean() / level[states != STALLED].mean())
+    assert changes
+    assert np.median(changes) < 0.8
+
+
+def test_a_series_gets_a_stallogram_and_no_stall_rate(
+    run: Run, simulated: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, printed, said = run(*words(simulated), "-o", out)
+    assert code == 0
+    assert "point prevalence" in printed
+    assert "called stalled" not in printed
+    assert "simulated" in said
+    assert not (out / "predictions.csv").exists()
+    called = read_stallogram(out / "stallogram.csv")
+    truth = read_stallogram(simulated / "true_stallogram.csv")
+    assert called.names == truth.names
+    known = called.states != UNKNOWN
+    right = (called.states == truth.states)[known]
+    assert known.any()
+    assert (truth.states == STALLED)[known].any()
+    assert right.mean() > 0.95
+    (rates,) = read(out / "rates.csv")
+    assert rates["recording"] == "time series"
+    assert "simulated" in rates["note"]
+    # Columns of a z-stack's stall rate would be taken for one.
+    assert not {"rate", "called_rate", "stalled"} & set(rates)
+    stalled = (called.states == STALLED).sum(axis=0) / known.sum(axis=0)
+    assert float(rates["point_prevalence"]) == pytest.approx(stalled.mean(), rel=1e-4)
+    segments = read(out / "series.csv")
+    assert [row["region"] for row in segments] == list(called.names)
+    for row, states in zip(segments, called.states, strict=True):
+        if (states == UNKNOWN).all():
+            assert row["remark"]
+            assert row["stalls"] == ""
+        else:
+            assert float(row["cumulative_s"]) == pytest.approx(0.2 * (states == STALLED).sum())
+    for name in ("stallogram.png", "overview.png"):
+        assert cv2.imread(str(out / name)) is not None
+
+
+def test_the_same_run_again_gives_the_same_files_and_another_is_refused(
+    run: Run, simulated: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert run(*words(simulated), "-o", out)[0] == 0
+    before = {path.name: path.read_bytes() for path in out.glob("*.*")}
+    assert run(*words(simulated), "-o", out)[0] == 0
+    for name in ("stallogram.csv", "series.csv", "rates.csv", "stallogram.png", "series.json"):
+        assert (out / name).read_bytes() == before[name]
+    code, _, said = run(*words(simulated), "-o", out, "--least-s", "5")
+    assert code == 2
+    assert "least_s" in said
+    settings = json.loads((out / "series.json").read_text())["settings"]
+    assert settings["least_s"] == 1.0
+
+
+def test_frames_are_registered(simulated: Path, tmp_path: Path) -> None:
+    frames = tifffile.imread(simulated / "series.tif")[:20]
+    moved = [(0, 0), (3, -2)] * 10  # rows, columns
+    shifted = np.stack(
+        [np.roll(frame, shift, axis=(0, 1)) for frame, shift in zip(frames, moved, strict=True)]
+    )
+    metadata = {"axes": "TYX", "unit": "um", "finterval": 0.2}
+    path = tmp_path / "shifted.tif"
+    tifffile.imwrite(path, shifted, imagej=True, resolution=(1, 1), metadata=metadata)
+    with open_stack(path) as stack:
+        mean = traces.read_mean(stack, lambda _done, _of: None)
+        found = traces.find_shifts(stack, mean, lambda _done, _of: None)
+    assert np.median(found[1::2] - found[::2], axis=0) == pytest.approx([3, -2], abs=0.5)
+
+
+def test_the_vessel_of_an_area_is_found_and_its_ends_are_left_out() -> None:
+    mask = np.zeros((40, 80), np.uint8)
+    cv2.line(mask, (10, 20), (70, 20), 1, 5)
+    mean = 100 + np.float32(400) * mask
+    region = Region("1", Box(0, 40, 0, 80), np.ones((40, 80), bool))
+    line, tissue = traces.find_line(region, mean, 1.0)
+    assert line is not None
+    assert np.abs(line[:, 0] - 20).max() < 1.5
+    assert 10 < line[:, 1].min() < 17
+    assert 63 < line[:, 1].max() < 70
+    assert tissue == 100
+
+
+def test_an_angiogram_is_read_by_its_brightness(run: Run, angiogram: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(*words(angiogram), "-o", out, "--signal", "brightness")[0] == 0
+    called = read_stallogram(out / "stallogram.csv")
+    truth = read_stallogram(angiogram / "true_stallogram.csv")
+    known = called.states != UNKNOWN
+    assert known.any()
+    assert (called.states == truth.states)[known].mean() > 0.95
+
+
+def test_segments_are_found_without_regions(run: Run, simulated: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    out = tmp_path / "out"
+    code, printed, _ = run("stack", simulated / "series.tif", "-o", out)
+    assert code == 0
+    assert "point prevalence" in printed
+    found = np.array([(float(row["y"]), float(row["x"])) for row in read(out / "centrelines.csv")])
+    true = [(float(row["y"]), float(row["x"])) for row in read(simulated / "centrelines.csv")]
+    near = [np.hypot(*(found - point).T).min() < 4 for point in true]
+    assert np.mean(near) > 0.7
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--prevalence", "0.1"], ["--engine", "torch"], ["--bundle", "other"]],
+)
+def test_options_of_calls_are_refused_for_a_series(
+    run: Run, simulated: Path, tmp_path: Path, options: list[str]
+) -> None:
+    code, _, said = run(*words(simulated), "-o", tmp_path / "out", *options)
+    assert code == 2
+    assert options[0] in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [["--signal", "brightness"], ["--least-s", "2"], ["--visible-s", "9"]]
+)
+def test_options_of_a_series_are_refused_for_a_stack(
+    run: Run, tmp_path: Path, options: list[str]
+) -> None:
+    stack = np.random.default_rng(0).integers(0, 900, (20, 64, 64)).astype(np.uint16)
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "ZYX"})
+    wanted = ["stack", path, "--voxel-um", "1", "1", "1", "-o", tmp_path / "out", *options]
+    code, _, said = run(*wanted)
+    assert code == 2
+    assert options[0] in said
+
+
+def test_a_folder_of_a_z_stack_is_refused(run: Run, simulated: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "rates.csv").write_text("field,rate\n")
+    code, _, said = run(*words(simulated), "-o", out)
+    assert code == 2
+    assert "rates.csv" in said
+
+
+@pytest.mark.parametrize(
+    ("least_s", "frame_s", "frames"), [(1.0, 0.1, 10), (1.0, 8.0, 1), (1.0, 0.3, 4), (2.0, 1.0, 2)]
+)
+def test_the_least_duration_in_frames(least_s: float, frame_s: float, frames: int) -> None:
+    assert count_frames(least_s, frame_s) == frames
+
+
+def test_rows_of_the_picture_and_words_of_the_overview() -> None:
+    table = np.array([[0, 0, 0], [-1, -1, -1], [0, 0, 1], [1, 0, 0]], np.int8)
+    stallogram = Stallogram(("a", "b", "c", "d"), table, 1.0)
+    assert sort_rows(stallogram) == [3, 2, 0, 1]
+    assert calls_of(stallogram) == ["flowing", "unscorable", "stalled", "stalled"]
+
+
+def test_a_simulation_needs_a_stack_for_a_series(run: Run, tmp_path: Path) -> None:
+    code, _, said = run("simulate", tmp_path / "out", "--series", "bessel")
+    assert code == 2
+    assert "--stack" in said
+    code, _, said = run("simulate", tmp_path / "out", "--stack", "--frame-s", "2")
+    assert code == 2
+    assert "--series" in said
