@@ -51,7 +51,8 @@ NEEDED = {
     "training.md": {"clips": ""},
 }
 # Added to commands that would take hours otherwise.
-SMALL = ("--limit", str(COUNT), "--epochs", "1", "--set", "clip.size=32")
+SMALL = ("--limit", str(COUNT), "--epochs", "1")
+PUBLISHED = ("--set", "clip.size=32", "--set", "training.batch_size=4")
 OFFLINE = ("--set", "pretrained.source=none")
 REDUCED = {
     "train": SMALL,
@@ -200,6 +201,8 @@ def _reduced(words, request):
             del added[place : place + 2]
     if words[0] == "train" and not any("pretrained" in word for word in words):
         added += OFFLINE
+        if words[1] == "third-place" and "--store" not in words:
+            added += PUBLISHED
     return [*words, *added]
 
 
