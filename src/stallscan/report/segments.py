@@ -30,6 +30,9 @@ LARGE_COLOUR = "#56B4E9"
 BRIGHTEST = 0.55
 # Percentiles of the projection that are drawn black and white.
 BLACK, WHITE = 1, 99.7
+# Points about 1 um apart that are drawn in one colour. In a stack of 2 GB, a colour for each needs
+# 170 MB more.
+PIECE_POINTS = 8
 # chosen: a number on a shorter segment would hide it
 NUMBERED_UM = 15.0
 
@@ -116,14 +119,16 @@ def _draw_capillaries(
     depths = np.concatenate([each.line[:, 0] for each in capillaries]) * um_per_voxel[0]
     scale = Normalize(float(depths.min()), float(max(depths.max(), depths.min() + 1)))
     colours = ListedColormap(mpl.colormaps[COLOURS](np.linspace(DARKEST, 1, 256)))
+    # (n, 3): each piece begins with the last point of the one before.
     pieces = [
-        np.stack([each.line[:-1, :0:-1], each.line[1:, :0:-1]], axis=1) for each in capillaries
+        each.line[start : start + PIECE_POINTS + 1]
+        for each in capillaries
+        for start in range(0, len(each.line) - 1, PIECE_POINTS)
     ]
-    middles = [(each.line[:-1, 0] + each.line[1:, 0]) / 2 * um_per_voxel[0] for each in capillaries]
     drawn = LineCollection(
-        np.concatenate(pieces).tolist(), cmap=colours, norm=scale, linewidths=1.4
+        [piece[:, :0:-1] for piece in pieces], cmap=colours, norm=scale, linewidths=1.4
     )
-    drawn.set_array(np.concatenate(middles))
+    drawn.set_array(np.array([piece[:, 0].mean() * um_per_voxel[0] for piece in pieces]))
     axes.add_collection(drawn)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.6, pad=0.01)
     bar.set_label("depth, um")
