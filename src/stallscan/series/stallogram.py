@@ -1,8 +1,8 @@
 """The stall-o-gram: the state of each segment at each time point, and the stalls in it.
 
-Definitions, as in the papers that docs/laboratory/series.md cites: the point prevalence is the mean over time
-of the share of segments that are stalled, the incidence the share of segments that stall at least
-once, and the cumulative duration the time that a segment is stalled in all.
+Definitions, as in the papers that docs/laboratory/series.md cites: the point prevalence is the mean
+over time of the share of segments that are stalled, the incidence the share of segments that stall
+at least once, and the cumulative duration the time that a segment is stalled in all.
 """
 
 import csv

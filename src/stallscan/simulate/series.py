@@ -50,8 +50,8 @@ MIN_LENGTH_UM = 20.0
 # Standard deviation of a deep focus along depth. Chosen: several times that of a common one, but
 # less than the depth of the scene.
 DEEP_UM = 8.0
-# Mean duration of a stall; docs/laboratory/series.md cites 15 s. Chosen: in short or slow series at least 3
-# frames, and at most 0.3 of the series.
+# Mean duration of a stall; docs/laboratory/series.md cites 15 s. Chosen: in short or slow series at
+# least 3 frames, and at most 0.3 of the series.
 STALL_S, FEWEST_FRAMES, MOST_OF_SERIES = 15.0, 3, 0.3
 # Chosen: mean time between the stalls of a segment that stalls, relative to the series; and the
 # share of these segments that stand still throughout.
