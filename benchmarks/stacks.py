@@ -371,12 +371,8 @@ def _rate_tables(
             ]
         )
     head = ["true rate", "stacks", "true segments", "true, mean", "estimate, mean"]
-    head += [
-        "mean absolute error",
-        "root mean square",
-        "95 % interval holds it",
-        "its width, median",
-    ]
+    head += ["mean absolute error", "root mean square", "95 % interval holds it"]
+    head += ["its width, median"]
     return [said, markdown(head, rows)]
 
 
