@@ -181,6 +181,15 @@ def test_the_learning_rate_is_the_published_cosine(clips, tmp_path, monkeypatch)
     assert not decays.any()
 
 
+def test_a_rise_of_exactly_one_step_is_no_error(clips, tmp_path):
+    stage = StageSettings(epochs=1, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), batch_size=4, warm_up=0.5)  # of 2 steps
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    history = tmp_path / "h.csv"
+    fit.fit_stage(SmallNet(), settings, stage, parts, history, tmp_path, 0)
+    assert len(history.read_text().splitlines()) == 2
+
+
 def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_lost(
     clips, tmp_path, monkeypatch
 ):
