@@ -60,7 +60,7 @@ def stack(
     ----------
     stack
         TIFF (OME, ImageJ, ScanImage, BigTIFF; 8 or 16 bits or floating point); with
-        stallscan[bioformats] also CZI, ND2, LIF and OME-Zarr.
+        the extra bioformats also CZI, ND2, LIF and OME-Zarr.
     out
         Folder for predictions.csv and the other files of 'stallscan predict' (one row per region),
         rates.csv, overview.png, regions.csv, stack.json, and the clips in clips/. Of a time series:

@@ -28,7 +28,7 @@ from stallscan.vessels.regions import Region, Regions
 F32 = NDArray[np.float32]
 
 # What a run writes; `report.stallogram` adds the picture.
-NOTE_NAME, STALLOGRAM_NAME, SEGMENTS_NAME = "series.json", "stallogram.csv", "series.csv"
+STALLOGRAM_NAME, SEGMENTS_NAME = "stallogram.csv", "series.csv"
 RATES_NAME, PICTURE_NAME = "rates.csv", "stallogram.png"
 OUTPUTS = (runs.PREDICTIONS_NAME, STALLOGRAM_NAME, SEGMENTS_NAME, RATES_NAME)
 NOT_SEEN = "no vessel is visible in the region"
@@ -99,7 +99,8 @@ def measure_series(
     assert stack.frame_s is not None  # `open_stack` refuses a time series without
     frame_s = stack.frame_s
     with runs.hold(out) as folder:
-        runs.claim(folder / NOTE_NAME, _describe(stack, regions, settings), "a series", OUTPUTS)
+        about = _describe(stack, regions, settings)
+        runs.claim(folder / runs.SERIES_NAME, about, "a series", OUTPUTS)
         found, bad_frames = _find_all(stack, regions, mean, settings, registering, progress)
         least = count_frames(settings.least_s, frame_s)
         states = [drop_short(each.states, least) for each in found]
