@@ -27,8 +27,11 @@ EXTRAS = {
 
 
 def install(library: str) -> str:
-    """Return the command that installs a library of `EXTRAS`."""
-    return f"pip install 'stallscan[{EXTRAS[library]}]'"
+    """Return the command that installs a library of `EXTRAS`, and where to run it.
+
+    There is no package on PyPI, so the name of the project would not be found.
+    """
+    return f"pip install '.[{EXTRAS[library]}]' in the folder of stallscan's source"
 
 
 def missing(error: ModuleNotFoundError) -> str | None:

@@ -41,6 +41,7 @@ CHOSEN_NAME = "chosen_on.csv"
 METRICS_NAME = "metrics.json"
 # Beside predictions.csv where regions of a raw stack were called: how it was read, and their clips.
 STACK_NAME = "stack.json"
+SERIES_NAME = "series.json"
 CLIPS_NAME = "clips"
 # In the column reason of a recording on which no figure may be measured.
 LEARNED = "the bundle has learned from this recording"

@@ -88,9 +88,9 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f" (known: {', '.join(known)})" if known else ""
 
 
-def enumerated(parts: Sequence[str]) -> str:
+def enumerated(parts: Sequence[str], word: str = "and") -> str:
     """Join as in prose: ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+    return f" {word} ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
 
 
 def listed(items: Sequence[str], most: int = MAX_NAMED, separator: str = ", ") -> str:

@@ -74,6 +74,15 @@ def test_darker_recordings_raise_a_doubt_about_brightness(reference):
     assert drift.figures["traits"]["grey_low"]["outside_98"] < 0.1
 
 
+def test_an_ignored_trait_raises_no_doubt(reference):
+    traits = _traits(100, 3, grey_high=-12)
+    drift = compare(
+        reference, PREVALENCE, traits.to_numpy(), _scores(100, 3), ignored=["grey_high"]
+    )
+    assert drift.doubts == ()
+    assert "grey_high" not in drift.figures["traits"]
+
+
 def test_scores_that_no_prevalence_explains_raise_a_doubt(reference):
     undecided = np.random.default_rng(4).uniform(0.2, 0.6, 300)
     drift = _compare(reference, _traits(300, 4), undecided)

@@ -7,6 +7,7 @@ import pytest
 
 from stallscan import words
 from stallscan.calls.predictions import (
+    Predictions,
     find_table,
     read_chosen,
     read_predictions,
@@ -184,3 +185,13 @@ def test_matches_by_base_name_are_reported(caplog):
     match(pd.Series(["m1/1.mp4", "m1/2.mp4", "m2/2.mp4"]), pd.Series(["1.mp4", "2.mp4"]), "l.csv")
     assert "l.csv: 1 of 3 recordings" in caplog.text
     assert "2 recordings" in caplog.text
+
+
+@pytest.mark.parametrize(("finished", "warned"), [(None, True), ("2026-01-01T00:00:00", False)])
+def test_the_table_of_an_interrupted_run_is_told(tmp_path, caplog, finished, warned):
+    table, _ = write_tables(tmp_path, [prediction("1.mp4")], [])
+    (tmp_path / "run.json").write_text(json.dumps({"recordings": 3, "finished": finished}))
+    Predictions.read(table)
+    told = [each.getMessage() for each in caplog.records if str(table) in each.getMessage()]
+    assert bool(told) is warned
+    assert all("1 of 3 recordings" in each and "Repeat" in each for each in told)

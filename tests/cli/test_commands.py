@@ -605,4 +605,4 @@ def test_doctor_tries_the_compressions(monkeypatch):
     found = doctor._compressed_tiff()
     assert found.state == "optional"
     assert found.found.startswith("zstd: ")
-    assert "pip install 'stallscan[lab]'" in found.found
+    assert "pip install '.[lab]'" in found.found

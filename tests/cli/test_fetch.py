@@ -89,7 +89,7 @@ def test_without_the_library_the_command_that_installs_it_is_named(
     monkeypatch.setitem(sys.modules, "obstore", None)
     code, _, err = run("fetch", *words(published, bucket, tmp_path / "out"))
     assert code == 2
-    assert "stallscan[cloud]" in err
+    assert ".[cloud]" in err
 
 
 def start_and_kill(command, bucket, after):

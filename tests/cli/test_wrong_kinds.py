@@ -23,6 +23,8 @@ def given(tmp_path_factory):
     tifffile.imwrite(
         folder / "stack.tif", np.zeros((4, 64, 64), np.uint16), photometric="minisblack"
     )
+    (folder / "series").mkdir()
+    (folder / "series" / "series.json").write_text("{}")
     for name in ("results", "stacked"):
         (folder / name).mkdir()
         write_tables(folder / name, [prediction("1.mp4")], [("1.mp4", 1)])
@@ -42,6 +44,8 @@ CASES = [
     ("fine-tune stacked --labels results/labels.csv", "stacked/clips"),
     ("predict stacked", "stacked/clips"),
     ("predict results", "stallscan report"),
+    ("review series --no-browser", "time series"),
+    ("predict series", "time series"),
     ("review results/predictions.csv --no-browser", "results"),
 ]
 

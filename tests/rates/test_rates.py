@@ -32,7 +32,7 @@ from stallscan.rates.mice import (
 from stallscan.runs import PREDICTION_COLUMNS
 from stallscan.scores import intervals
 from stallscan.scores.intervals import Share
-from stallscan.scores.metrics import Confusion
+from stallscan.scores.metrics import Confusion, Interval
 from stallscan.words import Excluded
 
 COUNTED = CallAccuracy.counted(425, 500, 1986, 2000)  # 85 % and 99.3 %
@@ -679,3 +679,16 @@ def test_a_groups_table_as_a_spreadsheet_leaves_it(tmp_path, caplog):
     said = next(line for line in caplog.messages if line.startswith(f"{path}: "))
     for part in ("2,400 recordings", "6 mice", "'mouse id'", "'genotype'", "separator ;"):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (0.000755, 1.0, "0.1 to 100 %"),
+        (0.0085, 0.0413, "0.85 to 4.13 %"),
+        (0.0, 0.0003, "0 to 0.03 %"),
+        (-0.01, 0.2, "-1 to 20 %"),
+    ],
+)
+def test_an_interval_has_the_digits_that_its_width_allows(low, high, told):
+    assert tables._percent_range(Interval(low, high)) == told

@@ -34,7 +34,7 @@ def test_without_ray_the_command_to_install_it_is_named(run, done, monkeypatch):
     monkeypatch.delattr("stallscan.scale.ray_engine", raising=False)
     code, _, said = run("run", str(done.folder), "--engine", "ray")
     assert code == 2
-    assert "pip install 'stallscan[cluster]'" in said
+    assert "pip install '.[cluster]'" in said
 
 
 @pytest.fixture

@@ -184,6 +184,17 @@ def test_an_ambiguous_mouse_is_refused(recordings, bundle_dir, tmp_path, change,
         finetune.fine_tune(bundle_dir, [recordings], labels, tmp_path / "run")
 
 
+def test_too_few_of_a_class_are_refused_before_clips_are_prepared(recordings, bundle_dir, tmp_path):
+    labels = tmp_path / "few.csv"
+    table = pd.read_csv(recordings / "labels.csv").iloc[1:8]
+    assert table["stalled"].sum() == 1
+    table.to_csv(labels, index=False)
+    with pytest.raises(InputError, match=r"6 flowing and 1 stalled .* at least 3 of each") as error:
+        finetune.fine_tune(bundle_dir, [recordings], labels, tmp_path / "run")
+    assert str(labels) in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_group_is_refused(recordings, bundle_dir, tmp_path):
     with pytest.raises(InputError, match=r"labels\.csv: .*column cage.*--group"):
         finetune.fine_tune(

@@ -112,6 +112,15 @@ function put(id, image) {
   $(id).replaceWith(image);
 }
 
+// What comes first in each order, for its name in the list.
+const ORDERS = {
+  uncertain: "near the threshold, with likely stalls",
+  stalled: "highest score first",
+  random: "the same for everyone",
+  unseen: "not yet answered by anyone",
+  disagreed: "reviewers differ",
+};
+
 function order() {
   return $("order").value || new URLSearchParams(location.search).get("order") || "uncertain";
 }
@@ -127,10 +136,10 @@ function refresh() {
 function takeOver(told) {
   state = told;
   if (!$("order").options.length) {
-    for (const name of state.orders) $("order").add(new Option(name, name, false, name === state.order));
+    for (const name of state.orders) $("order").add(new Option(`${name}: ${ORDERS[name]}`, name, false, name === state.order));
   }
   $("folder").textContent = state.folder;
-  $("who").textContent = state.reviewer || "Name";
+  $("who").textContent = state.reviewer ? `Reviewer: ${state.reviewer}` : "Name";
   showRecent(state.recent);
   ahead = state.items.map((each) => each.item);
   if (!onSheets) ahead.forEach((item) => fetchClip(item).catch(() => {}));

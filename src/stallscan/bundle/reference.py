@@ -4,6 +4,7 @@ A net is unreliable on recordings that differ from its training data, and its sc
 this.
 """
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -112,7 +113,13 @@ class Drift(NamedTuple):
     figures: dict[str, Any]  # everything that was compared, for run.json
 
 
-def compare(reference: Reference, prevalence: float, traits: Floats, scores: ArrayLike) -> Drift:
+def compare(
+    reference: Reference,
+    prevalence: float,
+    traits: Floats,
+    scores: ArrayLike,
+    ignored: Collection[str] = (),
+) -> Drift:
     """Compare the recordings of a run with those of training.
 
     Parameters
@@ -126,12 +133,14 @@ def compare(reference: Reference, prevalence: float, traits: Floats, scores: Arr
         float (N, len(Traits._fields)), columns in the order of `Traits`.
     scores : array-like
         float (N,), 0..1.
+    ignored : collection of str
+        Traits that are not compared.
     """
     doubts: list[str] = []
     outside: dict[str, Any] = {}
     for name, trained in reference.traits.items():
         values = traits[:, Traits._fields.index(name)]  # (N,)
-        if not len(values):
+        if not len(values) or name in ignored:
             continue
         share = float(np.mean((values < trained[_Q01]) | (values > trained[_Q99])))
         here = np.quantile(values, [0.05, 0.5, 0.95])

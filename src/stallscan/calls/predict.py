@@ -10,7 +10,7 @@ import csv
 import datetime
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from stallscan.scores import calibration
 log = logging.getLogger("stallscan")
 
 # Entries of run.json that must be the same for a run to be resumed.
+# Traits of the clips of regions that stallscan chose itself.
+CUT_TRAITS = ("frames",)
 SAME = ("paths", "bundle", "threshold", "prevalence", "engine", "consistency")
 
 
@@ -204,7 +206,8 @@ def _predict(
         progress(done, len(sources))
     if not standing.is_prefix:
         resume.sort(out, sources)
-    drift = measure_drift(model, calibrated_at, out)
+    # How many frames the clip of a region has is a choice of stallscan, not a trait of the stack.
+    drift = measure_drift(model, calibrated_at, out, CUT_TRAITS if "stack" in run else ())
     run |= {"finished": now(), "calls": calls, "statuses": statuses, "drift": drift.figures}
     if not idle:
         files.write_json(out / RUN_NAME, run)
@@ -248,7 +251,9 @@ def _as_before(model: Bundle | Ensemble, engine: Which, out: Path) -> Chosen:
         ) from None
 
 
-def measure_drift(model: Bundle | Ensemble, calibrated_at: float, out: Path) -> Drift:
+def measure_drift(
+    model: Bundle | Ensemble, calibrated_at: float, out: Path, ignored: Collection[str] = ()
+) -> Drift:
     """Compare traits and scores of a run with those of the bundle's training.
 
     Parameters
@@ -257,6 +262,8 @@ def measure_drift(model: Bundle | Ensemble, calibrated_at: float, out: Path) -> 
         The bundle's own prevalence; `model` may be converted to another.
     out : Path
         The folder with the finished tables of the run.
+    ignored : collection of str
+        Traits that are not compared.
     """
     spec = model.spec
     if spec.reference is None:
@@ -271,7 +278,7 @@ def measure_drift(model: Bundle | Ensemble, calibrated_at: float, out: Path) -> 
     # The score of a vote is not a probability, so no prevalence can explain its distribution.
     comparable = calibration.shift([] if spec.is_vote else scores, spec.prevalence, calibrated_at)
     traits = values.reshape(-1, len(Traits._fields))  # (N, traits)
-    return reference.compare(spec.reference, calibrated_at, traits, comparable)
+    return reference.compare(spec.reference, calibrated_at, traits, comparable, ignored)
 
 
 def describe(

@@ -1,6 +1,8 @@
 """Read and check tables of predictions and the files beside them."""
 
+import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -27,6 +29,8 @@ from stallscan.runs import (
 )
 from stallscan.scores import metrics
 from stallscan.words import listed
+
+log = logging.getLogger("stallscan")
 
 NUMBERS = ("frames", "frames_declared", "score", "threshold")
 # Calls that can be right or wrong, and calls that leave the question open.
@@ -59,7 +63,9 @@ class Predictions:
     def read(cls, path: str | Path) -> "Predictions":
         """Read a table and its run; errors as in `read_predictions` and `read_run`."""
         path = Path(path)
-        return cls(path, read_predictions(path), read_run(path))
+        table, run = read_predictions(path), read_run(path)
+        warn_if_unfinished(path, run, len(table))
+        return cls(path, table, run)
 
     @property
     def has_score(self) -> NDArray[np.bool_]:
@@ -211,6 +217,20 @@ def read_run(predictions: Path) -> dict[str, Any]:
     if not isinstance(run, dict) or not _is_decision(run.get("decision", {})):
         raise InputError(f"{path}: does not describe a run. Remove or restore it")
     return run
+
+
+def warn_if_unfinished(path: Path, run: Mapping[str, Any], rows: int) -> None:
+    """Warn that a table lacks recordings because its run was interrupted.
+
+    `run` is as `read_run` returns it, and `rows` the number of rows of the table at `path`.
+    """
+    expected = run.get("recordings")
+    if isinstance(expected, int) and rows < expected and not run.get("finished"):
+        log.warning(
+            "%s: has only %s of %s recordings, because the run was not finished. Repeat the "
+            "command that made it; it resumes",
+            *(path, f"{rows:,}", f"{expected:,}"),
+        )
 
 
 def _is_decision(content: Any) -> bool:

@@ -280,7 +280,7 @@ def match(
     for how, places in pairs.loose.items():
         first = places[0]
         log.warning(
-            "%s: %s of %s recordings were matched %s, such as %r with %r",
+            "%s: %s of %s recordings matched %s, such as %r with %r",
             *(table, f"{len(places):,}", f"{len(mine):,}", how),
             *(mine[first], theirs[pairs.partners[first]]),
         )

@@ -1,5 +1,6 @@
 """Commands that call recordings: predict, explain, decide."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,6 +25,8 @@ from stallscan.words import counted
 
 if TYPE_CHECKING:
     from stallscan.calls.predict import PredictionSummary
+
+log = logging.getLogger("stallscan")
 
 
 @command
@@ -87,6 +90,7 @@ def predict(
     if few:
         print_calls(summary.table)
     print_summary(summary, say_remarks=not few)
+    log.info("look at the calls: stallscan report %s -o %s", out, out / "report.html")
     if summary.failed and strict:
         sys.exit(EXIT_FAILED_ROWS)
 

@@ -105,9 +105,11 @@ def _run(interrupts: _Interrupts) -> None:
     try:
         _refuse_empty(words)
         with interrupts.at_work():
-            app(words, exit_on_error=False)
-    except CycloptsError:
-        # Cyclopts has already printed the message; its own exit code would be 1.
+            app(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        from stallscan.cli.usage import explain as explain_usage
+
+        say(f"error: {explain_usage(error)}")
         sys.exit(StallscanError.exit_code)
     except EngineError as error:
         say(f"error: {error}")

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from stallscan.series.settings import SeriesSettings
     from stallscan.vessels.regions import Regions
 
+# More regions than this share unknown are worth a sentence of their own.
+MOST_UNKNOWN = 0.5
+
 
 @command
 def stack(
@@ -57,7 +60,7 @@ def stack(
     ----------
     stack
         TIFF (OME, ImageJ, ScanImage, BigTIFF; 8 or 16 bits or floating point); with
-        stallscan[bioformats] also CZI, ND2, LIF and OME-Zarr.
+        the extra bioformats also CZI, ND2, LIF and OME-Zarr.
     out
         Folder for predictions.csv and the other files of 'stallscan predict' (one row per region),
         rates.csv, overview.png, regions.csv, stack.json, and the clips in clips/. Of a time series:
@@ -236,15 +239,27 @@ def _print_series(result: "SeriesResult", out: Path) -> None:
         if rates.cumulative_s.value > 0:
             lasting = say_time(float(rates.cumulative_s.value))
             print_line(f"cumulative duration: {lasting} on average in segments that stall")
-        print_line(f"half of the segments show stalls of {result.shortest_s:.3g} s or longer")
+        shortest = f"{result.shortest_s:.3g} s"
+        print_line(f"in half of these segments, a stall must last at least {shortest} to be found")
         # benchmarks/series.md
         say(
             "on simulated series, a quarter to two thirds of the point prevalence was missed. Take "
             "these figures for lower bounds"
         )
     if rates.unknown:
-        what = counted(rates.unknown, "region")
-        say(f"{what} unknown throughout; series.csv says why. They count in no figure")
+        regions = rates.unknown + rates.segments
+        what = f"{rates.unknown} of {counted(regions, 'region')} unknown throughout"
+        few = rates.segments and rates.unknown / regions > MOST_UNKNOWN
+        say(
+            f"{what}; series.csv says why. They count in no figure"
+            + f". All figures come from the other {rates.segments} alone" * bool(few)
+        )
+    if result.bad_frames and rates.segments:
+        say(
+            f"{result.bad_frames} of {counted(frames, 'time point')} unknown in all segments (grey "
+            "columns in stallogram.png): many vessels darken in these frames at once, as when the "
+            "sample moves, or they cannot be decoded"
+        )
     say(result.note)
     print_line(f"-> {out}")
 

@@ -85,7 +85,8 @@ def _automatic(model: Bundle | Ensemble) -> Chosen:
         if torch_engine.has_gpu():
             return _torch(model, "a GPU is available")
     try:
-        return _openvino(model, "openvino", "no GPU is available, and the bundle has an export")
+        reason = "no GPU is available, so OpenVINO runs the net on the processor"
+        return _openvino(model, "openvino", reason)
     except (BundleError, InputError, ImportError) as error:
         return _torch(model, str(error))
 

@@ -23,6 +23,7 @@ from stallscan.calls.predictions import (
     of_simulated,
     read_chosen,
     read_run,
+    warn_if_unfinished,
     was_learned,
 )
 from stallscan.catalog import names, text
@@ -258,6 +259,7 @@ def evaluate(
     label_table = _find_labels(labels, cells, own)
     table = join(check_predictions(*own), label_table.labels, label_table.text.path)
     run = read_run(predictions)
+    warn_if_unfinished(predictions, run, len(own.cells))
     table["chose"] = table["filename"].isin(read_chosen(predictions)["filename"])
     table["learned"] = was_learned(table) & ~table["chose"]
     rows = _check_rows(table, label_table, predictions, partial)

@@ -276,7 +276,8 @@ def notes(evaluation: Evaluation, every: bool = True) -> list[str]:
         if every and not point.false_alarms and point.sensitivity is not None
     ]
     if by_name := evaluation.rows.joined_by_base_name:
-        sentences.append(f"{by_name:,} labels were matched by file name alone, without the folder.")
+        matched = words.counted(by_name, "label")
+        sentences.append(f"{matched} matched by file name alone, without the folder.")
     if evaluation.rows.chose:
         sentences.append(
             f"{evaluation.rows.chose:,} recordings are left out because they were used to choose "

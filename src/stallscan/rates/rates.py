@@ -19,6 +19,7 @@ from stallscan.calls.predictions import (
     of_simulated,
     read_predictions,
     read_run,
+    warn_if_unfinished,
     was_learned,
 )
 from stallscan.catalog.names import contrast, match
@@ -194,6 +195,7 @@ class _Joined(NamedTuple):
 
 def _join(calls: Path, groups: Path, answers: Mapping[str, str]) -> _Joined:
     predictions, units = read_predictions(calls), read_groups(groups)
+    warn_if_unfinished(calls, read_run(calls), len(predictions))
     predictions = corrections.apply(predictions, answers).table
     partner = match(predictions["filename"], units["filename"], groups)
     # partner: the filename in the groups table, which may have another folder.

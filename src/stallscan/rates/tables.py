@@ -1,5 +1,6 @@
 """Rates as CSV files and as tables for the terminal."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -178,7 +179,10 @@ def _unit_sheet(level: str, units: Sequence[Unit]) -> Sheet:
         )
         rows.append(row)
     is_low = any(unit.rate and not unit.rate.resolvable for unit in units)
-    note = "* not distinguishable from 0" if is_low else ""
+    notes = ["* not distinguishable from 0"] * is_low
+    if level == "group" and any((unit.mice or 0) > 1 for unit in units):
+        notes.append("called and corrected: means over mice, which count the same")
+    note = "; ".join(notes)
     return Sheet({"mouse": "Mice"}.get(level, f"{level.capitalize()}s"), head, rows, note)
 
 
@@ -201,4 +205,8 @@ def _comparison_sheet(comparisons: Sequence[GroupDifference]) -> Sheet:
 def _percent_range(interval: Interval | None, unit: str = "%") -> str:
     if interval is None:
         return "none"
-    return f"{100 * interval.low:.3g} to {100 * interval.high:.3g} {unit}"
+    # Three digits of the width: "0.0755 to 100 %" would claim more than is known.
+    width = 100 * (interval.high - interval.low)
+    decimals = 2 - math.floor(math.log10(width)) if width > 0 else 2
+    low, high = (round(100 * end, decimals) for end in interval)
+    return f"{low:g} to {high:g} {unit}"

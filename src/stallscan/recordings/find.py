@@ -95,7 +95,9 @@ class PassedOver:
         if len(items) > KINDS_SHOWN:
             more = sum(self.counts[kind] for kind in kinds[KINDS_SHOWN:])
             items = [*items[:KINDS_SHOWN], f"{more} {OTHERS}"]
-        return f"skipped {self.counts.total()} files or folders: {', '.join(items)}"
+        total = self.counts.total()
+        what = "file or folder" if total == 1 else "files or folders"
+        return f"skipped {total:,} {what}: {', '.join(items)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return counts and names by kind, as run.json holds them."""
@@ -159,7 +161,7 @@ def find_recordings(paths: Sequence[str | Path]) -> Listing:
         log.warning("%s", passed_over)
     if not files:
         for path in map(Path, paths):
-            if kind_of(path) in ("run", "stack run"):
+            if kind_of(path) in ("run", "stack run", "series run"):
                 raise InputError(refusal(path, "a folder of recordings"))
         given_names = ", ".join(str(path) for path in paths)
         raise InputError(

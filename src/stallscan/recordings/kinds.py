@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from stallscan.recordings import bioformats
-from stallscan.runs import CLIPS_NAME, PREDICTIONS_NAME, STACK_NAME
+from stallscan.runs import CLIPS_NAME, PREDICTIONS_NAME, SERIES_NAME, STACK_NAME
 
-Kind = Literal["stack run", "run", "folder", "video", "image", "table", ""]
+Kind = Literal["stack run", "series run", "run", "folder", "video", "image", "table", ""]
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".gif"})
 STACK_SUFFIXES = frozenset({".tif", ".tiff"})
@@ -18,6 +18,11 @@ _WHAT: dict[Kind, tuple[str, str]] = {
     "stack run": (
         "the output of 'stallscan stack'",
         f"Give the clips in it ({{path}}/{CLIPS_NAME})",
+    ),
+    "series run": (
+        "the output of 'stallscan stack' for a time series at one depth",
+        "No other command takes it, because no model calls a time series. Its figures are in "
+        "rates.csv and series.csv",
     ),
     "run": (
         "the output of 'stallscan predict'",
@@ -46,7 +51,7 @@ def kind_of(path: Path) -> Kind:
         return "image"
     if path.is_dir():
         if not (path / PREDICTIONS_NAME).is_file():
-            return "folder"
+            return "series run" if (path / SERIES_NAME).is_file() else "folder"
         return "stack run" if (path / STACK_NAME).is_file() else "run"
     if suffix in VIDEO_SUFFIXES:
         return "video"

@@ -401,6 +401,6 @@ def _find_voxel(
     if unknown or voxels.y_um is None or voxels.x_um is None:
         raise InputError(
             f"{found.path}: does not state the distance of {', '.join(unknown)} in um. Give the "
-            "voxel size along depth, rows and columns: --voxel-um 1 0.8 0.8"
+            "voxel size that was set in your microscope: --voxel-um PLANES ROWS COLUMNS"
         )
     return (voxels.z_um or 0.0) if along == "depth" else 0.0, voxels.y_um, voxels.x_um

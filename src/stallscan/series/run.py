@@ -28,7 +28,7 @@ from stallscan.vessels.regions import Region, Regions
 F32 = NDArray[np.float32]
 
 # What a run writes; `report.stallogram` adds the picture.
-NOTE_NAME, STALLOGRAM_NAME, SEGMENTS_NAME = "series.json", "stallogram.csv", "series.csv"
+STALLOGRAM_NAME, SEGMENTS_NAME = "stallogram.csv", "series.csv"
 RATES_NAME, PICTURE_NAME = "rates.csv", "stallogram.png"
 OUTPUTS = (runs.PREDICTIONS_NAME, STALLOGRAM_NAME, SEGMENTS_NAME, RATES_NAME)
 NOT_SEEN = "no vessel is visible in the region"
@@ -52,6 +52,9 @@ class SeriesResult:
     rates : SeriesRates
     shortest_s : float
         Median over the known segments of the shortest stall that would be found, s; NaN without.
+    bad_frames : int
+        Frames that are unknown in all segments: many vessels darken in them at once, or they cannot
+        be decoded.
     remarks : tuple of str
         Of each region: why it is unknown, or what a person should know; may be empty.
     note : str
@@ -61,6 +64,7 @@ class SeriesResult:
     stallogram: Stallogram
     rates: SeriesRates
     shortest_s: float
+    bad_frames: int
     remarks: tuple[str, ...]
     note: str
 
@@ -95,8 +99,9 @@ def measure_series(
     assert stack.frame_s is not None  # `open_stack` refuses a time series without
     frame_s = stack.frame_s
     with runs.hold(out) as folder:
-        runs.claim(folder / NOTE_NAME, _describe(stack, regions, settings), "a series", OUTPUTS)
-        found = _find_all(stack, regions, mean, settings, registering, progress)
+        about = _describe(stack, regions, settings)
+        runs.claim(folder / runs.SERIES_NAME, about, "a series", OUTPUTS)
+        found, bad_frames = _find_all(stack, regions, mean, settings, registering, progress)
         least = count_frames(settings.least_s, frame_s)
         states = [drop_short(each.states, least) for each in found]
         names = tuple(region.name for region in regions)
@@ -115,7 +120,7 @@ def measure_series(
         files.write_text(folder / SEGMENTS_NAME, tabulate_segments(stallogram, shortest_s, remarks))
         table = tabulate_rates(stack.path.name, stallogram, rates, typical, note)
         files.write_text(folder / RATES_NAME, table)
-    return SeriesResult(stallogram, rates, typical, remarks, note)
+    return SeriesResult(stallogram, rates, typical, bad_frames, remarks, note)
 
 
 def calls_of(stallogram: Stallogram) -> list[str]:
@@ -141,7 +146,8 @@ def _find_all(
     settings: SeriesSettings,
     registering: Progress,
     progress: Progress,
-) -> list[Found]:
+) -> tuple[list[Found], int]:
+    """Return what is found in each region, and the number of bad frames."""
     assert stack.frame_s is not None
     pixel_um = max(stack.voxel_um[1:])
     unknown = np.full(len(stack), UNKNOWN, np.int8)
@@ -176,7 +182,7 @@ def _find_all(
             found[index] = pattern.find_states(
                 trace.values, trace.tissue, noise, pixel_um, least, longest
             )
-    return found
+    return found, int(np.count_nonzero(bad))
 
 
 def _measure_noise(stack: Stack, shifts: F32, pixel_um: float) -> pattern.NoiseLaw:

@@ -21,7 +21,7 @@ from stallscan.scores import bootstrap, thresholds
 from stallscan.scores.metrics import Scored
 from stallscan.training import fit, labelled, train
 from stallscan.training.data import Data, Progress, prepare
-from stallscan.training.folder import STORE_NAME, claim
+from stallscan.training.folder import STORE_NAME, check, claim
 from stallscan.training.gain import Gain, measure
 from stallscan.words import enumerated, say_time
 
@@ -36,6 +36,9 @@ EPOCHS, LEARNING_RATE, BATCH_SIZE = 12, 2e-4, 4
 FINAL = "final"
 # How many times longer it takes to learn from a clip than to score it.
 TRAINING_COST = 3.0
+
+# Of each class: to learn from, to choose with, and to compare on.
+FEWEST_PER_CLASS = 3
 
 log = logging.getLogger("stallscan")
 
@@ -119,7 +122,9 @@ def fine_tune(
     recipe = make_recipe(before, group, epochs, learning_rate, seed, keep)
     if name is not None:
         recipe = renamed(recipe, name)
+    check(run, recipe)
     found = labelled.find_labelled(recordings, table, labels)
+    _check_enough(found.table, labels)
     found = replace(found, simulated=found.simulated and before.spec.simulated)
     with claim(run, recipe):
         asks = (f"the bundle {before.path}", f"--bundle {before.path}")
@@ -176,6 +181,18 @@ def _compare(
     rows = pd.DataFrame(gain.as_rows(), columns=["figure", "before", "after"])
     files.write_text(run / "comparison.csv", rows.to_csv(index=False))
     return gain
+
+
+def _check_enough(table: pd.DataFrame, labels: Path) -> None:
+    """Refuse labels too few to split, before clips are prepared for minutes."""
+    stalled = int(table["stalled"].sum())
+    flowing = len(table) - stalled
+    if min(stalled, flowing) < FEWEST_PER_CLASS:
+        raise InputError(
+            f"{labels}: {flowing} flowing and {stalled} stalled recordings are too few to train "
+            f"on. Label more (stallscan review): at least {FEWEST_PER_CLASS} of each, better 50 "
+            "in all"
+        )
 
 
 def _describe(parts: Sequence[pd.DataFrame], recipe: Recipe, group: str) -> str:
