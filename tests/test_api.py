@@ -29,6 +29,8 @@ from stallscan.nets import build
 from stallscan.nets.settings import BUILT_IN, FEATURES, NetSettings
 from stallscan.recipes import recipe
 from stallscan.runs import PREDICTION_COLUMNS
+from stallscan.training import rehearsal, train
+from stallscan.training.labelled import LabelledRecordings
 from tests import drawing
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "api.md"
@@ -54,6 +56,11 @@ class MyNet(torch.nn.Module):
 def column(channels):
     pool = torch.nn.AdaptiveAvgPool3d(1)
     return torch.nn.Sequential(pool, torch.nn.Flatten(), torch.nn.Linear(channels, 1))
+
+
+class Squeezed(MyNet):
+    def forward(self, clips):
+        return self.fc(self.conv(clips).amax((2, 3, 4))).squeeze()
 
 
 def number(channels):
@@ -295,6 +302,26 @@ def test_what_is_no_net_is_refused(mynets, name, error):
 
     with pytest.raises(error):
         use()
+
+
+@pytest.mark.parametrize(("name", "shape"), [("column", r"\(1, 1\)"), ("Squeezed", r"\(\)")])
+def test_an_own_net_is_tried_before_clips_are_cut(mynets, tmp_path, name, shape):
+    settings = recipe.Recipe.parse(
+        {
+            "name": "own",
+            "clip": {"size": 16, "channels": "grey+mask"},
+            "net": {"name": f"mynets:{name}", "mean": [0.2, 0.0], "std": [0.2, 1.0]},
+        },
+        "own",
+    )
+    nothing = LabelledRecordings(pd.DataFrame(), {}, (), None, simulated=True)
+    for use in (
+        lambda: train.train(settings, nothing, tmp_path / "run"),
+        lambda: rehearsal.rehearse(settings, nothing, tmp_path / "run").__enter__(),
+    ):
+        with pytest.raises(InputError, match=f"shape {shape}.*one logit per clip"):
+            use()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_bundle_runs_no_code_unasked(mynets, bundle_dir, recordings, tmp_path):

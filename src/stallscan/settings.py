@@ -72,13 +72,23 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            lines = [cls._sentence(problem) for problem in error.errors()]
+            problems = error.errors()
+            below = {each["loc"][:end] for each in problems for end in range(len(each["loc"]))}
+            # A list whose items are wrong is said to be too short as well.
+            lines = [
+                cls._sentence(problem)
+                for problem in problems
+                if not (problem["loc"] and problem["loc"] in below)
+            ]
             raise SettingsError(f"{source}: " + "; ".join(lines)) from None
 
     @classmethod
     def _sentence(cls, problem: Any) -> str:
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
+            name, colon, value = str(problem["loc"][-1]).partition(":")
+            if colon and problem["input"] is None:  # YAML reads {epochs:3} as one key without value
+                return f"unknown setting {where}. Write a blank after the colon: {name}: {value}"
             owner = cls._owner(problem["loc"][:-1])
             known = list(owner.model_fields) if owner else []
             return f"unknown setting {where}" + suggest(str(problem["loc"][-1]), known)

@@ -1,6 +1,7 @@
 """stallscan fetch: exit codes, kill -9, and the real tables from the bucket to a trained net."""
 
 import collections
+import re
 import signal
 import subprocess
 import sys
@@ -47,13 +48,32 @@ def test_a_dry_run_says_count_bytes_disk_and_time(run, bucket, published, tmp_pa
     given = words(published, bucket, tmp_path / "out", "--dry-run", "--limit-mbit", "0.001")
     code, out, _ = run("fetch", *given)
     assert code == 0
-    count, size, disk, duration = out.splitlines()
-    assert "12 to fetch" in count
+    selected, count, size, disk, duration = out.splitlines()
+    assert "12 recordings selected" in selected
+    assert "12 recordings to fetch" in count
     assert "kB" in size
     assert "free" in disk
     total = sum(map(len, published.content.values())) * 12 / 15
     assert f"{total / 125:.0f} s" in duration
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_says_the_selection_even_without_a_network(run, published, tmp_path):
+    given = [published.metadata, "--labels", published.labels, "-o", tmp_path / "out"]
+    code, out, err = run("fetch", *given, "--dry-run", "--endpoint", "http://127.0.0.1:9")
+    assert code == 2
+    assert re.search(r"12 recordings selected, \d+ stalled", out)
+    assert "cannot be reached" in err
+
+
+def test_a_simulated_corpus_is_not_fetched(run, published, tmp_path):
+    table = pd.read_csv(published.metadata, dtype=str)
+    table["url"] = "s3://simulated/train/" + table["filename"]
+    table.to_csv(tmp_path / "train_metadata.csv", index=False)
+    code, _, err = run("fetch", tmp_path / "train_metadata.csv", "-o", tmp_path / "out")
+    assert code == 2
+    assert "simulated corpus" in err
+    assert f"--data {tmp_path}" in err
 
 
 @pytest.mark.parametrize(

@@ -599,3 +599,10 @@ def test_a_shard_that_cannot_be_read_just_now_is_not_made_again(tmp_path, source
         fill._take_stock(tmp_path, filled.manifest)
     monkeypatch.undo()
     assert (tmp_path / filled.manifest.shards[0].file).read_bytes() == before
+
+
+def test_a_missing_store_is_named(tmp_path):
+    with pytest.raises(StoreError, match=r"gone: no such folder\."):
+        Store(tmp_path / "gone")
+    with pytest.raises(StoreError, match=r"not a store"):
+        Store(tmp_path)

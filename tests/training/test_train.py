@@ -269,6 +269,13 @@ def test_an_unknown_recipe_names_the_shipped_ones():
         recipe.read_recipe("thrid-place")
 
 
+def test_a_missing_recipe_file_says_how_to_write_one():
+    with pytest.raises(
+        SettingsError, match=r"^mine\.yaml: no such file.*recipe show default > mine\.yaml$"
+    ):
+        recipe.read_recipe("mine.yaml")
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml")))
 def test_shipped_recipes_are_valid(name):
     assert recipe.read_recipe(name).name == name
@@ -485,12 +492,27 @@ def test_settings_on_the_command_line_replace_those_of_the_recipe():
         ("net.name", r"net\.name: .*name=value"),
         ("training.stages.4.epochs=1", r"stages\.4\.epochs=1: .*\b4 .*\b2\b"),
         ("name.x=1", r"name\.x=1: "),
-        ("net.nam=r3d_18", r"net\.nam .*\bname\b"),
+        ("net.nam=r3d_18", r"^net\.nam=r3d_18: .*net\.nam .*\bname\b"),
+        ("training.batch_size=abc", r"^training\.batch_size=abc: .*'abc'"),
+        ("training.stages=[{epochs:3}]", r"epochs:3\. .*blank.*epochs: 3$"),
     ],
 )
 def test_a_wrong_setting_on_the_command_line_is_named(change, named):
     with pytest.raises(SettingsError, match=named):
         recipe.read_recipe("default", [change])
+
+
+def test_the_wrong_one_of_several_settings_is_named():
+    changes = ["training.batch_size=4", "net.nam=r3d_18"]
+    with pytest.raises(SettingsError, match=r"^net\.nam=r3d_18: "):
+        recipe.read_recipe("default", changes)
+
+
+def test_a_fault_of_the_recipe_itself_names_the_file(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("name: a\ntraining: {batchsize: 3}\n")
+    with pytest.raises(SettingsError, match=r"a\.yaml: .*batchsize"):
+        recipe.read_recipe(path, ["training.batch_size=4"])
 
 
 def test_other_labels_in_the_same_folder_are_refused(run, data, tmp_path):

@@ -289,6 +289,7 @@ def fetch(
         )
     selected = fetched.Selected.read(metadata, labels, rule, seed)
     if dry_run:
+        print_line(str(selected))  # before the network is asked, which may fail
         preview = fetched.preview(selected, out, settings, view)
         print_line(str(preview))
         preview.check(out)

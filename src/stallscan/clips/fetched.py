@@ -24,7 +24,7 @@ from stallscan.clips.prepare import Prepared, Preprocessing
 from stallscan.clips.store import MANIFEST_NAME, TRY_AGAIN, Store
 from stallscan.errors import InputError, UnreadableError
 from stallscan.recordings import fetch
-from stallscan.recordings.bucket import FetchSettings
+from stallscan.recordings.bucket import SIMULATED_BUCKET, FetchSettings
 from stallscan.recordings.fetch import Outcome, Survey, Wanted
 from stallscan.recordings.find import Source
 from stallscan.words import say_time
@@ -72,7 +72,7 @@ class Selected:
         ------
         SettingsError, TableError, InputError
             As `select.select_to_file`. InputError also if the rule needs labels and there are
-            none, or a name or url cannot be fetched.
+            none, the recordings are simulated, or a name or url cannot be fetched.
         """
         table = tables.read_metadata(metadata, needed=("url", "num_frames"))
         split = "train" if "project_id" in table else "test"
@@ -92,9 +92,18 @@ class Selected:
             raise InputError(
                 f"{metadata}: rule {rule} selects no recordings. Choose another --rule"
             )
+        if table["url"].str.startswith(SIMULATED_BUCKET).all():
+            raise InputError(
+                f"{metadata}: this is the table of a simulated corpus, which is in no bucket. Use "
+                f"its folder as it is: stallscan train RECIPE --data {metadata.parent} -o RUN"
+            )
         selected = cls(split, table, rule, seed)
         fetch.check(selected.wanted)
         return selected
+
+    def __str__(self) -> str:
+        stalled = f", {self.table['stalled'].sum():,} stalled" if "stalled" in self.table else ""
+        return f"{len(self.table):,} recordings selected{stalled} (rule {self.rule})"
 
     @property
     def wanted(self) -> list[Wanted]:
@@ -120,7 +129,6 @@ class Selected:
 class Preview:
     """What a fetch will do."""
 
-    selected: int
     survey: Survey
     needed_bytes: float  # free disk that it takes; NaN if unknown
     free_bytes: int
@@ -130,7 +138,7 @@ class Preview:
         is_sample = survey.measured < survey.recordings
         sizes = f"from the mean of {survey.measured}" if is_sample else "the sum of all sizes"
         lines = [
-            f"{self.selected:,} recordings selected, {survey.recordings:,} to fetch",
+            f"{survey.recordings:,} recordings to fetch",
             f"bytes: {_say_bytes(survey.bytes)} ({sizes})",
             f"disk: {self._space()}",
         ]
@@ -219,7 +227,7 @@ def _preview(
         clips = selected.clip_bytes(view) * len(todo) / len(selected.table)
         needed = clips + needed * min(1, BATCHES_ON_DISK * BATCH / len(todo))
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    return Preview(len(selected.table), survey, needed, shutil.disk_usage(existing).free)
+    return Preview(survey, needed, shutil.disk_usage(existing).free)
 
 
 def fetch_videos(

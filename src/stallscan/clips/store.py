@@ -280,6 +280,12 @@ def read_manifest(folder: Path) -> Manifest:
         If it cannot be read or has another format.
     """
     path = folder / MANIFEST_NAME
+    if not path.exists():
+        fault = f"not a store, it has no {MANIFEST_NAME}" if folder.is_dir() else "no such folder"
+        raise StoreError(
+            f"{folder}: {fault}. Check the path, or make a store: stallscan prepare PATH... -o "
+            "STORE"
+        )
     try:
         content: Any = documents.read_json(path)
         if isinstance(content, dict) and content.get("format") == 1:

@@ -21,8 +21,11 @@ from stallscan.errors import InputError, SettingsError
 from stallscan.nets.focusnet import FocusNet
 from stallscan.nets.norm import with_video_norm
 from stallscan.nets.published import QuartersResNet18, densenet121_3d, resnet101_3d, torchvision_net
-from stallscan.nets.settings import FEATURES, NetSettings
+from stallscan.nets.settings import BUILT_IN, FEATURES, NetSettings
 from stallscan.nets.stallnet import StallNet
+
+# chosen: about the mean of the competition's recordings, 59 frames (docs/facts.md 4)
+TRIED_FRAMES = 64
 
 
 def build(settings: NetSettings) -> nn.Module:
@@ -87,6 +90,30 @@ def import_net(name: str) -> None:
             "Give it one parameter, the number of channels"
         ) from None
     NETS[name] = make
+
+
+@torch.inference_mode()
+def try_net(settings: NetSettings, frames: int, size: int) -> None:
+    """Compute the logits of random clips with a user's own net; built-in nets do nothing.
+
+    Parameters
+    ----------
+    settings : NetSettings
+        The net, imported by `import_net`.
+    frames, size : int
+        Shape of a clip; with 0 frames, `TRIED_FRAMES`.
+
+    Raises
+    ------
+    InputError
+        As `build` and `forward`.
+    """
+    if settings.name in BUILT_IN:
+        return
+    with torch.random.fork_rng(devices=[]):
+        net = build(settings).eval()
+        for count in (1, 2):  # a net that squeezes all axes is wrong for one clip only
+            forward(net, torch.rand(count, len(settings.mean), frames or TRIED_FRAMES, size, size))
 
 
 def forward(net: nn.Module, clips: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Every stage resumes where it left off: existing clips, trainings and predictions
 figures and the page take seconds and are made again by every run.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -37,6 +38,7 @@ MODELS = "models"  # in the output folder: a run folder for each net
 # Settings that were not published, or that do not affect the result.
 NO_CHANGE = ("seed", "data.seed", "training.workers")
 
+log = logging.getLogger("stallscan")
 Progress = Callable[[int, int], None]
 # Opens the progress display of a long stage, by its name.
 Display = Callable[[str], AbstractContextManager[Progress]]
@@ -134,11 +136,10 @@ def _reproduce(
     began = time.monotonic()
     first = next(iter(planned.values()))  # all recipes agree in what concerns the recordings
     prepared = _prepare(first, data, clips, out, display)
-    members = [
-        member
-        for model in approach.models
-        for member in _train(approach, model, planned[model.name], prepared, out)
-    ]
+    members = []
+    for number, model in enumerate(approach.models, start=1):
+        log.info("net %d of %d: %s", number, len(approach.models), model.name)
+        members += _train(approach, model, planned[model.name], prepared, out)
     if test is not None:
         for member in members:
             _score(member, test, out, display)

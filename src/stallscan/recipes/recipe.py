@@ -4,6 +4,7 @@ It must be readable without torch, so the settings of modules that import torch 
 `recipes.settings`.
 """
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -122,14 +123,15 @@ def read_recipe(which: str | Path, changes: Sequence[str] = ()) -> Recipe:
     shipped = SHIPPED / f"{which}.yaml"
     path = shipped if shipped.is_file() else Path(which)
     if not path.is_file():
-        names = ", ".join(shipped_recipes())
-        raise SettingsError(
-            f"{which}: no such recipe. Give a recipe file or the name of a shipped recipe: {names}"
-        )
+        raise SettingsError(_missing(path))
     content = read_yaml(path)
-    for change in changes:
-        _change(content, change)
-    return Recipe.parse(content, str(path))
+    changed = _changed(content, changes)
+    try:
+        return Recipe.parse(changed, str(path))
+    except SettingsError:
+        if wrong := _wrong_changes(content, changes):
+            return Recipe.parse(changed, wrong)  # raises the same, and names the fault
+        raise
 
 
 def shorten(recipe: Recipe, epochs: int) -> Recipe:
@@ -183,6 +185,42 @@ def as_yaml(recipe: Recipe) -> str:
     """Return all settings of a recipe as YAML."""
     text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     return text
+
+
+def _missing(path: Path) -> str:
+    """Say what is missing: a file, or a shipped recipe of this name."""
+    names = shipped_recipes()
+    if path.suffix in (".yaml", ".yml") or path.parent != Path():
+        return (
+            f"{path}: no such file. Name a shipped recipe ({', '.join(names)}), or write one to "
+            f"start from: stallscan recipe show default > {path}"
+        )
+    return (
+        f"{path}: no such recipe{suggest(str(path), names)}. Give a recipe file, or the name of a "
+        f"shipped recipe: {', '.join(names)}"
+    )
+
+
+def _wrong_changes(content: dict[str, Any], changes: Sequence[str]) -> str:
+    """Return the changes that are wrong by themselves; empty if the recipe is wrong without any."""
+    if not _is_valid(content, ()):
+        return ""
+    return ", ".join(change for change in changes if not _is_valid(content, [change]))
+
+
+def _is_valid(content: dict[str, Any], changes: Sequence[str]) -> bool:
+    try:
+        Recipe.parse(_changed(content, changes), "")
+    except SettingsError:
+        return False
+    return True
+
+
+def _changed(content: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    changed = copy.deepcopy(content)
+    for change in changes:
+        _change(changed, change)
+    return changed
 
 
 def _change(content: Any, change: str) -> None:

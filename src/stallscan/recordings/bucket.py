@@ -20,6 +20,9 @@ SILENCE_S, REQUEST_S = 60, 1800
 # Longest pause between two attempts: S3 asks for slower requests for seconds, not minutes.
 LONGEST_PAUSE_S = 30.0
 
+# Where the tables of simulated recordings say that these are; there is no such bucket.
+SIMULATED_BUCKET = "s3://simulated/"
+
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _STATUS = re.compile(r"status code: (\d{3})")
 

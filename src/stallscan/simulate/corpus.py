@@ -22,6 +22,7 @@ from stallscan.clips.prepare import Prepared
 from stallscan.errors import InputError, RecordingError, WorkerError
 from stallscan.files import make_folder, sha256, write_text
 from stallscan.recordings import encode
+from stallscan.recordings.bucket import SIMULATED_BUCKET
 from stallscan.recordings.find import Source
 from stallscan.recordings.recording import from_array
 from stallscan.simulate import crowd
@@ -358,7 +359,7 @@ def _line_px(truth: Truth) -> str:
 
 
 def _write_test_tables(out: Path, rows: pd.DataFrame) -> None:
-    url = "s3://simulated/test/" + rows["filename"]
+    url = f"{SIMULATED_BUCKET}test/" + rows["filename"]
     metadata = rows[["filename"]].assign(url=url, num_frames=rows["frames"])
     write_text(out / "test_labels.csv", rows[["filename", "stalled"]].to_csv(index=False))
     write_text(
@@ -376,7 +377,7 @@ def _write_tables(
     stalled = rows["stalled"].to_numpy(dtype=bool)
     micro, nano = crowd.draw_subsets(rng, project, stalled, rows["tier1"].to_numpy(dtype=bool))
     metadata = rows[["filename"]].assign(
-        url="s3://simulated/train/" + rows["filename"],
+        url=f"{SIMULATED_BUCKET}train/" + rows["filename"],
         project_id=rows["project"],
         num_frames=rows["frames"],
         crowd_score=rows["crowd_score"],

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import safetensors.torch
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from stallscan import files, words
@@ -55,6 +55,17 @@ class Place(NamedTuple):
 
     name: str  # net, fold and stage
     epochs_after: int = 0  # of later stages and folds
+
+
+class Bar(RichProgressBar):
+    """Lightning's progress bar on stderr, with the words of `Pace`: it would count from 0."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(console_kwargs={"stderr": True})
+        self.place = place
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"{self.place.name}, epoch {current_epoch + 1} of {self.trainer.max_epochs}"
 
 
 class Pace(Callback):

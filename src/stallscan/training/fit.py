@@ -17,7 +17,6 @@ from pytorch_lightning.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
     ModelCheckpoint,
-    RichProgressBar,
 )
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
@@ -36,6 +35,7 @@ from stallscan.training.checkpoints import (
     BEST_NAME,
     DONE_NAME,
     LAST_NAME,
+    Bar,
     Checkpoints,
     HistoryWriter,
     Interruption,
@@ -331,7 +331,7 @@ def _callbacks(
         Pace(settings.monitor, place),
     ]
     if _shows_progress():
-        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+        callbacks.append(Bar(place))
     if settings.ema:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
     if settings.patience:

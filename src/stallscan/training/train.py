@@ -72,8 +72,8 @@ class TrainingSummary:
         measured = metrics.measure(self.held_out)
         return (
             f"bundle -> {self.folder / 'bundle'}; MCC {measured.mcc:.3f} at "
-            f"{words.percent(measured.prevalence)} stalled, on {what} (optimistic: epoch and "
-            "threshold were chosen on it)"
+            f"the chosen threshold and {words.percent(measured.prevalence)} stalled, on {what} "
+            "(optimistic: epoch and threshold were chosen on it)"
         )
 
 
@@ -107,6 +107,7 @@ def train(
     """
     # Only here: in fine-tuning a bundle names the net, and a bundle must not execute code.
     build.import_net(recipe.net.name)
+    build.try_net(recipe.net, recipe.clip.frames, recipe.clip.size)
     if isinstance(data, Path):
         data = labelled.from_folder(recipe, data)
     with claim(run, recipe):
