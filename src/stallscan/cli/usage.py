@@ -53,7 +53,7 @@ def _say_accepted(hint: object) -> str:
         return enumerated([str(value) for value in get_args(hint)], "or")
     kinds = {float: "a number", int: "a whole number", type(None): ""}
     if hint in kinds:
-        return kinds[hint]  # type: ignore[index]
+        return kinds[hint]
     if get_origin(hint) in (tuple, list):
         sides = [side for side in get_args(hint) if side is not Ellipsis]
         return "numbers" if sides and sides[0] in (float, int) else "other values"

@@ -158,8 +158,8 @@ class _Module(lightning.LightningModule):
         if settings.schedule == "one-cycle":
             # PyTorch's defaults are the published values: div_factor 25, final_div_factor 1e4, and
             # Adam's beta1 from 0.85 (at the peak) to 0.95.
-            # A rise of exactly one step is a division by zero in PyTorch. Without it, the first step
-            # is as good as at the peak.
+            # A rise of exactly one step divides by zero in PyTorch. Without it, the first step is
+            # as good as at the peak.
             rise = 0.0 if settings.warm_up * steps == 1 else settings.warm_up
             schedule = torch.optim.lr_scheduler.OneCycleLR(
                 optimiser, max_lr=peak, total_steps=steps, pct_start=rise
