@@ -27,7 +27,9 @@ EXPECTED = {
         "--seed": ("--precision int8",),
     },
     "simulate": {
+        "--series": ("--stack",),
         "--frames": ("--stack",),
+        "--frame-s": ("--series",),
         "--size": ("--stack",),
         "--test-stalled": ("--test",),
         "--recipe": ("--clips",),
@@ -41,6 +43,7 @@ EXPECTED = {
     },
 }
 VALUES = {"--calibrate": [], "--size": ["2", "2"], "--label-um": ["1", "1", "1"]}
+    "--series": ["two-photon"],
 CASES = [(command, option) for command, options in EXPECTED.items() for option in options]
 
 

@@ -14,7 +14,7 @@ def test_the_legend_is_whole_in_a_picture_of_any_width(tmp_path, width):
     calls = ["stalled", "review", "flowing", "unscorable"]
     height = 40
     box = Box(10, 20, 10, 20)
-    regions = [(Region(name, box, np.ones((10, 10), bool)), name) for name in calls]
+    regions = [(Region(name, "1f3a", box, np.ones((10, 10), bool)), name) for name in calls]
     overview.write_overview(tmp_path / "o.png", np.full((height, width), 90, np.uint8), regions)
     picture = cv2.imread(str(tmp_path / "o.png"))
     legend = picture[height:]

@@ -14,7 +14,7 @@ from stallscan.review.exchange import write_label_studio, write_panoptes
 from tests.predicted import prediction, write_tables
 
 NAMES = ("m1/a b.mp4", "m1/c.mp4", "d.tif", "gone.mp4")
-GUIDE = Path(__file__).parents[2] / "docs" / "laboratory" / "review.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "reference" / "review.md"
 
 
 @pytest.fixture

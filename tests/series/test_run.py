@@ -156,7 +156,7 @@ def test_the_vessel_of_an_area_is_found_and_its_ends_are_left_out() -> None:
     mask = np.zeros((40, 80), np.uint8)
     cv2.line(mask, (10, 20), (70, 20), 1, 5)
     mean = 100 + np.float32(400) * mask
-    region = Region("1", Box(0, 40, 0, 80), np.ones((40, 80), bool))
+    region = Region("1", "1f3a", Box(0, 40, 0, 80), np.ones((40, 80), bool))
     line, tissue = traces.find_line(region, mean, 1.0)
     assert line is not None
     assert np.abs(line[:, 0] - 20).max() < 1.5
