@@ -42,8 +42,12 @@ EXPECTED = {
         "--processes": ("--prepare",),
     },
 }
-VALUES = {"--calibrate": [], "--size": ["2", "2"], "--label-um": ["1", "1", "1"]}
+VALUES = {
+    "--calibrate": [],
+    "--size": ["2", "2"],
+    "--label-um": ["1", "1", "1"],
     "--series": ["two-photon"],
+}
 CASES = [(command, option) for command, options in EXPECTED.items() for option in options]
 
 
