@@ -165,6 +165,13 @@ def test_a_limit_is_where_the_distances_meet(stalled, found, left):
     assert gap == pytest.approx(math.hypot(*sides), abs=1e-9)
 
 
+def test_measured_calls_that_find_nothing_need_another_threshold():
+    with pytest.raises(InputError, match=r"stallscan decide"):
+        CallAccuracy.counted(0, 6, 11, 11)
+    with pytest.raises(InputError, match="Check both values"):
+        CallAccuracy.stated(0.0, 1.0)
+
+
 def test_errors_hardly_better_than_chance_tell_nothing():
     rate = correction.corrected(5, 10, CallAccuracy.counted(6, 10, 5, 10))
     assert rate.interval == (0, 1)

@@ -158,10 +158,16 @@ class CallAccuracy:
 
     def _check(self) -> "CallAccuracy":
         if self.sensitivity + self.specificity <= 1:
+            remedy = (
+                "Call with another threshold (stallscan decide), or train the model on your labels "
+                "(stallscan fine-tune)"
+                if self.stalled
+                else "Check both values"
+            )
             raise InputError(
                 f"a sensitivity of {percent(self.sensitivity)} and a specificity of "
                 f"{percent(self.specificity)} are no better than chance, so rates cannot be "
-                "corrected. Check both values, or use a better bundle"
+                f"corrected. {remedy}"
             )
         return self
 
