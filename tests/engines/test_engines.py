@@ -281,7 +281,7 @@ def test_auto_takes_torch_and_gives_the_reason_where_openvino_cannot_be_used(
     monkeypatch.setattr(choose, "has_torch", lambda: False)
     assert choose.choose(disk.load(exported_dir)).name == "openvino"
     for path, engine in ((bundle_dir, "auto"), (exported_dir, "torch")):
-        with pytest.raises(InputError, match=r"pip install 'stallscan\[train\]'"):
+        with pytest.raises(InputError, match=r"pip install '\.\[train\]'"):
             choose.choose(disk.load(path), engine)
 
 

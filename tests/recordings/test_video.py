@@ -255,7 +255,7 @@ def test_a_missing_codec_is_an_error_with_the_command_that_installs_it(
         raise error
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", fail)
-    with pytest.raises(UnreadableError, match=r"a\.tif: .*pip install 'stallscan\[lab\]'"):
+    with pytest.raises(UnreadableError, match=r"a\.tif: .*pip install '\.\[lab\]'"):
         video.read_recording(tmp_path / "a.tif")
 
 

@@ -217,7 +217,7 @@ def test_a_missing_library_is_an_error_with_the_command_that_installs_it(
 
     path = write(tmp_path / "y.tif", draw_y((1, 1, 1), 4))
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(InputError, match=r"pip install 'stallscan\[lab\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[lab\]'"):
         read_network(path, (1, 1, 1))
 
 
