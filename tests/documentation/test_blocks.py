@@ -48,6 +48,7 @@ NEEDED = {
         "mice.csv": "study/mice.csv",
     },
     "reproduce.md": {"competition": "data"},
+    "review.md": {"labels.csv": ""},
     "store.md": {"results": "", "competition": "data", "run/bundle": "bundle"},
     "training.md": {"clips": ""},
 }
