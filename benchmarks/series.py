@@ -23,9 +23,9 @@ from stallscan.series.summary import measure_rates, measure_segments
 from stallscan.simulate.look import LookSettings
 from stallscan.simulate.series import SERIES_NAME, TRUTH_NAME, Kind, simulate_series
 from stallscan.simulate.series import SeriesSettings as Simulated
-from stallscan.simulate.stack import LINES_NAME
 from stallscan.vessels.region_files import read_regions
 from stallscan.vessels.regions import Field
+from stallscan.vessels.segment_files import LINES_NAME
 
 FIRST_SEED = 501
 FRAMES, SIDE_PX, STALLED_SHARE = 150, 400, 0.2

@@ -1,10 +1,13 @@
 """Atomic writes, messages for file errors, content hashes and provenance."""
 
 import contextlib
+import csv
 import errno
 import functools
 import gzip
 import hashlib
+import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -165,6 +168,23 @@ def refuse_foreign(path: str | Path, marks: Sequence[str | bytes], what: str) ->
             head = b""
     if not any((mark.encode() if isinstance(mark, str) else mark) in head for mark in marks):
         raise InputError(f"{path}: already exists and is not {what}. Choose another output with -o")
+
+
+def write_rows(path: str | Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table as CSV in UTF-8, atomically, one line at a time."""
+    write_text(path, map(csv_line, itertools.chain([columns], rows)))
+
+
+def csv_line(values: Iterable[Any]) -> str:
+    """Return one line of CSV, with its end; None is an empty cell."""
+    buffer = io.StringIO()
+    cells = ["" if value is None else str(value) for value in values]
+    writer = csv.writer(buffer, lineterminator="\n")
+    if any("\r" in cell for cell in cells):
+        # A lone carriage return also ends a row, but is not quoted by default.
+        writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerow(cells)
+    return buffer.getvalue()
 
 
 def write_text(path: str | Path, text: str | Iterable[str]) -> None:

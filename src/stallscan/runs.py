@@ -41,8 +41,9 @@ CHOSEN_NAME = "chosen_on.csv"
 METRICS_NAME = "metrics.json"
 # Beside predictions.csv where regions of a raw stack were called: how it was read, and their clips.
 STACK_NAME = "stack.json"
-SERIES_NAME = "series.json"
 CLIPS_NAME = "clips"
+# How a time series at one depth was read; no predictions are beside it.
+SERIES_NAME = "series.json"
 # In the column reason of a recording on which no figure may be measured.
 LEARNED = "the bundle has learned from this recording"
 # Output of decide in the competition's format.

@@ -29,7 +29,7 @@ from stallscan.recordings.raw import StackSettings, open_stack
 from stallscan.recordings.recording import Box, from_array, to_grey
 from stallscan.simulate import SimulateSettings, make_plan
 from stallscan.simulate.imaging import render, whole_field
-from stallscan.simulate.stack import to_counts
+from stallscan.simulate.raw import to_counts
 from stallscan.vessels.outline import OutlineSettings, draw
 from stallscan.vessels.region_files import read_regions
 from stallscan.vessels.regions import Field, Region, Regions, Unusable

@@ -124,7 +124,7 @@ def test_the_interval_of_the_prevalence_covers_the_true_one() -> None:
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     written = stallogram("01.1", "0000", frame_s=0.1)
     path = tmp_path / "stallogram.csv"
-    path.write_text(written.to_csv())
+    written.write(path)
     assert path.read_text().splitlines() == ["region,0,0.1,0.2,0.3", "v0,0,1,,1", "v1,0,0,0,0"]
     again = read_stallogram(path)
     assert again.names == written.names

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from stallscan.errors import InputError
 from stallscan.recordings.raw import open_stack
+from stallscan.simulate import raw
 from stallscan.simulate import stack as stacks
 from stallscan.simulate.blood import STALLED_SHARE, STANDING_UM
 from stallscan.simulate.stack import RawPlan, RawSettings, draw_stack, simulate_stack
@@ -83,8 +84,8 @@ def test_the_truth_follows_the_definition_of_a_stall(folder: Path, plan: RawPlan
 
 def test_tiles_do_not_show(plan: RawPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     light = stacks.render(plan.scene, plan.blood, plan.microscope, _whole(plan))
-    monkeypatch.setattr(stacks, "TILE_PX", 96)
-    for window in stacks.tiles_of(plan.scene):
+    monkeypatch.setattr(raw, "TILE_PX", 96)
+    for window in raw.tiles_of(plan.scene):
         tile = stacks.render(plan.scene, plan.blood, plan.microscope, window)
         whole = light[:, window.rows, window.columns]
         assert np.abs(tile - whole).max() < 0.02 * light.max()

@@ -1,7 +1,5 @@
 """Explain calls of the baseline in words."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -76,11 +74,8 @@ def write(explanations: Iterable[Explanation], out: Path) -> int:
     InputError
         If `out` is a file of another kind, or cannot be written.
     """
-    header = "filename,explanation\n"
-    files.refuse_foreign(out, [header], "a table of 'stallscan explain'")
-    buffer = io.StringIO(header)
-    buffer.seek(0, io.SEEK_END)
+    columns = ("filename", "explanation")
+    files.refuse_foreign(out, [files.csv_line(columns)], "a table of 'stallscan explain'")
     rows = list(explanations)
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    files.write_text(out, buffer.getvalue())
+    files.write_rows(out, columns, rows)
     return len(rows)

@@ -39,9 +39,9 @@ from stallscan.scores import calibration
 
 log = logging.getLogger("stallscan")
 
-# Entries of run.json that must be the same for a run to be resumed.
 # Traits of the clips of regions that stallscan chose itself.
 CUT_TRAITS = ("frames",)
+# Entries of run.json that must be the same for a run to be resumed.
 SAME = ("paths", "bundle", "threshold", "prevalence", "engine", "consistency")
 
 

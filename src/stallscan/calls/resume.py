@@ -11,10 +11,9 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stallscan import documents, files, runs
 from stallscan.calls.inputs import Inputs
@@ -64,7 +63,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[list[str]] | None:
             f"{path}: cannot be read ({reason}). Fix its permissions, or choose "
             "another folder with -o"
         ) from None
-    if line(columns).encode().startswith(content):
+    if files.csv_line(columns).encode().startswith(content):
         return None
     # Cut before decoding: an incomplete line may end inside a character.
     whole = content[: content.rfind(b"\n") + 1]
@@ -157,10 +156,10 @@ class Standing:
     def write(self, out: Path) -> None:
         """Write the tables with their valid rows only."""
         # Predictions first: if killed in between, no invalid row is left without its old stamp.
-        _write_table(out / PREDICTIONS_NAME, PREDICTION_COLUMNS, self.rows.values())
-        _write_table(out / TRAITS_NAME, TRAIT_COLUMNS, self.traits.values())
+        files.write_rows(out / PREDICTIONS_NAME, PREDICTION_COLUMNS, self.rows.values())
+        files.write_rows(out / TRAITS_NAME, TRAIT_COLUMNS, self.traits.values())
         stamps = {name: self.stamps[name] for name in self.rows if name in self.stamps}
-        _write_table(
+        files.write_rows(
             out / SOURCES_NAME, SOURCE_COLUMNS, ([name, *stamp] for name, stamp in stamps.items())
         )
 
@@ -202,16 +201,12 @@ def _by_name(table: Sequence[list[str]]) -> dict[str, list[str]]:
     return {row[0]: row for row in table}
 
 
-def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    files.write_text(path, "".join(map(line, [columns, *rows])))
-
-
 def sort(out: Path, sources: Sequence[Source]) -> None:
     """Sort the rows of all tables into the order of the recordings."""
     for name, columns in TABLES.items():
         rows = _by_name(read_table(out / name, columns) or [])
         ordered = (rows[source.filename] for source in sources if source.filename in rows)
-        _write_table(out / name, columns, ordered)
+        files.write_rows(out / name, columns, ordered)
 
 
 class Appender:
@@ -268,19 +263,7 @@ def as_lines(answer: Answer) -> dict[str, str]:
     row, traits, stamp = answer
     name = row["filename"]
     return {
-        TRAITS_NAME: line([name, *(f"{value:g}" for value in traits)]) if traits else "",
-        SOURCES_NAME: line([name, *stamp]) if stamp else "",
-        PREDICTIONS_NAME: line([row[column] for column in PREDICTION_COLUMNS]),
+        TRAITS_NAME: files.csv_line([name, *(f"{value:g}" for value in traits)]) if traits else "",
+        SOURCES_NAME: files.csv_line([name, *stamp]) if stamp else "",
+        PREDICTIONS_NAME: files.csv_line([row[column] for column in PREDICTION_COLUMNS]),
     }
-
-
-def line(values: Sequence[Any]) -> str:
-    """Return one line of CSV."""
-    buffer = io.StringIO()
-    cells = [str(value) for value in values]
-    writer = csv.writer(buffer, lineterminator="\n")
-    if any("\r" in cell for cell in cells):
-        # A lone carriage return also ends a row, but is not quoted by default.
-        writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(cells)
-    return buffer.getvalue()

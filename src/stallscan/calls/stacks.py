@@ -4,10 +4,7 @@ The clips of the regions become a store in the run folder, which is then predict
 review read the same store.
 """
 
-import csv
-import hashlib
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ from stallscan.clips.regions import prepare_regions, sources_of
 from stallscan.engines.choose import Which
 from stallscan.recordings.raw import Stack
 from stallscan.runs import CLIPS_NAME, STACK_NAME
-from stallscan.vessels.regions import Field, Region, Regions
+from stallscan.vessels.regions import Field, Region, Regions, describe_regions
 
 # Beside predictions.csv: where the regions are, and the segments that were found where no regions
 # were given.
@@ -86,7 +83,7 @@ def predict_stack(
     sources = sources_of(stack.path, regions)
     with runs.hold(out):
         runs.claim(out / STACK_NAME, _describe(stack, regions), "a stack", (runs.PREDICTIONS_NAME,))
-        files.write_text(out / REGIONS_NAME, _tabulate(stack, regions))
+        files.write_rows(out / REGIONS_NAME, REGION_COLUMNS, _tabulate(stack, regions))
     by_name = {source.filename: each for source, each in zip(sources, regions, strict=True)}
     fill.fill(
         out / CLIPS_NAME,
@@ -114,24 +111,11 @@ def predict_stack(
 
 def _describe(stack: Stack, regions: Regions) -> dict[str, Any]:
     """Return what must be the same for a run to be resumed."""
-    digest = hashlib.sha256()
-    for region in regions:
-        digest.update(repr(region[:]).encode() if isinstance(region, tuple) else _bytes_of(region))
-    return {
-        "stack": stack.describe(),
-        "regions": {"count": len(regions), "sha256": digest.hexdigest()},
-    }
+    return {"stack": stack.describe(), "regions": describe_regions(regions)}
 
 
-def _bytes_of(region: Region) -> bytes:
-    return repr((region.full_name, region.box, region.frames)).encode() + region.mask.tobytes()
-
-
-def _tabulate(stack: Stack, regions: Regions) -> str:
-    """Return the table of regions; those that cannot be used have no box."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(REGION_COLUMNS)
+def _tabulate(stack: Stack, regions: Regions) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of the table of regions; those that cannot be used have no box."""
     pixel_um2 = stack.voxel_um[1] * stack.voxel_um[2]
     for source, each in zip(sources_of(stack.path, regions), regions, strict=True):
         if isinstance(each, Region):
@@ -139,5 +123,4 @@ def _tabulate(stack: Stack, regions: Regions) -> str:
             row = (*each.box, *(each.frames or ("", "")), area, each.remark)
         else:
             row = (*[""] * 7, each.reason)
-        writer.writerow([each.name, source.filename, *row])
-    return table.getvalue()
+        yield (each.name, source.filename, *row)

@@ -41,7 +41,7 @@ def stack(
     depth: int = 0,
     percentiles: tuple[float, float] = (5.0, 99.0),
     bundle: str = "default",
-    prevalence: float | Literal["bundle"] = 0.02,
+    prevalence: float | Literal["bundle"] | None = None,
     accuracy: Path | None = None,
     engine: Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"] = "auto",
     signal: Literal["pattern", "brightness"] | None = None,
@@ -121,7 +121,7 @@ def stack(
     chosen = {name: value for name, value in of_series.items() if value is not None}
     of_calls = {
         "--bundle": bundle != "default",
-        "--prevalence": prevalence != 0.02,
+        "--prevalence": prevalence is not None,
         "--accuracy": accuracy is not None,
         "--engine": engine != "auto",
     }
@@ -152,7 +152,7 @@ def _call_stack(
     regions: Path | None,
     out: Path,
     bundle: str,
-    prevalence: float | Literal["bundle"],
+    prevalence: float | Literal["bundle"] | None,
     accuracy: Path | None,
     engine: Literal["auto", "torch", "openvino", "openvino-bf16", "openvino-int8"],
 ) -> int:
@@ -163,12 +163,14 @@ def _call_stack(
     from stallscan.words import counted, percent
 
     measured = None if accuracy is None else CallAccuracy.read(accuracy)
+    given = stacks.PREVALENCE if prevalence is None else prevalence
+    share = None if given == "bundle" else given
     found = _find_regions(stack, regions, out)
     with show_progress("cutting regions") as cutting, show_progress("predicting") as predicting:
         summary = stacks.predict_stack(
             *(stack, found, out, bundle),
             source="" if regions is None else regions.name,
-            prevalence=None if prevalence == "bundle" else prevalence,
+            prevalence=share,
             engine=engine,
             cutting=cutting,
             predicting=predicting,
@@ -180,7 +182,7 @@ def _call_stack(
         print_calls(summary.table)
     if scored := int(rate["scored"].item()):
         called = percent(float(rate["called_rate"].item()))
-        expected = "" if prevalence == "bundle" else f"; {percent(prevalence)} expected"
+        expected = "" if share is None else f"; {percent(share)} expected"
         stalled = summary.calls.get("stalled", 0)
         regions_scored = counted(scored, "scored region")
         print_line(f"{stalled} of {regions_scored} called stalled ({called}{expected})")
@@ -207,8 +209,8 @@ def _show_series(
     with show_progress("averaging frames") as progress:
         mean = traces.read_mean(stack, progress)
     found = given if given is not None else find.find_regions(stack.path, mean, field, out)
-    with show_progress("registering frames") as first, show_progress("finding stalls") as second:
-        result = run.measure_series(stack, found, mean, out, settings, first, second)
+    with show_progress("finding stalls") as progress:
+        result = run.measure_series(stack, found, mean, out, settings, progress)
     simulated = "simulated time series " * result.note.startswith(run.SIMULATED)
     title = f"Stalls of {simulated}{stack.path.name}"
     write_picture(out / run.PICTURE_NAME, result.stallogram, title)
@@ -270,7 +272,7 @@ def _find_regions(stack: "Stack", given: Path | None, out: Path) -> "Regions":
     from stallscan.cli.segmenting import find_segments
     from stallscan.errors import InputError
     from stallscan.vessels.region_files import read_regions
-    from stallscan.vessels.regions import outline_line, say_overlaps
+    from stallscan.vessels.regions import outline_lines
     from stallscan.vessels.segment import SegmentSettings
 
     field = field_of(stack)
@@ -282,9 +284,7 @@ def _find_regions(stack: "Stack", given: Path | None, out: Path) -> "Regions":
             f"{stack.path}: no capillary segments were found in it. See "
             f"{out / SEGMENTS_NAME}, and outline the vessels yourself (--regions)"
         )
-    return say_overlaps(
-        [outline_line(str(number), each.line, field) for number, each in enumerate(found, 1)]
-    )
+    return outline_lines([each.line for each in found], field)
 
 
 def _write_overview(stack: "Stack", regions: "Regions", out: Path) -> None:

@@ -224,13 +224,12 @@ class Store:
 
     def write_table(self) -> None:
         """Write ``recordings.csv``, with the status and shard of each recording, if it changed."""
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(TABLE_COLUMNS)
+        lines = [files.csv_line(TABLE_COLUMNS)]
         for row, place in self._walk():
             counts = (row.frames, row.frames_declared)
-            writer.writerow([row.filename, row.status, row.reason, *counts, place.path.name])
-        path, text = self.folder / TABLE_NAME, table.getvalue()
+            cells = (row.filename, row.status, row.reason, *counts, place.path.name)
+            lines.append(files.csv_line(cells))
+        path, text = self.folder / TABLE_NAME, "".join(lines)
         if not path.is_file() or path.read_bytes() != text.encode(errors="backslashreplace"):
             files.write_text(path, text)
 

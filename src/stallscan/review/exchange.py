@@ -26,7 +26,7 @@ from stallscan.review.run import Item
 Format = Literal["csv", "label-studio", "panoptes"]
 # Where Label Studio serves the files of its own computer; the path is relative to the root.
 LOCAL_FILES = "/data/local-files/?d="
-# Names in the labelling configuration (docs/laboratory/review.md).
+# Names in the labelling configuration (docs/reference/review.md).
 CONTROL, OBJECT = "answer", "video"
 # What browsers play.
 PLAYED = (".mp4", ".m4v", ".mov", ".webm")

@@ -77,7 +77,7 @@ def merge(
             for name, columns in resume.TABLES.items():
                 path = stack.enter_context(files.atomic_path(out / name))
                 tables[name] = stack.enter_context(path.open("wb"))
-                tables[name].write(resume.line(columns).encode())
+                tables[name].write(files.csv_line(columns).encode())
             merged.write(tables, progress)
             note |= merged.describe()
             # Before the tables appear under their names: without it, nobody knows whose they are.

@@ -9,33 +9,42 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stallscan import files, runs
+from stallscan import runs
 from stallscan.errors import InputError
-from stallscan.vessels.regions import Field, Regions, outline_line, say_overlaps
-from stallscan.vessels.segment import Capillary, SegmentSettings, find_segments
+from stallscan.vessels.regions import Field, Regions, outline_lines
+from stallscan.vessels.segment import SegmentSettings, find_segments
+from stallscan.vessels.segment_files import LINES_NAME, write_lines
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
-LINES_NAME = "centrelines.csv"
 # Standard deviation with which the image fades, about the radius of a capillary (docs/facts.md 5),
 # and the planes on either side of it.
 FADE_UM, PLANES = 2.5, 8
 
 
-def find_capillaries(
-    mean: F32, sides_um: tuple[float, ...], settings: SegmentSettings
-) -> list[Capillary]:
-    """Find the capillaries in a mean image, float32 (H, W), with pixels of this height and width.
+def find_lines(mean: F32, sides_um: tuple[float, ...]) -> list[F64]:
+    """Find the centre lines of capillaries in a mean image, each float64 (n, 3) in plane 0.
 
-    Their lines lie in plane 0.
+    Parameters
+    ----------
+    mean : ndarray
+        float32 (H, W).
+    sides_um : tuple of float
+        Height and width of a pixel.
     """
+    settings = SegmentSettings()
     plane_um = max(*sides_um, 1.0)
     depth_um = np.arange(-PLANES, PLANES + 1) * plane_um
     fade = np.exp(-0.5 * (depth_um / FADE_UM) ** 2).astype(np.float32)
     dark = np.float32(np.percentile(mean, 5))
     planes = dark + (mean - dark) * fade[:, None, None]  # (planes, H, W)
     found = find_segments(planes, (plane_um, sides_um[0], sides_um[1]), settings).capillaries
-    return [each for each in found if each.radius_um <= settings.capillary_radius_um]
+    return [
+        each.line * np.array([0.0, 1.0, 1.0])
+        for each in found
+        if each.radius_um <= settings.capillary_radius_um
+    ]
 
 
 def find_regions(path: Path, mean: F32, field: Field, out: Path) -> Regions:
@@ -46,20 +55,12 @@ def find_regions(path: Path, mean: F32, field: Field, out: Path) -> Regions:
     InputError
         If there is none.
     """
-    found = find_capillaries(mean, field.voxel_um[1:], SegmentSettings())
-    if not found:
+    lines = find_lines(mean, field.voxel_um[1:])
+    if not lines:
         raise InputError(
             f"{path}: no capillary segments were found in the mean of its frames. Outline the "
             "vessels yourself (--regions)"
         )
-    rows = [
-        f"{number},0,{row:.2f},{column:.2f}"
-        for number, each in enumerate(found, start=1)
-        for row, column in each.line[:, 1:]
-    ]
     with runs.hold(out) as folder:
-        text = "\n".join(["segment,z,y,x", *rows, ""])
-        files.write_text(folder / LINES_NAME, text)
-    return say_overlaps(
-        [outline_line(str(number), each.line, field) for number, each in enumerate(found, 1)]
-    )
+        write_lines(folder / LINES_NAME, lines)
+    return outline_lines(lines, field)

@@ -94,6 +94,12 @@ def extract_pattern(values: F32, pixel_um: float) -> F32:
     return np.asarray(fine - coarse, np.float32)
 
 
+def choose_pairs(count: int) -> NDArray[np.intp]:
+    """Return the frames that measure the noise of `count`: all first ones, then their next ones."""
+    first = np.unique(np.linspace(0, count - 2, NOISE_PAIRS).astype(int))
+    return np.concatenate([first, first + 1])
+
+
 def measure_noise(lines: list[F32], pixel_um: float) -> NoiseLaw:
     """Measure the noise from lines anywhere in the field.
 

@@ -1,8 +1,7 @@
 """Find the stalls of a time series, and write its stall-o-gram and tables."""
 
-import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,14 @@ from stallscan.series.pattern import Found
 from stallscan.series.settings import SeriesSettings
 from stallscan.series.stallogram import STALLED, UNKNOWN, Stallogram, drop_short
 from stallscan.series.summary import (
+    RATE_COLUMNS,
+    SEGMENT_COLUMNS,
     SeriesRates,
     measure_rates,
     tabulate_rates,
     tabulate_segments,
 )
-from stallscan.vessels.regions import Region, Regions
+from stallscan.vessels.regions import Region, Regions, describe_regions
 
 F32 = NDArray[np.float32]
 
@@ -75,7 +76,6 @@ def measure_series(
     mean: F32,
     out: str | Path,
     settings: SeriesSettings,
-    registering: Progress = lambda _done, _of: None,
     progress: Progress = lambda _done, _of: None,
 ) -> SeriesResult:
     """Find the stalls in the regions of a time series, and write the tables into a folder.
@@ -101,7 +101,7 @@ def measure_series(
     with runs.hold(out) as folder:
         about = _describe(stack, regions, settings)
         runs.claim(folder / runs.SERIES_NAME, about, "a series", OUTPUTS)
-        found, bad_frames = _find_all(stack, regions, mean, settings, registering, progress)
+        found, bad_frames = _find_all(stack, frame_s, regions, mean, settings, progress)
         least = count_frames(settings.least_s, frame_s)
         states = [drop_short(each.states, least) for each in found]
         names = tuple(region.name for region in regions)
@@ -116,10 +116,11 @@ def measure_series(
         typical = float(np.median(np.array(shortest_s)[known])) if known.any() else math.nan
         rates = measure_rates(stallogram)
         note = " ".join([SIMULATED] * are_simulated([stack.path]) + [NOTE])
-        files.write_text(folder / STALLOGRAM_NAME, stallogram.to_csv())
-        files.write_text(folder / SEGMENTS_NAME, tabulate_segments(stallogram, shortest_s, remarks))
-        table = tabulate_rates(stack.path.name, stallogram, rates, typical, note)
-        files.write_text(folder / RATES_NAME, table)
+        stallogram.write(folder / STALLOGRAM_NAME)
+        segments = tabulate_segments(stallogram, shortest_s, remarks)
+        files.write_rows(folder / SEGMENTS_NAME, SEGMENT_COLUMNS, segments)
+        row = tabulate_rates(stack.path.name, stallogram, rates, typical, note)
+        files.write_rows(folder / RATES_NAME, RATE_COLUMNS, [row])
     return SeriesResult(stallogram, rates, typical, bad_frames, remarks, note)
 
 
@@ -141,14 +142,13 @@ def count_frames(least_s: float, frame_s: float) -> int:
 
 def _find_all(
     stack: Stack,
+    frame_s: float,
     regions: Regions,
     mean: F32,
     settings: SeriesSettings,
-    registering: Progress,
     progress: Progress,
 ) -> tuple[list[Found], int]:
     """Return what is found in each region, and the number of bad frames."""
-    assert stack.frame_s is not None
     pixel_um = max(stack.voxel_um[1:])
     unknown = np.full(len(stack), UNKNOWN, np.int8)
     found = [
@@ -161,18 +161,12 @@ def _find_all(
             line, tissue = traces.find_line(region, mean, pixel_um)
             if line is not None:
                 lines[index] = line, tissue
-    shifts = traces.find_shifts(stack, mean, registering)
     is_pattern = settings.signal == "pattern"
-    noise = _measure_noise(stack, shifts, pixel_um) if is_pattern else None
-    least = count_frames(settings.least_s, stack.frame_s)
-    longest = settings.longest_visible_s(stack.frame_s) / stack.frame_s
-    read = traces.read_traces(
-        stack,
-        [line for line, _ in lines.values()],
-        [tissue for _, tissue in lines.values()],
-        shifts,
-        progress,
-    )
+    pairs = pattern.choose_pairs(len(stack)) if is_pattern else np.zeros(0, int)
+    read, noise_lines = traces.read_traces(stack, mean, list(lines.values()), pairs, progress)
+    noise = pattern.measure_noise(noise_lines, pixel_um) if is_pattern else None
+    least = count_frames(settings.least_s, frame_s)
+    longest = settings.longest_visible_s(frame_s) / frame_s
     bad = traces.find_bad_frames(read)
     for index, trace in zip(lines, read, strict=True):
         trace.values[bad] = np.nan
@@ -185,21 +179,10 @@ def _find_all(
     return found, int(np.count_nonzero(bad))
 
 
-def _measure_noise(stack: Stack, shifts: F32, pixel_um: float) -> pattern.NoiseLaw:
-    first = np.linspace(0, len(stack) - 2, pattern.NOISE_PAIRS).astype(int)
-    first = np.unique(first)
-    lines = traces.read_noise_lines(stack, [*first, *first + 1], shifts)
-    return pattern.measure_noise(lines, pixel_um)
-
-
-def _describe(stack: Stack, regions: Sequence[Any], settings: SeriesSettings) -> dict[str, Any]:
+def _describe(stack: Stack, regions: Regions, settings: SeriesSettings) -> dict[str, Any]:
     """Return what must be the same for a folder to be used again."""
-    digest = hashlib.sha256()
-    for region in regions:
-        shape = (region.box, region.mask.tobytes()) if isinstance(region, Region) else region[1:]
-        digest.update(repr((region.name, shape)).encode())
     return {
         "series": stack.describe(),
-        "regions": {"count": len(regions), "sha256": digest.hexdigest()},
+        "regions": describe_regions(regions),
         "settings": settings.model_dump(mode="json"),
     }

@@ -6,13 +6,13 @@ at least once, and the cumulative duration the time that a segment is stalled in
 """
 
 import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stallscan import files
 from stallscan.errors import InputError
 
 UNKNOWN, FLOWING, STALLED = -1, 0, 1
@@ -38,18 +38,17 @@ class Stallogram:
     states: States
     frame_s: float
 
-    def to_csv(self) -> str:
-        """Return a table with a row for each segment and a column for each time point in s.
+    def write(self, path: Path) -> None:
+        """Write a table with a row for each segment and a column for each time point in s.
 
         Cells are 1 (stalled), 0 (flowing) or empty (unknown).
         """
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
         times = np.arange(self.states.shape[1]) * self.frame_s
-        writer.writerow(["region", *(f"{time:.10g}" for time in times)])
-        for name, row in zip(self.names, self.states.tolist(), strict=True):
-            writer.writerow([name, *(_CELLS[state] for state in row)])
-        return table.getvalue()
+        rows = (
+            (name, *(_CELLS[state] for state in row))
+            for name, row in zip(self.names, self.states.tolist(), strict=True)
+        )
+        files.write_rows(path, ("region", *(f"{time:.10g}" for time in times)), rows)
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def drop_short(states: States, least: int) -> States:
 
 
 def read_stallogram(path: str | Path) -> Stallogram:
-    """Read a table that `Stallogram.to_csv` wrote.
+    """Read a table that `Stallogram.write` wrote.
 
     Raises
     ------

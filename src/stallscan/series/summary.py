@@ -1,9 +1,7 @@
 """How often and how long segments stall: of each segment, and of the whole series."""
 
-import csv
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,42 +168,31 @@ def _bootstrap(count: int, measure: Callable[[F64], F64]) -> Share:
 
 def tabulate_segments(
     stallogram: Stallogram, shortest_s: Sequence[float], remarks: Sequence[str]
-) -> str:
-    """Return the table of segments."""
-    rows: list[Sequence[object]] = []
+) -> Iterator[Sequence[object]]:
+    """Yield the rows of the table of segments, with `SEGMENT_COLUMNS`."""
     for name, each, shortest, remark in zip(
         stallogram.names, measure_segments(stallogram), shortest_s, remarks, strict=True
     ):
         if not each.observed_s:
-            rows.append([name, *[""] * 6, 0, _cell(shortest), remark])
+            yield [name, *[""] * 6, 0, _cell(shortest), remark]
             continue
         numbers = (each.cumulative_s, each.cumulative_s / each.observed_s, each.longest_s)
         times = (each.first_start_s, each.observed_s, shortest)
-        rows.append(
-            [name, each.stalls, each.new_stalls, *map(_cell, numbers), *map(_cell, times), remark]
-        )
-    return _as_csv(SEGMENT_COLUMNS, rows)
+        counts = each.stalls, each.new_stalls
+        yield [name, *counts, *map(_cell, numbers), *map(_cell, times), remark]
 
 
 def tabulate_rates(
     field: str, stallogram: Stallogram, rates: SeriesRates, shortest_s: float, note: str
-) -> str:
-    """Return the figures of a series as a table of one row."""
+) -> list[object]:
+    """Return the figures of a series, a row with `RATE_COLUMNS`."""
     shares = (rates.prevalence, rates.incidence)
-    row = [field, RECORDING, rates.segments, rates.unknown, stallogram.states.shape[1]]
-    row += [_cell(stallogram.frame_s), _cell(rates.observed_min)]
+    row: list[object] = [field, RECORDING, rates.segments, rates.unknown]
+    row += [stallogram.states.shape[1], _cell(stallogram.frame_s), _cell(rates.observed_min)]
     row += [_cell(number) for share in shares for number in share]
     row += [rates.new_stalls, *map(_cell, rates.new_per_min), *map(_cell, rates.cumulative_s)]
-    return _as_csv(RATE_COLUMNS, [[*row, _cell(shortest_s), note]])
+    return [*row, _cell(shortest_s), note]
 
 
 def _cell(number: float | None) -> str:
     return "" if number is None or not math.isfinite(number) else f"{float(number):.6g}"
-
-
-def _as_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return table.getvalue()

@@ -73,29 +73,30 @@ def read_mean(stack: Stack, progress: Progress) -> F32:
     return np.asarray(total / count, np.float32)
 
 
-def find_shifts(stack: Stack, mean: F32, progress: Progress) -> F32:
-    """Return by how much each frame is shifted against the mean, rows and columns: float32 (T, 2).
+class Registration:
+    """Finds by how much frames are shifted against their mean, float32 (H, W).
 
     Frames are registered as a whole. A shift that is farther than `FARTHEST_UM`, or after which the
     frame is less like the mean than before, is a mistake, and counts as none.
     """
-    pixel_um = max(stack.voxel_um[1:])
-    window = cv2.createHanningWindow(mean.shape[::-1], cv2.CV_32F)
-    reference = _extract_vessels(mean, pixel_um)
-    shifts = np.zeros((len(stack), 2), np.float32)
-    for index in range(len(stack)):
-        frame = stack.values(index)
-        if frame is not None:
-            vessels = _extract_vessels(frame, pixel_um)
-            (across, down), _ = cv2.phaseCorrelate(reference, vessels, window)
-            if max(abs(across), abs(down)) * pixel_um <= FARTHEST_UM:
-                back = np.array([[1, 0, -across], [0, 1, -down]])
-                moved = cv2.warpAffine(vessels, back, mean.shape[::-1])
-                # In a noisy frame, the best match of the phases may be anywhere.
-                if (moved * reference).sum() > (vessels * reference).sum():
-                    shifts[index] = down, across
-        progress(index + 1, len(stack))
-    return shifts
+
+    def __init__(self, mean: F32, pixel_um: float) -> None:
+        self._pixel_um = pixel_um
+        self._window = cv2.createHanningWindow(mean.shape[::-1], cv2.CV_32F)
+        self._reference = _extract_vessels(mean, pixel_um)
+
+    def shift_of(self, frame: F32) -> F32:
+        """Return the shift of a frame, float32 (H, W), in rows and columns: float32 (2,)."""
+        vessels = _extract_vessels(frame, self._pixel_um)
+        (across, down), _ = cv2.phaseCorrelate(self._reference, vessels, self._window)
+        none = np.zeros(2, np.float32)
+        if max(abs(across), abs(down)) * self._pixel_um > FARTHEST_UM:
+            return none
+        back = np.array([[1, 0, -across], [0, 1, -down]])
+        moved = cv2.warpAffine(vessels, back, vessels.shape[::-1])
+        # In a noisy frame, the best match of the phases may be anywhere.
+        is_closer = (moved * self._reference).sum() > (vessels * self._reference).sum()
+        return np.array([down, across], np.float32) if is_closer else none
 
 
 def _extract_vessels(frame: F32, pixel_um: float) -> F32:
@@ -151,20 +152,46 @@ def find_line(region: Region, mean: F32, pixel_um: float) -> tuple[F32 | None, f
 
 def read_traces(
     stack: Stack,
-    lines: Sequence[F32],
-    tissue: Sequence[float],
-    shifts: F32,
+    mean: F32,
+    lines: Sequence[tuple[F32, float]],
+    noise_frames: NDArray[np.intp],
     progress: Progress,
-) -> list[Trace]:
-    """Return the vessels along their lines, each float32 (n, 2) from `find_line`.
+) -> tuple[list[Trace], list[F32]]:
+    """Read vessels along their lines, and the tissue across the whole field in some frames.
 
-    `shifts` is the result of `find_shifts`. All values are in memory: 80 MB for 500 vessels of 40
-    um and 1,000 frames.
+    All values are in memory: 80 MB for 500 vessels of 40 um and 1,000 frames.
+
+    Parameters
+    ----------
+    mean : ndarray
+        float32 (H, W), from `read_mean`, on which frames are registered.
+    lines : list of tuple
+        Lines, each float32 (n, 2), and the values of the tissue beside them, from `find_line`.
+    noise_frames : ndarray
+        int (k,): frames in which `NOISE_LINES` are read, too.
+
+    Returns
+    -------
+    traces : list of Trace
+    noise_lines : list of ndarray
+        Each float32 (k, n); NaN in damaged frames.
     """
     if not lines:
-        return []
-    values = _sample_all(stack, lines, range(len(stack)), shifts, progress)
-    return [Trace(*each) for each in zip(values, tissue, strict=True)]
+        return [], []
+    registration = Registration(mean, max(stack.voxel_um[1:]))
+    half = half_width_px(stack)
+    vessels = _Sampler([line for line, _ in lines], half, len(stack))
+    field = _Sampler(_lay_noise_lines(stack), half, len(noise_frames))
+    for index in range(len(stack)):
+        frame = stack.values(index)
+        if frame is not None:
+            shift = registration.shift_of(frame)
+            vessels.read(index, frame, shift)
+            for row in np.flatnonzero(noise_frames == index):
+                field.read(int(row), frame, shift)
+        progress(index + 1, len(stack))
+    tissue = [value for _, value in lines]
+    return [Trace(*each) for each in zip(vessels.lines(), tissue, strict=True)], field.lines()
 
 
 def find_bad_frames(traces: Sequence[Trace]) -> NDArray[np.bool_]:
@@ -181,11 +208,8 @@ def find_bad_frames(traces: Sequence[Trace]) -> NDArray[np.bool_]:
     return np.asarray(share > np.median(share) + MANY)
 
 
-def read_noise_lines(stack: Stack, frames: Sequence[int], shifts: F32) -> list[F32]:
-    """Return lines across the whole field in some frames, each float32 (frames, n).
-
-    They are laid at random, the same for every series of this size.
-    """
+def _lay_noise_lines(stack: Stack) -> list[F32]:
+    """Return lines laid at random across the field, the same for every series of this size."""
     rng = np.random.default_rng(0)
     _, height, width = stack.shape
     pixel_um = max(stack.voxel_um[1:])
@@ -198,7 +222,7 @@ def read_noise_lines(stack: Stack, frames: Sequence[int], shifts: F32) -> list[F
         middle = rng.uniform([room, room], [height - room, width - room])
         direction = np.array([np.sin(angle), np.cos(angle)])
         lines.append(np.asarray(middle + along[:, None] * direction, np.float32))
-    return _sample_all(stack, lines, frames, shifts, lambda _done, _of: None)
+    return lines
 
 
 def half_width_px(stack: Stack) -> int:
@@ -206,18 +230,22 @@ def half_width_px(stack: Stack) -> int:
     return max(round(HALF_WIDTH_UM / max(stack.voxel_um[1:])), 1)
 
 
-def _sample_all(
-    stack: Stack, lines: Sequence[F32], frames: Sequence[int], shifts: F32, progress: Progress
-) -> list[F32]:
-    half = half_width_px(stack)
-    grid = np.concatenate([spread_across(line, half) for line in lines])  # (N, k, 2)
-    parts = [grid[start : start + POINTS_AT_ONCE] for start in range(0, len(grid), POINTS_AT_ONCE)]
-    values = np.full((len(frames), len(grid)), np.nan, np.float32)
-    for row, index in enumerate(frames):
-        frame = stack.values(index)
-        if frame is not None:
-            moved = [part + shifts[index] for part in parts]
-            values[row] = np.concatenate([sample(frame[None], part)[0] for part in moved])
-        progress(row + 1, len(frames))
-    ends = np.cumsum([len(line) for line in lines])
-    return [np.ascontiguousarray(part) for part in np.split(values, ends[:-1], axis=1)]
+class _Sampler:
+    """Samples frames along lines, each float32 (n, 2), averaged across `half` pixels."""
+
+    def __init__(self, lines: Sequence[F32], half: int, frames: int) -> None:
+        grid = np.concatenate([spread_across(line, half) for line in lines])  # (N, k, 2)
+        starts = range(0, len(grid), POINTS_AT_ONCE)
+        self._parts = [grid[start : start + POINTS_AT_ONCE] for start in starts]
+        self._ends = np.cumsum([len(line) for line in lines])
+        self._values = np.full((frames, len(grid)), np.nan, np.float32)
+
+    def read(self, row: int, frame: F32, shift: F32) -> None:
+        """Sample a frame, float32 (H, W), that is shifted by some rows and columns."""
+        sampled = [sample(frame[None], part + shift)[0] for part in self._parts]
+        self._values[row] = np.concatenate(sampled)
+
+    def lines(self) -> list[F32]:
+        """Return the values along each line, float32 (frames, n); NaN in frames not read."""
+        parts = np.split(self._values, self._ends[:-1], axis=1)
+        return [np.ascontiguousarray(part) for part in parts]

@@ -5,9 +5,8 @@ The vessels, blood and optics are those of simulated stacks, but all frames show
 has that, too, and shows where blood moves instead of the blood itself, as OCT angiography does.
 """
 
-import csv
-import io
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,22 +22,21 @@ from stallscan.settings import Settings
 from stallscan.simulate import blood as bloods
 from stallscan.simulate.blood import PATTERN_LENGTH, PATTERN_STEP_UM, Blood, draw_blood
 from stallscan.simulate.imaging import Window, render
-from stallscan.simulate.look import LookSettings, draw_look, vary_project
-from stallscan.simulate.microscope import Microscope, draw_microscope
-from stallscan.simulate.projects import draw_project
-from stallscan.simulate.recording import half_focus_um
-from stallscan.simulate.scene import F32, F64, LARGE_RADIUS_UM, Rng, Scene, draw_scene
-from stallscan.simulate.settings import SimulateSettings
-from stallscan.simulate.stack import (
-    LINES_NAME,
+from stallscan.simulate.look import LookSettings
+from stallscan.simulate.microscope import Microscope
+from stallscan.simulate.raw import (
     NOTE_NAME,
-    SEGMENTS_NAME,
-    create_tiff,
+    Counts,
+    Progress,
+    Streams,
+    draw_specimen,
     longest_run,
-    tiles_of,
     to_counts,
-    without_display,
+    write_frames,
 )
+from stallscan.simulate.recording import half_focus_um
+from stallscan.simulate.scene import F32, F64, LARGE_RADIUS_UM, Rng, Scene
+from stallscan.vessels.segment_files import LINES_NAME, SEGMENTS_NAME, write_lines
 
 # Incremented whenever the same seed yields another series.
 FORMAT = 1
@@ -63,7 +61,6 @@ DRIFT = 0.1
 STANDING_DARK, SPECKLE_SHAPE = 0.85, 25.0
 
 Kind = Literal["two-photon", "bessel", "angiogram"]
-Progress = Callable[[int, int], None]
 
 
 class SeriesSettings(Settings):
@@ -170,15 +167,12 @@ def simulate_series(
         now = {"format": FORMAT, "series": settings.model_dump(mode="json")}
         runs.claim(folder / NOTE_NAME, now, "a simulation", (SERIES_NAME, SEGMENTS_NAME))
         plan = draw_series(settings)
-        tiles = list(tiles_of(plan.scene))
-        with files.atomic_path(folder / SERIES_NAME) as temporary:
-            stack = create_tiff(temporary, plan.scene, plan.microscope.frame_s, "TYX")
-            for index, window in enumerate(tiles):
-                stack[:, window.rows, window.columns] = film_series(plan, window)
-                progress(index + 1, len(tiles))
-            stack.flush()
-            del stack
-        files.write_text(folder / TRUTH_NAME, plan.truth.to_csv())
+        write_frames(
+            *(folder / SERIES_NAME, plan.scene, plan.microscope.frame_s),
+            functools.partial(film_series, plan),
+            progress,
+        )
+        plan.truth.write(folder / TRUTH_NAME)
         _write_tables(folder, plan)
     stalling = sum(bool(segment.standing.any()) for segment in plan.segments)
     return SeriesSummary(folder / SERIES_NAME, len(plan.segments), stalling)
@@ -186,37 +180,29 @@ def simulate_series(
 
 def draw_series(settings: SeriesSettings) -> SeriesPlan:
     """Draw everything about a series."""
-    of_scene, of_blood, of_scope, of_pixels, of_project, of_look, of_stalls = np.random.default_rng(
-        np.random.SeedSequence(settings.seed, spawn_key=(6,))
-    ).spawn(7)
-    look = draw_look(of_look, settings.look)
-    project = vary_project(of_look, draw_project(of_project, stalled=False), look)
-    field = SimulateSettings(
-        height=settings.height + settings.height % 2, width=settings.width + settings.width % 2
-    )
-    whole = draw_scene(of_scene, field, project, stalled=True, frames=PLANES)
-    scene = _choose_plane(whole, (settings.frames, settings.height, settings.width))
-    microscope = draw_microscope(of_scope, scene, project, look)
-    microscope = _at_rest(without_display(microscope), settings, of_scope)
+    streams = Streams.of(settings.seed, 6)
+    shape = settings.frames, settings.height, settings.width
+    scene, microscope, look = draw_specimen(streams, settings.look, shape, PLANES, _choose_plane)
+    microscope = _at_rest(microscope, settings, streams.microscope)
     blood = draw_blood(
-        *(of_blood, scene, microscope.frame_s, (0, settings.frames - 1), look.clear),
+        *(streams.blood, scene, microscope.frame_s, (0, settings.frames - 1), look.clear),
         stalled_neighbours=0.0,
     )
     found = list(_find_segments(scene, microscope))
     count = round(settings.stalled * len(found))
-    for index in of_stalls.permutation(len(found))[:count].tolist():
-        standing = _draw_standing(of_stalls, settings.frames, settings.frame_s)
-        blood = bloods.stand(blood, found[index].vessel, standing, of_stalls)
+    for index in streams.stalls.permutation(len(found))[:count].tolist():
+        standing = _draw_standing(streams.stalls, settings.frames, settings.frame_s)
+        blood = bloods.stand(blood, found[index].vessel, standing, streams.stalls)
     segments = tuple(
         replace(segment, standing=blood.speed_um_s[segment.vessel] == 0) for segment in found
     )
     is_angiogram = settings.kind == "angiogram"
     if is_angiogram:
         blood = _show_motion(blood)
-    return SeriesPlan(scene, blood, microscope, segments, is_angiogram, of_pixels)
+    return SeriesPlan(scene, blood, microscope, segments, is_angiogram, streams.pixels)
 
 
-def film_series(plan: SeriesPlan, window: Window) -> NDArray[np.uint16]:
+def film_series(plan: SeriesPlan, window: Window) -> Counts:
     """Render a window of a series in detector counts, uint16 (T, h, w)."""
     light = render(plan.scene, plan.blood, plan.microscope, window)  # (T, h, w) float32
     if plan.is_angiogram:
@@ -224,8 +210,8 @@ def film_series(plan: SeriesPlan, window: Window) -> NDArray[np.uint16]:
     return to_counts(light, plan.microscope, plan.rng)
 
 
-def _choose_plane(scene: Scene, shape: tuple[int, int, int]) -> Scene:
-    """Return the plane of a scene with the longest capillaries near it, as all frames."""
+def _choose_plane(scene: Scene) -> Scene:
+    """Return a scene at rest at the plane with the longest capillaries near it."""
     depth_um = np.concatenate(
         [
             vessel.line[:, 2]
@@ -242,7 +228,6 @@ def _choose_plane(scene: Scene, shape: tuple[int, int, int]) -> Scene:
     node = round(plane / scene.shape[0] * (len(scene.haze) - 1))
     return replace(
         scene,
-        shape=shape,
         step_um=0.0,
         vessels=vessels,
         puncta=scene.puncta - [*down, 0],
@@ -323,8 +308,7 @@ def _add_speckle(light: F32, grain_px: float, rng: Rng) -> None:
 
 def _write_tables(folder: Path, plan: SeriesPlan) -> None:
     head = ("segment", "stalled_share", "kind", "speed_um_s", "length_um", "radius_um")
-    segments: list[list[object]] = [[*head]]
-    lines: list[list[object]] = [["segment", "z", "y", "x"]]
+    segments: list[list[object]] = []
     for number, segment in enumerate(plan.segments, start=1):
         speed = np.abs(plan.blood.speed_um_s[segment.vessel])
         kinds = plan.blood.kinds
@@ -334,8 +318,9 @@ def _write_tables(folder: Path, plan: SeriesPlan) -> None:
         segments.append(
             [number, *(f"{each:.3f}" if isinstance(each, float) else each for each in numbers)]
         )
-        lines += [[number, 0, *(f"{place:.3f}" for place in point)] for point in segment.line]
-    for name, rows in ((SEGMENTS_NAME, segments), (LINES_NAME, lines)):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        files.write_text(folder / name, text.getvalue())
+    files.write_rows(folder / SEGMENTS_NAME, head, segments)
+    # In plane 0: (n, 2) -> (n, 3)
+    write_lines(
+        folder / LINES_NAME,
+        [np.pad(segment.line, ((0, 0), (1, 0))) for segment in plan.segments],
+    )

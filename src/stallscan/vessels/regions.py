@@ -235,6 +235,28 @@ def outline_line(name: str, line: F64, field: Field, *, in_depth: bool = True) -
     return replace(region, line=line[:, 1:]) if isinstance(region, Region) else region
 
 
+def outline_lines(lines: Sequence[F64], field: Field) -> Regions:
+    """Return the regions around lines, as `outline_line` takes them, with their numbers as names.
+
+    Those that are nearly the same as another say so.
+    """
+    return say_overlaps(
+        [outline_line(f"{number}", line, field) for number, line in enumerate(lines, start=1)]
+    )
+
+
+def describe_regions(regions: Regions) -> dict[str, Any]:
+    """Return what tells regions from others, in JSON types."""
+    digest = hashlib.sha256()
+    for region in regions:
+        if isinstance(region, Region):
+            about = (region.full_name, region.box, region.frames)
+            digest.update(repr(about).encode() + region.mask.tobytes())
+        else:
+            digest.update(repr(tuple(region)).encode())
+    return {"count": len(regions), "sha256": digest.hexdigest()}
+
+
 def outline_polygons(
     name: str, polygons: Sequence[F64], field: Field, depth: tuple[int, int] | None
 ) -> Region | Unusable:

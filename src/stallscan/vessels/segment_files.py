@@ -1,8 +1,6 @@
 """The files of `stallscan segment`: tables, label stack, ImageJ ROIs; resuming by slab."""
 
 import contextlib
-import csv
-import io
 import math
 import shutil
 import zipfile
@@ -20,7 +18,7 @@ import stallscan
 from stallscan import files, runs
 from stallscan.errors import UnreadableError
 from stallscan.recordings.raw import Stack
-from stallscan.vessels.regions import Field, Unusable, outline_line
+from stallscan.vessels.regions import F64, Field, Unusable, outline_line
 from stallscan.vessels.ridges import Skeleton
 from stallscan.vessels.segment import (
     Capillary,
@@ -35,6 +33,7 @@ from stallscan.vessels.slabs import Grid, Planes, Sides
 SEGMENTS_NAME, LINES_NAME, NOTE_NAME = "segments.csv", "centrelines.csv", "segment.json"
 LABELS_NAME, ROIS_NAME = "labels.tif", "rois.zip"
 OUTPUTS = (SEGMENTS_NAME, LINES_NAME, LABELS_NAME, ROIS_NAME)
+LINE_COLUMNS = ("segment", "z", "y", "x")
 # Skeletons of the slabs that are done; removed at the end.
 SLABS_NAME = "slabs"
 SEGMENT_COLUMNS = (
@@ -152,29 +151,21 @@ def write_segments(
 ) -> None:
     """Write the tables, the label stack and the ROIs of a stack of `shape` (Z, H, W)."""
     capillaries = segmented.capillaries
-    _write_table(folder / SEGMENTS_NAME, SEGMENT_COLUMNS, _rows(capillaries, um_per_voxel))
-    points = (
-        (number, *(f"{value:.2f}" for value in point))
-        for number, capillary in enumerate(capillaries, start=1)
-        for point in capillary.line
-    )
-    _write_table(folder / LINES_NAME, ("segment", "z", "y", "x"), points)
+    files.write_rows(folder / SEGMENTS_NAME, SEGMENT_COLUMNS, _rows(capillaries, um_per_voxel))
+    write_lines(folder / LINES_NAME, [each.line for each in capillaries])
     write_labels(folder / LABELS_NAME, capillaries, shape, um_per_voxel)
     _write_rois(folder / ROIS_NAME, capillaries, shape, um_per_voxel)
     shutil.rmtree(folder / SLABS_NAME, ignore_errors=True)
 
 
-def _write_table(path: Path, columns: tuple[str, ...], rows: Iterator[tuple[Any, ...]]) -> None:
-    def lines() -> Iterator[str]:
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        for row in (columns, *rows):
-            writer.writerow(row)
-            yield buffer.getvalue()
-            buffer.seek(0)
-            buffer.truncate()
-
-    files.write_text(path, lines())
+def write_lines(path: Path, lines: Sequence[F64]) -> None:
+    """Write centre lines, each float64 (n, 3) in voxels, as a table; segments count from 1."""
+    points = (
+        (number, *(f"{place:.2f}" for place in point))
+        for number, line in enumerate(lines, start=1)
+        for point in line
+    )
+    files.write_rows(path, LINE_COLUMNS, points)
 
 
 def _rows(capillaries: tuple[Capillary, ...], um_per_voxel: Sides) -> Iterator[tuple[Any, ...]]:
