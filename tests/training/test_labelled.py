@@ -16,6 +16,7 @@ from stallscan.cli.commands import app
 from stallscan.errors import InputError, SettingsError
 from stallscan.recipes.recipe import Recipe
 from stallscan.training import labelled, rehearsal, train
+from stallscan.training.data import prepare
 from stallscan.training.folder import RECIPE_NAME
 from tests import drawing
 
@@ -82,6 +83,17 @@ def test_a_store_takes_the_place_of_recordings(data, run):
     assert found.clips is not None
     assert not found.sources
     assert found.table["filename"].tolist() == sorted(f"{index}.mp4" for index in range(COUNT))
+
+
+def test_a_copy_of_a_recording_is_warned_of(data, tmp_path, caplog):
+    for name in ("0.mp4", "1.mp4"):
+        shutil.copyfile(data / "train" / name, tmp_path / name)
+    shutil.copyfile(tmp_path / "0.mp4", tmp_path / "again.mp4")
+    (tmp_path / "labels.csv").write_text("filename,stalled\n0.mp4,0\n1.mp4,1\nagain.mp4,0\n")
+    found = labelled.from_table(_recipe(), [tmp_path], tmp_path / "labels.csv")
+    prepared = prepare(found, _recipe(), tmp_path / "store", lambda _done, _of: None)
+    assert len(prepared.table) == 3
+    assert "the same recording under two names: 0.mp4 and again.mp4." in caplog.text
 
 
 def test_only_labelled_recordings_are_used(data, tmp_path):

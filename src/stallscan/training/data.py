@@ -71,12 +71,28 @@ class Data:
                 listed([f"{name} ({not_ok[name]})" for name in names]),
             )
         usable = has_clip[~is_unusable].reset_index(drop=True)
+        _warn_of_copies(clips, usable["filename"])
         content = usable[["filename", "stalled"]].to_csv(index=False).encode()
         return cls(clips, usable, selected, files.sha256_of(content), simulated)
 
     def restrict(self, rows: pd.DataFrame, rule: str) -> pd.DataFrame:
         """Return those rows of `table` that a rule selects."""
         return rows[rows["filename"].isin(self.selected[rule])].reset_index(drop=True)
+
+
+def _warn_of_copies(clips: Store, filenames: pd.Series) -> None:
+    """Warn that recordings have the same clip: one may be learned from, and another held out."""
+    names: dict[str, list[str]] = {}
+    for name, (_, clip) in clips.identities(filenames).items():
+        if clip:  # the hash is unknown in old stores
+            names.setdefault(clip, []).append(name)
+    copies = [f"{same[0]} and {other}" for same in names.values() for other in same[1:]]
+    if copies:
+        log.warning(
+            "the same recording under two names: %s. One may be learned from while the other is "
+            "held out, and figures are then too good. Keep one of each",
+            listed(copies),
+        )
 
 
 def prepare_data(
