@@ -38,7 +38,7 @@ def test_missing_shards_are_named(done, tmp_path):
 def test_a_damaged_result_is_named(done, tmp_path, spoil):
     path = done.result(1)
     path.write_text(path.read_text()[:400] if spoil == "cut" else spoil)
-    refused(done, tmp_path / "out", ResultError, r"shard-0001\.json: damaged.*Remove the file")
+    refused(done, tmp_path / "out", ResultError, r"shard-0001\.json: damaged.*stallscan run")
 
 
 @pytest.mark.parametrize("time", ["yesterday", "2026-01-01T00:00:00"])

@@ -191,9 +191,39 @@ def test_a_result_that_cannot_be_written_ends_the_run_and_is_recorded(done):
 
 
 def test_a_damaged_result_is_no_reason_to_skip_a_shard(done):
+    before = results(done.folder)
     done.result(1).write_text("{")
+    run.one(str(done.folder), 1, run.Options(cores=1))
+    assert results(done.folder) == before
+
+
+def test_a_run_does_damaged_shards_again_when_none_is_missing(done, caplog):
+    before = results(done.folder)
+    done.result(1).write_text("{")
+    done.result(2).unlink()
+    assert done.run().done == [2]
+    assert status.look(done.place).broken.keys() == {1}
+    summary = done.run()
+    assert (summary.done, summary.before) == ([1], 2)
+    assert "shard-0001.json: damaged" in caplog.text
+    assert results(done.folder) == before
+
+
+def test_a_damaged_result_that_another_process_is_doing_again_is_left_to_it(done):
+    done.result(1).write_text("{")
+    with done.place.claim("shard-0001"):
+        assert done.run().done == []
+    assert done.result(1).read_text() == "{"
+
+
+def test_a_result_of_another_plan_is_never_replaced(done):
+    content = done.result(0).read_bytes()
+    done.result(1).write_bytes(content)
     with pytest.raises(ResultError, match="Remove the file"):
         run.one(str(done.folder), 1, run.Options(cores=1))
+    with pytest.raises(ResultError, match="Remove the file"):
+        done.run()
+    assert done.result(1).read_bytes() == content
 
 
 def test_a_shard_that_another_task_finishes_meanwhile_is_not_done_again(done, tmp_path):

@@ -91,7 +91,8 @@ def run(
     """Do the shards of a plan that are not done yet, or one of them.
 
     Run it as often and on as many machines as you like: each claims its next shard. An interrupted
-    run loses at most the shard in work. Exits with code 1 if the network failed a shard, or the
+    run loses at most the shard in work. When none is missing, it reads all results and does those
+    again that are damaged. Exits with code 1 if the network failed a shard, or the
     given shard is in work elsewhere.
 
     Example: stallscan run plan --cores 8
@@ -169,7 +170,8 @@ def status(
     as_json
         Print it as JSON, with all missing shards.
     missing
-        Print only the numbers of the missing shards, one per line, for scripts that submit them.
+        Print only the numbers of the missing and damaged shards, one per line, for scripts that
+        submit them.
     """
     from stallscan.errors import InputError
     from stallscan.scale import status
@@ -180,7 +182,7 @@ def status(
     with show_progress("reading results") as progress:
         found = status.look(open_place(where), progress)
     if missing:
-        print_line("\n".join(map(str, found.missing)))
+        print_line("\n".join(map(str, sorted([*found.missing, *found.broken]))))
     elif as_json:
         print_line(json.dumps(found.as_dict(), indent=2))
     else:

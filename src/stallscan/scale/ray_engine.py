@@ -73,7 +73,7 @@ def work(where: str, options: Options, progress: Progress = lambda _done, _of: N
     place = open_place(where)
     plan = plans.read(place)
     plan.load_model(options.bundle)
-    todo = run.missing(place, plan)
+    todo = run.todo(place, plan)
     summary = Summary(before=len(plan.lists) - len(todo))
     progress(run.rows(plan, todo), plan.recordings)
     if todo:
@@ -181,11 +181,12 @@ class _Crew:
             log.warning("a worker was lost (%s); its shards are done again", type(error).__name__)
             self.workers.pop(key, None)
             lost = True
-        missing = set(run.missing(self.place, self.plan))
+        left = []
         for number in piece:
-            if number not in missing and (result := results.read(self.place, self.plan, number)):
+            if (result := results.read(self.place, self.plan, number)) is None:
+                left.append(number)
+            else:
                 summary.add(number, result)
-        left = [number for number in piece if number in missing]
         if left and lost:
             self.losses[left[0]] += 1
             if self.losses[left[0]] == TRIES:

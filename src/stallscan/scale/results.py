@@ -3,17 +3,22 @@
 Two results of the same shard are equal byte for byte, except for the last entry, ``made``.
 """
 
+import contextlib
 import datetime
 import json
+import logging
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
 from stallscan import documents, files
 from stallscan.errors import InputError, SettingsError
+from stallscan.runs import HeldError
 from stallscan.scale.place import Place
 from stallscan.scale.plan import Plan, name_of, result_name
 from stallscan.settings import Settings
+
+log = logging.getLogger("stallscan")
 
 FORMAT = 1
 FAILURES, FAILURE_NAME = "failures", "failures/{}.json"
@@ -64,6 +69,10 @@ class ResultError(InputError):
     """A result is damaged, or belongs to another plan."""
 
 
+class DamagedError(ResultError):
+    """A result is damaged; its shard can be done again."""
+
+
 def hash_of(tables: dict[str, str]) -> str:
     """Return the hash of the tables of a result."""
     return files.sha256_of(json.dumps(tables, sort_keys=True).encode())
@@ -76,9 +85,32 @@ def dump(result: Result) -> bytes:
 
 
 def read(place: Place, plan: Plan, number: int) -> Result | None:
-    """Read the result of a shard; None if there is none. Errors as for `check`."""
+    """Read the result of a shard; None if it is to be done: there is none, or a damaged one.
+
+    Raises
+    ------
+    ResultError
+        If it is that of another plan.
+    """
     content = place.read(result_name(number))
-    return None if content is None else check(content, place, plan, number)
+    try:
+        return None if content is None else check(content, place, plan, number)
+    except DamagedError as error:
+        log.warning("%s", error)
+        return None
+
+
+def remove_damaged(place: Place, plan: Plan) -> None:
+    """Read all results, and remove the damaged ones, so that their shards are done again."""
+    for number, content in enumerate(place.read_all(map(result_name, plan.shards))):
+        try:
+            if content is not None:
+                check(content, place, plan, number)
+        except DamagedError:
+            # Whoever holds the shard is doing it again; afterwards, its result may be whole.
+            with contextlib.suppress(HeldError), place.claim(name_of(number)):
+                if read(place, plan, number) is None:
+                    place.remove(result_name(number))
 
 
 def check(content: bytes, place: Place, plan: Plan, number: int) -> Result:
@@ -86,11 +118,13 @@ def check(content: bytes, place: Place, plan: Plan, number: int) -> Result:
 
     Raises
     ------
+    DamagedError
+        If it is damaged; the message names the shard.
     ResultError
-        If it is damaged, or of another list or bundle; the message names the shard.
+        If it is of another list or bundle, or of a newer version of stallscan.
     """
     path = f"{place.where}/{result_name(number)}"
-    again = f"Remove the file, and do {name_of(number)} again with 'stallscan run {place.where}'"
+    again = f"{name_of(number)} again with 'stallscan run {place.where}'"
     try:
         values = documents.parse_json(content)
         if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
@@ -103,7 +137,7 @@ def check(content: bytes, place: Place, plan: Plan, number: int) -> Result:
     except (ValueError, TypeError, SettingsError):
         damage = "it is no complete result"
     if damage:
-        raise ResultError(f"{path}: damaged, {damage}. {again}")
+        raise DamagedError(f"{path}: damaged, {damage}. Do {again}")
     expected = (number, len(plan.lists), plan.lists[number], plan.bundle_sha256, plan.engine)
     found = (
         *(result.shard, result.shards, result.list_sha256, result.bundle_sha256),
@@ -117,7 +151,9 @@ def check(content: bytes, place: Place, plan: Plan, number: int) -> Result:
         what = "choice of --consistency"
     if found[:3] != expected[:3]:
         what = "list of recordings"
-    raise ResultError(f"{path}: was made with another {what} than this plan. {again}")
+    raise ResultError(
+        f"{path}: was made with another {what} than this plan. Remove the file, and do {again}"
+    )
 
 
 def record_failure(place: Place, number: int, note: dict[str, Any]) -> None:

@@ -99,10 +99,20 @@ def missing(place: Place, plan: Plan) -> list[int]:
     return [number for number in plan.shards if f"{name_of(number)}.json" not in finished]
 
 
+def todo(place: Place, plan: Plan) -> list[int]:
+    """Return the shards to do: the missing ones, or, if there are none, those found damaged.
+
+    The damaged results are removed. All results are read for that, so not while any is missing.
+    """
+    if not missing(place, plan):
+        results.remove_damaged(place, plan)
+    return missing(place, plan)
+
+
 def one(
     where: str, number: int, options: Options, progress: Progress = lambda _done, _of: None
 ) -> Result:
-    """Do one shard from scratch, unless it has a result; return its result.
+    """Do one shard from scratch, unless it has a whole result; return its result.
 
     This is all that a task of a scheduler does. Any number of tasks may do the same shard.
 
@@ -112,8 +122,8 @@ def one(
         If there is no such shard (`check_number`), another process works on it (`HeldError`), or
         its recordings cannot be fetched (`NetworkError`).
     StallscanError
-        As for `shard.opened` and `shard.do`; results.ResultError if its result is damaged or of
-        another plan.
+        As for `shard.opened` and `shard.do`; results.ResultError if its result is that of another
+        plan.
     """
     place = open_place(where)
     plan = plans.read(place)
@@ -134,7 +144,7 @@ def one(
 
 
 def work(where: str, options: Options, progress: Progress = lambda _done, _of: None) -> Summary:
-    """Do the missing shards of a plan one after the other.
+    """Do the shards of a plan that are missing or damaged, one after the other.
 
     Parameters
     ----------
@@ -150,12 +160,12 @@ def work(where: str, options: Options, progress: Progress = lambda _done, _of: N
     """
     place = open_place(where)
     plan = plans.read(place)
-    todo = missing(place, plan)
-    summary = Summary(before=len(plan.lists) - len(todo))
-    progress(rows(plan, todo), plan.recordings)
-    if todo:
+    numbers = todo(place, plan)
+    summary = Summary(before=len(plan.lists) - len(numbers))
+    progress(rows(plan, numbers), plan.recordings)
+    if numbers:
         with opened(place, plan, options) as do:
-            summary.join(do(todo, progress))
+            summary.join(do(numbers, progress))
     return summary
 
 
@@ -183,11 +193,11 @@ def opened(
 
 
 def _work_off(
-    job: Job, scratch: Scratch | None, todo: Sequence[int], progress: Progress
+    job: Job, scratch: Scratch | None, numbers: Sequence[int], progress: Progress
 ) -> Summary:
     place, plan, summary = job.place, job.plan, Summary()
     done = rows(plan, missing(place, plan))
-    with contextlib.closing(_claims(job, scratch, todo, summary)) as claims:
+    with contextlib.closing(_claims(job, scratch, numbers, summary)) as claims:
         in_a_row = 0
         for number, coming in claims:
             counted = done
@@ -222,9 +232,9 @@ def check_number(place: Place, plan: Plan, number: int) -> None:
         )
 
 
-def rows(plan: Plan, todo: Sequence[int]) -> int:
+def rows(plan: Plan, numbers: Sequence[int]) -> int:
     """Return the number of recordings that are not in these shards."""
-    return plan.recordings - sum(map(plan.size, todo))
+    return plan.recordings - sum(map(plan.size, numbers))
 
 
 def _do(
@@ -264,13 +274,13 @@ def _fetching(
 
 
 def _claims(
-    job: Job, scratch: Scratch | None, todo: Sequence[int], summary: Summary
+    job: Job, scratch: Scratch | None, numbers: Sequence[int], summary: Summary
 ) -> Generator[tuple[int, "Future[Fetched] | None"], None, None]:
     """Claim shard after shard, and yield each with its recordings.
 
     While a shard is done, the next one is fetched: at most two are on disk.
     """
-    waiting = collections.deque(todo)
+    waiting = collections.deque(numbers)
     is_second = False
 
     def claim() -> tuple[int, contextlib.ExitStack, "Future[Fetched] | None"] | None:
