@@ -246,8 +246,10 @@ def _count(results: Sequence[Result]) -> Counted:
     rows = rows[rows["call"].isin(DECIDED) & rows["stalled"].notna()]
     called, stalled = rows["call"] == "stalled", rows["stalled"] == 1
     return Counted(
-        *(int((called & stalled).sum()), int(stalled.sum())),
-        *(int((~called & ~stalled).sum()), int((~stalled).sum())),
+        int((called & stalled).sum()),
+        int(stalled.sum()),
+        int((~called & ~stalled).sum()),
+        int((~stalled).sum()),
         float(roc_auc_score(stalled, rows["score"].astype(float))),
     )
 

@@ -238,8 +238,11 @@ READERS = {
         seeds.table,
         _file(
             "a.csv",
-            *(tables.read_labels, tables.read_metadata, tables.read_form),
-            *(predictions.read_predictions, rates.read_groups),
+            tables.read_labels,
+            tables.read_metadata,
+            tables.read_form,
+            predictions.read_predictions,
+            rates.read_groups,
             _read_run_tables,
             lambda path: store.listed_in_table(path.parent, path.name),
         ),

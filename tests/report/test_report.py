@@ -198,7 +198,7 @@ def test_answers_of_a_review_replace_calls(run, tmp_path):
     }
     evaluation = evaluate.evaluate(run / "predictions.csv", run / "labels.csv", partial=True)
     written = write(
-        *(run / "predictions.csv", tmp_path / "r.html"), evaluation=evaluation, answers=answers
+        run / "predictions.csv", tmp_path / "r.html", evaluation=evaluation, answers=answers
     )
     page = Page(written.path)
     calls = {card["data-name"]: card["data-call"] for card in page.cards}

@@ -229,7 +229,9 @@ def warn_if_unfinished(path: Path, run: Mapping[str, Any], rows: int) -> None:
         log.warning(
             "%s: has only %s of %s recordings, because the run was not finished. Repeat the "
             "command that made it; it resumes",
-            *(path, f"{rows:,}", f"{expected:,}"),
+            path,
+            f"{rows:,}",
+            f"{expected:,}",
         )
 
 

@@ -92,7 +92,9 @@ def check_cells(
     if doubtful := sorted(filter(_DOUBTFUL.fullmatch, distinct)):
         log.warning(
             "%s: %s %s is treated as a name like any other",
-            *(path, column, " and ".join(map(repr, doubtful))),
+            path,
+            column,
+            " and ".join(map(repr, doubtful)),
         )
     return names
 

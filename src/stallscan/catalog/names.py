@@ -281,14 +281,19 @@ def match(
         first = places[0]
         log.warning(
             "%s: %s of %s recordings matched %s, such as %r with %r",
-            *(table, f"{len(places):,}", f"{len(mine):,}", how),
-            *(mine[first], theirs[pairs.partners[first]]),
+            table,
+            f"{len(places):,}",
+            f"{len(mine):,}",
+            how,
+            mine[first],
+            theirs[pairs.partners[first]],
         )
     if pairs.ambiguous:
         log.warning(
             "%s: %s recordings fit several names, or share the name that they fit, and are not "
             "matched: %s",
-            *(table, f"{len(pairs.ambiguous):,}"),
+            table,
+            f"{len(pairs.ambiguous):,}",
             listed([mine[place] for place in pairs.ambiguous]),
         )
     partners = [theirs[place] if place >= 0 else np.nan for place in pairs.partners]

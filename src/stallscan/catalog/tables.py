@@ -153,7 +153,9 @@ def labels_of(table: Text) -> "pd.DataFrame":
         count = len(labels) - len(kept)
         log.warning(
             "%s: %s of %s recordings %s no label and %s left out",
-            *(table.path, f"{count:,}", f"{len(labels):,}"),
+            table.path,
+            f"{count:,}",
+            f"{len(labels):,}",
             *(("has", "is") if count == 1 else ("have", "are")),
         )
     if duplicates:

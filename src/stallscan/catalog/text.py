@@ -140,7 +140,13 @@ def read(path: str | Path, expected: str = "a table in CSV") -> Text:
         if not names[place]:
             wrong += _beside(lines, rows, place, key)
     table = Text(
-        *(path, separator, header, places, lines, rows, wrong),
+        path,
+        separator,
+        header,
+        places,
+        lines,
+        rows,
+        wrong,
         is_torn=not text.endswith(("\n", "\r")),
         key=KEY if key is None else called[key],
     )

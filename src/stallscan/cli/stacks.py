@@ -168,7 +168,10 @@ def _call_stack(
     found = _find_regions(stack, regions, out)
     with show_progress("cutting regions") as cutting, show_progress("predicting") as predicting:
         summary = stacks.predict_stack(
-            *(stack, found, out, bundle),
+            stack,
+            found,
+            out,
+            bundle,
             source="" if regions is None else regions.name,
             prevalence=share,
             engine=engine,

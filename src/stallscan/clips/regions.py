@@ -146,7 +146,11 @@ def _prepare(
     z_um, y_um, x_um = stack.voxel_um
     rows, cols = _scales(stack.voxel_um)
     recording = Recording(
-        *(source.path, outlined.shape, place.cut.stop - place.cut.first, lost, outlined),
+        source.path,
+        outlined.shape,
+        place.cut.stop - place.cut.first,
+        lost,
+        outlined,
         ArrayDecoder(lambda: iter(outlined)),
         axis=stack.axis,
         voxel_um=(z_um, y_um / rows, x_um / cols),

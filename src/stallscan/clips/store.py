@@ -182,7 +182,10 @@ class Store:
             log.warning(
                 "%s: %d of its %d recordings have changed in size or time since their clips were "
                 "made (%s). Run 'stallscan prepare' with the same recordings to update the store",
-                *(self.folder, len(replaced), len(self), listed(replaced)),
+                self.folder,
+                len(replaced),
+                len(self),
+                listed(replaced),
             )
 
     def failures(self) -> list[Row]:

@@ -74,7 +74,8 @@ def mean_of_mice(shares: ArrayLike, scored: ArrayLike, false_stalled: Any = 0.0)
     few = (Z / stdtrit(mice - 1, TAILS[1])) ** 2
     independent = np.minimum(
         np.divide(
-            *(mean * (1.0 - mean) * few, variance * gain),
+            mean * (1.0 - mean) * few,
+            variance * gain,
             out=np.array(alike),
             where=variance > NO_SPREAD,
         ),

@@ -141,7 +141,11 @@ def _read_headers(
     if samples and page.photometric == PHOTOMETRIC.RGB:
         voxels = voxels._replace(channels=_COLOURS)
     planes = Planes(
-        *(path, (*outer, *samples), shape, page.dtype, voxels),
+        path,
+        (*outer, *samples),
+        shape,
+        page.dtype,
+        voxels,
         has=lambda place: layout.has(number(place)),
         read=read,
         missing=tuple(other_files(tiff, path)[1]),

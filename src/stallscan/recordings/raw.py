@@ -285,8 +285,17 @@ def _choose(found: Planes, settings: StackSettings) -> Stack:
     for note in notes:
         log.warning("%s: %s", found.path, note)
     return Stack(
-        *(found.path, (count, *found.shape), along, voxel_um, frame_s, channel),
-        *(black, white, tuple(notes), found, places),
+        path=found.path,
+        shape=(count, *found.shape),
+        axis=along,
+        voxel_um=voxel_um,
+        frame_s=frame_s,
+        channel=channel,
+        black=black,
+        white=white,
+        notes=tuple(notes),
+        _planes=found,
+        _places=places,
     )
 
 
@@ -372,7 +381,9 @@ def _check_present(found: Planes, places: Sequence[Place], channel: str) -> None
     if found.missing:
         log.warning(
             "%s: the channel that is read (%s) is complete%s",
-            *(found.path, channel or "the only one", _say_missing(found)),
+            found.path,
+            channel or "the only one",
+            _say_missing(found),
         )
     if len(places) == 1:
         raise UnreadableError(

@@ -78,7 +78,9 @@ def _of_ome(tiff: tifffile.TiffFile) -> Voxels:
         for axis in "ZYX"
     )
     return Voxels(
-        *(z_um, y_um, x_um),
+        z_um,
+        y_um,
+        x_um,
         frame_s=_convert(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"), _S),
         channels=tuple(each.get("Name", "") for each in pixels.iterfind("{*}Channel")),
     )

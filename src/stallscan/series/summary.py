@@ -137,8 +137,14 @@ def measure_rates(stallogram: Stallogram) -> SeriesRates:
             len(stalling), lambda weights: (stalling @ weights) / weights.sum(axis=0)
         )
     return SeriesRates(
-        *(count, int(np.count_nonzero(~known)), float(minutes.sum()), prevalence, incidence),
-        *(int(new.sum()), per_min, lasting),
+        segments=count,
+        unknown=int(np.count_nonzero(~known)),
+        observed_min=float(minutes.sum()),
+        prevalence=prevalence,
+        incidence=incidence,
+        new_stalls=int(new.sum()),
+        new_per_min=per_min,
+        cumulative_s=lasting,
     )
 
 

@@ -170,7 +170,15 @@ def draw_blood(
     )
     contrast = _draw_contrast(rng, [kinds[at] for at in pattern], radius)
     return Blood(
-        *(kinds[0], motion, dark, pattern, contrast, speed, start, pulse, frame_s),
+        kind=kinds[0],
+        motion=motion,
+        dark=dark,
+        pattern=pattern,
+        contrast=contrast,
+        speed_um_s=speed,
+        start_um=start,
+        pulse=pulse,
+        frame_s=frame_s,
         kinds=tuple(kinds),
     )
 

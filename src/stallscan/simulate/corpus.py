@@ -168,8 +168,12 @@ def _simulate(
         _write_test_tables(out, test)
     _write_tables(out, every[: settings.count], every, settings)
     return CorpusSummary(
-        *(out, len(every), int(every["stalled"].sum()), rendered),
-        *(len(test), int(test["stalled"].sum())),
+        folder=out,
+        recordings=len(every),
+        stalled=int(every["stalled"].sum()),
+        rendered=rendered,
+        test=len(test),
+        test_stalled=int(test["stalled"].sum()),
     )
 
 

@@ -168,7 +168,9 @@ def simulate_series(
         runs.claim(folder / NOTE_NAME, now, "a simulation", (SERIES_NAME, SEGMENTS_NAME))
         plan = draw_series(settings)
         write_frames(
-            *(folder / SERIES_NAME, plan.scene, plan.microscope.frame_s),
+            folder / SERIES_NAME,
+            plan.scene,
+            plan.microscope.frame_s,
             functools.partial(film_series, plan),
             progress,
         )
@@ -185,7 +187,11 @@ def draw_series(settings: SeriesSettings) -> SeriesPlan:
     scene, microscope, look = draw_specimen(streams, settings.look, shape, PLANES, _choose_plane)
     microscope = _at_rest(microscope, settings, streams.microscope)
     blood = draw_blood(
-        *(streams.blood, scene, microscope.frame_s, (0, settings.frames - 1), look.clear),
+        streams.blood,
+        scene,
+        microscope.frame_s,
+        (0, settings.frames - 1),
+        look.clear,
         stalled_neighbours=0.0,
     )
     found = list(_find_segments(scene, microscope))

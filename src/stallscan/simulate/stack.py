@@ -143,7 +143,9 @@ def simulate_stack(
         runs.claim(folder / NOTE_NAME, now, "a simulation", (STACK_NAME, SEGMENTS_NAME))
         plan = draw_stack(settings)
         write_frames(
-            *(folder / STACK_NAME, plan.scene, plan.microscope.frame_s),
+            folder / STACK_NAME,
+            plan.scene,
+            plan.microscope.frame_s,
             functools.partial(film_raw, plan),
             progress,
         )
@@ -160,7 +162,11 @@ def draw_stack(settings: RawSettings) -> RawPlan:
     scene, microscope, look = draw_specimen(streams, settings.look, shape, settings.frames)
     first = find_in_focus(scene.vessels[0], scene, microscope)
     blood = draw_blood(
-        *(streams.blood, scene, microscope.frame_s, (int(first[0]), int(first[-1])), look.clear),
+        streams.blood,
+        scene,
+        microscope.frame_s,
+        (int(first[0]), int(first[-1])),
+        look.clear,
         stalled_neighbours=0.0,
     )
     segments = list(_find_segments(scene, microscope))
@@ -193,8 +199,13 @@ def _find_segments(scene: Scene, microscope: Microscope) -> Iterator[Truth]:
         focus = find_in_focus(seen, scene, microscope)
         if len(focus) >= MIN_IN_FOCUS:
             yield Truth(
-                *(index, line[part], length_um, float(seen.radius_um.mean())),
-                *(int(focus[0]), int(focus[-1]), len(focus)),
+                vessel=index,
+                line=line[part],
+                length_um=length_um,
+                radius_um=float(seen.radius_um.mean()),
+                first_in_focus=int(focus[0]),
+                last_in_focus=int(focus[-1]),
+                frames_in_focus=len(focus),
             )
 
 

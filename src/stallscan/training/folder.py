@@ -87,7 +87,9 @@ def remove_failed(note: Path, now: Mapping[str, Any], kind: str, left: Iterable[
     changed = runs.differences(before, now)
     log.info(
         "%s: replaces %s with other settings that had no result yet (%s)",
-        *(run, kind, words.listed(changed, runs.DIFFERENCES_NAMED, separator="; ")),
+        run,
+        kind,
+        words.listed(changed, runs.DIFFERENCES_NAMED, separator="; "),
     )
     # The names are dotted: clip.size, or recipes.mc3_18.clip.size.
     if any(re.match(r"(\S+\.)?(clip|outline)\.", each) for each in changed):

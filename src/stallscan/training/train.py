@@ -221,7 +221,13 @@ def train_split(
         trained_on = TrainValidation.of(data.store, part, validation)
         folder = run / CHECKPOINTS / f"stage-{number}"
         best = fit.fit_stage(
-            *(net, recipe, stage, trained_on, run / "history.csv", folder, first_epoch),
+            net,
+            recipe,
+            stage,
+            trained_on,
+            run / "history.csv",
+            folder,
+            first_epoch,
             place=_place(recipe, fold, number),
         )
         best_epoch = first_epoch + best
