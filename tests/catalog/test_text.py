@@ -147,3 +147,10 @@ def test_a_table_without_its_last_newline_is_torn(path):
 def test_a_note_may_have_several_lines(path):
     content = 'filename,note\na.mp4,"one, two\nthree, four"\nb.mp4,\n'
     assert cells(write(path, content))["note"] == ["one, two\nthree, four", ""]
+
+
+def test_rows_of_invisible_characters_are_empty(path):
+    write(path, "\ufeff\u200b\n\u200b,\nfilename,stalled\na.mp4,1\n".encode("utf-16"))
+    assert text.read(path).rows == [("a.mp4", "1")]
+    with pytest.raises(TableError, match="empty"):
+        text.read(write(path, b"\xff\xfe" * 20))

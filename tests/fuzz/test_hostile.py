@@ -339,7 +339,12 @@ def _declaring(data, name, *numbers, at):
     return bytes(changed)
 
 
-@pytest.mark.parametrize("name", ["stsz", "trun", "cmov"])
+def _with_long_size(data, name, *numbers):
+    """Give a box a length of 64 bits, by which what follows is 8 bytes later."""
+    return _declaring(_declaring(data, name, 1, at=-4), name, 0, 40, *numbers, at=4)
+
+
+@pytest.mark.parametrize("name", ["stsz", "trun", "long stsz", "long trun", "cmov"])
 def test_a_video_that_declares_a_thousand_million_frames_is_refused(tmp_path, name):
     """FFmpeg would take 35 GB for them."""
     whole, _, fragments, *_ = seeds.mp4(tmp_path)
@@ -348,6 +353,8 @@ def test_a_video_that_declares_a_thousand_million_frames_is_refused(tmp_path, na
         {
             "stsz": _declaring(whole, b"stsz", 1, 10**9, at=8),
             "trun": _declaring(fragments, b"trun", 0, 10**9, at=4),
+            "long stsz": _with_long_size(whole, b"stsz", 0, 1, 10**9),
+            "long trun": _with_long_size(fragments, b"trun", 0, 10**9),
             "cmov": whole.replace(b"udta", b"cmov"),
         }[name]
     )
@@ -442,11 +449,23 @@ def test_a_tiff_that_declares_more_samples_than_it_has_is_refused(tmp_path):
         video.read_recording(path)
 
 
+def test_a_part_of_a_tiff_page_cannot_be_larger_than_the_file(tmp_path):
+    """tifffile would ask for as much memory."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.full((5, 40, 50), 90, np.uint8), bigtiff=True, compression="zlib")
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for page in tiff.pages:
+            page.tags["StripByteCounts"].overwrite(2**60, dtype="Q")
+    with pytest.raises(UnreadableError, match="no frame can be decoded"):
+        video.read_recording(path)
+
+
 # Tags of a TIFF file of one page, with the values that they get in place of their own.
 DAMAGED_TAGS = {
     "no palette": {"PhotometricInterpretation": (3, "H")},
     "short palette": {"PhotometricInterpretation": (3, "H"), "Software": ((1, 2, 3), "H", 320)},
     "values before the file": {"StripOffsets": (-400, "i")},
+    "a negative number of samples": {"SamplesPerPixel": (-1, "b")},
     "a width that is text": {"ImageLength": (2**32 - 1, "I"), "ImageWidth": (b"@", "s")},
 }
 

@@ -281,7 +281,8 @@ def _split(path: Path, text: str, separator: str) -> tuple[list[int], list[tuple
     try:
         for cells in reader:
             # Skip rows of empty cells, which spreadsheets write where something was deleted.
-            if cells and ((cells[0] and not cells[0].isspace()) or "".join(cells).strip()):
+            first = cells[0] if cells else ""
+            if (first.isascii() and first.strip()) or any(stripped(cells)):
                 lines.append(line)
                 # Tuples of text, because the garbage collector skips them. With lists it would take
                 # longer than everything else here.

@@ -23,8 +23,13 @@ MOST_SAMPLES = 30_000_000
 INDEX_BYTES = 128 * 2**20
 
 # Where an mp4 file declares samples: the sizes of all of them ("stsz", "stz2"), or a run of them in
-# a fragment ("trun"). The number follows 4 or 8 bytes after the name. "cmov" is a zipped index.
-_SAMPLES = re.compile(rb"(?:stsz|stz2).{8}(.{4})|trun.{4}(.{4})|cmov", re.DOTALL)
+# a fragment ("trun"). The number follows 4 or 8 bytes after the name, and 8 bytes later if the length
+# of the box has 64 bits, which a 1 before the name says. "cmov" is a zipped index.
+_SAMPLES = re.compile(
+    rb"\0\0\0\x01(?:(?:stsz|stz2)(?=.{16}(.{4}))|trun(?=.{12}(.{4})))"
+    rb"|(?:stsz|stz2)(?=.{8}(.{4}))|trun(?=.{4}(.{4}))|cmov",
+    re.DOTALL,
+)
 _CONTENT = (b"mdat", b"free", b"skip", b"wide")
 
 # Element identifiers of EBML (RFC 8794) and Matroska (RFC 9559), marker bits included.
@@ -85,12 +90,12 @@ def refuse_bomb(path: Path) -> None:
                     f"{INDEX_BYTES / 2**20:.0f} MiB). Export the recording again"
                 )
             index = _read_at(file, offset, min(length, INDEX_BYTES))
-            for count, run in _SAMPLES.findall(index):
-                if not count and not run:
+            for counts in _SAMPLES.findall(index):
+                if not any(counts):
                     raise UnreadableError(
                         f"{path}: its index is compressed. Export the recording again"
                     )
-                samples += int.from_bytes(count or run)
+                samples += int.from_bytes(b"".join(counts))
     if samples > MOST_SAMPLES:
         raise UnreadableError(
             f"{path}: declares {samples:,} frames and samples of sound (limit {MOST_SAMPLES:,}). "

@@ -83,6 +83,9 @@ def decode(
     """
 
     def values() -> Array:
+        # tifffile takes memory for what a page says, not for what the file holds.
+        if max(page.databytecounts, default=0) > page.parent.filehandle.size:
+            raise ValueError("a part of the page is larger than the file")
         _refuse_bomb(page, path, limits)
         with quiet():
             return np.asarray(page.asarray(maxworkers=1))
@@ -146,7 +149,8 @@ def read_pages(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> tuple[lis
             )
         pages[page.offset] = page
         sizes = (page.imagelength, page.imagewidth, page.imagedepth, page.samplesperpixel)
-        if not all(isinstance(size, int) for size in sizes):  # a size may be stored as text
+        # A size may be stored as text. tifffile forms series without end of pages of negative size.
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
             raise UnreadableError(
                 f"{path}: a page does not say how large it is. Copy or export the file again"
             )
@@ -257,7 +261,7 @@ def _refuse_bomb(page: Any, path: Path, limits: Limits) -> None:
         if count * _MOST_EXPANSION <= limits.page_bytes:
             continue
         handle.seek(offset)
-        packed, expanded, expander = handle.read(min(count, handle.size)), 0, zlib.decompressobj()
+        packed, expanded, expander = handle.read(count), 0, zlib.decompressobj()
         with contextlib.suppress(zlib.error):  # the page cannot be decoded
             while packed and not expander.eof:
                 expanded += len(expander.decompress(packed, _EXPANDED_BYTES))
