@@ -49,10 +49,15 @@ FOUND = (
     "impossible places, and plans that contradict themselves ended with an exception.",
     "A TIFF header that declares more values per pixel than there are ended with an IndexError.",
     "TIFF files behind a single header whose palette is missing or short, or whose values begin "
-    "before the file, ended with an exception; a size stored as text became 4 GB of text. The "
-    "table counts them.",
+    "before the file, ended with an exception; a size stored as text became 4 GB of text.",
     "YAML that only opens lists was parsed to the limit of Python's stack, in a time that grows "
-    "with the square of the depth. The table counts it as a hang, as coverage slows it down.",
+    "with the square of the depth.",
+    "Mp4 boxes whose length has 64 bits declared any number of frames unseen, and FFmpeg took "
+    "2.4 GB. The table counts it as memory.",
+    "A part of a TIFF page that is larger than the file was asked for as memory, and a negative "
+    "number of samples was followed without end. The table counts three MemoryErrors and a hang.",
+    "A table with a row of invisible characters only ended with an IndexError, which the table "
+    "counts.",
 )
 app = cyclopts.App()
 
