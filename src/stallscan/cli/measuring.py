@@ -12,12 +12,14 @@ from stallscan.cli.terminal import (
     predictions_in,
     print_line,
     read_answers,
+    say_once,
     show,
     show_progress,
 )
 
 
 @command
+@say_once()
 def evaluate(
     predictions: Path,
     *,
