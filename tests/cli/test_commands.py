@@ -411,6 +411,9 @@ def test_reproduce_says_what_is_wrong(run, tmp_path):
     code, _, err = run("reproduce", "third-place", *words, "--size", 8)
     assert code == 2
     assert "clip.size" in err
+    code, _, err = run("reproduce", "third-place", *words, "--set", "net.name=nomodule:MyNet")
+    assert code == 2
+    assert "nomodule:MyNet cannot be imported" in err
     code, _, err = run("reproduce", "third-place", *words)
     assert code == 2
     assert "train_metadata.csv" in err

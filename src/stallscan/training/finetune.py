@@ -110,6 +110,7 @@ def fine_tune(
             f"{before.path}: its net features cannot be fine-tuned. Fit it to your own recordings "
             "with 'stallscan train baseline'"
         )
+    load_net(before)  # refuses a user's own net that is not trusted, before clips are cut
     table, group = labelled.read_table(labels, group)
     keep = len(table) < FEWEST_TO_CHOOSE
     if keep:
