@@ -229,3 +229,17 @@ def test_each_epoch_has_a_line_with_fold_and_stage(data, tmp_path, caplog):
         for stage in (1, 2)
     ]
     assert ["left" in text for text in lines] == [True, True, True, False]
+
+
+def test_labels_and_clips_of_another_simulated_corpus_are_refused(data, tmp_path):
+    for name in ("own", "other"):
+        shutil.copytree(data, tmp_path / name)
+        content = f'{{"settings": {{"name": "{name}"}}}}'
+        (tmp_path / name / "simulation.json").write_text(content)
+    own, other = tmp_path / "own", tmp_path / "other"
+    labels = other / "train_labels.csv"
+    with pytest.raises(InputError, match=r"train_labels\.csv: .*simulated"):
+        labelled.from_table(_recipe(), [own / "train"], labels)
+    with pytest.raises(InputError, match=r"train_labels\.csv: .*simulated"):
+        labelled.from_folder(_recipe(), own, other / "store")
+    assert len(labelled.from_table(_recipe(), [other / "train"], labels).table) == COUNT
