@@ -9,6 +9,7 @@ import sys
 import pandas as pd
 import pytest
 import yaml
+from pytorch_lightning.callbacks import RichProgressBar
 
 import stallscan
 from stallscan.bundle import disk
@@ -16,6 +17,7 @@ from stallscan.cli.commands import app
 from stallscan.errors import InputError, SettingsError
 from stallscan.recipes.recipe import Recipe
 from stallscan.training import labelled, rehearsal, train
+from stallscan.training.checkpoints import Bar, Place
 from stallscan.training.data import prepare
 from stallscan.training.folder import RECIPE_NAME
 from tests import drawing
@@ -243,3 +245,20 @@ def test_labels_and_clips_of_another_simulated_corpus_are_refused(data, tmp_path
     with pytest.raises(InputError, match=r"train_labels\.csv: .*simulated"):
         labelled.from_folder(_recipe(), own, other / "store")
     assert len(labelled.from_table(_recipe(), [other / "train"], labels).table) == COUNT
+
+
+def test_the_time_to_cut_clips_is_said_once_some_are_cut(data, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "stallscan")
+    monkeypatch.setattr("stallscan.training.data.TIMED", 4)
+    found = labelled.from_table(_recipe(), [data / "train"], data / "train_labels.csv")
+    for _ in range(2):  # the second time, nothing is left to cut
+        prepare(found, _recipe(), tmp_path, lambda _done, _of: None)
+    (said,) = [text for text in caplog.messages if "cutting" in text]
+    assert re.match(rf"cutting the other {COUNT - 4} clips takes about \d+ s", said)
+
+
+def test_the_bar_names_figures_in_words(monkeypatch):
+    figures = {"v_num": 3, "val_loss": 0.5, "val_mcc": 0.25}
+    monkeypatch.setattr(RichProgressBar, "get_metrics", lambda *_: figures)
+    shown = Bar(Place("net")).get_metrics(None, None)
+    assert shown == {"validation loss": 0.5, "validation MCC": 0.25}
