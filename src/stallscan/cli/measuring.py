@@ -1,5 +1,6 @@
 """Commands that measure and report: evaluate, rate, report, methods."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,8 @@ from stallscan.cli.terminal import (
     show,
     show_progress,
 )
+
+log = logging.getLogger("stallscan")
 
 
 @command
@@ -233,6 +236,7 @@ def report(
             progress=progress,
         )
     print_line(f"{written} -> {out}")
+    log.info("open it in a browser, and check its calls: stallscan review %s", table.parent)
 
 
 @command
