@@ -280,8 +280,9 @@ def refuse_other_tables(run: dict[str, Any], *tables: str | Path) -> None:
 
 def _paths(run: dict[str, Any]) -> list[str]:
     paths = run.get("paths")
-    is_usable = isinstance(paths, list) and all(isinstance(path, str) for path in paths)
-    return paths if is_usable else []
+    if isinstance(paths, list) and all(isinstance(path, str) for path in paths):
+        return paths
+    return []
 
 
 def read_chosen(predictions: Path) -> pd.DataFrame:

@@ -30,7 +30,7 @@ def find_net(name: str) -> Callable[[int], Any] | None:
         return None
     module, _, last = name.partition(":")
     try:
-        make = getattr(importlib.import_module(module), last, None)
+        make: Callable[[int], Any] | None = getattr(importlib.import_module(module), last, None)
     except ModuleNotFoundError as error:
         if missing(error) is not None:  # such as torch, with the command that installs it
             raise

@@ -171,8 +171,8 @@ def _compare(
         now = time.monotonic()
         pace = (now - cut) / len(held_out)
         epochs = sum(stage.epochs for stage in recipe.training.stages)
-        scored = sum(len(a) * TRAINING_COST + len(b) for a, b in [(learn, choose), *again])
-        seconds = pace * epochs * scored
+        cost = sum(len(a) * TRAINING_COST + len(b) for a, b in [(learn, choose), *again])
+        seconds = pace * epochs * cost
         log.info(
             "cutting the clips took %s, training takes about %s: %s in all",
             *(say_time(cut - began), say_time(seconds), say_time(now - began + seconds)),
