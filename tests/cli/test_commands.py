@@ -468,6 +468,19 @@ def test_progress_is_shown_only_once_there_is_some(capfd, caplog):
     assert "1/2" in capfd.readouterr().err
 
 
+def test_a_message_is_said_once(caplog):
+    log = logging.getLogger("stallscan")
+
+    @terminal.say_once()
+    def act():
+        for name in ("a.csv", "a.csv", "b.csv"):
+            log.warning("%s: odd", name)
+
+    act()
+    act()
+    assert caplog.messages == ["a.csv: odd", "b.csv: odd"] * 2
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_name_that_the_console_cannot_print_is_escaped(main, encoding):
     written = io.BytesIO()

@@ -18,7 +18,7 @@ from stallscan.errors import InputError, SettingsError
 from stallscan.recipes.recipe import Recipe
 from stallscan.training import labelled, rehearsal, train
 from stallscan.training.checkpoints import Bar, Place
-from stallscan.training.data import prepare
+from stallscan.training.data import Data, prepare
 from stallscan.training.folder import RECIPE_NAME
 from tests import drawing
 
@@ -96,6 +96,8 @@ def test_a_copy_of_a_recording_is_warned_of(data, tmp_path, caplog):
     prepared = prepare(found, _recipe(), tmp_path / "store", lambda _done, _of: None)
     assert len(prepared.table) == 3
     assert "the same recording under two names: 0.mp4 and again.mp4." in caplog.text
+    Data.of(prepared.store, prepared.table, prepared.selected, simulated=False)  # as fine-tuning
+    assert caplog.text.count("under two names") == 1
 
 
 def test_only_labelled_recordings_are_used(data, tmp_path):

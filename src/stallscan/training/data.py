@@ -75,7 +75,6 @@ class Data:
                 listed([f"{name} ({not_ok[name]})" for name in names]),
             )
         usable = has_clip[~is_unusable].reset_index(drop=True)
-        _warn_of_copies(clips, usable["filename"])
         content = usable[["filename", "stalled"]].to_csv(index=False).encode()
         return cls(clips, usable, selected, files.sha256_of(content), simulated)
 
@@ -156,7 +155,9 @@ def prepare(
         prepared = fill.build(
             folder, recordings.sources, recipe.outline, recipe.clip, progress=_timed(progress)
         )
-    return Data.of(prepared, recordings.table, recordings.selected, recordings.simulated)
+    data = Data.of(prepared, recordings.table, recordings.selected, recordings.simulated)
+    _warn_of_copies(prepared, data.table["filename"])
+    return data
 
 
 def _timed(progress: Progress) -> Progress:
