@@ -29,7 +29,7 @@ from stallscan.nets import build
 from stallscan.nets.settings import BUILT_IN, FEATURES, NetSettings
 from stallscan.recipes import recipe
 from stallscan.runs import PREDICTION_COLUMNS
-from stallscan.training import rehearsal, train
+from stallscan.training import finetune, rehearsal, train
 from stallscan.training.labelled import LabelledRecordings
 from tests import drawing
 
@@ -63,6 +63,16 @@ class Squeezed(MyNet):
         return self.fc(self.conv(clips).amax((2, 3, 4))).squeeze()
 
 
+class Plain:
+    def __init__(self, channels):
+        pass
+
+
+class Wide(MyNet):
+    def __init__(self, channels, width):
+        super().__init__(channels)
+
+
 def number(channels):
     return channels
 
@@ -85,6 +95,7 @@ def mynets(tmp_path, monkeypatch):
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "mynets.py").write_text(MODULE)
+    (folder / "broken.py").write_text("class MyNet(")
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("STALLSCAN_TEST_MARK", str(tmp_path / "mark"))
     monkeypatch.delitem(sys.modules, "mynets", raising=False)
@@ -289,6 +300,9 @@ def test_a_net_of_ones_own(mynets):
         ("nomodule:MyNet", SettingsError),
         ("mynets:Missing", SettingsError),
         ("mynets:constant", SettingsError),
+        ("mynets:Plain", SettingsError),
+        ("mynets:Wide", SettingsError),
+        ("broken:MyNet", SettingsError),
         ("mynets:number", InputError),
         ("mynets:column", InputError),
     ],
@@ -302,6 +316,22 @@ def test_what_is_no_net_is_refused(mynets, name, error):
 
     with pytest.raises(error):
         use()
+
+
+@pytest.mark.parametrize("name", ["nomodule:MyNet", "stallscan.words:Excluded"])
+def test_a_wrong_net_is_named_before_tables_are_read_and_torch_is_imported(tmp_path, name):
+    words = ["train", "default", "nowhere", "--labels", "none.csv", "--set", f"net.name={name}"]
+    code = (
+        f"import sys; sys.argv[1:] = {[*words, '-o', str(tmp_path / 'run')]}\n"
+        "from stallscan.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
+    done = _python(code, cwd=tmp_path)
+    assert "net.name" in done.stderr
+    assert name in done.stderr
+    assert done.stdout == "False\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "shape"), [("column", r"\(1, 1\)"), ("Squeezed", r"\(\)")])
@@ -330,6 +360,8 @@ def test_a_bundle_runs_no_code_unasked(mynets, bundle_dir, recordings, tmp_path)
         lambda: stallscan.predict(recordings, bundle=folder),
         lambda: stallscan.score(recordings / "a.mp4", bundle=stallscan.load_bundle(folder)),
         lambda: net.load_net(disk.load(folder)),
+        # Before the labels are read.
+        lambda: finetune.fine_tune(folder, [recordings], tmp_path / "none.csv", tmp_path / "run"),
     ):
         with pytest.raises(BundleError, match=r"mynets:MyNet.*trust"):
             open_it()

@@ -421,3 +421,16 @@ def test_what_cannot_be_repeated_is_refused(model, tmp_path):
         app([*map(str, onto_itself)], result_action="return_value")
     app([*map(str, words)], result_action="return_value")
     assert read_predictions(tmp_path / "new" / "predictions.csv")["threshold"].eq(0.95).all()
+
+
+def test_labels_of_another_simulated_corpus_are_refused(tmp_path):
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "simulation.json").write_text(f'{{"name": "{name}"}}')
+    table, known = _drawn(tmp_path / "run", 40, 0.5)
+    run = json.loads((table.parent / "run.json").read_text())
+    (table.parent / "run.json").write_text(json.dumps(run | {"paths": [str(tmp_path / "own")]}))
+    known.to_csv(tmp_path / "other" / "labels.csv", index=False)
+    settings = CallSettings(rule="mcc")
+    with pytest.raises(InputError, match=r"other.labels\.csv: .*simulated"):
+        decide.decide(table, settings, tmp_path / "other" / "labels.csv")

@@ -132,7 +132,7 @@ def reviewed(tmp_path):
     return tmp_path
 
 
-def test_answers_of_a_review_are_used_and_counted(run, reviewed):
+def test_answers_of_a_review_are_used_and_counted(run, reviewed, caplog):
     rate = ("rate", reviewed, "--groups", reviewed / "mice.csv", "-o", reviewed / "r")
     rate += ("--sensitivity", "0.9", "--specificity", "0.95")
     code, shown, _ = run(*rate)
@@ -149,6 +149,7 @@ def test_answers_of_a_review_are_used_and_counted(run, reviewed):
     code, shown, _ = run(*report)
     assert code == 0
     assert "3 of 40 recordings were answered" in shown
+    assert f"stallscan review {reviewed}" in caplog.messages[-1]
     code, shown, _ = run(*report, "--no-corrections")
     assert "answered" not in shown
 
@@ -400,7 +401,7 @@ def test_doctor_finds_everything(run):
     code, out, _ = run("doctor")
     assert code == 0
     assert "torch" in out
-    assert "missing" not in out
+    assert "missing" not in out.lower()
 
 
 def test_reproduce_says_what_is_wrong(run, tmp_path):
@@ -411,6 +412,9 @@ def test_reproduce_says_what_is_wrong(run, tmp_path):
     code, _, err = run("reproduce", "third-place", *words, "--size", 8)
     assert code == 2
     assert "clip.size" in err
+    code, _, err = run("reproduce", "third-place", *words, "--set", "net.name=nomodule:MyNet")
+    assert code == 2
+    assert "nomodule:MyNet cannot be imported" in err
     code, _, err = run("reproduce", "third-place", *words)
     assert code == 2
     assert "train_metadata.csv" in err
@@ -462,6 +466,19 @@ def test_progress_is_shown_only_once_there_is_some(capfd, caplog):
     with terminal.show_progress("predicting") as progress:
         progress(1, 2)
     assert "1/2" in capfd.readouterr().err
+
+
+def test_a_message_is_said_once(caplog):
+    log = logging.getLogger("stallscan")
+
+    @terminal.say_once()
+    def act():
+        for name in ("a.csv", "a.csv", "b.csv"):
+            log.warning("%s: odd", name)
+
+    act()
+    act()
+    assert caplog.messages == ["a.csv: odd", "b.csv: odd"] * 2
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
@@ -590,6 +607,15 @@ def test_doctor_prints_whole_commands(run, monkeypatch):
     assert code == 0
     assert finding.what in out
     assert finding.found in out
+    assert "stallscan predict" in out.splitlines()[-1]
+
+
+def test_doctor_ends_with_what_to_do_about_what_is_missing(run, monkeypatch):
+    findings = [doctor.Finding("av", "Run: pip install av", "missing"), doctor.Finding("x", "1")]
+    monkeypatch.setattr(doctor, "examine", lambda: findings)
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert out.splitlines()[-1].startswith("Missing: av. ")
 
 
 def test_doctor_tries_the_compressions(monkeypatch):

@@ -1,5 +1,6 @@
 """Predictions against labels: which recordings count, and the figures."""
 
+import json
 import time
 
 import numpy as np
@@ -258,3 +259,19 @@ def test_rows_of_one_recording_agree_on_what_is_asked_for(study):
     assert evaluate.evaluate(path, labels, by=[]).group.column == "mouse"
     with pytest.raises(InputError, match=r"scorer.*line 2 .*line 602 "):
         evaluate.evaluate(path, labels, by=["scorer"])
+
+
+@pytest.mark.parametrize("wrong", ["labels", "about"])
+def test_tables_of_another_simulated_corpus_are_refused(tables, tmp_path, wrong):
+    predictions, labels = tables
+    for seed, name in enumerate(("own", "other")):
+        (tmp_path / name / "train").mkdir(parents=True)
+        (tmp_path / name / "simulation.json").write_text(json.dumps({"settings": {"seed": seed}}))
+        for table in ("labels.csv", "truth.csv"):
+            (tmp_path / name / table).write_bytes(labels.read_bytes())
+    (tmp_path / "run.json").write_text(json.dumps({"paths": [str(tmp_path / "own" / "train")]}))
+    own = {"labels": tmp_path / "own" / "labels.csv", "about": tmp_path / "own" / "truth.csv"}
+    given = own | {wrong: tmp_path / "other" / own[wrong].name}
+    with pytest.raises(InputError, match=rf"other.{given[wrong].name}: .*simulated"):
+        evaluate.evaluate(predictions, given["labels"], about=[given["about"]], partial=True)
+    evaluate.evaluate(predictions, own["labels"], about=[own["about"]], partial=True)

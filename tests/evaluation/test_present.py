@@ -153,3 +153,26 @@ def test_what_a_simulation_does_not_tell_is_said(tables, tmp_path, is_corpus):
     assert json.loads(path.read_text())["simulated"] == {"training": True, "recordings": is_corpus}
     # What is measured on simulated recordings corrects only those.
     assert correction.CallAccuracy.read(path).simulated == is_corpus
+
+
+def test_the_command_says_a_note_once(study, capsys, caplog):
+    from stallscan.cli.commands import app
+
+    labels = pd.read_csv(study / "labels.csv")
+    labels["filename"] = "films/" + labels["filename"]
+    labels.drop(columns="mouse").to_csv(study / "labels.csv", index=False)
+    words = ["evaluate", study / "new", "--labels", study / "labels.csv", "-o", study / "out"]
+    app([*map(str, words), "--against", str(study / "old")], result_action="return_value")
+    assert capsys.readouterr().out.count("bootstrap samples") == 1
+    assert [message for message in caplog.messages if "by file name alone" in message] == [
+        message for message in dict.fromkeys(caplog.messages) if "films/" in message
+    ]
+    page = (study / "out" / present.PAGE_NAME).read_text(encoding="utf-8")
+    assert "Matched by file name alone, without the folder: 600." in page
+    assert page.count("bootstrap samples") == 1
+
+
+def test_specificities_that_cannot_be_told_from_all_share_a_note(tables):
+    notes = present.notes(evaluate.evaluate(*tables, partial=True))
+    (note,) = [note for note in notes if "false alarm" in note]
+    assert "99.3 % or 99.9 %" in note

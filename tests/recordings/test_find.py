@@ -291,3 +291,32 @@ def test_any_name_has_its_row(tmp_path: Path, bundle_dir: Path) -> None:
     notes = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert notes["paths"] == [str(folder)]
     assert notes["passed_over"] == {".wmv": {"count": 1, "names": ["c.wmv"]}}
+
+
+def test_tables_of_another_simulated_corpus_are_refused(tmp_path: Path) -> None:
+    for name, content in {
+        "a": {"settings": {"seed": 0}},
+        "b": {"settings": {"seed": 1}},
+        "clips": {"settings": {"seed": 0}, "clip": {"size": 64}, "outline": {}},
+        "broken": [],
+    }.items():
+        fill(tmp_path / name, "train/100000.mp4")
+        (tmp_path / name / find.SIMULATION).write_text(json.dumps(content) if content else "{")
+    labels = tmp_path / "a" / "train_labels.csv"
+    recordings = tmp_path / "b" / "train"
+    with pytest.raises(InputError, match=r"train_labels\.csv.*other simulated.*Give the table of"):
+        find.refuse_other_simulation(labels, [recordings])
+    with pytest.raises(InputError):
+        find.refuse_other_simulation(labels, [recordings / "100000.mp4"])
+    with pytest.raises(InputError, match=r"broken.*simulation\.json"):
+        find.refuse_other_simulation(labels, [tmp_path / "broken"])
+    # The same recordings, some of the recordings, and what is not in a corpus (any more).
+    for paths in (
+        [tmp_path / "a" / "train"],
+        [tmp_path / "clips" / "store"],
+        [recordings, tmp_path / "a"],
+        [tmp_path / "moved"],
+        [],
+    ):
+        find.refuse_other_simulation(labels, paths)
+    find.refuse_other_simulation(tmp_path / "labels.csv", [recordings])

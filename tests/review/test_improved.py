@@ -46,6 +46,18 @@ def test_agreement_is_counted_apart_for_answers_that_were_trained_on(improved):
     said = " ".join(improved.sentences())
     assert "2 answered recordings that were held out" in said
     assert "2 stalled, 1 flowing" in said
+    assert "Found after: 1 of 1 stalled among them, a sensitivity of 100 %" in said
+    assert "(95 % interval 20.7 % to 100 %)" in said
+    assert "plus or minus 10 %, 93 stalled ones are needed" in said
+
+
+def test_the_sensitivity_is_unknown_without_stalls_and_known_with_many():
+    row = {"call_before": "flowing", "call_after": "stalled", "use": "held out"}
+    row |= {"score_before": 0.2, "score_after": 0.9}
+    few = Improved(pd.DataFrame([row | {"answer": "flowing"}]))
+    assert "None of them is stalled" in few.sentences()[-1]
+    many = Improved(pd.DataFrame([row | {"answer": "stalled"}] * 93))
+    assert "needed" not in many.sentences()[-1]
 
 
 def test_the_page_shows_names_as_text_and_the_table_has_every_recording(improved, tmp_path):

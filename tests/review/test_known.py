@@ -86,6 +86,17 @@ def test_labels_are_matched_by_name(tmp_path):
             read_known(tmp_path / "labels.csv", _run("1.mp4"), share)
 
 
+def test_known_labels_of_another_simulated_corpus_are_refused(tmp_path):
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "simulation.json").write_text(f'{{"name": "{name}"}}')
+        (tmp_path / name / "labels.csv").write_text("filename,stalled\n1.mp4,1\n")
+    run = Run(Path("results"), (Item("1.mp4", tmp_path / "own" / "train" / "1.mp4"),))
+    assert read_known(tmp_path / "own" / "labels.csv", run).labels == {"1.mp4": True}
+    with pytest.raises(InputError, match=r"other.labels\.csv: .*simulated"):
+        read_known(tmp_path / "other" / "labels.csv", run)
+
+
 def test_labels_leave_out_what_checked_the_reviewer(tmp_path):
     answers = Answers(tmp_path)
     answers.give_all(

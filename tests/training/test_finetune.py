@@ -110,10 +110,12 @@ def test_what_each_label_is_for_is_said_before_the_training(
     assert parts == expected
     assert sum(parts) == 32
     assert "split by mouse" in uses
-    assert next(text for text in said if "takes about" in text)
+    took = next(text for text in said if "training takes about" in text)
+    assert re.search(r"cutting the clips took \d+ s, .* about (\d+) s: \d+ s in all", took)
     net = spec.net.name
     assert re.search(
-        rf"{net}, epoch 1 of 1: loss \d.*, validation loss \d.*, val_pr_auc", caplog.text
+        rf"{net}, epoch 1 of 1: loss \d\S+; on the validation recordings loss \d\S+, PR AUC \d",
+        caplog.text,
     )
     # Then once more, from all of them.
     final = disk.load(tuned.final).spec

@@ -9,6 +9,7 @@ import sys
 import pandas as pd
 import pytest
 import yaml
+from pytorch_lightning.callbacks import RichProgressBar
 
 import stallscan
 from stallscan.bundle import disk
@@ -16,7 +17,8 @@ from stallscan.cli.commands import app
 from stallscan.errors import InputError, SettingsError
 from stallscan.recipes.recipe import Recipe
 from stallscan.training import labelled, rehearsal, train
-from stallscan.training.data import prepare
+from stallscan.training.checkpoints import Bar, Place
+from stallscan.training.data import Data, prepare
 from stallscan.training.folder import RECIPE_NAME
 from tests import drawing
 
@@ -94,6 +96,8 @@ def test_a_copy_of_a_recording_is_warned_of(data, tmp_path, caplog):
     prepared = prepare(found, _recipe(), tmp_path / "store", lambda _done, _of: None)
     assert len(prepared.table) == 3
     assert "the same recording under two names: 0.mp4 and again.mp4." in caplog.text
+    Data.of(prepared.store, prepared.table, prepared.selected, simulated=False)  # as fine-tuning
+    assert caplog.text.count("under two names") == 1
 
 
 def test_only_labelled_recordings_are_used(data, tmp_path):
@@ -229,3 +233,34 @@ def test_each_epoch_has_a_line_with_fold_and_stage(data, tmp_path, caplog):
         for stage in (1, 2)
     ]
     assert ["left" in text for text in lines] == [True, True, True, False]
+
+
+def test_labels_and_clips_of_another_simulated_corpus_are_refused(data, tmp_path):
+    for name in ("own", "other"):
+        shutil.copytree(data, tmp_path / name)
+        content = f'{{"settings": {{"name": "{name}"}}}}'
+        (tmp_path / name / "simulation.json").write_text(content)
+    own, other = tmp_path / "own", tmp_path / "other"
+    labels = other / "train_labels.csv"
+    with pytest.raises(InputError, match=r"train_labels\.csv: .*simulated"):
+        labelled.from_table(_recipe(), [own / "train"], labels)
+    with pytest.raises(InputError, match=r"train_labels\.csv: .*simulated"):
+        labelled.from_folder(_recipe(), own, other / "store")
+    assert len(labelled.from_table(_recipe(), [other / "train"], labels).table) == COUNT
+
+
+def test_the_time_to_cut_clips_is_said_once_some_are_cut(data, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "stallscan")
+    monkeypatch.setattr("stallscan.training.data.TIMED", 4)
+    found = labelled.from_table(_recipe(), [data / "train"], data / "train_labels.csv")
+    for _ in range(2):  # the second time, nothing is left to cut
+        prepare(found, _recipe(), tmp_path, lambda _done, _of: None)
+    (said,) = [text for text in caplog.messages if "cutting" in text]
+    assert re.match(rf"cutting the other {COUNT - 4} clips takes about \d+ s", said)
+
+
+def test_the_bar_names_figures_in_words(monkeypatch):
+    figures = {"v_num": 3, "val_loss": 0.5, "val_mcc": 0.25}
+    monkeypatch.setattr(RichProgressBar, "get_metrics", lambda *_: figures)
+    shown = Bar(Place("net")).get_metrics(None, None)
+    assert shown == {"validation loss": 0.5, "validation MCC": 0.25}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stallscan import files, runs
 from stallscan.calls.drafts import Draft, Step, choose, estimate, fill_in, steps_of
-from stallscan.calls.predictions import Predictions, read_chosen
+from stallscan.calls.predictions import Predictions, read_chosen, refuse_other_tables
 from stallscan.calls.settings import CallSettings
 from stallscan.catalog import names, tables
 from stallscan.catalog.names import match
@@ -131,6 +131,7 @@ def as_calls(
 
 def _known(predictions: Predictions, labels: str | Path, doubts: list[str]) -> NDArray[np.int64]:
     """Return the label of each recording with a score, -1 where there is none that may choose."""
+    refuse_other_tables(predictions.run, labels)
     known = _read_known(labels, predictions.table["filename"])
     is_seen = predictions.was_learned & (known >= 0)
     if is_seen.any():

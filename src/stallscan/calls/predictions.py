@@ -17,7 +17,7 @@ from stallscan.catalog import text
 from stallscan.catalog.groups import MOUSE_COLUMNS
 from stallscan.catalog.tables import LABEL_COLUMNS, TRAIN_COLUMNS, labels_of, refuse_rows
 from stallscan.errors import InputError, TableError
-from stallscan.recordings.find import are_simulated
+from stallscan.recordings.find import are_simulated, refuse_other_simulation
 from stallscan.runs import (
     CHOSEN_NAME,
     HELD_OUT_NAME,
@@ -271,12 +271,20 @@ def stack_of(run: dict[str, Any]) -> dict[str, Any]:
 
 def of_simulated(run: dict[str, Any]) -> bool:
     """Whether the recordings of a run are simulated, as far as their folders tell."""
+    return are_simulated(_paths(run))
+
+
+def refuse_other_tables(run: dict[str, Any], *tables: str | Path) -> None:
+    """Raise InputError if a table is of another simulated corpus than the recordings of a run."""
+    for table in tables:
+        refuse_other_simulation(table, _paths(run))
+
+
+def _paths(run: dict[str, Any]) -> list[str]:
     paths = run.get("paths")
-    return (
-        isinstance(paths, list)
-        and paths != []
-        and all(isinstance(path, str) and are_simulated([path]) for path in paths)
-    )
+    if isinstance(paths, list) and all(isinstance(path, str) for path in paths):
+        return paths
+    return []
 
 
 def read_chosen(predictions: Path) -> pd.DataFrame:

@@ -70,5 +70,13 @@ def doctor() -> None:
         state = Text(finding.state, colours[finding.state])
         table.add_row(finding.what, state, finding.found)
     show(table)
-    if any(finding.state == "missing" for finding in findings):
+    if missing := [finding.what for finding in findings if finding.state == "missing"]:
+        print_line(
+            f"Missing: {', '.join(missing)}. Do what the table says, then run 'stallscan doctor' "
+            "again."
+        )
         sys.exit(EXIT_FAILED_ROWS)
+    print_line(
+        "All that prediction needs is there. Try 'stallscan demo', or call recordings of your own: "
+        "stallscan predict my_recordings/ -o results"
+    )

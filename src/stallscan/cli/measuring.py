@@ -1,5 +1,6 @@
 """Commands that measure and report: evaluate, rate, report, methods."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +13,16 @@ from stallscan.cli.terminal import (
     predictions_in,
     print_line,
     read_answers,
+    say_once,
     show,
     show_progress,
 )
 
+log = logging.getLogger("stallscan")
+
 
 @command
+@say_once()
 def evaluate(
     predictions: Path,
     *,
@@ -231,6 +236,7 @@ def report(
             progress=progress,
         )
     print_line(f"{written} -> {out}")
+    log.info("open it in a browser, and check its calls: stallscan review %s", table.parent)
 
 
 @command

@@ -220,6 +220,28 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
+def say_once() -> Iterator[None]:
+    """Leave out messages of the log that were logged before.
+
+    The same labels are matched with two tables of predictions, for example.
+    """
+    said = set[str]()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_known = message in said
+        said.add(message)
+        return not is_known
+
+    log = logging.getLogger("stallscan")
+    log.addFilter(is_new)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_new)
+
+
+@contextlib.contextmanager
 def show_progress(name: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar with the time left on stderr, from the first report of progress on.
 

@@ -71,6 +71,7 @@ def train(
     dry_run
         Check everything with one batch of each stage, and leave nothing behind.
     """
+    from stallscan.nets.own import find_net
     from stallscan.recipes.recipe import read_recipe, renamed, shorten
 
     changes = list(set_ or [])
@@ -81,6 +82,7 @@ def train(
         settings = renamed(settings, name)
     if epochs is not None:
         settings = shorten(settings, epochs)
+    find_net(settings.net.name)
     found = _find_labelled(settings, recordings, labels, data, store)
 
     # Only now: importing torch takes seconds, and the tables may be wrong.

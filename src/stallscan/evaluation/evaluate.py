@@ -23,6 +23,7 @@ from stallscan.calls.predictions import (
     of_simulated,
     read_chosen,
     read_run,
+    refuse_other_tables,
     warn_if_unfinished,
     was_learned,
 )
@@ -257,8 +258,9 @@ def evaluate(
     cells = text.read(predictions, PREDICTIONS)
     own = TextTable(predictions, as_frame(cells))
     label_table = _find_labels(labels, cells, own)
-    table = join(check_predictions(*own), label_table.labels, label_table.text.path)
     run = read_run(predictions)
+    refuse_other_tables(run, label_table.text.path, *about)
+    table = join(check_predictions(*own), label_table.labels, label_table.text.path)
     warn_if_unfinished(predictions, run, len(own.cells))
     table["chose"] = table["filename"].isin(read_chosen(predictions)["filename"])
     table["learned"] = was_learned(table) & ~table["chose"]

@@ -268,16 +268,16 @@ def notes(evaluation: Evaluation, every: bool = True) -> list[str]:
             "The sensitivity at a given specificity uses the threshold that has this specificity "
             "on these recordings. On other recordings, the same threshold has another specificity."
         )
-    sentences += [
-        f"With {cells.flowing:,} flowing recordings, a specificity of "
-        f"{words.percent(point.specificity)} allows no false alarm and cannot be distinguished "
-        "from 100 %."
+    indistinct = [
+        words.percent(point.specificity)
         for point in evaluation.sensitivity_at
-        if every and not point.false_alarms and point.sensitivity is not None
+        if not point.false_alarms and point.sensitivity is not None
     ]
-    if by_name := evaluation.rows.joined_by_base_name:
-        matched = words.counted(by_name, "label")
-        sentences.append(f"{matched} matched by file name alone, without the folder.")
+    if every and indistinct:
+        sentences.append(
+            f"{cells.flowing:,} flowing recordings are too few to distinguish a specificity of "
+            f"{words.enumerated(indistinct, 'or')} from 100 %: it allows no false alarm."
+        )
     if evaluation.rows.chose:
         sentences.append(
             f"{evaluation.rows.chose:,} recordings are left out because they were used to choose "
@@ -373,13 +373,16 @@ def _comparison_sheet(comparison: ModelComparison) -> _Sheet:
         )
         title = WORDS[name].format(own=prevalence)
         rows.append((title, *values, difference, interval, figure.verdict, *alone))
+    # The notes on the evaluation of the new model describe its intervals.
     note = _describe_intervals(comparison.group)
+    if note == _describe_intervals(second.group):
+        note = ""
     if own:
         shares = [words.percent(side.metrics.prevalence) for side in (first, second)]
-        note += (
-            f" All calls: old {first.rows.evaluated:,} recordings ({shares[0]} stalled), "
+        note = (
+            f"{note} All calls: old {first.rows.evaluated:,} recordings ({shares[0]} stalled), "
             f"new {second.rows.evaluated:,} ({shares[1]} stalled)."
-        )
+        ).strip()
     title = (
         f"Paired comparison on {comparison.count:,} recordings that both models called, "
         f"{comparison.stalled:,} of them stalled\n"
@@ -394,12 +397,11 @@ def _name(evaluation: Evaluation) -> str:
 
 
 def _describe_intervals(group: Group) -> str:
-    start = f"Intervals are the central 95 % of {resample.BOOTSTRAP_DRAWS:,} bootstrap samples of"
+    start = f"Intervals: central 95 % of {resample.BOOTSTRAP_DRAWS:,} bootstrap samples of"
     if not group.column:
         return (
-            f"{start} single recordings. Recordings of the same mouse are alike, so these "
-            "intervals are too narrow. If the tables name the mouse, choose its column with "
-            "--group."
+            f"{start} single recordings; too narrow if several are from one mouse (--group names "
+            "its column)."
         )
     text = f"{start} whole groups ({group.count:,} by {group.column})."
     if group.is_too_few:

@@ -9,19 +9,18 @@ looked up in `NETS` only. Looking them up in `sys.modules` would be unsafe: ``os
 example, is a callable that takes a number.
 """
 
-import importlib
-import inspect
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import video as torchvision_video
 
-from stallscan.errors import InputError, SettingsError
+from stallscan.errors import InputError
 from stallscan.nets.focusnet import FocusNet
 from stallscan.nets.norm import with_video_norm
+from stallscan.nets.own import find_net
 from stallscan.nets.published import QuartersResNet18, densenet121_3d, resnet101_3d, torchvision_net
-from stallscan.nets.settings import BUILT_IN, FEATURES, NetSettings
+from stallscan.nets.settings import BUILT_IN, NetSettings
 from stallscan.nets.stallnet import StallNet
 
 # chosen: about the mean of the competition's recordings, 59 frames (docs/facts.md 4)
@@ -64,32 +63,10 @@ def import_net(name: str) -> None:
     Raises
     ------
     SettingsError
-        If the module cannot be imported, or has no callable of that name that takes the number of
-        channels.
+        As `own.find_net`.
     """
-    if name in NETS or name == FEATURES:
-        return
-    module, _, last = name.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), last, None)
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"net.name: {name} cannot be imported ({error}). Install its package, or add its "
-            "folder to PYTHONPATH"
-        ) from error
-    if not callable(make):
-        raise SettingsError(
-            f"net.name: the module {module} has no class or function {last}. Name one that takes "
-            "the number of channels and returns a torch.nn.Module"
-        )
-    try:
-        inspect.signature(make).bind(1)
-    except (TypeError, ValueError) as error:  # ValueError: it does not tell its parameters
-        raise SettingsError(
-            f"net.name: {name} cannot be called with the number of channels alone ({error}). "
-            "Give it one parameter, the number of channels"
-        ) from None
-    NETS[name] = make
+    if name not in NETS and (make := find_net(name)) is not None:
+        NETS[name] = make
 
 
 @torch.inference_mode()

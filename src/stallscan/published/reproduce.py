@@ -21,6 +21,7 @@ from stallscan.calls.predictions import Predictions
 from stallscan.calls.settings import CallSettings
 from stallscan.catalog import tables
 from stallscan.errors import InputError
+from stallscan.nets import build
 from stallscan.published import approaches, writeup
 from stallscan.published.approaches import Approach, Model, Part
 from stallscan.published.decisions import Decision, Member, list_decisions
@@ -118,6 +119,9 @@ def run(
     """
     approach = approaches.find(name)
     planned = plan(approach, changes, epochs)
+    for recipe in planned.values():  # the user may have named a net of their own
+        build.import_net(recipe.net.name)
+        build.try_net(recipe.net, recipe.clip.frames, recipe.clip.size)
     test = TestPart.find(data)
     with runs.hold(out):
         _claim(out, approach, planned)

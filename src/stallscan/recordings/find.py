@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stallscan import documents
 from stallscan.errors import InputError
 from stallscan.recordings.kinds import STACK_SUFFIXES, VIDEO_SUFFIXES, kind_of, refusal
 from stallscan.words import printable
@@ -27,6 +28,8 @@ NO_ENDING = "without ending"
 OTHERS = "others"
 # At most this many kinds, because suffixes may be running numbers, and names of each kind.
 KINDS, NAMED = 50, 1000
+# Beside the tables of a simulated corpus: all that its recordings depend on.
+SIMULATION = "simulation.json"
 # At most this many in the log.
 KINDS_SHOWN, NAMES_SHOWN = 8, 3
 # Suffixes of files that may be recordings but are not supported; listed first.
@@ -47,10 +50,43 @@ class Source(NamedTuple):
 
 def are_simulated(paths: Sequence[str | Path]) -> bool:
     """Return whether all paths are in folders of `stallscan simulate`, or their train/."""
-    return bool(paths) and all(
-        any((folder / "simulation.json").is_file() for folder in (path, *path.parents[:2]))
-        for path in map(Path, paths)
+    return bool(paths) and all(_simulation_of(Path(path)) for path in paths)
+
+
+def refuse_other_simulation(table: str | Path, paths: Sequence[str | Path]) -> None:
+    """Raise InputError if a table lies in a simulated corpus, and the recordings in others only.
+
+    Recordings have the same names in all corpora, so the table would fit them by name. What was
+    moved out of its corpus is not refused.
+    """
+    origin = Path(table).parent / SIMULATION
+    if not origin.is_file():
+        return
+    others = [other for path in paths if (other := _simulation_of(Path(path)))]
+    if not others or _drawn_with(origin) in map(_drawn_with, others):
+        return
+    folder = others[0].parent
+    raise InputError(
+        f"{table}: is about other simulated recordings than those in {folder}, which have the same "
+        f"names. Give the table of {folder}"
     )
+
+
+def _simulation_of(path: Path) -> Path | None:
+    """Return the file that describes the simulated corpus in which a path is, None without one."""
+    files = (folder / SIMULATION for folder in (path, *path.parents[:2]))
+    return next((file for file in files if file.is_file()), None)
+
+
+def _drawn_with(simulation: Path) -> Any:
+    """Return what determines the recordings of a corpus, and not how its clips are cut."""
+    try:
+        content = documents.read_json(simulation)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{simulation}: not readable ({error}). Simulate again") from None
+    if not isinstance(content, dict):
+        return content
+    return {name: value for name, value in content.items() if name not in ("outline", "clip")}
 
 
 class PassedOver:

@@ -11,10 +11,17 @@ from stallscan import __version__, files, templates
 from stallscan.calls.predictions import read_predictions
 from stallscan.catalog import tables
 from stallscan.errors import InputError
+from stallscan.review.sample import sample_size
+from stallscan.scores.intervals import wilson
+from stallscan.words import percent
 
 CHANGES_NAME, PAGE_NAME = "changes.csv", "changes.html"
 CALLS = ("stalled", "flowing", "review", "unscorable")
 MOST_SHOWN = 200  # changed recordings on the page; the table has all
+# Chosen: half the width of an interval of the sensitivity that is good enough.
+WITHIN = 0.1
+# Recordings, far more than anybody answers: the interval is that of a sample of all there could be.
+MANY = 100_000
 ANSWERED = {0: "flowing", 1: "stalled"}
 
 
@@ -101,6 +108,27 @@ class Improved:
             said.append(
                 f"Of the {count:,} answered recordings that were held out from training, the calls "
                 f"agree with {before:,} before and {after:,} after."
+            )
+            said.append(self._say_sensitivity())
+        return said
+
+    def _say_sensitivity(self) -> str:
+        """Say how well the sensitivity after the training is known, from the answers held out."""
+        is_stalled = (self.table["use"] == "held out") & (self.table["answer"] == "stalled")
+        calls = self.table.loc[is_stalled, "call_after"]
+        if calls.empty:
+            return "None of them is stalled, so the sensitivity is unknown."
+        found = int((calls == "stalled").sum())
+        share, low, high = map(percent, wilson(found, len(calls)))
+        said = (
+            f"Found after: {found:,} of {len(calls):,} stalled among them, a sensitivity of "
+            f"{share} (95 % interval {low} to {high})."
+        )
+        needed = sample_size(WITHIN, MANY, 0.5)  # at 0.5 the interval is widest
+        if len(calls) < needed:
+            said += (
+                f" For an interval of at most plus or minus {percent(WITHIN)}, {needed:,} stalled "
+                "ones are needed."
             )
         return said
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from stallscan.catalog import names, tables
 from stallscan.errors import InputError
+from stallscan.recordings import find
 from stallscan.review.run import Run
 from stallscan.scores.intervals import portion
 
@@ -112,6 +113,8 @@ def read_known(path: Path, run: Run, share: float = SHARE) -> Known:
     """
     if not 0 < share <= MOST:
         raise InputError(f"--known-share {share:g}: must be more than 0 and at most {MOST:g}")
+    folders = dict.fromkeys(item.path.parent for item in run.items if item.path is not None)
+    find.refuse_other_simulation(path, list(folders))
     labels = tables.read_labels(path)
     # What cannot be shown cannot be mixed in.
     ours = pd.Series([item.filename for item in run.items if item.shown is not None], dtype=str)

@@ -23,7 +23,7 @@ from stallscan.errors import InputError, RecordingError, WorkerError
 from stallscan.files import make_folder, sha256, write_text
 from stallscan.recordings import encode
 from stallscan.recordings.bucket import SIMULATED_BUCKET
-from stallscan.recordings.find import Source
+from stallscan.recordings.find import SIMULATION, Source
 from stallscan.recordings.recording import from_array
 from stallscan.simulate import crowd
 from stallscan.simulate.recording import Truth, make_plan, one, region
@@ -274,7 +274,7 @@ def _name_origin(settings: SimulateSettings) -> dict[str, Any]:
 def _claim(out: Path, made_with: dict[str, Any]) -> None:
     """Record the settings in the folder; refuse a folder with other settings."""
     wanted = {"format": FORMAT, **made_with}
-    runs.claim(out / "simulation.json", wanted, "a simulation", OUTPUTS)
+    runs.claim(out / SIMULATION, wanted, "a simulation", OUTPUTS)
 
 
 def _in_order(

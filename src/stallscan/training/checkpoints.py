@@ -21,6 +21,16 @@ from stallscan.runs import HISTORY_COLUMNS
 # In a stage's folder: its best weights, the state to resume from, and a marker of completion.
 BEST_NAME, LAST_NAME, DONE_NAME = "best.ckpt", "last.ckpt", "done"
 
+# Figures of `HISTORY_COLUMNS` as they are called on the screen, and those beside the bar.
+WORDS = {
+    "train_loss": "loss",
+    "val_loss": "loss",
+    "val_mcc": "MCC",
+    "val_roc_auc": "ROC AUC",
+    "val_pr_auc": "PR AUC",
+}
+BAR = ("val_loss", "val_mcc")
+
 log = logging.getLogger("stallscan")
 
 
@@ -64,6 +74,11 @@ class Bar(RichProgressBar):
         super().__init__(console_kwargs={"stderr": True})
         self.place = place
 
+    def get_metrics(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
+        """Return the figures beside the bar, named in words."""
+        figures = super().get_metrics(trainer, pl_module)
+        return {f"validation {WORDS[name]}": figures[name] for name in BAR if name in figures}
+
     def _get_train_description(self, current_epoch: int) -> str:
         return f"{self.place.name}, epoch {current_epoch + 1} of {self.trainer.max_epochs}"
 
@@ -87,14 +102,15 @@ class Pace(Callback):
         done, of = trainer.current_epoch + 1, trainer.max_epochs
         if not trainer.is_global_zero:
             return
-        measured = [("loss", "train_loss"), ("validation loss", "val_loss")]
-        if self.monitor != "val_loss":
-            measured.append((self.monitor, self.monitor))
-        figures = [f"{name} {float(trainer.callback_metrics[key]):.3f}" for name, key in measured]
-        said = f"{self.place.name}, epoch {done} of {of}: {', '.join(figures)}"
+        loss, *validated = (
+            f"{WORDS[name]} {float(trainer.callback_metrics[name]):.3f}"
+            for name in dict.fromkeys(("train_loss", "val_loss", self.monitor))
+        )
+        said = f"{self.place.name}, epoch {done} of {of}: {loss}; on the validation recordings "
+        said += ", ".join(validated)
         if left := of - done + self.place.epochs_after:
             seconds = statistics.mean(self.took[1:] or self.took) * left
-            said += f", about {words.say_time(seconds)} left"
+            said += f"; about {words.say_time(seconds)} of training left"
         log.info("%s", said)
 
 

@@ -1,6 +1,7 @@
 """Select and prepare the labelled recordings to train on."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ from stallscan.clips.store import Store
 from stallscan.recipes.recipe import Recipe
 from stallscan.training import labelled, ranks
 from stallscan.training.labelled import LabelledRecordings
-from stallscan.words import listed
+from stallscan.words import listed, say_time
+
+# Chosen: after as many clips their rate is known, also where several processes cut them.
+TIMED = 32
 
 log = logging.getLogger("stallscan")
 Progress = Callable[[int, int], None]
@@ -71,7 +75,6 @@ class Data:
                 listed([f"{name} ({not_ok[name]})" for name in names]),
             )
         usable = has_clip[~is_unusable].reset_index(drop=True)
-        _warn_of_copies(clips, usable["filename"])
         content = usable[["filename", "stalled"]].to_csv(index=False).encode()
         return cls(clips, usable, selected, files.sha256_of(content), simulated)
 
@@ -150,9 +153,30 @@ def prepare(
         prepared = Store(folder)  # the first process has written it
     else:
         prepared = fill.build(
-            folder, recordings.sources, recipe.outline, recipe.clip, progress=progress
+            folder, recordings.sources, recipe.outline, recipe.clip, progress=_timed(progress)
         )
-    return Data.of(prepared, recordings.table, recordings.selected, recordings.simulated)
+    data = Data.of(prepared, recordings.table, recordings.selected, recordings.simulated)
+    _warn_of_copies(prepared, data.table["filename"])
+    return data
+
+
+def _timed(progress: Progress) -> Progress:
+    """Return `progress` that also logs, once, how long the rest takes: bars need a terminal."""
+    began = time.monotonic()
+    first: int | None = None  # clips from an earlier run
+
+    def report(done: int, of: int) -> None:
+        nonlocal first
+        first = done if first is None else first
+        if done - first == TIMED and done < of:
+            seconds = (time.monotonic() - began) / TIMED * (of - done)
+            log.info(
+                "cutting the other %s clips takes about %s; the training comes on top",
+                *(f"{of - done:,}", say_time(seconds)),
+            )
+        progress(done, of)
+
+    return report
 
 
 @dataclass(frozen=True)

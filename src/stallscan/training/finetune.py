@@ -110,6 +110,7 @@ def fine_tune(
             f"{before.path}: its net features cannot be fine-tuned. Fit it to your own recordings "
             "with 'stallscan train baseline'"
         )
+    load_net(before)  # refuses a user's own net that is not trusted, before clips are cut
     table, group = labelled.read_table(labels, group)
     keep = len(table) < FEWEST_TO_CHOOSE
     if keep:
@@ -128,8 +129,10 @@ def fine_tune(
     found = replace(found, simulated=found.simulated and before.spec.simulated)
     with claim(run, recipe):
         asks = (f"the bundle {before.path}", f"--bundle {before.path}")
+        began = time.monotonic()
         data = prepare(found, recipe, run / STORE_NAME, progress, asks)
-        gain = _compare(before, data, labels, run, recipe, group, hold_out)
+        again = train.splits(recipe, data)[:1] if final else []
+        gain = _compare(before, data, labels, run, recipe, group, hold_out, again, began)
         if not final:
             return gain
         folder = files.make_folder(run / FINAL)
@@ -146,8 +149,14 @@ def _compare(
     recipe: Recipe,
     group: str,
     hold_out: float,
+    again: list[split.Split],
+    began: float,
 ) -> Gain:
-    """Train on the recordings that are not held out, and compare both bundles on the others."""
+    """Train on the recordings that are not held out, and compare both bundles on the others.
+
+    For the estimate of the time, `again` are the splits of the training from all labels, if there
+    is one, and `began` is when the cutting of clips began.
+    """
     rest, held_out = (
         split.split_grouped(data.table, hold_out, recipe.seed, group)
         if group
@@ -156,13 +165,18 @@ def _compare(
     prepared = Data.of(data.store, rest, data.selected, data.simulated)
     learn, choose = train.splits(recipe, prepared)[0]
     log.info("%s: %s", labels, _describe([learn, choose, held_out], recipe, group))
-    began = time.monotonic()
+    cut = time.monotonic()
     scored_before = _score(before, recipe, data.store, held_out)
     if not (run / "bundle" / SPEC_NAME).is_file():
-        pace = (time.monotonic() - began) / len(held_out)
+        now = time.monotonic()
+        pace = (now - cut) / len(held_out)
         epochs = sum(stage.epochs for stage in recipe.training.stages)
-        seconds = pace * epochs * (len(learn) * TRAINING_COST + len(choose))
-        log.info("training takes about %s", say_time(seconds))
+        cost = sum(len(a) * TRAINING_COST + len(b) for a, b in [(learn, choose), *again])
+        seconds = pace * epochs * cost
+        log.info(
+            "cutting the clips took %s, training takes about %s: %s in all",
+            *(say_time(cut - began), say_time(seconds), say_time(now - began + seconds)),
+        )
     train.train_prepared(recipe, prepared, run)
     after = disk.load(run / "bundle")
     scored = [scored_before, _score(after, recipe, data.store, held_out)]

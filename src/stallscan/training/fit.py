@@ -32,6 +32,7 @@ from stallscan.recipes.settings import Precision, StageSettings
 from stallscan.scores import metrics
 from stallscan.training import ranks
 from stallscan.training.checkpoints import (
+    BAR,
     BEST_NAME,
     DONE_NAME,
     LAST_NAME,
@@ -136,7 +137,7 @@ class _Module(lightning.LightningModule):
         logits = torch.tensor([logit for _, logit, _ in rows])  # (recordings,)
         labels = torch.tensor([label for _, _, label in rows])
         for name, value in measure(logits, labels, float(self._losses(logits, labels).mean())):
-            self.log(name, value, prog_bar=name in ("val_loss", "val_mcc"))
+            self.log(name, value, prog_bar=name in BAR)
 
     def _logits(self, batch: Batch) -> Tensor:
         return build.forward(self.net, batch.inputs)

@@ -101,7 +101,9 @@ def from_folder(recipe: Recipe, data: Path, clips: Path | None = None) -> Labell
         catalog[group] = select.sorted_by_name(labels)[column]
     else:
         catalog = select.join_labels(metadata, read_labels(path))
-    if clips is None and (data / "store" / store.MANIFEST_NAME).is_file():
+    if clips is not None:
+        find.refuse_other_simulation(path, [clips])
+    elif (data / "store" / store.MANIFEST_NAME).is_file():
         clips = data / "store"
     table, selected = _select(recipe, catalog)
     sources = [Source(name, data / "train" / name) for name in table["filename"]]
@@ -110,7 +112,7 @@ def from_folder(recipe: Recipe, data: Path, clips: Path | None = None) -> Labell
         selected=selected,
         sources=() if clips else tuple(sources),
         clips=Store(clips) if clips else None,
-        simulated=(data / "simulation.json").is_file(),
+        simulated=(data / find.SIMULATION).is_file(),
     )
 
 
@@ -156,6 +158,7 @@ def find_labelled(
     InputError
         If a labelled recording is not among `recordings`.
     """
+    find.refuse_other_simulation(labels, recordings)
     clips = store.open_if_store(recordings)
     if clips is None:
         sources = {source.filename: source for source in find.list_recordings(recordings)}
