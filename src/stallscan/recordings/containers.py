@@ -23,8 +23,8 @@ MOST_SAMPLES = 30_000_000
 INDEX_BYTES = 128 * 2**20
 
 # Where an mp4 file declares samples: the sizes of all of them ("stsz", "stz2"), or a run of them in
-# a fragment ("trun"). The number follows 4 or 8 bytes after the name, and 8 bytes later if the length
-# of the box has 64 bits, which a 1 before the name says. "cmov" is a zipped index.
+# a fragment ("trun"). The number follows 4 or 8 bytes after the name, and 8 bytes later if the box
+# has a length of 64 bits, which a 1 before the name says. "cmov" is a zipped index.
 _SAMPLES = re.compile(
     rb"\0\0\0\x01(?:(?:stsz|stz2)(?=.{16}(.{4}))|trun(?=.{12}(.{4})))"
     rb"|(?:stsz|stz2)(?=.{8}(.{4}))|trun(?=.{4}(.{4}))|cmov",

@@ -172,7 +172,8 @@ def _timed(progress: Progress) -> Progress:
             seconds = (time.monotonic() - began) / TIMED * (of - done)
             log.info(
                 "cutting the other %s clips takes about %s; the training comes on top",
-                *(f"{of - done:,}", say_time(seconds)),
+                f"{of - done:,}",
+                say_time(seconds),
             )
         progress(done, of)
 

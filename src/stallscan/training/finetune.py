@@ -131,8 +131,22 @@ def fine_tune(
         asks = (f"the bundle {before.path}", f"--bundle {before.path}")
         began = time.monotonic()
         data = prepare(found, recipe, run / STORE_NAME, progress, asks)
-        again = train.splits(recipe, data)[:1] if final else []
-        gain = _compare(before, data, labels, run, recipe, group, hold_out, again, began)
+        cut = time.monotonic()
+        rest, held_out = (
+            split.split_grouped(data.table, hold_out, recipe.seed, group)
+            if group
+            else split.split_stratified(data.table, hold_out, recipe.seed)
+        )
+        prepared = Data.of(data.store, rest, data.selected, data.simulated)
+        splits = train.splits(recipe, prepared)[:1]
+        log.info("%s: %s", labels, _describe([*splits[0], held_out], recipe, group))
+        scored = _score(before, recipe, data.store, held_out)
+        if not (run / "bundle" / SPEC_NAME).is_file():
+            pace = (time.monotonic() - cut) / len(held_out)
+            splits += train.splits(recipe, data)[:1] if final else []
+            _say_times(cut - began, pace, recipe, splits)
+        train.train_prepared(recipe, prepared, run)
+        gain = _compare(before, scored, recipe, data.store, held_out, run, group)
         if not final:
             return gain
         folder = files.make_folder(run / FINAL)
@@ -141,45 +155,31 @@ def fine_tune(
         return replace(gain, final=folder / "bundle")
 
 
+def _say_times(cut_s: float, pace_s: float, recipe: Recipe, splits: Sequence[split.Split]) -> None:
+    """Log how long it takes, from the time of a prediction and the splits of all trainings."""
+    epochs = sum(stage.epochs for stage in recipe.training.stages)
+    cost = sum(len(learn) * TRAINING_COST + len(choose) for learn, choose in splits)
+    seconds = pace_s * epochs * cost
+    log.info(
+        "cutting the clips took %s, training takes about %s: %s in all",
+        say_time(cut_s),
+        say_time(seconds),
+        say_time(cut_s + seconds),
+    )
+
+
 def _compare(
     before: Bundle,
-    data: Data,
-    labels: Path,
-    run: Path,
+    scored_before: Scored,
     recipe: Recipe,
+    store: Store,
+    held_out: pd.DataFrame,
+    run: Path,
     group: str,
-    hold_out: float,
-    again: list[split.Split],
-    began: float,
 ) -> Gain:
-    """Train on the recordings that are not held out, and compare both bundles on the others.
-
-    For the estimate of the time, `again` are the splits of the training from all labels, if there
-    is one, and `began` is when the cutting of clips began.
-    """
-    rest, held_out = (
-        split.split_grouped(data.table, hold_out, recipe.seed, group)
-        if group
-        else split.split_stratified(data.table, hold_out, recipe.seed)
-    )
-    prepared = Data.of(data.store, rest, data.selected, data.simulated)
-    learn, choose = train.splits(recipe, prepared)[0]
-    log.info("%s: %s", labels, _describe([learn, choose, held_out], recipe, group))
-    cut = time.monotonic()
-    scored_before = _score(before, recipe, data.store, held_out)
-    if not (run / "bundle" / SPEC_NAME).is_file():
-        now = time.monotonic()
-        pace = (now - cut) / len(held_out)
-        epochs = sum(stage.epochs for stage in recipe.training.stages)
-        cost = sum(len(a) * TRAINING_COST + len(b) for a, b in [(learn, choose), *again])
-        seconds = pace * epochs * cost
-        log.info(
-            "cutting the clips took %s, training takes about %s: %s in all",
-            *(say_time(cut - began), say_time(seconds), say_time(now - began + seconds)),
-        )
-    train.train_prepared(recipe, prepared, run)
+    """Compare the trained bundle with the original on the recordings that were held out."""
     after = disk.load(run / "bundle")
-    scored = [scored_before, _score(after, recipe, data.store, held_out)]
+    scored = [scored_before, _score(after, recipe, store, held_out)]
     held_out = held_out.assign(score_before=scored[0].scores, score_after=scored[1].scores)
     files.write_text(run / "held_out.csv", held_out.to_csv(index=False))
     mice = held_out[group].to_numpy() if group else None  # (held out,)
