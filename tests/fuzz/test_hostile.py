@@ -460,6 +460,21 @@ def test_a_part_of_a_tiff_page_cannot_be_larger_than_the_file(tmp_path):
         video.read_recording(path)
 
 
+def test_a_tiff_header_that_asks_for_too_much_memory_is_refused(tmp_path, monkeypatch):
+    """tifffile multiplies the rows by a depth that is text."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.full((5, 40, 50), 90, np.uint8))
+
+    def open_file(*_args, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr(tifffile, "TiffFile", open_file)
+    with pytest.raises(UnreadableError, match="asks for more memory"):
+        video.read_recording(path)
+    with pytest.raises(UnreadableError, match="asks for more memory"), planes.open_tiff(path):
+        pass
+
+
 # Tags of a TIFF file of one page, with the values that they get in place of their own.
 DAMAGED_TAGS = {
     "no palette": {"PhotometricInterpretation": (3, "H")},

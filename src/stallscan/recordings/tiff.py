@@ -55,12 +55,16 @@ logging.getLogger("tifffile").addFilter(quiet)
 
 @contextlib.contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Turn whatever tifffile raises within the block into an UnreadableError."""
+    """Turn whatever tifffile raises within the block, which reads headers, into UnreadableError."""
     try:
         with quiet():
             yield
-    except (RecordingError, MemoryError):
+    except RecordingError:
         raise
+    except MemoryError:  # a size may be stored as text, which tifffile repeats
+        raise UnreadableError(
+            f"{path}: its header asks for more memory than there is. Copy or export it again"
+        ) from None
     # tifffile can raise almost anything on a damaged file.
     except Exception as error:  # noqa: BLE001
         raise UnreadableError(
