@@ -461,7 +461,6 @@ def test_a_part_of_a_tiff_page_cannot_be_larger_than_the_file(tmp_path):
 
 
 def test_a_tiff_header_that_asks_for_too_much_memory_is_refused(tmp_path, monkeypatch):
-    """tifffile multiplies the rows by a depth that is text."""
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.full((5, 40, 50), 90, np.uint8))
 
@@ -482,6 +481,7 @@ DAMAGED_TAGS = {
     "values before the file": {"StripOffsets": (-400, "i")},
     "a negative number of samples": {"SamplesPerPixel": (-1, "b")},
     "a width that is text": {"ImageLength": (2**32 - 1, "I"), "ImageWidth": (b"@", "s")},
+    "a depth that is a list": {"ImageLength": (2**27, "I"), "Software": ((1,) * 4, "H", 32997)},
 }
 
 

@@ -22,6 +22,7 @@ from stallscan.recordings.tiff import (
     decode,
     dimensions_of,
     main_series,
+    open_file,
     other_files,
     read_pages,
 )
@@ -77,7 +78,7 @@ def open_tiff(path: Path, limits: Limits = LIMITS) -> Iterator[Planes]:
     """
     with contextlib.ExitStack() as stack:
         with damage_named(path):
-            tiff = stack.enter_context(tifffile.TiffFile(path))
+            tiff = stack.enter_context(open_file(path, limits))
             planes, handles = _read_headers(tiff, path, limits)
             for handle in handles:
                 handle.open()

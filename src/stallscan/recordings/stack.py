@@ -30,6 +30,7 @@ from stallscan.recordings.tiff import (
     dimensions_of,
     main_series,
     none_if_damaged,
+    open_file,
     other_files,
     quiet,
     read_pages,
@@ -85,7 +86,7 @@ def read_tiff(path: Path, hold_bytes: int, limits: Limits = LIMITS) -> Recording
         recording (several positions, channels other than red, green and blue, one of several
         files), or it exceeds the limits.
     """
-    with damage_named(path), tifffile.TiffFile(path) as tiff:
+    with damage_named(path), open_file(path, limits) as tiff:
         layout = _layout(tiff, path, limits)
     corrupt: list[int] = []
 

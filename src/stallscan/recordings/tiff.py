@@ -8,7 +8,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
@@ -24,6 +24,11 @@ COUNTED = ("generic", "uniform")
 # Compressions that tifffile expands by itself, and by how much they expand at most.
 _ZIPPED, _MOST_EXPANSION = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE), 1032
 _EXPANDED_BYTES = 2**20  # at a time
+# Tags with the size of a page or of its parts (ImageWidth, ImageLength, SamplesPerPixel,
+# RowsPerStrip, TileWidth, TileLength, ImageDepth, TileDepth), and the types of whole numbers.
+_SIZES = frozenset({256, 257, 277, 278, 322, 323, 32997, 32998})
+_WHOLE_NUMBERS = frozenset({1, 3, 4, 6, 8, 9, 16, 17})
+_MOST_TAGS = 4096  # of a page; tifffile refuses more
 
 
 class _Quiet(logging.Filter):
@@ -61,7 +66,7 @@ def damage_named(path: Path) -> Iterator[None]:
             yield
     except RecordingError:
         raise
-    except MemoryError:  # a size may be stored as text, which tifffile repeats
+    except MemoryError:
         raise UnreadableError(
             f"{path}: its header asks for more memory than there is. Copy or export it again"
         ) from None
@@ -70,6 +75,48 @@ def damage_named(path: Path) -> Iterator[None]:
         raise UnreadableError(
             f"{path}: not readable as TIFF ({error}). Copy or export it again"
         ) from None
+
+
+def open_file(path: Path, limits: Limits) -> tifffile.TiffFile:
+    """Open a TIFF file whose pages say their sizes in whole numbers.
+
+    tifffile computes with the sizes of a page when it reads its tags, and would repeat a text or a
+    list as often as there are rows.
+
+    Raises
+    ------
+    UnreadableError
+        If a page does not, or there are more pages than a recording may have.
+    """
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
+        is_big = order and head[2:4] == struct.pack(f"{order}H", 43)
+        count, entry, pointer = ("Q", "HHQ8x", "Q") if is_big else ("H", "HHI4x", "I")
+        seen = set[int]()
+        with contextlib.suppress(struct.error):  # the chain breaks, or it is no TIFF file
+            (offset,) = struct.unpack_from(f"{order}{pointer}", head, 8 if is_big else 4)
+            while order and offset and offset not in seen:
+                seen.add(offset)
+                limits.check_count(path, len(seen))
+                file.seek(offset)
+                (number,) = _unpack(file, f"{order}{count}")
+                tags = file.read(struct.calcsize(f"={entry}") * min(number, _MOST_TAGS))
+                for tag, kind, values in struct.iter_unpack(f"{order}{entry}", tags):
+                    if tag in _SIZES and (kind not in _WHOLE_NUMBERS or values != 1):
+                        raise _without_size(path)
+                (offset,) = _unpack(file, f"{order}{pointer}")
+    return tifffile.TiffFile(path)
+
+
+def _unpack(file: BinaryIO, form: str) -> tuple[int, ...]:
+    return struct.unpack(form, file.read(struct.calcsize(form)))
+
+
+def _without_size(path: Path) -> UnreadableError:
+    return UnreadableError(
+        f"{path}: a page does not say how large it is. Copy or export the file again"
+    )
 
 
 def decode(
@@ -153,11 +200,9 @@ def read_pages(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> tuple[lis
             )
         pages[page.offset] = page
         sizes = (page.imagelength, page.imagewidth, page.imagedepth, page.samplesperpixel)
-        # A size may be stored as text. tifffile forms series without end of pages of negative size.
+        # tifffile forms series without end of pages of negative size.
         if not all(isinstance(size, int) and size > 0 for size in sizes):
-            raise UnreadableError(
-                f"{path}: a page does not say how large it is. Copy or export the file again"
-            )
+            raise _without_size(path)
         limits.check_frame(path, page.imagelength, page.imagewidth, page.nbytes)
         limits.check_count(path, len(pages))
     shown = [page for page in pages.values() if not page.is_reduced]
