@@ -34,6 +34,7 @@ def test_pages_are():
             coverage=1 / 3,
             learned=0,
             chose=0,
+            joined_by_base_name=0,
             **dict.fromkeys(
                 ("without_call", "without_label", "without_prediction"),
                 SimpleNamespace(count=0, first=()),
