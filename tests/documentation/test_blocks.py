@@ -20,6 +20,7 @@ from tests.documentation.conftest import COUNT
 # What a page needs besides the world: the name there, and the name in the world; nothing for what
 # would be in its way.
 NEEDED = {
+    "README.md": {"random.csv": "labels.csv"},
     "clusters.md": {"results": ""},
     "decisions.md": {
         "results": "study",
@@ -44,7 +45,7 @@ NEEDED = {
     "nets.md": {"results": "", "corpus": "data"},
     "rates.md": {
         "results": "study",
-        "labels.csv": "study/labels.csv",
+        "random.csv": "study/labels.csv",
         "mice.csv": "study/mice.csv",
     },
     "reproduce.md": {"competition": "data"},

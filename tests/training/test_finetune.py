@@ -12,6 +12,7 @@ import pytest
 from stallscan.bundle import disk
 from stallscan.calls import decide, inputs, predict
 from stallscan.calls.predictions import read_predictions
+from stallscan.cli import training
 from stallscan.clips import fill
 from stallscan.errors import BundleError, InputError
 from stallscan.evaluation import evaluate, present
@@ -58,13 +59,21 @@ def test_the_comparison_shows_both_bundles(tuned, bundle_dir):
     assert text.startswith(f"{cells.true_stalled} of {cells.stalled} stalled found (old: ")
     assert "new minus old" in text
     assert f"{comparison.after.measured.recall - comparison.before.measured.recall:+.3f}" in text
-    assert "--final" in text
     assert before.spec.net == after.spec.net
     assert before.spec.clip == after.spec.clip
     assert before.spec.weights_sha256 != after.spec.weights_sha256
     table = pd.read_csv(run / "comparison.csv")
     assert list(table.columns) == ["figure", "before", "after"]
     assert any(name.startswith("MCC at") for name in table["figure"])
+
+
+def test_only_fine_tune_offers_to_train_from_all_labels(tuned, recordings, run, monkeypatch):
+    folder, comparison = tuned
+    assert "--final" not in str(comparison)  # 'improve' prints it, too, and has no such option
+    monkeypatch.setattr(training, "tune", lambda *_words, **_settings: comparison)
+    command = ("fine-tune", recordings, "--labels", recordings / "labels.csv", "-o", folder)
+    assert "with --final" in run(*command)[1]
+    assert "with --final" not in run(*command, "--final")[1]
 
 
 def test_few_labels_keep_calibration_and_threshold(

@@ -116,8 +116,8 @@ def run(
     moved
         PLANNED=HERE: a folder with recordings as it is named in the plan, and on this machine.
     scratch
-        Folder for fetched recordings, at most two shards (2 GB with 512 recordings each). By
-        default, that of the system.
+        Folder for fetched recordings, at most two shards (2.5 GB with 512 recordings each).
+        By default, that of the system.
     at_once
         Number of downloads at the same time.
     limit_mbit

@@ -232,6 +232,11 @@ def fine_tune(
         seed=seed,
         final=final,
     )
+    if not final:
+        print_line(
+            "To use the compared recordings, too, repeat the command with --final. It trains once "
+            "more, from all labels"
+        )
 
 
 def tune(

@@ -28,7 +28,8 @@ from stallscan.words import enumerated, say_time
 # Chosen: the share of the recordings not held out that selects epoch, calibration and threshold.
 VALIDATION_SHARE = 0.25
 # Chosen: with fewer labels, the few that are left for validation choose a worse calibration and
-# threshold than the bundle has already. So it was with 20 to 300 labels (benchmarks/few_labels.md).
+# threshold than the bundle has already. So it was on simulated recordings of one family, `steps-2`
+# (not tabulated).
 FEWEST_TO_CHOOSE = 500
 # Chosen: a fifth of the learning rate of the last stage of the recipe `default`.
 EPOCHS, LEARNING_RATE, BATCH_SIZE = 12, 2e-4, 4

@@ -97,11 +97,6 @@ class Gain:
                 f"bundle that has learned from the compared recordings, too -> {self.final}. It is "
                 "not compared with the old one: no recording is left for that"
             )
-        else:
-            end.append(
-                "To use the compared recordings, too, repeat the command with --final. It trains "
-                "once more, from all labels"
-            )
         return "\n".join([self.headline(), self._verdict(), *lines, *end])
 
     def headline(self) -> str:
