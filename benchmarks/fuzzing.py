@@ -54,8 +54,10 @@ FOUND = (
     "with the square of the depth.",
     "Mp4 boxes whose length has 64 bits declared any number of frames unseen, and FFmpeg took "
     "2.4 GB. The table counts it as memory.",
-    "A part of a TIFF page that is larger than the file was asked for as memory, and a negative "
-    "number of samples was followed without end. The table counts three MemoryErrors and a hang.",
+    "In the headers of TIFF files: a part of a page that is larger than the file was asked for as "
+    "memory, a size that is a list was repeated for each row, a negative number of samples was "
+    "followed without end, and a place that is a fraction ended with an exception. The table "
+    "counts four MemoryErrors, a hang, and the TypeError of raw stacks.",
     "A table with a row of invisible characters only ended with an IndexError, which the table "
     "counts.",
 )

@@ -479,6 +479,7 @@ DAMAGED_TAGS = {
     "no palette": {"PhotometricInterpretation": (3, "H")},
     "short palette": {"PhotometricInterpretation": (3, "H"), "Software": ((1, 2, 3), "H", 320)},
     "values before the file": {"StripOffsets": (-400, "i")},
+    "a place that is a fraction": {"StripOffsets": (400.0, "f")},
     "a negative number of samples": {"SamplesPerPixel": (-1, "b")},
     "a width that is text": {"ImageLength": (2**32 - 1, "I"), "ImageWidth": (b"@", "s")},
     "a depth that is a list": {"ImageLength": (2**27, "I"), "Software": ((1,) * 4, "H", 32997)},

@@ -25,8 +25,10 @@ COUNTED = ("generic", "uniform")
 _ZIPPED, _MOST_EXPANSION = (COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE), 1032
 _EXPANDED_BYTES = 2**20  # at a time
 # Tags with the size of a page or of its parts (ImageWidth, ImageLength, SamplesPerPixel,
-# RowsPerStrip, TileWidth, TileLength, ImageDepth, TileDepth), and the types of whole numbers.
+# RowsPerStrip, TileWidth, TileLength, ImageDepth, TileDepth), tags with the places and lengths of
+# the parts (StripOffsets, StripByteCounts, TileOffsets, TileByteCounts), and whole numbers' types.
 _SIZES = frozenset({256, 257, 277, 278, 322, 323, 32997, 32998})
+_PLACES = frozenset({273, 279, 324, 325})
 _WHOLE_NUMBERS = frozenset({1, 3, 4, 6, 8, 9, 16, 17})
 _MOST_TAGS = 4096  # of a page; tifffile refuses more
 
@@ -78,7 +80,7 @@ def damage_named(path: Path) -> Iterator[None]:
 
 
 def open_file(path: Path, limits: Limits) -> tifffile.TiffFile:
-    """Open a TIFF file whose pages say their sizes in whole numbers.
+    """Open a TIFF file whose pages say their sizes and places in whole numbers.
 
     tifffile computes with the sizes of a page when it reads its tags, and would repeat a text or a
     list as often as there are rows.
@@ -103,7 +105,8 @@ def open_file(path: Path, limits: Limits) -> tifffile.TiffFile:
                 (number,) = _unpack(file, f"{order}{count}")
                 tags = file.read(struct.calcsize(f"={entry}") * min(number, _MOST_TAGS))
                 for tag, kind, values in struct.iter_unpack(f"{order}{entry}", tags):
-                    if tag in _SIZES and (kind not in _WHOLE_NUMBERS or values != 1):
+                    is_whole = kind in _WHOLE_NUMBERS and (values == 1 or tag in _PLACES)
+                    if tag in _SIZES | _PLACES and not is_whole:
                         raise _without_size(path)
                 (offset,) = _unpack(file, f"{order}{pointer}")
     return tifffile.TiffFile(path)
@@ -115,7 +118,8 @@ def _unpack(file: BinaryIO, form: str) -> tuple[int, ...]:
 
 def _without_size(path: Path) -> UnreadableError:
     return UnreadableError(
-        f"{path}: a page does not say how large it is. Copy or export the file again"
+        f"{path}: a page does not say how large it is, or where its values are. Copy or export the "
+        "file again"
     )
 
 
