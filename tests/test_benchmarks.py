@@ -48,7 +48,7 @@ def test_published_preprocessing_skips_what_has_no_orange(tmp_path):
     assert not (tmp_path / "small.mp4").exists()
 
 
-@pytest.mark.parametrize("name", ["mc3_18", "r2plus1d_18"])
+@pytest.mark.parametrize("name", ["mc3_18", pytest.param("r2plus1d_18", marks=pytest.mark.slow)])
 def test_published_nets_give_our_logits(tmp_path, name):
     torch.manual_seed(0)
     net = published.build(name)

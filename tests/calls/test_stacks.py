@@ -89,6 +89,7 @@ def test_each_region_gets_a_row_and_the_stack_a_rate(
     assert "5 regions from regions.csv" in run("methods", out)[1]
 
 
+@pytest.mark.slow
 def test_without_regions_the_segments_are_found(run: Run, simulated: Path, tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     out = tmp_path / "out"

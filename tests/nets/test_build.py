@@ -266,7 +266,9 @@ def test_flips_are_averaged_over_all_eight():
         assert not torch.allclose(build.score(net, clips, _settings("stallnet")), mean)
 
 
-@pytest.mark.parametrize("name", ["stallnet", "quarters_resnet18", "r3d_18"])
+@pytest.mark.parametrize(
+    "name", ["stallnet", "quarters_resnet18", pytest.param("r3d_18", marks=pytest.mark.slow)]
+)
 def test_stepped_sums_give_the_same_logits(name):
     """The copy for other runtimes has the same logits, and the net itself is unchanged."""
     torch.manual_seed(0)

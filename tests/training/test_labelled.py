@@ -184,6 +184,7 @@ def test_a_dry_run_leaves_nothing_and_finds_what_would_stop(data, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_the_command_trains_under_another_name_after_a_dry_run(data, tmp_path, capsys):
     words = ["train", "baseline", data / "train", "--labels", data / "train_labels.csv"]
     words += ["-o", tmp_path / "run", "--name", "mine", "--set", "data.validation=0.5"]

@@ -337,6 +337,7 @@ def test_labels_of_all_planes_at_other_depths_have_other_codes(tmp_path: Path) -
     assert codes[0] == codes[1] != codes[2]
 
 
+@pytest.mark.slow
 def test_twenty_thousand_regions_are_read(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     corners = rng.integers(0, (1960, 1960), (20_000, 2))

@@ -240,6 +240,7 @@ assert len(trace(steps, steps.astype(float), np.full(len(steps), 2.0))) == len(r
 """
 
 
+@pytest.mark.slow
 @memory.needs_proc
 def test_a_million_voxels_of_lines_are_traced_in_little_memory() -> None:
     # 300 MB; with lists of neighbours it was 600.
