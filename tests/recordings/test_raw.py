@@ -149,6 +149,29 @@ def test_scanimage_of_unknown_order_is_refused(tmp_path: Path, values: NDArray[n
     refused(path, UnreadableError, "ScanImage", "Fiji", **VOXEL)
 
 
+@pytest.mark.parametrize(
+    ("settings", "is_refused"),
+    [
+        (["SI.hStackManager.actualNumVolumes = 4"], True),
+        (["SI.hStackManager.actualNumVolumes = Inf"], True),
+        (["SI.hFastZ.enable = true", "SI.hFastZ.numVolumes = 4"], True),
+        (["SI.hScan2D.logAverageFactor = 10"], True),
+        (["SI.hFastZ.enable = false", "SI.hFastZ.numVolumes = 4"], False),
+        (["SI.hStackManager.actualNumVolumes = 1", "SI.hScan2D.logAverageFactor = 1"], False),
+    ],
+)
+def test_scanimage_with_volumes_or_averages_is_refused(
+    tmp_path: Path, values: NDArray[np.uint16], settings: list[str], is_refused: bool
+) -> None:
+    path = tmp_path / "stack.tif"
+    written = ["SI.hChannels.channelSave = 1", "SI.hStackManager.framesPerSlice = 1", *settings]
+    write_scanimage(path, values[:, 0], *written)
+    if is_refused:
+        refused(path, UnreadableError, "ScanImage", "Fiji", **VOXEL)
+    else:
+        assert read(path, **VOXEL)[0].axis == "depth"
+
+
 # What the file leaves open is asked for
 
 
