@@ -333,6 +333,21 @@ def test_nan_counts_as_black_and_is_said(tmp_path: Path, values: NDArray[np.uint
     refused(path, UnreadableError, "75 % of its values are NaN or infinite", **VOXEL)
 
 
+def test_values_of_a_frame_without_signal_are_black(
+    tmp_path: Path, values: NDArray[np.uint16]
+) -> None:
+    path = tmp_path / "stack.tif"
+    decibels = 20 * np.log10(values[:, 0].astype(np.float32) / 4096 + 1e-6)  # below 0
+    decibels[:, 0, :3] = np.nan, -np.inf, np.inf
+    tifffile.imwrite(path, decibels)
+    with open_stack(path, StackSettings(**VOXEL)) as stack:
+        frame = stack.values(0)
+        assert frame is not None
+        expected = np.float32([stack.black, stack.black, stack.white])
+        np.testing.assert_array_equal(frame[0, :3], expected)
+        np.testing.assert_array_equal(frame[1:], decibels[0, 1:])
+
+
 @pytest.mark.parametrize(
     ("frames", "said"),
     [
