@@ -209,6 +209,16 @@ def test_skeletons_are_split_at_their_branching_points(tmp_path: Path) -> None:
     refused(path, TableError, "line 5 repeats the id 2")
 
 
+def test_comments_and_tabs_in_skeletons_change_nothing(tmp_path: Path) -> None:
+    nodes = ["1 3 40 100 20 3 -1", "2 3 100 100 20 3 1", "3 3 160 60 20 3 2", "4 3 160 140 40 3 2"]
+    plain = read_regions(table(tmp_path / "a.swc", *nodes), FIELD)
+    tabs = [line.replace(" ", "\t") for line in nodes]
+    path = table(tmp_path / "b.swc", '# "traced by hand', tabs[0], '# by "A', *tabs[1:])
+    assert [each.full_name for each in read_regions(path, FIELD)] == [
+        each.full_name for each in plain
+    ]
+
+
 @pytest.mark.parametrize(
     ("lines", "part"),
     [
