@@ -265,6 +265,27 @@ def test_regions_outside_the_image_become_rows(tmp_path: Path) -> None:
     assert half.remark == "only 50 % of the region is in the image"
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_long_line_is_outlined_where_it_is_in_the_image(axis: int, mirrored: bool) -> None:
+    field = Field((50, 256, 256), (2.0, 1.0, 1.0))
+    line = np.array([[10.0, 50.0, 50.0], [10.0, 50.0, 50.0]])
+    line[:, axis] = -700, 200
+    short = line.copy()
+    short[0, axis] = -30
+    if mirrored:
+        line[:, 1:], short[:, 1:] = 255 - line[:, 1:], 255 - short[:, 1:]
+    long, expected = (outline_line("a", each, field) for each in (line, short))
+    assert isinstance(long, Region)
+    assert isinstance(expected, Region)
+    assert (long.box, long.mask.tolist()) == (expected.box, expected.mask.tolist())
+    assert long.remark.startswith("only ")
+    line[:, axis] += 2000 if mirrored else -2000
+    outside = outline_line("a", line, field)
+    assert isinstance(outside, Unusable)
+    assert outside.status == "out_of_view"
+
+
 def test_regions_that_are_all_outside_are_an_error(tmp_path: Path) -> None:
     path = table(tmp_path / "a.csv", "region,row0,row1,col0,col1", "a,2200,2500,30,70")
     refused(path, InputError, "none of its 1 regions", "outside the image", "units")

@@ -224,8 +224,9 @@ def outline_line(name: str, line: F64, field: Field, *, in_depth: bool = True) -
     margin = math.ceil(reach) + 1
     low = np.floor(line[:, 1:].min(axis=0)).astype(int) - margin
     high = np.ceil(line[:, 1:].max(axis=0)).astype(int) + margin + 1
-    # A line far outside of the image needs no canvas.
+    # Of a long line, only what is in and near the image: it lies in the middle of the canvas.
     size = np.minimum(high - low, 2 * (max(field.shape[1:]) + margin))
+    low = np.clip((field.shape[1:] - size) // 2, low, high - size)
     canvas = np.full(size, 255, np.uint8)
     points = np.rint((line[:, :0:-1] - low[::-1]) * 16).astype(np.int32)  # (n, 2) x, y
     cv2.polylines(canvas, [points], False, 0, 1, shift=4)
