@@ -232,6 +232,25 @@ def test_malformed_tables_name_the_line(tmp_path: Path, lines: list[str], part: 
     refused(table(tmp_path / "a.csv", *lines), TableError, part)
 
 
+@pytest.mark.parametrize("sides_um", [(0.875, 1.3125), (1.3125, 0.875), (1.0, 1.0)])
+def test_outlines_are_as_wide_along_rows_as_along_columns(
+    tmp_path: Path, sides_um: tuple[float, float]
+) -> None:
+    field = Field((50, 200, 200), (2.0, *sides_um))
+    path = tmp_path / "labels.tif"
+    for axis, side_um in enumerate(sides_um):
+        line = np.array([[10.0, 100.0, 100.0]] * 2)
+        line[:, 2 - axis] = 60, 140  # along the other axis
+        drawn = outline_line("a", line, field)
+        labels = np.zeros(field.shape, np.uint8)
+        labels[10:12, 100, 60:140] = 1
+        tifffile.imwrite(path, labels if axis == 0 else labels.swapaxes(1, 2), compression="zlib")
+        for region, reach_um in ((drawn, AROUND_LINE_UM), (only(read_regions(path, field)), 10.0)):
+            assert isinstance(region, Region)
+            width_um = (region.box.shape[axis] - 1) * side_um
+            assert width_um == pytest.approx(2 * reach_um, abs=2 * side_um)
+
+
 # Regions that cannot be used, or not without a remark
 
 
