@@ -10,6 +10,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from stallscan.errors import InputError, SettingsError, StallscanError, UnreadableError
+from stallscan.recordings.limits import FRAMES, Limits
+from stallscan.recordings.planes import open_tiff
 from stallscan.recordings.raw import Cut, Stack, StackSettings, open_stack
 from stallscan.recordings.recording import Box, Frames
 
@@ -102,6 +104,21 @@ def test_a_channel_is_chosen_by_name_or_number(tmp_path: Path, values: NDArray[n
         stack, frames = read(path, channel=channel)
         assert stack.channel == ("Vessels", "neurons")[index]
         expect(stack, frames, values[:, index])
+
+
+def test_the_limit_of_frames_counts_those_of_the_channel(tmp_path: Path) -> None:
+    path = tmp_path / "series.ome.tif"
+    series = np.random.default_rng(0).integers(0, 4000, (FRAMES // 2 + 1, 2, 8, 8), np.uint16)
+    tifffile.imwrite(path, series, metadata=OME | {"axes": "TCYX"})
+    with open_stack(path, StackSettings(channel="1")) as stack:
+        assert len(stack) == FRAMES // 2 + 1
+    path = tmp_path / "pages.tif"
+    tifffile.imwrite(path, np.zeros((6, 2, 8, 8), np.uint16), metadata={"axes": "TCYX"}, ome=True)
+    with (
+        pytest.raises(UnreadableError, match="more than 11 frames"),
+        open_tiff(path, Limits(frames=11)),
+    ):
+        pass
 
 
 def test_channels_outside_of_depth_are_read_alike(

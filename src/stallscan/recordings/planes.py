@@ -16,7 +16,7 @@ from tifffile import PHOTOMETRIC
 
 from stallscan.errors import UnreadableError
 from stallscan.recordings.colours import Array, ome, product
-from stallscan.recordings.limits import LIMITS, Limits
+from stallscan.recordings.limits import LIMITS, STACK_LIMITS, Limits
 from stallscan.recordings.tiff import (
     damage_named,
     decode,
@@ -68,7 +68,7 @@ class Planes:
 
 
 @contextlib.contextmanager
-def open_tiff(path: Path, limits: Limits = LIMITS) -> Iterator[Planes]:
+def open_tiff(path: Path, limits: Limits = STACK_LIMITS) -> Iterator[Planes]:
     """Open a TIFF file; it is closed with the context.
 
     Raises
