@@ -149,7 +149,8 @@ def claim(
     note : Path
         File for the settings, JSON or YAML by its suffix, in the run folder.
     now : mapping
-        Settings of the run, possibly nested, of JSON types.
+        Settings of the run, possibly nested, of JSON types. ``notes`` at any level are recorded,
+        but not compared.
     kind : str
         Description of such a run for messages: ``a simulation``.
     outputs : iterable of str
@@ -223,7 +224,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} was {old.get(name, 'not set')}, now {new.get(name, 'not set')}"
         for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
+        # Another version may say the same in other words.
+        if old.get(name) != new.get(name) and name.rpartition(".")[2] != "notes"
     ]
 
 

@@ -10,6 +10,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from stallscan.errors import InputError, SettingsError, StallscanError, UnreadableError
+from stallscan.recordings.limits import FRAMES, Limits
+from stallscan.recordings.planes import open_tiff
 from stallscan.recordings.raw import Cut, Stack, StackSettings, open_stack
 from stallscan.recordings.recording import Box, Frames
 
@@ -104,6 +106,21 @@ def test_a_channel_is_chosen_by_name_or_number(tmp_path: Path, values: NDArray[n
         expect(stack, frames, values[:, index])
 
 
+def test_the_limit_of_frames_counts_those_of_the_channel(tmp_path: Path) -> None:
+    path = tmp_path / "series.ome.tif"
+    series = np.random.default_rng(0).integers(0, 4000, (FRAMES // 2 + 1, 2, 8, 8), np.uint16)
+    tifffile.imwrite(path, series, metadata=OME | {"axes": "TCYX"})
+    with open_stack(path, StackSettings(channel="1")) as stack:
+        assert len(stack) == FRAMES // 2 + 1
+    path = tmp_path / "pages.tif"
+    tifffile.imwrite(path, np.zeros((6, 2, 8, 8), np.uint16), metadata={"axes": "TCYX"}, ome=True)
+    with (
+        pytest.raises(UnreadableError, match="more than 11 frames"),
+        open_tiff(path, Limits(frames=11)),
+    ):
+        pass
+
+
 def test_channels_outside_of_depth_are_read_alike(
     tmp_path: Path, values: NDArray[np.uint16]
 ) -> None:
@@ -147,6 +164,29 @@ def test_scanimage_of_unknown_order_is_refused(tmp_path: Path, values: NDArray[n
     path = tmp_path / "stack.tif"
     write_scanimage(path, values.reshape(-1, H, W), "SI.hRoiManager.scanFramePeriod = 0.8")
     refused(path, UnreadableError, "ScanImage", "Fiji", **VOXEL)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_refused"),
+    [
+        (["SI.hStackManager.actualNumVolumes = 4"], True),
+        (["SI.hStackManager.actualNumVolumes = Inf"], True),
+        (["SI.hFastZ.enable = true", "SI.hFastZ.numVolumes = 4"], True),
+        (["SI.hScan2D.logAverageFactor = 10"], True),
+        (["SI.hFastZ.enable = false", "SI.hFastZ.numVolumes = 4"], False),
+        (["SI.hStackManager.actualNumVolumes = 1", "SI.hScan2D.logAverageFactor = 1"], False),
+    ],
+)
+def test_scanimage_with_volumes_or_averages_is_refused(
+    tmp_path: Path, values: NDArray[np.uint16], settings: list[str], is_refused: bool
+) -> None:
+    path = tmp_path / "stack.tif"
+    written = ["SI.hChannels.channelSave = 1", "SI.hStackManager.framesPerSlice = 1", *settings]
+    write_scanimage(path, values[:, 0], *written)
+    if is_refused:
+        refused(path, UnreadableError, "ScanImage", "Fiji", **VOXEL)
+    else:
+        assert read(path, **VOXEL)[0].axis == "depth"
 
 
 # What the file leaves open is asked for
@@ -308,6 +348,21 @@ def test_nan_counts_as_black_and_is_said(tmp_path: Path, values: NDArray[np.uint
     floats[:, :30] = np.inf
     tifffile.imwrite(path, floats)
     refused(path, UnreadableError, "75 % of its values are NaN or infinite", **VOXEL)
+
+
+def test_values_of_a_frame_without_signal_are_black(
+    tmp_path: Path, values: NDArray[np.uint16]
+) -> None:
+    path = tmp_path / "stack.tif"
+    decibels = 20 * np.log10(values[:, 0].astype(np.float32) / 4096 + 1e-6)  # below 0
+    decibels[:, 0, :3] = np.nan, -np.inf, np.inf
+    tifffile.imwrite(path, decibels)
+    with open_stack(path, StackSettings(**VOXEL)) as stack:
+        frame = stack.values(0)
+        assert frame is not None
+        expected = np.float32([stack.black, stack.black, stack.white])
+        np.testing.assert_array_equal(frame[0, :3], expected)
+        np.testing.assert_array_equal(frame[1:], decibels[0, 1:])
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,16 @@ def test_skeletons_are_split_at_their_branching_points(tmp_path: Path) -> None:
     refused(path, TableError, "line 5 repeats the id 2")
 
 
+def test_comments_and_tabs_in_skeletons_change_nothing(tmp_path: Path) -> None:
+    nodes = ["1 3 40 100 20 3 -1", "2 3 100 100 20 3 1", "3 3 160 60 20 3 2", "4 3 160 140 40 3 2"]
+    plain = read_regions(table(tmp_path / "a.swc", *nodes), FIELD)
+    tabs = [line.replace(" ", "\t") for line in nodes]
+    path = table(tmp_path / "b.swc", '# "traced by hand', tabs[0], '# by "A', *tabs[1:])
+    assert [each.full_name for each in read_regions(path, FIELD)] == [
+        each.full_name for each in plain
+    ]
+
+
 @pytest.mark.parametrize(
     ("lines", "part"),
     [
@@ -220,6 +230,25 @@ def test_skeletons_are_split_at_their_branching_points(tmp_path: Path) -> None:
 )
 def test_malformed_tables_name_the_line(tmp_path: Path, lines: list[str], part: str) -> None:
     refused(table(tmp_path / "a.csv", *lines), TableError, part)
+
+
+@pytest.mark.parametrize("sides_um", [(0.875, 1.3125), (1.3125, 0.875), (1.0, 1.0)])
+def test_outlines_are_as_wide_along_rows_as_along_columns(
+    tmp_path: Path, sides_um: tuple[float, float]
+) -> None:
+    field = Field((50, 200, 200), (2.0, *sides_um))
+    path = tmp_path / "labels.tif"
+    for axis, side_um in enumerate(sides_um):
+        line = np.array([[10.0, 100.0, 100.0]] * 2)
+        line[:, 2 - axis] = 60, 140  # along the other axis
+        drawn = outline_line("a", line, field)
+        labels = np.zeros(field.shape, np.uint8)
+        labels[10:12, 100, 60:140] = 1
+        tifffile.imwrite(path, labels if axis == 0 else labels.swapaxes(1, 2), compression="zlib")
+        for region, reach_um in ((drawn, AROUND_LINE_UM), (only(read_regions(path, field)), 10.0)):
+            assert isinstance(region, Region)
+            width_um = (region.box.shape[axis] - 1) * side_um
+            assert width_um == pytest.approx(2 * reach_um, abs=2 * side_um)
 
 
 # Regions that cannot be used, or not without a remark
@@ -253,6 +282,27 @@ def test_regions_outside_the_image_become_rows(tmp_path: Path) -> None:
     assert isinstance(half, Region)
     assert half.box == Box(180, 200, 30, 70)
     assert half.remark == "only 50 % of the region is in the image"
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_long_line_is_outlined_where_it_is_in_the_image(axis: int, mirrored: bool) -> None:
+    field = Field((50, 256, 256), (2.0, 1.0, 1.0))
+    line = np.array([[10.0, 50.0, 50.0], [10.0, 50.0, 50.0]])
+    line[:, axis] = -700, 200
+    short = line.copy()
+    short[0, axis] = -30
+    if mirrored:
+        line[:, 1:], short[:, 1:] = 255 - line[:, 1:], 255 - short[:, 1:]
+    long, expected = (outline_line("a", each, field) for each in (line, short))
+    assert isinstance(long, Region)
+    assert isinstance(expected, Region)
+    assert (long.box, long.mask.tolist()) == (expected.box, expected.mask.tolist())
+    assert long.remark.startswith("only ")
+    line[:, axis] += 2000 if mirrored else -2000
+    outside = outline_line("a", line, field)
+    assert isinstance(outside, Unusable)
+    assert outside.status == "out_of_view"
 
 
 def test_regions_that_are_all_outside_are_an_error(tmp_path: Path) -> None:

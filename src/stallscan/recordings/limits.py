@@ -24,6 +24,9 @@ from stallscan.settings import Settings
 FRAME_PX = 4096 * 4096
 # More than 5 minutes at 30 frames per second; the competition's longest recording has 434 frames.
 FRAMES = 10_000
+# Pages of all channels, times and depths of a raw stack, of which at most FRAMES are read. Chosen:
+# ten times as many; their headers take 13 s and 430 MB.
+STACK_PAGES = 10 * FRAMES
 # What is decoded at once: an RGB frame of FRAME_PX in float64 has 384 MiB, a TIFF page may hold
 # many planes.
 PAGE_BYTES = 512 * 2**20
@@ -96,6 +99,7 @@ class Limits(Settings):
 
 
 LIMITS = Limits()
+STACK_LIMITS = Limits(frames=STACK_PAGES)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from tifffile import PHOTOMETRIC
 
 from stallscan.errors import UnreadableError
 from stallscan.recordings.colours import Array, ome, product
-from stallscan.recordings.limits import LIMITS, Limits
+from stallscan.recordings.limits import LIMITS, STACK_LIMITS, Limits
 from stallscan.recordings.tiff import (
     damage_named,
     decode,
@@ -26,7 +26,7 @@ from stallscan.recordings.tiff import (
     other_files,
     read_pages,
 )
-from stallscan.recordings.voxels import Voxels, read_voxels, says_channels
+from stallscan.recordings.voxels import Voxels, read_voxels, says_channels, says_repeats
 
 # Where a plane is: its index along each axis but rows and columns.
 Place = Mapping[str, int]
@@ -68,7 +68,7 @@ class Planes:
 
 
 @contextlib.contextmanager
-def open_tiff(path: Path, limits: Limits = LIMITS) -> Iterator[Planes]:
+def open_tiff(path: Path, limits: Limits = STACK_LIMITS) -> Iterator[Planes]:
     """Open a TIFF file; it is closed with the context.
 
     Raises
@@ -99,6 +99,12 @@ def _read_headers(
         raise UnreadableError(
             f"{path}: this version of ScanImage does not say which of its planes are channels. Set "
             "the order in Fiji with Image > Hyperstacks > Stack to Hyperstack, and save the stack"
+        )
+    if says_repeats(tiff):
+        raise UnreadableError(
+            f"{path}: ScanImage recorded several volumes or saved means of frames, so the order "
+            "and times of the planes are unclear. Set the order in Fiji with Image > Hyperstacks > "
+            "Stack to Hyperstack, and save the stack"
         )
     pages, next_page = read_pages(tiff, path, limits)
     main, is_joined, skipped = main_series(tiff, path)

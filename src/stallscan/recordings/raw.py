@@ -137,12 +137,13 @@ class Stack:
     def values(self, index: int) -> NDArray[np.float32] | None:
         """Read the values of a frame as they are stored, float32 (H, W); None if it is damaged.
 
-        Values that are not numbers count as black.
+        NaN and negative infinity count as black, infinity as white.
         """
         plane = self._planes.read(self._places[index])
         if plane is None:
             return None
-        return np.nan_to_num(plane.astype(np.float32), nan=self.black, posinf=self.white, neginf=0)
+        values = plane.astype(np.float32)
+        return np.nan_to_num(values, nan=self.black, posinf=self.white, neginf=self.black)
 
     def describe(self) -> dict[str, Any]:
         """Return all attributes, and what identifies the content, in JSON types."""

@@ -58,13 +58,33 @@ def read_voxels(tiff: tifffile.TiffFile) -> Voxels:
         return _of_ome(tiff)
     if tiff.is_imagej:
         return _of_imagej(tiff)
-    return _of_scanimage(tiff.scanimage_metadata or {}, tiff.pages.first)
+    return _of_scanimage(_frame_data(tiff), tiff.pages.first)
 
 
 def says_channels(tiff: tifffile.TiffFile) -> bool:
     """Return whether ScanImage's metadata name the channels, without which planes have no order."""
+    return "SI.hChannels.channelSave" in _frame_data(tiff)
+
+
+def says_repeats(tiff: tifffile.TiffFile) -> bool:
+    """Return whether ScanImage recorded several volumes, or saved means of several frames.
+
+    tifffile takes the planes of all volumes for depths, and the frames before averaging for those
+    in the file.
+    """
+    frame = _frame_data(tiff)
+    # Before 2020, the number of volumes stood with fast z, also while that was switched off.
+    volumes = frame.get("SI.hFastZ.numVolumes") if frame.get("SI.hFastZ.enable") is True else 1
+    volumes = frame.get("SI.hStackManager.actualNumVolumes", volumes)
+    counts = (volumes, frame.get("SI.hScan2D.logAverageFactor"))
+    return any(isinstance(count, int | float) and count > 1 for count in counts)
+
+
+def _frame_data(tiff: tifffile.TiffFile) -> dict[str, Any]:
+    """Return the settings that ScanImage 2016 and later store for all frames."""
     metadata = tiff.scanimage_metadata or {}
-    return "SI.hChannels.channelSave" in metadata.get("FrameData", {})
+    frame: dict[str, Any] = metadata.get("FrameData", {})
+    return frame
 
 
 def _of_ome(tiff: tifffile.TiffFile) -> Voxels:
@@ -109,10 +129,9 @@ def _of_imagej(tiff: tifffile.TiffFile) -> Voxels:
     )
 
 
-def _of_scanimage(metadata: dict[str, Any], page: Any) -> Voxels:
+def _of_scanimage(frame: dict[str, Any], page: Any) -> Voxels:
     """Read the metadata of ScanImage 2016 and later; earlier ones do not state the field in um."""
-    frame = metadata.get("FrameData", {})
-    field = frame.get("SI.hRoiManager.imagingFovUm")
+    field: Any = frame.get("SI.hRoiManager.imagingFovUm")
     sides: tuple[float | None, float | None] = (None, None)
     with contextlib.suppress(TypeError, ValueError, IndexError):
         corners = [(float(x), float(y)) for x, y in field]  # four corners, um

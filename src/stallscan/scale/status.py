@@ -27,8 +27,8 @@ class Status:
     held, failed, broken : dict
         By shard: who works on it; why its last attempt failed; what is wrong with its result.
         Held and failed shards are among the missing ones.
-    recordings, of : int
-        Recordings in results, and in the plan.
+    recordings : int
+        Recordings in results.
     calls : dict
         Recordings in results, by call.
     rate : float or None

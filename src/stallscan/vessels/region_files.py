@@ -1,6 +1,5 @@
 """Files of regions: ImageJ ROIs, label images, tables of boxes, polygons or centre lines, SWC."""
 
-import csv
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -207,9 +206,8 @@ def _numbers(table: text.Text, columns: Sequence[str]) -> F64:
 def _read_swc(path: Path, field: Field) -> Iterator[Region | Unusable]:
     """Yield the branches of a skeleton in um, each between two branching points or ends."""
     nodes: dict[int, tuple[list[float], int]] = {}
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        for line, cells in enumerate(csv.reader(file, delimiter=" ", skipinitialspace=True), 1):
-            cells = [cell for cell in cells if cell]
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line, cells in enumerate(map(str.split, file), 1):
             if not cells or cells[0].startswith("#"):
                 continue
             try:

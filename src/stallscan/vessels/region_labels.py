@@ -1,11 +1,9 @@
 """Regions from label images, of one plane or of all planes of a stack."""
 
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -14,7 +12,15 @@ from stallscan.errors import InputError
 from stallscan.recordings import planes
 from stallscan.recordings.recording import Box
 from stallscan.vessels.enclosure import Mask
-from stallscan.vessels.regions import Field, Region, Unusable, code_of, outline_area
+from stallscan.vessels.regions import (
+    Field,
+    Region,
+    Unusable,
+    code_of,
+    find_near,
+    margin_around,
+    outline_area,
+)
 
 # Distance of an outline from the surface of a vessel labelled in three dimensions; with the usual
 # radius of 3 um, it is `regions.AROUND_LINE_UM` from the centre line.
@@ -83,15 +89,14 @@ def _project_labels(
             for label, part in _find_labels(pieces.astype(np.int64))
         }  # fmt: skip
         depths = {}
-    reach = AROUND_VESSEL_UM / field.pixel_um
+    margin = margin_around(AROUND_VESSEL_UM, field)
     for label, (box, mask) in sorted(masks.items()):
         if count == 1:
             yield outline_area(f"{label}", mask, (box.row0, box.col0), field, None)
             continue
-        margin = math.ceil(reach) + 1
-        away = np.pad(~mask, margin, constant_values=True).astype(np.uint8)
-        near = cv2.distanceTransform(away, cv2.DIST_L2, 5) <= reach
-        corner = box.row0 - margin, box.col0 - margin
+        away = np.pad(~mask, margin[:, None], constant_values=True).astype(np.uint8)
+        near = find_near(away, AROUND_VESSEL_UM, field)
+        corner = box.row0 - int(margin[0]), box.col0 - int(margin[1])
         along = depths[label] if field.voxel_um[0] else None
         code = code_of(mask, np.array([box.row0, box.col0, *depths[label]]))
         yield outline_area(f"{label}", near, corner, field, along, code)

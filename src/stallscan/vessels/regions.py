@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from stallscan.recordings.recording import Box
 from stallscan.vessels.enclosure import MIN_SEGMENT_PX, Mask
@@ -220,19 +221,34 @@ def outline_line(name: str, line: F64, field: Field, *, in_depth: bool = True) -
     code = code_of(line if in_depth else line[:, 1:])
     if np.abs(line).max() > FARTHEST_PX:
         return Unusable(name, code, "out_of_view", FAR_AWAY)
-    reach = AROUND_LINE_UM / field.pixel_um
-    margin = math.ceil(reach) + 1
+    margin = margin_around(AROUND_LINE_UM, field)
     low = np.floor(line[:, 1:].min(axis=0)).astype(int) - margin
     high = np.ceil(line[:, 1:].max(axis=0)).astype(int) + margin + 1
-    # A line far outside of the image needs no canvas.
+    # Of a long line, only what is in and near the image: it lies in the middle of the canvas.
     size = np.minimum(high - low, 2 * (max(field.shape[1:]) + margin))
+    low = np.clip((field.shape[1:] - size) // 2, low, high - size)
     canvas = np.full(size, 255, np.uint8)
     points = np.rint((line[:, :0:-1] - low[::-1]) * 16).astype(np.int32)  # (n, 2) x, y
     cv2.polylines(canvas, [points], False, 0, 1, shift=4)
-    mask = cv2.distanceTransform(canvas, cv2.DIST_L2, 5) <= reach
+    mask = find_near(canvas, AROUND_LINE_UM, field)
     depth = _depth_of(line[:, 0]) if in_depth and field.voxel_um[0] else None
     region = outline_area(name, mask, (int(low[0]), int(low[1])), field, depth, code)
     return replace(region, line=line[:, 1:]) if isinstance(region, Region) else region
+
+
+def margin_around(reach_um: float, field: Field) -> NDArray[np.int64]:
+    """Return the rows and columns that an outline at this distance needs around its vessel."""
+    return np.ceil(reach_um / np.array(field.voxel_um[1:])).astype(int) + 1
+
+
+def find_near(away: NDArray[np.uint8], reach_um: float, field: Field) -> Mask:
+    """Return the pixels at most `reach_um` from the zeros of an image, bool (H, W)."""
+    _, y_um, x_um = field.voxel_um
+    # OpenCV is faster, but takes pixels as square; a difference of 1 % moves no outline by a pixel.
+    if math.isclose(y_um, x_um, rel_tol=0.01):
+        return cv2.distanceTransform(away, cv2.DIST_L2, 5) <= reach_um / field.pixel_um
+    near: Mask = ndimage.distance_transform_edt(away, sampling=(y_um, x_um)) <= reach_um
+    return near
 
 
 def outline_lines(lines: Sequence[F64], field: Field) -> Regions:

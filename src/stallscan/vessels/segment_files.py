@@ -18,6 +18,7 @@ import stallscan
 from stallscan import files, runs
 from stallscan.errors import UnreadableError
 from stallscan.recordings.raw import Stack
+from stallscan.vessels.enclosure import Mask
 from stallscan.vessels.regions import F64, Field, Unusable, outline_line
 from stallscan.vessels.ridges import Skeleton
 from stallscan.vessels.segment import (
@@ -292,11 +293,23 @@ def _write_rois(
             region = outline_line(f"{number:0{digits}d}", capillary.line, field, in_depth=False)
             if isinstance(region, Unusable):
                 continue
-            mask = region.mask.astype(np.uint8)
-            contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_L1)
-            polygon = max(contours, key=cv2.contourArea)[:, 0]  # (n, 2) columns, rows
             corner = region.box.col0, region.box.row0
-            roi = ImagejRoi.frompoints(polygon + corner, name=region.name)
-            roi.roitype = ROI_TYPE.POLYGON
+            roi = ImagejRoi.frompoints(_trace(region.mask) + corner, name=region.name)
+            roi.roitype = ROI_TYPE.TRACED
             roi.position = round(sum(capillary.planes) / 2) + 1
             archive.writestr(f"{region.name}.roi", roi.tobytes())
+
+
+def _trace(mask: Mask) -> NDArray[np.int64]:
+    """Return the corners around the largest area of a mask, int64 (n, 2): columns, rows.
+
+    Whole numbers are corners of pixels, as in ImageJ; contours of OpenCV go through their centres.
+    """
+    # Of each pixel's four quarters, the contour goes through those next to its corners.
+    quarters = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    contours, _ = cv2.findContours(quarters, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    contour = max(contours, key=cv2.contourArea)
+    corners: NDArray[np.int64] = (contour[:, 0].astype(np.int64) + 1) // 2
+    # Two quarters on either side of an inward corner have the same one.
+    is_new = (corners != np.roll(corners, 1, axis=0)).any(axis=1)
+    return np.compress(is_new, corners, axis=0)
