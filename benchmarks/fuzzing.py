@@ -58,8 +58,8 @@ FOUND = (
     "memory, a size that is a list was repeated for each row, a negative number of samples was "
     "followed without end, and a place that is a fraction ended with an exception. The table "
     "counts four MemoryErrors, a hang, and the TypeError of raw stacks.",
-    "A table with a row of invisible characters only ended with an IndexError, which the table "
-    "counts.",
+    "A table with a row of invisible characters only ended with an IndexError, and a shard with an "
+    "infinite number of frames with an OverflowError. The table counts both.",
 )
 app = cyclopts.App()
 

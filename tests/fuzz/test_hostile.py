@@ -219,6 +219,8 @@ def _other_metadata(header, metadata):
         _tensor(shape=[2**40, 16, 16, 2]),
         _tensor(shape=[]),
         _tensor(shape=[-6, 16, 16, 2]),
+        _tensor(shape=[float("inf"), 16, 16, 2]),
+        _tensor(shape=[6.0, 16, 16, 2]),
         _tensor(data_offsets=[-3072, 0]),
         _tensor(data_offsets=[0, "a"]),
         _tensor(data_offsets=None),

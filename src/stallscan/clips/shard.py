@@ -204,7 +204,7 @@ def _places(
     settings: ClipSettings,
     header_bytes: int,
 ) -> tuple[Place, ...]:
-    """Return where each clip is; raise ValueError if a tensor has another size than its clip."""
+    """Return where each clip is; raise an error of `_MALFORMED` if a tensor is not its clip."""
     places = []
     for number, row in enumerate(rows):
         place = Place(path, number)
@@ -212,7 +212,9 @@ def _places(
             tensor = tensors[row.filename]
             frames, *rest = tensor["shape"]
             start, end = tensor["data_offsets"]
-            shape = _shape(int(frames), settings)
+            if not all(type(number) is int for number in (frames, start, end)):
+                raise TypeError("a tensor has a shape or place that is no whole number")
+            shape = _shape(frames, settings)
             is_like = rest == list(shape[1:]) and end - start == math.prod(shape)
             if start < 0 or frames < 1 or not is_like:
                 raise ValueError("a tensor has another shape than its clip")
