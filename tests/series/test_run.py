@@ -137,6 +137,24 @@ def test_the_same_run_again_gives_the_same_files_and_another_is_refused(
     assert settings["least_s"] == 1.0
 
 
+def test_lines_of_another_run_are_not_replaced(run: Run, simulated: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    out = tmp_path / "out"
+    assert run(*words(simulated), "-o", out)[0] == 0
+    code, _, said = run("stack", simulated / "series.tif", "-o", out)
+    assert code == 2
+    assert "regions" in said
+    assert not (out / "centrelines.csv").exists()
+    # The truth of a simulation, or the result of 'stallscan segment'.
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "centrelines.csv").write_text("segment,z,y,x\n")
+    code, _, said = run("stack", simulated / "series.tif", "-o", other)
+    assert code == 2
+    assert "centrelines.csv" in said
+    assert (other / "centrelines.csv").read_text() == "segment,z,y,x\n"
+
+
 def test_frames_are_registered(simulated: Path, tmp_path: Path) -> None:
     frames = tifffile.imread(simulated / "series.tif")[:20]
     moved = [(0, 0), (3, -2)] * 10  # rows, columns

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stallscan import runs
 from stallscan.errors import InputError
 from stallscan.vessels.regions import Field, Regions, outline_lines
 from stallscan.vessels.segment import SegmentSettings, find_segments
-from stallscan.vessels.segment_files import LINES_NAME, write_lines
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -47,8 +45,8 @@ def find_lines(mean: F32, sides_um: tuple[float, ...]) -> list[F64]:
     ]
 
 
-def find_regions(path: Path, mean: F32, field: Field, out: Path) -> Regions:
-    """Return a region around each capillary, and write their lines into ``centrelines.csv``.
+def find_regions(path: Path, mean: F32, field: Field) -> tuple[Regions, list[F64]]:
+    """Return a region around each capillary, and their lines.
 
     Raises
     ------
@@ -61,6 +59,4 @@ def find_regions(path: Path, mean: F32, field: Field, out: Path) -> Regions:
             f"{path}: no capillary segments were found in the mean of its frames. Outline the "
             "vessels yourself (--regions)"
         )
-    with runs.hold(out) as folder:
-        write_lines(folder / LINES_NAME, lines)
-    return outline_lines(lines, field)
+    return outline_lines(lines, field), lines

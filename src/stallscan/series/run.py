@@ -1,7 +1,7 @@
 """Find the stalls of a time series, and write its stall-o-gram and tables."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,15 @@ from stallscan.series.summary import (
     tabulate_rates,
     tabulate_segments,
 )
-from stallscan.vessels.regions import Region, Regions, describe_regions
+from stallscan.vessels.regions import F64, Region, Regions, describe_regions
+from stallscan.vessels.segment_files import LINES_NAME, write_lines
 
 F32 = NDArray[np.float32]
 
 # What a run writes; `report.stallogram` adds the picture.
 STALLOGRAM_NAME, SEGMENTS_NAME = "stallogram.csv", "series.csv"
 RATES_NAME, PICTURE_NAME = "rates.csv", "stallogram.png"
-OUTPUTS = (runs.PREDICTIONS_NAME, STALLOGRAM_NAME, SEGMENTS_NAME, RATES_NAME)
+OUTPUTS = (runs.PREDICTIONS_NAME, STALLOGRAM_NAME, SEGMENTS_NAME, RATES_NAME, LINES_NAME)
 NOT_SEEN = "no vessel is visible in the region"
 SIMULATED = "The series is simulated."
 NOTE = (
@@ -77,6 +78,7 @@ def measure_series(
     out: str | Path,
     settings: SeriesSettings,
     progress: Progress = lambda _done, _of: None,
+    lines: Sequence[F64] = (),
 ) -> SeriesResult:
     """Find the stalls in the regions of a time series, and write the tables into a folder.
 
@@ -90,6 +92,8 @@ def measure_series(
         float32 (H, W), from `traces.read_mean`.
     out : str or Path
         Folder for ``stallogram.csv``, ``series.csv``, ``rates.csv`` and ``series.json``.
+    lines : sequence of ndarray
+        Of the regions, if they were found: from `find.find_regions`, for ``centrelines.csv``.
 
     Raises
     ------
@@ -101,6 +105,8 @@ def measure_series(
     with runs.hold(out) as folder:
         about = _describe(stack, regions, settings)
         runs.claim(folder / runs.SERIES_NAME, about, "a series", OUTPUTS)
+        if lines:
+            write_lines(folder / LINES_NAME, lines)
         found, bad_frames = _find_all(stack, frame_s, regions, mean, settings, progress)
         least = count_frames(settings.least_s, frame_s)
         states = [drop_short(each.states, least) for each in found]
