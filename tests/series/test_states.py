@@ -140,6 +140,15 @@ def test_frames_in_which_many_vessels_darken_are_bad() -> None:
     assert not find_bad_frames([]).any()
 
 
+def test_damaged_frames_are_bad_however_few_the_vessels() -> None:
+    drawn = [draw_angiogram(None) for _ in range(10)]
+    for values in drawn:
+        values[[5, 40, 41]] = np.nan
+    for count in (1, 10):
+        bad = find_bad_frames([Trace(values, TISSUE) for values in drawn[:count]])
+        assert np.flatnonzero(bad).tolist() == [5, 40, 41]
+
+
 def draw_angiogram(dark: slice | None, noise: float = 5.0) -> np.ndarray:
     rng = np.random.default_rng(4)
     values = np.full((FRAMES, POINTS), LEVEL)

@@ -195,17 +195,20 @@ def read_traces(
 
 
 def find_bad_frames(traces: Sequence[Trace]) -> NDArray[np.bool_]:
-    """Return the frames in which many vessels darken at once, bool (T,).
+    """Return the frames that are damaged, or in which many vessels darken at once, bool (T,).
 
-    They are smeared by movement, or could not be registered. With fewer than `FEWEST_TRACES`
-    vessels none is found.
+    The latter are smeared by movement, or could not be registered. With fewer than `FEWEST_TRACES`
+    vessels none of them is found.
     """
+    if not traces:
+        return np.zeros(0, bool)
     levels = np.array([trace.values.mean(axis=1) - trace.tissue for trace in traces])  # (R, T)
+    damaged = np.asarray(np.isnan(levels).all(axis=0))
     if len(traces) < FEWEST_TRACES:
-        return np.zeros(levels.shape[-1] if levels.size else 0, bool)
+        return damaged
     typical = np.nanmedian(levels, axis=1)
     share = (levels < DARKENED * typical[:, None]).mean(axis=0)  # (T,)
-    return np.asarray(share > np.median(share) + MANY)
+    return np.asarray(damaged | (share > np.median(share) + MANY))
 
 
 def _lay_noise_lines(stack: Stack) -> list[F32]:
