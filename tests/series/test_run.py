@@ -1,6 +1,7 @@
 """Time series from the command line: tables, pictures, refusals; and their simulator."""
 
 import csv
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ from stallscan.recordings.raw import open_stack
 from stallscan.recordings.recording import Box
 from stallscan.report.stallogram import sort_rows
 from stallscan.series import traces
-from stallscan.series.run import calls_of, count_frames
+from stallscan.series.run import calls_of, check_settings, count_frames
+from stallscan.series.settings import SeriesSettings as StallSettings
 from stallscan.series.stallogram import STALLED, UNKNOWN, Stallogram, read_stallogram
 from stallscan.simulate.look import LookSettings
 from stallscan.simulate.series import SeriesSettings, draw_series, simulate_series
@@ -153,6 +155,29 @@ def test_lines_of_another_run_are_not_replaced(run: Run, simulated: Path, tmp_pa
     assert code == 2
     assert "centrelines.csv" in said
     assert (other / "centrelines.csv").read_text() == "segment,z,y,x\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "option", "value"),
+    # A series of 24 s.
+    [
+        ({"least_s": 13.0}, "least_s", 12.0),
+        ({"least_s": 12.0, "visible_s": 9.0}, "visible_s", 12.0),
+        ({"least_s": 0.2, "visible_s": 0.3}, "visible_s", 0.4),
+    ],
+)
+def test_settings_that_leave_nothing_known_are_refused(
+    run: Run, simulated: Path, tmp_path: Path, settings: dict[str, float], option: str, value: float
+) -> None:
+    given = [(f"--{name.replace('_', '-')}", number) for name, number in settings.items()]
+    code, _, said = run(*words(simulated), "-o", tmp_path / "out", *itertools.chain(*given))
+    assert code == 2
+    assert said.strip().endswith(f" {value:g}")
+    assert f"--{option.replace('_', '-')}" in said
+    assert not (tmp_path / "out").exists()
+    with open_stack(simulated / "series.tif") as stack:
+        check_settings(stack, StallSettings.model_validate(settings | {option: value}))
+        check_settings(stack, StallSettings(signal="brightness", least_s=13.0))
 
 
 def test_frames_are_registered(simulated: Path, tmp_path: Path) -> None:

@@ -207,6 +207,7 @@ def _show_series(
     from stallscan.vessels.region_files import read_regions
     from stallscan.vessels.regions import Field, Region
 
+    run.check_settings(stack, settings)  # before a minute of reading
     field = Field(stack.shape, stack.voxel_um)
     given = None if regions is None else (read_regions(regions, field), [])
     with show_progress("averaging frames") as progress:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stallscan import files, runs
+from stallscan.errors import InputError
 from stallscan.recordings.find import are_simulated
 from stallscan.recordings.raw import Stack
 from stallscan.series import brightness, pattern, traces
@@ -71,6 +72,35 @@ class SeriesResult:
     note: str
 
 
+def check_settings(stack: Stack, settings: SeriesSettings) -> None:
+    """Check that some segment can be known; this reads no frame.
+
+    Raises
+    ------
+    InputError
+        If the settings would leave all segments unknown.
+    """
+    assert stack.frame_s is not None  # `open_stack` refuses a time series without
+    if settings.signal != "pattern":
+        return
+    frame_s, count = stack.frame_s, len(stack)
+    least = count_frames(settings.least_s, frame_s)
+    if pattern.FEWEST_FLOWING <= count < 2 * least:
+        raise InputError(
+            f"{stack.path}: lasts {count * frame_s:g} s, and stalls of at least "
+            f"{settings.least_s:g} s are only found in a series that lasts twice as long. Give "
+            f"--least-s at most {count // 2 * frame_s:.10g}"
+        )
+    fewest = max(least, 2)
+    if fewest > _count_longest(settings, frame_s):
+        raise InputError(
+            f"{stack.path}: all segments would be unknown, because the shortest stall that can be "
+            f"found in any lasts {fewest * frame_s:.10g} s, more than --visible-s "
+            f"{settings.longest_visible_s(frame_s):g}. Give --visible-s at least "
+            f"{fewest * frame_s:.10g}"
+        )
+
+
 def measure_series(
     stack: Stack,
     regions: Regions,
@@ -98,9 +128,10 @@ def measure_series(
     Raises
     ------
     InputError
-        If `out` holds another run, or cannot be written.
+        If `out` holds another run, or cannot be written; or as in `check_settings`.
     """
-    assert stack.frame_s is not None  # `open_stack` refuses a time series without
+    check_settings(stack, settings)
+    assert stack.frame_s is not None
     frame_s = stack.frame_s
     with runs.hold(out) as folder:
         about = _describe(stack, regions, settings)
@@ -146,6 +177,11 @@ def count_frames(least_s: float, frame_s: float) -> int:
     return max(math.ceil(least_s / frame_s - 1e-6), 1)
 
 
+def _count_longest(settings: SeriesSettings, frame_s: float) -> int:
+    """Return the most frames that the shortest visible stall of a known segment may last."""
+    return math.floor(settings.longest_visible_s(frame_s) / frame_s + 1e-6)
+
+
 def _find_all(
     stack: Stack,
     frame_s: float,
@@ -172,7 +208,7 @@ def _find_all(
     read, noise_lines = traces.read_traces(stack, mean, list(lines.values()), pairs, progress)
     noise = pattern.measure_noise(noise_lines, pixel_um) if is_pattern else None
     least = count_frames(settings.least_s, frame_s)
-    longest = settings.longest_visible_s(frame_s) / frame_s
+    longest = _count_longest(settings, frame_s)
     bad = traces.find_bad_frames(read)
     for index, trace in zip(lines, read, strict=True):
         trace.values[bad] = np.nan
