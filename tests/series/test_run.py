@@ -1,6 +1,7 @@
 """Time series from the command line: tables, pictures, refusals; and their simulator."""
 
 import csv
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable
@@ -15,12 +16,13 @@ from stallscan.recordings.raw import open_stack
 from stallscan.recordings.recording import Box
 from stallscan.report.stallogram import sort_rows
 from stallscan.series import traces
-from stallscan.series.run import calls_of, check_settings, count_frames
+from stallscan.series.run import calls_of, check_settings, count_frames, measure_series
 from stallscan.series.settings import SeriesSettings as StallSettings
 from stallscan.series.stallogram import STALLED, UNKNOWN, Stallogram, read_stallogram
 from stallscan.simulate.look import LookSettings
 from stallscan.simulate.series import SeriesSettings, draw_series, simulate_series
-from stallscan.vessels.regions import Region
+from stallscan.vessels.region_files import read_regions
+from stallscan.vessels.regions import Field, Region
 
 Run = Callable[..., tuple[int, str, str]]
 LOOK = LookSettings(photons=(120, 150), clear=0.0)
@@ -207,6 +209,60 @@ def test_the_vessel_of_an_area_is_found_and_its_ends_are_left_out() -> None:
     assert 10 < line[:, 1].min() < 17
     assert 63 < line[:, 1].max() < 70
     assert tissue == 100
+
+
+@pytest.fixture(scope="module")
+def stretched(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The simulated series with each row twice, so that pixels are 0.525 x 1.05 um."""
+    out = tmp_path_factory.mktemp("stretched")
+    frames = np.repeat(tifffile.imread(simulated / "series.tif"), 2, axis=1)
+    metadata = {"axes": "TYX", "unit": "um", "finterval": 0.2}
+    path = out / "series.tif"
+    tifffile.imwrite(path, frames, imagej=True, resolution=(1 / 1.05, 2 / 1.05), metadata=metadata)
+    return path
+
+
+def test_pixels_that_are_not_square_change_nothing(
+    simulated: Path, stretched: Path, tmp_path: Path
+) -> None:
+    with open_stack(simulated / "series.tif") as stack:
+        regions = read_regions(simulated / "centrelines.csv", Field(stack.shape, stack.voxel_um))
+    double = []
+    for region in regions:
+        assert isinstance(region, Region)
+        assert region.line is not None
+        row0, row1, col0, col1 = region.box
+        box, mask = Box(2 * row0, 2 * row1, col0, col1), np.repeat(region.mask, 2, axis=0)
+        line = region.line * [2, 1] + [0.5, 0]
+        double.append(dataclasses.replace(region, box=box, mask=mask, line=line))
+    for path, drawn in ((simulated / "series.tif", regions), (stretched, double)):
+        with open_stack(path) as stack:
+            mean = traces.read_mean(stack, lambda _done, _of: None)
+            measure_series(stack, drawn, mean, tmp_path / path.parent.name, StallSettings())
+    for name in ("stallogram.csv", "series.csv"):
+        once, twice = (tmp_path / each.name / name for each in (simulated, stretched.parent))
+        assert twice.read_text() == once.read_text()
+
+
+def test_a_short_vessel_across_narrow_rows_is_too_short(stretched: Path) -> None:
+    with open_stack(stretched) as stack:
+        square = traces.SquareStack(stack)
+        assert square.shape == (120, 256, 256)
+        assert square.side_um == pytest.approx(1.05)
+        frame = stack.values(0)
+        assert frame is not None
+        mean = square.resize(frame)
+        assert (mean == frame[::2]).all()
+        for count, is_long in ((16, False), (40, True)):  # 8 and 21 um
+            line = np.column_stack([100.0 + np.arange(count), np.full(count, 50.0)])
+            mask = np.ones((80, 41), bool)
+            region = Region("1", "1f3a", Box(80, 160, 30, 71), mask, line=line)
+            resized = square.resize_region(region)
+            assert resized.box == Box(40, 80, 30, 71)
+            found, _ = traces.find_line(resized, mean, square.side_um)
+            assert (found is not None) == is_long
+            if found is not None:
+                assert found[0] == pytest.approx([(line[0, 0] + 0.5) / 2 - 0.5 + 4, 50], abs=0.6)
 
 
 def test_an_angiogram_is_read_by_its_brightness(run: Run, angiogram: Path, tmp_path: Path) -> None:

@@ -191,7 +191,8 @@ def _find_all(
     progress: Progress,
 ) -> tuple[list[Found], int]:
     """Return what is found in each region, and the number of bad frames."""
-    pixel_um = max(stack.voxel_um[1:])
+    square = traces.SquareStack(stack)
+    mean, pixel_um = square.resize(mean), square.side_um
     unknown = np.full(len(stack), UNKNOWN, np.int8)
     found = [
         Found(unknown, math.inf, NOT_SEEN if isinstance(region, Region) else region.reason)
@@ -200,12 +201,12 @@ def _find_all(
     lines: dict[int, tuple[F32, float]] = {}
     for index, region in enumerate(regions):
         if isinstance(region, Region):
-            line, tissue = traces.find_line(region, mean, pixel_um)
+            line, tissue = traces.find_line(square.resize_region(region), mean, pixel_um)
             if line is not None:
                 lines[index] = line, tissue
     is_pattern = settings.signal == "pattern"
     pairs = pattern.choose_pairs(len(stack)) if is_pattern else np.zeros(0, int)
-    read, noise_lines = traces.read_traces(stack, mean, list(lines.values()), pairs, progress)
+    read, noise_lines = traces.read_traces(square, mean, list(lines.values()), pairs, progress)
     noise = pattern.measure_noise(noise_lines, pixel_um) if is_pattern else None
     least = count_frames(settings.least_s, frame_s)
     longest = _count_longest(settings, frame_s)
