@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,6 +243,22 @@ def test_pixels_that_are_not_square_change_nothing(
     for name in ("stallogram.csv", "series.csv"):
         once, twice = (tmp_path / each.name / name for each in (simulated, stretched.parent))
         assert twice.read_text() == once.read_text()
+
+
+def test_traces_are_in_memory_once(simulated: Path) -> None:
+    lines = [(np.full((40, 2), 60 + at / 20, np.float32), 0.0) for at in range(1500)]
+    with open_stack(simulated / "series.tif") as stack:
+        square, mean = traces.SquareStack(stack), np.zeros(stack.shape[1:], np.float32)
+        tracemalloc.start()
+        try:
+            none = np.zeros(0, int)
+            read, _ = traces.read_traces(square, mean, lines, none, lambda _done, _of: None)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    held = sum(trace.values.nbytes for trace in read)
+    assert held == 1500 * 40 * 120 * 4
+    assert peak < 1.8 * held
 
 
 def test_a_short_vessel_across_narrow_rows_is_too_short(stretched: Path) -> None:

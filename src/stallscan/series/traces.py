@@ -242,7 +242,7 @@ def read_traces(
                 field.read(int(row), frame, shift)
         progress(index + 1, len(stack))
     tissue = [value for _, value in lines]
-    return [Trace(*each) for each in zip(vessels.lines(), tissue, strict=True)], field.lines()
+    return [Trace(*each) for each in zip(vessels.lines, tissue, strict=True)], field.lines
 
 
 def find_bad_frames(traces: Sequence[Trace]) -> NDArray[np.bool_]:
@@ -285,15 +285,13 @@ class _Sampler:
         grid = np.concatenate([spread_across(line, half) for line in lines])  # (N, k, 2)
         starts = range(0, len(grid), POINTS_AT_ONCE)
         self._parts = [grid[start : start + POINTS_AT_ONCE] for start in starts]
-        self._ends = np.cumsum([len(line) for line in lines])
-        self._values = np.full((frames, len(grid)), np.nan, np.float32)
+        # Values along each line, float32 (frames, n); NaN in frames not read.
+        self.lines = [np.full((frames, len(line)), np.nan, np.float32) for line in lines]
 
     def read(self, row: int, frame: F32, shift: F32) -> None:
         """Sample a frame, float32 (H, W), that is shifted by some rows and columns."""
         sampled = [sample(frame[None], part + shift)[0] for part in self._parts]
-        self._values[row] = np.concatenate(sampled)
-
-    def lines(self) -> list[F32]:
-        """Return the values along each line, float32 (frames, n); NaN in frames not read."""
-        parts = np.split(self._values, self._ends[:-1], axis=1)
-        return [np.ascontiguousarray(part) for part in parts]
+        values, start = np.concatenate(sampled), 0
+        for line in self.lines:
+            line[row] = values[start : start + line.shape[1]]
+            start += line.shape[1]
