@@ -16,7 +16,7 @@ import tifffile
 from stallscan.recordings.raw import open_stack
 from stallscan.recordings.recording import Box
 from stallscan.report.stallogram import sort_rows
-from stallscan.series import traces
+from stallscan.series import find, traces
 from stallscan.series.run import calls_of, check_settings, count_frames, measure_series
 from stallscan.series.settings import SeriesSettings as StallSettings
 from stallscan.series.stallogram import STALLED, UNKNOWN, Stallogram, read_stallogram
@@ -24,6 +24,8 @@ from stallscan.simulate.look import LookSettings
 from stallscan.simulate.series import SeriesSettings, draw_series, simulate_series
 from stallscan.vessels.region_files import read_regions
 from stallscan.vessels.regions import Field, Region
+from stallscan.vessels.segment import Segmented, SegmentSettings
+from stallscan.vessels.slabs import Planes
 
 Run = Callable[..., tuple[int, str, str]]
 LOOK = LookSettings(photons=(120, 150), clear=0.0)
@@ -302,6 +304,28 @@ def test_segments_are_found_without_regions(run: Run, simulated: Path, tmp_path:
     true = [(float(row["y"]), float(row["x"])) for row in read(simulated / "centrelines.csv")]
     near = [np.hypot(*(found - point).T).min() < 4 for point in true]
     assert np.mean(near) > 0.7
+
+
+def test_the_planes_of_a_mean_are_computed_when_they_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mean = np.random.default_rng(0).uniform(0, 900, (600, 500)).astype(np.float32)
+    dark = np.float32(np.percentile(mean, 5))
+
+    def check(planes: Planes, sides_um: tuple[float, ...], settings: SegmentSettings) -> Segmented:
+        assert planes.shape == (17, 600, 500)
+        assert (planes[8:9][0] == dark + (mean - dark)).all()
+        assert (planes[0:2] < planes[2:4]).mean() > 0.9
+        return Segmented((), (), np.zeros((1, 1), bool))
+
+    monkeypatch.setattr(find, "find_segments", check)
+    tracemalloc.start()
+    try:
+        assert find.find_lines(mean, (1.0, 1.0)) == []
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * mean.nbytes
 
 
 @pytest.mark.parametrize(

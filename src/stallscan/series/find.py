@@ -4,6 +4,7 @@
 side of its plane, as the blurred vessels of a stack do.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,24 @@ F64 = NDArray[np.float64]
 FADE_UM, PLANES = 2.5, 8
 
 
+@dataclass(frozen=True)
+class _Faded:
+    """Planes of a mean image, float32 (H, W), that fades to a dark value; computed when read."""
+
+    mean: F32
+    dark: np.float32
+    fade: F32  # (planes,)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.fade), *self.mean.shape
+
+    def __getitem__(self, index: slice, /) -> F32:
+        return np.asarray(
+            self.dark + (self.mean - self.dark) * self.fade[index, None, None], np.float32
+        )
+
+
 def find_lines(mean: F32, sides_um: tuple[float, ...]) -> list[F64]:
     """Find the centre lines of capillaries in a mean image, each float64 (n, 3) in plane 0.
 
@@ -36,7 +55,7 @@ def find_lines(mean: F32, sides_um: tuple[float, ...]) -> list[F64]:
     depth_um = np.arange(-PLANES, PLANES + 1) * plane_um
     fade = np.exp(-0.5 * (depth_um / FADE_UM) ** 2).astype(np.float32)
     dark = np.float32(np.percentile(mean, 5))
-    planes = dark + (mean - dark) * fade[:, None, None]  # (planes, H, W)
+    planes = _Faded(mean, dark, fade)
     found = find_segments(planes, (plane_um, sides_um[0], sides_um[1]), settings).capillaries
     return [
         each.line * np.array([0.0, 1.0, 1.0])
