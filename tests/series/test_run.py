@@ -1,7 +1,10 @@
 """Time series from the command line: tables, pictures, refusals; and their simulator."""
 
 import csv
+import dataclasses
+import itertools
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +16,16 @@ import tifffile
 from stallscan.recordings.raw import open_stack
 from stallscan.recordings.recording import Box
 from stallscan.report.stallogram import sort_rows
-from stallscan.series import traces
-from stallscan.series.run import calls_of, count_frames
+from stallscan.series import find, traces
+from stallscan.series.run import calls_of, check_settings, count_frames, measure_series
+from stallscan.series.settings import SeriesSettings as StallSettings
 from stallscan.series.stallogram import STALLED, UNKNOWN, Stallogram, read_stallogram
 from stallscan.simulate.look import LookSettings
 from stallscan.simulate.series import SeriesSettings, draw_series, simulate_series
-from stallscan.vessels.regions import Region
+from stallscan.vessels.region_files import read_regions
+from stallscan.vessels.regions import Field, Region
+from stallscan.vessels.segment import Segmented, SegmentSettings
+from stallscan.vessels.slabs import Planes
 
 Run = Callable[..., tuple[int, str, str]]
 LOOK = LookSettings(photons=(120, 150), clear=0.0)
@@ -137,6 +144,47 @@ def test_the_same_run_again_gives_the_same_files_and_another_is_refused(
     assert settings["least_s"] == 1.0
 
 
+def test_lines_of_another_run_are_not_replaced(run: Run, simulated: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    out = tmp_path / "out"
+    assert run(*words(simulated), "-o", out)[0] == 0
+    code, _, said = run("stack", simulated / "series.tif", "-o", out)
+    assert code == 2
+    assert "regions" in said
+    assert not (out / "centrelines.csv").exists()
+    # The truth of a simulation, or the result of 'stallscan segment'.
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "centrelines.csv").write_text("segment,z,y,x\n")
+    code, _, said = run("stack", simulated / "series.tif", "-o", other)
+    assert code == 2
+    assert "centrelines.csv" in said
+    assert (other / "centrelines.csv").read_text() == "segment,z,y,x\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "option", "value"),
+    # A series of 24 s.
+    [
+        ({"least_s": 13.0}, "least_s", 12.0),
+        ({"least_s": 12.0, "visible_s": 9.0}, "visible_s", 12.0),
+        ({"least_s": 0.2, "visible_s": 0.3}, "visible_s", 0.4),
+    ],
+)
+def test_settings_that_leave_nothing_known_are_refused(
+    run: Run, simulated: Path, tmp_path: Path, settings: dict[str, float], option: str, value: float
+) -> None:
+    given = [(f"--{name.replace('_', '-')}", number) for name, number in settings.items()]
+    code, _, said = run(*words(simulated), "-o", tmp_path / "out", *itertools.chain(*given))
+    assert code == 2
+    assert said.strip().endswith(f" {value:g}")
+    assert f"--{option.replace('_', '-')}" in said
+    assert not (tmp_path / "out").exists()
+    with open_stack(simulated / "series.tif") as stack:
+        check_settings(stack, StallSettings.model_validate(settings | {option: value}))
+        check_settings(stack, StallSettings(signal="brightness", least_s=13.0))
+
+
 def test_frames_are_registered(simulated: Path, tmp_path: Path) -> None:
     frames = tifffile.imread(simulated / "series.tif")[:20]
     moved = [(0, 0), (3, -2)] * 10  # rows, columns
@@ -166,6 +214,76 @@ def test_the_vessel_of_an_area_is_found_and_its_ends_are_left_out() -> None:
     assert tissue == 100
 
 
+@pytest.fixture(scope="module")
+def stretched(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The simulated series with each row twice, so that pixels are 0.525 x 1.05 um."""
+    out = tmp_path_factory.mktemp("stretched")
+    frames = np.repeat(tifffile.imread(simulated / "series.tif"), 2, axis=1)
+    metadata = {"axes": "TYX", "unit": "um", "finterval": 0.2}
+    path = out / "series.tif"
+    tifffile.imwrite(path, frames, imagej=True, resolution=(1 / 1.05, 2 / 1.05), metadata=metadata)
+    return path
+
+
+def test_pixels_that_are_not_square_change_nothing(
+    simulated: Path, stretched: Path, tmp_path: Path
+) -> None:
+    with open_stack(simulated / "series.tif") as stack:
+        regions = read_regions(simulated / "centrelines.csv", Field(stack.shape, stack.voxel_um))
+    double = []
+    for region in regions:
+        assert isinstance(region, Region)
+        assert region.line is not None
+        row0, row1, col0, col1 = region.box
+        box, mask = Box(2 * row0, 2 * row1, col0, col1), np.repeat(region.mask, 2, axis=0)
+        line = region.line * [2, 1] + [0.5, 0]
+        double.append(dataclasses.replace(region, box=box, mask=mask, line=line))
+    for path, drawn in ((simulated / "series.tif", regions), (stretched, double)):
+        with open_stack(path) as stack:
+            mean = traces.read_mean(stack, lambda _done, _of: None)
+            measure_series(stack, drawn, mean, tmp_path / path.parent.name, StallSettings())
+    for name in ("stallogram.csv", "series.csv"):
+        once, twice = (tmp_path / each.name / name for each in (simulated, stretched.parent))
+        assert twice.read_text() == once.read_text()
+
+
+def test_traces_are_in_memory_once(simulated: Path) -> None:
+    lines = [(np.full((40, 2), 60 + at / 20, np.float32), 0.0) for at in range(1500)]
+    with open_stack(simulated / "series.tif") as stack:
+        square, mean = traces.SquareStack(stack), np.zeros(stack.shape[1:], np.float32)
+        tracemalloc.start()
+        try:
+            none = np.zeros(0, int)
+            read, _ = traces.read_traces(square, mean, lines, none, lambda _done, _of: None)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    held = sum(trace.values.nbytes for trace in read)
+    assert held == 1500 * 40 * 120 * 4
+    assert peak < 1.8 * held
+
+
+def test_a_short_vessel_across_narrow_rows_is_too_short(stretched: Path) -> None:
+    with open_stack(stretched) as stack:
+        square = traces.SquareStack(stack)
+        assert square.shape == (120, 256, 256)
+        assert square.side_um == pytest.approx(1.05)
+        frame = stack.values(0)
+        assert frame is not None
+        mean = square.resize(frame)
+        assert (mean == frame[::2]).all()
+        for count, is_long in ((16, False), (40, True)):  # 8 and 21 um
+            line = np.column_stack([100.0 + np.arange(count), np.full(count, 50.0)])
+            mask = np.ones((80, 41), bool)
+            region = Region("1", "1f3a", Box(80, 160, 30, 71), mask, line=line)
+            resized = square.resize_region(region)
+            assert resized.box == Box(40, 80, 30, 71)
+            found, _ = traces.find_line(resized, mean, square.side_um)
+            assert (found is not None) == is_long
+            if found is not None:
+                assert found[0] == pytest.approx([(line[0, 0] + 0.5) / 2 - 0.5 + 4, 50], abs=0.6)
+
+
 def test_an_angiogram_is_read_by_its_brightness(run: Run, angiogram: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(*words(angiogram), "-o", out, "--signal", "brightness")[0] == 0
@@ -186,6 +304,28 @@ def test_segments_are_found_without_regions(run: Run, simulated: Path, tmp_path:
     true = [(float(row["y"]), float(row["x"])) for row in read(simulated / "centrelines.csv")]
     near = [np.hypot(*(found - point).T).min() < 4 for point in true]
     assert np.mean(near) > 0.7
+
+
+def test_the_planes_of_a_mean_are_computed_when_they_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mean = np.random.default_rng(0).uniform(0, 900, (600, 500)).astype(np.float32)
+    dark = np.float32(np.percentile(mean, 5))
+
+    def check(planes: Planes, sides_um: tuple[float, ...], settings: SegmentSettings) -> Segmented:
+        assert planes.shape == (17, 600, 500)
+        assert (planes[8:9][0] == dark + (mean - dark)).all()
+        assert (planes[0:2] < planes[2:4]).mean() > 0.9
+        return Segmented((), (), np.zeros((1, 1), bool))
+
+    monkeypatch.setattr(find, "find_segments", check)
+    tracemalloc.start()
+    try:
+        assert find.find_lines(mean, (1.0, 1.0)) == []
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * mean.nbytes
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,20 @@ LEVEL, TISSUE, NOISE = 100.0, 10.0, 4.0
 
 
 def draw_vessel(
-    standing: slice | None, seed: int = 0, contrast: float = 0.3, flowing: float = 1.0
+    standing: slice | None,
+    seed: int = 0,
+    contrast: float = 0.3,
+    flowing: float = 1.0,
+    frames: int = FRAMES,
 ) -> np.ndarray:
     """Return a vessel along its line: a fixed part, cells, and noise; cells may stand."""
     rng = np.random.default_rng(seed)
     fixed = LEVEL * (1 + 0.2 * gaussian_filter1d(rng.normal(0, 3, POINTS), 5))
-    cells = gaussian_filter1d(rng.normal(0, 1, (FRAMES, POINTS)), 2, axis=1)
+    cells = gaussian_filter1d(rng.normal(0, 1, (frames, POINTS)), 2, axis=1)
     cells *= contrast * LEVEL / cells.std() * flowing
     if standing is not None:
         cells[standing] = cells[standing.start] / flowing
-    return (fixed + cells + rng.normal(0, NOISE, (FRAMES, POINTS))).astype(np.float32)
+    return (fixed + cells + rng.normal(0, NOISE, (frames, POINTS))).astype(np.float32)
 
 
 def noise_lines(seed: int = 1) -> list[np.ndarray]:
@@ -38,8 +42,8 @@ def law() -> NoiseLaw:
     return measure_noise(noise_lines(), 1.0)
 
 
-def find(values: np.ndarray, law: NoiseLaw, least: int = 3) -> pattern.Found:
-    return pattern.find_states(values, TISSUE, law, 1.0, least, 30)
+def find(values: np.ndarray, law: NoiseLaw, least: int = 3, longest: int = 30) -> pattern.Found:
+    return pattern.find_states(values, TISSUE, law, 1.0, least, longest)
 
 
 def test_the_noise_is_that_of_still_lines(law: NoiseLaw) -> None:
@@ -128,6 +132,18 @@ def test_no_stall_is_shorter_than_the_least(law: NoiseLaw) -> None:
     assert (find(values, law, least=12).states != STALLED).all()
 
 
+@pytest.mark.parametrize("least", [200, 300])
+def test_the_least_stall_may_be_of_hundreds_of_frames(law: NoiseLaw, least: int) -> None:
+    # 300 frames are 10 s at 30 frames per second.
+    values = draw_vessel(slice(300, 690), frames=1300)
+    values[1000:1150] = draw_vessel(slice(0, 150), seed=3, frames=150)
+    found = find(values, law, least, longest=900)
+    assert (found.shortest, found.reason) == (least, "")
+    true = np.full(1300, FLOWING)
+    true[300:690] = STALLED
+    assert np.count_nonzero(found.states != true) <= 4
+
+
 def test_frames_in_which_many_vessels_darken_are_bad() -> None:
     drawn = [draw_angiogram(slice(30, 50) if number == 0 else None) for number in range(10)]
     for values in drawn[:4]:
@@ -138,6 +154,15 @@ def test_frames_in_which_many_vessels_darken_are_bad() -> None:
     # Of a few vessels, one that stalls would be many.
     assert not find_bad_frames([Trace(values, TISSUE) for values in drawn[:4]]).any()
     assert not find_bad_frames([]).any()
+
+
+def test_damaged_frames_are_bad_however_few_the_vessels() -> None:
+    drawn = [draw_angiogram(None) for _ in range(10)]
+    for values in drawn:
+        values[[5, 40, 41]] = np.nan
+    for count in (1, 10):
+        bad = find_bad_frames([Trace(values, TISSUE) for values in drawn[:count]])
+        assert np.flatnonzero(bad).tolist() == [5, 40, 41]
 
 
 def draw_angiogram(dark: slice | None, noise: float = 5.0) -> np.ndarray:

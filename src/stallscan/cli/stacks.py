@@ -207,13 +207,14 @@ def _show_series(
     from stallscan.vessels.region_files import read_regions
     from stallscan.vessels.regions import Field, Region
 
+    run.check_settings(stack, settings)  # before a minute of reading
     field = Field(stack.shape, stack.voxel_um)
-    given = None if regions is None else read_regions(regions, field)
+    given = None if regions is None else (read_regions(regions, field), [])
     with show_progress("averaging frames") as progress:
         mean = traces.read_mean(stack, progress)
-    found = given if given is not None else find.find_regions(stack.path, mean, field, out)
+    found, lines = given or find.find_regions(stack.path, mean, field)
     with show_progress("finding stalls") as progress:
-        result = run.measure_series(stack, found, mean, out, settings, progress)
+        result = run.measure_series(stack, found, mean, out, settings, progress, lines)
     simulated = "simulated time series " * result.note.startswith(run.SIMULATED)
     title = f"Stalls of {simulated}{stack.path.name}"
     write_picture(out / run.PICTURE_NAME, result.stallogram, title)

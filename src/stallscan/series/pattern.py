@@ -46,8 +46,9 @@ FIRST_FLOWING = 0.3
 # The fixed part of a vessel is the mean over at least so many frames.
 FEWEST_FLOWING, FEWEST_SHARE = 10, 0.08
 ITERATIONS = 4
-# Longer stalls are found in pieces, which are joined.
-LONGEST_FRAMES = 256
+# Longer stalls are found in pieces, which are joined. A typical stall is visible after far fewer
+# frames where flow is visible at all.
+PIECE_FRAMES = 256
 # Pairs of frames that measure the noise, and groups of lines of similar brightness.
 NOISE_PAIRS, NOISE_GROUPS = 30, 12
 # Part of each group that shows no moving blood: the noise is this quantile of its changes.
@@ -133,7 +134,7 @@ def measure_noise(lines: list[F32], pixel_um: float) -> NoiseLaw:
 
 
 def find_states(
-    values: F32, tissue: float, noise: NoiseLaw, pixel_um: float, least: int, longest: float
+    values: F32, tissue: float, noise: NoiseLaw, pixel_um: float, least: int, longest: int
 ) -> Found:
     """Find the stalls of one segment.
 
@@ -149,7 +150,7 @@ def find_states(
         Side of a pixel.
     least : int
         Frames of the shortest stall.
-    longest : float
+    longest : int
         If only longer stalls would be visible, in frames, the segment is unknown.
     """
     states = np.full(len(values), UNKNOWN, np.int8)
@@ -228,12 +229,18 @@ class _Model:
 
     def shortest(self, least: int) -> float:
         """Return the number of frames from which on a typical stall exceeds `PENALTY`."""
-        frames = np.arange(max(least, 2), LONGEST_FRAMES + 1).astype(np.float64)
+        frames = np.arange(max(least, 2), _count_piece(least) + 1).astype(np.float64)
         expected = self.ratio(
             frames, (frames - 1) * self.noise, frames * self.standing + self.noise
         )
         enough = np.flatnonzero(expected > PENALTY)
         return float(frames[enough[0]]) if len(enough) else math.inf
+
+
+def _count_piece(least: int) -> int:
+    """Return the most frames of a piece of a stall."""
+    # Any longer stall can be divided into pieces of at least `least` frames.
+    return max(PIECE_FRAMES, 2 * least)
 
 
 def _iterate(pattern: F64, noise: float, least: int) -> tuple[NDArray[np.bool_], _Model]:
@@ -280,10 +287,10 @@ def _segment(away: F64, model: _Model, least: int) -> NDArray[np.bool_]:
     squares = np.concatenate([[0.0], np.cumsum((away**2).mean(axis=1))])
     best = np.zeros(count + 1)
     begin = np.full(count + 1, -1)
-    fewest = max(least, 2)
+    fewest, most = max(least, 2), _count_piece(least)
     for stop in range(1, count + 1):
         best[stop] = best[stop - 1]
-        starts = np.arange(max(stop - LONGEST_FRAMES, 0), stop - fewest + 1)
+        starts = np.arange(max(stop - most, 0), stop - fewest + 1)
         if not len(starts):
             continue
         frames = (stop - starts).astype(np.float64)

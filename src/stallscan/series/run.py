@@ -1,7 +1,7 @@
 """Find the stalls of a time series, and write its stall-o-gram and tables."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stallscan import files, runs
+from stallscan.errors import InputError
 from stallscan.recordings.find import are_simulated
 from stallscan.recordings.raw import Stack
 from stallscan.series import brightness, pattern, traces
@@ -24,14 +25,15 @@ from stallscan.series.summary import (
     tabulate_rates,
     tabulate_segments,
 )
-from stallscan.vessels.regions import Region, Regions, describe_regions
+from stallscan.vessels.regions import F64, Region, Regions, describe_regions
+from stallscan.vessels.segment_files import LINES_NAME, write_lines
 
 F32 = NDArray[np.float32]
 
 # What a run writes; `report.stallogram` adds the picture.
 STALLOGRAM_NAME, SEGMENTS_NAME = "stallogram.csv", "series.csv"
 RATES_NAME, PICTURE_NAME = "rates.csv", "stallogram.png"
-OUTPUTS = (runs.PREDICTIONS_NAME, STALLOGRAM_NAME, SEGMENTS_NAME, RATES_NAME)
+OUTPUTS = (runs.PREDICTIONS_NAME, STALLOGRAM_NAME, SEGMENTS_NAME, RATES_NAME, LINES_NAME)
 NOT_SEEN = "no vessel is visible in the region"
 SIMULATED = "The series is simulated."
 NOTE = (
@@ -70,6 +72,35 @@ class SeriesResult:
     note: str
 
 
+def check_settings(stack: Stack, settings: SeriesSettings) -> None:
+    """Check that some segment can be known; this reads no frame.
+
+    Raises
+    ------
+    InputError
+        If the settings would leave all segments unknown.
+    """
+    assert stack.frame_s is not None  # `open_stack` refuses a time series without
+    if settings.signal != "pattern":
+        return
+    frame_s, count = stack.frame_s, len(stack)
+    least = count_frames(settings.least_s, frame_s)
+    if pattern.FEWEST_FLOWING <= count < 2 * least:
+        raise InputError(
+            f"{stack.path}: lasts {count * frame_s:g} s, and stalls of at least "
+            f"{settings.least_s:g} s are only found in a series that lasts twice as long. Give "
+            f"--least-s at most {count // 2 * frame_s:.10g}"
+        )
+    fewest = max(least, 2)
+    if fewest > _count_longest(settings, frame_s):
+        raise InputError(
+            f"{stack.path}: all segments would be unknown, because the shortest stall that can be "
+            f"found in any lasts {fewest * frame_s:.10g} s, more than --visible-s "
+            f"{settings.longest_visible_s(frame_s):g}. Give --visible-s at least "
+            f"{fewest * frame_s:.10g}"
+        )
+
+
 def measure_series(
     stack: Stack,
     regions: Regions,
@@ -77,6 +108,7 @@ def measure_series(
     out: str | Path,
     settings: SeriesSettings,
     progress: Progress = lambda _done, _of: None,
+    lines: Sequence[F64] = (),
 ) -> SeriesResult:
     """Find the stalls in the regions of a time series, and write the tables into a folder.
 
@@ -90,17 +122,22 @@ def measure_series(
         float32 (H, W), from `traces.read_mean`.
     out : str or Path
         Folder for ``stallogram.csv``, ``series.csv``, ``rates.csv`` and ``series.json``.
+    lines : sequence of ndarray
+        Of the regions, if they were found: from `find.find_regions`, for ``centrelines.csv``.
 
     Raises
     ------
     InputError
-        If `out` holds another run, or cannot be written.
+        If `out` holds another run, or cannot be written; or as in `check_settings`.
     """
-    assert stack.frame_s is not None  # `open_stack` refuses a time series without
+    check_settings(stack, settings)
+    assert stack.frame_s is not None
     frame_s = stack.frame_s
     with runs.hold(out) as folder:
         about = _describe(stack, regions, settings)
         runs.claim(folder / runs.SERIES_NAME, about, "a series", OUTPUTS)
+        if lines:
+            write_lines(folder / LINES_NAME, lines)
         found, bad_frames = _find_all(stack, frame_s, regions, mean, settings, progress)
         least = count_frames(settings.least_s, frame_s)
         states = [drop_short(each.states, least) for each in found]
@@ -140,6 +177,11 @@ def count_frames(least_s: float, frame_s: float) -> int:
     return max(math.ceil(least_s / frame_s - 1e-6), 1)
 
 
+def _count_longest(settings: SeriesSettings, frame_s: float) -> int:
+    """Return the most frames that the shortest visible stall of a known segment may last."""
+    return math.floor(settings.longest_visible_s(frame_s) / frame_s + 1e-6)
+
+
 def _find_all(
     stack: Stack,
     frame_s: float,
@@ -149,7 +191,8 @@ def _find_all(
     progress: Progress,
 ) -> tuple[list[Found], int]:
     """Return what is found in each region, and the number of bad frames."""
-    pixel_um = max(stack.voxel_um[1:])
+    square = traces.SquareStack(stack)
+    mean, pixel_um = square.resize(mean), square.side_um
     unknown = np.full(len(stack), UNKNOWN, np.int8)
     found = [
         Found(unknown, math.inf, NOT_SEEN if isinstance(region, Region) else region.reason)
@@ -158,15 +201,15 @@ def _find_all(
     lines: dict[int, tuple[F32, float]] = {}
     for index, region in enumerate(regions):
         if isinstance(region, Region):
-            line, tissue = traces.find_line(region, mean, pixel_um)
+            line, tissue = traces.find_line(square.resize_region(region), mean, pixel_um)
             if line is not None:
                 lines[index] = line, tissue
     is_pattern = settings.signal == "pattern"
     pairs = pattern.choose_pairs(len(stack)) if is_pattern else np.zeros(0, int)
-    read, noise_lines = traces.read_traces(stack, mean, list(lines.values()), pairs, progress)
+    read, noise_lines = traces.read_traces(square, mean, list(lines.values()), pairs, progress)
     noise = pattern.measure_noise(noise_lines, pixel_um) if is_pattern else None
     least = count_frames(settings.least_s, frame_s)
-    longest = settings.longest_visible_s(frame_s) / frame_s
+    longest = _count_longest(settings, frame_s)
     bad = traces.find_bad_frames(read)
     for index, trace in zip(lines, read, strict=True):
         trace.values[bad] = np.nan

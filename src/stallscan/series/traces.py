@@ -5,7 +5,7 @@ grey levels: bright vessels of a single plane would be white.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stallscan.errors import UnreadableError
 from stallscan.recordings.raw import Stack
+from stallscan.recordings.recording import Box
 from stallscan.vessels.lines import resample
 from stallscan.vessels.regions import Region
 from stallscan.vessels.straighten import find_centre_line, sample, spread_across
@@ -71,6 +72,55 @@ def read_mean(stack: Stack, progress: Progress) -> F32:
     if not count:
         raise UnreadableError(f"{stack.path}: no frame can be decoded. Copy or export it again")
     return np.asarray(total / count, np.float32)
+
+
+class SquareStack:
+    """A time series in square pixels of the larger side; square ones are left as they are.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (T, H, W).
+    side_um : float
+        Side of a pixel.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        sides_um = np.array(stack.voxel_um[1:])
+        self.side_um = float(sides_um.max())
+        size = np.maximum(np.rint(stack.shape[1:] * sides_um / self.side_um), 1).astype(int)
+        self.shape = (len(stack), int(size[0]), int(size[1]))
+        self._scale = size / stack.shape[1:]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def values(self, index: int) -> F32 | None:
+        """Return a frame, float32 (H, W); None if it is damaged."""
+        frame = self._stack.values(index)
+        return None if frame is None else self.resize(frame)
+
+    def resize(self, frame: F32) -> F32:
+        """Return a frame of the file, float32, in square pixels, (H, W)."""
+        if frame.shape == self.shape[1:]:
+            return frame
+        # Area averaging uses all photons.
+        resized = cv2.resize(frame, self.shape[:0:-1], interpolation=cv2.INTER_AREA)
+        return np.asarray(resized, np.float32)
+
+    def resize_region(self, region: Region) -> Region:
+        """Return a region of the file in square pixels."""
+        if self._stack.shape == self.shape:
+            return region
+        whole = np.zeros(self._stack.shape[1:], np.float32)
+        whole[region.box.slices] = region.mask
+        inside = self.resize(whole) > 0  # even a narrow region is not lost
+        rows, cols = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        box = Box(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
+        # Whole numbers are the centres of pixels.
+        line = None if region.line is None else (region.line + 0.5) * self._scale - 0.5
+        return replace(region, box=box, mask=inside[box.slices], line=line)
 
 
 class Registration:
@@ -151,7 +201,7 @@ def find_line(region: Region, mean: F32, pixel_um: float) -> tuple[F32 | None, f
 
 
 def read_traces(
-    stack: Stack,
+    stack: SquareStack,
     mean: F32,
     lines: Sequence[tuple[F32, float]],
     noise_frames: NDArray[np.intp],
@@ -164,7 +214,7 @@ def read_traces(
     Parameters
     ----------
     mean : ndarray
-        float32 (H, W), from `read_mean`, on which frames are registered.
+        float32 (H, W), from `read_mean` in square pixels, on which frames are registered.
     lines : list of tuple
         Lines, each float32 (n, 2), and the values of the tissue beside them, from `find_line`.
     noise_frames : ndarray
@@ -178,8 +228,9 @@ def read_traces(
     """
     if not lines:
         return [], []
-    registration = Registration(mean, max(stack.voxel_um[1:]))
-    half = half_width_px(stack)
+    registration = Registration(mean, stack.side_um)
+    # Pixels on either side of a line that are averaged.
+    half = max(round(HALF_WIDTH_UM / stack.side_um), 1)
     vessels = _Sampler([line for line, _ in lines], half, len(stack))
     field = _Sampler(_lay_noise_lines(stack), half, len(noise_frames))
     for index in range(len(stack)):
@@ -191,29 +242,31 @@ def read_traces(
                 field.read(int(row), frame, shift)
         progress(index + 1, len(stack))
     tissue = [value for _, value in lines]
-    return [Trace(*each) for each in zip(vessels.lines(), tissue, strict=True)], field.lines()
+    return [Trace(*each) for each in zip(vessels.lines, tissue, strict=True)], field.lines
 
 
 def find_bad_frames(traces: Sequence[Trace]) -> NDArray[np.bool_]:
-    """Return the frames in which many vessels darken at once, bool (T,).
+    """Return the frames that are damaged, or in which many vessels darken at once, bool (T,).
 
-    They are smeared by movement, or could not be registered. With fewer than `FEWEST_TRACES`
-    vessels none is found.
+    The latter are smeared by movement, or could not be registered. With fewer than `FEWEST_TRACES`
+    vessels none of them is found.
     """
+    if not traces:
+        return np.zeros(0, bool)
     levels = np.array([trace.values.mean(axis=1) - trace.tissue for trace in traces])  # (R, T)
+    damaged = np.asarray(np.isnan(levels).all(axis=0))
     if len(traces) < FEWEST_TRACES:
-        return np.zeros(levels.shape[-1] if levels.size else 0, bool)
+        return damaged
     typical = np.nanmedian(levels, axis=1)
     share = (levels < DARKENED * typical[:, None]).mean(axis=0)  # (T,)
-    return np.asarray(share > np.median(share) + MANY)
+    return np.asarray(damaged | (share > np.median(share) + MANY))
 
 
-def _lay_noise_lines(stack: Stack) -> list[F32]:
+def _lay_noise_lines(stack: SquareStack) -> list[F32]:
     """Return lines laid at random across the field, the same for every series of this size."""
     rng = np.random.default_rng(0)
     _, height, width = stack.shape
-    pixel_um = max(stack.voxel_um[1:])
-    count = min(round(NOISE_LINE_UM / pixel_um), min(height, width) - 8)
+    count = min(round(NOISE_LINE_UM / stack.side_um), min(height, width) - 8)
     along = np.arange(count) - count / 2
     room = count / 2 + 3
     lines = []
@@ -225,11 +278,6 @@ def _lay_noise_lines(stack: Stack) -> list[F32]:
     return lines
 
 
-def half_width_px(stack: Stack) -> int:
-    """Return how many pixels on either side of a line are averaged."""
-    return max(round(HALF_WIDTH_UM / max(stack.voxel_um[1:])), 1)
-
-
 class _Sampler:
     """Samples frames along lines, each float32 (n, 2), averaged across `half` pixels."""
 
@@ -237,15 +285,13 @@ class _Sampler:
         grid = np.concatenate([spread_across(line, half) for line in lines])  # (N, k, 2)
         starts = range(0, len(grid), POINTS_AT_ONCE)
         self._parts = [grid[start : start + POINTS_AT_ONCE] for start in starts]
-        self._ends = np.cumsum([len(line) for line in lines])
-        self._values = np.full((frames, len(grid)), np.nan, np.float32)
+        # Values along each line, float32 (frames, n); NaN in frames not read.
+        self.lines = [np.full((frames, len(line)), np.nan, np.float32) for line in lines]
 
     def read(self, row: int, frame: F32, shift: F32) -> None:
         """Sample a frame, float32 (H, W), that is shifted by some rows and columns."""
         sampled = [sample(frame[None], part + shift)[0] for part in self._parts]
-        self._values[row] = np.concatenate(sampled)
-
-    def lines(self) -> list[F32]:
-        """Return the values along each line, float32 (frames, n); NaN in frames not read."""
-        parts = np.split(self._values, self._ends[:-1], axis=1)
-        return [np.ascontiguousarray(part) for part in parts]
+        values, start = np.concatenate(sampled), 0
+        for line in self.lines:
+            line[row] = values[start : start + line.shape[1]]
+            start += line.shape[1]
