@@ -23,7 +23,7 @@ from stallscan.series.stallogram import STALLED, UNKNOWN, Stallogram, read_stall
 from stallscan.simulate.look import LookSettings
 from stallscan.simulate.series import SeriesSettings, draw_series, simulate_series
 from stallscan.vessels.region_files import read_regions
-from stallscan.vessels.regions import Field, Region
+from stallscan.vessels.regions import Field, Region, Regions
 from stallscan.vessels.segment import Segmented, SegmentSettings
 from stallscan.vessels.slabs import Planes
 
@@ -230,7 +230,7 @@ def test_pixels_that_are_not_square_change_nothing(
 ) -> None:
     with open_stack(simulated / "series.tif") as stack:
         regions = read_regions(simulated / "centrelines.csv", Field(stack.shape, stack.voxel_um))
-    double = []
+    double: Regions = []
     for region in regions:
         assert isinstance(region, Region)
         assert region.line is not None

@@ -209,10 +209,13 @@ def _show_series(
 
     run.check_settings(stack, settings)  # before a minute of reading
     field = Field(stack.shape, stack.voxel_um)
-    given = None if regions is None else (read_regions(regions, field), [])
+    given = None if regions is None else read_regions(regions, field)
     with show_progress("averaging frames") as progress:
         mean = traces.read_mean(stack, progress)
-    found, lines = given or find.find_regions(stack.path, mean, field)
+    if given is None:
+        found, lines = find.find_regions(stack.path, mean, field)
+    else:
+        found, lines = given, []
     with show_progress("finding stalls") as progress:
         result = run.measure_series(stack, found, mean, out, settings, progress, lines)
     simulated = "simulated time series " * result.note.startswith(run.SIMULATED)

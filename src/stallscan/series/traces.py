@@ -89,9 +89,10 @@ class SquareStack:
         self._stack = stack
         sides_um = np.array(stack.voxel_um[1:])
         self.side_um = float(sides_um.max())
-        size = np.maximum(np.rint(stack.shape[1:] * sides_um / self.side_um), 1).astype(int)
+        size_px = np.array(stack.shape[1:])
+        size = np.maximum(np.rint(size_px * sides_um / self.side_um), 1).astype(int)
         self.shape = (len(stack), int(size[0]), int(size[1]))
-        self._scale = size / stack.shape[1:]
+        self._scale = size / size_px
 
     def __len__(self) -> int:
         return self.shape[0]
