@@ -157,9 +157,12 @@ def test_kill_9_loses_only_what_was_in_flight(bucket, tmp_path):
         assert len(started - fetched) <= at_once
     assert len(fetched) > 900
     bucket.requests.clear()
-    subprocess.run(command, check=True)
+    said = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True).stderr
     good = collections.Counter(request.key for request in bucket.gets() if not request.fault)
-    assert set(good.values()) == {1}
+    # On a busy machine, a whole answer may be lost on its way, beside those that the bucket spoils.
+    faults = sum(bool(request.fault) for request in bucket.gets())
+    failed = int(re.search(r"([\d,]+) attempts failed", said)[1].replace(",", ""))
+    assert good.total() - len(good) <= failed - faults
     assert not set(good) & fetched
     assert len(set(good) | fetched) == 2000
     assert {path.read_bytes() for path in (out / "train").iterdir()} == {b"first" * 99}
