@@ -125,6 +125,8 @@ def _write(page: Path, counts: list[dict[str, Any]]) -> None:
         f"written elsewhere. {guided} of {len(counts)} runs were guided by coverage (atheris). "
         f"{version()}, {machine()}."
     )
+    if missing := [reader for reader in SHARES if not inputs[reader]]:
+        lead += f" Only fuzzed by the tests: {', '.join(missing)}."
     before = "\n".join(f"- {line}" for line in FOUND) + "\n"
     table = markdown(["reader", "inputs", "CPU minutes, start included", "findings"], rows)
     title = "What malformed files do to the readers"
