@@ -325,6 +325,26 @@ def test_a_circular_chain_of_pages_is_refused(tmp_path: Path, grey: Frames, coun
         video.read_recording(path)
 
 
+@pytest.mark.parametrize("place", [10**6, 2**63 + 5, 2**64 - 1])
+def test_a_chain_of_pages_that_breaks_costs_the_pages_after_it(
+    tmp_path: Path, grey: Frames, place: int
+) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for frame in grey:
+            writer.write(frame, contiguous=False, metadata=None)
+    with tifffile.TiffFile(path) as tiff:
+        pages: Any = tiff.pages
+        # A page is a count of 8 bytes, 20 bytes per tag, and the offset of the next page.
+        pointer = pages[2].offset + 8 + 20 * len(pages[2].tags)
+    content = bytearray(path.read_bytes())
+    content[pointer : pointer + 8] = place.to_bytes(8, "little")
+    path.write_bytes(content)
+    read = video.read_recording(path)
+    assert len(read) == 3
+    assert read.corrupt
+
+
 @pytest.mark.parametrize("dtype", ["bool", "complex64"])
 def test_stacks_of_other_pixels_are_refused(tmp_path: Path, dtype: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 16, 16), dtype))

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import logging
+import os
 import struct
 import threading
 import zlib
@@ -90,26 +91,36 @@ def open_file(path: Path, limits: Limits) -> tifffile.TiffFile:
     UnreadableError
         If a page does not, or there are more pages than a recording may have.
     """
-    with path.open("rb") as file:
-        head = file.read(16)
-        order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
-        is_big = order and head[2:4] == struct.pack(f"{order}H", 43)
-        count, entry, pointer = ("Q", "HHQ8x", "Q") if is_big else ("H", "HHI4x", "I")
-        seen = set[int]()
-        with contextlib.suppress(struct.error):  # the chain breaks, or it is no TIFF file
-            (offset,) = struct.unpack_from(f"{order}{pointer}", head, 8 if is_big else 4)
-            while order and offset and offset not in seen:
-                seen.add(offset)
-                limits.check_count(path, len(seen))
-                file.seek(offset)
-                (number,) = _unpack(file, f"{order}{count}")
-                tags = file.read(struct.calcsize(f"={entry}") * min(number, _MOST_TAGS))
-                for tag, kind, values in struct.iter_unpack(f"{order}{entry}", tags):
-                    is_whole = kind in _WHOLE_NUMBERS and (values == 1 or tag in _PLACES)
-                    if tag in _SIZES | _PLACES and not is_whole:
-                        raise _without_size(path)
-                (offset,) = _unpack(file, f"{order}{pointer}")
+    # Where the chain of pages breaks, tifffile ends it, too.
+    with path.open("rb") as file, contextlib.suppress(struct.error):
+        for number, tags in enumerate(_read_tags(file), start=1):
+            limits.check_count(path, number)
+            for tag, kind, count in tags:
+                is_whole = kind in _WHOLE_NUMBERS and (count == 1 or tag in _PLACES)
+                if tag in _SIZES | _PLACES and not is_whole:
+                    raise _without_size(path)
     return tifffile.TiffFile(path)
+
+
+def _read_tags(file: BinaryIO) -> Iterator[Iterator[tuple[int, ...]]]:
+    """Yield the tags of each page: code, type and number of values (TIFF 6.0, BigTIFF)."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None:
+        return
+    is_big = head[2:4] == struct.pack(f"{order}H", 43)
+    length, tag, pointer = ("Q", "HHQ8x", "Q") if is_big else ("H", "HHI4x", "I")
+    (offset,) = struct.unpack_from(f"{order}{pointer}", head, 8 if is_big else 4)
+    seen = {0}  # which ends the chain
+    while offset < size and offset not in seen:
+        seen.add(offset)
+        file.seek(offset)
+        (count,) = _unpack(file, f"{order}{length}")
+        content = file.read(struct.calcsize(f"{order}{tag}") * min(count, _MOST_TAGS))
+        yield struct.iter_unpack(f"{order}{tag}", content)
+        (offset,) = _unpack(file, f"{order}{pointer}")
 
 
 def _unpack(file: BinaryIO, form: str) -> tuple[int, ...]:
