@@ -90,15 +90,6 @@ def test_the_same_run_is_resumed_and_another_is_refused_with_what_differs(tmp_pa
     assert note.read_bytes() == content
 
 
-def test_notes_in_other_words_are_no_other_run(tmp_path):
-    before = {"stack": {"black": 5.0, "notes": ["12 % of its values are NaN"]}}
-    runs.claim(tmp_path / "note.json", before, "a thing")
-    reworded = {"stack": {"black": 5.0, "notes": ["12 % of the values are NaN", "All are below 0"]}}
-    assert runs.claim(tmp_path / "note.json", reworded, "a thing") == before
-    with pytest.raises(InputError, match=r"stack\.black was 5\.0, now 6\.0"):
-        runs.claim(tmp_path / "note.json", {"stack": {"black": 6.0}}, "a thing")
-
-
 def test_outputs_without_a_note_are_not_of_such_a_run(tmp_path):
     (tmp_path / "bundle").mkdir()
     with pytest.raises(InputError, match="bundle"):

@@ -149,8 +149,7 @@ def claim(
     note : Path
         File for the settings, JSON or YAML by its suffix, in the run folder.
     now : mapping
-        Settings of the run, possibly nested, of JSON types. ``notes`` at any level are recorded,
-        but not compared.
+        Settings of the run, possibly nested, of JSON types.
     kind : str
         Description of such a run for messages: ``a simulation``.
     outputs : iterable of str
@@ -224,8 +223,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} was {old.get(name, 'not set')}, now {new.get(name, 'not set')}"
         for name in dict.fromkeys([*old, *new])
-        # Another version may say the same in other words.
-        if old.get(name) != new.get(name) and name.rpartition(".")[2] != "notes"
+        if old.get(name) != new.get(name)
     ]
 
 

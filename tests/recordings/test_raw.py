@@ -1,6 +1,7 @@
 """Raw stacks: axes, micrometres and channels of each dialect, and what is refused or asked for."""
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,8 @@ def test_nan_counts_as_black_and_is_said(tmp_path: Path, values: NDArray[np.uint
     assert frames[:, 2:].max() > 240
     assert "12.5 %" in stack.notes[0]
     assert "below 0" in stack.notes[1]
+    # A version with other words resumes what this one began.
+    assert replace(stack, notes=("nothing is below 0",)).describe() == stack.describe()
     floats[:, :30] = np.inf
     tifffile.imwrite(path, floats)
     refused(path, UnreadableError, "75 % of its values are NaN or infinite", **VOXEL)

@@ -248,8 +248,9 @@ def evaluate(
     ------
     InputError
         If a file is missing; if no prediction has a label, or some have none and `partial` is
-        False; if none is called flowing or stalled; if a column to group or break down by is
-        missing, has empty cells (`group`) or more than `breakdown.MOST_PARTS` values (`by`).
+        False; if none is called flowing or stalled; if a table lies in another simulated corpus
+        than the recordings; if a column to group or break down by is missing, has empty cells
+        (`group`) or more than `breakdown.MOST_PARTS` values (`by`).
     TableError
         If a column is missing, a filename occurs twice, or a value is wrong. The message names the
         rows.

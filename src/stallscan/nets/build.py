@@ -71,22 +71,23 @@ def import_net(name: str) -> None:
 
 @torch.inference_mode()
 def try_net(settings: NetSettings, frames: int, size: int) -> None:
-    """Compute the logits of random clips with a user's own net; built-in nets do nothing.
+    """Import a user's own net, and compute logits of random clips; built-in nets do nothing.
 
     Parameters
     ----------
     settings : NetSettings
-        The net, imported by `import_net`.
+        The net.
     frames, size : int
         Shape of a clip; with 0 frames, `TRIED_FRAMES`.
 
     Raises
     ------
     InputError
-        As `build` and `forward`.
+        As `import_net`, `build` and `forward`.
     """
     if settings.name in BUILT_IN:
         return
+    import_net(settings.name)
     with torch.random.fork_rng(devices=[]):
         net = build(settings).eval()
         for count in (1, 2):  # a net that squeezes all axes is wrong for one clip only

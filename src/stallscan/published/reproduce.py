@@ -120,7 +120,6 @@ def run(
     approach = approaches.find(name)
     planned = plan(approach, changes, epochs)
     for recipe in planned.values():  # the user may have named a net of their own
-        build.import_net(recipe.net.name)
         build.try_net(recipe.net, recipe.clip.frames, recipe.clip.size)
     test = TestPart.find(data)
     with runs.hold(out):

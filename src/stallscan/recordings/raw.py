@@ -146,7 +146,10 @@ class Stack:
         return np.nan_to_num(values, nan=self.black, posinf=self.white, neginf=self.black)
 
     def describe(self) -> dict[str, Any]:
-        """Return all attributes, and what identifies the content, in JSON types."""
+        """Return what identifies the content, and how it is read, in JSON types.
+
+        Without the notes: another version may say the same in other words.
+        """
         size, head, tail = files.glance(self.path) if self.path.is_file() else (0, b"", b"")
         return {
             "path": str(self.path.resolve()),
@@ -158,7 +161,6 @@ class Stack:
             "channel": self.channel,
             "black": self.black,
             "white": self.white,
-            "notes": list(self.notes),
         }
 
     def frame(self, index: int) -> Frames | None:

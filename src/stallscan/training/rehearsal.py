@@ -68,7 +68,6 @@ def rehearse(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("a dry run uses one process. Start it without torchrun")
-    build.import_net(recipe.net.name)
     build.try_net(recipe.net, recipe.clip.frames, recipe.clip.size)
     check(run, recipe)
     validation = train.checked_splits(recipe, recordings)[0][1]

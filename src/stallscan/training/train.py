@@ -106,7 +106,6 @@ def train(
         If recipe, tables or recordings are unusable, or the run folder holds another run.
     """
     # Only here: in fine-tuning a bundle names the net, and a bundle must not execute code.
-    build.import_net(recipe.net.name)
     build.try_net(recipe.net, recipe.clip.frames, recipe.clip.size)
     if isinstance(data, Path):
         data = labelled.from_folder(recipe, data)
