@@ -10,7 +10,7 @@ from torchvision.models import video as torchvision_video
 
 from stallscan.errors import InputError
 from stallscan.nets import build, norm, published
-from stallscan.nets.settings import NetSettings
+from stallscan.nets.settings import FOCUSNET, NetSettings
 
 MAKERS = {
     "r3d_18": torchvision_video.r3d_18,
@@ -18,7 +18,7 @@ MAKERS = {
     "r2plus1d_18": torchvision_video.r2plus1d_18,
 }
 
-CHANNELS = {"focusnet": 2, "stallnet": 2, "resnet101_3d": 1}
+CHANNELS = {"focusnet": 2, "focusnet40": 2, "stallnet": 2, "resnet101_3d": 1}
 SMALL = ("focusnet", "stallnet", "quarters_resnet18")
 DEEP = ("densenet121_3d", "resnet101_3d")
 CONV_NETS = list(build.NETS)
@@ -33,7 +33,7 @@ SLOW_MAKERS = [
 
 def _settings(name, channels=None, **more):
     channels = channels or CHANNELS.get(name, 3)
-    if name == "focusnet":
+    if name in FOCUSNET:
         return NetSettings(name=name, mean=(0, 0), std=(1, 1), normalisation="running")
     return NetSettings(name=name, mean=(0.4,) * channels, std=(0.2,) * channels, **more)
 
@@ -51,9 +51,9 @@ def test_a_clip_has_the_same_logit_alone_and_in_a_batch(name):
     torch.manual_seed(0)
     net = build.build(_settings(name)).eval()
     clips = _clips(
-        name, count=8 if name in ("focusnet", "stallnet") else 3, size=64 if name in DEEP else 56
+        name, count=8 if name in (*FOCUSNET, "stallnet") else 3, size=64 if name in DEEP else 56
     )
-    if name == "focusnet":  # its running statistics would be those of nothing
+    if name in FOCUSNET:  # its running statistics would be those of nothing
         with torch.no_grad():
             for _ in range(20):
                 net.train()(clips)
@@ -125,9 +125,8 @@ def test_eight_clips_can_be_memorised(name):
     net = build.build(settings).train()
     build.lay_out(net)
     clips, labels = _clips(name, frames=8, size=32), torch.tensor([0.0, 1.0] * 4)
-    rate = {"focusnet": 1e-2, "stallnet": 1e-2, "r3d_18": 3e-4, "resnet101_3d": 3e-4}.get(
-        name, 1e-3
-    )
+    rates = {"stallnet": 1e-2, "r3d_18": 3e-4, "resnet101_3d": 3e-4} | dict.fromkeys(FOCUSNET, 1e-2)
+    rate = rates.get(name, 1e-3)
     optimiser = torch.optim.Adam(net.parameters(), lr=rate)
     for module in net.modules():
         if isinstance(module, nn.Dropout):

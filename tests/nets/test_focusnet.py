@@ -8,6 +8,7 @@ from stallscan.nets.settings import NetSettings
 
 SETTINGS = NetSettings(name="focusnet", normalisation="running", mean=(0.0, 0.0), std=(1.0, 1.0))
 SIZE = 40
+FRAMES = 24
 
 
 def _net():
@@ -40,8 +41,8 @@ def _clip(seed=0, frames=60, sharp=(20, 32)):
 
 
 def _in_focus(clip):
-    frames = torch.full((len(clip),), clip.shape[2])
-    return focusnet.in_focus(clip[:, 0], (clip[:, 1, :1] >= 0.5).float(), frames)
+    length = torch.full((len(clip),), clip.shape[2])
+    return focusnet.in_focus(clip[:, 0], (clip[:, 1, :1] >= 0.5).float(), length, FRAMES)
 
 
 def _logit(net, clip):
@@ -58,7 +59,7 @@ def test_the_frames_in_focus_are_taken(sharp):
     inside = _mask() >= 0.5
     wanted = [torch.nonzero((clip[0, 0][:, inside] == each[inside]).all(1)) for each in grey[0]]
     taken = torch.cat(wanted)[:, 0].tolist()
-    assert taken == list(range(taken[0], taken[0] + focusnet.FRAMES))
+    assert taken == list(range(taken[0], taken[0] + FRAMES))
     assert set(range(*sharp)) <= set(taken)
 
 
@@ -72,7 +73,7 @@ def test_frames_out_of_focus_do_not_matter():
     )
     other = clip.clone()
     other[:, 0, :first] = 0.3
-    other[:, 0, first + focusnet.FRAMES :] = 0.3
+    other[:, 0, first + FRAMES :] = 0.3
     assert _logit(net, other) == pytest.approx(expected, abs=1e-5)
 
 
@@ -107,8 +108,8 @@ def test_neither_gain_nor_surround_matter():
 def test_short_clips_are_filled_up_with_frames_that_do_not_count(frames):
     clip = _clip()[:, :, 15 : 15 + frames]
     grey, shown = _in_focus(clip)
-    assert grey.shape == (1, focusnet.FRAMES, SIZE, SIZE)
-    assert shown[0].tolist() == [1.0] * frames + [0.0] * (focusnet.FRAMES - frames)
+    assert grey.shape == (1, FRAMES, SIZE, SIZE)
+    assert shown[0].tolist() == [1.0] * frames + [0.0] * (FRAMES - frames)
     assert np.isfinite(_logit(_net(), clip))
 
 
@@ -121,10 +122,34 @@ def test_an_even_clip_and_one_without_a_mask_have_a_logit(level):
     assert np.isfinite(_logit(net, clip))
 
 
-def test_it_is_small_and_within_its_budget():
+def test_windows_are_averaged_and_what_lies_outside_the_image_is_black():
+    images = torch.zeros(1, 2, 6, 6)
+    images[0, 0, 2, 3] = 9.0
+    images[0, 1] = 1.0
+    averaged = focusnet._box(images, 3)
+    expected = torch.zeros(6, 6)
+    expected[1:4, 2:5] = 1.0
+    torch.testing.assert_close(averaged[0, 0], expected)
+    assert averaged[0, 1, 2, 2] == pytest.approx(1)
+    assert averaged[0, 1, 0, 2] == pytest.approx(2 / 3)
+    assert averaged[0, 1, 5, 5] == pytest.approx(4 / 9)
+
+
+def test_the_second_net_looks_at_more_frames_with_the_same_weights():
+    first = _net()
+    second = build.build(SETTINGS.model_copy(update={"name": "focusnet40"})).eval()
+    second.load_state_dict(first.state_dict())
+    short = _clip(frames=12, sharp=(2, 10))  # both take all of its frames
+    assert _logit(second, short) == pytest.approx(_logit(first, short), abs=1e-5)
+    long = _clip(frames=60, sharp=(10, 50))
+    assert abs(_logit(second, long) - _logit(first, long)) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["focusnet", "focusnet40"])
+def test_it_is_small_and_within_its_budget(name):
     from torch.utils.flop_counter import FlopCounterMode
 
-    net = _net()
+    net = build.build(SETTINGS.model_copy(update={"name": name})).eval()
     assert sum(weights.numel() for weights in net.parameters()) < 100_000
     clip = torch.rand(1, 2, 56, 64, 64)
     with FlopCounterMode(display=False) as counter, torch.no_grad():

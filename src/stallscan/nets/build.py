@@ -9,6 +9,7 @@ looked up in `NETS` only. Looking them up in `sys.modules` would be unsafe: ``os
 example, is a callable that takes a number.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -148,7 +149,8 @@ def score(net: nn.Module, clips: Tensor, settings: NetSettings) -> Tensor:
 
 
 NETS: dict[str, Callable[[int], nn.Module]] = {
-    "focusnet": FocusNet,
+    "focusnet": functools.partial(FocusNet, frames=24),
+    "focusnet40": functools.partial(FocusNet, frames=40),
     "stallnet": StallNet,
     "r3d_18": torchvision_net(torchvision_video.r3d_18),
     "mc3_18": torchvision_net(torchvision_video.mc3_18),

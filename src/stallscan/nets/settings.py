@@ -10,10 +10,11 @@ from stallscan.words import suggest
 
 # The keys of `build.NETS`, repeated here because importing `build` imports torch.
 FEATURES = "features"  # the baseline, which is no torch module
-FOCUSNET = "focusnet"
+# Our net, which looks at 24 frames or, as the recipe `default` has it, at 40.
+FOCUSNET = ("focusnet", "focusnet40")
 BUILT_IN = (
     FEATURES,
-    FOCUSNET,
+    *FOCUSNET,
     "stallnet",
     "r3d_18",
     "mc3_18",
@@ -35,7 +36,7 @@ class NetSettings(Settings):
     Attributes
     ----------
     name : str
-        One of `BUILT_IN` (focusnet, stallnet, features, r3d_18, mc3_18, r2plus1d_18,
+        One of `BUILT_IN` (focusnet, focusnet40, stallnet, features, r3d_18, mc3_18, r2plus1d_18,
         densenet121_3d, resnet101_3d, quarters_resnet18), or a net of your own,
         ``mypackage.mymodule:MyNet`` (a dot before the last name also works and is stored as a
         colon): a callable that takes the number of channels and returns a ``torch.nn.Module`` with
@@ -86,9 +87,9 @@ class NetSettings(Settings):
     @model_validator(mode="after")
     def _check_focusnet(self) -> "NetSettings":
         scales = (self.mean, self.std) == ((0.0, 0.0), (1.0, 1.0))
-        if self.name == FOCUSNET and not (scales and self.normalisation == "running"):
+        if self.name in FOCUSNET and not (scales and self.normalisation == "running"):
             raise ValueError(
-                "the net focusnet scales its input itself. Set net.mean to [0, 0], net.std to "
+                f"the net {self.name} scales its input itself. Set net.mean to [0, 0], net.std to "
                 "[1, 1] and net.normalisation to running"
             )
         return self

@@ -22,7 +22,7 @@ Mask = NDArray[np.uint8]  # (S, S): 0 or 255
 # image plane stays in focus for several frames (docs/facts.md 5: 6-12).
 FRAMES_FOR_HALF = 24
 FEWEST_FRAMES = 10
-GAIN = (0.4, 2.5)
+GAIN = (0.4, 3.5)
 # Standard deviation of the added noise, grey levels: a decade and a half around what real
 # recordings show.
 NOISE = (0.5, 14.0)
@@ -72,7 +72,7 @@ def _leave_out_frames(grey: Frames, rng: Rng) -> Frames:
 
 def _average_frames(grey: F32, rng: Rng) -> F32:
     """Average each frame with its neighbours, as some laboratories do against noise: (T', S, S)."""
-    if rng.random() >= 0.2:
+    if rng.random() >= 0.3:
         return grey
     weights = [(1, 2, 1), (0, 1, 1), (1, 1, 1)][rng.integers(3)]
     padded = np.pad(grey, ((1, 1), (0, 0), (0, 0)), mode="edge")
