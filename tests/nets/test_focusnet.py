@@ -145,6 +145,16 @@ def test_the_second_net_looks_at_more_frames_with_the_same_weights():
     assert abs(_logit(second, long) - _logit(first, long)) > 1e-3
 
 
+def test_half_precision_does_not_round_what_the_blocks_see():
+    net, clip = _net(), _clip()
+    seen = []
+    net.blocks[0].register_forward_pre_hook(lambda _block, inputs: seen.append(inputs[0]))
+    _logit(net, clip)
+    with torch.autocast("cpu", torch.bfloat16):
+        _logit(net, clip)
+    assert torch.equal(*seen)
+
+
 @pytest.mark.parametrize("name", ["focusnet", "focusnet40"])
 def test_it_is_small_and_within_its_budget(name):
     from torch.utils.flop_counter import FlopCounterMode

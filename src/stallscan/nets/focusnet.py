@@ -61,9 +61,11 @@ class FocusNet(nn.Module):
         mask = (clips[:, 1, :1] >= 0.5).to(clips.dtype)
         # Frames that were appended to a shorter clip of a batch have no mask. (N,)
         length = (clips[:, 1].amax(dim=(-2, -1)) > 0).sum(dim=1)
-        # (N, F, S, S), (N, F)
-        grey, shown = in_focus(clips[:, 0], mask, length, self.frames)
-        features = _channels(grey, mask, shown)  # (N * F, 5, S, S)
+        # In full precision whatever the blocks compute in: differences of grey levels are small.
+        with torch.autocast(clips.device.type, enabled=False):
+            # (N, F, S, S), (N, F)
+            grey, shown = in_focus(clips[:, 0], mask, length, self.frames)
+            features = _channels(grey, mask, shown)  # (N * F, 5, S, S)
         for block in self.blocks:
             features = block(features, self.frames)
         features = features.reshape(-1, self.frames, *features.shape[1:])  # (N, F, 64, h, w)
