@@ -31,7 +31,7 @@ from stallscan.simulate.settings import SimulateSettings
 from stallscan.vessels.outline import OutlineSettings, find_outline
 
 # Incremented whenever the same seed yields other recordings; older folders are not resumed.
-FORMAT = 5
+FORMAT = 6
 FIRST_NAME = 100000  # docs/facts.md 4
 # Recorded only if there is a test split, so that folders from before this setting can resume.
 TEST_SETTINGS = {"test", "test_stalled"}
