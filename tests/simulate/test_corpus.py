@@ -21,6 +21,7 @@ from stallscan.recordings.find import Source
 from stallscan.recordings.recording import from_array
 from stallscan.simulate import corpus, crowd, make_plan, region, sheet
 from stallscan.simulate.corpus import draw_labels, simulate, simulate_clips
+from stallscan.simulate.look import LookSettings
 from stallscan.simulate.settings import SheetSettings, SimulateSettings
 from stallscan.vessels import colours, outline
 from stallscan.vessels.outline import OutlineSettings
@@ -366,6 +367,23 @@ def test_killed_clips_go_on_after_the_last_shard(clips, tmp_path, monkeypatch):
     assert _clips(killed, processes=1).rendered == 2
     _same_files(whole, killed)
     assert _clips(killed, processes=1).rendered == 0
+
+
+def test_clips_that_nobody_could_judge_say_so(tmp_path):
+    dark = LookSettings(black_level=(2, 2), white_level=(10, 10))
+    _clips(tmp_path, SMALL.model_copy(update={"count": 2, "look": dark}), processes=1)
+    rows = list(Store(tmp_path / "store").rows())
+    assert [row.status for row in rows] == ["too_dark", "too_dark"]
+    assert rows[0].reason.startswith("100000.mp4: ")
+
+
+def test_files_of_the_same_names_in_the_working_folder_are_not_read(clips, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "100000.mp4").write_text("another recording")
+    _clips(tmp_path / "out", processes=1)
+    _same_files(clips[0], tmp_path / "out")
+    (tmp_path / "100000.mp4").write_text("a changed one")
+    assert _clips(tmp_path / "out", processes=1).rendered == 0
 
 
 def test_clips_of_another_recipe_are_refused(clips):

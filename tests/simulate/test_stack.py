@@ -15,6 +15,7 @@ from stallscan.recordings.raw import open_stack
 from stallscan.simulate import raw
 from stallscan.simulate import stack as stacks
 from stallscan.simulate.blood import STALLED_SHARE, STANDING_UM
+from stallscan.simulate.series import SeriesSettings, draw_series
 from stallscan.simulate.stack import RawPlan, RawSettings, draw_stack, simulate_stack
 from stallscan.vessels.region_files import read_regions
 from stallscan.vessels.regions import Field
@@ -101,6 +102,17 @@ def test_the_same_seed_gives_the_same_stack(folder: Path, tmp_path: Path) -> Non
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
     with pytest.raises(InputError, match="other settings"):
         simulate_stack(tmp_path, SETTINGS.model_copy(update={"seed": 4}))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_stacks_and_series_may_have_odd_sides(seed: int) -> None:
+    size = {"seed": seed, "height": 201, "width": 201}
+    for plan in (
+        draw_stack(RawSettings(frames=40, **size)),
+        draw_series(SeriesSettings(frames=20, **size)),
+    ):
+        assert plan.scene.shape[1:] == plan.scene.outline.line.shape == (201, 201)
+        assert plan.microscope.static_black.shape == (201, 201)
 
 
 def test_the_command_writes_a_stack(run: Callable[..., Any], tmp_path: Path) -> None:

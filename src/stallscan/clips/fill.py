@@ -35,6 +35,8 @@ RECORDINGS_PER_SHARD = 128
 # The limit for large clips: a shard stays in memory until it is written.
 BYTES_PER_SHARD = 128 * 2**20
 
+_StampOf = Callable[[Path], Stamp | None]
+
 
 def build(
     folder: Path,
@@ -62,6 +64,7 @@ def fill(
     outline: OutlineSettings,
     clip: ClipSettings,
     progress: Progress = lambda _done, _of: None,
+    have_files: bool = True,
 ) -> Store:
     """Fill a store with clips from any source, without repeating what it already has.
 
@@ -81,6 +84,9 @@ def fill(
         The settings that `make` uses, and that an existing store must have.
     progress : callable
         Called with the number of recordings done and their total.
+    have_files : bool
+        Whether the recordings are files, which may be replaced. If not, nothing is read at their
+        paths.
 
     Raises
     ------
@@ -90,7 +96,8 @@ def fill(
         If the folder cannot be written, or another process is writing into it.
     """
     with runs.hold(folder):
-        return _fill(folder, sources, make, Preprocessing(outline, clip), progress)
+        view = Preprocessing(outline, clip)
+        return _fill(folder, sources, make, view, progress, Stamp.of if have_files else _no_stamp)
 
 
 def _fill(
@@ -99,6 +106,7 @@ def _fill(
     make: Callable[[Sequence[Source]], Iterable[Prepared]],
     view: Preprocessing,
     progress: Progress,
+    stamp_of: _StampOf,
 ) -> Store:
     manifest, on_disk = Manifest(outline=view.outline, clip=view.clip), None
     stored: dict[str, _Stored] = {}
@@ -106,8 +114,8 @@ def _fill(
         on_disk = read_manifest(folder)
         _check_settings(folder, on_disk, view)
         manifest, stored = _take_stock(folder, on_disk)
-    todo = _to_do(folder, sources, stored)
-    stamps = {source.filename: Stamp.of(source.path) for source in todo}
+    todo = _to_do(folder, sources, stored, stamp_of)
+    stamps = {source.filename: stamp_of(source.path) for source in todo}
     manifest = manifest.model_copy(update={"complete": False})
     done = len(sources) - len(todo)
     progress(done, len(sources))
@@ -115,7 +123,7 @@ def _fill(
     size = 0
     for prepared in make(todo):
         # `make` may only just have fetched the file.
-        stamp = stamps[prepared.source.filename] or Stamp.of(prepared.source.path)
+        stamp = stamps[prepared.source.filename] or stamp_of(prepared.source.path)
         row = Row.of(prepared)._replace(stamp=stamp and stamp.sealed(prepared.source.path))
         before = stored.get(row.filename)
         if before is not None:
@@ -139,6 +147,10 @@ def _fill(
     store = Store(folder)
     store.write_table()
     return store
+
+
+def _no_stamp(_path: Path) -> None:
+    """Return the stamp of what is not a file."""
 
 
 class _Stored(NamedTuple):
@@ -188,12 +200,17 @@ def _take_stock(folder: Path, manifest: Manifest) -> tuple[Manifest, dict[str, _
     return manifest.model_copy(update={"shards": tuple(kept)}), stored
 
 
-def _to_do(folder: Path, sources: Sequence[Source], stored: dict[str, _Stored]) -> list[Source]:
+def _to_do(
+    folder: Path,
+    sources: Sequence[Source],
+    stored: dict[str, _Stored],
+    stamp_of: _StampOf,
+) -> list[Source]:
     """Return the recordings to prepare, and log why."""
     todo = []
     counts: collections.Counter[runs.Why] = collections.Counter()
     for source in sources:
-        why = _why(folder, source, stored.get(source.filename))
+        why = _why(folder, source, stored.get(source.filename), stamp_of)
         counts[why] += 1
         if why not in ("kept", "unknown"):
             todo.append(source)
@@ -205,13 +222,18 @@ def _to_do(folder: Path, sources: Sequence[Source], stored: dict[str, _Stored]) 
     return todo
 
 
-def _why(folder: Path, source: Source, before: _Stored | None) -> runs.Why:
+def _why(
+    folder: Path,
+    source: Source,
+    before: _Stored | None,
+    stamp_of: _StampOf,
+) -> runs.Why:
     if before is None:
         return "new"
     # The message for an unreadable file says to copy it again, which may have happened.
     if before.again is not None:
         return "again"
-    now = Stamp.of(source.path)
+    now = stamp_of(source.path)
     if before.stamp is None:
         _check_path(folder, source, before)
         return "kept" if now is None else "unknown"

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stallscan import runs, workers
-from stallscan.clips import fill
+from stallscan.clips import fill, traits
 from stallscan.clips.clip import ClipSettings, make_clip
 from stallscan.clips.prepare import Prepared
 from stallscan.errors import InputError, RecordingError, WorkerError
@@ -31,7 +31,7 @@ from stallscan.simulate.settings import SimulateSettings
 from stallscan.vessels.outline import OutlineSettings, find_outline
 
 # Incremented whenever the same seed yields other recordings; older folders are not resumed.
-FORMAT = 5
+FORMAT = 6
 FIRST_NAME = 100000  # docs/facts.md 4
 # Recorded only if there is a test split, so that folders from before this setting can resume.
 TEST_SETTINGS = {"test", "test_stalled"}
@@ -241,7 +241,8 @@ def _simulate_clips(
             yield prepared
 
     sources = [Source(name, Path(name)) for name in items]
-    fill.fill(out / "store", sources, prepare, outline, clip, progress)
+    # No recordings are written: files of their names in the working folder are others.
+    fill.fill(out / "store", sources, prepare, outline, clip, progress, have_files=False)
     rendered = len(rows)
     kept = [item for name, item in items.items() if name not in rows]
     for row in _in_order(_plan_row, kept, processes):
@@ -322,7 +323,9 @@ def _make_clip(
         # Every frame has the same outline, so one frame is enough.
         found = find_outline(from_array(frames[:1], source.path), outline)
         made = make_clip(from_array(frames, source.path), found, clip)
-        prepared = Prepared(source, "ok", "", count, count, (made,))
+        status, reason = traits.gradable(made.traits)
+        reason = f"{source.path}: {reason}" if reason else ""
+        prepared = Prepared(source, status, reason, count, count, (made,))
     except RecordingError as error:
         prepared = Prepared(source, error.status, str(error), count, count)
     return prepared, _describe(part, row, truth)

@@ -17,6 +17,7 @@ from stallscan.simulate.scene import F32, F64, Rng, Scene
 # 384 rows this is 1-2.5 ms per row (docs/facts.md 5: 1-2).
 SCANNED_SHARE = (0.8, 0.97)
 ATTENUATION_UM = (100.0, 600.0)
+PHOTONS = (5.0, 150.0)  # per pixel, unless the look says otherwise
 WHITE_GREY = 243  # docs/facts.md 5: 99th percentile of the only original stack
 JITTER_PX = (0.1, 0.5)
 SMEAR_PX = (3.0, 14.0)
@@ -97,7 +98,7 @@ def draw_microscope(rng: Rng, scene: Scene, project: Project, look: LookSettings
     attenuation = rng.uniform(*ATTENUATION_UM)
     laser = _draw_laser(rng, frames)
     power = laser * np.exp(-np.arange(frames) * scene.step_um / attenuation)
-    photons = _vary(rng, project.photons, 0.45, look.photons or (5, 150))
+    photons = _vary(rng, project.photons, 0.45, look.photons or PHOTONS)
     background = _vary(rng, project.background, 0.35, look.background or (0.02, 0.3))
     black = photons * background * rng.uniform(*look.black_level)
     white = max(photons * rng.uniform(*look.white_level), black + 0.2 * photons)

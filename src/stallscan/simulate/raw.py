@@ -13,6 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from stallscan import files
+from stallscan.simulate.contour import Outline
 from stallscan.simulate.detector import detect
 from stallscan.simulate.imaging import PAD_PX, Window
 from stallscan.simulate.look import LookSettings, draw_look, vary_project
@@ -81,7 +82,11 @@ def draw_specimen(
     field = SimulateSettings(height=height + height % 2, width=width + width % 2)
     # `stalled` only keeps large vessels from being the segment that the network grows around.
     whole = draw_scene(streams.scene, field, project, stalled=True, frames=planes)
-    scene = crop(replace(whole, shape=(planes, height, width)))
+    line, interior = (
+        mask[:height, :width] for mask in (whole.outline.line, whole.outline.interior)
+    )
+    whole = replace(whole, shape=(planes, height, width), outline=Outline(line, interior))
+    scene = crop(whole)
     scene = replace(scene, shape=(frames, height, width))
     microscope = draw_microscope(streams.microscope, scene, project, look)
     return Specimen(scene, _without_display(microscope), look)

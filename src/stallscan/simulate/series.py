@@ -39,7 +39,7 @@ from stallscan.simulate.scene import F32, F64, LARGE_RADIUS_UM, Rng, Scene
 from stallscan.vessels.segment_files import LINES_NAME, SEGMENTS_NAME, write_lines
 
 # Incremented whenever the same seed yields another series.
-FORMAT = 1
+FORMAT = 2
 SERIES_NAME, TRUTH_NAME = "series.tif", "true_stallogram.csv"
 # Planes of the scene from which the one with the longest vessels is chosen; none is near a face.
 PLANES, FACE_PLANES = 40, 8

@@ -37,7 +37,7 @@ from stallscan.vessels.regions import outline_line
 from stallscan.vessels.segment_files import LINES_NAME, SEGMENTS_NAME, write_labels, write_lines
 
 # Incremented whenever the same seed yields another stack.
-FORMAT = 1
+FORMAT = 2
 STACK_NAME, LABELS_NAME, TRUTH_NAME = "stack.tif", "vessels.tif", "labels.csv"
 # Chosen: a shorter part of a vessel inside the field is no segment, and in fewer frames in focus
 # nobody could call it.
