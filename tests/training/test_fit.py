@@ -4,6 +4,7 @@ import json
 import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import textwrap
@@ -435,6 +436,25 @@ def test_ctrl_c_raises_keyboard_interrupt(clips, tmp_path, monkeypatch):
         patched.setattr(fit._Module, "training_step", interrupt)
         with pytest.raises(KeyboardInterrupt):
             fit.fit_stage(SmallNet(), settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
+
+
+@pytest.mark.parametrize("hook", ["training_step", "on_validation_epoch_end"])
+def test_a_training_that_is_told_to_end_is_not_done(clips, tmp_path, monkeypatch, hook):
+    """Also in the last epoch, of which Lightning finishes the validation."""
+    stage = StageSettings(epochs=1, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), batch_size=4)
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    act = getattr(fit._Module, hook)
+
+    def told_to_end(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return act(*arguments)
+
+    monkeypatch.setattr(fit._Module, hook, told_to_end)
+    with pytest.raises(SystemExit) as ended:
+        fit.fit_stage(SmallNet(), settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
+    assert ended.value.code == 143
+    assert not (tmp_path / "done").exists()
 
 
 @pytest.mark.parametrize("form", ["pickle", "torch, in a state dict"])

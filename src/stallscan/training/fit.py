@@ -2,6 +2,8 @@
 
 import importlib.util
 import logging
+import signal
+import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -294,7 +296,11 @@ def fit_stage(
         except SystemExit:
             if interruption.happened:
                 raise KeyboardInterrupt from None
-            raise
+            if not trainer.received_sigterm:
+                raise
+        if trainer.received_sigterm:
+            # Lightning exits with code 0, as if all was done; in the last epoch it does not exit.
+            sys.exit(128 + signal.SIGTERM)
     if ranks.rank() == 0:
         files.write_text(done, "")
         last.unlink(missing_ok=True)  # three times the size of the net, and no longer needed
