@@ -151,8 +151,13 @@ def checked_splits(recipe: Recipe, recordings: Rows) -> list[split.Split]:
 
 
 def splits(recipe: Recipe, prepared: Rows) -> list[split.Split]:
-    """Return the training and the validation recordings of each fold; without folds, of one."""
+    """Return the training and the validation recordings of each fold; without folds, of one.
+
+    Those that the bundle to start from has seen are in neither; `not_held_out` has them.
+    """
     base = prepared.restrict(prepared.table, recipe.data.rule)
+    if isinstance(prepared, Data):
+        base = prepared.unseen(base)
     group = recipe.data.group or None
     if recipe.data.folds:
         return split.folds(base, recipe.data.folds, recipe.data_seed, group)
