@@ -95,6 +95,17 @@ class Data:
         """Return those rows of `table` that may be validated on or held out."""
         return rows[~rows["filename"].isin(self.seen)].reset_index(drop=True)
 
+    def hash_uses(self, recipe: Recipe) -> str:
+        """Return a hash of what determines splits and targets besides filenames and labels."""
+        uses = self.table[["filename"]].assign(seen=self.table["filename"].isin(self.seen))
+        if recipe.data.group:
+            uses["group"] = self.table[recipe.data.group]
+        if recipe.training.targets == "crowd":
+            uses["target"] = self.table["crowd_score"]
+        for rule, names in sorted(self.selected.items()):
+            uses[rule] = self.table["filename"].isin(names)
+        return files.sha256_of(uses.to_csv(index=False).encode())
+
 
 def _warn_of_copies(clips: Store, filenames: pd.Series) -> None:
     """Warn that recordings have the same clip: one may be learned from, and another held out."""

@@ -123,7 +123,7 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> TrainingSummary
     if ranks.rank() == 0 and recipe.pretrained.threshold == "chosen":
         _warn_of_few([validation for _, validation in parts])
     with ranks.first_process_first():
-        claim_data(run, prepared)
+        claim_data(run, prepared, recipe)
     if not recipe.data.folds:
         spec = train_split(recipe, prepared, parts[0][1], run)
         return _summary(run, [spec], _read_held_out(run))
