@@ -390,6 +390,30 @@ def test_a_plateau_lowers_the_rate_in_the_epoch_of_the_checkpoint(clips, tmp_pat
     assert kept["lr_schedulers"][0]["_last_lr"] == pytest.approx([0.95e-4])
 
 
+def test_a_run_folder_may_be_moved_before_it_resumes(clips, tmp_path, monkeypatch):
+    stage = StageSettings(epochs=3, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), batch_size=8)
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    figures = iter([0.9, 0.2, 0.3])  # the first epoch is the best
+    monkeypatch.setattr(
+        fit, "measure", lambda *_: dict.fromkeys(runs.HISTORY_COLUMNS[2:-1], next(figures)).items()
+    )
+    step = fit._Module.training_step
+
+    def stop_once(module, batch, index):
+        if module.current_epoch == 1 and not (tmp_path / "moved").exists():
+            raise KeyboardInterrupt
+        return step(module, batch, index)
+
+    monkeypatch.setattr(fit._Module, "training_step", stop_once)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        fit.fit_stage(SmallNet(), settings, stage, parts, run / "h.csv", run, 0)
+    run = run.rename(tmp_path / "moved")
+    assert fit.fit_stage(SmallNet(), settings, stage, parts, run / "h.csv", run, 0) == 0
+    assert len(pd.read_csv(run / "h.csv")) == 3
+
+
 def test_a_stage_that_ended_early_is_not_resumed(clips, tmp_path):
     stage = StageSettings(epochs=9, learning_rate=1e-9)
     settings = _third_place(stages=(stage,), patience=1, batch_size=8, monitor="val_mcc")

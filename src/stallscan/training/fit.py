@@ -14,12 +14,7 @@ import pandas as pd
 import pytorch_lightning as lightning
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.callbacks import (
-    Callback,
-    EarlyStopping,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-)
+from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,6 +37,7 @@ from stallscan.training.checkpoints import (
     Checkpoints,
     HistoryWriter,
     Interruption,
+    ModelCheckpoint,
     Pace,
     Place,
     Snapshots,
