@@ -5,6 +5,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _interrupts():
-    """Restore the SIGINT handler that `main` replaces."""
+    """Restore the signal handlers that `main` replaces."""
     yield
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Ctrl-C while modules are imported: no traceback, and at once."""
+"""Ctrl-C and SIGTERM while modules are imported: no traceback, and at once."""
 
 import os
 import signal
@@ -19,8 +19,8 @@ TABLES = {
 }
 
 
-def interrupt(words, module, cwd):
-    """Send SIGINT to a command once it has imported a module; return (code, stderr, delay)."""
+def interrupt(words, module, cwd, number):
+    """Send a signal to a command once it has imported a module; return (code, stderr, delay)."""
     command = [sys.executable, "-X", "importtime", "-m", "stallscan", *words]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     said, sent_s = [], None
@@ -29,12 +29,16 @@ def interrupt(words, module, cwd):
             if not line.startswith("import time:"):
                 said.append(line)
             elif sent_s is None and line.rpartition("|")[2].strip() == module:
-                os.killpg(process.pid, signal.SIGINT)
+                os.killpg(process.pid, number)
                 sent_s = time.monotonic()
     assert sent_s is not None, f"{module} was not imported"
     return process.returncode, "".join(said), time.monotonic() - sent_s
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "what"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "SIGTERM")],
+)
 @pytest.mark.parametrize(
     ("words", "module", "rest"),
     [
@@ -48,14 +52,17 @@ def interrupt(words, module, cwd):
         pytest.param(TRAIN, "torchmetrics.utilities.exceptions", "resume", marks=pytest.mark.slow),
     ],
 )
-def test_an_interrupted_import_ends_at_once_with_a_message(tmp_path, words, module, rest):
+def test_an_interrupted_import_ends_at_once_with_a_message(
+    tmp_path, words, module, rest, number, code, what
+):
     (tmp_path / "data" / "train").mkdir(parents=True)
     for name, content in TABLES.items():
         (tmp_path / "data" / name).write_text(content)
-    code, said, took_s = interrupt(words, module, tmp_path)
-    assert code == 130
+    ended, said, took_s = interrupt(words, module, tmp_path, number)
+    assert ended == code
     # Before it, `train` says what it understood of the labels.
     assert said.count("\n") == 1 + ("2 labels" in said)
     assert "Traceback" not in said
+    assert what in said.splitlines()[-1]
     assert rest in said.splitlines()[-1]
     assert took_s < 5

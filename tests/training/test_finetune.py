@@ -317,7 +317,7 @@ def test_labels_of_nothing_but_training_recordings_measure_nothing(tuned, predic
         evaluate.evaluate(predicted / "calls/predictions.csv", tmp_path / "seen.csv", partial=True)
 
 
-def test_clips_are_recognised_in_a_store_and_hashes_are_inherited(tuned, recordings, tmp_path):
+def test_clips_are_recognised_in_a_store(tuned, recordings, tmp_path):
     clips = tmp_path / "clips"
     sources = find.list_recordings([recordings])
     fill.build(clips, sources, *inputs.view_of(tuned[0] / "bundle"), processes=0)
@@ -326,11 +326,34 @@ def test_clips_are_recognised_in_a_store_and_hashes_are_inherited(tuned, recordi
     out = predict.predict([clips], tmp_path / "out", bundle, processes=0)
     held_out = pd.read_csv(tuned[0] / "held_out.csv")["filename"]
     assert out.learned == 32 - len(held_out)
-    again = finetune.fine_tune(
-        bundle, [clips], recordings / "labels.csv", tmp_path / "run", epochs=1, seed=1
-    )
-    learned = disk.load(again.folder / "bundle").learned
-    assert learned > disk.load(bundle).learned
+
+
+def test_what_the_bundle_has_learned_from_is_only_trained_on(tuned, recordings, tmp_path, caplog):
+    """Nor is another recording of its mice compared on, and the new bundle knows both."""
+    caplog.set_level(logging.INFO, "stallscan")
+    bundle, lab, run = tuned[0] / "bundle", tmp_path / "lab", tmp_path / "run"
+    labels = recordings / "labels.csv"
+    with pytest.raises(InputError, match=r"labels\.csv: .* learned from.* mouse.* 2 stalled"):
+        finetune.fine_tune(bundle, [recordings], labels, run, seed=1)
+    shutil.copytree(recordings, lab)
+    table = pd.read_csv(labels)
+    unknown = set(pd.read_csv(tuned[0] / "held_out.csv")["mouse"])
+    new = [(f"new-{index}.mp4", int(index % 4 == 0), f"n{index // 4}") for index in range(12)]
+    new += [("new-12.mp4", 1, (set(table["mouse"]) - unknown).pop())]
+    for seed, (name, _, _) in enumerate(new, start=100):
+        drawing.write(lab / name, seed=seed, count=8, height=64, width=64)
+    table = pd.concat([table, pd.DataFrame(new, columns=table.columns)])
+    table.to_csv(lab / "labels.csv", index=False)
+    again = finetune.fine_tune(bundle, [lab], lab / "labels.csv", run, epochs=1, seed=1)
+    unknown |= {"n0", "n1", "n2"}
+    mouse = table.set_index("filename")["mouse"]
+    for name in ("held_out.csv", "validation.csv"):
+        assert set(mouse[pd.read_csv(run / name)["filename"]]) < unknown
+    after = disk.load(run / "bundle")
+    validated = len(pd.read_csv(run / "validation.csv"))
+    assert after.spec.provenance["trained_on"] == len(table) - len(again.held_out) - validated
+    assert after.learned > disk.load(bundle).learned
+    assert f"{(~table['mouse'].isin(unknown)).sum()} of {len(table)} recordings" in caplog.text
 
 
 def test_a_bundle_without_hashes_is_read_and_a_damaged_list_is_refused(tuned, recordings, tmp_path):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import textwrap
@@ -389,6 +390,30 @@ def test_a_plateau_lowers_the_rate_in_the_epoch_of_the_checkpoint(clips, tmp_pat
     assert kept["lr_schedulers"][0]["_last_lr"] == pytest.approx([0.95e-4])
 
 
+def test_a_run_folder_may_be_moved_before_it_resumes(clips, tmp_path, monkeypatch):
+    stage = StageSettings(epochs=3, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), batch_size=8)
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    figures = iter([0.9, 0.2, 0.3])  # the first epoch is the best
+    monkeypatch.setattr(
+        fit, "measure", lambda *_: dict.fromkeys(runs.HISTORY_COLUMNS[2:-1], next(figures)).items()
+    )
+    step = fit._Module.training_step
+
+    def stop_once(module, batch, index):
+        if module.current_epoch == 1 and not (tmp_path / "moved").exists():
+            raise KeyboardInterrupt
+        return step(module, batch, index)
+
+    monkeypatch.setattr(fit._Module, "training_step", stop_once)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        fit.fit_stage(SmallNet(), settings, stage, parts, run / "h.csv", run, 0)
+    run = run.rename(tmp_path / "moved")
+    assert fit.fit_stage(SmallNet(), settings, stage, parts, run / "h.csv", run, 0) == 0
+    assert len(pd.read_csv(run / "h.csv")) == 3
+
+
 def test_a_stage_that_ended_early_is_not_resumed(clips, tmp_path):
     stage = StageSettings(epochs=9, learning_rate=1e-9)
     settings = _third_place(stages=(stage,), patience=1, batch_size=8, monitor="val_mcc")
@@ -435,6 +460,25 @@ def test_ctrl_c_raises_keyboard_interrupt(clips, tmp_path, monkeypatch):
         patched.setattr(fit._Module, "training_step", interrupt)
         with pytest.raises(KeyboardInterrupt):
             fit.fit_stage(SmallNet(), settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
+
+
+@pytest.mark.parametrize("hook", ["training_step", "on_validation_epoch_end"])
+def test_a_training_that_is_told_to_end_is_not_done(clips, tmp_path, monkeypatch, hook):
+    """Also in the last epoch, of which Lightning finishes the validation."""
+    stage = StageSettings(epochs=1, learning_rate=1e-4)
+    settings = _third_place(stages=(stage,), batch_size=4)
+    parts = data.TrainValidation.of(clips, _rows(0, 8), _rows(8, 12))
+    act = getattr(fit._Module, hook)
+
+    def told_to_end(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return act(*arguments)
+
+    monkeypatch.setattr(fit._Module, hook, told_to_end)
+    with pytest.raises(SystemExit) as ended:
+        fit.fit_stage(SmallNet(), settings, stage, parts, tmp_path / "h.csv", tmp_path, 0)
+    assert ended.value.code == 143
+    assert not (tmp_path / "done").exists()
 
 
 @pytest.mark.parametrize("form", ["pickle", "torch, in a state dict"])

@@ -25,6 +25,7 @@ from stallscan.nets.settings import NetSettings
 from stallscan.recipes import recipe
 from stallscan.recipes.settings import AugmentSettings, DataSettings, StageSettings
 from stallscan.recordings.find import Source
+from stallscan.training import folder as run_folder
 from stallscan.training import train
 from stallscan.training.data import Data, prepare_data
 from stallscan.training.dataset import ClipDataset, Collate, LengthSampler, Pick
@@ -523,6 +524,39 @@ def test_other_labels_in_the_same_folder_are_refused(run, data, tmp_path):
     labels.to_csv(tmp_path / "train_labels.csv", index=False)
     with pytest.raises(InputError, match=r"labels.* -o"):
         train.train(_recipe(), tmp_path, run)
+
+
+@pytest.mark.parametrize("change", ["stalled", "group", "crowd_score", "rule", "seen"])
+def test_a_resumed_run_refuses_what_changes_splits_or_targets(clips, tmp_path, change):
+    names = [f"{index}.mp4" for index in range(4)]
+    table = pd.DataFrame(
+        {"filename": names, "stalled": [0, 1, 0, 1], "group": list("aabb"), "crowd_score": 0.5}
+    )
+    settings = _recipe(data={"group": "group"}, training=RECIPE["training"] | {"targets": "crowd"})
+
+    def claim(**fields):
+        fields = {"table": table, "rules": {"all": set(names)}, "seen": frozenset()} | fields
+        used = Data.of(clips, fields["table"], fields["rules"], False, fields["seen"])
+        run_folder.claim_data(tmp_path, used, settings)
+
+    claim()
+    (tmp_path / "history.csv").touch()
+    claim(table=table.assign(url="elsewhere"))
+    changed = {
+        "rule": {"rules": {"all": set(names[:3])}},
+        "seen": {"seen": frozenset(names[:1])},
+        "group": {"table": table.assign(group=list("aaab"))},
+    }.get(change) or {"table": table.assign(**{change: [0, 1, 1, 0]})}
+    with pytest.raises(InputError, match=r"other recordings, labels or groups.* -o"):
+        claim(**changed)
+
+
+def test_a_run_that_an_older_version_began_resumes(clips, tmp_path):
+    table = pd.DataFrame({"filename": ["0.mp4", "1.mp4"], "stalled": [0, 1]})
+    used = Data.of(clips, table, {"all": set(table["filename"])}, False)
+    (tmp_path / "data.sha256").write_text(f"{used.sha256}\n")
+    (tmp_path / "history.csv").touch()
+    run_folder.claim_data(tmp_path, used, _recipe())
 
 
 def test_a_stage_that_lacks_a_class_is_refused_before_training_starts(data, tmp_path):

@@ -1,4 +1,4 @@
-"""The entry point: runs a command, and turns errors and Ctrl-C into one-line messages.
+"""The entry point: runs a command, and turns errors and signals into one-line messages.
 
 It imports as little as possible at first, so that Ctrl-C works while the commands are imported.
 """
@@ -11,7 +11,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-EXIT_INTERRUPTED = 130
+# Signals that end a command, and what the message says of them. Its exit code is that of a shell,
+# 128 and the number of the signal: 130, 143.
+ENDS = {
+    signal.SIGINT: "interrupted",  # Ctrl-C
+    signal.SIGTERM: "told to end (SIGTERM)",  # a scheduler's time limit, docker stop, a shutdown
+}
 EXIT_CLOSED_PIPE = 141
 # Commands that resume an interrupted run.
 RESUMABLE = (
@@ -20,6 +25,7 @@ RESUMABLE = (
     "prepare",
     "train",
     "fine-tune",
+    "improve",
     "reproduce",
     "predict",
     "stack",
@@ -39,25 +45,32 @@ def main() -> None:
     try:
         _run(interrupts)
     except KeyboardInterrupt:
-        _end_interrupted()
+        _end_interrupted(interrupts.number or signal.SIGINT)
 
 
 class _Interrupts:
-    """Ctrl-C handling: the first one lets a running command clean up, the next ends the process."""
+    """Ctrl-C and SIGTERM: the first lets a running command clean up, the next ends the process.
+
+    Attributes
+    ----------
+    number : Signals or None
+        The last signal that arrived.
+    """
 
     def __init__(self) -> None:
+        self.number: signal.Signals | None = None
         self._is_at_work = False
-        self._happened = False
         self._process = os.getpid()
-        # Leave the signal alone if it is ignored (nohup, a script's background job) or a caller
-        # handles it. Outside the main thread signal.signal raises ValueError.
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            with contextlib.suppress(ValueError):
-                signal.signal(signal.SIGINT, self._handle)
+        for number in ENDS:
+            # Leave a signal alone if it is ignored (nohup, a script's background job) or a caller
+            # handles it. Outside the main thread signal.signal raises ValueError.
+            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                with contextlib.suppress(ValueError):
+                    signal.signal(number, self._handle)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt after Ctrl-C, even if a library turns it into something else.
+        """Raise KeyboardInterrupt after a signal, even if a library turns it into something else.
 
         A library that is being imported may raise another error; Lightning's trainer exits.
         """
@@ -65,16 +78,16 @@ class _Interrupts:
         try:
             yield
         except BaseException:
-            if self._happened:
+            if self.number is not None:
                 raise KeyboardInterrupt from None
             raise
         finally:
             self._is_at_work = False
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if os.getpid() == self._process and (self._happened or not self._is_at_work):
-            _end_interrupted()
-        self._happened = True
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        before, self.number = self.number, signal.Signals(number)
+        if os.getpid() == self._process and (before is not None or not self._is_at_work):
+            _end_interrupted(self.number)
         raise KeyboardInterrupt
 
 
@@ -144,12 +157,12 @@ def _refuse_empty(words: Sequence[str]) -> None:
             )
 
 
-def _end_interrupted() -> None:
+def _end_interrupted(number: signal.Signals) -> None:
     resumes = sys.argv[1:2] and sys.argv[1] in RESUMABLE
     rest = "resume" if resumes else "start over"
     # Bypass the stream: the signal may have interrupted a write to it.
-    os.write(2, f"stallscan: interrupted. Run the same command again to {rest}\n".encode())
-    _end_now(EXIT_INTERRUPTED)
+    os.write(2, f"stallscan: {ENDS[number]}. Run the same command again to {rest}\n".encode())
+    _end_now(128 + number)
 
 
 def _end_now(code: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import safetensors.torch
 import torch
+from pytorch_lightning import callbacks
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
@@ -142,6 +143,26 @@ class Interruption(Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Record the kind of exception."""
         self.happened = isinstance(exception, KeyboardInterrupt)
+
+
+class ModelCheckpoint(callbacks.ModelCheckpoint):
+    """Lightning's callback, which would forget the best score once the run folder was moved.
+
+    It has the same name, because checkpoints name the callbacks whose state they contain.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state, with the paths of the folder as it is called now."""
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "") / Path(path).name) if path else ""
+
+        scores = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {name: here(state_dict[name]) for name in paths}
+        super().load_state_dict(
+            state_dict | moved | {"best_k_models": scores, "dirpath": self.dirpath}
+        )
 
 
 class Checkpoints(TorchCheckpointIO):

@@ -41,6 +41,9 @@ class Data:
         Hash of filenames and labels.
     simulated : bool
         Whether the recordings are simulated.
+    seen : frozenset of str
+        The filenames that may be trained on, but neither validated on nor held out, because the
+        bundle to start from has learned from them or from others of their group.
     """
 
     store: Store
@@ -48,10 +51,16 @@ class Data:
     selected: dict[str, set[str]]
     sha256: str
     simulated: bool
+    seen: frozenset[str] = frozenset()
 
     @classmethod
     def of(
-        cls, clips: Store, wanted: pd.DataFrame, selected: dict[str, set[str]], simulated: bool
+        cls,
+        clips: Store,
+        wanted: pd.DataFrame,
+        selected: dict[str, set[str]],
+        simulated: bool,
+        seen: frozenset[str] = frozenset(),
     ) -> "Data":
         """Join recordings with their clips; leave out, with a warning, those that are unusable."""
         has_clip = wanted[[name in clips for name in wanted["filename"]]].reset_index(drop=True)
@@ -76,11 +85,26 @@ class Data:
             )
         usable = has_clip[~is_unusable].reset_index(drop=True)
         content = usable[["filename", "stalled"]].to_csv(index=False).encode()
-        return cls(clips, usable, selected, files.sha256_of(content), simulated)
+        return cls(clips, usable, selected, files.sha256_of(content), simulated, seen)
 
     def restrict(self, rows: pd.DataFrame, rule: str) -> pd.DataFrame:
         """Return those rows of `table` that a rule selects."""
         return rows[rows["filename"].isin(self.selected[rule])].reset_index(drop=True)
+
+    def unseen(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return those rows of `table` that may be validated on or held out."""
+        return rows[~rows["filename"].isin(self.seen)].reset_index(drop=True)
+
+    def hash_uses(self, recipe: Recipe) -> str:
+        """Return a hash of what determines splits and targets besides filenames and labels."""
+        uses = self.table[["filename"]].assign(seen=self.table["filename"].isin(self.seen))
+        if recipe.data.group:
+            uses["group"] = self.table[recipe.data.group]
+        if recipe.training.targets == "crowd":
+            uses["target"] = self.table["crowd_score"]
+        for rule, names in sorted(self.selected.items()):
+            uses[rule] = self.table["filename"].isin(names)
+        return files.sha256_of(uses.to_csv(index=False).encode())
 
 
 def _warn_of_copies(clips: Store, filenames: pd.Series) -> None:

@@ -11,9 +11,11 @@ import pandas as pd
 from stallscan import files
 from stallscan.bundle import disk
 from stallscan.bundle.bundle import Bundle
+from stallscan.bundle.learned import shortened
 from stallscan.bundle.net import load_net
 from stallscan.bundle.spec import SPEC_NAME
 from stallscan.catalog import split
+from stallscan.catalog.select import sorted_by_name
 from stallscan.clips.store import Store
 from stallscan.errors import InputError
 from stallscan.recipes.recipe import Recipe, renamed
@@ -63,7 +65,8 @@ def fine_tune(
 
     The recordings are split three ways, with each group in one split: training, validation (to
     choose epoch, calibration and threshold), and held out for the comparison. With fewer than
-    `FEWEST_TO_CHOOSE` recordings, calibration and threshold stay those of the original.
+    `FEWEST_TO_CHOOSE` recordings, calibration and threshold stay those of the original. Recordings
+    that the original has learned from, and others of their groups, are only trained on.
 
     Parameters
     ----------
@@ -133,18 +136,23 @@ def fine_tune(
         began = time.monotonic()
         data = prepare(found, recipe, run / STORE_NAME, progress, asks)
         cut = time.monotonic()
-        rest, held_out = (
-            split.split_grouped(data.table, hold_out, recipe.seed, group)
+        data = replace(data, seen=_seen(before, data, group))
+        unseen = data.unseen(data.table)
+        if data.seen:
+            _check_unseen(unseen, before, labels, group)
+        _, held_out = (
+            split.split_grouped(unseen, hold_out, recipe.seed, group)
             if group
-            else split.split_stratified(data.table, hold_out, recipe.seed)
+            else split.split_stratified(unseen, hold_out, recipe.seed)
         )
-        prepared = Data.of(data.store, rest, data.selected, data.simulated)
-        splits = train.splits(recipe, prepared)[:1]
+        rest = sorted_by_name(data.table[~data.table["filename"].isin(held_out["filename"])])
+        prepared = Data.of(data.store, rest, data.selected, data.simulated, data.seen)
+        splits = [_split(recipe, prepared)]
         log.info("%s: %s", labels, _describe([*splits[0], held_out], recipe, group))
         scored = _score(before, recipe, data.store, held_out)
         if not (run / "bundle" / SPEC_NAME).is_file():
             pace = (time.monotonic() - cut) / len(held_out)
-            splits += train.splits(recipe, data)[:1] if final else []
+            splits += [_split(recipe, data)] if final else []
             _say_times(cut - began, pace, recipe, splits)
         train.train_prepared(recipe, prepared, run)
         gain = _compare(before, scored, recipe, data.store, held_out, run, group)
@@ -154,6 +162,12 @@ def fine_tune(
         log.info("trains once more, from all %s labels", f"{len(data.table):,}")
         train.train_prepared(recipe, data, folder)
         return replace(gain, final=folder / "bundle")
+
+
+def _split(recipe: Recipe, data: Data) -> split.Split:
+    """Return the recordings to train on and to validate on."""
+    ((_, validation),) = train.splits(recipe, data)
+    return train.not_held_out(recipe, data, validation), validation
 
 
 def _say_times(cut_s: float, pace_s: float, recipe: Recipe, splits: Sequence[split.Split]) -> None:
@@ -207,6 +221,38 @@ def _check_enough(table: pd.DataFrame, labels: Path) -> None:
             f"{labels}: {flowing} flowing and {stalled} stalled recordings are too few to train "
             f"on. Label more (stallscan review): at least {FEWEST_PER_CLASS} of each, better 50 "
             "in all"
+        )
+
+
+def _seen(before: Bundle, data: Data, group: str) -> frozenset[str]:
+    """Return the recordings that the original has learned from, and others of their groups."""
+    names = data.table["filename"]
+    identities = data.store.identities(names)
+    is_learned = names.map(lambda name: bool(before.learned & shortened(identities[name])))
+    is_seen = is_learned
+    if group:
+        is_seen = data.table[group].isin(data.table.loc[is_learned, group])
+    if is_seen.any():
+        log.info(
+            "%s of %s recordings are only trained on, not compared on: %s has learned from %s",
+            f"{is_seen.sum():,}",
+            f"{len(names):,}",
+            before.label,
+            f"them, or from others of the same {group}" if group else "them",
+        )
+    return frozenset(names[is_seen])
+
+
+def _check_unseen(unseen: pd.DataFrame, before: Bundle, labels: Path, group: str) -> None:
+    """Refuse labels if the original has learned from too many of their recordings."""
+    stalled = int(unseen["stalled"].sum())
+    flowing = len(unseen) - stalled
+    if min(stalled, flowing) < FEWEST_PER_CLASS:
+        known = f"has learned from{f', and others of the same {group}' if group else ''}"
+        raise InputError(
+            f"{labels}: without the recordings that {before.label} {known}, {flowing} flowing and "
+            f"{stalled} stalled ones are left, too few to choose with and to compare on. Label at "
+            f"least {FEWEST_PER_CLASS} others of each, or start from another bundle"
         )
 
 

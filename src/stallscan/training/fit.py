@@ -2,6 +2,8 @@
 
 import importlib.util
 import logging
+import signal
+import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,12 +14,7 @@ import pandas as pd
 import pytorch_lightning as lightning
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.callbacks import (
-    Callback,
-    EarlyStopping,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-)
+from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,6 +37,7 @@ from stallscan.training.checkpoints import (
     Checkpoints,
     HistoryWriter,
     Interruption,
+    ModelCheckpoint,
     Pace,
     Place,
     Snapshots,
@@ -294,7 +292,11 @@ def fit_stage(
         except SystemExit:
             if interruption.happened:
                 raise KeyboardInterrupt from None
-            raise
+            if not trainer.received_sigterm:
+                raise
+        if trainer.received_sigterm:
+            # Lightning exits with code 0, as if all was done; in the last epoch it does not exit.
+            sys.exit(128 + signal.SIGTERM)
     if ranks.rank() == 0:
         files.write_text(done, "")
         last.unlink(missing_ok=True)  # three times the size of the net, and no longer needed

@@ -17,7 +17,7 @@ from stallscan.training.data import Data
 
 RECIPE_NAME = "recipe.yaml"  # in the run folder: the resolved recipe
 STORE_NAME = "store"  # in the run folder: the clips, unless there were some already
-DATA_NAME = "data.sha256"  # in the run folder: the hash of recordings and labels
+DATA_NAME = "data.sha256"  # in the run folder: hashes of recordings, labels and groups
 CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
 # A folder with any of these has at least one finished epoch.
 RESULTS = ("history.csv", "bundle", HELD_OUT_NAME)
@@ -102,13 +102,17 @@ def remove_failed(note: Path, now: Mapping[str, Any], kind: str, left: Iterable[
     note.unlink()
 
 
-def claim_data(run: Path, data: Data) -> None:
-    """Record the hash of the recordings in the run folder, or refuse a run on other recordings."""
+def claim_data(run: Path, data: Data, recipe: Recipe) -> None:
+    """Record the hashes of the recordings in the run folder, or refuse a run on other recordings.
+
+    Older runs recorded the first hash only, that of filenames and labels.
+    """
     path = run / DATA_NAME
-    other = path.is_file() and path.read_text(encoding="utf-8").strip() != data.sha256
-    if other and has_results(run):
+    hashes = [data.sha256, data.hash_uses(recipe)]
+    before = path.read_text(encoding="utf-8").split() if path.is_file() else []
+    if before != hashes[: len(before)] and has_results(run):
         raise InputError(
-            f"{run}: holds a run on other recordings or labels. Choose another folder with -o, or "
-            "remove this one"
+            f"{run}: holds a run on other recordings, labels or groups. Choose another folder with "
+            "-o, or remove this one"
         )
-    files.write_text(path, data.sha256 + "\n")
+    files.write_text(path, "\n".join(hashes) + "\n")

@@ -123,7 +123,7 @@ def train_prepared(recipe: Recipe, prepared: Data, run: Path) -> TrainingSummary
     if ranks.rank() == 0 and recipe.pretrained.threshold == "chosen":
         _warn_of_few([validation for _, validation in parts])
     with ranks.first_process_first():
-        claim_data(run, prepared)
+        claim_data(run, prepared, recipe)
     if not recipe.data.folds:
         spec = train_split(recipe, prepared, parts[0][1], run)
         return _summary(run, [spec], _read_held_out(run))
@@ -151,8 +151,13 @@ def checked_splits(recipe: Recipe, recordings: Rows) -> list[split.Split]:
 
 
 def splits(recipe: Recipe, prepared: Rows) -> list[split.Split]:
-    """Return the training and the validation recordings of each fold; without folds, of one."""
+    """Return the training and the validation recordings of each fold; without folds, of one.
+
+    Those that the bundle to start from has seen are in neither; `not_held_out` has them.
+    """
     base = prepared.restrict(prepared.table, recipe.data.rule)
+    if isinstance(prepared, Data):
+        base = prepared.unseen(base)
     group = recipe.data.group or None
     if recipe.data.folds:
         return split.folds(base, recipe.data.folds, recipe.data_seed, group)
