@@ -95,6 +95,8 @@ class Rows:
         Labelled predictions called neither.
     without_call_by_status : dict
         Their number by status (``review`` for those left to a person).
+    without_call_by_label : dict
+        Their number among those labelled ``stalled`` and ``flowing``.
     without_label, without_prediction : Excluded
         Predictions without a label, and labels without a prediction.
     chose : int
@@ -110,6 +112,7 @@ class Rows:
     evaluated: int
     without_call: Excluded
     without_call_by_status: dict[str, int]
+    without_call_by_label: dict[str, int]
     without_label: Excluded
     without_prediction: Excluded
     chose: int
@@ -439,6 +442,10 @@ def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
         without_call=Excluded.of(undecided["filename"].tolist()),
         without_call_by_status={
             str(name): int(count) for name, count in status.value_counts().items()
+        },
+        without_call_by_label={
+            label: int((undecided["stalled"] == value).sum())
+            for label, value in (("stalled", 1), ("flowing", 0))
         },
         without_label=Excluded.of(table.loc[table["stalled"].isna(), "filename"].tolist()),
         without_prediction=Excluded.of(

@@ -48,6 +48,8 @@ class CallAccuracy:
     thresholds: tuple[float, ...] = ()
     # Whether they were measured on simulated recordings.
     simulated: bool = False
+    # Further recordings labelled stalled and flowing, without a call; None if unknown.
+    left_out: tuple[int, int] | None = None
 
     @classmethod
     def counted(
@@ -113,6 +115,8 @@ class CallAccuracy:
             thresholds = tuple(float(threshold) for threshold in content["thresholds"])
             # Older versions did not record it.
             simulated = content.get("simulated", {}).get("recordings") is True
+            counts = content.get("rows", {}).get("without_call_by_label")
+            left_out = None if counts is None else (int(counts["stalled"]), int(counts["flowing"]))
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be opened ({error.strerror}). Give the metrics.json of "
@@ -134,7 +138,13 @@ class CallAccuracy:
                 f"{path}: was measured on the recordings that chose the epoch and the threshold of "
                 "the training, so it is too good. Evaluate predictions of other recordings"
             )
-        return replace(accuracy, bundles=bundles, thresholds=thresholds, simulated=simulated)
+        return replace(
+            accuracy,
+            bundles=bundles,
+            thresholds=thresholds,
+            simulated=simulated,
+            left_out=left_out,
+        )
 
     @property
     def sensitivity_share(self) -> Share:
@@ -197,6 +207,14 @@ class Rate:
     interval: Interval | None
     # Whether the interval excludes 0.
     resolvable: bool
+    # Whether sensitivity and specificity rule out this number of stalled calls, so that `interval`
+    # is all at 0 or all at 1.
+    impossible: bool
+
+    @property
+    def stated_interval(self) -> Interval | None:
+        """The interval to show: none if it would make an impossible rate look certain."""
+        return None if self.impossible else self.interval
 
 
 @dataclass(frozen=True)
@@ -371,6 +389,7 @@ def origin(count: int | None, label: str) -> str:
 
 
 def _rate(called: Share, result: Share, stalled: int, scored: int) -> Rate:
+    interval = _interval(result)
     return Rate(
         stalled=stalled,
         scored=scored,
@@ -378,8 +397,9 @@ def _rate(called: Share, result: Share, stalled: int, scored: int) -> Rate:
         naive_interval=_interval(called),
         estimate=float(np.clip(result.value, 0.0, 1.0)),
         unclipped=float(result.value),
-        interval=_interval(result),
+        interval=interval,
         resolvable=bool(result.low > 0),
+        impossible=interval.high <= 0 or interval.low >= 1,
     )
 
 

@@ -77,8 +77,10 @@ class Rates:
     # Recordings that are missing from the groups table or from the calls.
     without_group: Excluded
     without_call: Excluded
-    # What was answered in a review, in a sentence; empty if nothing was.
+    # What was answered in a review, and what is known of recordings without a call, in a sentence
+    # each; often empty.
     review: str = ""
+    left_out: str = ""
     # Whether the model has learned from simulated recordings only, and whether these are, too.
     simulated_training: bool = False
     simulated: bool = False
@@ -104,6 +106,8 @@ class Rates:
         if not is_known:
             lead += notes.on_simulated(self.errors, self.simulated_training, self.simulated)
             lead += notes.on_learned(self.learned)
+        if self.left_out:
+            lead.append(self.left_out)
         return [*lead, *said, *self._sentences_on_rows()]
 
     def _sentences_on_rows(self) -> Iterator[str]:
@@ -165,6 +169,7 @@ def rate(
     run = read_run(calls)
     joined = _join(calls, groups, answers or {})
     table = joined.table
+    is_open = ~table["call"].isin(DECIDED) & (table["answer"] == "")
     refuse_other_calls(calls, table[table["called"].isin(DECIDED)], errors)
     fields = _count(table, ["field", "mouse", "group"]) if "field" in table else []
     mice = _count(table, ["mouse", "group"]) if "mouse" in table else []
@@ -174,6 +179,7 @@ def rate(
         fields=tuple(_unit(counts, errors) for counts in fields),
         mice=tuple(_unit(counts, errors) for counts in mice),
         review=notes.on_review(table, errors),
+        left_out=notes.on_left_out(errors, int(is_open.sum())),
         groups=group_units,
         comparisons=comparisons,
         without_group=joined.without_group,
@@ -319,32 +325,29 @@ def _accuracy_of_each(members: list[_Counts], errors: CallAccuracy) -> list[Call
 
 def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> Unit:
     unit = _unit(counts, errors)
-    if not mice:
+    if not mice or unit.rate is None:
         return unit
+    pooled = after(errors, counts.tally)
     each, errors = _accuracy_of_each(mice, errors), _accuracy(mice, errors)
     mean = corrected_mean(
         [mouse.stalled for mouse in mice], [mouse.scored for mouse in mice], errors, each
     )
-    # The note on the pooled recordings stays only if it also holds for the mean over mice.
-    note = unit.note
     if len(mice) == 1:
-        note = f"The group has one mouse, so its rate has no interval. {note}".rstrip()
-    elif impossible := notes.impossible(mean, errors):
-        note = impossible
-    elif mean.resolvable:
-        note = ""
-    elif not note:
-        note = "The mice differ too much to distinguish their mean from 0."
-    return replace(unit, mice=len(mice), rate=mean, note=note)
+        note = "The group has one mouse, so its rate has no interval. "
+        note += _limitation(unit.rate, pooled)
+    else:
+        note = notes.impossible(mean, errors)
+    # A note on the pooled recordings is given only if it also holds for the mean over mice.
+    if not note and not mean.resolvable:
+        note = notes.unresolved(unit.rate, pooled)
+        note = note or "The mice differ too much to distinguish their mean from 0."
+    return replace(unit, mice=len(mice), rate=mean, note=_with_open(note.strip(), counts))
 
 
 def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
     errors = after(errors, counts.tally)
     rate = corrected(counts.stalled, counts.scored, errors) if counts.scored else None
-    if rate is None:
-        limitation = "No recording was scored."
-    else:
-        limitation = notes.impossible(rate, errors) or notes.unresolved(rate, errors)
+    limitation = _limitation(rate, errors) if rate else "No recording was scored."
     return Unit(
         field=counts.names.get("field", ""),
         mouse=counts.names.get("mouse", ""),
@@ -354,8 +357,16 @@ def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
         unscorable=counts.unscorable,
         known=int(counts.tally.reviewed),
         rate=rate,
-        note=f"{note} {limitation}".strip(),
+        note=_with_open(f"{note} {limitation}".strip(), counts),
     )
+
+
+def _limitation(rate: Rate, errors: CallAccuracy) -> str:
+    return notes.impossible(rate, errors) or notes.unresolved(rate, errors)
+
+
+def _with_open(note: str, counts: _Counts) -> str:
+    return f"{note} {notes.left_open(counts.review, counts.scored)}".strip()
 
 
 def refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) -> None:
