@@ -609,6 +609,64 @@ def test_errors_of_other_calls_are_refused(tmp_path, changes, message):
         rates.rate(*write_study(tmp_path, MICE), errors)
 
 
+CALIBRATED = {"before": 0.4, "calibration": {"scale": 0.5, "bias": 1.0}, "at": 0.1, "to": 0.02}
+CONVERTED = {"before": 0.4, "calibration": None, "at": 0.4, "to": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("measured", "now", "message"),
+    [
+        ({"prevalence": 0.4}, {"prevalence": 0.02}, "another expected share of stalls"),
+        (
+            {"prevalence": 0.02},
+            {"prevalence": 0.02, "decision": {"steps": [CALIBRATED]}},
+            "another calibration",
+        ),
+        (
+            {"decision": {"low": 0.1}},
+            {"decision": {"low": None}, "consistency": True},
+            "another lower limit and another choice of --consistency",
+        ),
+        # The same scores, converted to a prevalence by 'predict' or by 'decide'.
+        (
+            {"prevalence": 0.02},
+            {"prevalence": 0.02, "decision": {"low": None, "steps": [CONVERTED]}},
+            "",
+        ),
+        (
+            {"prevalence": 0.02, "decision": {"steps": [CALIBRATED]}},
+            {"prevalence": 0.02, "decision": {"steps": [CALIBRATED], "chosen_on": 3}},
+            "",
+        ),
+        # Nothing is known of a table without its run.
+        ({"prevalence": 0.4}, {}, ""),
+        ({}, {"prevalence": 0.4}, ""),
+        ({"prevalence": None, "consistency": False}, {"prevalence": 0.4}, ""),
+    ],
+)
+def test_calls_that_were_made_in_another_way_are_refused(tmp_path, measured, now, message):
+    calls, groups = write_study(tmp_path, MICE)
+    table = read_predictions(calls)
+    labels = tmp_path / "labels.csv"
+    table.assign(stalled=(table["call"] == "stalled").astype(int)).to_csv(labels, index=False)
+    run = tmp_path / "run.json"
+    run.write_text(json.dumps(measured))
+    path = present.write_metrics(evaluate.evaluate(calls, labels), tmp_path / "out")
+    errors = CallAccuracy.read(path)
+    assert rates.rate(calls, groups, errors).errors == errors
+    run.write_text(json.dumps(now))
+    if message:
+        with pytest.raises(InputError, match=rf"predictions\.csv: .*{message}\..*--sensitivity"):
+            rates.rate(calls, groups, errors)
+    else:
+        assert rates.rate(calls, groups, errors)
+    # As an older version wrote it.
+    content = json.loads(path.read_text())
+    del content["made_by"], content["rows"]["without_call_by_label"]
+    path.write_text(json.dumps(content))
+    assert rates.rate(calls, groups, CallAccuracy.read(path))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -236,6 +236,28 @@ def decided_from(predictions: Path, run: Mapping[str, Any]) -> list[Path]:
     return [here if here.is_file() else Path(path) for path, here in zip(paths, near, strict=False)]
 
 
+def made_by(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes calls of the scores of a bundle, besides the threshold; empty if unknown.
+
+    Conversions to another prevalence add up, so of them only the last prevalence counts.
+    """
+    if not run:
+        return {}
+    decision = run.get("decision", {})
+    made = {
+        "consistency": bool(run.get("consistency")),
+        "low": decision.get("low"),
+        "calibrations": [
+            {name: step.get(name) for name in ("before", "calibration", "at")}
+            for step in decision.get("steps", [])
+            if step.get("calibration")
+        ],
+    }
+    # That of a vote, and of scores without a run.json, is unknown.
+    share = run.get("prevalence")
+    return made if share is None else made | {"prevalence": share}
+
+
 def warn_if_unfinished(path: Path, run: Mapping[str, Any], rows: int) -> None:
     """Warn that a table lacks recordings because its run was interrupted.
 

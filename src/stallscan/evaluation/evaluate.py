@@ -10,6 +10,7 @@ of them, and `present` turns both into text and files.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,6 +21,7 @@ from stallscan.calls.predictions import (
     check_predictions,
     is_held_out,
     is_simulated,
+    made_by,
     of_simulated,
     read_chosen,
     read_run,
@@ -179,6 +181,8 @@ class Evaluation:
         the threshold.
     drawn : Drawn
         The bootstrap draws of the figures, for paired comparisons.
+    made_by : dict
+        What makes calls of the scores, from `predictions.made_by`.
     simulated_training, simulated : bool
         Whether the model has learned from simulated recordings only, and whether the recordings
         are simulated, too, as far as known.
@@ -201,6 +205,7 @@ class Evaluation:
     breakdowns: tuple[Breakdown, ...]
     held_out: bool
     drawn: Drawn
+    made_by: dict[str, Any]
     simulated_training: bool = False
     simulated: bool = False
 
@@ -300,6 +305,7 @@ def evaluate(
         breakdowns=break_down(facts, decided, scored, units, by),
         held_out=is_held_out(own.cells),
         drawn=drawn,
+        made_by=made_by(run),
         simulated_training=is_simulated(run),
         simulated=of_simulated(run),
     )

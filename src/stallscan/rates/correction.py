@@ -5,8 +5,9 @@ sensitivity and the specificity.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,8 @@ class CallAccuracy:
     # Bundles and thresholds of the measured calls; empty if unknown.
     bundles: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
+    # What else made the measured calls, from `predictions.made_by`; empty if unknown.
+    made_by: dict[str, Any] = field(default_factory=dict)
     # Whether they were measured on simulated recordings.
     simulated: bool = False
     # Further recordings labelled stalled and flowing, without a call; None if unknown.
@@ -113,7 +116,8 @@ class CallAccuracy:
             )
             bundles = tuple(str(name) for name in content["bundles"])
             thresholds = tuple(float(threshold) for threshold in content["thresholds"])
-            # Older versions did not record it.
+            # Older versions did not record the following.
+            made_by = dict(content.get("made_by", {}))
             simulated = content.get("simulated", {}).get("recordings") is True
             counts = content.get("rows", {}).get("without_call_by_label")
             left_out = None if counts is None else (int(counts["stalled"]), int(counts["flowing"]))
@@ -142,6 +146,7 @@ class CallAccuracy:
             accuracy,
             bundles=bundles,
             thresholds=thresholds,
+            made_by=made_by,
             simulated=simulated,
             left_out=left_out,
         )

@@ -48,12 +48,13 @@ def write_rate(
     Raises
     ------
     InputError
-        If the accuracy was measured with another bundle or threshold.
+        If the accuracy was measured on calls that were made in another way.
     """
     given = Predictions.read(predictions)
     predictions, table = given.path, given.table
     if accuracy is not None:
-        refuse_other_calls(predictions, table[table["call"].isin(DECIDED)], accuracy)
+        decided = table[table["call"].isin(DECIDED)]
+        refuse_other_calls(predictions, decided, given.run, accuracy)
     calls = table["call"].value_counts()
     stalled, flowing = (int(calls.get(call, 0)) for call in reversed(DECIDED))
     scored = stalled + flowing

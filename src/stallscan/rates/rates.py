@@ -8,7 +8,7 @@ compared with one value per mouse, because vessels of the same mouse are not ind
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from stallscan.calls import corrections
 from stallscan.calls.predictions import (
     DECIDED,
     is_simulated,
+    made_by,
     of_simulated,
     read_predictions,
     read_run,
@@ -35,10 +36,17 @@ from stallscan.rates.correction import (
 )
 from stallscan.rates.groups_table import read_groups
 from stallscan.rates.reviewed import Tally, after, balance, tally
-from stallscan.words import Excluded, listed
+from stallscan.words import Excluded, enumerated, listed
 
 # The name of the group if the table has no column group.
 ONE_GROUP = "all"
+# What makes calls besides bundle and threshold, as `predictions.made_by` names it, in words.
+MADE_BY = {
+    "prevalence": "another expected share of stalls",
+    "calibrations": "another calibration",
+    "low": "another lower limit",
+    "consistency": "another choice of --consistency",
+}
 
 
 @dataclass(frozen=True)
@@ -160,8 +168,8 @@ def rate(
     ------
     InputError
         If a file is missing; if no recording is in both tables, or none of those is called flowing
-        or stalled; if the errors were measured with another bundle or threshold; or if the group
-        `reference` does not exist.
+        or stalled; if the errors were measured on calls that were made in another way; or if the
+        group `reference` does not exist.
     TableError
         If a table is malformed. The message names the rows.
     """
@@ -170,7 +178,7 @@ def rate(
     joined = _join(calls, groups, answers or {})
     table = joined.table
     is_open = ~table["call"].isin(DECIDED) & (table["answer"] == "")
-    refuse_other_calls(calls, table[table["called"].isin(DECIDED)], errors)
+    refuse_other_calls(calls, table[table["called"].isin(DECIDED)], run, errors)
     fields = _count(table, ["field", "mouse", "group"]) if "field" in table else []
     mice = _count(table, ["mouse", "group"]) if "mouse" in table else []
     group_units, comparisons = _groups(table, mice, errors, reference)
@@ -369,8 +377,13 @@ def _with_open(note: str, counts: _Counts) -> str:
     return f"{note} {notes.left_open(counts.review, counts.scored)}".strip()
 
 
-def refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) -> None:
-    """Refuse calls made with another bundle or threshold than the measured ones."""
+def refuse_other_calls(
+    calls: Path, table: pd.DataFrame, run: Mapping[str, Any], errors: CallAccuracy
+) -> None:
+    """Refuse calls that were made in another way than the measured ones.
+
+    `table` has the calls at the path `calls`, and `run` is the ``run.json`` beside it.
+    """
     for setting, measured, used in (
         ("bundle", errors.bundles, sorted(set(table["bundle"]))),
         ("threshold", errors.thresholds, sorted(set(table["threshold"].dropna()))),
@@ -382,3 +395,15 @@ def refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) -
                 f"{listed([*map(str, measured)])}. Evaluate these calls, or give --sensitivity "
                 "and --specificity"
             )
+    made = made_by(run)
+    # What is unknown of either is not compared.
+    changed = [
+        words
+        for name, words in MADE_BY.items()
+        if name in made and name in errors.made_by and made[name] != errors.made_by[name]
+    ]
+    if changed:
+        raise InputError(
+            f"{calls}: sensitivity and specificity were measured on calls with "
+            f"{enumerated(changed)}. Evaluate these calls, or give --sensitivity and --specificity"
+        )
