@@ -154,6 +154,41 @@ def test_answers_of_a_review_are_used_and_counted(run, reviewed, caplog):
     assert "answered" not in shown
 
 
+def test_answers_are_found_where_the_study_was_moved_to(run, reviewed, tmp_path_factory, caplog):
+    place = tmp_path_factory.mktemp("place")
+    study = place / "study"
+    shutil.copytree(reviewed, study / "results")
+    assert run("decide", study / "results", "-o", study / "rare", "--threshold", "0.5")[0] == 0
+    assert run("decide", study / "rare", "-o", study / "rarer", "--threshold", "0.6")[0] == 0
+    given = {"0.mp4": "flowing", "4.mp4": "stalled", "1.mp4": "unscorable"}
+
+    def answers(folder):
+        return terminal.read_answers(folder / "predictions.csv")
+
+    # Answers in the folder of the scores count along a chain of decisions.
+    assert answers(study / "rare") == answers(study / "rarer") == given
+    copy = place / "copy"
+    shutil.copytree(study, copy)
+    Answers(copy / "results").give("token", "7.mp4", "ann", "stalled")
+    assert answers(copy / "rarer") == given | {"7.mp4": "stalled"}
+    assert answers(study / "rarer") == given
+    moved = study.rename(place / "moved")
+    assert answers(moved / "rarer") == given
+    again = ("decide", moved / "rarer", "-o", moved / "rarest", "--threshold", "0.7")
+    assert run(*again)[0] == 0
+    assert answers(moved / "rarest") == given
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    # Without the folder of the scores, nobody knows whether there was a review.
+    shutil.rmtree(moved / "results")
+    assert answers(moved / "rarer") == {}
+    assert str(moved / "rarer") in caplog.messages[-1]
+    assert "is gone" in caplog.messages[-1]
+    # The table that a chain began with is not written over, either.
+    code, _, said = run("decide", moved / "rarer", "-o", moved / "rare", "--threshold", "0.5")
+    assert code == 2
+    assert "holds the predictions themselves" in said
+
+
 def test_evaluate_measures_the_calls_of_the_model(reviewed):
     # The answers are beside the table, and one of them contradicts its label.
     measured = evaluate.evaluate(reviewed / "predictions.csv", reviewed / "labels.csv").metrics

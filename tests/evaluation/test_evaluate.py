@@ -23,6 +23,7 @@ def test_every_row_is_accounted_for(tables):
     assert (rows.predictions, rows.labels, rows.labelled, rows.evaluated) == (9, 9, 8, 5)
     assert rows.without_call == Excluded(3, ("a/6.mp4", "a/7.mp4", "a/8.mp4"))
     assert rows.without_call_by_status == {"damaged": 1, "no_outline": 1, "review": 1}
+    assert rows.without_call_by_label == {"stalled": 1, "flowing": 2}
     assert rows.without_label == Excluded(1, ("a/9.mp4",))
     assert rows.without_prediction == Excluded(1, ("b/0.mp4",))
     assert rows.coverage == 5 / 8

@@ -420,6 +420,64 @@ def test_every_recording_is_accounted_for(tmp_path):
     assert re.search(rf"1 recordings .*: {table['filename'].iloc[-1]}", text)
 
 
+def test_recordings_left_to_a_person_are_missed_in_the_rate(tmp_path):
+    calls, groups = write_study(tmp_path, MICE)
+    table = read_predictions(calls)
+    table.loc[table["filename"].str.match(r"m1-0-\d\d?\."), "call"] = "review"
+    table.loc[table["filename"].isin(["m2-0-1.mp4", "m4-0-50.mp4"]), "call"] = "review"
+    table.to_csv(calls, index=False)
+    result = rates.rate(calls, groups, COUNTED)
+    said = " ".join(result.sentences())
+    assert "Group wild: " in said
+    assert "101 of 1,200 recordings are left out because they are called review" in said
+    assert "Group model: " not in said
+    frames = tables.as_frames(result)
+    for name, noted in (("rates_mice.csv", ["m1"]), ("rates_fields.csv", ["m1-0"])):
+        has_note = frames[name]["note"].str.contains("called review")
+        assert frames[name].loc[has_note].iloc[:, 0].tolist() == noted
+    # Answered ones count, and are left out no more.
+    answers = dict.fromkeys(table["filename"][table["call"] == "review"], "flowing")
+    answered = rates.rate(calls, groups, COUNTED, answers=answers)
+    assert "called review" not in " ".join(answered.sentences())
+
+
+@pytest.mark.parametrize(
+    ("left_out", "said"), [((40, 20), "too low"), ((0, 900), "too high"), ((5, 20), ""), (None, "")]
+)
+def test_labels_tell_which_recordings_are_without_a_call(tmp_path, left_out, said):
+    rows = {
+        "without_call_by_label": dict(zip(("stalled", "flowing"), left_out or (), strict=False))
+    }
+    path = write_metrics(tmp_path, rows=rows if left_out else {})
+    errors = CallAccuracy.read(path)
+    calls, groups = write_study(tmp_path, MICE)
+    table = read_predictions(calls)
+    # Nothing is left out here.
+    assert "In the evaluation" not in " ".join(rates.rate(calls, groups, errors).sentences())
+    table.loc[0, "call"] = "review"
+    table.to_csv(calls, index=False)
+    sentences = " ".join(rates.rate(calls, groups, errors).sentences())
+    assert ("In the evaluation" in sentences) == bool(said)
+    assert said in sentences
+
+
+def test_an_impossible_rate_has_no_certain_interval(tmp_path):
+    # None of 2,000 where 14 false calls are expected; the other group is as it should be.
+    mice = [(name, "wild", [(0, 1000)]) for name in ("m1", "m2")] + MICE[3:]
+    result = rates.rate(*write_study(tmp_path, mice), PUBLISHED)
+    wild, model = result.groups
+    assert (wild.rate.interval, wild.rate.stated_interval) == (Interval(0, 0), None)
+    assert model.rate.stated_interval == model.rate.interval
+    assert tables.headlines(result)[0].startswith("wild: no rate")
+    assert "0 to 0 %" not in " ".join(tables.headlines(result))
+    groups = tables.as_frames(result)["rates_groups.csv"]
+    assert groups[["low", "high"]].isna().all(axis=1).tolist() == [True, False]
+    assert groups["rate_unclipped"][0] == pytest.approx(-0.007 / 0.843)
+    assert tables.sheets(result)[0].rows[0][-1] == "none"
+    alone = rates.rate(*write_study(tmp_path, mice[:1]), PUBLISHED)
+    assert tables.headlines(alone)[0].startswith("no rate")
+
+
 def test_a_group_with_one_mouse_is_given_and_not_tested(tmp_path):
     result = rates.rate(*write_study(tmp_path, MICE[:4]), COUNTED)
     model = result.groups[1]
@@ -549,6 +607,64 @@ def test_errors_of_other_calls_are_refused(tmp_path, changes, message):
     errors = CallAccuracy.read(write_metrics(tmp_path, **changes))
     with pytest.raises(InputError, match=rf"predictions\.csv: .*{message},.*--sensitivity"):
         rates.rate(*write_study(tmp_path, MICE), errors)
+
+
+CALIBRATED = {"before": 0.4, "calibration": {"scale": 0.5, "bias": 1.0}, "at": 0.1, "to": 0.02}
+CONVERTED = {"before": 0.4, "calibration": None, "at": 0.4, "to": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("measured", "now", "message"),
+    [
+        ({"prevalence": 0.4}, {"prevalence": 0.02}, "another expected share of stalls"),
+        (
+            {"prevalence": 0.02},
+            {"prevalence": 0.02, "decision": {"steps": [CALIBRATED]}},
+            "another calibration",
+        ),
+        (
+            {"decision": {"low": 0.1}},
+            {"decision": {"low": None}, "consistency": True},
+            "another lower limit and another choice of --consistency",
+        ),
+        # The same scores, converted to a prevalence by 'predict' or by 'decide'.
+        (
+            {"prevalence": 0.02},
+            {"prevalence": 0.02, "decision": {"low": None, "steps": [CONVERTED]}},
+            "",
+        ),
+        (
+            {"prevalence": 0.02, "decision": {"steps": [CALIBRATED]}},
+            {"prevalence": 0.02, "decision": {"steps": [CALIBRATED], "chosen_on": 3}},
+            "",
+        ),
+        # Nothing is known of a table without its run.
+        ({"prevalence": 0.4}, {}, ""),
+        ({}, {"prevalence": 0.4}, ""),
+        ({"prevalence": None, "consistency": False}, {"prevalence": 0.4}, ""),
+    ],
+)
+def test_calls_that_were_made_in_another_way_are_refused(tmp_path, measured, now, message):
+    calls, groups = write_study(tmp_path, MICE)
+    table = read_predictions(calls)
+    labels = tmp_path / "labels.csv"
+    table.assign(stalled=(table["call"] == "stalled").astype(int)).to_csv(labels, index=False)
+    run = tmp_path / "run.json"
+    run.write_text(json.dumps(measured))
+    path = present.write_metrics(evaluate.evaluate(calls, labels), tmp_path / "out")
+    errors = CallAccuracy.read(path)
+    assert rates.rate(calls, groups, errors).errors == errors
+    run.write_text(json.dumps(now))
+    if message:
+        with pytest.raises(InputError, match=rf"predictions\.csv: .*{message}\..*--sensitivity"):
+            rates.rate(calls, groups, errors)
+    else:
+        assert rates.rate(calls, groups, errors)
+    # As an older version wrote it.
+    content = json.loads(path.read_text())
+    del content["made_by"], content["rows"]["without_call_by_label"]
+    path.write_text(json.dumps(content))
+    assert rates.rate(calls, groups, CallAccuracy.read(path))
 
 
 @pytest.mark.parametrize(

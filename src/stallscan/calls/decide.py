@@ -1,5 +1,6 @@
 """Make new calls from existing scores: reads a table of predictions, no recordings."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,12 @@ from numpy.typing import NDArray
 
 from stallscan import files, runs
 from stallscan.calls.drafts import Draft, Step, choose, estimate, fill_in, steps_of
-from stallscan.calls.predictions import Predictions, read_chosen, refuse_other_tables
+from stallscan.calls.predictions import (
+    Predictions,
+    decided_from,
+    read_chosen,
+    refuse_other_tables,
+)
 from stallscan.calls.settings import CallSettings
 from stallscan.catalog import names, tables
 from stallscan.catalog.names import match
@@ -112,7 +118,11 @@ def as_calls(
     """Return the calls of a draft, with the description of the run; `steps` made its scores."""
     decision = {
         **settings.model_dump(mode="json"),
-        "tables": [str(predictions.path.resolve())],
+        # The table and those that it was decided from: their folders may hold answers of a review.
+        "tables": [
+            *map(str, decided_from(predictions.path, predictions.run)),
+            str(predictions.path.resolve()),
+        ],
         "how": "; ".join(draft.how),
         "threshold": draft.threshold,
         "low": draft.low,
@@ -190,12 +200,24 @@ def _write(calls: Calls, out: Path) -> None:
     for name in ("frames", "frames_declared"):
         written[name] = [f"{value:.0f}" if value == value else "" for value in written[name]]
     # First, because `_refuse_other` reads from it that the other files may be replaced.
-    files.write_json(out / RUN_NAME, calls.run)
+    decision = calls.run["decision"]
+    relative = [_relative(table, out) for table in decision["tables"]]
+    files.write_json(
+        out / RUN_NAME, calls.run | {"decision": decision | {"tables_relative": relative}}
+    )
     if len(calls.chosen_on):
         tables.write_table(calls.chosen_on, out / CHOSEN_NAME)
     else:
         (out / CHOSEN_NAME).unlink(missing_ok=True)
     tables.write_table(written, out / PREDICTIONS_NAME)
+
+
+def _relative(path: str, folder: Path) -> str:
+    """Return a path relative to a folder, with slashes on every system."""
+    try:
+        return Path(os.path.relpath(path, folder.resolve())).as_posix()
+    except ValueError:  # on another drive of Windows
+        return path
 
 
 def _convert(

@@ -1,6 +1,7 @@
 """Read and check tables of predictions and the files beside them."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -219,6 +220,44 @@ def read_run(predictions: Path) -> dict[str, Any]:
     return run
 
 
+def decided_from(predictions: Path, run: Mapping[str, Any]) -> list[Path]:
+    """Return the tables that a decision was made from, where they are now, the oldest first.
+
+    Each is looked for where it lay relative to the decision, so that a study can be moved or
+    copied, and then at its former path, which is returned if it is at neither place. Empty if
+    `run`, which `read_run` read beside the table, is not of a decision.
+    """
+    decision = run.get("decision", {})
+    paths = decision.get("tables", [])
+    # Older decisions have only the full paths.
+    relative = decision.get("tables_relative") or paths
+    folder = predictions.resolve().parent
+    near = [Path(os.path.normpath(folder / path)) for path in relative]
+    return [here if here.is_file() else Path(path) for path, here in zip(paths, near, strict=False)]
+
+
+def made_by(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes calls of the scores of a bundle, besides the threshold; empty if unknown.
+
+    Conversions to another prevalence add up, so of them only the last prevalence counts.
+    """
+    if not run:
+        return {}
+    decision = run.get("decision", {})
+    made = {
+        "consistency": bool(run.get("consistency")),
+        "low": decision.get("low"),
+        "calibrations": [
+            {name: step.get(name) for name in ("before", "calibration", "at")}
+            for step in decision.get("steps", [])
+            if step.get("calibration")
+        ],
+    }
+    # That of a vote, and of scores without a run.json, is unknown.
+    share = run.get("prevalence")
+    return made if share is None else made | {"prevalence": share}
+
+
 def warn_if_unfinished(path: Path, run: Mapping[str, Any], rows: int) -> None:
     """Warn that a table lacks recordings because its run was interrupted.
 
@@ -240,7 +279,7 @@ def _is_decision(content: Any) -> bool:
     return isinstance(content, dict) and all(
         isinstance(content.get(name, []), list)
         and all(isinstance(each, kind) for each in content.get(name, []))
-        for name, kind in (("tables", str), ("steps", dict))
+        for name, kind in (("tables", str), ("tables_relative", str), ("steps", dict))
     )
 
 

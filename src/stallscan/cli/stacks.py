@@ -189,10 +189,11 @@ def _call_stack(
         stalled = summary.calls.get("stalled", 0)
         regions_scored = counted(scored, "scored region")
         print_line(f"{stalled} of {regions_scored} called stalled ({called}{expected})")
-        if measured is not None:
+        if rate["low"].notna().item():
             corrected, low, high = (percent(rate[name].item()) for name in ("rate", "low", "high"))
             print_line(f"corrected for wrong calls: {corrected} ({low} to {high})")
-        say(str(rate["note"].item()))
+        if note := str(rate["note"].item()):
+            say(note)
     print_summary(summary, say_remarks=not few)
     return summary.failed
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+log = logging.getLogger("stallscan")
+
+
 def version() -> str:
     """Return what --version prints: the version and, in a checkout, the git commit."""
     from stallscan import __version__
@@ -170,15 +173,23 @@ def predictions_in(given: Path) -> Path:
 def read_answers(predictions: Path) -> dict[str, str]:
     """Return the calls corrected in a review of the folder of a table, by filename.
 
-    Calls that 'decide' made were reviewed there, or in the folder of the scores.
+    Calls that 'decide' made were reviewed there, or in a folder that they were decided from.
     """
-    from stallscan.calls.predictions import read_run
+    from stallscan.calls.predictions import decided_from, read_run
     from stallscan.review.labels import read_corrections
 
-    decision = read_run(predictions).get("decision", {})
+    earlier = decided_from(predictions, read_run(predictions))
+    for table in earlier:
+        if not table.parent.is_dir():
+            log.warning(
+                "%s: was decided from %s, which is gone, so answers of a review there are not "
+                "used. Put its folder back, or move both folders together",
+                predictions,
+                table,
+            )
     answers: dict[str, str] = {}
-    for table in (*decision.get("tables", ()), predictions):
-        answers |= read_corrections(Path(table).parent)
+    for table in (*earlier, predictions):
+        answers |= read_corrections(table.parent)
     return answers
 
 
@@ -233,7 +244,6 @@ def say_once() -> Iterator[None]:
         said.add(message)
         return not is_known
 
-    log = logging.getLogger("stallscan")
     log.addFilter(is_new)
     try:
         yield

@@ -10,6 +10,7 @@ of them, and `present` turns both into text and files.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,6 +21,7 @@ from stallscan.calls.predictions import (
     check_predictions,
     is_held_out,
     is_simulated,
+    made_by,
     of_simulated,
     read_chosen,
     read_run,
@@ -95,6 +97,8 @@ class Rows:
         Labelled predictions called neither.
     without_call_by_status : dict
         Their number by status (``review`` for those left to a person).
+    without_call_by_label : dict
+        Their number among those labelled ``stalled`` and ``flowing``.
     without_label, without_prediction : Excluded
         Predictions without a label, and labels without a prediction.
     chose : int
@@ -110,6 +114,7 @@ class Rows:
     evaluated: int
     without_call: Excluded
     without_call_by_status: dict[str, int]
+    without_call_by_label: dict[str, int]
     without_label: Excluded
     without_prediction: Excluded
     chose: int
@@ -176,6 +181,8 @@ class Evaluation:
         the threshold.
     drawn : Drawn
         The bootstrap draws of the figures, for paired comparisons.
+    made_by : dict
+        What makes calls of the scores, from `predictions.made_by`.
     simulated_training, simulated : bool
         Whether the model has learned from simulated recordings only, and whether the recordings
         are simulated, too, as far as known.
@@ -198,6 +205,7 @@ class Evaluation:
     breakdowns: tuple[Breakdown, ...]
     held_out: bool
     drawn: Drawn
+    made_by: dict[str, Any]
     simulated_training: bool = False
     simulated: bool = False
 
@@ -297,6 +305,7 @@ def evaluate(
         breakdowns=break_down(facts, decided, scored, units, by),
         held_out=is_held_out(own.cells),
         drawn=drawn,
+        made_by=made_by(run),
         simulated_training=is_simulated(run),
         simulated=of_simulated(run),
     )
@@ -439,6 +448,10 @@ def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
         without_call=Excluded.of(undecided["filename"].tolist()),
         without_call_by_status={
             str(name): int(count) for name, count in status.value_counts().items()
+        },
+        without_call_by_label={
+            label: int((undecided["stalled"] == value).sum())
+            for label, value in (("stalled", 1), ("flowing", 0))
         },
         without_label=Excluded.of(table.loc[table["stalled"].isna(), "filename"].tolist()),
         without_prediction=Excluded.of(

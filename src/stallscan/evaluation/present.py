@@ -115,6 +115,7 @@ def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -
         "provenance": provenance(),
         "bundles": list(evaluation.bundles),
         "thresholds": list(evaluation.scored.thresholds),
+        "made_by": evaluation.made_by,
         "rows": asdict(evaluation.rows) | {"coverage": evaluation.rows.coverage},
         "metrics": evaluation.metrics.as_json() | {"mcc_interval_95": evaluation.mcc_interval},
         "mcc_at": [

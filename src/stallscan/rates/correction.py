@@ -5,8 +5,9 @@ sensitivity and the specificity.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +47,12 @@ class CallAccuracy:
     # Bundles and thresholds of the measured calls; empty if unknown.
     bundles: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
+    # What else made the measured calls, from `predictions.made_by`; empty if unknown.
+    made_by: dict[str, Any] = field(default_factory=dict)
     # Whether they were measured on simulated recordings.
     simulated: bool = False
+    # Further recordings labelled stalled and flowing, without a call; None if unknown.
+    left_out: tuple[int, int] | None = None
 
     @classmethod
     def counted(
@@ -111,8 +116,11 @@ class CallAccuracy:
             )
             bundles = tuple(str(name) for name in content["bundles"])
             thresholds = tuple(float(threshold) for threshold in content["thresholds"])
-            # Older versions did not record it.
+            # Older versions did not record the following.
+            made_by = dict(content.get("made_by", {}))
             simulated = content.get("simulated", {}).get("recordings") is True
+            counts = content.get("rows", {}).get("without_call_by_label")
+            left_out = None if counts is None else (int(counts["stalled"]), int(counts["flowing"]))
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be opened ({error.strerror}). Give the metrics.json of "
@@ -134,7 +142,14 @@ class CallAccuracy:
                 f"{path}: was measured on the recordings that chose the epoch and the threshold of "
                 "the training, so it is too good. Evaluate predictions of other recordings"
             )
-        return replace(accuracy, bundles=bundles, thresholds=thresholds, simulated=simulated)
+        return replace(
+            accuracy,
+            bundles=bundles,
+            thresholds=thresholds,
+            made_by=made_by,
+            simulated=simulated,
+            left_out=left_out,
+        )
 
     @property
     def sensitivity_share(self) -> Share:
@@ -197,6 +212,14 @@ class Rate:
     interval: Interval | None
     # Whether the interval excludes 0.
     resolvable: bool
+    # Whether sensitivity and specificity rule out this number of stalled calls, so that `interval`
+    # is all at 0 or all at 1.
+    impossible: bool
+
+    @property
+    def stated_interval(self) -> Interval | None:
+        """The interval to show: none if it would make an impossible rate look certain."""
+        return None if self.impossible else self.interval
 
 
 @dataclass(frozen=True)
@@ -371,6 +394,7 @@ def origin(count: int | None, label: str) -> str:
 
 
 def _rate(called: Share, result: Share, stalled: int, scored: int) -> Rate:
+    interval = _interval(result)
     return Rate(
         stalled=stalled,
         scored=scored,
@@ -378,8 +402,9 @@ def _rate(called: Share, result: Share, stalled: int, scored: int) -> Rate:
         naive_interval=_interval(called),
         estimate=float(np.clip(result.value, 0.0, 1.0)),
         unclipped=float(result.value),
-        interval=_interval(result),
+        interval=interval,
         resolvable=bool(result.low > 0),
+        impossible=interval.high <= 0 or interval.low >= 1,
     )
 
 

@@ -13,8 +13,8 @@ from stallscan.calls.predictions import (
     of_simulated,
 )
 from stallscan.files import write_text
+from stallscan.rates import notes
 from stallscan.rates.correction import CallAccuracy, corrected
-from stallscan.rates.notes import on_simulated
 from stallscan.rates.rates import refuse_other_calls
 from stallscan.rates.tables import RATE_COLUMNS, rate_cells
 
@@ -48,27 +48,33 @@ def write_rate(
     Raises
     ------
     InputError
-        If the accuracy was measured with another bundle or threshold.
+        If the accuracy was measured on calls that were made in another way.
     """
     given = Predictions.read(predictions)
     predictions, table = given.path, given.table
     if accuracy is not None:
-        refuse_other_calls(predictions, table[table["call"].isin(DECIDED)], accuracy)
+        decided = table[table["call"].isin(DECIDED)]
+        refuse_other_calls(predictions, decided, given.run, accuracy)
     calls = table["call"].value_counts()
     stalled, flowing = (int(calls.get(call, 0)) for call in reversed(DECIDED))
     scored = stalled + flowing
+    left_out = {call: int(calls.get(call, 0)) for call in OPEN}
     rate = None
     if scored:
         rate = corrected(stalled, scored, accuracy or CallAccuracy.stated(1.0, 1.0))
     cells = rate_cells(rate)
-    note = ""
     if accuracy is None:
         cells |= dict.fromkeys(_CORRECTED, None)
-        note = NOT_CORRECTED
+        said = [NOT_CORRECTED]
     else:
-        trained, drawn = is_simulated(given.run), of_simulated(given.run)
-        note = " ".join(on_simulated(accuracy, trained, drawn))
-    row = {"field": field} | cells | {call: int(calls.get(call, 0)) for call in OPEN}
+        said = notes.on_simulated(accuracy, is_simulated(given.run), of_simulated(given.run))
+        said += notes.on_learned(int(given.was_learned.sum()))
+        said.append(notes.on_left_out(accuracy, sum(left_out.values())))
+        if rate is not None:
+            said.append(notes.impossible(rate, accuracy) or notes.unresolved(rate, accuracy))
+    row = {"field": field} | cells | left_out
+    said.append(notes.left_open(left_out["review"], scored))
+    note = " ".join(filter(None, said))
     rates = pd.DataFrame([row | {"note": note}], columns=list(COLUMNS))
     with runs.hold(out) as folder:
         write_text(folder / RATES_NAME, rates.to_csv(index=False, lineterminator="\n"))

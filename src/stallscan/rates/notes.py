@@ -7,7 +7,11 @@ from stallscan.calls.predictions import SIMULATED
 from stallscan.rates import reviewed
 from stallscan.rates.correction import CallAccuracy, Rate, origin, resolves_from
 from stallscan.rates.reviewed import ReviewedAccuracy
+from stallscan.scores.intervals import jeffreys, subtract
 from stallscan.words import percent
+
+# Chosen: a larger share of recordings left to a person gets a note.
+MOST_OPEN = 0.05
 
 
 def on_review(table: pd.DataFrame, errors: CallAccuracy) -> str:
@@ -84,6 +88,37 @@ def on_learned(count: int) -> list[str]:
     ]
 
 
+def left_open(review: int, scored: int) -> str:
+    """Return a note if many recordings are called review and nobody has answered them."""
+    if review <= MOST_OPEN * (review + scored):
+        return ""
+    return (
+        f"{review:,} of {review + scored:,} recordings are left out because they are called review."
+        " They are not like the others, so the rate depends on how many were answered: review all "
+        "of them."
+    )
+
+
+def on_left_out(errors: CallAccuracy, count: int) -> str:
+    """Say that stalled recordings are left out more often, or less, than flowing ones.
+
+    `count` is the number of recordings without a call. Empty if there are none, or the evaluation
+    does not show a difference.
+    """
+    if not count or errors.left_out is None or errors.stalled is None or errors.flowing is None:
+        return ""
+    stalled, flowing = errors.left_out
+    of_stalled, of_flowing = stalled + errors.stalled, flowing + errors.flowing
+    more = subtract(jeffreys(flowing, of_flowing), jeffreys(stalled, of_stalled))
+    if more.low <= 0 <= more.high:
+        return ""
+    return (
+        f"In the evaluation, {stalled:,} of {of_stalled:,} stalled and {flowing:,} of "
+        f"{of_flowing:,} flowing recordings had no call. {count:,} recordings without one are left "
+        f"out here, so the rates are too {'low' if more.value > 0 else 'high'}: review them."
+    )
+
+
 def without_mice(scored: int) -> str:
     """Return the note on recordings whose mice are unknown."""
     return (
@@ -94,9 +129,9 @@ def without_mice(scored: int) -> str:
 
 def impossible(rate: Rate, errors: CallAccuracy) -> str:
     """Return a note if the errors rule out this number of stalled calls, otherwise nothing."""
-    if rate.interval is None or (rate.interval.high > 0 and rate.interval.low < 1):
+    if not rate.impossible:
         return ""
-    if rate.interval.high <= 0:
+    if rate.estimate <= 0:
         limit = (
             f"fewer than the false calls expected at a specificity of {percent(errors.specificity)}"
         )
@@ -104,7 +139,8 @@ def impossible(rate: Rate, errors: CallAccuracy) -> str:
         limit = f"more than possible at a sensitivity of {percent(errors.sensitivity)}"
     return (
         f"{rate.stalled:,} of {rate.scored:,} called stalled is {limit}. Sensitivity and "
-        "specificity do not hold for these recordings, so the interval is meaningless."
+        "specificity do not hold for these recordings, so they cannot correct the rate. Evaluate "
+        "on a random sample of them."
     )
 
 

@@ -8,7 +8,7 @@ compared with one value per mouse, because vessels of the same mouse are not ind
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from stallscan.calls import corrections
 from stallscan.calls.predictions import (
     DECIDED,
     is_simulated,
+    made_by,
     of_simulated,
     read_predictions,
     read_run,
@@ -35,10 +36,17 @@ from stallscan.rates.correction import (
 )
 from stallscan.rates.groups_table import read_groups
 from stallscan.rates.reviewed import Tally, after, balance, tally
-from stallscan.words import Excluded, listed
+from stallscan.words import Excluded, enumerated, listed
 
 # The name of the group if the table has no column group.
 ONE_GROUP = "all"
+# What makes calls besides bundle and threshold, as `predictions.made_by` names it, in words.
+MADE_BY = {
+    "prevalence": "another expected share of stalls",
+    "calibrations": "another calibration",
+    "low": "another lower limit",
+    "consistency": "another choice of --consistency",
+}
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,10 @@ class Rates:
     # Recordings that are missing from the groups table or from the calls.
     without_group: Excluded
     without_call: Excluded
-    # What was answered in a review, in a sentence; empty if nothing was.
+    # What was answered in a review, and what is known of recordings without a call, in a sentence
+    # each; often empty.
     review: str = ""
+    left_out: str = ""
     # Whether the model has learned from simulated recordings only, and whether these are, too.
     simulated_training: bool = False
     simulated: bool = False
@@ -104,6 +114,8 @@ class Rates:
         if not is_known:
             lead += notes.on_simulated(self.errors, self.simulated_training, self.simulated)
             lead += notes.on_learned(self.learned)
+        if self.left_out:
+            lead.append(self.left_out)
         return [*lead, *said, *self._sentences_on_rows()]
 
     def _sentences_on_rows(self) -> Iterator[str]:
@@ -156,8 +168,8 @@ def rate(
     ------
     InputError
         If a file is missing; if no recording is in both tables, or none of those is called flowing
-        or stalled; if the errors were measured with another bundle or threshold; or if the group
-        `reference` does not exist.
+        or stalled; if the errors were measured on calls that were made in another way; or if the
+        group `reference` does not exist.
     TableError
         If a table is malformed. The message names the rows.
     """
@@ -165,7 +177,8 @@ def rate(
     run = read_run(calls)
     joined = _join(calls, groups, answers or {})
     table = joined.table
-    refuse_other_calls(calls, table[table["called"].isin(DECIDED)], errors)
+    is_open = ~table["call"].isin(DECIDED) & (table["answer"] == "")
+    refuse_other_calls(calls, table[table["called"].isin(DECIDED)], run, errors)
     fields = _count(table, ["field", "mouse", "group"]) if "field" in table else []
     mice = _count(table, ["mouse", "group"]) if "mouse" in table else []
     group_units, comparisons = _groups(table, mice, errors, reference)
@@ -174,6 +187,7 @@ def rate(
         fields=tuple(_unit(counts, errors) for counts in fields),
         mice=tuple(_unit(counts, errors) for counts in mice),
         review=notes.on_review(table, errors),
+        left_out=notes.on_left_out(errors, int(is_open.sum())),
         groups=group_units,
         comparisons=comparisons,
         without_group=joined.without_group,
@@ -319,32 +333,29 @@ def _accuracy_of_each(members: list[_Counts], errors: CallAccuracy) -> list[Call
 
 def _group_unit(counts: _Counts, mice: list[_Counts], errors: CallAccuracy) -> Unit:
     unit = _unit(counts, errors)
-    if not mice:
+    if not mice or unit.rate is None:
         return unit
+    pooled = after(errors, counts.tally)
     each, errors = _accuracy_of_each(mice, errors), _accuracy(mice, errors)
     mean = corrected_mean(
         [mouse.stalled for mouse in mice], [mouse.scored for mouse in mice], errors, each
     )
-    # The note on the pooled recordings stays only if it also holds for the mean over mice.
-    note = unit.note
     if len(mice) == 1:
-        note = f"The group has one mouse, so its rate has no interval. {note}".rstrip()
-    elif impossible := notes.impossible(mean, errors):
-        note = impossible
-    elif mean.resolvable:
-        note = ""
-    elif not note:
-        note = "The mice differ too much to distinguish their mean from 0."
-    return replace(unit, mice=len(mice), rate=mean, note=note)
+        note = "The group has one mouse, so its rate has no interval. "
+        note += _limitation(unit.rate, pooled)
+    else:
+        note = notes.impossible(mean, errors)
+    # A note on the pooled recordings is given only if it also holds for the mean over mice.
+    if not note and not mean.resolvable:
+        note = notes.unresolved(unit.rate, pooled)
+        note = note or "The mice differ too much to distinguish their mean from 0."
+    return replace(unit, mice=len(mice), rate=mean, note=_with_open(note.strip(), counts))
 
 
 def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
     errors = after(errors, counts.tally)
     rate = corrected(counts.stalled, counts.scored, errors) if counts.scored else None
-    if rate is None:
-        limitation = "No recording was scored."
-    else:
-        limitation = notes.impossible(rate, errors) or notes.unresolved(rate, errors)
+    limitation = _limitation(rate, errors) if rate else "No recording was scored."
     return Unit(
         field=counts.names.get("field", ""),
         mouse=counts.names.get("mouse", ""),
@@ -354,12 +365,25 @@ def _unit(counts: _Counts, errors: CallAccuracy, note: str = "") -> Unit:
         unscorable=counts.unscorable,
         known=int(counts.tally.reviewed),
         rate=rate,
-        note=f"{note} {limitation}".strip(),
+        note=_with_open(f"{note} {limitation}".strip(), counts),
     )
 
 
-def refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) -> None:
-    """Refuse calls made with another bundle or threshold than the measured ones."""
+def _limitation(rate: Rate, errors: CallAccuracy) -> str:
+    return notes.impossible(rate, errors) or notes.unresolved(rate, errors)
+
+
+def _with_open(note: str, counts: _Counts) -> str:
+    return f"{note} {notes.left_open(counts.review, counts.scored)}".strip()
+
+
+def refuse_other_calls(
+    calls: Path, table: pd.DataFrame, run: Mapping[str, Any], errors: CallAccuracy
+) -> None:
+    """Refuse calls that were made in another way than the measured ones.
+
+    `table` has the calls at the path `calls`, and `run` is the ``run.json`` beside it.
+    """
     for setting, measured, used in (
         ("bundle", errors.bundles, sorted(set(table["bundle"]))),
         ("threshold", errors.thresholds, sorted(set(table["threshold"].dropna()))),
@@ -371,3 +395,15 @@ def refuse_other_calls(calls: Path, table: pd.DataFrame, errors: CallAccuracy) -
                 f"{listed([*map(str, measured)])}. Evaluate these calls, or give --sensitivity "
                 "and --specificity"
             )
+    made = made_by(run)
+    # What is unknown of either is not compared.
+    changed = [
+        words
+        for name, words in MADE_BY.items()
+        if name in made and name in errors.made_by and made[name] != errors.made_by[name]
+    ]
+    if changed:
+        raise InputError(
+            f"{calls}: sensitivity and specificity were measured on calls with "
+            f"{enumerated(changed)}. Evaluate these calls, or give --sensitivity and --specificity"
+        )

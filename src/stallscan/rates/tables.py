@@ -87,6 +87,9 @@ def headlines(rates: Rates) -> list[str]:
         if unit.mice:
             of += f" of {unit.mice} {'mouse' if unit.mice == 1 else 'mice'}"
         name = f"{unit.group}: " if len(rates.groups) > 1 else ""
+        if unit.rate.impossible:
+            said.append(f"{name}no rate: sensitivity and specificity do not hold here ({of}).")
+            continue
         within = _percent_range(unit.rate.interval)
         within = "no interval" if unit.rate.interval is None else f"95 % interval {within}"
         said.append(f"{name}{percent(unit.rate.estimate)} stalled ({within}; {of}).")
@@ -144,7 +147,8 @@ def rate_cells(rate: Rate | None) -> dict[str, Any]:
         return {"stalled": 0, "scored": 0}
     values = (
         *(rate.stalled, rate.scored, rate.naive, *(rate.naive_interval or (None, None))),
-        *(rate.estimate, *(rate.interval or (None, None)), rate.unclipped, rate.resolvable),
+        *(rate.estimate, *(rate.stated_interval or (None, None))),
+        *(rate.unclipped, rate.resolvable),
     )
     return dict(zip(RATE_COLUMNS, values, strict=True))
 
@@ -175,15 +179,19 @@ def _unit_sheet(level: str, units: Sequence[Unit]) -> Sheet:
             f"{unit.review + unit.unscorable:,}",
             percent(rate.naive) if rate else "",
             percent(rate.estimate) if rate else "",
-            _percent_range(rate.interval) + ("" if rate.resolvable else " *") if rate else "",
+            _percent_range(rate.stated_interval) + " *" * _is_low(rate) if rate else "",
         )
         rows.append(row)
-    is_low = any(unit.rate and not unit.rate.resolvable for unit in units)
-    notes = ["* not distinguishable from 0"] * is_low
+    has_low = any(unit.rate and _is_low(unit.rate) for unit in units)
+    notes = ["* not distinguishable from 0"] * has_low
     if level == "group" and any((unit.mice or 0) > 1 for unit in units):
         notes.append("called and corrected: means over mice, which count the same")
     note = "; ".join(notes)
     return Sheet({"mouse": "Mice"}.get(level, f"{level.capitalize()}s"), head, rows, note)
+
+
+def _is_low(rate: Rate) -> bool:
+    return not (rate.resolvable or rate.impossible)
 
 
 def _comparison_sheet(comparisons: Sequence[GroupDifference]) -> Sheet:

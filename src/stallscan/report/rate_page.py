@@ -81,14 +81,14 @@ def draw(rates: Rates) -> Figure:
 def _bars(
     axes: Axes, places: Sequence[float] | np.ndarray, units: Sequence[Unit], is_group: bool = False
 ) -> None:
-    """Draw rates with their intervals, which a group of one mouse does not have."""
+    """Draw rates with their intervals, which a group of one mouse lacks, and an impossible rate."""
     for place, unit in zip(places, units, strict=True):
         if unit.rate is None:
             continue
-        if unit.rate.interval is not None:
+        if interval := unit.rate.stated_interval:
             axes.plot(
                 [place, place],
-                list(unit.rate.interval),
+                list(interval),
                 color=BLACK if is_group else GREY,
                 linewidth=2.2 if is_group else 1.0,
                 zorder=2,
