@@ -1,3 +1,5 @@
+import re
+import shutil
 import urllib.error
 
 import pytest
@@ -179,6 +181,25 @@ def test_all_weights_of_a_bundle_are_loaded(from_bundle, bundle_dir):
 def test_a_bundle_of_another_kind_is_refused(from_bundle, change, message):
     with pytest.raises(InputError, match=message):
         start.load(nn.Identity(), from_bundle.model_copy(update=change))
+
+
+def test_a_bundle_whose_net_has_changed_since_is_refused(from_bundle, bundle_dir):
+    with pytest.raises(InputError, match=rf"{re.escape(str(bundle_dir))}: .*net stallnet.*weight"):
+        start.load(nn.Linear(2, 1), from_bundle)
+
+
+def test_a_folder_is_not_taken_for_the_shipped_bundle_of_its_name(
+    bundle_dir, tmp_path, monkeypatch
+):
+    shutil.copytree(bundle_dir, tmp_path / "default")
+    monkeypatch.chdir(tmp_path)
+    own = disk.load("./default").spec.weights_sha256
+    assert own != disk.load("default").spec.weights_sha256
+    # As fine-tuning names it, and as --set pretrained.file=./default does.
+    for file in (disk.load("./default").path, "./default"):
+        given = Recipe(name="test", pretrained={"source": "bundle", "file": file})
+        again = Recipe.parse(given.model_dump(mode="json"), "recipe.yaml")
+        assert start.sha256(again) == own
 
 
 @pytest.mark.parametrize("source", ["file", "bundle"])

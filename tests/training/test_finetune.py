@@ -271,6 +271,15 @@ def test_the_appearances_of_the_last_stage_are_kept(chance):
     assert (stage.epochs, stage.learning_rate, stage.appearance) == (3, 1e-4, chance)
 
 
+def test_the_balance_of_classes_is_kept():
+    start = disk.load("default")
+    training = {"class_weight": "none", "stalled_share": 0.25}
+    spec = start.spec.model_copy(update={"provenance": {"recipe": {"training": training}}})
+    made = finetune.make_recipe(replace(start, spec=spec), "", 3, 1e-4, 0, keep=True)
+    assert (made.training.class_weight, made.training.stalled_share) == ("none", 0.25)
+    assert finetune.make_recipe(start, "", 3, 1e-4, 0).training.class_weight == "ratio"
+
+
 @pytest.fixture(scope="module")
 def predicted(tuned, recordings, tmp_path_factory):
     """Return the folder of the new bundle's predictions of all recordings, under other names."""

@@ -551,6 +551,28 @@ def test_a_resumed_run_refuses_what_changes_splits_or_targets(clips, tmp_path, c
         claim(**changed)
 
 
+@pytest.mark.parametrize("source", ["file", "bundle"])
+def test_a_resumed_run_refuses_other_weights_to_start_from(clips, bundle_dir, tmp_path, source):
+    table = pd.DataFrame({"filename": ["0.mp4", "1.mp4"], "stalled": [0, 1]})
+    used = Data.of(clips, table, {"all": set(table["filename"])}, False)
+    weights = shutil.copytree(bundle_dir, tmp_path / "start") / "weights.safetensors"
+    file = weights.parent if source == "bundle" else weights
+    settings = _recipe(pretrained={"source": source, "file": file})
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "history.csv").touch()
+    run_folder.claim_data(run, used, settings)
+    run_folder.claim_data(run, used, settings)
+    if source == "bundle":
+        model = disk.load(file)
+        doubled = {name: tensor * 2 for name, tensor in model.weights.items()}
+        disk.save(file, model.spec, doubled, "")
+    else:
+        weights.write_bytes(b"")
+    with pytest.raises(InputError, match=r"run: .*other weights than .*start.* -o"):
+        run_folder.claim_data(run, used, settings)
+
+
 def test_a_run_that_an_older_version_began_resumes(clips, tmp_path):
     table = pd.DataFrame({"filename": ["0.mp4", "1.mp4"], "stalled": [0, 1]})
     used = Data.of(clips, table, {"all": set(table["filename"])}, False)

@@ -234,8 +234,10 @@ def _folder(which: str | Path) -> Path:
     shipped = sorted(path.name for path in SHIPPED.iterdir()) if SHIPPED.is_dir() else []
     if str(which) in shipped:
         return SHIPPED / which
-    if Path(which).is_dir():
-        return Path(which)
+    folder = Path(which)
+    if folder.is_dir():
+        # Without its ./, the path of a folder may be the name of a shipped bundle.
+        return folder.absolute() if str(folder) in shipped else folder
     raise BundleError(
         f"{which}: no such bundle. Give the folder of a bundle, or the name of a shipped one "
         f"({', '.join(shipped) or 'none is shipped'})"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stallscan.settings import Settings
 
@@ -59,16 +59,22 @@ class PretrainedSettings(Settings):
         none: random weights. kinetics, imagenet: the pretrained weights that torchvision downloads;
         2-D weights are inflated over time. file: a state dict with torchvision's names
         (.safetensors, .pt or .pth). bundle: a bundle with the same net.
-    file : Path, optional
-        The state dict of `source: file`; the folder or name of the bundle of `source: bundle`.
+    file : str, optional
+        The state dict of `source: file`; the folder or name of the bundle of `source: bundle`. A
+        folder with the name of a shipped bundle is written with its path: ./default.
     threshold : str
         chosen: calibration and threshold are chosen on the validation split. kept: they are those
         of the bundle of `source: bundle`, for validation splits too small to choose them.
     """
 
     source: Literal["none", "kinetics", "imagenet", "file", "bundle"] = "none"
-    file: Path | None = Field(default=None)
+    file: str | None = Field(default=None)  # as written: a Path would drop the ./ of ./default
     threshold: Literal["chosen", "kept"] = "chosen"
+
+    @field_validator("file", mode="before")
+    @classmethod
+    def _as_text(cls, file: object) -> object:
+        return str(file) if isinstance(file, Path) else file
 
     @model_validator(mode="after")
     def _check_kept(self) -> "PretrainedSettings":

@@ -277,7 +277,10 @@ def make_recipe(
     With `keep`, calibration and threshold stay those of the bundle, too.
     """
     trained = start.spec.provenance.get("recipe", {})
-    stages = trained.get("training", {}).get("stages") or [{}]
+    training = trained.get("training", {})
+    stages = training.get("stages") or [{}]
+    # The calibration, which may be kept, corrects for how often the net saw stalls.
+    balance = {key: training[key] for key in ("class_weight", "stalled_share") if key in training}
     stage = {"epochs": epochs, "learning_rate": learning_rate}
     content = {
         "name": f"{start.spec.name}-tuned",
@@ -287,7 +290,7 @@ def make_recipe(
         "net": start.spec.net,
         "pretrained": {
             "source": "bundle",
-            "file": start.path,
+            "file": str(start.path),
             "threshold": "kept" if keep else "chosen",
         },
         "augment": trained.get("augment") or {"rotate": 0.75, "flip": 0.75, "reverse": 0.5},
@@ -297,6 +300,7 @@ def make_recipe(
             "weight_decay": 1e-3,
             "batch_size": BATCH_SIZE,
             "monitor": "val_pr_auc",
+            **balance,
         },
         "seed": seed,
     }

@@ -12,12 +12,12 @@ from stallscan import files, runs, words
 from stallscan.errors import InputError
 from stallscan.recipes.recipe import Recipe
 from stallscan.runs import HELD_OUT_NAME, OUT_OF_FOLD_NAME
-from stallscan.training import ranks
+from stallscan.training import ranks, start
 from stallscan.training.data import Data
 
 RECIPE_NAME = "recipe.yaml"  # in the run folder: the resolved recipe
 STORE_NAME = "store"  # in the run folder: the clips, unless there were some already
-DATA_NAME = "data.sha256"  # in the run folder: hashes of recordings, labels and groups
+DATA_NAME = "data.sha256"  # in the run folder: hashes, see `claim_data`
 CHECKPOINTS = "checkpoints"  # in the run folder, until its bundle is written
 # A folder with any of these has at least one finished epoch.
 RESULTS = ("history.csv", "bundle", HELD_OUT_NAME)
@@ -103,16 +103,24 @@ def remove_failed(note: Path, now: Mapping[str, Any], kind: str, left: Iterable[
 
 
 def claim_data(run: Path, data: Data, recipe: Recipe) -> None:
-    """Record the hashes of the recordings in the run folder, or refuse a run on other recordings.
+    """Record in the run folder what it learns from, or refuse a run on anything else.
 
-    Older runs recorded the first hash only, that of filenames and labels.
+    Hashes of filenames and labels, of what else determines splits and targets, and of the weights
+    to start from. Older runs recorded only the first.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a run on other recordings, or from other weights.
     """
     path = run / DATA_NAME
-    hashes = [data.sha256, data.hash_uses(recipe)]
+    hashes = [data.sha256, data.hash_uses(recipe), start.sha256(recipe) or "-"]
     before = path.read_text(encoding="utf-8").split() if path.is_file() else []
     if before != hashes[: len(before)] and has_results(run):
+        what = "on other recordings, labels or groups"
+        if before[:2] == hashes[:2]:
+            what = f"from other weights than {recipe.pretrained.file} has now"
         raise InputError(
-            f"{run}: holds a run on other recordings, labels or groups. Choose another folder with "
-            "-o, or remove this one"
+            f"{run}: holds a run {what}. Choose another folder with -o, or remove this one"
         )
     files.write_text(path, "\n".join(hashes) + "\n")

@@ -1,7 +1,10 @@
 """Load the weights that a training starts from: published ones, a file, or a bundle."""
 
+from pathlib import Path
+
 from torch import Tensor, nn
 
+from stallscan import files
 from stallscan.bundle import disk
 from stallscan.errors import InputError
 from stallscan.nets.weights import HEADS, channels_hint, differing, download, fitted, read_state
@@ -31,10 +34,10 @@ def load(net: nn.Module, recipe: Recipe) -> None:
             f"{settings.source} with pretrained.file"
         )
     if settings.source == "bundle":
-        net.load_state_dict(_read_bundle(str(settings.file), recipe))
+        net.load_state_dict(_read_bundle(str(settings.file), recipe, net.state_dict()))
         return
     if settings.file is not None and settings.source == "file":
-        state, origin = read_state(settings.file), str(settings.file)
+        state, origin = read_state(Path(settings.file)), settings.file
     else:
         state, origin = download(name, settings.source)
     wanted = {key: value for key, value in net.state_dict().items() if not key.startswith(HEADS)}
@@ -48,7 +51,24 @@ def load(net: nn.Module, recipe: Recipe) -> None:
     net.load_state_dict(state, strict=False)
 
 
-def _read_bundle(which: str, recipe: Recipe) -> dict[str, Tensor]:
+def sha256(recipe: Recipe) -> str:
+    """Return the hash of the weights to start from; empty for random and published ones.
+
+    Raises
+    ------
+    BundleError
+        If a bundle cannot be read.
+    """
+    settings = recipe.pretrained
+    if settings.file is not None and settings.source == "bundle":
+        return disk.load(settings.file).spec.weights_sha256
+    if settings.file is not None and settings.source == "file":
+        path = Path(settings.file)
+        return files.sha256(path) if path.is_file() else ""  # `load` says what is wrong with it
+    return ""
+
+
+def _read_bundle(which: str, recipe: Recipe, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """Read the weights of a bundle with the recipe's net and input channels."""
     start = disk.load(which)
     if start.spec.net.name != recipe.net.name:
@@ -61,5 +81,11 @@ def _read_bundle(which: str, recipe: Recipe) -> dict[str, Tensor]:
         raise InputError(
             f"{start.path}: the bundle's net takes {start.spec.clip.channels}, the recipe's "
             f"{recipe.clip.channels}. Choose a bundle with the recipe's clip.channels"
+        )
+    if wrong := differing(start.weights, wanted):
+        raise InputError(
+            f"{start.path}: its weights do not fit the net {recipe.net.name} as it is now: {wrong} "
+            "missing, unknown or of another shape. Restore the code of the net as it was when the "
+            "bundle was trained, or choose another bundle"
         )
     return start.weights
