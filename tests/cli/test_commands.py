@@ -154,6 +154,15 @@ def test_answers_of_a_review_are_used_and_counted(run, reviewed, caplog):
     assert "answered" not in shown
 
 
+@pytest.mark.parametrize("option", [("--vessels", "0"), ("--spread", "8", "--all")])
+def test_options_of_the_next_study_are_refused_before_anything_is_written(run, reviewed, option):
+    rate = ("rate", reviewed, "--groups", reviewed / "mice.csv", "-o", reviewed / "r")
+    code, _, said = run(*rate, "--sensitivity", "0.9", "--specificity", "0.95", *option)
+    assert code == 2
+    assert "vessels" in said or "spread" in said
+    assert not (reviewed / "r").exists()
+
+
 def test_answers_are_found_where_the_study_was_moved_to(run, reviewed, tmp_path_factory, caplog):
     place = tmp_path_factory.mktemp("place")
     study = place / "study"

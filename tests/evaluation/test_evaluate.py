@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stallscan.calls import decide
 from stallscan.calls.predictions import find_table
+from stallscan.calls.settings import CallSettings
 from stallscan.errors import InputError
 from stallscan.evaluation import comparison, evaluate, present
 from stallscan.evaluation.breakdown import Group
@@ -158,6 +160,21 @@ def test_tables_of_training_runs_side_by_side(tmp_path):
     path, _ = write_tables(tmp_path, [prediction("1.mp4")], [])
     with pytest.raises(InputError, match=r"predictions\.csv: .*stalled.*--labels"):
         evaluate.evaluate(path)
+
+
+def test_what_is_decided_from_held_out_recordings_is_optimistic_too(tmp_path):
+    rows = np.arange(400)
+    (tmp_path / "run").mkdir()
+    given = tmp_path / "run" / "validation.csv"
+    held_out_table(rows, 0).to_csv(given, index=False)
+    labels = pd.DataFrame({"filename": [f"{row}.mp4" for row in rows], "stalled": rows % 4 == 0})
+    labels.astype({"stalled": int}).to_csv(tmp_path / "labels.csv", index=False)
+    for name, threshold in (("rr", 0.5), ("again", 0.6)):
+        made = decide.decide(given, CallSettings(threshold=threshold))
+        given = decide.write_calls(made, tmp_path / name)
+        evaluation = evaluate.evaluate(given, tmp_path / "labels.csv")
+        assert evaluation.held_out
+        assert any("optimistic" in note for note in present.notes(evaluation))
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(study):

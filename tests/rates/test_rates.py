@@ -554,6 +554,10 @@ def test_tables_that_do_not_fit(tmp_path):
     calls, groups = write_study(tmp_path, MICE)
     with pytest.raises(InputError, match=r"group control .*wild, model with --reference"):
         rates.rate(calls, groups, COUNTED, reference="control")
+    # Groups are not compared without mice, but a wrong name is as wrong.
+    pd.read_csv(groups).drop(columns="mouse").to_csv(groups, index=False)
+    with pytest.raises(InputError, match=r"group control .*wild, model with --reference"):
+        rates.rate(calls, groups, COUNTED, reference="control")
     others = write_calls(tmp_path, [("x.mp4", "flowing")])
     with pytest.raises(InputError, match=r"predictions\.csv and .*groups\.csv"):
         rates.rate(others, groups, COUNTED)

@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from stallscan import __version__
-from stallscan.calls import corrections
+from stallscan.calls import corrections, decide
+from stallscan.calls.predictions import read_predictions, read_run
+from stallscan.calls.settings import CallSettings
 from stallscan.evaluation import evaluate
 from stallscan.report import methods
 from tests.predicted import ROWS, prediction
@@ -113,12 +115,44 @@ CALIBRATED = {"steps": [{"calibration": {"slope": 1.0, "intercept": 0.0}}]}
         ({"rule": "mcc", "prevalence": 0.4}, "Scores were converted to an expected share of 40 %"),
         ({"prevalence": "estimate"}, "a share of 40 % stalled recordings, estimated from the"),
         ({"prevalence": None}, "Scores are calibrated for a share of 40 %"),
+        # A calibration replaces the share that 'predict' was told to expect.
+        (CALIBRATED | {"expected": 0.02}, "Scores are calibrated for a share of 40 %"),
+        (
+            {"steps": [*CALIBRATED["steps"], {"to": 0.4}, {}], "expected": 0.02},
+            "Scores were converted to an expected share of 40 %",
+        ),
+        ({"steps": [{}], "expected": 0.4}, "Scores were converted to an expected share of 40 %"),
     ],
 )
 def test_where_calibration_threshold_and_share_are_from_is_said(decision, said):
-    how, _ = describe(table(), RUN | {"decision": decision})
+    run = RUN | {"decision": decision, "expected_prevalence": decision.get("expected")}
+    how, _ = describe(table(), run)
     assert said in how
     assert how.count("threshold w") + how.count("calibration was") <= 1
+
+
+def test_a_threshold_of_ones_own_was_not_chosen_on_labels(study, tmp_path):
+    predictions, labels = study / "new" / "predictions.csv", study / "labels.csv"
+
+    def decided(name, given, labels=None, **settings):
+        path = decide.write_calls(
+            decide.decide(given, CallSettings(**settings), labels), tmp_path / name
+        )
+        rows, run = read_predictions(path), read_run(path)
+        return path, describe(rows, run)[0]
+
+    chosen, how = decided("chosen", predictions, labels, rule="mcc")
+    assert "The threshold was chosen on 600 labelled recordings" in how
+    _, how = decided("kept", chosen)
+    assert "The threshold was chosen on 600 labelled recordings" in how
+    own, how = decided("own", chosen, threshold=0.9)
+    assert "labelled recording" not in how
+    _, how = decided("again", own)
+    assert "labelled recording" not in how
+    _, how = decided("short", chosen, rule="load", load=0.2)
+    assert "labelled recording" not in how
+    _, how = decided("calibrated", predictions, labels, calibrate=True, threshold=0.5)
+    assert "The calibration was chosen on 600 labelled recordings" in how
 
 
 def test_a_share_that_was_stated_is_told_from_that_of_the_bundle():

@@ -15,6 +15,7 @@ from stallscan.calls.drafts import Draft, Step, choose, estimate, fill_in, steps
 from stallscan.calls.predictions import (
     Predictions,
     decided_from,
+    is_on_labels,
     read_chosen,
     refuse_other_tables,
 )
@@ -99,7 +100,7 @@ def decide(
     has_chosen = settings.calibrate
     if np.isnan(draft.threshold):
         choose(draft, settings, known, step.to, predictions.run)
-        has_chosen |= settings.rule != "load"
+        has_chosen |= draft.on_labels
     if known is not None and has_chosen:
         filenames = predictions.table["filename"][has_score][known >= 0]
         now = pd.DataFrame({"filename": filenames, "stalled": known[known >= 0]})
@@ -125,6 +126,7 @@ def as_calls(
         ],
         "how": "; ".join(draft.how),
         "threshold": draft.threshold,
+        "threshold_on_labels": draft.on_labels,
         "low": draft.low,
         "steps": [step.model_dump(mode="json") for step in steps],
         "chosen_on": len(chosen),
@@ -274,6 +276,7 @@ def _convert(
                 "one with --rule"
             )
         threshold = float(values[0])
+        draft.on_labels = is_on_labels(predictions.run.get("decision", {}))
         # Where calls were left to a person, the threshold does not say which.
         calls = scored["call"].to_numpy(str)
         draft.calls = calls if "review" in calls else None

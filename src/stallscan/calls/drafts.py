@@ -56,6 +56,7 @@ class Draft:
     calls: NDArray[np.str_] | None = None  # (N,), where the threshold alone does not give them
     # For the rule `limits`, scores below are called flowing; otherwise None.
     low: float | None = None
+    on_labels: bool = False  # whether labels chose the threshold
     how: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
 
@@ -132,6 +133,7 @@ def _choose_on_labels(
     share: float | None,
 ) -> None:
     """Choose the threshold, or the limits, on the labelled recordings alone."""
+    draft.on_labels = True
     source = f"on {len(labels):,} labelled recordings"
     if settings.rule == "limits":
         limits = ReviewBand.of(scores, labels, settings.missed, settings.false, settings.confidence)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from stallscan.calls.decide import Calls, as_calls
 from stallscan.calls.drafts import Draft, Floats, Step, steps_of
-from stallscan.calls.predictions import Predictions, read_chosen
+from stallscan.calls.predictions import Predictions, is_on_labels, read_chosen
 from stallscan.calls.settings import CallSettings
 from stallscan.errors import InputError
 from stallscan.runs import PREDICTIONS_NAME
@@ -62,7 +62,7 @@ def decide_like(predictions: str | Path, like: Path) -> Calls:
             f"{_named(there)}. Predict with the same bundle"
         )
     draft = Draft(rounded(_repeat(new, steps)))
-    draft.threshold = settings.threshold
+    draft.threshold, draft.on_labels = settings.threshold, is_on_labels(decision)
     if isinstance(low, float):
         draft.low = low
         decided = np.where(draft.scores >= draft.threshold, "stalled", "review")

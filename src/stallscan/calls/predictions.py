@@ -64,7 +64,10 @@ class Predictions:
     def read(cls, path: str | Path) -> "Predictions":
         """Read a table and its run; errors as in `read_predictions` and `read_run`."""
         path = Path(path)
-        table, run = read_predictions(path), read_run(path)
+        cells, run = read_text(path), read_run(path)
+        table = check_predictions(path, cells)
+        if is_held_out(cells, run):
+            run["held_out"] = True
         warn_if_unfinished(path, run, len(table))
         return cls(path, table, run)
 
@@ -126,7 +129,7 @@ def check_predictions(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 
     Callers that also need other columns use this to avoid reading the file twice.
     """
-    if is_held_out(table):
+    if _is_of_training(table):
         table = table.assign(
             **dict.fromkeys(PREDICTION_COLUMNS[1:5], ""), bundle=path.resolve().parent.name
         ).assign(status="ok")
@@ -143,8 +146,15 @@ def check_predictions(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     return _with_numbers(path, table[list(PREDICTION_COLUMNS)]).reset_index(drop=True)
 
 
-def is_held_out(table: pd.DataFrame) -> bool:
-    """Return whether `train` wrote the table, so that its recordings chose epoch and threshold."""
+def is_held_out(table: pd.DataFrame, run: Mapping[str, Any]) -> bool:
+    """Return whether the recordings of a table chose epoch and threshold of the training.
+
+    `train` wrote such a table, or `decide` made one from it, whose `run` says so.
+    """
+    return _is_of_training(table) or run.get("held_out") is True
+
+
+def _is_of_training(table: pd.DataFrame) -> bool:
     return not set(PREDICTION_COLUMNS) <= set(table) and set(HELD_OUT_COLUMNS) <= set(table)
 
 
@@ -234,6 +244,13 @@ def decided_from(predictions: Path, run: Mapping[str, Any]) -> list[Path]:
     folder = predictions.resolve().parent
     near = [Path(os.path.normpath(folder / path)) for path in relative]
     return [here if here.is_file() else Path(path) for path, here in zip(paths, near, strict=False)]
+
+
+def is_on_labels(decision: Mapping[str, Any]) -> bool:
+    """Return whether labels chose the threshold of a decision, or of one that it was kept from."""
+    # Older decisions only say whether labels chose anything, now or before.
+    is_chosen = decision.get("chosen_on") and decision.get("rule") not in ("keep", "load")
+    return bool(decision.get("threshold_on_labels", is_chosen))
 
 
 def made_by(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -166,16 +166,20 @@ def rate(
     table = predictions_in(calls)
     answers = {} if no_corrections else read_answers(table)
     result = rates.rate(table, groups, call_accuracy, reference=reference, answers=answers)
+    planned = None
+    if all_ or vessels is not None:
+        if vessels is None:
+            scored = [mouse.rate.scored for mouse in result.mice if mouse.rate is not None]
+            vessels = int(statistics.median(scored)) if scored else power.VESSELS
+        # Before anything is written, because it refuses impossible options.
+        planned = power.compare_scorings(call_accuracy, vessels=vessels, spread=spread)
     tables.write_rates(result, out)
     page = rate_page.write_page(result, out, {"Calls": str(table), "Groups": str(groups)})
     for sentence in tables.headlines(result):
         print_line(sentence)
     show(*tables.as_tables(result, all_))
-    if all_ or vessels is not None:
-        if vessels is None:
-            scored = [mouse.rate.scored for mouse in result.mice if mouse.rate is not None]
-            vessels = int(statistics.median(scored)) if scored else power.VESSELS
-        show(power.as_table(power.compare_scorings(call_accuracy, vessels=vessels, spread=spread)))
+    if planned is not None:
+        show(power.as_table(planned))
     for sentence in result.sentences():
         print_line(sentence)
     print_line(f"tables, plot and {page.name} -> {out}")

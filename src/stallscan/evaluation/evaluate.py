@@ -177,8 +177,8 @@ class Evaluation:
     breakdowns : tuple of Breakdown
         One for each column.
     held_out : bool
-        Whether the table was written by `train`: its recordings were used to choose the epoch and
-        the threshold.
+        Whether the table was written by `train`, or decided from such a table: its recordings were
+        used to choose the epoch and the threshold.
     drawn : Drawn
         The bootstrap draws of the figures, for paired comparisons.
     made_by : dict
@@ -303,7 +303,7 @@ def evaluate(
         group=Group("", len(decided)) if groups is None else Group.of(groups),
         curve=bootstrap.mcc_curve(rates, measured),
         breakdowns=break_down(facts, decided, scored, units, by),
-        held_out=is_held_out(own.cells),
+        held_out=is_held_out(own.cells, run),
         drawn=drawn,
         made_by=made_by(run),
         simulated_training=is_simulated(run),

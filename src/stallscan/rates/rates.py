@@ -288,6 +288,14 @@ def _groups(
         name: [mouse for mouse in mice if mouse.names["group"] == name and mouse.scored]
         for name in names
     }
+    # A group with a scored recording has a mouse with one, if the mice are known.
+    tested = [counts.names["group"] for counts in counted if counts.scored]
+    first = reference or tested[0]
+    if first not in tested:
+        raise InputError(
+            f"group {first} has no scored recording. Choose one of {listed(tested)} with "
+            "--reference"
+        )
     if not mice:
         return tuple(
             _unit(counts, errors, notes.without_mice(counts.scored)) for counts in counted
@@ -296,13 +304,6 @@ def _groups(
         _group_unit(counts, members[name], errors)
         for name, counts in zip(names, counted, strict=True)
     )
-    tested = [name for name in names if members[name]]
-    first = reference or tested[0]
-    if first not in tested:
-        raise InputError(
-            f"group {first} has no scored recording. Choose one of {listed(tested)} with "
-            "--reference"
-        )
     stalled = {name: [mouse.stalled for mouse in members[name]] for name in tested}
     scored = {name: [mouse.scored for mouse in members[name]] for name in tested}
     accuracy = {name: _accuracy(members[name], errors) for name in tested}

@@ -6,7 +6,7 @@ import pandas as pd
 
 from stallscan import __version__
 from stallscan.calls.corrections import Corrected
-from stallscan.calls.predictions import is_simulated, stack_of
+from stallscan.calls.predictions import is_on_labels, is_simulated, stack_of
 from stallscan.evaluation.evaluate import Evaluation
 from stallscan.scores import resample
 from stallscan.words import counted, enumerated, percent
@@ -131,19 +131,26 @@ def _share(share: float, run: dict[str, Any], decision: dict[str, Any]) -> str:
     what = "Scores" if decision else "Scores and threshold"
     if decision.get("prevalence") == "estimate":
         return f"{what} were converted to a share of {stated}, estimated from the scores."
-    if decision.get("prevalence") is not None or run.get("expected_prevalence") is not None:
+    expected = run.get("expected_prevalence")
+    for step in decision.get("steps", []):
+        if step.get("calibration"):  # for the share of the labels, whatever was expected before
+            expected = None
+        expected = step.get("to") or expected
+    if decision.get("prevalence") is not None or expected is not None:
         return f"{what} were converted to an expected share of {stated}."
     return f"{what} are calibrated for a share of {stated}."
 
 
 def _choice(decision: dict[str, Any]) -> list[str]:
     """Say on which labels calibration and threshold were chosen; empty if on none."""
-    steps, like = decision.get("steps", []), decision.get("like")
-    is_calibrated = any(isinstance(step, dict) and step.get("calibration") for step in steps)
-    is_kept = decision.get("rule") in ("keep", "load") and not isinstance(like, dict)
-    what = "Calibration and threshold were" if is_calibrated else "The threshold was"
-    if is_calibrated and is_kept:
-        what = "The calibration was"
+    like = decision.get("like")
+    is_calibrated = any(step.get("calibration") for step in decision.get("steps", []))
+    if not isinstance(like, dict) and not is_on_labels(decision):
+        what = "The calibration was" if is_calibrated else ""
+    else:
+        what = "Calibration and threshold were" if is_calibrated else "The threshold was"
+    if not what:
+        return []
     if not isinstance(like, dict):
         on = _on_labels(decision)
         return [f"{what} chosen{on}."] if on else []
