@@ -21,11 +21,11 @@ import plain_renderer
 import second_simulator
 from numpy.typing import NDArray
 
-from stallscan import workers
+from stallscan import files, runs, workers
 from stallscan.catalog import tables
 from stallscan.recordings.encode import write_video
 from stallscan.recordings.recording import Frames
-from stallscan.simulate import detector, imaging, recording
+from stallscan.simulate import corpus, detector, imaging, recording
 from stallscan.simulate.blood import MOVING_UM, STANDING_UM
 from stallscan.simulate.contour import COLOUR, draw_outline
 from stallscan.simulate.imaging import Window
@@ -275,7 +275,17 @@ def _around(outlined: NDArray[np.bool_]) -> Window:
 
 
 def write_family(folder: Path, rows: range, name: str, share: float = STALLED) -> None:
-    """Write a family's recordings and ``labels.csv``, unless they are there."""
+    """Write a family's recordings and ``labels.csv``, unless they are there.
+
+    Raises
+    ------
+    InputError
+        If the folder holds those of another version of the simulator, of another share or of an
+        unknown one. A change of a family itself is not noticed.
+    """
+    made_with = {"format": corpus.FORMAT, "first_row": rows.start, "stalled": share}
+    note = files.make_folder(folder) / "family.json"
+    runs.claim(note, made_with, "a family of the shift suite", ("labels.csv", "recordings"))
     table = folder / "labels.csv"
     if table.is_file() and len(pd.read_csv(table)) == len(rows):
         return
@@ -306,7 +316,9 @@ def _write_one(out: Path, rows: range, name: str) -> None:
 def main() -> None:
     """Write the suite."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
+    parser.add_argument(
+        "out", type=Path, help="folder; take a new one whenever a family has changed"
+    )
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--processes", type=int, help="by default one per core")
     given = parser.parse_args()

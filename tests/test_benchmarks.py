@@ -1,4 +1,10 @@
-"""The published code that our speed is compared with does the same as ours: crop and nets."""
+"""The published code that our speed is compared with does the same as ours: crop and nets.
+
+And a shift suite of another version of the simulator is not reused.
+"""
+
+import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +16,12 @@ from stallscan.bundle.spec import BundleSpec
 from stallscan.clips import prepare
 from stallscan.clips.prepare import Preprocessing
 from stallscan.engines.torch_engine import TorchEngine
+from stallscan.errors import InputError
 from stallscan.nets import build
 from stallscan.recipes import recipe
 from stallscan.recordings.find import Source
 from stallscan.scores.calibration import Calibration
+from stallscan.simulate import corpus
 from tests import drawing
 
 THIRD_PLACE = recipe.read_recipe("third-place")
@@ -71,3 +79,24 @@ def test_published_nets_give_our_logits(tmp_path, name):
     theirs = published.score(net, published.normalise(pixels))
     ours = 1 / (1 + np.exp(-engine.logit(pixels)))
     assert theirs == pytest.approx(ours, abs=1e-5)
+
+
+def test_a_shift_suite_of_another_simulator_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(published.__file__).parent))
+    shifts = importlib.import_module("shifts")
+    filmed = []
+
+    def film(_name, row, _share):
+        filmed.append(row)
+        return np.zeros((3, 16, 16, 3), np.uint8), False
+
+    monkeypatch.setattr(shifts, "film", film)
+    for _ in range(2):
+        shifts.write_family(tmp_path, range(2), "plain")
+    assert filmed == [0, 1]
+    monkeypatch.setattr(corpus, "FORMAT", corpus.FORMAT + 1)
+    with pytest.raises(InputError, match="format"):
+        shifts.write_family(tmp_path, range(2), "plain")
+    (tmp_path / "family.json").unlink()
+    with pytest.raises(InputError, match=r"labels\.csv"):
+        shifts.write_family(tmp_path, range(2), "plain")

@@ -76,6 +76,20 @@ def test_the_true_stallogram_is_the_motion_of_the_blood(simulated: Path) -> None
     assert stalling == round(0.5 * len(plan.segments))
 
 
+def test_an_angiogram_has_the_speeds_of_its_blood(angiogram: Path) -> None:
+    for row in read(angiogram / "segments.csv"):
+        stands_throughout = float(row["stalled_share"]) == 1
+        assert (float(row["speed_um_s"]) > 0) != stands_throughout
+
+
+def test_the_vessel_without_truth_never_pauses() -> None:
+    for seed in range(16):
+        plan = draw_series(SeriesSettings(seed=seed, frames=60, height=128, width=128, look=LOOK))
+        assert (plan.blood.speed_um_s[0] != 0).all()
+        moved = np.diff(plan.blood.start_um[0]) / plan.blood.frame_s
+        assert np.allclose(moved, plan.blood.speed_um_s[0, :-1])
+
+
 def test_an_angiogram_is_dark_where_blood_stands(angiogram: Path) -> None:
     frames = tifffile.imread(angiogram / "series.tif").astype(float)
     truth = read_stallogram(angiogram / "true_stallogram.csv")

@@ -42,6 +42,15 @@ def test_ranges_replace_what_the_project_has_and_leave_the_rest():
     assert _plan(gamma=(2, 2)).microscope.photons == plain.microscope.photons
 
 
+@pytest.mark.parametrize("row", [60, 162])
+def test_a_segment_between_two_frames_is_in_focus_in_the_nearest(row):
+    truth = _plan(row, step_um=(5, 5), psf_z_um=(0.6, 0.6)).truth
+    away = np.abs(5.0 * np.arange(truth.frames)[:, None] - truth.line_um[:, 2]).min(axis=1)
+    assert away.min() > 1.8  # beyond the half width of the PSF
+    assert truth.first_in_focus == truth.last_in_focus == away.argmin()
+    assert truth.frames_in_focus == 1
+
+
 def test_values_of_many_recordings_fill_the_range():
     steps = [look.draw(np.random.default_rng(seed), (0.5, 2.0)) for seed in range(300)]
     assert 0.5 <= min(steps) < 0.52

@@ -15,6 +15,7 @@ from stallscan.recordings.raw import open_stack
 from stallscan.simulate import raw
 from stallscan.simulate import stack as stacks
 from stallscan.simulate.blood import STALLED_SHARE, STANDING_UM
+from stallscan.simulate.look import LookSettings
 from stallscan.simulate.series import SeriesSettings, draw_series
 from stallscan.simulate.stack import RawPlan, RawSettings, draw_stack, simulate_stack
 from stallscan.vessels.region_files import read_regions
@@ -90,6 +91,17 @@ def test_tiles_do_not_show(plan: RawPlan, monkeypatch: pytest.MonkeyPatch) -> No
         tile = stacks.render(plan.scene, plan.blood, plan.microscope, window)
         whole = light[:, window.rows, window.columns]
         assert np.abs(tile - whole).max() < 0.02 * light.max()
+
+
+def test_a_row_has_the_same_noise_in_all_tiles() -> None:
+    look = LookSettings(row_noise=(20, 20), blur_along_px=(0, 0), blur_across_px=(0, 0))
+    plan = draw_stack(RawSettings(frames=17, height=128, width=128, look=look))
+    left, right = (
+        stacks.film_raw(plan, stacks.Window(slice(32, 96), columns)).mean(axis=2)  # (T, 64)
+        for columns in (slice(0, 64), slice(64, 128))
+    )
+    change = np.diff(left, axis=0).ravel(), np.diff(right, axis=0).ravel()
+    assert np.corrcoef(*change)[0, 1] > 0.8
 
 
 def _whole(plan: RawPlan) -> stacks.Window:

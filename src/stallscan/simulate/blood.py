@@ -211,8 +211,7 @@ def stall(
     run = _draw_run(rng, focus, STALLED_SHARE, 0.9)
     if motion in ("starts", "ends") and not run:
         motion = "stall"
-    flow = blood.speed_um_s[vessel].copy()
-    flow[flow == 0] = np.median(flow[flow != 0])  # fill in a pause
+    flow = _fill_pause(blood.speed_um_s[vessel])
     standing = np.ones(flow.size, bool)
     if motion == "starts":
         standing[: last + 1 - run] = False
@@ -242,6 +241,22 @@ def stand(blood: Blood, vessel: int, standing: NDArray[np.bool_], rng: Rng) -> B
     moved = _add_up(speed[vessel], blood.frame_s)
     start[vessel] = start[vessel, 0] + moved + standing * _draw_jitter(rng, moved.shape)
     return replace(blood, speed_um_s=speed, start_um=start)
+
+
+def keep_moving(blood: Blood) -> Blood:
+    """Return blood whose first vessel does not pause; without a pause, the same."""
+    if blood.motion != "pause":
+        return blood
+    speed, start = blood.speed_um_s.copy(), blood.start_um.copy()
+    speed[0] = _fill_pause(speed[0])
+    start[0] = start[0, 0] + _add_up(speed[0], blood.frame_s)
+    return replace(blood, motion="flow", speed_um_s=speed, start_um=start)
+
+
+def _fill_pause(speed_um_s: F64) -> F64:
+    """Replace speeds of 0, (frames,), by the median of the others."""
+    moving = speed_um_s != 0
+    return np.where(moving, speed_um_s, np.median(speed_um_s[moving]))
 
 
 def draw_patterns(rng: Rng, kinds: Sequence[str]) -> F32:

@@ -34,10 +34,13 @@ def _noise_tables() -> tuple[F32, F32]:
     return poisson.astype(np.float32), normal.astype(np.float32)
 
 
-def detect(light: F32, microscope: Microscope, rng: Rng) -> Iterator[F32]:
+def detect(
+    light: F32, microscope: Microscope, rng: Rng, row_noise: F32 | None = None
+) -> Iterator[F32]:
     """Add photon and detector noise to light, float32 (T, h, w); yield the frames in photons.
 
-    `light` is the result of `render`. Each frame is float32 (h, w).
+    `light` is the result of `render`. Each frame is float32 (h, w). The noise that a row shares is
+    drawn unless it is given, in photons, float32 (T, h, 1).
     """
     poisson, normal = _noise_tables()
     shape = light.shape[1:]
@@ -46,7 +49,7 @@ def detect(light: F32, microscope: Microscope, rng: Rng) -> Iterator[F32]:
     # its end, so that these recordings stay what they are.
     is_bright = microscope.photons > PHOTONS[1]
     to_level = np.float32(LEVELS_PER_ROOT * math.sqrt(microscope.photons))
-    for image in light:
+    for frame, image in enumerate(light):
         level = np.sqrt(image)
         level *= to_level
         level += np.float32(0.5)
@@ -65,7 +68,9 @@ def detect(light: F32, microscope: Microscope, rng: Rng) -> Iterator[F32]:
         drawn >>= 16
         noise *= np.take(normal, drawn, mode="clip")
         photons += noise
-        if microscope.row_noise:
+        if row_noise is not None:
+            photons += row_noise[frame]
+        elif microscope.row_noise:
             photons += rng.normal(0, microscope.row_noise, (shape[0], 1)).astype(np.float32)
         if max(microscope.blur_px) > 0:
             # OpenCV would replace a deviation of 0 by one of its own.

@@ -42,6 +42,7 @@ class Streams(NamedTuple):
     project: Rng
     look: Rng
     stalls: Rng
+    rows: Rng
 
     @classmethod
     def of(cls, seed: int, kind: int) -> "Streams":
@@ -115,10 +116,19 @@ def longest_run(inside: NDArray[np.bool_]) -> slice:
     return slice(int(starts[longest]), int(stops[longest]))
 
 
-def to_counts(light: F32, microscope: Microscope, rng: Rng) -> Counts:
-    """Convert light, float32 (T, h, w), to detector counts with noise, uint16 (T, h, w)."""
+def draw_row_noise(rng: Rng, scene: Scene, microscope: Microscope) -> F32:
+    """Draw the noise that a row shares in all tiles, in photons, float32 (T, H, 1)."""
+    return rng.normal(0, microscope.row_noise, (*scene.shape[:2], 1)).astype(np.float32)
+
+
+def to_counts(light: F32, microscope: Microscope, rng: Rng, row_noise: F32 | None = None) -> Counts:
+    """Convert light, float32 (T, h, w), to detector counts with noise, uint16 (T, h, w).
+
+    `row_noise` as in `detect`.
+    """
     counts = np.empty(light.shape, np.uint16)
-    for frame, photons in zip(counts, detect(light, microscope, rng), strict=True):
+    frames = detect(light, microscope, rng, row_noise)
+    for frame, photons in zip(counts, frames, strict=True):
         frame[:] = np.clip(OFFSET_COUNTS + COUNTS_PER_PHOTON * photons, 0, 65535)
     return counts
 

@@ -39,7 +39,7 @@ class Truth:
         Mean absolute speed of the cells over the frames in focus.
     first_in_focus, last_in_focus, frames_in_focus : int
         First, last and number of the frames, counted from 0, in which any part of the segment is
-        in focus (within the half width of the axial PSF).
+        in focus (within the half width of the axial PSF); the nearest frame if none is.
     frames : int
         Number of frames.
     frame_s, line_s : float
@@ -209,12 +209,15 @@ def film(plan: Plan, window: Window, colour: tuple[int, int, int]) -> Image:
 
 
 def find_in_focus(target: Vessel, scene: Scene, microscope: Microscope) -> NDArray[np.intp]:
-    """Return the frames within the half width of the axial PSF of any part of a vessel."""
+    """Return the frames within the half width of the axial PSF of any part of a vessel.
+
+    If the vessel lies between the depths of two frames, that may be none: then the nearest.
+    """
     half = half_focus_um(float(target.radius_um.mean()), microscope)
     depth = np.arange(scene.shape[0]) * scene.step_um
     # (frames, points) distances in depth -> (frames,)
-    near = np.abs(depth[:, None] - target.line[None, :, 2]).min(axis=1) <= half
-    return np.flatnonzero(near)
+    away = np.abs(depth[:, None] - target.line[None, :, 2]).min(axis=1)
+    return np.flatnonzero(away <= max(half, away.min()))
 
 
 def half_focus_um(radius_um: float, microscope: Microscope) -> float:

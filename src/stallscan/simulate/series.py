@@ -29,6 +29,7 @@ from stallscan.simulate.raw import (
     Counts,
     Progress,
     Streams,
+    draw_row_noise,
     draw_specimen,
     longest_run,
     to_counts,
@@ -104,6 +105,8 @@ class Segment:
         float64 (n, 2): row and column, in pixels; inside the frame.
     standing : ndarray
         bool (T,): frames in which its blood stands still.
+    speed_um_s : float
+        Mean absolute speed in the other frames; 0 without any.
     """
 
     vessel: int
@@ -111,6 +114,7 @@ class Segment:
     length_um: float
     radius_um: float
     standing: NDArray[np.bool_]
+    speed_um_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ class SeriesPlan:
     microscope: Microscope
     segments: tuple[Segment, ...]
     is_angiogram: bool
+    row_noise: F32  # (T, H, 1), photons
     rng: Rng
 
     @property
@@ -194,18 +199,27 @@ def draw_series(settings: SeriesSettings) -> SeriesPlan:
         look.clear,
         stalled_neighbours=0.0,
     )
+    # The first vessel may pause, which the truth would not say.
+    blood = bloods.keep_moving(blood)
     found = list(_find_segments(scene, microscope))
     count = round(settings.stalled * len(found))
     for index in streams.stalls.permutation(len(found))[:count].tolist():
         standing = _draw_standing(streams.stalls, settings.frames, settings.frame_s)
         blood = bloods.stand(blood, found[index].vessel, standing, streams.stalls)
-    segments = tuple(
-        replace(segment, standing=blood.speed_um_s[segment.vessel] == 0) for segment in found
-    )
+    # Before `_show_motion`, which stops all blood.
+    segments = tuple(_describe(segment, blood.speed_um_s[segment.vessel]) for segment in found)
     is_angiogram = settings.kind == "angiogram"
     if is_angiogram:
         blood = _show_motion(blood)
-    return SeriesPlan(scene, blood, microscope, segments, is_angiogram, streams.pixels)
+    row_noise = draw_row_noise(streams.rows, scene, microscope)
+    return SeriesPlan(scene, blood, microscope, segments, is_angiogram, row_noise, streams.pixels)
+
+
+def _describe(segment: Segment, speed_um_s: F64) -> Segment:
+    """Return a segment with the motion of its blood, signed speeds (T,)."""
+    moving = np.abs(speed_um_s[speed_um_s != 0])
+    mean = float(moving.mean()) if moving.size else 0.0
+    return replace(segment, standing=speed_um_s == 0, speed_um_s=mean)
 
 
 def film_series(plan: SeriesPlan, window: Window) -> Counts:
@@ -213,7 +227,7 @@ def film_series(plan: SeriesPlan, window: Window) -> Counts:
     light = render(plan.scene, plan.blood, plan.microscope, window)  # (T, h, w) float32
     if plan.is_angiogram:
         _add_speckle(light, plan.microscope.psf_xy_um / plan.scene.um_per_px, plan.rng)
-    return to_counts(light, plan.microscope, plan.rng)
+    return to_counts(light, plan.microscope, plan.rng, plan.row_noise[:, window.rows])
 
 
 def _choose_plane(scene: Scene) -> Scene:
@@ -316,11 +330,10 @@ def _write_tables(folder: Path, plan: SeriesPlan) -> None:
     head = ("segment", "stalled_share", "kind", "speed_um_s", "length_um", "radius_um")
     segments: list[list[object]] = []
     for number, segment in enumerate(plan.segments, start=1):
-        speed = np.abs(plan.blood.speed_um_s[segment.vessel])
         kinds = plan.blood.kinds
         kind = "angiogram" if plan.is_angiogram else kinds[plan.blood.pattern[segment.vessel]]
-        mean = float(speed[~segment.standing].mean()) if (~segment.standing).any() else 0.0
-        numbers = (float(segment.standing.mean()), kind, mean, segment.length_um, segment.radius_um)
+        share = float(segment.standing.mean())
+        numbers = (share, kind, segment.speed_um_s, segment.length_um, segment.radius_um)
         segments.append(
             [number, *(f"{each:.3f}" if isinstance(each, float) else each for each in numbers)]
         )

@@ -20,7 +20,8 @@ class SimulateSettings(Settings):
     stalled : float
         Share of stalled recordings, 0..1 (rounded to whole recordings).
     seed : int
-        At least 0; a recording depends only on the seed and its row.
+        At least 0. A recording depends on nothing but the seed, its row, its label, the field and
+        the look; which rows are stalled is drawn for `count` and `stalled` together.
     test : int
         Number of additional recordings in a test split; 0 for none.
     test_stalled : float

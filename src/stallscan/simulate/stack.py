@@ -25,13 +25,14 @@ from stallscan.simulate.raw import (
     Counts,
     Progress,
     Streams,
+    draw_row_noise,
     draw_specimen,
     longest_run,
     to_counts,
     write_frames,
 )
 from stallscan.simulate.recording import find_in_focus
-from stallscan.simulate.scene import F64, LARGE_RADIUS_UM, Rng, Scene
+from stallscan.simulate.scene import F32, F64, LARGE_RADIUS_UM, Rng, Scene
 from stallscan.vessels.regions import Field as StackField
 from stallscan.vessels.regions import outline_line
 from stallscan.vessels.segment_files import LINES_NAME, SEGMENTS_NAME, write_labels, write_lines
@@ -103,6 +104,7 @@ class RawPlan:
     blood: Blood
     microscope: Microscope
     segments: tuple[Truth, ...]
+    row_noise: F32  # (T, H, 1), photons
     rng: Rng
 
     @property
@@ -173,13 +175,14 @@ def draw_stack(settings: RawSettings) -> RawPlan:
     count = round(settings.stalled * len(segments))
     chosen = set(streams.stalls.permutation(len(segments))[:count].tolist())
     blood, segments = _stall(scene, blood, segments, chosen, streams.stalls)
-    return RawPlan(scene, blood, microscope, tuple(segments), streams.pixels)
+    row_noise = draw_row_noise(streams.rows, scene, microscope)
+    return RawPlan(scene, blood, microscope, tuple(segments), row_noise, streams.pixels)
 
 
 def film_raw(plan: RawPlan, window: Window) -> Counts:
     """Render a window of a stack in detector counts, uint16 (T, h, w)."""
     light = render(plan.scene, plan.blood, plan.microscope, window)  # (T, h, w) float32
-    return to_counts(light, plan.microscope, plan.rng)
+    return to_counts(light, plan.microscope, plan.rng, plan.row_noise[:, window.rows])
 
 
 def _find_segments(scene: Scene, microscope: Microscope) -> Iterator[Truth]:
