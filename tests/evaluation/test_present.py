@@ -155,6 +155,17 @@ def test_what_a_simulation_does_not_tell_is_said(tables, tmp_path, is_corpus):
     assert correction.CallAccuracy.read(path).simulated == is_corpus
 
 
+def test_mice_are_told_to_whoever_corrects_rates(study):
+    evaluation = evaluate.evaluate(study / "old" / "predictions.csv", study / "labels.csv")
+    errors = correction.CallAccuracy.read(present.write_metrics(evaluation, study / "out"))
+    assert errors.grouped_by == "mouse"
+    assert errors.effective == evaluation.effective
+    assert 0 < errors.effective[0] <= 120
+    alone = evaluate.evaluate(study / "old" / "predictions.csv", study / "labels.csv", group="")
+    errors = correction.CallAccuracy.read(present.write_metrics(alone, study / "out"))
+    assert (errors.grouped_by, errors.effective) == ("", None)
+
+
 def test_the_command_says_a_note_once(study, capsys, caplog):
     from stallscan.cli.commands import app
 

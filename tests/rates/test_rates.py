@@ -613,6 +613,31 @@ def test_errors_of_other_calls_are_refused(tmp_path, changes, message):
         rates.rate(*write_study(tmp_path, MICE), errors)
 
 
+def test_an_accuracy_measured_on_few_mice_is_less_certain(tmp_path):
+    drawn = {"column": "mouse", "count": 4}
+    plain = CallAccuracy.read(write_metrics(tmp_path))
+    effective = {"stalled": 100.0, "flowing": 400.0}
+    path = write_metrics(tmp_path, drawn_by=drawn | {"effective": effective})
+    grouped = CallAccuracy.read(path)
+    share = grouped.sensitivity_share
+    assert share == pytest.approx(intervals.jeffreys(85, 100))
+    assert grouped.false_stalled == pytest.approx(intervals.jeffreys(2.8, 400))
+    calls, groups = write_study(tmp_path, MICE)
+    before, after = (rates.rate(calls, groups, errors) for errors in (plain, grouped))
+    for old, new in zip(before.groups, after.groups, strict=True):
+        assert old.rate.estimate == pytest.approx(new.rate.estimate)
+        assert contains(new.rate.interval, old.rate.interval)
+        assert new.rate.interval != old.rate.interval
+    said = " ".join(after.sentences())
+    assert "500 stalled and 2,000 flowing ones count as 100 and 400" in said
+    # An older version did not tell; without mice there is nothing to tell.
+    older = CallAccuracy.read(write_metrics(tmp_path, drawn_by=drawn))
+    assert "too narrow" in " ".join(rates.rate(calls, groups, older).sentences())
+    alone = CallAccuracy.read(write_metrics(tmp_path, drawn_by={"column": "", "effective": None}))
+    assert "independent" not in " ".join(rates.rate(calls, groups, alone).sentences())
+    assert alone == plain
+
+
 CALIBRATED = {"before": 0.4, "calibration": {"scale": 0.5, "bias": 1.0}, "at": 0.1, "to": 0.02}
 CONVERTED = {"before": 0.4, "calibration": None, "at": 0.4, "to": 0.02}
 

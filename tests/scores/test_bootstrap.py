@@ -212,6 +212,22 @@ def test_rates_by_group_are_never_certain():
     assert bootstrap.interval(drawn.recall).low < 0.95
 
 
+def test_recordings_of_a_mouse_count_as_fewer():
+    # Ten of 20 mice have all ten stalled recordings found, the others none: 20 recordings, not 200,
+    # and fewer for the error of a variance of 20 mice. All flowing recordings are called so.
+    mice = np.repeat(np.arange(20), 20)
+    labels = np.tile(np.repeat([True, False], 10), 20)
+    found = labels & (mice % 2 == 0)
+    scored = Scored.check(labels, np.where(found, 0.9, 0.1), found)
+    stalled, flowing = bootstrap.effective_counts(scored, mice)
+    assert stalled == pytest.approx(19 * (1.959964 / 2.093024) ** 2)
+    assert flowing == 200
+    # Each recording on its own; and a class in one mouse alone, of which nothing is known.
+    single = bootstrap.effective_counts(scored, np.arange(400))
+    assert single == pytest.approx((200, 200), rel=0.03)
+    assert bootstrap.effective_counts(scored, np.where(labels, 0, mice)) == (200, 200)
+
+
 def test_rates_by_group_are_those_of_all_figures():
     scored = random_scored(600)
     groups = np.arange(600) % 25

@@ -181,6 +181,9 @@ class Evaluation:
         used to choose the epoch and the threshold.
     drawn : Drawn
         The bootstrap draws of the figures, for paired comparisons.
+    effective : tuple of float or None
+        How many independent recordings the stalled and the flowing ones tell as much as, from
+        `bootstrap.effective_counts`; None if single recordings are resampled.
     made_by : dict
         What makes calls of the scores, from `predictions.made_by`.
     simulated_training, simulated : bool
@@ -205,6 +208,7 @@ class Evaluation:
     breakdowns: tuple[Breakdown, ...]
     held_out: bool
     drawn: Drawn
+    effective: tuple[float, float] | None
     made_by: dict[str, Any]
     simulated_training: bool = False
     simulated: bool = False
@@ -305,6 +309,7 @@ def evaluate(
         breakdowns=break_down(facts, decided, scored, units, by),
         held_out=is_held_out(own.cells, run),
         drawn=drawn,
+        effective=None if units is None else bootstrap.effective_counts(scored, units),
         made_by=made_by(run),
         simulated_training=is_simulated(run),
         simulated=of_simulated(run),

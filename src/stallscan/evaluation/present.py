@@ -127,6 +127,11 @@ def as_json(evaluation: Evaluation, comparison: ModelComparison | None = None) -
         "drawn_by": {
             **asdict(evaluation.group),
             "unit": evaluation.group.column or "recording",
+            "effective": (
+                dict(zip(("stalled", "flowing"), evaluation.effective, strict=True))
+                if evaluation.effective
+                else None
+            ),
             "draws": resample.BOOTSTRAP_DRAWS,
             "seed": bootstrap.BOOTSTRAP_SEED,
         },

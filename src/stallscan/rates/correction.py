@@ -44,6 +44,10 @@ class CallAccuracy:
     # Labelled recordings they were measured on. None for stated values, which are taken as exact.
     stalled: int | None = None
     flowing: int | None = None
+    # The column by which these recordings are alike, such as the mouse, and how many independent
+    # ones they tell as much as; empty and None if they are independent, None also if unknown.
+    grouped_by: str = ""
+    effective: tuple[float, float] | None = None
     # Bundles and thresholds of the measured calls; empty if unknown.
     bundles: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
@@ -118,6 +122,10 @@ class CallAccuracy:
             thresholds = tuple(float(threshold) for threshold in content["thresholds"])
             # Older versions did not record the following.
             made_by = dict(content.get("made_by", {}))
+            drawn = content.get("drawn_by", {})
+            grouped_by, effective = str(drawn.get("column", "")), drawn.get("effective")
+            if effective is not None:
+                effective = (float(effective["stalled"]), float(effective["flowing"]))
             simulated = content.get("simulated", {}).get("recordings") is True
             counts = content.get("rows", {}).get("without_call_by_label")
             left_out = None if counts is None else (int(counts["stalled"]), int(counts["flowing"]))
@@ -146,6 +154,8 @@ class CallAccuracy:
             accuracy,
             bundles=bundles,
             thresholds=thresholds,
+            grouped_by=grouped_by,
+            effective=effective,
             made_by=made_by,
             simulated=simulated,
             left_out=left_out,
@@ -156,14 +166,18 @@ class CallAccuracy:
         """Sensitivity with its 95 % interval."""
         if self.stalled is None:
             return intervals.exactly(self.sensitivity)
-        return intervals.jeffreys(round(self.sensitivity * self.stalled), self.stalled)
+        weight = self.effective[0] / self.stalled if self.effective else 1.0
+        right = round(self.sensitivity * self.stalled)
+        return intervals.jeffreys(right * weight, self.stalled * weight)
 
     @property
     def false_stalled(self) -> Share:
         """Share of flowing recordings called stalled, with its 95 % interval."""
         if self.flowing is None:
             return intervals.exactly(1.0 - self.specificity)
-        return intervals.jeffreys(round((1.0 - self.specificity) * self.flowing), self.flowing)
+        weight = self.effective[1] / self.flowing if self.effective else 1.0
+        false = round((1.0 - self.specificity) * self.flowing)
+        return intervals.jeffreys(false * weight, self.flowing * weight)
 
     def __str__(self) -> str:
         return (

@@ -67,7 +67,8 @@ def write_rate(
         cells |= dict.fromkeys(_CORRECTED, None)
         said = [NOT_CORRECTED]
     else:
-        said = notes.on_simulated(accuracy, is_simulated(given.run), of_simulated(given.run))
+        said = [notes.on_groups(accuracy)]
+        said += notes.on_simulated(accuracy, is_simulated(given.run), of_simulated(given.run))
         said += notes.on_learned(int(given.was_learned.sum()))
         said.append(notes.on_left_out(accuracy, sum(left_out.values())))
         if rate is not None:

@@ -48,6 +48,26 @@ def on_review(table: pd.DataFrame, errors: CallAccuracy) -> str:
     return " ".join(said)
 
 
+def on_groups(errors: CallAccuracy) -> str:
+    """Say what recordings of the same mouse mean for the accuracy; empty if it is not known."""
+    if not errors.grouped_by or errors.stalled is None or errors.flowing is None:
+        return ""
+    if errors.effective is None:
+        return (
+            "The intervals take sensitivity and specificity for those of independent recordings, "
+            f"but they are grouped by {errors.grouped_by}, so the intervals are too narrow. "
+            "Evaluate again, with this version."
+        )
+    stalled, flowing = (round(count) for count in errors.effective)
+    if stalled >= errors.stalled and flowing >= errors.flowing:
+        return ""
+    return (
+        f"Evaluated recordings with the same {errors.grouped_by} are alike: the {errors.stalled:,} "
+        f"stalled and {errors.flowing:,} flowing ones count as {stalled:,} and {flowing:,} "
+        "independent ones."
+    )
+
+
 def on_simulated(errors: CallAccuracy, is_training: bool, are_recordings: bool) -> list[str]:
     """Say what simulated recordings do not tell about real ones.
 

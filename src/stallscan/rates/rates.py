@@ -112,6 +112,7 @@ class Rates:
         if self.review:
             lead.append(self.review)
         if not is_known:
+            lead += filter(None, [notes.on_groups(self.errors)])
             lead += notes.on_simulated(self.errors, self.simulated_training, self.simulated)
             lead += notes.on_learned(self.learned)
         if self.left_out:

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from scipy.special import stdtrit
 
+from stallscan.scores.intervals import TAILS, Z
 from stallscan.scores.metrics import (
     SPECIFICITIES,
     Confusion,
@@ -154,6 +156,30 @@ def group_rates(scored: Scored, groups: NDArray[np.generic]) -> ClassRates:
     return _without_certainty(rates, Confusion(*cells.sum(axis=1).astype(int).tolist()))
 
 
+def effective_counts(scored: Scored, groups: NDArray[np.generic]) -> tuple[float, float]:
+    """Return how many independent stalled and flowing recordings tell as much as those of groups.
+
+    Recordings of a group, such as a mouse, are alike, so they tell less about sensitivity and
+    specificity. As in Korn & Graubard (1998): the variance of each share is that between groups,
+    and few groups give an uncertain variance, so the number is reduced further. It is at most that
+    of the recordings, and equal to it where nothing shows how groups differ: with one group, or
+    with a share of 0 or 1.
+
+    Parameters
+    ----------
+    scored : Scored
+        N recordings.
+    groups : ndarray
+        (N,): the group of each.
+    """
+    of, count = _number(groups)
+    cells = Confusion(*cells_by_group(scored, of, count))  # (groups,) each
+    return (
+        _effective_count(cells.true_stalled, cells.stalled),
+        _effective_count(cells.true_flowing, cells.flowing),
+    )
+
+
 def marginal_rates(drawn: Drawn, cells: Confusion, grouped: bool) -> ClassRates:
     """Return the rates for the intervals of one set of calls, whose counts are `cells`.
 
@@ -293,6 +319,21 @@ def _without_certainty(rates: ClassRates, cells: Confusion) -> ClassRates:
         smoothed.recall if cells.true_stalled in (0, cells.stalled) else rates.recall,
         smoothed.specificity if cells.true_flowing in (0, cells.flowing) else rates.specificity,
     )
+
+
+def _effective_count(right: Floats, counts: Floats) -> float:
+    """Convert the spread of a share between groups, (groups,) each, to a number of recordings."""
+    right, counts = right[counts > 0], counts[counts > 0]
+    groups, total = len(counts), float(counts.sum())
+    if groups < 2:
+        return total
+    share = right.sum() / total
+    # Of a ratio of two sums over groups, linearised.
+    variance = groups / (groups - 1) * np.sum((right - share * counts) ** 2) / total**2
+    if not variance > 0:
+        return total
+    few = (Z / stdtrit(groups - 1, TAILS[1])) ** 2
+    return float(min(total, share * (1.0 - share) * few / variance))
 
 
 def _draw_rate(rng: np.random.Generator, right: int, count: int) -> Floats:
