@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -143,6 +145,15 @@ def test_the_second_net_looks_at_more_frames_with_the_same_weights():
     assert _logit(second, short) == pytest.approx(_logit(first, short), abs=1e-5)
     long = _clip(frames=60, sharp=(10, 50))
     assert abs(_logit(second, long) - _logit(first, long)) > 1e-3
+
+
+def test_its_exported_form_has_the_same_logits():
+    net = _net()
+    clips = torch.cat([_clip(seed) for seed in range(3)])
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated; OpenVINO's converter needs it
+        traced = torch.jit.trace(net, clips[:1])
+        torch.testing.assert_close(traced(clips[1:2]), net(clips[1:2]), atol=1e-5, rtol=0)
 
 
 def test_half_precision_does_not_round_what_the_blocks_see():
