@@ -15,6 +15,7 @@ from stallscan.calls import predict
 from stallscan.cli.commands import app
 from stallscan.errors import BundleError, InputError, SettingsError, TableError
 from stallscan.scores.calibration import fit_calibration, shift
+from stallscan.scores.thresholds import best_mcc_threshold
 from tests import drawing
 
 COUNT = 400
@@ -111,10 +112,42 @@ def test_a_recording_is_scored_only_by_members_that_held_it_out(tmp_path, bundle
     assert spec.calibration.scale == 1
     tables = pd.concat([_validation(folder) for folder in folders])
     priors = [float(_odds(disk.load(folder).spec.prevalence)) for folder in folders]
-    assert spec.calibration.bias == pytest.approx((priors[0] - priors[1]) / 2, abs=1e-9)
+    prior = float(_odds(tables["stalled"].mean()))
+    assert spec.calibration.bias == pytest.approx(prior - np.mean(priors), abs=1e-9)
     correct = (tables["score"] >= spec.threshold) == (tables["stalled"] == 1)
     assert measured["accuracy"] == pytest.approx(correct.mean(), abs=0.01)
     assert not measured["by_all"]
+
+
+def test_folds_of_different_prevalence_are_joined_at_that_of_all(tmp_path, bundle_dir):
+    """Folds by project, with 3 % and 30 % stalled."""
+    model = disk.load(bundle_dir)
+    stalled, flowing = range(0, 3 * COUNT, 3), range(1, 3 * COUNT, 3)
+    rows = ([*stalled[:6], *flowing[:194]], [*stalled[6:66], *flowing[194:334]])
+    folders = [
+        _member(
+            tmp_path / str(fold), model, seed=fold + 1, names=[f"{row}.mp4" for row in fold_rows]
+        )
+        for fold, fold_rows in enumerate(rows)
+    ]
+    ensemble.join(folders, tmp_path / "out", EnsembleSettings())
+    spec = disk.load_any(tmp_path / "out").spec
+    priors = [disk.load(folder).spec.prevalence for folder in folders]
+    assert priors == pytest.approx([0.03, 0.3])
+    assert spec.prevalence == pytest.approx(66 / 400)
+    # Members that know nothing but their prevalence: neither does the ensemble.
+    assert combine(spec, np.array(priors)[:, None]) == pytest.approx(spec.prevalence)
+    # The threshold, too, is for this prevalence, at which most are called right.
+    tables = [_validation(folder) for folder in folders]
+    scores = [
+        shift(table["score"], prior, spec.prevalence)
+        for table, prior in zip(tables, priors, strict=True)
+    ]
+    labels = pd.concat(tables)["stalled"].to_numpy()
+    assert spec.threshold == pytest.approx(best_mcc_threshold(np.concatenate(scores), labels))
+    assert np.sort(spec.reference.scores) == pytest.approx(
+        np.sort(np.concatenate(scores)), abs=1e-5
+    )
 
 
 def test_a_member_without_held_out_recordings_needs_a_given_threshold(members, tmp_path):

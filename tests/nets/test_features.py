@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,34 @@ def test_few_clips_get_the_linear_model_alone():
     assert model.output.shape[0] == 0
     expected = ((measured - model.middle) / model.spread) @ model.weight + model.bias[0]
     np.testing.assert_allclose(model.score(measured), expected, atol=1e-4)
+
+
+def test_copies_of_a_recording_are_no_evidence():
+    """Features tell recordings apart, but not the classes: copies alone make them look good."""
+    random = np.random.default_rng(0)
+    labels = np.arange(240) % 2
+    clips = random.standard_normal((240, len(FEATURES)))
+    clips = clips + 0.01 * random.standard_normal((4, *clips.shape))  # (copies, recordings, F)
+    measured = clips.reshape(-1, len(FEATURES)).astype(np.float32)
+    recordings, labels = np.tile(np.arange(240), 4), np.tile(labels, 4)
+    fooled = features.fit(measured, labels, 0)
+    honest = features.fit(measured, labels, 0, recordings=recordings)
+    # The strongest regularisation and the earliest stop are best where nothing is to be learned.
+    assert np.linalg.norm(honest.weight) < 0.7 * np.linalg.norm(fooled.weight)
+    silent = {"weight": np.zeros_like(honest.weight), "bias": np.zeros_like(honest.bias)}
+    honest_nets, fooled_nets = (
+        np.abs(replace(model, **silent).score(measured)).mean() for model in (honest, fooled)
+    )
+    assert honest_nets < 0.7 * fooled_nets
+    few = recordings < 120  # 60 of each label, 240 clips
+    few_fitted = features.fit(measured[few], labels[few], 0, recordings=recordings[few])
+    assert len(few_fitted.output) == 0
+
+
+def test_the_least_is_counted_in_recordings():
+    measured = np.zeros((6, len(FEATURES)), np.float32)
+    with pytest.raises(InputError, match="2 and 1"):
+        features.fit(measured, [0, 0, 0, 0, 1, 1], 0, recordings=[0, 1, 0, 1, 2, 2])
 
 
 def test_a_stalled_clip_that_counts_more_gets_a_higher_logit():

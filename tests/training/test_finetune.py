@@ -14,7 +14,7 @@ from stallscan.calls import decide, inputs, predict
 from stallscan.calls.predictions import read_predictions
 from stallscan.cli import training
 from stallscan.clips import fill
-from stallscan.errors import BundleError, InputError
+from stallscan.errors import BundleError, InputError, SettingsError
 from stallscan.evaluation import evaluate, present
 from stallscan.rates import rates
 from stallscan.rates.correction import PERFECT
@@ -204,6 +204,16 @@ def test_too_few_of_a_class_are_refused_before_clips_are_prepared(recordings, bu
         finetune.fine_tune(bundle_dir, [recordings], labels, tmp_path / "run")
     assert str(labels) in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("share", [0, 1, 30])
+def test_a_share_out_of_range_is_refused_before_clips_are_cut(
+    recordings, bundle_dir, tmp_path, share
+):
+    run = tmp_path / "run"
+    with pytest.raises(SettingsError, match=f"--hold-out {share} "):
+        finetune.fine_tune(bundle_dir, [recordings], recordings / "labels.csv", run, hold_out=share)
+    assert not run.exists()
 
 
 def test_an_unknown_group_is_refused(recordings, bundle_dir, tmp_path):

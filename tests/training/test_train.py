@@ -382,6 +382,13 @@ def test_batches_have_their_share_of_stalled(share):
     assert times.max() - times.min() <= 1
 
 
+@pytest.mark.parametrize(("share", "stalled"), [(0.05, 1), (0.95, 7)])
+def test_a_small_epoch_has_clips_of_both_classes(share, stalled):
+    labels = [1, 1, 0, 0, 0, 0, 0, 0]
+    sampler = LengthSampler([9] * 8, 4, seed=0, labels=labels, stalled_share=share)
+    assert sum(labels[pick.row] for batch in sampler for pick in batch) == stalled
+
+
 def test_shorter_clips_of_a_batch_are_padded_with_zeros_at_the_end(clips):
     dataset = ClipDataset(clips, [f"{i}.mp4" for i in range(3)], [0, 1, 0])
     settings = NetSettings(mean=(0.2, 0.0), std=(0.2, 1.0))
@@ -571,6 +578,20 @@ def test_a_resumed_run_refuses_other_weights_to_start_from(clips, bundle_dir, tm
         weights.write_bytes(b"")
     with pytest.raises(InputError, match=r"run: .*other weights than .*start.* -o"):
         run_folder.claim_data(run, used, settings)
+
+
+def test_a_recipe_of_the_user_is_not_replaced(tmp_path):
+    own = tmp_path / "recipe.yaml"
+    own.write_text(text := "# mine\n" + yaml.safe_dump(RECIPE))
+    settings = recipe.read_recipe(own)
+    with pytest.raises(InputError, match=r"recipe\.yaml: .* -o"):
+        run_folder.check(tmp_path, settings)
+    with (
+        pytest.raises(InputError, match=r"recipe\.yaml: .* -o"),
+        run_folder.claim(tmp_path, settings),
+    ):
+        pass
+    assert own.read_text() == text
 
 
 def test_a_run_that_an_older_version_began_resumes(clips, tmp_path):

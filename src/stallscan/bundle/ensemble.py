@@ -241,7 +241,10 @@ def _average(
         base["prevalence"] = float(whole.labels.mean())
     elif held_out.has_both and not np.isnan(held_out.odds).all(axis=0).any():
         # Members trained on folds: no recording was held out by all of them, so the mean of their
-        # calibrated log-odds cannot itself be calibrated.
+        # calibrated log-odds cannot itself be calibrated. It is at the prevalence of the first
+        # fold, but the threshold is chosen on all folds: shift it to theirs.
+        first, base["prevalence"] = base["prevalence"], float(held_out.labels.mean())
+        calibration = calibration.at(first, base["prevalence"])
         scores = calibration.score(held_out.mean(weights))
         threshold = best_mcc_threshold(scores, held_out.labels)
     if settings.thresholds:

@@ -61,7 +61,7 @@ def split_stratified(catalog: pd.DataFrame, fraction: float, seed: int) -> Split
     InputError
         If there are fewer than two recordings of a class.
     """
-    _check_fraction(fraction)
+    check_fraction(fraction)
     rng = generator(seed)
     catalog = sorted_by_name(catalog)
     _check_classes(catalog, 2, "a split")
@@ -90,7 +90,7 @@ def split_grouped(
     Parameters, result and errors are as in `split_stratified`, with the column `by` naming the
     groups. Raises `InputError` if no split leaves both classes on both sides.
     """
-    _check_fraction(fraction)
+    check_fraction(fraction)
     check_columns(catalog, [by], "a grouped split")
     rng = generator(seed)
     catalog = sorted_by_name(catalog)
@@ -174,8 +174,9 @@ def _check_classes(catalog: pd.DataFrame, least: int, purpose: str) -> None:
         )
 
 
-def _check_fraction(fraction: float) -> None:
+def check_fraction(fraction: float, name: str = "the fraction") -> None:
+    """Raise SettingsError if a share to hold out, by its name, is not above 0 and below 1."""
     if not 0 < fraction < 1:
         raise SettingsError(
-            f"the fraction {fraction} is out of range. Choose a number above 0 and below 1"
+            f"{name} {fraction} is out of range. Choose a number above 0 and below 1"
         )

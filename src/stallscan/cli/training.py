@@ -201,8 +201,9 @@ def fine_tune(
         Name of the new bundle, which predictions record. By default, that of the old one with
         -tuned.
     group
-        Column to split by: recordings with the same value stay together. By default mouse, animal,
-        project_id or project, whichever exists. Empty: split by recording.
+        Column to split by: recordings with the same value stay together. By default the first of
+        mouse, animal, project_id and project that has at least six different values. Empty: split
+        by recording.
     hold_out
         Share of the recordings to hold out for the comparison.
     epochs

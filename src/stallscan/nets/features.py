@@ -8,6 +8,7 @@ which find what features say together.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,12 @@ F64 = NDArray[np.float64]
 _SHARES = ("dark_", "dim_in_all", "bright_in_all", "own_dark", "own_bright")
 # Inverse regularisation strengths to choose from, strongest regularisation first.
 _C_VALUES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-# Chosen: the small nets need this many clips of each label, or they only repeat the linear model.
+# Chosen: the small nets need this many recordings of each label, or they only repeat the linear
+# model.
 _FEWEST_FOR_NETS = 100
 _HIDDEN, _NETS, _DECAY = 32, 5, 3.0
+# A net stops after more passes than this without a better held-out tenth; scikit-learn's defaults.
+_PATIENCE, _MOST_PASSES, _BETTER = 10, 200, 1e-4
 # Standardised values beyond this are cut: in no training clip a feature was that unusual.
 _FARTHEST = 6.0
 
@@ -115,12 +119,14 @@ def fit(
     labels: Sequence[int] | NDArray[np.int64],
     seed: int,
     stalled_weight: float | None = None,
+    recordings: Sequence[int] | NDArray[np.int64] | None = None,
 ) -> FeatureModel:
     """Fit the model.
 
     Five-fold cross-validation chooses the regularisation of the logistic regression with the
     highest average precision; the stronger one wins a tie. Each of the small nets stops when a
-    tenth of the clips that it holds out is not predicted better any more.
+    tenth of the recordings that it holds out is not predicted better any more. All clips of a
+    recording are on the same side.
 
     Parameters
     ----------
@@ -132,11 +138,15 @@ def fit(
         Of the splits and of the nets.
     stalled_weight : float or None
         Weight of a stalled clip relative to a flowing one; None means n_flowing / n_stalled.
+    recordings : sequence of int, optional
+        (N,), the number of the recording that each clip is of, where there are several augmented
+        clips of each. By default, each clip is of a recording of its own.
 
     Raises
     ------
     InputError
-        If there are fewer than two flowing or two stalled clips, or if the shapes do not match.
+        If there are fewer than two flowing or two stalled recordings, or if the shapes do not
+        match.
     """
     labels = np.asarray(labels, np.int64)
     if features.shape != (len(labels), len(FEATURES)):
@@ -144,25 +154,42 @@ def fit(
             f"features of shape {features.shape} do not match {len(labels)} labels and "
             f"{len(FEATURES)} features"
         )
-    fewest = int(min((labels == 0).sum(), (labels == 1).sum()))
+    numbers = np.arange(len(labels)) if recordings is None else np.asarray(recordings)
+    _, first, of = np.unique(numbers, return_index=True, return_inverse=True)
+    kinds = labels[first]  # (recordings,)
+    flowing, stalled = int((kinds == 0).sum()), int((kinds == 1).sum())
+    fewest = min(flowing, stalled)
     if fewest < 2:
         raise InputError(
-            "the net features needs at least 2 flowing and 2 stalled clips, there are "
-            f"{(labels == 0).sum()} and {(labels == 1).sum()}. Add labelled recordings"
+            "the net features needs at least 2 flowing and 2 stalled recordings, there are "
+            f"{flowing} and {stalled}. Add labelled recordings"
         )
     middle, spread = features.mean(0, np.float64), features.std(0, dtype=np.float64)
     spread[spread < TINY] = 1.0  # a constant feature carries no information
     inputs = np.clip((features - middle) / spread, -_FARTHEST, _FARTHEST)
     weight = (labels == 0).sum() / (labels == 1).sum() if stalled_weight is None else stalled_weight
-    linear, bias = _fit_linear(inputs, labels, seed, weight)
-    nets = _fit_nets(inputs, labels, seed, weight) if fewest >= _FEWEST_FOR_NETS else _no_nets()
+    clips = _Clips(inputs, labels, of, kinds)
+    linear, bias = _fit_linear(clips, seed, weight)
+    nets = _fit_nets(clips, seed, weight) if fewest >= _FEWEST_FOR_NETS else _no_nets()
     arrays = (middle, spread, linear, bias, *nets)
     return FeatureModel(*(np.asarray(array, np.float32) for array in arrays))
 
 
-def _fit_linear(
-    inputs: F64, labels: NDArray[np.int64], seed: int, stalled_weight: float
-) -> tuple[F64, F64]:
+class _Clips(NamedTuple):
+    """N clips of R recordings, one or several of each."""
+
+    inputs: F64  # (N, F), standardised
+    labels: NDArray[np.int64]  # (N,)
+    of: NDArray[np.int64]  # (N,), the recording of each clip, 0..R - 1
+    kinds: NDArray[np.int64]  # (R,), the label of each recording
+
+    def sides(self, held_out: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows of the clips of all other recordings, and those of the held-out ones."""
+        is_held_out = np.isin(self.of, held_out)  # (N,)
+        return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+
+
+def _fit_linear(clips: _Clips, seed: int, stalled_weight: float) -> tuple[F64, F64]:
     """Fit the logistic regression; return its weights (F,) and bias (1,)."""
     # Imported here because only fitting needs scikit-learn, which is slow to import.
     from sklearn.linear_model import LogisticRegression
@@ -172,8 +199,11 @@ def _fit_linear(
         weights = {0: 1.0, 1: stalled_weight}
         return LogisticRegression(C=strength, class_weight=weights, max_iter=1000)
 
-    fewest = int(min((labels == 0).sum(), (labels == 1).sum()))
-    folds = StratifiedKFold(min(5, fewest), shuffle=True, random_state=seed)
+    inputs, labels, _, kinds = clips
+    drawn = StratifiedKFold(
+        min(5, int(np.bincount(kinds).min())), shuffle=True, random_state=seed
+    ).split(kinds, kinds)
+    folds = [clips.sides(held_out) for _, held_out in drawn]
     scores = [
         cross_val_score(model(value), inputs, labels, cv=folds, scoring="average_precision").mean()
         for value in _C_VALUES
@@ -182,24 +212,45 @@ def _fit_linear(
     return best.coef_[0], best.intercept_
 
 
-def _fit_nets(
-    inputs: F64, labels: NDArray[np.int64], seed: int, stalled_weight: float
-) -> tuple[F64, F64, F64, F64]:
+def _fit_nets(clips: _Clips, seed: int, stalled_weight: float) -> tuple[F64, F64, F64, F64]:
     """Fit the small nets; return the arrays of `FeatureModel` from ``hidden`` on."""
+    nets = [_fit_net(clips, seed + number, stalled_weight) for number in range(_NETS)]
+    hidden, hidden_bias, output, output_bias = (
+        np.array(arrays) for arrays in zip(*nets, strict=True)
+    )
+    return hidden, hidden_bias, output[:, 0], output_bias[:, 0]
+
+
+def _fit_net(clips: _Clips, seed: int, stalled_weight: float) -> tuple[F64, F64, F64, F64]:
+    """Fit a small net; return its layers as (H, F), (H,), (1, H) and (1,).
+
+    Passes are counted here, because scikit-learn would hold out clips, not recordings.
+    """
+    from sklearn.model_selection import train_test_split
     from sklearn.neural_network import MLPClassifier
 
-    weights = np.where(labels == 1, stalled_weight, 1.0)
-    hidden, hidden_bias, output, output_bias = [], [], [], []
-    for number in range(_NETS):
-        net = MLPClassifier(
-            (_HIDDEN,), alpha=_DECAY, learning_rate_init=2e-3, early_stopping=True,
-            random_state=seed + number,
-        ).fit(inputs, labels, sample_weight=weights)  # fmt: skip
-        hidden.append(net.coefs_[0].T)
-        hidden_bias.append(net.intercepts_[0])
-        output.append(net.coefs_[1][:, 0])
-        output_bias.append(net.intercepts_[1][0])
-    return np.array(hidden), np.array(hidden_bias), np.array(output), np.array(output_bias)
+    # One generator, from which each pass draws another order.
+    random = np.random.RandomState(seed)
+    numbers = np.arange(len(clips.kinds))
+    _, held_out = train_test_split(
+        numbers, test_size=0.1, stratify=clips.kinds, random_state=random
+    )
+    learn, check = clips.sides(held_out)
+    weights = np.where(clips.labels == 1, stalled_weight, 1.0)  # (N,)
+    net = MLPClassifier((_HIDDEN,), alpha=_DECAY, learning_rate_init=2e-3, random_state=random)
+    best, layers, waited = -math.inf, list[F64](), 0
+    for _ in range(_MOST_PASSES):
+        net.partial_fit(
+            clips.inputs[learn], clips.labels[learn], classes=[0, 1], sample_weight=weights[learn]
+        )
+        share = net.score(clips.inputs[check], clips.labels[check], weights[check])
+        waited = 0 if share >= best + _BETTER else waited + 1
+        if share > best:
+            best, layers = share, [array.T.copy() for array in (*net.coefs_, *net.intercepts_)]
+        if waited > _PATIENCE:
+            break
+    hidden, output, hidden_bias, output_bias = layers
+    return hidden, hidden_bias, output, output_bias
 
 
 def _no_nets() -> tuple[F64, F64, F64, F64]:

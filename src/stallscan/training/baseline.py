@@ -53,7 +53,7 @@ def fit_baseline(recipe: Recipe, parts: TrainValidation, history: Path) -> Fitte
     Raises
     ------
     InputError
-        If there are too few clips of a label (`features.fit`).
+        If there are too few recordings of a label (`features.fit`).
     WorkerError
         If the measuring processes fail.
     """
@@ -65,7 +65,9 @@ def fit_baseline(recipe: Recipe, parts: TrainValidation, history: Path) -> Fitte
     validation = _dataset(recipe, parts, parts.validation, augmented=False)
     checked = _measure(validation, [Pick(row) for row in range(len(validation))], recipe)
     labels = np.tile(parts.train["stalled"].to_numpy(np.int64), epochs)
-    model = features.fit(learned, labels, recipe.seed, stalled_weight)
+    # Clips of one recording are alike, so none of them may check what the others have taught.
+    rows = [pick.row for pick in picks]
+    model = features.fit(learned, labels, recipe.seed, stalled_weight, rows)
     truths = (labels, parts.validation["stalled"].to_numpy(np.int64))
     logits = [model.score(table) for table in (learned, checked)]
     train_loss, val_loss = (

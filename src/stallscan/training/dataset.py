@@ -120,8 +120,9 @@ class LengthSampler(Sampler[list[Pick]]):
     labels : sequence of float, optional
         Label of each row; needed with `stalled_share`.
     stalled_share : float
-        Share of stalled clips in each epoch, and approximately in each batch. No clip is repeated
-        before all others of its class have been drawn. 0 takes every row once.
+        Share of stalled clips in each epoch, and approximately in each batch, but at least one clip
+        of each class. No clip is repeated before all others of its class have been drawn. 0 takes
+        every row once.
     trim : bool
         Trim the clips of a batch to the shortest.
     first_epoch : int
@@ -177,15 +178,16 @@ class LengthSampler(Sampler[list[Pick]]):
             return np.argsort(jittered)
         # Spread both classes evenly over the order, so that each batch gets its share of both.
         drawn, positions = [], []
-        stalled_count = round(len(self.frames) * self.stalled_share)
-        for rows, count in (
+        count = len(self.frames)
+        stalled_count = min(max(round(count * self.stalled_share), 1), count - 1)
+        for rows, wanted in (
             (np.flatnonzero(self.stalled), stalled_count),
-            (np.flatnonzero(~self.stalled), len(self.frames) - stalled_count),
+            (np.flatnonzero(~self.stalled), count - stalled_count),
         ):
-            turns = [random.permutation(rows) for _ in range(-(-count // len(rows)))]
-            chosen = np.concatenate(turns)[:count]  # (count,)
+            turns = [random.permutation(rows) for _ in range(-(-wanted // len(rows)))]
+            chosen = np.concatenate(turns)[:wanted]  # (wanted,)
             drawn.append(chosen[np.argsort(jittered[chosen], kind="stable")])
-            positions.append((np.arange(count) + random.random()) / count)  # in [0, 1)
+            positions.append((np.arange(wanted) + random.random()) / wanted)  # in [0, 1)
         return np.concatenate(drawn)[np.argsort(np.concatenate(positions), kind="stable")]
 
     def _pick(self, batch: Rows) -> list[Pick]:

@@ -108,6 +108,7 @@ def fine_tune(
     StallscanError
         If bundle, labels or recordings are unusable, or a class has too few recordings.
     """
+    split.check_fraction(hold_out, "--hold-out")
     before = disk.load(start)
     if before.spec.net.is_feature_model:
         raise InputError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stallscan import files, runs, words
-from stallscan.errors import InputError
+from stallscan.errors import InputError, SettingsError
 from stallscan.recipes.recipe import Recipe
 from stallscan.runs import HELD_OUT_NAME, OUT_OF_FOLD_NAME
 from stallscan.training import ranks, start
@@ -40,6 +40,7 @@ def claim(run: Path, recipe: Recipe) -> Iterator[None]:
         with ranks.first_process_first():
             now = recipe.model_dump(mode="json")
             if ranks.rank() == 0 and not has_results(run):
+                _refuse_foreign(run / RECIPE_NAME)
                 left = (CHECKPOINTS, f"fold-*/{CHECKPOINTS}", DATA_NAME)
                 remove_failed(run / RECIPE_NAME, now, "a training", left)
             runs.claim(run / RECIPE_NAME, now, "a training", OUTPUTS)
@@ -51,6 +52,24 @@ def check(run: Path, recipe: Recipe) -> None:
     before = runs.read_note(run / RECIPE_NAME, "a training")
     if before is not None and has_results(run):
         runs.refuse_other(run, before, recipe.model_dump(mode="json"), "a training")
+    elif before is not None:
+        _refuse_foreign(run / RECIPE_NAME)
+
+
+def _refuse_foreign(note: Path) -> None:
+    """Raise InputError if a recipe is not resolved: a user wrote it, so it must not be replaced."""
+    before = runs.read_note(note, "a training")
+    if before is None:
+        return
+    try:
+        is_ours = Recipe.parse(before, str(note)).model_dump(mode="json") == before
+    except SettingsError:
+        is_ours = False
+    if not is_ours:
+        raise InputError(
+            f"{note}: would be replaced by the resolved recipe of the training. Choose another "
+            "folder with -o, or move this file"
+        )
 
 
 def has_begun(run: Path) -> bool:
