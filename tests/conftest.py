@@ -30,6 +30,14 @@ def real_dir() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def _signal_handlers() -> Iterator[None]:
+    """Restore the handlers that `main` replaces: the next test may send itself a signal."""
+    yield
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
 def _log_level() -> Iterator[None]:
     """Give our logger its level back: the command line turns it up for the whole process."""
     logger = logging.getLogger("stallscan")
