@@ -194,6 +194,10 @@ def _reduced(words, request):
             words[place] = str(min(int(words[place]), most))
     if words[:2] == ["simulate", "field"] and "--stack" in words:
         words += ["--frames", "40", "--size", "192", "192"]
+    if words[0] == "rate" and request.node.callspec.params["page"].name == "README.md":
+        # Calls of drawn noise are no better than chance. rates.md takes a measured accuracy.
+        place = words.index("--accuracy")
+        words[place : place + 2] = ["--sensitivity", "0.9", "--specificity", "0.9"]
     if words[0] == "fetch":
         words += ["--endpoint", _bucket(request).endpoint]
     # An option that the document gives itself is not given again.
