@@ -13,6 +13,7 @@ from stallscan.calls.settings import CallSettings
 from stallscan.errors import InputError
 from stallscan.evaluation import comparison, evaluate, present
 from stallscan.evaluation.breakdown import Group
+from stallscan.evaluation.rows import join
 from stallscan.report import figures
 from stallscan.scores import bootstrap, metrics
 from stallscan.words import Excluded
@@ -48,7 +49,7 @@ def test_join_by_name_then_by_unique_base_name():
     labels = pd.DataFrame(
         {"filename": ["1.mp4", "2.mp4", "3.mp4", "w/4.mp4"], "stalled": [1, 0, 1, 1]}
     )
-    joined = evaluate.join(predictions, labels, "labels.csv")
+    joined = join(predictions, labels, "labels.csv")
     # y/2.mp4 must not take the label of 2.mp4. 3.mp4 is ambiguous.
     assert joined["label_filename"].tolist() == ["1.mp4", "2.mp4", "", "", ""]
     assert joined["stalled"].tolist()[:2] == [1.0, 0.0]

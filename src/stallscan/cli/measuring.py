@@ -67,11 +67,11 @@ def evaluate(
     """
     from stallscan import runs
     from stallscan.calls.predictions import find_table
-    from stallscan.evaluation import evaluate, present
+    from stallscan.evaluation import evaluate, present, rows
     from stallscan.evaluation.comparison import compare
     from stallscan.report import figures, style
 
-    label_table = None if labels is None else evaluate.LabelTable.read(labels)
+    label_table = None if labels is None else rows.LabelTable.read(labels)
 
     def measure(path: Path, by: list[str] | None) -> evaluate.Evaluation:
         return evaluate.evaluate(

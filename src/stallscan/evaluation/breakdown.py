@@ -104,7 +104,7 @@ class RecordingFacts:
     Parameters
     ----------
     table : DataFrame
-        The predictions with their labels, from `evaluate.join`.
+        The predictions with their labels, from `rows.join`.
     predictions, labels : TextTable
         The two tables that were joined.
     about : sequence of Path

@@ -1,10 +1,7 @@
-"""Measure predictions against labels: which recordings count, and all figures with intervals.
+"""Measure predictions against labels: all figures with intervals.
 
-Recordings without a label, a call or a prediction are counted and listed, never dropped silently.
-Otherwise a model that makes no call on hard recordings would look good.
-
-`evaluate` returns an `Evaluation`, including the results of `breakdown`. `comparison` compares two
-of them, and `present` turns both into text and files.
+`rows` says which recordings count. `evaluate` returns an `Evaluation`, including the results of
+`breakdown`. `comparison` compares two of them, and `present` turns both into text and files.
 """
 
 from collections.abc import Sequence
@@ -15,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from stallscan.calls.predictions import (
-    DECIDED,
     PREDICTIONS,
     as_frame,
     check_predictions,
@@ -29,10 +25,7 @@ from stallscan.calls.predictions import (
     warn_if_unfinished,
     was_learned,
 )
-from stallscan.catalog import names, text
-from stallscan.catalog.names import match
-from stallscan.catalog.tables import LABELS, labels_of, say_understood
-from stallscan.errors import InputError
+from stallscan.catalog import text
 from stallscan.evaluation.breakdown import (
     Breakdown,
     Group,
@@ -41,11 +34,10 @@ from stallscan.evaluation.breakdown import (
     break_down,
     find_groups,
 )
-from stallscan.runs import CHOSEN_NAME
+from stallscan.evaluation.rows import LabelTable, Rows, check_rows, decided_of, find_labels, join
 from stallscan.scores import bootstrap, metrics
 from stallscan.scores.bootstrap import ClassRates, Curve, Drawn
 from stallscan.scores.metrics import Interval, Metrics, Scored, SensitivityAt
-from stallscan.words import Excluded
 
 # The figures of a set of calls, in the order in which they are shown.
 FIGURES = (
@@ -53,82 +45,6 @@ FIGURES = (
     *(metrics.sensitivity_name(at) for at in metrics.SPECIFICITIES),
     *("accuracy", "precision", "f1", "pr_auc", "brier", "log_loss"),
 )
-
-
-@dataclass(frozen=True)
-class LabelTable:
-    """A table of labels, read once and used for any number of predictions.
-
-    Attributes
-    ----------
-    text : TextTable
-        All columns of the file.
-    labels : DataFrame
-        Columns filename and stalled (0 or 1), each filename once.
-    """
-
-    text: TextTable
-    labels: pd.DataFrame
-
-    @classmethod
-    def read(cls, path: str | Path) -> "LabelTable":
-        """Read a file; formats and errors as in `tables.read_labels`."""
-        cells = text.read(path, LABELS)
-        labels = labels_of(cells).reset_index(drop=True)
-        say_understood(cells, labels)
-        return cls(TextTable(cells.path, as_frame(cells)), labels)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """How many rows of the two tables were evaluated, and which were left out.
-
-    Attributes
-    ----------
-    predictions, labels : int
-        Rows of each table.
-    labelled : int
-        Predictions with a label, matched as in `names.pair`.
-    joined_by_base_name : int
-        How many of them were matched by file name alone, because one of the names has no folder.
-    evaluated : int
-        Labelled predictions called flowing or stalled. The metrics are computed from these.
-    without_call : Excluded
-        Labelled predictions called neither.
-    without_call_by_status : dict
-        Their number by status (``review`` for those left to a person).
-    without_call_by_label : dict
-        Their number among those labelled ``stalled`` and ``flowing``.
-    without_label, without_prediction : Excluded
-        Predictions without a label, and labels without a prediction.
-    chose : int
-        Labelled predictions left out because they were used to choose the threshold.
-    learned : int
-        Labelled predictions left out because the bundle has learned from them.
-    """
-
-    predictions: int
-    labels: int
-    labelled: int
-    joined_by_base_name: int
-    evaluated: int
-    without_call: Excluded
-    without_call_by_status: dict[str, int]
-    without_call_by_label: dict[str, int]
-    without_label: Excluded
-    without_prediction: Excluded
-    chose: int
-    learned: int = 0
-
-    @property
-    def measurable(self) -> int:
-        """Labelled predictions that were used neither to train nor to choose the threshold."""
-        return self.labelled - self.chose - self.learned
-
-    @property
-    def coverage(self) -> float:
-        """Share of the measurable predictions that were called flowing or stalled, 0 to 1."""
-        return self.evaluated / self.measurable
 
 
 @dataclass(frozen=True)
@@ -216,7 +132,7 @@ class Evaluation:
     @property
     def evaluated(self) -> pd.DataFrame:
         """The evaluated rows of `table`, in the order of `scored`."""
-        return _decided(self.table)
+        return decided_of(self.table)
 
     @property
     def values(self) -> dict[str, float | None]:
@@ -270,16 +186,16 @@ def evaluate(
     predictions = Path(predictions)
     cells = text.read(predictions, PREDICTIONS)
     own = TextTable(predictions, as_frame(cells))
-    label_table = _find_labels(labels, cells, own)
+    label_table = find_labels(labels, cells, own)
     run = read_run(predictions)
     refuse_other_tables(run, label_table.text.path, *about)
     table = join(check_predictions(*own), label_table.labels, label_table.text.path)
     warn_if_unfinished(predictions, run, len(own.cells))
     table["chose"] = table["filename"].isin(read_chosen(predictions)["filename"])
     table["learned"] = was_learned(table) & ~table["chose"]
-    rows = _check_rows(table, label_table, predictions, partial)
+    rows = check_rows(table, label_table, predictions, partial)
     facts = RecordingFacts(table, own, label_table.text, [Path(path) for path in about])
-    decided = _decided(table)
+    decided = decided_of(table)
     groups = find_groups(facts, decided, group)
     if groups is not None:
         table["group"] = facts.column(str(groups.name))
@@ -316,65 +232,6 @@ def evaluate(
     )
 
 
-def _find_labels(
-    labels: str | Path | LabelTable | None, cells: text.Text, own: TextTable
-) -> LabelTable:
-    """Return the table of labels: given, read, or the predictions' own column."""
-    if isinstance(labels, LabelTable):
-        return labels
-    if labels is not None:
-        return LabelTable.read(labels)
-    if "stalled" not in own.cells:
-        raise InputError(f"{own.path}: has no column stalled. Give a table of labels with --labels")
-    return LabelTable(own, labels_of(cells).reset_index(drop=True))
-
-
-def _check_rows(
-    table: pd.DataFrame, label_table: LabelTable, predictions: Path, partial: bool
-) -> Rows:
-    """Count the rows, and raise InputError if none can be evaluated or labels are missing."""
-    labels, path = label_table.labels, label_table.text.path
-    if table["stalled"].isna().all():
-        raise InputError(
-            f"{predictions} and {path} have no filename in common "
-            f"({names.contrast(table['filename'].tolist(), labels['filename'].tolist())}). "
-            "Give the labels of these recordings"
-        )
-    rows = _count_rows(table, labels)
-    if not rows.evaluated:
-        raise InputError(_nothing_left(predictions, rows))
-    if rows.without_label.count and not partial:
-        raise InputError(
-            f"{path}: no label for {rows.without_label.count:,} of {rows.predictions:,} recordings "
-            f"in {predictions}: {rows.without_label}. Add their labels, or leave them out with "
-            "--partial"
-        )
-    return rows
-
-
-def join(predictions: pd.DataFrame, labels: pd.DataFrame, path: str | Path) -> pd.DataFrame:
-    """Add each recording's label to its prediction; filenames are paired by `names.match`.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        From `predictions.read_predictions`.
-    labels : DataFrame
-        Columns filename and stalled (0 or 1), each filename once.
-    path : str or Path
-        The table of labels, for the log.
-
-    Returns
-    -------
-    DataFrame
-        The predictions with two more columns: stalled (float: 0, 1, or NaN without a label) and
-        label_filename (str, the filename in the table of labels, empty without a label).
-    """
-    partner = match(predictions["filename"], labels["filename"], path)
-    stalled = partner.map(pd.Series(labels["stalled"].to_numpy(float), index=labels["filename"]))
-    return predictions.assign(stalled=stalled.astype(float), label_filename=partner.fillna(""))
-
-
 def scored_of(rows: pd.DataFrame) -> Scored:
     """Return labels, scores and calls of rows of `Evaluation.evaluated`."""
     return Scored.check(
@@ -391,33 +248,6 @@ def values_of(scored: Scored) -> dict[str, float | None]:
     return _values(metrics.measure(scored), sensitivities)
 
 
-def _decided(table: pd.DataFrame) -> pd.DataFrame:
-    is_fair = ~table["chose"] & ~table["learned"]
-    return table[table["stalled"].notna() & table["call"].isin(DECIDED) & is_fair]
-
-
-def _nothing_left(predictions: Path, rows: Rows) -> str:
-    """Return the message for labelled recordings of which none counts, with all reasons."""
-    reasons = []
-    if rows.chose:
-        reasons.append(f"{rows.chose:,} were used to choose the threshold ({CHOSEN_NAME})")
-    if rows.learned:
-        reasons.append(f"the bundle has learned from {rows.learned:,}")
-    reasons += [
-        f"{count:,} without a call ({status})"
-        for status, count in rows.without_call_by_status.items()
-    ]
-    advice = (
-        "Label recordings that were used neither to train nor to choose the threshold"
-        if rows.chose or rows.learned
-        else "See the column reason"
-    )
-    return (
-        f"{predictions}: none of its {rows.labelled:,} labelled recordings can be evaluated: "
-        f"{', '.join(reasons)}. {advice}"
-    )
-
-
 def _values(measured: Metrics, sensitivities: Sequence[SensitivityAt]) -> dict[str, float | None]:
     """Return the figures under their names in `FIGURES`."""
     values: dict[str, float | None] = {
@@ -432,36 +262,4 @@ def _mcc_at(measured: Metrics, rates: ClassRates, prevalence: float) -> MccAt:
     value = metrics.reweighted_mcc(measured.recall, measured.specificity, prevalence)
     return MccAt(
         prevalence, float(value), bootstrap.interval(metrics.reweighted_mcc(*rates, prevalence))
-    )
-
-
-def _count_rows(table: pd.DataFrame, labels: pd.DataFrame) -> Rows:
-    labelled = table[table["stalled"].notna()]
-    fair = labelled[~labelled["chose"] & ~labelled["learned"]]
-    undecided = fair[~fair["call"].isin(DECIDED)]
-    unequal = labelled[labelled["filename"] != labelled["label_filename"]]
-    status = undecided["status"].where(undecided["call"] != "review", "review")
-    return Rows(
-        predictions=len(table),
-        labels=len(labels),
-        labelled=len(labelled),
-        joined_by_base_name=sum(
-            names.is_bare(name) != names.is_bare(label)
-            for name, label in zip(unequal["filename"], unequal["label_filename"], strict=True)
-        ),
-        evaluated=len(fair) - len(undecided),
-        without_call=Excluded.of(undecided["filename"].tolist()),
-        without_call_by_status={
-            str(name): int(count) for name, count in status.value_counts().items()
-        },
-        without_call_by_label={
-            label: int((undecided["stalled"] == value).sum())
-            for label, value in (("stalled", 1), ("flowing", 0))
-        },
-        without_label=Excluded.of(table.loc[table["stalled"].isna(), "filename"].tolist()),
-        without_prediction=Excluded.of(
-            labels.loc[~labels["filename"].isin(table["label_filename"]), "filename"].tolist()
-        ),
-        chose=int(labelled["chose"].sum()),
-        learned=int(labelled["learned"].sum()),
     )

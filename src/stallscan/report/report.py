@@ -260,7 +260,7 @@ def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
     3. recordings without a call;
     4. all others, closest to the threshold first.
 
-    `table` comes from `corrections.apply`, with labels also from `evaluate.join`.
+    `table` comes from `corrections.apply`, with labels also from `rows.join`.
     """
     distance = (table["score"] - table["threshold"]).abs()
     # Each group of rows with its sort key, smallest first.
