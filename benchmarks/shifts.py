@@ -9,7 +9,7 @@ that no training uses.
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from stallscan.simulate import corpus, detector, imaging, recording
 from stallscan.simulate.blood import MOVING_UM, STANDING_UM
 from stallscan.simulate.contour import COLOUR, draw_outline
 from stallscan.simulate.imaging import Window
+from stallscan.simulate.look import LookSettings
 from stallscan.simulate.projects import draw_project
 from stallscan.simulate.recording import Plan
 from stallscan.simulate.settings import SimulateSettings
@@ -74,6 +75,8 @@ class Family:
         Resizes the rendered frames.
     crf : int
         Of the codec.
+    look : LookSettings
+        Of the simulated microscope and scene.
     """
 
     what: str
@@ -82,6 +85,7 @@ class Family:
     step_um: float | None = None
     scale: float = 1.0
     crf: int = CRF
+    look: LookSettings = field(default_factory=LookSettings)
 
 
 def _speed(factor: float) -> Callable[[Plan], Plan]:
@@ -200,6 +204,7 @@ FAMILIES = {
     "tight": Family("a thin outline close to the vessel", plan=_tight),
     "lossy": Family("three of ten frames lost", grey=lose_frames(0.3)),
     "averaged": Family("each frame the mean of three", grey=mean_of_three),
+    "steep": Family("segments that run steeply through the planes", look=LookSettings(steep=1.0)),
 }
 
 
@@ -240,7 +245,8 @@ def film(name: str, row: int, share: float = STALLED) -> tuple[Frames, bool]:
     project = draw_project(rng, stalled)
     if family.step_um is not None:
         project = replace(project, step_um=family.step_um)
-    plan = family.plan(recording.make_plan(seed, row, stalled, SimulateSettings(), project))
+    settings = SimulateSettings(look=family.look)
+    plan = family.plan(recording.make_plan(seed, row, stalled, settings, project))
     outline = plan.scene.outline
     window = _around(outline.line | outline.interior)
     light = imaging.render(plan.scene, plan.blood, plan.microscope, window)

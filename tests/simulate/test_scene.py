@@ -16,6 +16,7 @@ from stallscan.simulate import (
     one,
     region,
 )
+from stallscan.simulate.look import LookSettings
 from stallscan.simulate.network import grow
 from stallscan.simulate.projects import PROJECTS
 from stallscan.vessels import outline
@@ -89,6 +90,20 @@ def test_large_vessels_are_outlined_at_times_and_never_stall():
     }
     assert 1 <= shapes[False].count("large") <= 12
     assert "large" not in shapes[True]
+
+
+def test_steep_segments_run_through_more_of_the_depth_and_stay_inside_it():
+    usual, steep = (
+        [make_plan(7, row, row % 2 == 0, settings, PROJECT) for row in range(30)]
+        for settings in (SMALL, SMALL.model_copy(update={"look": LookSettings(steep=1.0)}))
+    )
+    assert {plan.truth.shape for plan in steep} == {"steep"}
+    assert "steep" not in {plan.truth.shape for plan in usual}
+    um = [[float(np.ptp(plan.truth.line_um[:, 2])) for plan in plans] for plans in (usual, steep)]
+    assert np.median(um[1]) > 1.5 * np.median(um[0])
+    for plan in steep:
+        frame = plan.truth.line_px[:, 2]
+        assert 0 < frame.min() <= frame.max() < plan.truth.frames - 1
 
 
 def test_the_region_is_that_of_the_whole_recording():

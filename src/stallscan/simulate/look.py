@@ -1,4 +1,4 @@
-"""The look of simulated recordings: the ranges of optics, noise and display, and clear blood."""
+"""The look of simulated recordings: the ranges of optics, noise and display, and two of content."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +54,9 @@ class LookSettings(Settings):
     clear : float
         Share of the vessels with hardly any cells, bright and smooth; a stall there shows as one or
         two gaps. 0..1.
+    steep : float
+        Share of the outlined segments that run steeply through the image planes, so that a part of
+        them is in focus in most frames. 0..1.
     um_per_px, step_um : tuple of float or None
         Size of a pixel, and depth between frames, um.
     psf_xy_um, psf_z_um : tuple of float or None
@@ -82,6 +85,7 @@ class LookSettings(Settings):
 
     share: float = Field(default=1.0, gt=0, le=1)
     clear: float = Field(default=0.0, ge=0, le=1)
+    steep: float = Field(default=0.0, ge=0, le=1)
     um_per_px: Micrometres | None = None
     step_um: Micrometres | None = None
     psf_xy_um: Micrometres | None = None

@@ -32,7 +32,7 @@ class Truth:
     kind, motion : str
         Pattern and motion of the cells in the segment: see `blood`.
     shape : str
-        Shape of the segment: a key of `scene.SHAPES`.
+        Shape of the segment: a key of `scene.SHAPES`, or `scene.STEEP`.
     difficulty : str
         easy, medium or hard: 0, 1, or more of the adversities in `_count_adversities`.
     speed_um_s : float
@@ -168,7 +168,7 @@ def make_plan(
     ).spawn(6)
     look = draw_look(of_look, settings.look)
     project = vary_project(of_look, project or draw_project(of_project, stalled), look)
-    scene = draw_scene(of_scene, settings, project, stalled)
+    scene = draw_scene(of_scene, settings, project, stalled, steep=look.steep)
     microscope = draw_microscope(of_scope, scene, project, look)
     in_focus = find_in_focus(scene.vessels[0], scene, microscope)
     focus = int(in_focus[0]), int(in_focus[-1])

@@ -33,6 +33,10 @@ SHAPES = {
     "end_on": 0.04,
     "large": 0.02,
 }
+# A further shape: directions in space are equally likely, but for those near the image plane and
+# those across it, so the sine of their angle to it is uniform. It may fill this share of the depth,
+# the others 0.65 (chosen).
+STEEP, STEEP_SINE, STEEP_DEPTH = "steep", (0.3, 0.9), 0.95
 # docs/facts.md 5: capillaries are 4-8 px wide
 CAPILLARY_RADIUS_UM = (2.1, 4.0)
 LARGE_RADIUS_UM = 6.0  # chosen: wider vessels carry many cells abreast
@@ -103,6 +107,7 @@ def draw_scene(
     project: Project,
     stalled: bool,
     frames: int | None = None,
+    steep: float = 0.0,
 ) -> Scene:
     """Draw the outlined segment, the network around it, and other tissue.
 
@@ -119,12 +124,15 @@ def draw_scene(
         on it.
     frames : int, optional
         Number of frames; by default, drawn for the project.
+    steep : float
+        Share of segments of the shape ``steep``, 0..1, in place of the `SHAPES`.
     """
     frames = draw_frame_count(rng, project) if frames is None else frames
     shape = (frames, settings.height, settings.width)
     pixel, step = project.um_per_px, project.step_um
     extent = np.array([shape[2] * pixel, shape[1] * pixel, frames * step])
-    kind = str(rng.choice(list(SHAPES), p=list(SHAPES.values())))
+    shares = {name: share * (1 - steep) for name, share in SHAPES.items()} | {STEEP: steep}
+    kind = str(rng.choice(list(shares), p=list(shares.values())))
     if stalled and kind == "large":
         kind = "plane"
     if settings.label_stack:
@@ -193,7 +201,8 @@ def _draw_target(
         depth = (high[2] - low[2]) / project.step_um
         room = np.array([width, height]) - (high - low)[:2] / project.um_per_px
         room -= 2 * (dilation + 5)
-        if (room < 0).any() or depth > 0.65 * (frames - 6):
+        filled = STEEP_DEPTH if kind == STEEP else 0.65
+        if (room < 0).any() or depth > filled * (frames - 6):
             continue
         corner = dilation + 5 + rng.random(2) * room
         if touches:
@@ -218,18 +227,22 @@ def _draw_dilation(rng: Rng, size: float = 1.0) -> float:
 
 
 def _draw_target_line(rng: Rng, kind: str, size: float, shrink: float) -> F64:
-    tilt, turn, dive = {
-        "plane": (rng.normal(0, 0.04), rng.normal(0, 0.7), rng.normal(0, 0.05)),
-        "oblique": (rng.choice([-1, 1]) * rng.uniform(0.15, 0.5), rng.normal(0, 0.7), 0.0),
-        "end_on": (rng.choice([-1, 1]) * rng.uniform(0.9, 1.3), rng.normal(0, 0.5), 0.0),
-        "horseshoe": (rng.normal(0, 0.3), rng.choice([-1, 1]) * rng.uniform(2.4, 4.4), 0.0),
-        "arch": (
-            rng.normal(0, 0.1),
-            rng.normal(0, 0.7),
-            rng.choice([-1, 1]) * rng.uniform(0.8, 1.6),
-        ),
-        "large": (rng.normal(0, 0.05), rng.normal(0, 0.2), 0.0),
-    }[kind]
+    if kind == STEEP:
+        angle = math.asin(rng.uniform(*STEEP_SINE))
+        tilt, turn, dive = rng.choice([-1, 1]) * angle, rng.normal(0, 0.7), 0.0
+    else:
+        tilt, turn, dive = {
+            "plane": (rng.normal(0, 0.04), rng.normal(0, 0.7), rng.normal(0, 0.05)),
+            "oblique": (rng.choice([-1, 1]) * rng.uniform(0.15, 0.5), rng.normal(0, 0.7), 0.0),
+            "end_on": (rng.choice([-1, 1]) * rng.uniform(0.9, 1.3), rng.normal(0, 0.5), 0.0),
+            "horseshoe": (rng.normal(0, 0.3), rng.choice([-1, 1]) * rng.uniform(2.4, 4.4), 0.0),
+            "arch": (
+                rng.normal(0, 0.1),
+                rng.normal(0, 0.7),
+                rng.choice([-1, 1]) * rng.uniform(0.8, 1.6),
+            ),
+            "large": (rng.normal(0, 0.05), rng.normal(0, 0.2), 0.0),
+        }[kind]
     longest = {"end_on": 60, "large": 45}.get(kind, 200)
     wanted = float(np.clip(54 * size * math.exp(0.5 * rng.standard_normal()), 22, longest))
     length = 30 + (wanted - 30) * (0.4 + 0.6 * shrink)

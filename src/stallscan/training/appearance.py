@@ -72,7 +72,7 @@ def _leave_out_frames(grey: Frames, rng: Rng) -> Frames:
 
 def _average_frames(grey: F32, rng: Rng) -> F32:
     """Average each frame with its neighbours, as some laboratories do against noise: (T', S, S)."""
-    if rng.random() >= 0.3:
+    if rng.random() >= 0.5:
         return grey
     weights = [(1, 2, 1), (0, 1, 1), (1, 1, 1)][rng.integers(3)]
     padded = np.pad(grey, ((1, 1), (0, 0), (0, 0)), mode="edge")
