@@ -131,8 +131,14 @@ def test_labels_of_one_plane_are_regions(tmp_path: Path, suffix: str) -> None:
 
 def test_a_mask_of_several_pieces_is_as_many_regions(tmp_path: Path) -> None:
     path = tmp_path / "mask.tif"
-    tifffile.imwrite(path, (label_image() > 0).astype(np.uint8) * 255)
-    assert [region.name for region in read_regions(path, FIELD)] == ["1", "2"]
+    inside = label_image() > 0
+    # ImageJ shows its masks by an inverted lookup table, unless it is told that black is outside.
+    imagej = {"photometric": "miniswhite", "description": "ImageJ=1.54f", "metadata": None}
+    for most, options in ((255, {}), (255, imagej), (1, {}), (65535, {})):
+        tifffile.imwrite(path, (inside * most).astype(np.min_scalar_type(most)), **options)
+        regions = read_regions(path, FIELD)
+        assert [region.name for region in regions] == ["1", "2"]
+        assert [only([region]).mask.sum() for region in regions] == [1200, 1200]
 
 
 def test_labels_of_all_planes_are_projected_and_widened(tmp_path: Path) -> None:
