@@ -13,8 +13,7 @@ import pytest
 from benchmarks.bucket import FAULTS
 from stallscan.errors import InputError
 from stallscan.recordings import fetch
-from stallscan.recordings.bucket import FetchSettings
-from stallscan.recordings.bucket import split_url
+from stallscan.recordings.bucket import FetchSettings, split_url
 from stallscan.recordings.fetch import Wanted
 
 SIZES = range(2_000, 60_000)
