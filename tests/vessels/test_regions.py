@@ -134,7 +134,7 @@ def test_a_mask_of_several_pieces_is_as_many_regions(tmp_path: Path) -> None:
     inside = label_image() > 0
     # ImageJ shows its masks by an inverted lookup table, unless it is told that black is outside.
     imagej = {"photometric": "miniswhite", "description": "ImageJ=1.54f", "metadata": None}
-    for most, options in ((255, {}), (255, imagej), (1, {}), (65535, {})):
+    for most, options in ((255, {}), (255, imagej), (1, {}), (7, {}), (65535, {})):
         tifffile.imwrite(path, (inside * most).astype(np.min_scalar_type(most)), **options)
         regions = read_regions(path, FIELD)
         assert [region.name for region in regions] == ["1", "2"]
@@ -178,6 +178,11 @@ def test_boxes_polygons_and_centre_lines_are_told_apart(tmp_path: Path) -> None:
     boxes = table(tmp_path / "a.csv", "region,row0,row1,col0,col1,z", "a,20,50,30,70,8")
     region = only(read_regions(boxes, FIELD))
     assert (region.name, region.box, region.frames) == ("a", Box(20, 50, 30, 70), (8, 9))
+    boxes = table(tmp_path / "z.csv", "region,row0,row1,col0,col1,z", "a,20,50,30,70,7.6")
+    assert only(read_regions(boxes, FIELD)).frames == (8, 9)
+    # As 'stallscan stack' writes them.
+    boxes = table(tmp_path / "o.csv", "region,row0,row1,col0,col1,first,stop", "a,20,50,30,70,8,11")
+    assert only(read_regions(boxes, FIELD)).frames == (8, 11)
     boxes = table(tmp_path / "b.csv", "x;y;width;height", "30;20;40;30")
     assert only(read_regions(boxes, FIELD)).box == Box(20, 50, 30, 70)
     rows = [f"v,{x:.1f},{y:.1f}" for x, y in DISC]
