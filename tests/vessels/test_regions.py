@@ -352,6 +352,7 @@ def test_names_are_cells_of_a_table(tmp_path: Path) -> None:
     roifile.roiwrite(path, [roifile.ImagejRoi.frompoints(points, name=name) for name in names])
     regions = read_regions(path, FIELD)
     assert [each.name for each in regions] == ["a\\nb", "unnamed", "/etc/c"]
+    assert sources_of(Path("m\udcfcs.tif"), regions)[0].filename.startswith(r"m\xfcs.tif/a\nb-")
     sources = sources_of(Path("stack.tif"), regions)
     code = regions[0].code
     assert re.fullmatch("[0-9a-f]{4}", code)

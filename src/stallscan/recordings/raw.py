@@ -23,7 +23,7 @@ from stallscan.recordings.limits import LIMITS
 from stallscan.recordings.planes import Place, Planes
 from stallscan.recordings.recording import Box, Frames
 from stallscan.settings import Settings
-from stallscan.words import listed, percent
+from stallscan.words import listed, percent, printable
 
 log = logging.getLogger("stallscan")
 
@@ -117,6 +117,11 @@ class Stack:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def name(self) -> str:
+        """Name of the file, as tables and pictures can show it."""
+        return printable(self.path.name)
 
     def __getitem__(self, index: slice) -> NDArray[Any]:
         """Read the values of consecutive frames as they are stored, (n, H, W).
