@@ -320,6 +320,18 @@ def write_ome_parts(folder: Path, values: NDArray[np.uint16]) -> list[Path]:
     return paths
 
 
+def test_a_stopped_acquisition_lacks_frames_not_files(
+    tmp_path: Path, values: NDArray[np.uint16]
+) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, values[:, 0], metadata=OME | {"axes": "ZYX"})
+    content = path.read_bytes()
+    declared, planes = f'SizeZ="{T}"'.encode(), f'PlaneCount="{T}"'.encode()
+    assert content.count(declared) == content.count(planes) == 1
+    path.write_bytes(content.replace(declared, b'SizeZ="15"'))
+    refused(path, UnreadableError, "3 of 15 frames", "Make Substack")
+
+
 def test_an_ome_tiff_of_several_files_is_read_as_one(
     tmp_path: Path, values: NDArray[np.uint16]
 ) -> None:

@@ -211,6 +211,15 @@ def test_frames_are_in_the_order_that_ome_metadata_state(tmp_path: Path, rgb: Fr
     np.testing.assert_array_equal(read(path), rgb)
 
 
+def test_frames_in_grey_and_in_colour_are_told_apart(tmp_path: Path, rgb: Frames) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for frame in (rgb[0], rgb[1, ..., 0]):
+            kind = "rgb" if frame.ndim == 3 else "minisblack"
+            tiff.write(frame, contiguous=False, metadata=None, photometric=kind)
+    with pytest.raises(UnreadableError, match=r"a\.tif: .* in grey, .* in colour"):
+        read(tmp_path / "a.tif")
+
+
 # Files that do not hold the frames of one recording are refused
 
 

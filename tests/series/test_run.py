@@ -1,10 +1,10 @@
 """Time series from the command line: tables, pictures, refusals; and their simulator."""
 
 import csv
-import os
 import dataclasses
 import itertools
 import json
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path

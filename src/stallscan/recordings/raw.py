@@ -389,10 +389,15 @@ def _check_present(found: Planes, places: Sequence[Place], channel: str) -> None
     lacking = sum(not found.has(place) for place in places)
     if lacking:
         name = f"channel {channel}" if channel else "the stack"
+        remedy = (
+            "Copy all files of the recording into one folder, with their names unchanged"
+            if found.missing
+            else "If the acquisition was stopped, save the frames that exist as a stack (in Fiji: "
+            "Image > Stacks > Tools > Make Substack)"
+        )
         raise UnreadableError(
             f"{found.path}: {lacking} of {len(places)} frames of {name} are missing"
-            f"{_say_missing(found)}. Copy all files of the recording into one folder, with their "
-            "names unchanged"
+            f"{_say_missing(found)}. {remedy}"
         )
     if found.missing:
         log.warning(
