@@ -13,7 +13,7 @@ import pytest
 from benchmarks.bucket import FAULTS
 from stallscan.errors import InputError
 from stallscan.recordings import fetch
-from stallscan.recordings.bucket import FetchSettings
+from stallscan.recordings.bucket import FetchSettings, split_url
 from stallscan.recordings.fetch import Wanted
 
 SIZES = range(2_000, 60_000)
@@ -200,6 +200,14 @@ def test_names_that_leave_the_folder_are_refused(name):
 def test_urls_outside_of_buckets_are_refused(url):
     with pytest.raises(InputError, match="url"):
         fetch.check([Wanted("0.mp4", url)])
+
+
+def test_a_key_may_have_any_characters(bucket, tmp_path):
+    bucket.put("train/a", b"another object")
+    url = bucket.put("train/a#1.mp4", b"content")
+    fetch.fetch([Wanted("a#1.mp4", url)], tmp_path, quick(bucket))
+    assert read(tmp_path) == {"a#1.mp4": b"content"}
+    assert split_url("s3://bucket/train/a?1 #2.mp4") == ("bucket", "train/a?1 #2.mp4")
 
 
 def test_the_bandwidth_is_limited(bucket, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
+from stallscan import files
 from stallscan.errors import InputError, SettingsError, StallscanError, UnreadableError
 from stallscan.recordings.limits import FRAMES, Limits
 from stallscan.recordings.planes import open_tiff
@@ -105,6 +106,48 @@ def test_a_channel_is_chosen_by_name_or_number(tmp_path: Path, values: NDArray[n
         stack, frames = read(path, channel=channel)
         assert stack.channel == ("Vessels", "neurons")[index]
         expect(stack, frames, values[:, index])
+
+
+def test_a_channel_without_a_name_has_its_number(
+    tmp_path: Path, values: NDArray[np.uint16]
+) -> None:
+    path = tmp_path / "stack.ome.tif"
+    tifffile.imwrite(path, values, metadata=OME | {"axes": "ZCYX"})
+    assert [read(path, channel=number)[0].channel for number in "12"] == ["1", "2"]
+
+
+def test_what_is_read_of_a_file_describes_it(
+    tmp_path: Path, values: NDArray[np.uint16], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A run resumes if its stack is described alike. These times have the same values.
+    path = tmp_path / "stack.ome.tif"
+    one, other = values[:, 0], np.roll(values[:, 0], 1, axis=1)
+    tifffile.imwrite(path, np.stack([one, other]), metadata=OME | {"axes": "TZYX"})
+    first, second = (read(path, time=number)[0].describe() for number in (1, 2))
+    assert first["white"] == second["white"]
+    assert first != second
+    # Written again in place, with the same size, ends and grey levels.
+    monkeypatch.setattr(files, "GLANCE_BYTES", one[0].nbytes)
+    path = tmp_path / "pages.tif"
+    described = []
+    for middle in (one, other):
+        tifffile.imwrite(path, np.stack([one[0], *middle[1:-1], one[-1]]), metadata=None)
+        described.append(read(path, **VOXEL)[0].describe())
+    first, second = described
+    assert first["content"] == second["content"]
+    assert first["white"] == second["white"]
+    assert first != second
+
+
+def test_an_inverted_lookup_table_of_imagej_inverts_no_values(
+    tmp_path: Path, values: NDArray[np.uint16]
+) -> None:
+    one = values[:, 0]
+    for software, expected in (("ImageJ=1.54f", one), ("Scanner", ~one)):
+        path = tmp_path / f"{software[:4]}.tif"
+        options: dict[str, Any] = {"photometric": "miniswhite", "metadata": None}
+        tifffile.imwrite(path, one, description=f"{software}\nimages={T}\nslices={T}", **options)
+        expect(*read(path, **VOXEL), expected)
 
 
 def test_the_limit_of_frames_counts_those_of_the_channel(tmp_path: Path) -> None:
@@ -275,6 +318,18 @@ def write_ome_parts(folder: Path, values: NDArray[np.uint16]) -> list[Path]:
                 description = xml if index == 0 else None
                 tiff.write(frame, contiguous=False, metadata=None, description=description)
     return paths
+
+
+def test_a_stopped_acquisition_lacks_frames_not_files(
+    tmp_path: Path, values: NDArray[np.uint16]
+) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, values[:, 0], metadata=OME | {"axes": "ZYX"})
+    content = path.read_bytes()
+    declared, planes = f'SizeZ="{T}"'.encode(), f'PlaneCount="{T}"'.encode()
+    assert content.count(declared) == content.count(planes) == 1
+    path.write_bytes(content.replace(declared, b'SizeZ="15"'))
+    refused(path, UnreadableError, "3 of 15 frames", "Make Substack")
 
 
 def test_an_ome_tiff_of_several_files_is_read_as_one(

@@ -174,7 +174,7 @@ def test_colours_are_read_as_they_are_shown(tmp_path: Path, rgb: Frames, name: s
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), rgb)
 
 
-@pytest.mark.parametrize("unit", [256, 257])  # ImageJ's, and everybody else's
+@pytest.mark.parametrize("unit", [256, 257, 1])  # ImageJ's, everybody else's, and a mistake
 def test_a_palette_is_applied(tmp_path: Path, rgb: Frames, unit: int) -> None:
     table = np.random.default_rng(1).integers(0, 256, (3, 256), dtype=np.uint16)
     index = rgb[..., 0]
@@ -190,6 +190,34 @@ def test_grey_that_is_stored_otherwise(tmp_path: Path, rgb: Frames) -> None:
     options = {"photometric": "minisblack", "extrasamples": ["unassalpha"]}
     tifffile.imwrite(tmp_path / "b.tif", opaque, planarconfig="contig", **options)
     np.testing.assert_array_equal(read(tmp_path / "b.tif"), grey)
+
+
+def test_frames_are_in_the_order_that_ome_metadata_state(tmp_path: Path, rgb: Frames) -> None:
+    path, order = tmp_path / "a.ome.tif", [3, 0, 5, 1, 4, 2]  # of the pages in the file
+    listed = "".join(
+        f'<TiffData FirstT="{time}" IFD="{order.index(time)}" PlaneCount="1"/>'
+        for time in range(COUNT)
+    )
+    description = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeC="3" SizeZ="1" '
+        f'SizeX="{WIDTH}" SizeY="{HEIGHT}" SizeT="{COUNT}"><Channel ID="Channel:0" '
+        f'SamplesPerPixel="3"/>{listed}</Pixels></Image></OME>'
+    )
+    with tifffile.TiffWriter(path, ome=False) as tiff:
+        for time in order:
+            tiff.write(rgb[time], description=description, metadata=None, contiguous=False)
+            description = ""
+    np.testing.assert_array_equal(read(path), rgb)
+
+
+def test_frames_in_grey_and_in_colour_are_told_apart(tmp_path: Path, rgb: Frames) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for frame in (rgb[0], rgb[1, ..., 0]):
+            kind = "rgb" if frame.ndim == 3 else "minisblack"
+            tiff.write(frame, contiguous=False, metadata=None, photometric=kind)
+    with pytest.raises(UnreadableError, match=r"a\.tif: .* in grey, .* in colour"):
+        read(tmp_path / "a.tif")
 
 
 # Files that do not hold the frames of one recording are refused

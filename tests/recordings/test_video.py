@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 
 from stallscan.errors import UnreadableError
 from stallscan.recordings import recording, video
@@ -731,6 +732,38 @@ def test_bytes_after_the_end_are_no_damage(
     path.write_bytes(path.read_bytes() + tail)
     assert len(video.read_recording(path)) == COUNT
     assert not video.read_recording(path).is_damaged
+
+
+def write_rgba(path: Path, codec: str, opacity: NDArray[np.uint8], rgb: Frames) -> None:
+    """Write frames with an opacity, uint8 (T, H, W)."""
+    rgba = np.concatenate([rgb, opacity[..., None]], axis=-1)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=15)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "rgba"
+        for array in rgba:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgba")))
+        container.mux(stream.encode())
+
+
+def test_transparent_pixels_have_no_colour(tmp_path: Path, rgb: Frames) -> None:
+    opacity = np.full(rgb.shape[:3], 255, np.uint8)
+    opacity[:, :8] = 0
+    write_rgba(tmp_path / "a.mov", "png", opacity, rgb)
+    # A GIF with a transparent colour (lowest bit after 21 F9 04), and images that do not fill it;
+    # FFmpeg fills the rest with white.
+    write_gif(tmp_path / "a.gif", rgb)
+    content = bytearray((tmp_path / "a.gif").read_bytes().replace(b"!\xf9\4\4", b"!\xf9\4\5"))
+    content[6:8] = (WIDTH + 16).to_bytes(2, "little")
+    (tmp_path / "a.gif").write_bytes(content)
+    for name in ("a.mov", "a.gif"):
+        with pytest.raises(UnreadableError, match=f"{name}: .*transparent"):
+            video.read_recording(tmp_path / name)
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_an_opacity_that_says_nothing_is_ignored(tmp_path: Path, rgb: Frames, level: int) -> None:
+    write_rgba(tmp_path / "a.mov", "png", np.full(rgb.shape[:3], level, np.uint8), rgb)
+    np.testing.assert_array_equal(video.read_recording(tmp_path / "a.mov").frames, rgb)
 
 
 def test_a_gif_needs_no_trailer(tmp_path: Path, rgb: Frames) -> None:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,15 @@ def test_a_series_gets_a_stallogram_and_no_stall_rate(
             assert float(row["cumulative_s"]) == pytest.approx(0.2 * (states == STALLED).sum())
     for name in ("stallogram.png", "overview.png"):
         assert cv2.imread(str(out / name)) is not None
+
+
+def test_a_name_that_is_not_utf_8_is_escaped(run: Run, simulated: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / os.fsdecode(b"m\xfcs.tif"), tmp_path / "out"
+    path.symlink_to(simulated / "series.tif")
+    code, _, _ = run("stack", path, "--regions", simulated / "centrelines.csv", "-o", out)
+    assert code == 0
+    assert (out / "overview.png").exists()
+    assert read(out / "rates.csv")[0]["field"] == r"m\xfcs.tif"
 
 
 def test_the_same_run_again_gives_the_same_files_and_another_is_refused(

@@ -185,6 +185,7 @@ def test_placed_branchings_stay_joined(tmp_path: Path) -> None:
     [
         (np.ones((20, 30), np.uint8), r"uint8.*\(20, 30\).*planes, rows"),
         (np.ones((4, 20, 30), np.float32), r"float32.*\(4, 20, 30\).*integer"),
+        (np.ones((20, 30, 3), np.uint8), r"\(20, 30, 3\).*planes, rows"),
         (np.zeros((4, 20, 30), np.uint8), "labels are 0"),
         (np.pad(np.ones((2, 2, 2), np.uint8), 8), "10 um.*voxel"),
     ],

@@ -131,8 +131,14 @@ def test_labels_of_one_plane_are_regions(tmp_path: Path, suffix: str) -> None:
 
 def test_a_mask_of_several_pieces_is_as_many_regions(tmp_path: Path) -> None:
     path = tmp_path / "mask.tif"
-    tifffile.imwrite(path, (label_image() > 0).astype(np.uint8) * 255)
-    assert [region.name for region in read_regions(path, FIELD)] == ["1", "2"]
+    inside = label_image() > 0
+    # ImageJ shows its masks by an inverted lookup table, unless it is told that black is outside.
+    imagej = {"photometric": "miniswhite", "description": "ImageJ=1.54f", "metadata": None}
+    for most, options in ((255, {}), (255, imagej), (1, {}), (7, {}), (65535, {})):
+        tifffile.imwrite(path, (inside * most).astype(np.min_scalar_type(most)), **options)
+        regions = read_regions(path, FIELD)
+        assert [region.name for region in regions] == ["1", "2"]
+        assert [only([region]).mask.sum() for region in regions] == [1200, 1200]
 
 
 def test_labels_of_all_planes_are_projected_and_widened(tmp_path: Path) -> None:
@@ -172,6 +178,11 @@ def test_boxes_polygons_and_centre_lines_are_told_apart(tmp_path: Path) -> None:
     boxes = table(tmp_path / "a.csv", "region,row0,row1,col0,col1,z", "a,20,50,30,70,8")
     region = only(read_regions(boxes, FIELD))
     assert (region.name, region.box, region.frames) == ("a", Box(20, 50, 30, 70), (8, 9))
+    boxes = table(tmp_path / "z.csv", "region,row0,row1,col0,col1,z", "a,20,50,30,70,7.6")
+    assert only(read_regions(boxes, FIELD)).frames == (8, 9)
+    # As 'stallscan stack' writes them.
+    boxes = table(tmp_path / "o.csv", "region,row0,row1,col0,col1,first,stop", "a,20,50,30,70,8,11")
+    assert only(read_regions(boxes, FIELD)).frames == (8, 11)
     boxes = table(tmp_path / "b.csv", "x;y;width;height", "30;20;40;30")
     assert only(read_regions(boxes, FIELD)).box == Box(20, 50, 30, 70)
     rows = [f"v,{x:.1f},{y:.1f}" for x, y in DISC]
@@ -341,6 +352,7 @@ def test_names_are_cells_of_a_table(tmp_path: Path) -> None:
     roifile.roiwrite(path, [roifile.ImagejRoi.frompoints(points, name=name) for name in names])
     regions = read_regions(path, FIELD)
     assert [each.name for each in regions] == ["a\\nb", "unnamed", "/etc/c"]
+    assert sources_of(Path("m\udcfcs.tif"), regions)[0].filename.startswith(r"m\xfcs.tif/a\nb-")
     sources = sources_of(Path("stack.tif"), regions)
     code = regions[0].code
     assert re.fullmatch("[0-9a-f]{4}", code)

@@ -101,7 +101,7 @@ def predict_stack(
         progress=predicting,
         engine=engine,
         stack={
-            "name": stack.path.name,
+            "name": stack.name,
             "axis": stack.axis,
             "regions": len(regions),
             "source": source,

@@ -179,7 +179,7 @@ def _call_stack(
             predicting=predicting,
         )
     _write_overview(stack, found, out)
-    rate = field.write_rate(summary.table, stack.path.name, out, measured)
+    rate = field.write_rate(summary.table, stack.name, out, measured)
     few = sum(summary.calls.values()) <= FEW_SHOWN
     if few:
         print_calls(summary.table)
@@ -220,7 +220,7 @@ def _show_series(
     with show_progress("finding stalls") as progress:
         result = run.measure_series(stack, found, mean, out, settings, progress, lines)
     simulated = "simulated time series " * result.note.startswith(run.SIMULATED)
-    title = f"Stalls of {simulated}{stack.path.name}"
+    title = f"Stalls of {simulated}{stack.name}"
     write_picture(out / run.PICTURE_NAME, result.stallogram, title)
     called = [
         (region, call)

@@ -23,6 +23,7 @@ from stallscan.recordings.recording import ArrayDecoder, Frames, Recording
 from stallscan.vessels.enclosure import Mask
 from stallscan.vessels.outline import draw
 from stallscan.vessels.regions import Region, Regions, Unusable
+from stallscan.words import printable
 
 # Pixels of this size are kept; others are resized to 1 um. docs/facts.md 5 has about 1 um, and the
 # wide look, with which the shipped model was trained, 0.7 to 1.5.
@@ -52,10 +53,10 @@ class Place(NamedTuple):
 
 
 def sources_of(stack: Path, regions: Regions) -> list[Source]:
-    """Return a source for each region, named ``STACK/REGION-CODE``."""
+    """Return a source for each region, named ``STACK/REGION-CODE`` as a table can hold it."""
     names = [each.full_name for each in regions]
     # Joined as text: a name that starts with a slash would replace the path.
-    return [Source(f"{stack.name}/{name}", Path(f"{stack}/{name}")) for name in names]
+    return [Source(printable(f"{stack.name}/{name}"), Path(f"{stack}/{name}")) for name in names]
 
 
 def prepare_regions(

@@ -5,7 +5,6 @@ import random
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -70,13 +69,19 @@ class NotPublicError(GoneError):
 
 def url_fault(url: str) -> str:
     """Say why a url is not that of an object in a bucket; empty if it is one."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "the url is invalid"
-    if parts.scheme == "s3" and _BUCKET.fullmatch(parts.netloc) and parts.path.strip("/"):
+    bucket, key = split_url(url)
+    if url.strip().lower().startswith("s3://") and _BUCKET.fullmatch(bucket) and key.strip("/"):
         return ""
     return "the url is not of the form s3://bucket/key"
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Return the bucket and the key of ``s3://bucket/key``.
+
+    By hand: a key may have any characters, and `urllib` ends it at # and ?.
+    """
+    bucket, _, key = url.strip().partition("://")[2].partition("/")
+    return bucket, key.lstrip("/")
 
 
 class Bucket:
@@ -90,10 +95,10 @@ class Bucket:
 
     def _place(self, url: str) -> tuple["S3Store", str]:
         """Return the store and the key of a url."""
-        parts = urlsplit(url)
-        if parts.netloc not in self._stores:
-            self._stores[parts.netloc] = self._open(parts.netloc)
-        return self._stores[parts.netloc], parts.path.lstrip("/")
+        bucket, key = split_url(url)
+        if bucket not in self._stores:
+            self._stores[bucket] = self._open(bucket)
+        return self._stores[bucket], key
 
     def _open(self, bucket: str) -> "S3Store":
         from obstore.store import S3Store

@@ -219,7 +219,7 @@ class _Layout:
             return None
         if self.page.imagedepth > 1:
             array = array[inside]
-        return self._as_stored(array)
+        return self._measured(array)
 
     def _read_contiguous(self, number: int) -> Array | None:
         handle = self.tiff.filehandle
@@ -231,9 +231,11 @@ class _Layout:
         inner = self.page.shape[-3 if self.page.samplesperpixel > 1 else -2 :]
         if values.size != product(inner):  # a damaged header
             return None
-        return self._as_stored(values.reshape(inner))
+        return self._measured(values.reshape(inner))
 
-    def _as_stored(self, array: Array) -> Array:
-        if self.page.photometric == PHOTOMETRIC.MINISWHITE:
-            return ~array if array.dtype.kind == "u" else -array
-        return array
+    def _measured(self, array: Array) -> Array:
+        # ImageJ's inverted lookup table changes what is shown, not the values: its masks are 255
+        # inside, whether they are shown in white or in black.
+        if self.page.photometric != PHOTOMETRIC.MINISWHITE or self.tiff.is_imagej:
+            return array
+        return ~array if array.dtype.kind == "u" else -array

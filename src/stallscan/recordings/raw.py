@@ -23,7 +23,7 @@ from stallscan.recordings.limits import LIMITS
 from stallscan.recordings.planes import Place, Planes
 from stallscan.recordings.recording import Box, Frames
 from stallscan.settings import Settings
-from stallscan.words import listed, percent
+from stallscan.words import listed, percent, printable
 
 log = logging.getLogger("stallscan")
 
@@ -93,9 +93,11 @@ class Stack:
     frame_s : float or None
         Time from frame to frame in s; None if unknown.
     channel : str
-        Name of the channel; empty if there is only one.
+        Name of the channel, or its number if it has no name; empty if there is only one.
     black, white : float
         Values that become grey levels 0 and 255.
+    sample_sha256 : str
+        Hash of the values from which these were chosen.
     notes : tuple of str
         What a person should know about the stack, in sentences.
     """
@@ -108,12 +110,18 @@ class Stack:
     channel: str
     black: float
     white: float
+    sample_sha256: str
     notes: tuple[str, ...]
     _planes: Planes
     _places: Sequence[Place]  # of the frames
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def name(self) -> str:
+        """Name of the file, as tables and pictures can show it."""
+        return printable(self.path.name)
 
     def __getitem__(self, index: slice) -> NDArray[Any]:
         """Read the values of consecutive frames as they are stored, (n, H, W).
@@ -161,6 +169,10 @@ class Stack:
             "channel": self.channel,
             "black": self.black,
             "white": self.white,
+            # Which time or depth it is, and which channel, counted from 0.
+            "first_plane": dict(self._places[0]),
+            # Tells apart what the size and the ends of the file do not.
+            "sample_sha256": self.sample_sha256,
         }
 
     def frame(self, index: int) -> Frames | None:
@@ -296,6 +308,7 @@ def _choose(found: Planes, settings: StackSettings) -> Stack:
         channel=channel,
         black=black,
         white=white,
+        sample_sha256=files.sha256_of(values.tobytes()),
         notes=tuple(notes),
         _planes=found,
         _places=places,
@@ -331,7 +344,7 @@ def _choose_channel(found: Planes, wanted: str) -> tuple[dict[str, int], str]:
     if len(numbers) != 1:
         several = "several channels" if numbers else "no channel"
         raise InputError(f"{found.path}: has {several} {wanted}. Choose one of {shown}")
-    return dict.fromkeys(axes, numbers[0]), names[numbers[0]]
+    return dict.fromkeys(axes, numbers[0]), names[numbers[0]] or f"{numbers[0] + 1}"
 
 
 def _choose_frames(found: Planes, settings: StackSettings) -> tuple[str, dict[str, int]]:
@@ -376,10 +389,15 @@ def _check_present(found: Planes, places: Sequence[Place], channel: str) -> None
     lacking = sum(not found.has(place) for place in places)
     if lacking:
         name = f"channel {channel}" if channel else "the stack"
+        remedy = (
+            "Copy all files of the recording into one folder, with their names unchanged"
+            if found.missing
+            else "If the acquisition was stopped, save the frames that exist as a stack (in Fiji: "
+            "Image > Stacks > Tools > Make Substack)"
+        )
         raise UnreadableError(
             f"{found.path}: {lacking} of {len(places)} frames of {name} are missing"
-            f"{_say_missing(found)}. Copy all files of the recording into one folder, with their "
-            "names unchanged"
+            f"{_say_missing(found)}. {remedy}"
         )
     if found.missing:
         log.warning(

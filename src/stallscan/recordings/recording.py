@@ -310,8 +310,9 @@ def collect(
     for picture in decoder.pictures():
         if shape and picture.shape != shape:
             raise UnreadableError(
-                f"{path}: frame {count} is {picture.shape[1]} x {picture.shape[0]}, earlier frames "
-                f"are {shape[1]} x {shape[0]}. Export the recording with one frame size"
+                f"{path}: frame {count} is {_say_shape(picture.shape)}, earlier frames are "
+                f"{_say_shape(shape)}. Export the recording with one frame size, and all frames in "
+                "colour"
             )
         shape = picture.shape
         count += 1
@@ -328,6 +329,10 @@ def collect(
     check_shape((count, *shape), path)
     # Copy `corrupt` now: if nothing is held, each later pass fills the same list again.
     return Recording(path, (count, *shape), frames_declared(), tuple(corrupt), held, decoder)
+
+
+def _say_shape(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]} {'in colour' if len(shape) == 3 else 'in grey'}"
 
 
 def to_grey(frames: Frames) -> Frames:

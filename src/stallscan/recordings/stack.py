@@ -62,6 +62,8 @@ class _Layout:
         Planes stored one after another behind a single page header; 0 if each page has a header.
     skipped : frozenset of tuple
         Shapes of pages that are thumbnails of others.
+    places : dict
+        Offset in the file of each page of the series -> its place in the order of the frames.
     note : str
         Remark on the order of the frames; may be empty.
     """
@@ -73,6 +75,7 @@ class _Layout:
     frames: int | None
     contiguous: int
     skipped: frozenset[tuple[int, ...]]
+    places: dict[int, int]
     note: str
 
 
@@ -142,8 +145,14 @@ def _layout(tiff: tifffile.TiffFile, path: Path, limits: Limits) -> _Layout:
         # A next page within the pixels means that the other headers are lost, not absent.
         contiguous=planes if has_one_header and (next_page == 0 or next_page >= end) else 0,
         skipped=skipped,
+        places={} if is_joined else _places(main),
         note=note,
     )
+
+
+def _places(series: Any) -> dict[int, int]:
+    """Return `_Layout.places`; OME metadata may list the pages in another order than the file."""
+    return {page.offset: at for at, page in enumerate(series.pages) if page is not None}
 
 
 def _check_is_whole(tiff: tifffile.TiffFile, path: Path) -> None:
@@ -201,6 +210,7 @@ def _tiff_frames(
         with quiet():
             pages, next_page = read_pages(tiff, path, limits)
         shown = [page for page in pages if page.shape not in layout.skipped]
+        shown.sort(key=lambda page: layout.places.get(page.offset, len(pages)))
         planes = (
             _contiguous_planes(tiff, shown[0], layout.contiguous, path)
             if layout.contiguous
@@ -274,8 +284,10 @@ def _planes(array: Array, page: Any, path: Path) -> Array:
     """
     axes = page.axes
     if page.photometric == PHOTOMETRIC.PALETTE:
-        # (3, levels) uint16 -> (levels, 3) uint8; ImageJ and others use only the upper 8 bits.
-        table = np.moveaxis(np.asarray(page.colormap) >> 8, 0, -1).astype(np.uint8)
+        # (3, levels) uint16 -> (levels, 3) uint8; ImageJ and others use only the upper 8 bits, and
+        # some programs only the lower ones, as libtiff knows.
+        table = np.moveaxis(np.asarray(page.colormap), 0, -1)
+        table = (table >> 8 if table.max() > 255 else table).astype(np.uint8)
         return table[array.reshape(-1, *array.shape[-2:])]
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         array = ~array if array.dtype.kind == "u" else -array

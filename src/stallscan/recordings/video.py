@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from stallscan.errors import UnreadableError
 from stallscan.recordings import containers
 from stallscan.recordings.array import read_npy
+from stallscan.recordings.colours import check_opaque
 from stallscan.recordings.find import ARRAY_SUFFIXES, SUFFIXES
 from stallscan.recordings.kinds import STACK_SUFFIXES, VIDEO_SUFFIXES
 from stallscan.recordings.limits import LIMITS
@@ -174,7 +175,8 @@ class _VideoDecoder:
                 # The decoder allocates whole frames, even for a tiny file.
                 LIMITS.check_frame(path, stream.height, stream.width)
                 self.frames_declared = stream.frames or None
-                yield from map(_picture, self._decode(container, stream))
+                for frame in self._decode(container, stream):
+                    yield _picture(frame, path)
                 hidden = (self.frames_declared or 0) - (self.frames_expected or 0)
                 if "mp4" in container.format.name and hidden > 1:
                     trimmed = f"its edit list hides {hidden} of {self.frames_declared} frames"
@@ -284,9 +286,17 @@ class _VideoDecoder:
         return Box(2 * top, 2 * int(rows[-1]) + 2, 2 * left, 2 * int(cols[-1]) + 2)
 
 
-def _picture(frame: av.VideoFrame) -> Picture:
+def _picture(frame: av.VideoFrame, path: Path) -> Picture:
     even = frame.width % 2 == 0 and frame.height % 2 == 0
-    return _Planes.of(frame) if even and frame.format.name in PLANAR else _as_rgb(frame)
+    if even and frame.format.name in PLANAR:
+        return _Planes.of(frame)
+    if not any(component.is_alpha for component in frame.format.components):
+        return _as_rgb(frame)
+    rgba = np.asarray(frame.to_ndarray(format="rgba", threads=1), dtype=np.uint8)
+    # Programs that do not use opacity may write 0 throughout.
+    if rgba[..., 3].any():
+        check_opaque(rgba[..., 3], path)
+    return np.ascontiguousarray(rgba[..., :3])
 
 
 def _to_rgb(pictures: Sequence[_Planes], box: Box) -> Frames:

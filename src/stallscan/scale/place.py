@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 from stallscan import files, runs
 from stallscan.errors import InputError
@@ -171,9 +170,8 @@ class BucketPlace:
                 f"{where}: {fault}. Name a folder, or a prefix in a bucket: s3://bucket/prefix"
             )
         self.where = where.rstrip("/")
-        parts = urlsplit(self.where)
-        self._prefix = parts.path.strip("/")
-        self._store = _open(parts.netloc)
+        name, self._prefix = bucket.split_url(self.where)
+        self._store = _open(name)
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a file; None if there is none."""

@@ -156,7 +156,7 @@ def measure_series(
         stallogram.write(folder / STALLOGRAM_NAME)
         segments = tabulate_segments(stallogram, shortest_s, remarks)
         files.write_rows(folder / SEGMENTS_NAME, SEGMENT_COLUMNS, segments)
-        row = tabulate_rates(stack.path.name, stallogram, rates, typical, note)
+        row = tabulate_rates(stack.name, stallogram, rates, typical, note)
         files.write_rows(folder / RATES_NAME, RATE_COLUMNS, [row])
     return SeriesResult(stallogram, rates, typical, bad_frames, remarks, note)
 

@@ -127,7 +127,9 @@ def _read_mask(path: Path) -> Mask:
         if "imagecodecs" in str(error):
             remedy = f"Install imagecodecs with: {install('imagecodecs')}"
         raise InputError(f"{path}: not readable as a TIFF stack ({error}). {remedy}") from None
-    if stack.ndim != 3 or stack.dtype.kind not in "uib" or min(stack.shape[:2]) < 2:
+    # A last axis of up to 4 holds the colours of a single image.
+    is_stack = stack.ndim == 3 and min(stack.shape[:2]) > 1 and stack.shape[2] > 4
+    if not is_stack or stack.dtype.kind not in "uib":
         raise InputError(
             f"{path}: is an array of {stack.dtype} with shape {stack.shape}, not a label stack. "
             "Save integer labels as (planes, rows, columns), with at least 2 planes and rows"

@@ -159,9 +159,9 @@ def _read_table(path: Path, field: Field) -> Iterator[Region | Unusable]:
             "row0, row1, col0, col1 (boxes), with x, y (polygons), or with z, y, x (centre lines)"
         )
     names = table.column(name) if name else [f"{number}" for number in range(1, len(numbers) + 1)]
-    depths = _numbers(table, ("z",))[:, 0] if "z" in columns and field.voxel_um[0] else None
+    depths = _read_depths(table) if field.voxel_um[0] else [None] * len(numbers)
     for index, (row0, row1, col0, col1) in enumerate(np.rint(numbers).astype(int).tolist()):
-        depth = (int(depths[index]), int(depths[index]) + 1) if depths is not None else None
+        depth = depths[index]
         if row1 <= row0 or col1 <= col0:
             reason = "the box is empty. Its second row and column come after the first"
             yield Unusable(names[index], code_of(numbers[index]), "no_outline", reason)
@@ -169,6 +169,18 @@ def _read_table(path: Path, field: Field) -> Iterator[Region | Unusable]:
         # Only the part inside is filled; a box may be of any size.
         shape = min(row1 - row0, 4 * field.shape[1]), min(col1 - col0, 4 * field.shape[2])
         yield outline_area(names[index], np.ones(shape, bool), (row0, col0), field, depth)
+
+
+def _read_depths(table: text.Text) -> Sequence[tuple[int, int] | None]:
+    """Return the planes of boxes: from the first up to but without the last."""
+    if {"first", "stop"} <= set(table.header):  # as `stallscan stack` writes them
+        depths = _numbers(table, ("first", "stop"))
+    elif "z" in table.header:
+        nearest = np.rint(_numbers(table, ("z",)))
+        depths = np.column_stack([nearest, nearest + 1])
+    else:
+        return [None] * len(table.rows)
+    return [(first, stop) for first, stop in depths.astype(int).tolist()]
 
 
 def _read_curves(table: text.Text, name: str, field: Field) -> Iterator[Region | Unusable]:

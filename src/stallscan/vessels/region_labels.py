@@ -79,7 +79,7 @@ def _project_labels(
             mask = labels[box.slices] == label
             masks[label] = _join((box, mask), masks.get(label))
             depths[label] = depths.get(label, (depth, 0))[0], depth + 1
-    if list(masks) in ([1], [255]) and count == 1:
+    if len(masks) == count == 1:
         # A mask: each connected piece is a region.
         ((box, mask),) = masks.values()
         pieces, _ = ndimage.label(mask, np.ones((3, 3)))
