@@ -539,6 +539,7 @@ def test_names_and_reasons_are_escaped(tmp_path, name):
         ("/a/b.mp4: no outline", "b.mp4", "No outline"),
         ("/a: b/c.mp4: too short", "b/c.mp4", "Too short"),
         ("b.mp4: bad", "x/b.mp4", "Bad"),
+        ("/a/b.mp4: 9 frames; dark; /a/b.mp4: learned", "b.mp4", "9 frames; dark; learned"),
         ("/a/xb.mp4: bad", "b.mp4", "/a/xb.mp4: bad"),
         ("bad: worse", "b.mp4", "bad: worse"),
         ("", "b.mp4", ""),
