@@ -343,6 +343,8 @@ def _head(predictions: Path, table: pd.DataFrame, run: dict[str, Any]) -> dict[s
         "Bundle": ", ".join(sorted(set(table["bundle"]) - {""})) or "unknown",
         "Threshold": ", ".join(f"{value:.3g}" for value in thresholds) or "unknown",
     }
+    if (low := run.get("decision", {}).get("low")) is not None:
+        head["Threshold"] += f", flowing below {low:.3g}"
     if regions := methods.name_regions(run):
         head["Stack"] = regions
     if is_simulated(run):
