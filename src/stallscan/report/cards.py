@@ -231,6 +231,8 @@ def _draw_evidence(grey: Frames, mask: Mask) -> evidence.Colours:
     size = (max(round(width * scale), 1), max(round(height * scale), 1))  # OpenCV: width first
     small = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in grey]
     small_mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    if not small_mask.any():  # narrower than the step between the samples
+        small_mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
     return evidence.draw(np.stack(small), small_mask)
 
 
