@@ -575,3 +575,13 @@ def test_the_picture_of_another_recording_does_not_stand_beside_a_call(tmp_path)
     assert shown(tmp_path / "results", [other.parent]) == {"same.mp4"}
     shutil.copy(other, film)
     assert shown(tmp_path / "results") == shown(tmp_path / "decided") == {"same.mp4"}
+
+
+def test_scores_that_gave_no_call_are_not_in_the_histogram(tmp_path):
+    rows = [
+        ("a.mp4", "ok", 0.1, "flowing", 0),
+        ("b.mp4", "ok", 0.7, "stalled", 1),
+        ("c.mp4", "damaged", 0.9, "unscorable", 1),
+    ]
+    table = write_predictions(tmp_path / "predictions.csv", rows)
+    assert "all (n = 2)" in Page(write(table, tmp_path / "r.html").path).text

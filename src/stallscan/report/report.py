@@ -391,7 +391,8 @@ def _plots(table: pd.DataFrame, evaluation: Evaluation | None) -> list[Markup]:
     if evaluation:
         drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve, evaluation.metrics)
         return figures.as_inline(drawn)
-    scores = table["score"].dropna().to_numpy(float)
+    # As in the counts, a recording that got no call has no score to rely on.
+    scores = table["score"][table["called"] != "unscorable"].dropna().to_numpy(float)
     if not scores.size:
         return []
     thresholds = sorted(set(table["threshold"].dropna()))
