@@ -19,8 +19,15 @@ from stallscan.calls.inputs import Inputs
 from stallscan.calls.rows import Answer
 from stallscan.calls.written import SOURCE_COLUMNS, TABLES, TRAIT_COLUMNS, read_stamps, read_table
 from stallscan.recordings.find import Source
-from stallscan.runs import PREDICTION_COLUMNS, PREDICTIONS_NAME, SOURCES_NAME, TRAITS_NAME
+from stallscan.runs import (
+    ANSWERS_NAME,
+    PREDICTION_COLUMNS,
+    PREDICTIONS_NAME,
+    SOURCES_NAME,
+    TRAITS_NAME,
+)
 from stallscan.stamps import Stamp
+from stallscan.words import counted, listed
 
 log = logging.getLogger("stallscan")
 
@@ -65,11 +72,14 @@ class Standing:
         stamps: dict[str, Stamp] = {}
         todo: list[Source] = []
         counts: collections.Counter[runs.Why] = collections.Counter()
+        changed: list[str] = []
         for source, now in zip(given.sources, given.stamps, strict=True):
             name = source.filename
             row, before = written.get(name), old_stamps.get(name)
             why = _why(row if name not in twice else None, source, before, now, given.from_store)
             counts[why] += 1
+            if why == "changed":
+                changed.append(name)
             if row is None or why not in ("kept", "unknown"):
                 todo.append(source)
                 before = now
@@ -77,6 +87,14 @@ class Standing:
                 rows[name] = row
             if before is not None:
                 stamps[name] = before
+        if changed and (out / ANSWERS_NAME).is_file():
+            log.warning(
+                "%s: %s changed, and answers to what was there before still replace their calls: "
+                "%s. Review them again",
+                out / ANSWERS_NAME,
+                counted(len(changed), "recording"),
+                listed(changed),
+            )
         traits = _by_name((read_table(out / TRAITS_NAME, TRAIT_COLUMNS) or []) if table else [])
         removed = len(written.keys() - {source.filename for source in given.sources})
         order = [source.filename for source in given.sources[: len(rows)]]
