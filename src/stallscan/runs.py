@@ -37,6 +37,8 @@ RUN_NAME = "run.json"
 TRAITS_NAME = "traits.csv"
 SOURCES_NAME = "sources.csv"
 CHOSEN_NAME = "chosen_on.csv"
+# The answers of a review, beside the predictions or in a folder of recordings.
+ANSWERS_NAME = "review.sqlite"
 # What 'stallscan evaluate' measured.
 METRICS_NAME = "metrics.json"
 # Beside predictions.csv where regions of a raw stack were called: how it was read, and their clips.

@@ -52,6 +52,13 @@ class Stamp(NamedTuple):
         # The file must be unchanged after hashing, or the hash may be of other content.
         return self._replace(sha256=sha256) if Stamp.of(path) == self else self
 
+    def is_replaced(self, path: str | Path) -> bool:
+        """Return whether the file at `path` is certainly another one, wherever it was moved to."""
+        now = Stamp.of(path)
+        if now is None or self.bytes != now.bytes:
+            return now is not None
+        return bool(self.sha256) and not self.is_of(path, now)
+
     def is_of(self, path: str | Path, now: "Stamp") -> bool:
         """Return whether the file at `path`, whose stamp is `now`, still has the same content."""
         if self.bytes != now.bytes:

@@ -99,12 +99,15 @@ def listed(items: Sequence[str], most: int = MAX_NAMED, separator: str = ", ") -
 
 
 def without_path(reason: str, filename: str) -> str:
-    """Remove the path at the start of a message, where the filename is shown already."""
+    """Remove the path before each remark of a message, where the filename is shown already."""
     # The path itself may contain a colon, so look for the filename.
     name = filename.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
     head, separator, rest = reason.partition(f"{name}: ")
     is_path = separator and (not head or head[-1] in "/\\")
-    return rest[:1].upper() + rest[1:] if is_path else reason
+    if not is_path:
+        return reason
+    rest = rest.replace(f"; {head}{separator}", "; ")
+    return rest[:1].upper() + rest[1:]
 
 
 def _rest(count: int) -> str:

@@ -11,7 +11,7 @@ def read(folder, calls):
     return read_predictions(write_tables(folder, rows, [])[0])
 
 
-def test_answers_replace_calls_and_are_counted(tmp_path):
+def test_answers_replace_calls_and_are_counted(tmp_path, caplog):
     calls = [
         ("a", "stalled"),
         ("b", "stalled"),
@@ -33,14 +33,17 @@ def test_answers_replace_calls_and_are_counted(tmp_path):
     # A part of the table is counted on its own.
     assert corrections.count(corrected.table[3:]) == Verdicts(0, 1, 1)
     assert corrected.unknown == 1
+    assert "1 answer of the review not used" in caplog.text
+    assert "gone" in caplog.text
     pd.testing.assert_frame_equal(table, before)
 
 
-def test_without_answers_nothing_changes(tmp_path):
+def test_without_answers_nothing_changes(tmp_path, caplog):
     table = read(tmp_path, [("a", "stalled"), ("b", "flowing")])
     corrected = corrections.apply(table, {})
     assert corrected.verdicts == Verdicts(0, 0, 0)
     assert corrected.unknown == 0
+    assert not caplog.text
     pd.testing.assert_frame_equal(corrected.table[table.columns], table)
 
 

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import matthews_corrcoef
 
+from stallscan import __version__
 from stallscan.bundle import disk
 from stallscan.bundle.reference import Reference
 from stallscan.calls import decide, submission
@@ -195,7 +196,12 @@ def test_the_competitions_file_has_its_names_in_its_order(tmp_path):
     made = decide.decide(table, CallSettings())
     path, doubt = submission.submit(made, tmp_path / "form.csv", tmp_path)
     assert path.read_text() == "filename,stalled\n3.mp4,1\n2.mp4,0\n1.mp4,0\n0.mp4,1\n"
-    assert doubt == "1 recordings without a call are submitted as flowing"
+    assert doubt == "1 recording without a call is submitted as flowing"
+    # 'predict' names recordings by their folder, too.
+    table = _write(tmp_path / "folder", SCORES, [f"train/{name}" for name in NAMES])
+    made = decide.decide(table, CallSettings())
+    submission.submit(made, tmp_path / "form.csv", tmp_path)
+    assert path.read_text() == "filename,stalled\n3.mp4,1\n2.mp4,0\n1.mp4,1\n0.mp4,1\n"
     pd.DataFrame({"filename": ["other.mp4"], "stalled": 0}).to_csv(tmp_path / "f.csv", index=False)
     with pytest.raises(TableError, match=r"1 of its 1 recordings are not.*other\.mp4"):
         submission.submit(made, tmp_path / "f.csv", tmp_path)
@@ -307,6 +313,33 @@ def test_what_was_left_to_a_person_stays_so(tmp_path):
     )
     assert kept.table["call"].tolist() == made.table["call"].tolist()
     assert "review" in set(kept.table["call"])
+    # The limits are those of the converted scores: accuracy is asked for by them.
+    score, call = kept.table["score"], kept.table["call"]
+    low, high = (kept.run["decision"][name] for name in ("low", "threshold"))
+    assert score[call == "flowing"].max() < low <= score[call == "review"].min()
+    assert score[call == "review"].max() < high <= score[call == "stalled"].min()
+
+
+def test_no_file_of_an_earlier_decision_is_left(model, tmp_path):
+    pd.DataFrame({"filename": NAMES, "stalled": LABELS}).to_csv(tmp_path / "l.csv", index=False)
+    out = tmp_path / "out"
+    made = decide.decide(model, CallSettings(rule="mcc"), tmp_path / "l.csv")
+    decide.write_calls(made, out)
+    submission.submit(made, tmp_path / "l.csv", out)
+    later = decide.decide(model, CallSettings(threshold=0.98))
+    decide.write_calls(later, out)
+    assert {path.name for path in out.glob("*.*")} >= {"predictions.csv", "run.json"}
+    assert not (out / "submission.csv").exists()
+    assert not (out / "chosen_on.csv").exists()
+
+
+def test_a_decision_counts_its_own_calls_and_keeps_what_made_the_scores(tmp_path):
+    counts = {"stalled": 5, "flowing": 3}
+    table = _write(tmp_path / "run", SCORES, calls=counts, stallscan="0.0.9", git="abc")
+    run = decide.decide(table, CallSettings(threshold=0.98)).run
+    assert run["calls"] == {"stalled": 1, "flowing": 7}
+    assert (run["stallscan"], run["git"]) == ("0.0.9", "abc")
+    assert run["decision"]["stallscan"] == __version__
 
 
 def test_labels_choose_for_the_prevalence_that_was_estimated(tmp_path):
@@ -400,6 +433,11 @@ def test_limits_are_repeated_with_their_open_calls(tmp_path):
     assert "review" in set(again.table["call"])
     kept = decide.decide(tmp_path / "limits" / "predictions.csv", CallSettings())
     decide.write_calls(kept, tmp_path / "kept")
+    again = decide_like(table, tmp_path / "kept")
+    assert again.table["call"].tolist() == made.table["call"].tolist()
+    run = json.loads((tmp_path / "kept" / "run.json").read_text())
+    del run["decision"]["low"]  # as older versions kept limits
+    (tmp_path / "kept" / "run.json").write_text(json.dumps(run))
     with pytest.raises(InputError, match=r"kept: .*another decision"):
         decide_like(table, tmp_path / "kept")
 

@@ -1,11 +1,15 @@
 """Where a bundle looked."""
 
+import json
+
 import numpy as np
 import pytest
 
-from stallscan.bundle import ensemble
+from stallscan.bundle import disk, ensemble
 from stallscan.bundle.ensemble import EnsembleSettings
 from stallscan.calls.occlusion import Looker, look_at
+from stallscan.cli.looking import looker
+from stallscan.errors import InputError
 from stallscan.report import evidence
 from tests import drawing
 
@@ -69,3 +73,13 @@ def test_an_ensemble_looks_where_its_members_look(bundle_dir, other_bundle_dir, 
         for each in (bundle_dir, other_bundle_dir, both)
     ]
     assert changes[2] == pytest.approx((changes[0] + changes[1]) / 2, abs=1e-4)
+
+
+def test_another_bundle_in_the_place_of_the_one_that_predicted_is_not_asked(bundle_dir, tmp_path):
+    (tmp_path / "predictions.csv").touch()
+    run = {"bundle_path": str(bundle_dir), "paths": [], "bundle": disk.load(bundle_dir).label}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    looker(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps(run | {"bundle": "earlier@00000000"}))
+    with pytest.raises(InputError, match=r"another one by now.*--occlusion"):
+        looker(tmp_path)

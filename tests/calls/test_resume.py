@@ -118,14 +118,17 @@ def test_a_failed_net_is_tried_again(folder, tmp_path, bundle_dir, asked):
     assert _as_uninterrupted(folder, tmp_path / "out", bundle_dir)
 
 
-def test_replaced_added_and_removed_recordings(folder, tmp_path, bundle_dir, asked):
+def test_replaced_added_and_removed_recordings(folder, tmp_path, bundle_dir, asked, caplog):
     _predict(folder, tmp_path / "out", bundle_dir)
     drawing.write(folder / "1.mp4", seed=20, count=12)
     drawing.write(folder / "00.mp4", seed=21, count=6)
     (folder / "3.mp4").unlink()
     os.utime(folder / "4.mp4")  # a copy of the same content
     asked.clear()
+    (tmp_path / "out" / "review.sqlite").touch()
     summary = _predict(folder, tmp_path / "out", bundle_dir)
+    assert "review.sqlite: 1 recording changed" in caplog.text
+    assert ": 1.mp4. Review them again" in caplog.text
     assert asked == ["00.mp4", "1.mp4"]
     assert summary.counts == {"kept": 3, "changed": 1, "new": 1}
     assert list(_rows(tmp_path / "out")) == ["0.mp4", "00.mp4", "1.mp4", "2.mp4", "4.mp4"]

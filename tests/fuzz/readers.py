@@ -14,7 +14,7 @@ from typing import Any
 from stallscan import files, runs
 from stallscan.bundle import disk
 from stallscan.bundle.spec import SPEC_NAME
-from stallscan.calls import predictions, resume
+from stallscan.calls import predictions, written
 from stallscan.catalog import tables
 from stallscan.clips import prepare, store
 from stallscan.clips.prepare import Preprocessing
@@ -98,9 +98,9 @@ def _refusals() -> Iterator[None]:
 
 
 def _read_run_tables(path: Path) -> None:
-    for columns in resume.TABLES.values():
+    for columns in written.TABLES.values():
         with _refusals():
-            resume.read_table(path, columns)
+            written.read_table(path, columns)
 
 
 def _read_note(path: Path) -> None:

@@ -20,7 +20,7 @@ import tifffile
 
 from stallscan import documents, files, runs, workers
 from stallscan.bundle import disk
-from stallscan.calls import predictions, resume
+from stallscan.calls import predictions, written
 from stallscan.catalog import tables, text
 from stallscan.clips import prepare, store
 from stallscan.engines import exports
@@ -145,7 +145,7 @@ def test_nobody_waits_for_a_pipe(tmp_path):
     with pytest.raises(InputError, match="regular"):
         predictions.read_run(tmp_path / "predictions.csv")
     with pytest.raises(InputError, match="regular"):
-        resume.read_table(tmp_path / "predictions.csv", ["filename"])
+        written.read_table(tmp_path / "predictions.csv", ["filename"])
     with pytest.raises(OSError, match="regular"):
         files.sha256(tmp_path / "run.json")
     stamp = Stamp.of(tmp_path / "run.json")

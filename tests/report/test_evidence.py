@@ -1,7 +1,8 @@
 import cv2
 import numpy as np
+import pytest
 
-from stallscan.report import evidence
+from stallscan.report import cards, evidence
 
 SHAPE = (40, 80)
 
@@ -65,3 +66,18 @@ def test_the_line_is_drawn_with_a_dot_where_it_starts():
     assert np.ptp(columns) > 0.6 * mean.shape[1]
     assert abs(rows.mean() - evidence.SIDE_PX / 2) < 5
     assert cv2.erode(blue, np.ones((3, 3))).any()
+
+
+@pytest.mark.parametrize("shape", [(9, 512), (512, 9), (1, 300), (300, 1)])
+def test_a_long_region_has_a_picture_that_fits_into_a_file(shape):
+    grey = np.random.default_rng(0).integers(0, 255, (20, *shape), np.uint8)
+    picture = cards.draw_masked(grey, np.ones(shape, bool))
+    assert picture.shape[1] < 2000
+    assert cards.as_webp(picture, 80)
+
+
+def test_a_region_of_narrow_lines_has_a_picture():
+    mask = np.zeros((600, 600), bool)
+    mask[1], mask[:, 1] = True, True
+    grey = np.random.default_rng(0).integers(0, 255, (5, 600, 600), np.uint8)
+    assert cards.draw_masked(grey, mask).any()

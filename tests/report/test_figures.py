@@ -59,6 +59,19 @@ def test_neither_pyplot_nor_torch_is_imported():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("separation", [0.3, 1.0, 3.0, 8.0])
+def test_a_legend_hides_no_number_of_the_curve(separation):
+    rng = np.random.default_rng(0)
+    labels = rng.random(2000) < 0.3
+    scores = 1 / (1 + np.exp(-rng.normal(separation * (labels - 0.5), 1.0)))
+    scored = Scored.check(labels, scores, scores >= 0.5, [0.5])
+    figure = evaluation_figures(scored)["mcc_by_prevalence"]
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    legend = axes.get_legend().get_window_extent()
+    assert not any(legend.overlaps(text.get_window_extent()) for text in axes.texts)
+
+
 def test_long_curves_are_thinned(scored):
     figure = precision_recall(scored, metrics.measure(scored))
     assert max(len(line.get_xdata()) for line in figure.axes[0].lines) <= CURVE_POINTS

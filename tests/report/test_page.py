@@ -116,6 +116,14 @@ def test_a_clip_is_paused_by_click_and_by_key(page):
     wait(page, playing)
     page.locator("[data-play]").uncheck()
     assert clip.evaluate("(video) => video.paused")
+    clip.click()  # this one alone plays
+    wait(page, playing)
+    assert not page.locator("[data-play]").is_checked()
+    videos = "[...document.querySelectorAll('video')].filter((video) => !video.paused).length"
+    assert page.evaluate(videos) == 1
+    page.locator("[data-play]").check()
+    page.locator("[data-play]").uncheck()
+    assert clip.evaluate("(video) => video.paused")
 
 
 def test_methods_paragraph_is_copied(page):

@@ -1,11 +1,15 @@
 """The plot and the page of stall rates."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from stallscan.errors import InputError
 from stallscan.rates import rates, tables
 from stallscan.rates.correction import PUBLISHED
-from stallscan.report import rate_page
+from stallscan.report import rate_page, stallogram
+from stallscan.series.stallogram import Stallogram
 from tests.rates.test_rates import MICE, write_study
 
 ALONE = [("m1", "wild", [(2, 98)])]
@@ -53,6 +57,27 @@ def test_the_result_is_said_first(tmp_path):
     assert [sheet.title for sheet in tables.sheets(result, every=False)] == [
         *("Groups", "Differences")
     ]
+
+
+def test_groups_with_the_same_rate_differ_by_nothing(tmp_path):
+    again = [(f"{mouse}b", "model", fields) for mouse, group, fields in MICE if group == "wild"]
+    same = [mouse for mouse in MICE if mouse[1] == "wild"] + again
+    result = rates.rate(*write_study(tmp_path, same), PUBLISHED)
+    (comparison,) = result.comparisons
+    rounded = dataclasses.replace(comparison, difference=-1.11e-16)
+    result = dataclasses.replace(result, comparisons=[rounded])
+    assert "minus wild: +0 points" in tables.headlines(result)[-1]
+    assert "+0 points" in tables.sheets(result)[1].rows[0]
+
+
+def test_dollar_signs_in_a_name_are_dollar_signs(tmp_path):
+    mice = [(mouse, rf"$\{group}$", fields) for mouse, group, fields in MICE]
+    result = rates.rate(*write_study(tmp_path, mice), PUBLISHED)
+    page = rate_page.write_page(result, tmp_path / "out", {}).read_text(encoding="utf-8")
+    assert r">$\wild$</text>" in page
+    named = Stallogram(("$a$",), np.zeros((1, 3), np.int8), 1.0)
+    stallogram.write_picture(tmp_path / "stalls.png", named, r"$\foo$")
+    assert (tmp_path / "stalls.png").is_file()
 
 
 def test_a_page_of_somebody_else_is_kept(tmp_path):

@@ -14,8 +14,9 @@ import pytest
 
 from stallscan import words
 from stallscan.bundle import disk
-from stallscan.calls import predict
+from stallscan.calls import decide, predict
 from stallscan.calls.predictions import SIMULATED
+from stallscan.calls.settings import CallSettings
 from stallscan.clips import fill, store
 from stallscan.clips.clip import ClipSettings
 from stallscan.clips.prepare import Preprocessing
@@ -25,6 +26,8 @@ from stallscan.recordings import encode, find, video
 from stallscan.report import cards, report
 from stallscan.report.report import ReportSettings
 from stallscan.report.stored import Stored
+from stallscan.review import clips as review_clips
+from stallscan.review import run as review_run
 from stallscan.runs import PREDICTION_COLUMNS
 from stallscan.vessels import outline
 from stallscan.vessels.outline import OutlineSettings
@@ -536,6 +539,7 @@ def test_names_and_reasons_are_escaped(tmp_path, name):
         ("/a/b.mp4: no outline", "b.mp4", "No outline"),
         ("/a: b/c.mp4: too short", "b/c.mp4", "Too short"),
         ("b.mp4: bad", "x/b.mp4", "Bad"),
+        ("/a/b.mp4: 9 frames; dark; /a/b.mp4: learned", "b.mp4", "9 frames; dark; learned"),
         ("/a/xb.mp4: bad", "b.mp4", "/a/xb.mp4: bad"),
         ("bad: worse", "b.mp4", "bad: worse"),
         ("", "b.mp4", ""),
@@ -543,3 +547,41 @@ def test_names_and_reasons_are_escaped(tmp_path, name):
 )
 def test_path_is_removed_from_a_reason(reason, name, expected):
     assert words.without_path(reason, name) == expected
+
+
+def test_the_picture_of_another_recording_does_not_stand_beside_a_call(tmp_path):
+    for folder, frames in (("films", 6), ("others", 8)):
+        (tmp_path / folder).mkdir()
+        for name in ("same.mp4", "other.mp4"):
+            encode.write_video(tmp_path / folder / name, draw_recording(frames=frames))
+    film, other = (tmp_path / folder / "other.mp4" for folder in ("films", "others"))
+    shutil.copy(film.with_name("same.mp4"), other.with_name("same.mp4"))  # moved: another time
+    predict.predict([film.parent], tmp_path / "results")
+    calls = decide.decide(tmp_path / "results" / "predictions.csv", CallSettings(threshold=0.3))
+    decide.write_calls(calls, tmp_path / "decided")  # has no stamps of its own
+
+    def shown(out, recordings=None):
+        """Return the recordings with a clip, in the report and in the review."""
+        written = write(out / "predictions.csv", out / "report.html", recordings=recordings)
+        page = Page(written.path)
+        assert written.moved == 0
+        items = review_run.read(out, recordings).items
+        reviewed = {item.filename for item in items if review_clips.make(item.shown).sheet}
+        assert {card["data-name"] for card in page.with_clip} == reviewed
+        assert len(reviewed) == 2 or "another file than the one that was predicted" in page.text
+        return reviewed
+
+    assert shown(tmp_path / "results") == shown(tmp_path / "decided") == {"same.mp4", "other.mp4"}
+    assert shown(tmp_path / "results", [other.parent]) == {"same.mp4"}
+    shutil.copy(other, film)
+    assert shown(tmp_path / "results") == shown(tmp_path / "decided") == {"same.mp4"}
+
+
+def test_scores_that_gave_no_call_are_not_in_the_histogram(tmp_path):
+    rows = [
+        ("a.mp4", "ok", 0.1, "flowing", 0),
+        ("b.mp4", "ok", 0.7, "stalled", 1),
+        ("c.mp4", "damaged", 0.9, "unscorable", 1),
+    ]
+    table = write_predictions(tmp_path / "predictions.csv", rows)
+    assert "all (n = 2)" in Page(write(table, tmp_path / "r.html").path).text

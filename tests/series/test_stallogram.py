@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stallscan.cli.stacks import _within
 from stallscan.errors import InputError
 from stallscan.series.stallogram import (
     FLOWING,
@@ -18,6 +19,7 @@ from stallscan.series.stallogram import (
     read_stallogram,
 )
 from stallscan.series.summary import measure_rates, measure_segments
+from stallscan.words import percent
 
 CODES = {"1": STALLED, "0": FLOWING, ".": UNKNOWN}
 
@@ -138,3 +140,9 @@ def test_other_tables_are_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(InputError, match=r"stallogram\.csv"):
         read_stallogram(path)
+
+
+def test_a_single_segment_has_no_interval_of_prevalence():
+    rates = measure_rates(stallogram("0001100000"))
+    assert _within(rates.prevalence, percent) == "20 %"
+    assert _within(rates.incidence, percent).startswith("100 % (2")

@@ -1,5 +1,6 @@
 """Calls corrected by people: their answers in place of the calls of a table of predictions."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,7 +8,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from stallscan.calls.predictions import DECIDED
-from stallscan.words import counted
+from stallscan.words import counted, listed
+
+log = logging.getLogger("stallscan")
 
 # What people may say of a recording; the same words as in the column call.
 ANSWERS = (*DECIDED, "unscorable")
@@ -72,8 +75,15 @@ def apply(table: pd.DataFrame, answers: Mapping[str, str]) -> Corrected:
     )
     is_answered = answer != ""
     call = table["call"].where(~is_answered, answer)
+    unknown = sorted(set(answers) - set(table["filename"]))
+    if unknown:
+        log.warning(
+            "%s not used, because the table has no recording of this name: %s",
+            counted(len(unknown), "answer") + " of the review",
+            listed(unknown),
+        )
     table = table.assign(call=call, called=table["call"], answer=answer)
-    return Corrected(table, count(table), unknown=len(set(answers) - set(table["filename"])))
+    return Corrected(table, count(table), len(unknown))
 
 
 def count(table: pd.DataFrame) -> Verdicts:

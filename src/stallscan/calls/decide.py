@@ -119,6 +119,8 @@ def as_calls(
     """Return the calls of a draft, with the description of the run; `steps` made its scores."""
     decision = {
         **settings.model_dump(mode="json"),
+        # Of this decision; the run states that of the scores.
+        **files.provenance(),
         # The table and those that it was decided from: their folders may hold answers of a review.
         "tables": [
             *map(str, decided_from(predictions.path, predictions.run)),
@@ -131,14 +133,15 @@ def as_calls(
         "steps": [step.model_dump(mode="json") for step in steps],
         "chosen_on": len(chosen),
     }
+    table = fill_in(predictions, draft)
     run = {
         **predictions.run,
-        **files.provenance(),
         "threshold": draft.threshold,
         "prevalence": steps[-1].at if steps[-1].to is None else steps[-1].to,
+        "calls": {str(call): int(count) for call, count in table["call"].value_counts().items()},
         "decision": decision,
     }
-    return Calls(fill_in(predictions, draft), run, chosen, tuple(draft.doubts))
+    return Calls(table, run, chosen, tuple(draft.doubts))
 
 
 def _known(predictions: Predictions, labels: str | Path, doubts: list[str]) -> NDArray[np.int64]:
@@ -201,6 +204,10 @@ def _write(calls: Calls, out: Path) -> None:
         written[name] = [f"{value:.6f}" if value == value else "" for value in written[name]]
     for name in ("frames", "frames_declared"):
         written[name] = [f"{value:.0f}" if value == value else "" for value in written[name]]
+    # No file of an earlier decision is left beside those of this one.
+    for name in (PREDICTIONS_NAME, CHOSEN_NAME, SUBMISSION_NAME):
+        with files.writing(out / name):
+            (out / name).unlink(missing_ok=True)
     # First, because `_refuse_other` reads from it that the other files may be replaced.
     decision = calls.run["decision"]
     relative = [_relative(table, out) for table in decision["tables"]]
@@ -209,8 +216,6 @@ def _write(calls: Calls, out: Path) -> None:
     )
     if len(calls.chosen_on):
         tables.write_table(calls.chosen_on, out / CHOSEN_NAME)
-    else:
-        (out / CHOSEN_NAME).unlink(missing_ok=True)
     tables.write_table(written, out / PREDICTIONS_NAME)
 
 
@@ -237,7 +242,10 @@ def _convert(
         What was done to the scores.
     """
     path, scored = predictions.path, predictions.table[predictions.has_score]
-    scores, thresholds = scored["score"].to_numpy(float), scored["threshold"].to_numpy(float)
+    scores = scored["score"].to_numpy(float)
+    low = predictions.run.get("decision", {}).get("low")
+    # The lower limit of the rule `limits` is converted with them.
+    thresholds = np.append(scored["threshold"].to_numpy(float), [] if low is None else [low])
     step = Step(before=before, at=before)
     how: list[str] = []
     doubts: list[str] = []
@@ -269,13 +277,13 @@ def _convert(
     draft = Draft(rounded(scores), how=how, doubts=doubts)
     threshold = settings.threshold
     if threshold is None and settings.rule == "keep":
-        values = np.unique(thresholds)
+        values, lows = np.unique(thresholds[: len(scored)]), thresholds[len(scored) :]
         if len(values) != 1 or np.isnan(values[0]):
             raise InputError(
                 f"{path}: has no single threshold to keep. Give one with --threshold, or choose "
                 "one with --rule"
             )
-        threshold = float(values[0])
+        threshold, draft.low = float(values[0]), on_grid(lows[0]) if len(lows) else None
         draft.on_labels = is_on_labels(predictions.run.get("decision", {}))
         # Where calls were left to a person, the threshold does not say which.
         calls = scored["call"].to_numpy(str)

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stallscan.bundle import disk
+from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.calls.predictions import Predictions, is_simulated
 from stallscan.calls.settings import CallSettings
 from stallscan.errors import BundleError, InputError
@@ -165,22 +166,40 @@ def threshold_of_bundle(run: dict[str, Any], share: float) -> tuple[float | None
 
     `run` is the ``run.json`` of the table of scores.
     """
-    where, label = run.get("bundle_path"), run.get("bundle")
-    if not (isinstance(where, str) and isinstance(label, str)):
-        return None, f"no {RUN_NAME} names the bundle of these scores"
     if any(step.calibration for step in steps_of(run)):
         return None, "these scores were calibrated again on labels"
     try:
+        model = bundle_of(run)
+        return model.at(share).spec.threshold, ""
+    except InputError as error:
+        return None, str(error)
+    except BundleError:
+        return None, f"the bundle in {run['bundle_path']} cannot be used"
+
+
+def bundle_of(run: dict[str, Any]) -> Bundle | Ensemble:
+    """Load the bundle that made the scores of a run, which ``run.json`` describes.
+
+    Raises
+    ------
+    InputError
+        If the run names none, or the bundle in its place cannot be used or is another one by now.
+    """
+    where, label = run.get("bundle_path"), run.get("bundle")
+    if not (isinstance(where, str) and isinstance(label, str)):
+        raise InputError(f"no {RUN_NAME} names the bundle of these scores")
+    try:
         model = disk.load_any(where)
-        now = model.at(share)
         before = run.get("prevalence")
-        as_predicted = model.at(before) if isinstance(before, float) else model
+        # The label of an ensemble depends on its prevalence.
+        is_same = label == model.label or (
+            isinstance(before, float) and label == model.at(before).label
+        )
     except (InputError, BundleError):
-        return None, f"the bundle in {where} cannot be used"
-    # The label of an ensemble depends on its prevalence.
-    if label not in {model.label, as_predicted.label}:
-        return None, f"the bundle in {where} is another one by now"
-    return now.spec.threshold, ""
+        raise InputError(f"the bundle in {where} cannot be used") from None
+    if not is_same:
+        raise InputError(f"the bundle in {where} is another one by now")
+    return model
 
 
 def steps_of(run: dict[str, Any]) -> list[Step]:

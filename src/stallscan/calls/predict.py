@@ -21,7 +21,7 @@ from stallscan import files, runs
 from stallscan.bundle import disk, reference
 from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.bundle.reference import Drift
-from stallscan.calls import inputs, resume, rows
+from stallscan.calls import inputs, resume, rows, written
 from stallscan.calls.inputs import Inputs
 from stallscan.calls.resume import Appender, Standing
 from stallscan.clips.traits import Traits
@@ -163,7 +163,7 @@ def _predict(
     engine: Which,
 ) -> PredictionSummary:
     sources = given.sources
-    table = resume.read_table(out / PREDICTIONS_NAME, PREDICTION_COLUMNS)
+    table = written.read_table(out / PREDICTIONS_NAME, PREDICTION_COLUMNS)
     before = _run_of(out) if table is not None else None
     if before and engine == "auto":
         # Older runs did not record the engine; it was always torch.

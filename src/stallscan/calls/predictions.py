@@ -293,7 +293,9 @@ def warn_if_unfinished(path: Path, run: Mapping[str, Any], rows: int) -> None:
 
 def _is_decision(content: Any) -> bool:
     """Return whether the entry ``decision`` of a run is such as `decide` writes it."""
-    return isinstance(content, dict) and all(
+    if not isinstance(content, dict) or not isinstance(content.get("low"), float | None):
+        return False
+    return all(
         isinstance(content.get(name, []), list)
         and all(isinstance(each, kind) for each in content.get(name, []))
         for name, kind in (("tables", str), ("tables_relative", str), ("steps", dict))

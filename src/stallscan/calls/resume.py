@@ -7,7 +7,6 @@ loses no valid row, and its tables end up the same as those of an uninterrupted 
 
 import collections
 import contextlib
-import csv
 import io
 import logging
 import time
@@ -15,14 +14,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stallscan import documents, files, runs
+from stallscan import files, runs
 from stallscan.calls.inputs import Inputs
 from stallscan.calls.rows import Answer
-from stallscan.clips.traits import Traits
-from stallscan.errors import InputError
+from stallscan.calls.written import SOURCE_COLUMNS, TABLES, TRAIT_COLUMNS, read_stamps, read_table
 from stallscan.recordings.find import Source
-from stallscan.runs import PREDICTION_COLUMNS, PREDICTIONS_NAME, SOURCES_NAME, TRAITS_NAME
+from stallscan.runs import (
+    ANSWERS_NAME,
+    PREDICTION_COLUMNS,
+    PREDICTIONS_NAME,
+    SOURCES_NAME,
+    TRAITS_NAME,
+)
 from stallscan.stamps import Stamp
+from stallscan.words import counted, listed
 
 log = logging.getLogger("stallscan")
 
@@ -31,63 +36,6 @@ log = logging.getLogger("stallscan")
 WRITE_S = 0.25
 # Statuses that copying the file again may fix.
 TRY_AGAIN = ("unreadable", "damaged")
-# The largest table that a run resumes: of several million recordings.
-TABLE_BYTES = 2**30
-TRAIT_COLUMNS = ("filename", *Traits._fields)
-SOURCE_COLUMNS = ("filename", *Stamp._fields)
-# In the order in which rows are added: every row of the last table has its traits and its stamp.
-TABLES = {
-    TRAITS_NAME: TRAIT_COLUMNS,
-    SOURCES_NAME: SOURCE_COLUMNS,
-    PREDICTIONS_NAME: PREDICTION_COLUMNS,
-}
-
-
-def read_table(path: Path, columns: Sequence[str]) -> list[list[str]] | None:
-    """Read the complete rows of a table of a run; None if there is no table.
-
-    An incomplete last row is left out.
-
-    Raises
-    ------
-    InputError
-        If the table cannot be read, or does not have the format that `predict` writes.
-    """
-    try:
-        content = documents.read(path, TABLE_BYTES)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"{path}: cannot be read ({reason}). Fix its permissions, or choose "
-            "another folder with -o"
-        ) from None
-    if files.csv_line(columns).encode().startswith(content):
-        return None
-    # Cut before decoding: an incomplete line may end inside a character.
-    whole = content[: content.rfind(b"\n") + 1]
-    try:
-        # Not split into lines first: a quoted name may contain a line break.
-        lines = list(csv.reader(io.StringIO(whole.decode(), newline="")))
-    except (ValueError, csv.Error):
-        lines = []
-    if not lines or lines[0] != list(columns):
-        raise InputError(
-            f"{path}: does not have the format that stallscan writes; another program may have "
-            "saved it. Restore it, or choose another folder with -o"
-        )
-    rows = lines[1:]
-    if rows and len(rows[-1]) < len(columns):
-        rows.pop()
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(columns):
-            raise InputError(
-                f"{path}: row {number} ({row[0] if row else 'empty'}) has {len(row)} cells, "
-                f"expected {len(columns)}. Restore or remove the row; a recording without a row is "
-                "predicted again"
-            )
-    return rows
 
 
 @dataclass(frozen=True)
@@ -119,16 +67,19 @@ class Standing:
                 out / PREDICTIONS_NAME,
                 len(twice),
             )
-        old_stamps = _read_stamps(out / SOURCES_NAME) if table else {}
+        old_stamps = read_stamps(out) if table else {}
         rows: dict[str, list[str]] = {}
         stamps: dict[str, Stamp] = {}
         todo: list[Source] = []
         counts: collections.Counter[runs.Why] = collections.Counter()
+        changed: list[str] = []
         for source, now in zip(given.sources, given.stamps, strict=True):
             name = source.filename
             row, before = written.get(name), old_stamps.get(name)
             why = _why(row if name not in twice else None, source, before, now, given.from_store)
             counts[why] += 1
+            if why == "changed":
+                changed.append(name)
             if row is None or why not in ("kept", "unknown"):
                 todo.append(source)
                 before = now
@@ -136,6 +87,14 @@ class Standing:
                 rows[name] = row
             if before is not None:
                 stamps[name] = before
+        if changed and (out / ANSWERS_NAME).is_file():
+            log.warning(
+                "%s: %s changed, and answers to what was there before still replace their calls: "
+                "%s. Review them again",
+                out / ANSWERS_NAME,
+                counted(len(changed), "recording"),
+                listed(changed),
+            )
         traits = _by_name((read_table(out / TRAITS_NAME, TRAIT_COLUMNS) or []) if table else [])
         removed = len(written.keys() - {source.filename for source in given.sources})
         order = [source.filename for source in given.sources[: len(rows)]]
@@ -182,19 +141,6 @@ def _why(
     if now is not None and not before.is_of(source.path, now):
         return "changed"
     return "kept"
-
-
-def _read_stamps(path: Path) -> dict[str, Stamp]:
-    try:
-        return {
-            name: Stamp(int(size), int(mtime_ns), int(ctime_ns), sha256)
-            for name, size, mtime_ns, ctime_ns, sha256 in read_table(path, SOURCE_COLUMNS) or []
-        }
-    except ValueError:
-        raise InputError(
-            f"{path}: does not have the format that stallscan writes. Restore it, or choose "
-            "another folder with -o"
-        ) from None
 
 
 def _by_name(table: Sequence[list[str]]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ import pandas as pd
 from stallscan import words
 from stallscan.calls.decide import Calls
 from stallscan.catalog import tables
+from stallscan.catalog.names import match
 from stallscan.errors import TableError
 from stallscan.runs import SUBMISSION_NAME
 
@@ -36,7 +37,8 @@ def submit(calls: Calls, form: str | Path, out: Path) -> tuple[Path, str]:
         If the form cannot be read, or names recordings without predictions.
     """
     wanted = tables.read_form(form)
-    called = calls.table.set_index("filename")["call"]
+    partners = match(calls.table["filename"], pd.Series(wanted, dtype=str), form)
+    called = pd.Series(calls.table["call"].to_numpy(), partners)
     missing = [name for name in wanted if name not in called.index]
     if missing:
         raise TableError(
@@ -48,5 +50,8 @@ def submit(calls: Calls, form: str | Path, out: Path) -> tuple[Path, str]:
     stalled = (chosen == "stalled").astype(int).to_numpy()
     tables.write_table(pd.DataFrame({"filename": wanted, "stalled": stalled}), path)
     open_ = int((~chosen.isin(["flowing", "stalled"])).sum())
-    doubt = f"{open_:,} recordings without a call are submitted as flowing" if open_ else ""
+    if not open_:
+        return path, ""
+    be = "is" if open_ == 1 else "are"
+    doubt = f"{words.counted(open_, 'recording')} without a call {be} submitted as flowing"
     return path, doubt

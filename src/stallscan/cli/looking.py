@@ -9,14 +9,29 @@ QUALITY = 80  # of the WebP file
 def looker(folder: Path) -> Callable[[Path], bytes]:
     """Return what draws where the bundle of a run, in its output folder, looked in a recording.
 
-    That is a WebP file. The result is empty for a recording without a clip. Errors as in
-    `run.read_source` and `occlusion.Looker`.
+    That is a WebP file. The result is empty for a recording without a clip.
+
+    Raises
+    ------
+    InputError
+        If the bundle is another one by now; and as in `run.read_source` and `occlusion.Looker`.
     """
+    from stallscan.calls.drafts import bundle_of
     from stallscan.calls.occlusion import Looker
+    from stallscan.calls.predictions import read_run
+    from stallscan.errors import InputError
     from stallscan.report import cards, evidence
     from stallscan.review.run import read_source
 
-    look = Looker(read_source(folder).bundle).look
+    source = read_source(folder)
+    try:
+        bundle_of(read_run(source.predictions))
+    except InputError as error:
+        raise InputError(
+            f"{folder}: {error}, so nobody knows what it looked at. Predict again, or leave out "
+            "--occlusion"
+        ) from None
+    look = Looker(source.bundle).look
 
     def draw(path: Path) -> bytes:
         looked = look(path)

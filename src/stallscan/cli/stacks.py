@@ -1,7 +1,9 @@
 """The command for raw stacks: stack."""
 
 import csv
+import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +21,7 @@ from stallscan.cli.terminal import (
 
 if TYPE_CHECKING:
     from stallscan.recordings.raw import Stack
+    from stallscan.scores.intervals import Share
     from stallscan.series.run import SeriesResult
     from stallscan.series.settings import SeriesSettings
     from stallscan.vessels.regions import Regions
@@ -232,6 +235,12 @@ def _show_series(
     return result.rates.unknown
 
 
+def _within(share: "Share", say: Callable[[float], str]) -> str:
+    """Say a figure with its interval; a single segment has none."""
+    value, low, high = map(say, share)
+    return value if math.isnan(share.low) else f"{value} ({low} to {high})"
+
+
 def _print_series(result: "SeriesResult", out: Path) -> None:
     from stallscan.words import counted, percent, say_time
 
@@ -240,12 +249,13 @@ def _print_series(result: "SeriesResult", out: Path) -> None:
     every = f"{counted(frames, 'time point')}, one every {result.stallogram.frame_s:g} s"
     print_line(f"time series at one depth: {segments}, {every} (no stall rate of a z-stack)")
     if rates.segments:
-        value, low, high = (percent(each) for each in rates.prevalence)
-        print_line(f"point prevalence: {value} ({low} to {high}) of segments at a time")
-        value, low, high = (percent(each) for each in rates.incidence)
-        print_line(f"incidence: {value} ({low} to {high}) of segments stall at least once")
-        value, low, high = (f"{each:.3g}" for each in rates.new_per_min)
-        print_line(f"new stalls: {value} ({low} to {high}) per segment and minute")
+        prevalence, incidence = (
+            _within(each, percent) for each in (rates.prevalence, rates.incidence)
+        )
+        print_line(f"point prevalence: {prevalence} of segments at a time")
+        print_line(f"incidence: {incidence} of segments stall at least once")
+        per_min = _within(rates.new_per_min, "{:.3g}".format)
+        print_line(f"new stalls: {per_min} per segment and minute")
         if rates.cumulative_s.value > 0:
             lasting = say_time(float(rates.cumulative_s.value))
             print_line(f"cumulative duration: {lasting} on average in segments that stall")

@@ -100,7 +100,7 @@ def headlines(rates: Rates) -> list[str]:
             within = f" ({interval}), p = {comparison.welch_p:.2g}"
         said.append(
             f"{comparison.second} minus {comparison.first}: "
-            f"{100 * comparison.difference:+.3g} points{within}."
+            f"{_points(comparison.difference)}{within}."
         )
     return said
 
@@ -127,6 +127,11 @@ def as_tables(rates: Rates, every: bool = True) -> list[Table]:
             table.add_row(*map(Text, row))
         tables.append(table)
     return tables
+
+
+def _points(difference: float) -> str:
+    # Equal rates may differ by a rounding error.
+    return f"{100 * round(difference, 9) + 0.0:+.3g} points"
 
 
 def _unit_table(units: Sequence[Unit], columns: tuple[str, ...]) -> pd.DataFrame:
@@ -202,7 +207,7 @@ def _comparison_sheet(comparisons: Sequence[GroupDifference]) -> Sheet:
         row = (
             f"{comparison.second} minus {comparison.first}",
             f"{comparison.mice[1]} and {comparison.mice[0]}",
-            f"{100 * comparison.difference:+.3g} points",
+            _points(comparison.difference),
             _percent_range(comparison.interval, "points"),
             *("not tested" if p is None else f"{p:.3g}" for p in p_values),
         )

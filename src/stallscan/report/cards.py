@@ -22,7 +22,7 @@ from stallscan.recordings import encode, video
 from stallscan.recordings.limits import MEMORY_BYTES, within_memory
 from stallscan.recordings.recording import Box, Frames, Recording, to_grey
 from stallscan.report import evidence, stored
-from stallscan.report.stored import Stored
+from stallscan.report.stored import Shown, Stored
 from stallscan.vessels import outline
 from stallscan.vessels.enclosure import Mask
 from stallscan.vessels.outline import Outline
@@ -63,7 +63,7 @@ class Clip:
 
 
 def make_clips(
-    items: Sequence[Path | Stored],
+    items: Sequence[Shown],
     margin_px: int,
     processes: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
@@ -74,7 +74,7 @@ def make_clips(
 
     Parameters
     ----------
-    items : sequence of Path or Stored
+    items : sequence of Path, Predicted or Stored
         Recordings, and clips of a store.
     margin_px : int
         Pixels to show around the outline.
@@ -96,7 +96,7 @@ def make_clips(
             progress(done, len(items))
 
 
-def _crashed(_item: Path | Stored, reason: str) -> Clip:
+def _crashed(_item: Shown, reason: str) -> Clip:
     return Clip(note=note_crash(reason))
 
 
@@ -110,17 +110,18 @@ def note_step(note: str, step: int) -> str:
     return f"{note} One frame in {step} is shown.".strip() if step > 1 else note
 
 
-def make_clip(item: Path | Stored, margin_px: int) -> Clip:
+def make_clip(item: Shown, margin_px: int) -> Clip:
     """Encode the outlined region plus a margin, or the whole field if there is no single outline.
 
-    A clip of a store is shown as it was prepared. If the recording or the store cannot be read, the
-    clip has no video and its note gives the reason.
+    A clip of a store is shown as it was prepared. If the recording or the store cannot be read, or
+    the recording was replaced since its prediction, the clip has no video and its note says so.
     """
     if isinstance(item, Stored):
         return _clip_of_store(item)
     try:
-        with within_memory(item):
-            recording = video.read_recording(item, hold_bytes=HOLD_BYTES)
+        path = stored.path_of(item)
+        with within_memory(path):
+            recording = video.read_recording(path, hold_bytes=HOLD_BYTES)
             found = find_outline(recording)
             box, note = find_region(recording, found, margin_px)
             step = find_step(recording)
@@ -230,6 +231,8 @@ def _draw_evidence(grey: Frames, mask: Mask) -> evidence.Colours:
     size = (max(round(width * scale), 1), max(round(height * scale), 1))  # OpenCV: width first
     small = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in grey]
     small_mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    if not small_mask.any():  # narrower than the step between the samples
+        small_mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
     return evidence.draw(np.stack(small), small_mask)
 
 

@@ -20,6 +20,8 @@ F32 = NDArray[np.float32]
 
 SIDE_PX = 150  # of the picture; the parts are scaled to this height
 WIDEST_PX = 240  # of the part that shows the vessel along its line
+# Of each of the others: a longer region is squeezed, because a WebP file has 16,383 px at most.
+LONGEST_PX = 4 * SIDE_PX
 GAP_PX = 6
 MARK_PX = 4
 GROUND = 13  # grey level between the parts, as around the clips of a report
@@ -135,7 +137,7 @@ def _heat(change: F32, mask: NDArray[np.bool_]) -> Colours:
 def _draw_line(picture: Colours, line: F32 | None, shape: tuple[int, ...]) -> Colours:
     if line is None:
         return picture
-    scale = picture.shape[0] / shape[0]
+    scale = np.array(picture.shape[1::-1]) / shape[1::-1]  # along columns and rows
     # OpenCV wants columns before rows, and pixel centres at whole numbers.
     points = np.rint((line[:, ::-1] + 0.5) * scale - 0.5).astype(np.int32)
     drawn = cv2.polylines(picture.copy(), [points], False, LINE_COLOUR, 1, cv2.LINE_AA)
@@ -156,7 +158,7 @@ def _grey(levels: F32) -> Colours:
 
 def _size(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return the width and height at which a part of this shape is shown."""
-    return max(round(SIDE_PX * shape[1] / shape[0]), 1), SIDE_PX
+    return min(max(round(SIDE_PX * shape[1] / shape[0]), 1), LONGEST_PX), SIDE_PX
 
 
 def _scaled(picture: Colours, width: int, height: int) -> Colours:

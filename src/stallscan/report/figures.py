@@ -336,7 +336,8 @@ def mcc_by_prevalence(curve: Curve | None, measured: Metrics) -> Figure:
     axes.set_xticks(ticks, [f"{tick:g} %" for tick in ticks])
     axes.minorticks_off()
     axes.set_ylim(min(0.0, float(curve.low.min()) - 0.02), 1.02)
-    add_legend(axes, "lower right")
+    # The curve rises to the right; a low one passes through the lower right corner.
+    add_legend(axes, "lower right" if curve.mcc.min() > 0.6 else "upper left")
     return figure
 
 

@@ -112,14 +112,21 @@ def _threshold(table: pd.DataFrame, run: dict[str, Any]) -> list[str]:
             "The score is the margin by which a vote of several models was decided; it ranks "
             "recordings and is not a probability."
         )
+    decision = decision if isinstance(decision, dict) else {}
     if len(thresholds) == 1:
+        low = decision.get("low")
+        band = "" if low is None else f", and flowing if it was below {low:.3g}"
         sentences.append(
-            f"A recording was called stalled if its score was at least {thresholds[0]:.3g}."
+            f"A recording was called stalled if its score was at least {thresholds[0]:.3g}{band}."
         )
     elif thresholds:
         values = enumerated([f"{value:.3g}" for value in thresholds])
         sentences.append(f"The thresholds for calling a recording stalled were {values}.")
-    decision = decision if isinstance(decision, dict) else {}
+    if run.get("consistency"):
+        sentences.append(
+            "It was left for a person to decide if another gain, some noise or other changes that "
+            "leave the blood as it is changed its call."
+        )
     if share:
         sentences.append(_share(share, run, decision))
     return [*sentences, *_choice(decision)]
@@ -223,7 +230,9 @@ def _accuracy(evaluation: Evaluation, is_reviewed: bool) -> list[str]:
 
 
 def _citation(run: dict[str, Any]) -> str:
-    commit = run.get("git")
-    source = f", commit {commit}" if isinstance(commit, str) and _versions(run) else ""
-    version = f", version {_versions(run)}" if _versions(run) else ""
+    commit, versions = run.get("git"), _versions(run)
+    # The commit is that of the last version.
+    has_one = versions == run.get("stallscan")
+    source = f", commit {commit}" if isinstance(commit, str) and has_one else ""
+    version = f", version {versions}" if versions else ""
     return f"Software to cite: stallscan{version}{source} (report: version {__version__})."

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -67,7 +68,8 @@ def draw(rates: Rates) -> Figure:
         _bars(axes, place + np.linspace(-SPREAD, SPREAD, len(members) + 2)[1:-1] * 0.6, members)
         if unit.rate is not None:
             _bars(axes, [place + shift], [unit], is_group=True)
-    axes.set_xticks(range(len(names)), names)
+    with mpl.rc_context(style.STYLE):  # the labels are made here
+        axes.set_xticks(range(len(names)), names)
     axes.set(xlim=(-0.6, len(names) - 0.4), ylabel="stalled, corrected")
     axes.set_ylim(bottom=0.0)
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")

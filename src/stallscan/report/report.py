@@ -36,7 +36,7 @@ from stallscan.evaluation.evaluate import Evaluation
 from stallscan.report import cards, figures, methods
 from stallscan.report.cards import Clip
 from stallscan.report.sources import Found, find_sources
-from stallscan.report.stored import Stored
+from stallscan.report.stored import Shown
 from stallscan.settings import Settings
 from stallscan.words import without_path
 
@@ -220,10 +220,10 @@ def _write(
     content: _Content,
     chosen: pd.DataFrame,
     found: Found,
-    make: Callable[[Sequence[Path | Stored | None], str], Generator[Clip, None, None]],
+    make: Callable[[Sequence[Shown | None], str], Generator[Clip, None, None]],
     look: Callable[[Path], bytes] | None,
 ) -> Written:
-    items = [found.paths.get(name) or found.stored.get(name) for name in chosen["filename"]]
+    items = [found.shown(name) for name in chosen["filename"]]
     shown: list[Card] = []
     # The clips wait on disk, because the page begins with what is known when all have been made.
     # Writing them fails again when the file is closed on a full disk, hence the outer context.
@@ -277,7 +277,7 @@ def choose(table: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def _make_clips(
-    items: Sequence[Path | Stored | None],
+    items: Sequence[Shown | None],
     absent: str,
     settings: ReportSettings,
     processes: int | None,
@@ -343,6 +343,8 @@ def _head(predictions: Path, table: pd.DataFrame, run: dict[str, Any]) -> dict[s
         "Bundle": ", ".join(sorted(set(table["bundle"]) - {""})) or "unknown",
         "Threshold": ", ".join(f"{value:.3g}" for value in thresholds) or "unknown",
     }
+    if (low := run.get("decision", {}).get("low")) is not None:
+        head["Threshold"] += f", flowing below {low:.3g}"
     if regions := methods.name_regions(run):
         head["Stack"] = regions
     if is_simulated(run):
@@ -389,7 +391,8 @@ def _plots(table: pd.DataFrame, evaluation: Evaluation | None) -> list[Markup]:
     if evaluation:
         drawn = figures.evaluation_figures(evaluation.scored, evaluation.curve, evaluation.metrics)
         return figures.as_inline(drawn)
-    scores = table["score"].dropna().to_numpy(float)
+    # As in the counts, a recording that got no call has no score to rely on.
+    scores = table["score"][table["called"] != "unscorable"].dropna().to_numpy(float)
     if not scores.size:
         return []
     thresholds = sorted(set(table["threshold"].dropna()))

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
-from stallscan.calls.predictions import stack_of
+from stallscan.calls import written
+from stallscan.calls.predictions import decided_from, stack_of
 from stallscan.catalog.names import match
 from stallscan.clips import store
 from stallscan.clips.store import Store
@@ -19,7 +20,8 @@ from stallscan.errors import InputError
 from stallscan.recordings import find
 from stallscan.recordings.find import Source
 from stallscan.report import stored
-from stallscan.report.stored import Stored
+from stallscan.report.stored import Predicted, Shown, Stored
+from stallscan.stamps import Stamp
 
 Thing = TypeVar("Thing")
 
@@ -30,6 +32,15 @@ class Found(NamedTuple):
     paths: dict[str, Path]
     stored: dict[str, Stored]  # the clips of those that are not there
     is_stack: bool  # whether they are the regions of a raw stack, which have no other video
+    stamps: dict[str, Stamp]  # of the files when they were predicted, as far as known
+
+    def shown(self, filename: str) -> Shown | None:
+        """Return what is shown of a recording: its file, or its clip; None if neither was found."""
+        path = self.paths.get(filename)
+        if path is None:
+            return self.stored.get(filename)
+        stamp = self.stamps.get(filename)
+        return path if stamp is None else Predicted(path, stamp)
 
     @property
     def absent(self) -> str:
@@ -70,8 +81,11 @@ def find_sources(
     if len(gone) and opened is None and recordings is not None:
         opened, _ = _look_in_run(run)
     is_stack = bool(stack_of(run))
+    stamps = _read_stamps(predictions, run)
+    if opened is not None:  # a run on a store knows its clips, and the store their files
+        stamps = {row.filename: row.stamp for row in opened.rows() if row.stamp} | stamps
     if opened is None or gone.empty:
-        return Found(paths, {}, is_stack)
+        return Found(paths, {}, is_stack, stamps)
     note = stored.CUT if is_stack else stored.PREPARED
     clip = opened.manifest.clip
     clips = {
@@ -79,7 +93,15 @@ def find_sources(
         for row in opened.rows()
         if row.has_clip
     }
-    return Found(paths, _match(gone, clips, predictions), is_stack)
+    return Found(paths, _match(gone, clips, predictions), is_stack, stamps)
+
+
+def _read_stamps(predictions: Path, run: dict[str, Any]) -> dict[str, Stamp]:
+    """Return the stamps of the files that were predicted; those of a decision are beside both."""
+    stamps: dict[str, Stamp] = {}
+    for table in (*decided_from(predictions, run), predictions):
+        stamps |= written.read_stamps(table.parent)
+    return {name: stamp for name, stamp in stamps.items() if stamp.bytes}  # 0 for clips
 
 
 def _match(

@@ -1,5 +1,9 @@
-"""The clips of a store: of recordings that are gone, and of the regions of a raw stack."""
+"""What is shown of a recording: its file as it was predicted, or the clip of a store.
 
+There are clips of recordings that are gone, and of the regions of a raw stack.
+"""
+
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +11,9 @@ import numpy as np
 from stallscan.clips import shard
 from stallscan.clips.clip import ClipSettings
 from stallscan.clips.shard import Place
+from stallscan.errors import UnreadableError
 from stallscan.recordings.recording import Frames, to_grey
+from stallscan.stamps import Stamp
 from stallscan.vessels.enclosure import Mask
 
 # What a reviewer should know of a clip of a store, and of a recording that cannot be shown.
@@ -17,12 +23,45 @@ NOT_FOUND = "The recording was not found."
 NO_CLIP = "No clip could be cut from the stack."
 
 
+class Predicted(NamedTuple):
+    """A recording, and the stamp of its file when it was predicted."""
+
+    path: Path
+    stamp: Stamp
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.path.name
+
+
 class Stored(NamedTuple):
     """A clip of a store, small enough to be sent to the process that shows it."""
 
     place: Place
     settings: ClipSettings
     note: str = PREPARED
+
+
+Shown = Path | Predicted | Stored
+
+
+def path_of(item: Path | Predicted) -> Path:
+    """Return the path of a recording.
+
+    Raises
+    ------
+    UnreadableError
+        If another file is there now: a call must not stand beside the picture of another recording.
+    """
+    if isinstance(item, Path):
+        return item
+    if item.stamp.is_replaced(item.path):
+        raise UnreadableError(
+            f"{item.path}: this is another file than the one that was predicted, so it is not "
+            "shown. Predict again, or give the folder of the right one with --recordings"
+        )
+    return item.path
 
 
 def read(item: Stored) -> tuple[Frames, Mask | None]:

@@ -48,6 +48,8 @@ STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "legend.fontsize": 9,
     "lines.linewidth": 1.6,
+    # Names of groups and files may contain dollar signs.
+    "text.parse_math": False,
     # A fixed salt makes the identifiers in an SVG reproducible.
     "svg.hashsalt": "stallscan",
 }

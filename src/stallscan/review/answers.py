@@ -14,10 +14,11 @@ from typing import Any, Literal, get_args
 
 from stallscan.errors import InputError
 from stallscan.files import explain
+from stallscan.runs import ANSWERS_NAME
 
 Answer = Literal["stalled", "flowing", "unsure", "unscorable", "broken"]
 ANSWERS: tuple[str, ...] = get_args(Answer)
-NAME = "review.sqlite"
+NAME = ANSWERS_NAME
 WAIT_S = 30.0  # for another process that writes
 LONGEST_CELL = 10**6  # bytes; longer ones are not ours
 LONGEST_NAME = 60  # characters of a reviewer's name

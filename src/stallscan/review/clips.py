@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,8 +20,8 @@ from stallscan.errors import RecordingError, StoreError
 from stallscan.recordings import video
 from stallscan.recordings.limits import within_memory
 from stallscan.recordings.recording import Frames
-from stallscan.report import cards
-from stallscan.report.stored import NOT_FOUND, Stored
+from stallscan.report import cards, stored
+from stallscan.report.stored import NOT_FOUND, Shown, Stored
 from stallscan.vessels.enclosure import Mask
 from stallscan.words import without_path
 
@@ -61,13 +60,14 @@ class Clip:
     note: str = ""
 
 
-def make(item: Path | Stored) -> Clip:
+def make(item: Shown) -> Clip:
     """Make the clip of a recording or of a store; if it cannot be read, the note says why."""
     if isinstance(item, Stored):
         return _make_stored(item)
     try:
-        with within_memory(item):
-            recording = video.read_recording(item, hold_bytes=cards.HOLD_BYTES)
+        path = stored.path_of(item)
+        with within_memory(path):
+            recording = video.read_recording(path, hold_bytes=cards.HOLD_BYTES)
             found = cards.find_outline(recording)
             box, note = cards.find_region(recording, found, MARGIN_PX)
             step = cards.find_step(recording)
@@ -120,7 +120,7 @@ def _lay_out(shown: Frames, lines: Lines, evidence: bytes, note: str) -> Clip:
     return Clip(encoded.tobytes(), across, len(shown), *size, polygons, evidence, note)
 
 
-def crashed(_item: Path | Stored, reason: str) -> Clip:
+def crashed(_item: Shown, reason: str) -> Clip:
     """Return the clip of a file that crashed the decoder."""
     return Clip(note=cards.note_crash(reason))
 
@@ -128,14 +128,12 @@ def crashed(_item: Path | Stored, reason: str) -> Clip:
 class Cache:
     """Clips by number of the item, made once and kept until `KEPT` others were asked for."""
 
-    def __init__(
-        self, submit: Callable[[Path | Stored], "Future[Clip]"], absent: str = NOT_FOUND
-    ) -> None:
+    def __init__(self, submit: Callable[[Shown], "Future[Clip]"], absent: str = NOT_FOUND) -> None:
         self._submit, self._absent = submit, absent
         self._lock = threading.Lock()
         self._clips: collections.OrderedDict[int, Future[Clip]] = collections.OrderedDict()
 
-    def ask(self, number: int, item: Path | Stored | None) -> "Future[Clip]":
+    def ask(self, number: int, item: Shown | None) -> "Future[Clip]":
         """Return the future of a clip; the first call starts making it."""
         with self._lock:
             if number not in self._clips:

@@ -10,7 +10,7 @@ from stallscan.calls.predictions import read_predictions, read_run
 from stallscan.errors import InputError
 from stallscan.recordings import find
 from stallscan.report.sources import find_sources
-from stallscan.report.stored import NOT_FOUND, Stored
+from stallscan.report.stored import NOT_FOUND, Shown
 from stallscan.runs import PREDICTIONS_NAME, RUN_NAME
 from stallscan.words import listed, without_path
 
@@ -31,8 +31,8 @@ class Item:
         Of the prediction, 0..1.
     bundle : str
         The bundle that made the prediction.
-    stored : Stored or None
-        Its clip in the store of the run, if there is no recording of its own.
+    found : Path, Predicted, Stored or None
+        What is shown of it: the recording, otherwise its clip; None if neither was found.
     """
 
     filename: str
@@ -42,12 +42,12 @@ class Item:
     score: float | None = None
     threshold: float | None = None
     bundle: str = ""
-    stored: Stored | None = None
+    found: Shown | None = None
 
     @property
-    def shown(self) -> Path | Stored | None:
+    def shown(self) -> Shown | None:
         """What is shown of it: the recording, otherwise the clip; None if neither was found."""
-        return self.path or self.stored
+        return self.found or self.path
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def read(folder: Path, recordings: Sequence[Path] | None = None) -> Run:
             _number(row["score"]),
             _number(row["threshold"]),
             row["bundle"],
-            found.stored.get(row["filename"]),
+            found.shown(row["filename"]),
         )
         for row in table.to_dict("records")
     )

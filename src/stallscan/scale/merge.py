@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from stallscan import files, runs
 from stallscan.bundle.bundle import Bundle, Ensemble
-from stallscan.calls import predict, resume
+from stallscan.calls import predict, written
 from stallscan.calls.predict import PredictionSummary
 from stallscan.calls.rows import remarks
 from stallscan.errors import InputError
@@ -74,7 +74,7 @@ def merge(
         merged = _Merged(place, plan)
         with contextlib.ExitStack() as stack:
             tables = {}
-            for name, columns in resume.TABLES.items():
+            for name, columns in written.TABLES.items():
                 path = stack.enter_context(files.atomic_path(out / name))
                 tables[name] = stack.enter_context(path.open("wb"))
                 tables[name].write(files.csv_line(columns).encode())

@@ -60,7 +60,7 @@ class Result(Settings):
     recordings: int
     calls: dict[str, int]  # recordings by call
     statuses: dict[str, int]  # recordings by status
-    tables: dict[str, str]  # lines of each of `resume.TABLES`, without header
+    tables: dict[str, str]  # lines of each of `written.TABLES`, without header
     tables_sha256: str
     made: Made
 

@@ -14,7 +14,7 @@ import cv2
 
 from stallscan import cores, files
 from stallscan.bundle.bundle import Bundle, Ensemble
-from stallscan.calls import inputs, predict, resume, rows
+from stallscan.calls import inputs, predict, resume, rows, written
 from stallscan.calls.inputs import Inputs
 from stallscan.clips import prepare
 from stallscan.clips.prepare import Prepared, Preprocessing
@@ -173,7 +173,7 @@ def _predict(
     given = _given(job, items, fetched)
     pairs = zip(given.sources, given.stamps, strict=True)
     stamps = {source.filename: stamp for source, stamp in pairs if stamp is not None}
-    lines: dict[str, list[str]] = {name: [] for name in resume.TABLES}
+    lines: dict[str, list[str]] = {name: [] for name in written.TABLES}
     calls, statuses = collections.Counter[str](), collections.Counter[str]()
     # In reasons, a fetched recording is called by its url, not by its temporary path.
     names = {
