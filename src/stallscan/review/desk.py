@@ -98,7 +98,7 @@ class Desk:
         self._found = sum(item.shown is not None for item in run.items)
         self._has_calls = any(item.call in VOTES for item in run.items)
         self._numbers = {item.filename: number for number, item in enumerate(run.items)}
-        self._queues = Queues(run.items)
+        self._queues = Queues(run.items, settings.blind)
         self._places = {number: place for place, number in enumerate(self._queues.random, 1)}
         self._checks: dict[str, Checks] = {}
         self._ledger = Ledger(answers)
