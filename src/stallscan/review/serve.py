@@ -119,7 +119,7 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
     address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}/"
     address += f"?order={order}" + (f"#token={token}" if token else "")
     making = workers.on_demand(clips.make, PROCESSES, clips.crashed, memory_bytes=MEMORY_BYTES)
-    with listening, answers.kept_open(), making as submit:
+    with listening, making as submit:
         desk = Desk(reviewed, answers, Cache(submit, reviewed.absent), about, labels, settings.look)
         # Begin before a browser asks: the processes that make clips take a second to start. So does
         # importing the server.
