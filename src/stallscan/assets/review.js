@@ -448,19 +448,32 @@ const COMMANDS = {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
-  if (event.target.matches("select, input:not([type=range])")) return;
+  const isNamed = event.key.length > 1 || event.key === " "; // Enter, ArrowLeft and the like
+  const key = isNamed ? event.key : event.key.toLowerCase(); // Caps Lock may be on
+  if (event.target.matches("input[type=range]") && key.startsWith("Arrow")) return;
+  // A list opens and moves by named keys. A letter in it would choose another order, not answer.
+  if (event.target.matches("select") && isNamed) return;
   if (!$("contact").hidden && pressOnSheet(event)) { event.preventDefault(); return; }
   // Space and Enter on a focused button press that button.
-  if ([" ", "Enter"].includes(event.key) && event.target.matches("button")) return;
-  if (event.key in KEYS && $("contact").hidden) {
+  if ([" ", "Enter"].includes(key) && event.target.matches("button")) return;
+  if (event.target.matches("select")) event.preventDefault();
+  if (key in KEYS && $("contact").hidden) {
     event.preventDefault();
-    if (!event.repeat) answer(KEYS[event.key]);
-  } else if (event.key in COMMANDS && !(event.key.startsWith("Arrow") && !$("contact").hidden)) {
+    if (!event.repeat) answer(KEYS[key]);
+  } else if (key in COMMANDS && !(key.startsWith("Arrow") && !$("contact").hidden)) {
     event.preventDefault();
-    COMMANDS[event.key]();
+    COMMANDS[key]();
   }
 });
+
+// Before the button hears of it. By keyboard, the detail is 0.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button || !event.detail || button.closest("#cells, dialog")) return;
+  button.blur(); // Space plays the next recording; it would press the button again
+  // The second click of a double click would answer a recording that nobody has looked at.
+  if (event.detail > 1 && button.matches("#choices *, #confirm, #undo, #contact-undo")) event.stopPropagation();
+}, true);
 
 function start() {
   for (const [choice, words] of Object.entries(WORDS)) {
