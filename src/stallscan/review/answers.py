@@ -7,6 +7,7 @@ answer, and an undo is a row that names the answer it takes back.
 import contextlib
 import functools
 import sqlite3
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -299,6 +300,15 @@ class Answers:
         database = sqlite3.connect(address, timeout=WAIT_S, uri=True)
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL)
         return database
+
+
+def clean_name(name: str) -> str:
+    """Return a reviewer's name as it is saved: short, on one line, no formula for a spreadsheet.
+
+    Its letters are composed (Unicode NFC), so that one name typed on two computers is one.
+    """
+    shown = "".join(filter(str.isprintable, unicodedata.normalize("NFC", name)))
+    return " ".join(shown.split()).lstrip("=+-@ ")[:LONGEST_NAME].rstrip()
 
 
 def _schema_of(database: sqlite3.Connection) -> set[tuple[str, ...]]:

@@ -14,7 +14,7 @@ from stallscan.errors import InputError
 from stallscan.files import explain
 from stallscan.recordings.limits import MEMORY_BYTES
 from stallscan.review import clips, run
-from stallscan.review.answers import LONGEST_NAME, Answers
+from stallscan.review.answers import Answers, clean_name
 from stallscan.review.clips import Cache
 from stallscan.review.desk import BLIND_ORDERS, LOOPBACK, Desk, Look, PageSettings
 from stallscan.review.known import SHARE, read_known
@@ -159,6 +159,6 @@ def _shown(host: str) -> str:
 
 def _user() -> str:
     try:
-        return getpass.getuser()[:LONGEST_NAME]
+        return clean_name(getpass.getuser()) or ANYONE
     except (KeyError, OSError, ImportError):
         return ANYONE
