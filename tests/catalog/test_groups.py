@@ -55,3 +55,9 @@ def test_the_column_that_names_the_mouse():
     assert groups.find_column(columns.get, fewest=1) == "animal"
     assert groups.find_column(columns.get, fewest=2) == "project"
     assert groups.find_column(columns.get, fewest=3) == ""
+
+
+@pytest.mark.parametrize("name", ["mouse-id", "animal no", "maus nr", "subject_id"])
+def test_a_column_of_mice_is_found_under_its_usual_names(name):
+    columns = {name: ["1", "2"], "project": ["p", "q"]}
+    assert groups.find_column(columns.get, fewest=2) == name

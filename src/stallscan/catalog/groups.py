@@ -11,9 +11,9 @@ from stallscan.words import listed
 
 # Names of columns that say which mouse a recording is from, the best first. Recordings of one mouse
 # resemble each other, and so do those of one project.
+_ENDINGS = ("", "_id", " id", "-id", "id", "_no", " no", "_nr", " nr", "_number", " number")
 MOUSE_COLUMNS = (
-    *("mouse", "mouse_id", "mouse id", "mouseid", "animal", "animal_id", "animal id", "animalid"),
-    *("maus", "maus_id", "maus id", "mausid"),
+    *(animal + end for animal in ("mouse", "animal", "maus", "subject") for end in _ENDINGS),
     *("project_id", "project"),
 )
 
