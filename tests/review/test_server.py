@@ -170,6 +170,12 @@ def test_a_tab_answers_for_the_name_that_it_shows(client, answers):
     assert answers.current() == []
 
 
+def test_an_answer_is_saved_although_the_page_was_left_open_for_days(client, answers):
+    body = {"item": 0, "answer": "flowing", "token": "token-001", "seconds": 3e5}
+    post(client, "/api/answer", **body).raise_for_status()
+    assert [given.seconds for given in answers.current()] == [3e5]
+
+
 def test_a_page_of_another_run_is_refused(client, answers, folder, tmp_path):
     run = queue(client)["run"]
     give(client, 0, "flowing", "token-001", **{server.RUN: run}).raise_for_status()

@@ -57,7 +57,8 @@ class NewAnswer(BaseModel):
     answer: Answer
     # Chosen by the page, so that it can post again when it is not sure whether it was heard.
     token: Annotated[str, Field(pattern=TOKENS)]
-    seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] | None = None
+    # However long: a page may have been left open for days.
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class NewSheet(BaseModel):
