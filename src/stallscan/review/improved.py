@@ -104,8 +104,8 @@ class Improved:
         said = [f"{len(changed):,} of {len(self.table):,} recordings have another call."]
         if self.single:
             said.append(
-                f"{counted(self.single, 'recording')} under names that only one of the two runs has "
-                "cannot be compared."
+                f"{counted(self.single, 'recording')} under names that only one of the two runs "
+                "has cannot be compared."
             )
         if len(changed):
             now = changed["call_after"].value_counts()
