@@ -266,6 +266,17 @@ def test_a_double_click_answers_once(page, server):
     assert current(server.folder) == {name: "stalled"}
 
 
+def test_a_key_that_is_held_down_takes_back_one_answer(page, server):
+    for key in "sf":
+        _answer(page, key)
+    for _ in range(3):
+        page.keyboard.down("z")  # the second is a repetition
+        wait(page, "!busy")
+    page.keyboard.up("z")
+    time.sleep(0.3)
+    assert list(current(server.folder).values()) == ["stalled"]
+
+
 def test_a_letter_answers_and_does_not_choose_another_order(page, server):
     name = page.locator("#name").text_content()
     page.locator("#order").focus()

@@ -451,6 +451,8 @@ const COMMANDS = {
   g: () => toggleSheets(), r: () => showPeople().catch(fail),
 };
 
+const REPEATED = new Set(["ArrowLeft", "ArrowRight", "+", "=", "-"]); // while the key is held down
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   const isNamed = event.key.length > 1 || event.key === " "; // Enter, ArrowLeft and the like
@@ -467,7 +469,7 @@ document.addEventListener("keydown", (event) => {
     if (!event.repeat) answer(KEYS[key]);
   } else if (key in COMMANDS && !(key.startsWith("Arrow") && !$("contact").hidden)) {
     event.preventDefault();
-    COMMANDS[key]();
+    if (!event.repeat || REPEATED.has(key)) COMMANDS[key]();
   }
 });
 
