@@ -58,7 +58,7 @@ def start_browser(started):
 
 def open_page(browser, server, order="unseen", **options):
     """Open the page, and list errors and requests to elsewhere in its attribute ``problems``."""
-    page = browser.new_page(**options)
+    page = browser.new_context(**options).new_page()  # other tabs may follow
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
 

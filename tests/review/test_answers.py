@@ -151,19 +151,28 @@ def test_answers_are_read_where_nothing_can_be_written(tmp_path, monkeypatch):
     connect = sqlite3.connect
 
     def on_a_read_only_disk(address, **options):
-        if "immutable=1" not in address:
-            raise sqlite3.OperationalError("unable to open database file")
-        return connect(address, **options)
+        return connect(
+            address.replace("mode=rwc", "mode=ro").replace("mode=rw", "mode=ro"), **options
+        )
 
     monkeypatch.setattr(sqlite3, "connect", on_a_read_only_disk)
     (given,) = Answers(folder).current()
     assert (given.answer, given.seconds) == ("stalled", 2.5)
     with pytest.raises(InputError, match=r"review\.sqlite"):
         Answers(folder).give("token-02", "a.mp4", "ann", "flowing")
-    # What another process has not yet moved into the file would be missing.
-    (folder / f"{NAME}-wal").write_bytes(b"new")
-    with pytest.raises(InputError, match=r"review\.sqlite"):
-        Answers(folder)
+
+
+def test_a_copy_of_the_file_has_every_answer_while_the_page_is_open(tmp_path):
+    answers = Answers(tmp_path)
+    reading = sqlite3.connect(answers.path)  # as another process does
+    reading.execute("SELECT count(*) FROM answers").fetchone()
+    for number in range(20):
+        answers.give(f"token-{number:02}", f"{number}.mp4", "ann", "stalled")
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / NAME).write_bytes(answers.path.read_bytes())
+    assert Answers(tmp_path / "copy").current() == answers.current()
+    reading.close()
 
 
 def test_reading_changes_nothing(tmp_path):

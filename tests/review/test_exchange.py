@@ -1,6 +1,7 @@
 """Exports against the documented forms of Label Studio and Panoptes."""
 
 import json
+import os
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -145,3 +146,18 @@ def test_recordings_that_are_gone_are_refused(folder, tmp_path, write):
     with pytest.raises(InputError, match="was found"):
         write(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_is_not_utf8_is_exported_or_refused_by_name(tmp_path):
+    films = tmp_path / "films"
+    films.mkdir()
+    path = films / os.fsdecode(b"m\xfc.mp4")
+    try:
+        path.write_bytes(b"x")
+    except OSError:
+        pytest.skip("this disk refuses such names")
+    write_label_studio(films, tmp_path / "tasks.json")
+    (task,) = json.loads((tmp_path / "tasks.json").read_text())
+    assert task["data"]["video"].endswith("/films/m%FC.mp4")
+    with pytest.raises(InputError, match=r"m\\xfc\.mp4: .*Rename"):
+        write_panoptes(films, tmp_path / "manifest.csv")

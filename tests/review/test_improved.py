@@ -40,6 +40,17 @@ def test_changed_calls_are_counted_and_listed_by_how_far_the_score_moved(improve
     assert counts.to_numpy().sum() == 5
 
 
+def test_recordings_of_one_run_only_are_counted(tmp_path):
+    paths = []
+    for folder, names in (("before", "abc"), ("after", "bcd")):
+        (tmp_path / folder).mkdir()
+        paths += write_tables(tmp_path / folder, [prediction(f"{n}.mp4") for n in names], [])[:1]
+    labels = pd.DataFrame({"filename": ["b.mp4"], "stalled": [1]})
+    improved = Improved.read(*paths, labels, ())
+    assert (len(improved.table), improved.single) == (2, 2)
+    assert "2 recordings under names that only one" in " ".join(improved.sentences())
+
+
 def test_agreement_is_counted_apart_for_answers_that_were_trained_on(improved):
     assert improved.agreement("held out") == (2, 1, 1)
     assert improved.agreement("trained") == (1, 1, 1)

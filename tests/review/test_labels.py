@@ -29,7 +29,7 @@ def folder(tmp_path):
 def test_two_mice_of_a_recording_are_refused(folder, tmp_path):
     table = tmp_path / "mice.csv"
     table.write_text("filename,mouse\na.mp4,m1\na.mp4,m2\nb.mp4,m1\nd.mp4,m1\n")
-    with pytest.raises(InputError, match=r"mice\.csv: names two mice for a\.mp4"):
+    with pytest.raises(InputError, match=r"mice\.csv: filename is repeated .*a\.mp4"):
         write_labels(folder, tmp_path / "labels.csv", mice=table)
 
 
@@ -37,7 +37,7 @@ def test_two_mice_of_a_recording_are_refused(folder, tmp_path):
     ("rule", "experts", "expected"),
     [
         ("majority", (), {"a.mp4": 1}),
-        ("latest", (), {"a.mp4": 0, "b.mp4": 1, "d.mp4": 0}),
+        ("latest", (), {"a.mp4": 0, "b.mp4": 1}),
         ("expert", ("eve",), {"a.mp4": 0, "b.mp4": 1}),
         ("expert", ("bob",), {"a.mp4": 1, "d.mp4": 0}),
     ],
@@ -48,6 +48,31 @@ def test_each_rule_gives_its_labels(folder, rule, experts, expected):
     assert labels.to_dict() == expected
     assert (written.labelled, written.stalled) == (len(expected), sum(expected.values()))
     assert written.labelled + written.undecided == 4
+
+
+def test_an_expert_who_cannot_score_a_recording_is_not_outvoted(tmp_path):
+    answers = Answers(tmp_path)
+    given = [("eve", "unscorable"), ("ann", "flowing"), ("bob", "flowing"), ("eve", "flowing")]
+    for number, (reviewer, answer) in enumerate(given):
+        answers.give(f"token-{number:02}", f"{number // 3}.mp4", reviewer, answer)
+    written = write_labels(tmp_path, tmp_path / "labels.csv", "expert", ("eve",))
+    assert (written.labelled, written.undecided) == (1, 1)
+    assert read_labels(tmp_path / "labels.csv")["filename"].tolist() == ["1.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("a.mp4,\nb.mp4,m1\nd.mp4,m1", r"line 2 \(a\.mp4\)"),
+        ("a.mp4,M1\nb.mp4,M01\nd.mp4,m2", "'M1' .* 'M01'"),
+        ("a.mp4,m1,x\nb.mp4,m1\nd.mp4,m1", r"line 2 \(a\.mp4\)"),
+    ],
+)
+def test_mice_are_checked_in_the_table_that_names_them(folder, tmp_path, rows, said):
+    table = tmp_path / "mice.csv"
+    table.write_text(f"filename,mouse\n{rows}\n")
+    with pytest.raises(InputError, match=rf"mice\.csv: .*{said}"):
+        write_labels(folder, tmp_path / "labels.csv", mice=table)
 
 
 def test_votes_and_reviewers_stand_beside_the_label(folder):

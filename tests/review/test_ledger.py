@@ -1,4 +1,5 @@
 import random
+import sqlite3
 
 import pytest
 
@@ -65,3 +66,18 @@ def test_a_sheet_with_a_refused_answer_saves_nothing(tmp_path):
     with pytest.raises(InputError):
         answers.give_all(news, "sheet-01")
     assert answers.since(0) == []
+
+
+def test_a_row_that_takes_back_nothing_is_refused_every_time(tmp_path):
+    answers = Answers(tmp_path)
+    answers.give("token-001", "a.mp4", "ann", "flowing")
+    with sqlite3.connect(answers.path) as database:
+        database.execute(
+            "INSERT INTO answers (token, filename, reviewer, takes_back) "
+            "VALUES ('token-002', 'a.mp4', 'ann', 99)"
+        )
+    database.close()
+    ledger = Ledger(answers)
+    for _ in range(2):
+        with pytest.raises(InputError, match="takes back"):
+            ledger.update()

@@ -237,3 +237,97 @@ def test_whoever_comes_from_another_computer_gives_a_name_first(server, tmp_path
         assert [each.reviewer for each in Answers(shared.folder).current()] == ["ann"]
         browser.close()
     shared.end()
+
+
+def test_space_after_a_click_plays_and_does_not_answer_the_next_recording(page, server):
+    name = page.locator("#name").text_content()
+    page.locator("#choices .flowing").click()
+    wait_for_another(page, name)
+    page.keyboard.press(" ")
+    assert page.locator("#play").text_content() == "Play"
+    time.sleep(0.3)
+    assert current(server.folder) == {name: "flowing"}
+    page.locator("#choices .stalled").focus()  # by keyboard, it is pressed
+    name = page.locator("#name").text_content()
+    page.keyboard.press(" ")
+    wait_for_another(page, name)
+    assert current(server.folder)[name] == "stalled"
+
+
+def test_a_double_click_answers_once(page, server):
+    name = page.locator("#name").text_content()
+    box = page.locator("#choices .stalled").bounding_box()
+    page.mouse.move(box["x"] + 9, box["y"] + 9)
+    for count in (1, 2):
+        page.mouse.down(click_count=count)
+        page.mouse.up(click_count=count)
+        wait_for_another(page, name)
+    time.sleep(0.3)
+    assert current(server.folder) == {name: "stalled"}
+
+
+def test_a_key_that_is_held_down_takes_back_one_answer(page, server):
+    for key in "sf":
+        _answer(page, key)
+    for _ in range(3):
+        page.keyboard.down("z")  # the second is a repetition
+        wait(page, "!busy")
+    page.keyboard.up("z")
+    time.sleep(0.3)
+    assert list(current(server.folder).values()) == ["stalled"]
+
+
+def test_a_letter_answers_and_does_not_choose_another_order(page, server):
+    name = page.locator("#name").text_content()
+    page.locator("#order").focus()
+    page.keyboard.press("s")
+    wait_for_another(page, name)
+    page.keyboard.press("U")  # Caps Lock
+    wait(page, "!busy")
+    assert page.evaluate("order()") == "unseen"
+    assert sorted(current(server.folder).values()) == ["stalled", "unsure"]
+
+
+def test_each_tab_answers_for_the_name_that_it_shows(page, server):
+    other = page.context.new_page()
+    other.goto(f"{server.address}?order=unseen")
+    wait_for_name(other)
+    other.locator("#who").click()
+    other.locator("#new-name").fill("Zo\u00eb")
+    other.keyboard.press("Enter")
+    wait(other, "state.reviewer === 'Zo\u00eb'")
+    page.bring_to_front()
+    shown = page.locator("#who").text_content()
+    _answer(page, "s")
+    (given,) = Answers(server.folder).current()
+    assert shown == f"Reviewer: {given.reviewer}" != "Reviewer: Zo\u00eb"
+    other.bring_to_front()
+    other.keyboard.press("f")
+    wait(other, "!busy && state.answered === 1")
+    assert [each.reviewer for each in Answers(server.folder).current()] == [
+        given.reviewer,
+        "Zo\u00eb",
+    ]
+
+
+def test_a_page_of_another_run_at_the_same_address_answers_nothing(page, server, tmp_path):
+    first = page.evaluate("shown.about.item")
+    server.end()
+    server.folder = tmp_path / "other"
+    server.folder.mkdir()
+    drawing.write(server.folder / "other.mp4", seed=99, count=5, height=64, width=64)
+    server.start()
+    page.keyboard.press("s")
+    wait(page, "document.getElementById('alert').textContent.includes('Reload')")
+    assert current(server.folder) == {}
+    page.reload()
+    wait(page, "shown !== null")
+    assert page.evaluate("shown.about.item") == first == 0
+    # Not the sheet of the other run, which the browser has kept.
+    assert page.evaluate("[shown.sheet.width, shown.sheet.height]") == page.evaluate(
+        "[shown.about.columns * shown.about.width,"
+        " Math.ceil(shown.about.frames / shown.about.columns) * shown.about.height]"
+    )
+    page.keyboard.press("f")
+    wait(page, "!busy")
+    assert current(server.folder) == {"other.mp4": "flowing"}

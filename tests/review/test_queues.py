@@ -50,6 +50,22 @@ def test_each_order(reviewer, order, expected):
     assert _names(reviewer, order) == expected
 
 
+@pytest.mark.parametrize("order", ["unseen", "disagreed"])
+def test_blind_reviewers_do_not_see_which_recordings_are_of_one_mouse(order):
+    items = [Item(f"{number}.mp4", PATH) for number in range(40)]
+    said = ("stalled", "flowing")
+    answers = {"unseen": [], "disagreed": said}[order]
+    current = {
+        item.filename: {f"r{n}": Given(n, item.filename, f"r{n}", answer, "")}
+        | {"x": Given(n - 9, item.filename, "x", said[1 - n], "")}
+        for item in items
+        for n, answer in enumerate(answers)
+    }
+    assert Queues(items).arrange(current, "me", order) == list(range(40))
+    blind = Queues(items, blind=True)
+    assert blind.arrange(current, "me", order) == list(blind.random) != list(range(40))
+
+
 def test_the_most_useful_first_are_uncertain_ones_and_suspected_stalls():
     scores = [0.41, 0.42, 0.43, 0.44, 0.45, 0.99, 0.98, 0.01]
     items = [Item(f"{score}", PATH, "stalled", "", score, 0.4) for score in scores]

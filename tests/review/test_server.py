@@ -150,6 +150,50 @@ def test_names_are_saved_without_formulas_and_control_characters(client, name, s
     assert queue(client)["reviewer"] == saved
 
 
+def test_a_name_that_is_spelled_otherwise_is_the_same_reviewer(client, answers):
+    for number, name in enumerate(["Jos\u00e9", "Jose\u0301", "JOSE\u0301", "Josef"]):
+        saved = post(client, "/api/reviewer", name=name).raise_for_status().json()["reviewer"]
+        assert saved == ("Josef" if name == "Josef" else "Jos\u00e9")
+        give(client, 0, "flowing", f"token-{number:03}").raise_for_status()
+    assert [given.reviewer for given in answers.current()] == ["Jos\u00e9", "Josef"]
+
+
+def test_a_tab_answers_for_the_name_that_it_shows(client, answers):
+    post(client, "/api/reviewer", name="ann")
+    asked = {server.REVIEWER: "Jos%C3%A9"}  # another tab
+    give(client, 0, "flowing", "token-001", **asked).raise_for_status()
+    assert [given.reviewer for given in answers.current()] == ["Jos\u00e9"]
+    told = client.get("/api/queue?order=random", headers=asked).json()
+    assert (told["reviewer"], told["answered"]) == ("Jos\u00e9", 1)
+    undone = client.post("/api/undo", json={"token": "token-002"}, headers=POST | asked).json()
+    assert len(undone["items"]) == 1
+    assert answers.current() == []
+
+
+def test_an_answer_is_saved_although_the_page_was_left_open_for_days(client, answers):
+    body = {"item": 0, "answer": "flowing", "token": "token-001", "seconds": 3e5}
+    post(client, "/api/answer", **body).raise_for_status()
+    assert [given.seconds for given in answers.current()] == [3e5]
+
+
+def test_a_page_of_another_run_is_refused(client, answers, folder, tmp_path):
+    run = queue(client)["run"]
+    give(client, 0, "flowing", "token-001", **{server.RUN: run}).raise_for_status()
+    # As after a restart at the same port: the numbers are of other recordings now.
+    (tmp_path / "0.mp4").write_bytes((folder / "1.mp4").read_bytes())
+    other = client_of(tmp_path, answers)
+    assert queue(other)["run"] != run
+    refused = give(other, 0, "stalled", "token-002", **{server.RUN: run})
+    assert refused.status_code == 409
+    assert "Reload" in refused.text
+    assert other.get("/api/clip/0", headers={server.RUN: run}).status_code == 409
+    assert [given.answer for given in answers.current()] == ["flowing"]
+    # What a browser has kept of one run is not shown for another.
+    kept = client.get("/api/sheet/0", headers={server.RUN: run})
+    assert "max-age" in kept.headers["cache-control"]
+    assert kept.headers["vary"] == server.RUN
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -188,6 +188,24 @@ def test_axe_finds_nothing_serious(server, browser, scheme, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+SEEN = """() => {
+  warn("Not saved");
+  const box = $("alert").getBoundingClientRect();
+  const middle = box.top + box.height / 2;
+  return [0.05, 0.5, 0.95].every((part) =>
+    document.elementFromPoint(box.left + part * box.width, middle) === $("alert"));
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_warning_covers_and_is_not_covered(server, browser, width):
+    page = open_page(browser, server, viewport={"width": width, "height": 780})
+    wait(page, "shown !== null")
+    assert page.evaluate(SEEN)
+    _open_sheet(page)
+    assert page.evaluate(SEEN)
+
+
 def test_nothing_can_be_answered_where_nothing_is_seen(server, browser):
     page = open_page(browser, server, order="unseen")
     for name in NAMES[:5]:

@@ -20,6 +20,7 @@ let state = null; // what the server said last
 let shown = null; // {about, sheet} on the canvas
 let ahead = []; // items that come next
 let correcting = false; // whether a past item is shown
+let me = ""; // whom this tab answers for: another tab may have another name
 let busy = false; // whether an answer is being saved, until the next recording is shown
 let latest = null; // promise of the newest refresh
 let looking = null; // AbortController of what the net looked at
@@ -39,16 +40,18 @@ function readToken() {
 
 const token = readToken();
 
-function ask(path, options = {}) {
-  return fetch(path, { ...options, headers: { ...options.headers, ...(token && { "x-stallscan-token": token }) } });
+// Every request says what this page shows: of which run its items are, and whom it answers for.
+function ask(path, options = {}, reviewer = me) {
+  const headers = { ...options.headers };
+  if (token) headers["x-stallscan-token"] = token;
+  if (state) headers["x-stallscan-run"] = state.run;
+  if (reviewer) headers["x-stallscan-reviewer"] = encodeURIComponent(reviewer);
+  return fetch(path, { ...options, headers });
 }
 
-function post(path, body) {
-  return ask(path, {
-    method: "POST",
-    headers: { "content-type": "application/json", "x-stallscan": "1" },
-    body: JSON.stringify(body),
-  });
+function post(path, body, reviewer = me) {
+  const headers = { "content-type": "application/json", "x-stallscan": "1" };
+  return ask(path, { method: "POST", headers, body: JSON.stringify(body) }, reviewer);
 }
 
 // Not crypto.randomUUID, which is missing where a page is served to another machine without https.
@@ -63,10 +66,11 @@ async function json(response) {
 
 // Save what must not be lost: again and again, with the same token, until the server has said yes.
 async function save(path, body) {
+  const reviewer = me; // another name may be chosen before it is saved
   for (let tries = 0; ; tries++) {
     let reason = "The server does not answer.";
     try {
-      const response = await post(path, body);
+      const response = await post(path, body, reviewer);
       if (response.status < 500) { warn(""); return json(response); }
       reason = `The server cannot save: ${(await response.text()).trim().slice(0, 300) || response.statusText}.`;
     } catch {
@@ -135,6 +139,7 @@ function refresh() {
 
 function takeOver(told) {
   state = told;
+  me = told.reviewer;
   if (!$("order").options.length) {
     for (const name of state.orders) $("order").add(new Option(`${name}: ${ORDERS[name]}`, name, false, name === state.order));
   }
@@ -446,21 +451,36 @@ const COMMANDS = {
   g: () => toggleSheets(), r: () => showPeople().catch(fail),
 };
 
+const REPEATED = new Set(["ArrowLeft", "ArrowRight", "+", "=", "-"]); // while the key is held down
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
-  if (event.target.matches("select, input:not([type=range])")) return;
+  const isNamed = event.key.length > 1 || event.key === " "; // Enter, ArrowLeft and the like
+  const key = isNamed ? event.key : event.key.toLowerCase(); // Caps Lock may be on
+  if (event.target.matches("input[type=range]") && key.startsWith("Arrow")) return;
+  // A list opens and moves by named keys. A letter in it would choose another order, not answer.
+  if (event.target.matches("select") && isNamed) return;
   if (!$("contact").hidden && pressOnSheet(event)) { event.preventDefault(); return; }
   // Space and Enter on a focused button press that button.
-  if ([" ", "Enter"].includes(event.key) && event.target.matches("button")) return;
-  if (event.key in KEYS && $("contact").hidden) {
+  if ([" ", "Enter"].includes(key) && event.target.matches("button")) return;
+  if (event.target.matches("select")) event.preventDefault();
+  if (key in KEYS && $("contact").hidden) {
     event.preventDefault();
-    if (!event.repeat) answer(KEYS[event.key]);
-  } else if (event.key in COMMANDS && !(event.key.startsWith("Arrow") && !$("contact").hidden)) {
+    if (!event.repeat) answer(KEYS[key]);
+  } else if (key in COMMANDS && !(key.startsWith("Arrow") && !$("contact").hidden)) {
     event.preventDefault();
-    COMMANDS[event.key]();
+    if (!event.repeat || REPEATED.has(key)) COMMANDS[key]();
   }
 });
+
+// Before the button hears of it. By keyboard, the detail is 0.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button || !event.detail || button.closest("#cells, dialog")) return;
+  button.blur(); // Space plays the next recording; it would press the button again
+  // The second click of a double click would answer a recording that nobody has looked at.
+  if (event.detail > 1 && button.matches("#choices *, #confirm, #undo, #contact-undo")) event.stopPropagation();
+}, true);
 
 function start() {
   for (const [choice, words] of Object.entries(WORDS)) {
@@ -499,7 +519,8 @@ function start() {
     }
     marked = [];
     times = [];
-    post("api/reviewer", { name: $("new-name").value }).then(json).then(refresh)
+    post("api/reviewer", { name: $("new-name").value }).then(json)
+      .then((told) => { me = told.reviewer; return refresh(); })
       .catch((error) => warn(`This name cannot be used: ${error.message}`)).then(begin);
   });
   window.addEventListener("resize", drawAll);

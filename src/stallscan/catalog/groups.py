@@ -11,9 +11,9 @@ from stallscan.words import listed
 
 # Names of columns that say which mouse a recording is from, the best first. Recordings of one mouse
 # resemble each other, and so do those of one project.
+_ENDINGS = ("", "_id", " id", "-id", "id", "_no", " no", "_nr", " nr", "_number", " number")
 MOUSE_COLUMNS = (
-    *("mouse", "mouse_id", "mouse id", "mouseid", "animal", "animal_id", "animal id", "animalid"),
-    *("maus", "maus_id", "maus id", "mausid"),
+    *(animal + end for animal in ("mouse", "animal", "maus", "subject") for end in _ENDINGS),
     *("project_id", "project"),
 )
 
@@ -21,6 +21,9 @@ MOUSE_COLUMNS = (
 _NOTHING = re.compile(r"nan|<na>|nat|#.*[!?]|#n/a", re.IGNORECASE)
 # May be a name or mean that there is none.
 _DOUBTFUL = re.compile(r"na|n/a|none|null|unknown|[-?.]+", re.IGNORECASE)
+# Hyphens and underscores between a letter and a letter or digit. Between digits they tell 1-11 from
+# 11-1.
+_JOINT = re.compile(r"(?<=[^\W_])[_-]+(?=[^\W\d_])|(?<=[^\W\d_])[_-]+(?=[^\W_])")
 
 log = logging.getLogger("stallscan")
 
@@ -63,7 +66,8 @@ def check_cells(
     ------
     TableError
         If a cell is empty or holds a placeholder such as "nan", or if two names differ only in
-        case, spaces or leading zeros, so they may or may not mean the same mouse.
+        case, spaces, hyphens, underscores or leading zeros, so they may or may not mean the same
+        mouse.
     """
     names = [" ".join(unicodedata.normalize("NFC", cell).split()) for cell in cells]
     distinct: dict[str, str] = {}
@@ -103,4 +107,6 @@ def _key(name: str) -> str:
     """Return a key that is equal for names that may mean the same."""
     if re.fullmatch(r"[0-9]+(\.0+)?", name):
         return str(int(name.partition(".")[0]))
-    return unicodedata.normalize("NFKC", name).casefold().replace(" ", "")
+    key = unicodedata.normalize("NFKC", name).casefold().replace(" ", "")
+    key = _JOINT.sub("", key)
+    return re.sub(r"(?<![0-9.,])0+(?=[0-9])", "", key)  # not in 1.05

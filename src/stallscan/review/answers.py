@@ -7,6 +7,7 @@ answer, and an undo is a row that names the answer it takes back.
 import contextlib
 import functools
 import sqlite3
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -272,25 +273,16 @@ class Answers:
         return True
 
     @contextlib.contextmanager
-    def kept_open(self) -> Iterator[None]:
-        """Keep the file open, idle: the last to close it has to move all that is new within it."""
-        database = sqlite3.connect(self.path, timeout=WAIT_S)
-        try:
-            database.execute("SELECT count(*) FROM sheets").fetchone()
-            yield
-        finally:
-            database.close()
-
-    @contextlib.contextmanager
     def _open(self, change: bool = False) -> Iterator[sqlite3.Connection]:
         """Open the file for one transaction, which is committed unless there is an error."""
         try:
-            database = self._connect("rwc") if change else self._connect_reader()
+            database = self._connect("rwc" if change else "rw")
             try:
-                # Readers and a writer do not wait for each other, and a commit is on the disk.
+                # Not WAL: it keeps new answers in a second file, so a copy of this one would lack
+                # them, and it breaks on network drives. A commit is on the disk.
                 if change:
-                    database.execute("PRAGMA journal_mode = WAL")
-                    database.execute("PRAGMA synchronous = FULL")
+                    database.execute("PRAGMA journal_mode = DELETE")
+                    database.execute("PRAGMA synchronous = EXTRA")
                 with database:
                     yield database
             finally:
@@ -304,24 +296,20 @@ class Answers:
         except OSError as error:
             raise InputError(f"{self.path}: {explain(error)}") from None
 
-    def _connect_reader(self) -> sqlite3.Connection:
-        try:
-            # Not "ro": that leaves SQLite's two other files behind.
-            database = self._connect("rw")
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:
-            # SQLite needs those even to read, unless nothing is waiting to be moved from them.
-            log = Path(f"{self.path}-wal")
-            if log.exists() and log.stat().st_size:
-                raise
-            database = self._connect("ro&immutable=1")
-        return database
-
     def _connect(self, mode: str) -> sqlite3.Connection:
         address = f"{self.path.absolute().as_uri()}?mode={mode}"
         database = sqlite3.connect(address, timeout=WAIT_S, uri=True)
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL)
         return database
+
+
+def clean_name(name: str) -> str:
+    """Return a reviewer's name as it is saved: short, on one line, no formula for a spreadsheet.
+
+    Its letters are composed (Unicode NFC), so that one name typed on two computers is one.
+    """
+    shown = "".join(filter(str.isprintable, unicodedata.normalize("NFC", name)))
+    return " ".join(shown.split()).lstrip("=+-@ ")[:LONGEST_NAME].rstrip()
 
 
 def _schema_of(database: sqlite3.Connection) -> set[tuple[str, ...]]:

@@ -93,12 +93,13 @@ class Desk:
         look: Look | None = None,
     ) -> None:
         self.settings = settings
+        self.run_key = run.key
         self._run, self._answers, self._clips = run, answers, clips
         self._labels = labels or Known({})
         self._found = sum(item.shown is not None for item in run.items)
         self._has_calls = any(item.call in VOTES for item in run.items)
         self._numbers = {item.filename: number for number, item in enumerate(run.items)}
-        self._queues = Queues(run.items)
+        self._queues = Queues(run.items, settings.blind)
         self._places = {number: place for place, number in enumerate(self._queues.random, 1)}
         self._checks: dict[str, Checks] = {}
         self._ledger = Ledger(answers)
@@ -109,6 +110,14 @@ class Desk:
         self._turn = threading.Condition()  # engines are not made for several threads
         self._is_looking = False
         self._wanted: dict[str, int] = {}  # by reviewer, what was asked for last
+
+    def spelled(self, name: str) -> str:
+        """Return the name of a reviewer whose answers are saved, if `name` differs in case only."""
+        with self._lock:
+            self._ledger.update()
+            names = self._ledger.reviewers()
+        same = [each for each in names if each.casefold() == name.casefold()]
+        return name if name in same or not same else same[0]
 
     def item(self, number: int) -> Item:
         """Return an item by its number; raises `NoItemError`."""
@@ -169,6 +178,7 @@ class Desk:
             "answers": ANSWERS,
             "blind": self.settings.blind,
             "folder": self._run.folder.resolve().name,
+            "run": self.run_key,
             "version": __version__,
             "recent": self._describe_answers(recent),
             "check": self._describe_sample(mine, within) if order == "random" else None,

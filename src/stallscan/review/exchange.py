@@ -22,6 +22,7 @@ from stallscan.review import run
 from stallscan.review.answers import ANSWERS, NAME, Answers, Given
 from stallscan.review.labels import by_recording, decide
 from stallscan.review.run import Item
+from stallscan.words import printable
 
 Format = Literal["csv", "label-studio", "panoptes"]
 # Where Label Studio serves the files of its own computer; the path is relative to the root.
@@ -194,16 +195,23 @@ def _address(item: Item, address: str | None) -> str:
         return address + urllib.parse.quote(item.filename)
     assert item.path is not None
     path = item.path.resolve()
-    return LOCAL_FILES + urllib.parse.quote(path.relative_to(path.anchor).as_posix())
+    # As bytes, because a name need not be valid UTF-8.
+    return LOCAL_FILES + urllib.parse.quote(os.fsencode(path.relative_to(path.anchor).as_posix()))
 
 
 def _relative(path: Path | None, folder: Path) -> str:
     assert path is not None
     path = path.resolve()
     try:
-        return Path(os.path.relpath(path, folder.resolve())).as_posix()
+        name = Path(os.path.relpath(path, folder.resolve())).as_posix()
     except ValueError:  # another drive of Windows
-        return path.as_posix()
+        name = path.as_posix()
+    if printable(name) != name:
+        raise InputError(
+            f"{path}: a manifest cannot hold this name, which is not valid text on one line. "
+            "Rename the file, and predict again"
+        )
+    return name
 
 
 def _describe(row: dict[Any, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from stallscan.catalog import tables
 from stallscan.errors import InputError
 from stallscan.review.sample import sample_size
 from stallscan.scores.intervals import wilson
-from stallscan.words import percent
+from stallscan.words import counted, percent
 
 CHANGES_NAME, PAGE_NAME = "changes.csv", "changes.html"
 CALLS = ("stalled", "flowing", "review", "unscorable")
@@ -35,9 +35,12 @@ class Improved:
         A row for each recording: filename, call_before, call_after, score_before, score_after,
         answer (stalled, flowing or empty), and use: ``trained`` for answers that the training saw,
         ``held out`` for the others, empty without an answer.
+    single : int
+        Recordings that are in one of the two runs only, and not in the table.
     """
 
     table: pd.DataFrame
+    single: int = 0
 
     @classmethod
     def read(
@@ -70,7 +73,7 @@ class Improved:
             "" if not answer else "held out" if filename in held_out else "trained"
             for filename, answer in zip(table["filename"], table["answer"], strict=True)
         ]
-        return cls(table.assign(use=uses))
+        return cls(table.assign(use=uses), len(old) + len(new) - 2 * len(table))
 
     @property
     def changed(self) -> pd.DataFrame:
@@ -99,6 +102,11 @@ class Improved:
         """Return what changed, in words."""
         changed = self.changed
         said = [f"{len(changed):,} of {len(self.table):,} recordings have another call."]
+        if self.single:
+            said.append(
+                f"{counted(self.single, 'recording')} under names that only one of the two runs "
+                "has cannot be compared."
+            )
         if len(changed):
             now = changed["call_after"].value_counts()
             parts = [f"{now[call]:,} {call}" for call in CALLS if call in now]

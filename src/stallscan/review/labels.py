@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from stallscan.catalog import tables, text
-from stallscan.catalog.groups import find_column
+from stallscan.catalog import tables
 from stallscan.catalog.names import match
 from stallscan.errors import InputError
 from stallscan.files import refuse_foreign
+from stallscan.rates.groups_table import read_groups
 from stallscan.review.answers import NAME, Answers, Given
 from stallscan.words import listed
 
@@ -73,7 +73,8 @@ def write_labels(
         and when the last answer was given.
     rule : str
         ``majority``: the most votes, as in `most_votes`; ``latest``: the last vote;
-        ``expert``: the last vote of an expert where one answered, otherwise the majority.
+        ``expert``: the last vote of an expert where one voted, otherwise the majority. Where the
+        vote is that a recording cannot be scored, it has no label.
     experts : collection of str
         Names of the experts.
     mice : Path, optional
@@ -83,7 +84,7 @@ def write_labels(
     ------
     InputError
         If there are no answers, the rule is expert and none of the experts answered, or `mice`
-        lacks the column or a labelled recording.
+        is not as `read_groups` wants it, or lacks the column or a labelled recording.
     """
     if not (folder / NAME).is_file():
         raise InputError(f"{folder}: has no answers. Review it first: stallscan review {folder}")
@@ -151,18 +152,20 @@ def decide(answers: Sequence[Given], rule: Rule, experts: Collection[str] = ()) 
     """
     rows = []
     for filename, every in by_recording(answers).items():
-        votes = [given for given in every if given.answer in VOTES]
-        ours = [given for given in votes if given.reviewer in experts]
-        stalled = sum(VOTES[given.answer] for given in votes)
-        if votes and rule == "latest":
-            label = VOTES[votes[-1].answer]
+        cast = [given for given in every if given.answer in CALLS]
+        ours = [given for given in cast if given.reviewer in experts]
+        if cast and rule == "latest":
+            decided = cast[-1].answer
         elif ours and rule == "expert":
-            label = VOTES[ours[-1].answer]
+            decided = ours[-1].answer
         else:
-            label = VOTES.get(most_votes(every), -1)
+            decided = most_votes(every)
+        label = VOTES.get(decided, -1)
+        counts = Counter(given.answer for given in every)
         reviewers = "; ".join(sorted({given.reviewer for given in every}))
         last = every[-1].given_at
-        rows.append((filename, label, stalled, len(votes) - stalled, reviewers, rule, last))
+        votes = (counts["stalled"], counts["flowing"])
+        rows.append((filename, label, *votes, reviewers, rule, last))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -177,18 +180,11 @@ def by_recording(answers: Iterable[Given]) -> defaultdict[str, list[Given]]:
 
 def _mice_of(filenames: "pd.Series[str]", path: Path) -> list[str]:
     """Return the mouse of each recording, from a table."""
-    cells = text.read(path, "a table with columns filename and mouse")
-    column = find_column(lambda name: cells.column(name) if name in cells.header else None, 1)
-    if not column:
+    table = read_groups(path)
+    if "mouse" not in table:
         raise InputError(f"{path}: has no column mouse. Add it, with the mouse of each recording")
-    rows = list(zip(cells.filenames, cells.column(column), strict=True))
-    mouse_of = dict(rows)
-    unclear = [name for name, mouse in rows if mouse != mouse_of[name]]
-    if unclear:
-        raise InputError(
-            f"{path}: names two mice for {listed(unclear)}. Keep one row for each recording"
-        )
-    partners = match(filenames, pd.Series(list(mouse_of), dtype=filenames.dtype), path)
+    mouse_of = dict(zip(table["filename"], table["mouse"], strict=True))
+    partners = match(filenames, table["filename"], path)
     missing = filenames[partners.isna()].tolist()
     if missing:
         raise InputError(

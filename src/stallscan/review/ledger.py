@@ -31,7 +31,6 @@ class Ledger:
     def update(self) -> None:
         """Read what was added."""
         for given, takes_back in self._answers.since(self._last):
-            self._last = given.id
             if takes_back is None:
                 self._by_row[given.id] = given
                 self._standing[given.reviewer][given.id] = given
@@ -45,6 +44,7 @@ class Ledger:
                         "there. Restore the file from a backup, or move it away"
                     )
                 self._take_back(taken)
+            self._last = given.id  # last, so that a refused row is refused every time
 
     def given_by(self, reviewer: str) -> list[Given]:
         """Return all standing answers of a reviewer, oldest first."""

@@ -23,13 +23,21 @@ class Queues:
 
     Items that were not found are in none of them.
 
+    Parameters
+    ----------
+    items : sequence of Item
+        The items of the run.
+    blind : bool
+        Whether the random order replaces that of the table, in which a group's recordings, such as
+        those of a mouse, follow each other.
+
     Attributes
     ----------
     random : tuple of int
         The items in the random order.
     """
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[Item], blind: bool = False) -> None:
         self._names = [item.filename for item in items]
         score, threshold = (
             np.array([getattr(item, name) for item in items], np.float64)  # NaN for None, (N,)
@@ -37,14 +45,16 @@ class Queues:
         )
         distance = _distance(score, threshold)
         left = np.array([item.call == "review" for item in items], bool)
+        mixed = _tuple(np.random.default_rng(SEED).permutation(len(items)))
+        table = mixed if blind else tuple(range(len(items)))
         every = {
-            "random": _tuple(np.random.default_rng(SEED).permutation(len(items))),
+            "random": mixed,
             "uncertain": _tuple(
                 _for_teaching(self._names, score, distance, left & ~np.isnan(distance))
             ),
             "stalled": _rank(-score),
-            "unseen": tuple(range(len(items))),
-            "disagreed": tuple(range(len(items))),
+            "unseen": table,
+            "disagreed": table,
         }
         self._fixed: dict[str, tuple[int, ...]] = {
             name: tuple(n for n in order if items[n].shown is not None)

@@ -1,5 +1,6 @@
 """What is reviewed: the recordings of a run of predictions, or of a folder."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,13 @@ class Run:
     items: tuple[Item, ...]
     is_stack: bool = False  # whether they are the regions of a raw stack
     absent: str = NOT_FOUND  # what a reviewer should know of items that cannot be shown
+
+    @property
+    def key(self) -> str:
+        """What tells this run from others: pages refer to its items by number."""
+        parts = [str(self.folder.resolve())]
+        parts += (f"{item.filename}\0{item.path}" for item in self.items)
+        return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 class Source(NamedTuple):

@@ -14,7 +14,7 @@ from stallscan.errors import InputError
 from stallscan.files import explain
 from stallscan.recordings.limits import MEMORY_BYTES
 from stallscan.review import clips, run
-from stallscan.review.answers import LONGEST_NAME, Answers
+from stallscan.review.answers import Answers, clean_name
 from stallscan.review.clips import Cache
 from stallscan.review.desk import BLIND_ORDERS, LOOPBACK, Desk, Look, PageSettings
 from stallscan.review.known import SHARE, read_known
@@ -119,7 +119,7 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
     address = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}/"
     address += f"?order={order}" + (f"#token={token}" if token else "")
     making = workers.on_demand(clips.make, PROCESSES, clips.crashed, memory_bytes=MEMORY_BYTES)
-    with listening, answers.kept_open(), making as submit:
+    with listening, making as submit:
         desk = Desk(reviewed, answers, Cache(submit, reviewed.absent), about, labels, settings.look)
         # Begin before a browser asks: the processes that make clips take a second to start. So does
         # importing the server.
@@ -159,6 +159,6 @@ def _shown(host: str) -> str:
 
 def _user() -> str:
     try:
-        return getpass.getuser()[:LONGEST_NAME]
+        return clean_name(getpass.getuser()) or ANYONE
     except (KeyError, OSError, ImportError):
         return ANYONE

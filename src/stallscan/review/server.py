@@ -21,7 +21,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
 from stallscan.errors import InputError
-from stallscan.review.answers import LONGEST_NAME, Answer
+from stallscan.review.answers import LONGEST_NAME, Answer, clean_name
 from stallscan.review.desk import Desk, NoItemError, PageSettings, UnseenError
 from stallscan.review.queues import Order
 
@@ -30,6 +30,10 @@ HEADER = "x-stallscan"  # of every request that changes something
 # Of every request but those for the page itself, where a token is required. Not a cookie: browsers
 # send those to every port of a computer.
 TOKEN = "x-stallscan-token"
+# What a page shows: the recordings that its numbers mean, and whom it answers for. At the same
+# address another server may run by now, and all tabs of a browser share the cookie.
+RUN = "x-stallscan-run"
+REVIEWER = "x-stallscan-reviewer"
 MOST_ANSWERS = 50  # at once
 # The page loads nothing from elsewhere, and nothing else may load it.
 POLICY = (
@@ -53,7 +57,8 @@ class NewAnswer(BaseModel):
     answer: Answer
     # Chosen by the page, so that it can post again when it is not sure whether it was heard.
     token: Annotated[str, Field(pattern=TOKENS)]
-    seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] | None = None
+    # However long: a page may have been left open for days.
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class NewSheet(BaseModel):
@@ -86,7 +91,7 @@ def run(desk: Desk, listening: socket.socket) -> None:
 def make_app(desk: Desk) -> FastAPI:
     """Build the application."""
     app = FastAPI(title="stallscan review", docs_url=None, redoc_url=None, openapi_url=None)
-    _add_guard(app, desk.settings)
+    _add_guard(app, desk)
     _add_refusals(app)
     app.include_router(_page_routes())
     app.include_router(_view_routes(desk))
@@ -94,12 +99,13 @@ def make_app(desk: Desk) -> FastAPI:
     return app
 
 
-def _add_guard(app: FastAPI, settings: PageSettings) -> None:
+def _add_guard(app: FastAPI, desk: Desk) -> None:
     """Refuse what is not from this server's own page, and keep browsers from sharing answers."""
+    settings = desk.settings
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Next) -> Response:
-        refused = _refuse(request, settings)
+        refused = _refuse(request, settings) or _refuse_other_run(request, desk)
         response = refused or await call_next(request)
         response.headers["content-security-policy"] = POLICY
         response.headers["x-content-type-options"] = "nosniff"
@@ -108,6 +114,7 @@ def _add_guard(app: FastAPI, settings: PageSettings) -> None:
         if not settings.token:  # without https, browsers know it for loopback only, and complain
             response.headers["cross-origin-opener-policy"] = "same-origin"
         response.headers.setdefault("cache-control", "no-store")
+        response.headers["vary"] = RUN  # what a browser keeps of one run is not for another
         return response
 
 
@@ -225,7 +232,7 @@ def _answer_routes(desk: Desk) -> APIRouter:
 
     @routes.post("/reviewer")
     def rename(name: Name, response: Response) -> dict[str, str]:
-        chosen = _clean(name) or settings.reviewer
+        chosen = desk.spelled(clean_name(name)) or settings.reviewer
         if not chosen:
             raise HTTPException(422, "a name needs at least one letter")
         quoted = urllib.parse.quote(chosen)
@@ -236,8 +243,8 @@ def _answer_routes(desk: Desk) -> APIRouter:
 
 
 def _reviewer(request: Request, settings: PageSettings) -> str:
-    name = urllib.parse.unquote(request.cookies.get(COOKIE, ""))
-    return _clean(name) or settings.reviewer
+    name = request.headers.get(REVIEWER) or request.cookies.get(COOKIE, "")
+    return clean_name(urllib.parse.unquote(name)) or settings.reviewer
 
 
 def _named(request: Request, settings: PageSettings) -> str:
@@ -246,12 +253,6 @@ def _named(request: Request, settings: PageSettings) -> str:
     if not name:
         raise HTTPException(409, "give your name first")
     return name
-
-
-def _clean(name: str) -> str:
-    """Return a name as it is saved: shorter, on one line, and no formula for a spreadsheet."""
-    shown = "".join(letter for letter in name if letter.isprintable())
-    return " ".join(shown.split()).lstrip("=+-@ ")[:LONGEST_NAME]
 
 
 def _refuse(request: Request, settings: PageSettings) -> Response | None:
@@ -273,6 +274,13 @@ def _refuse(request: Request, settings: PageSettings) -> Response | None:
         if not hmac.compare_digest(given.encode(), settings.token.encode()):
             return _no("open the address that 'stallscan review' printed, with its token")
     return None
+
+
+def _refuse_other_run(request: Request, desk: Desk) -> Response | None:
+    """Return the refusal of a page that shows another run than this server."""
+    if request.headers.get(RUN, desk.run_key) == desk.run_key:
+        return None
+    return _say("The server shows other recordings than this page. Reload the page.", 409)
 
 
 def _is_address(name: str) -> bool:
