@@ -150,6 +150,28 @@ def test_an_inverted_lookup_table_of_imagej_inverts_no_values(
         expect(*read(path, **VOXEL), expected)
 
 
+def test_a_lookup_table_of_imagej_in_one_colour_changes_no_values(
+    tmp_path: Path, values: NDArray[np.uint16]
+) -> None:
+    one = (values[:, 0] // 257).astype(np.uint8)
+    ramp = np.arange(256, dtype=np.uint16) * 257
+    green = np.stack([0 * ramp, ramp, 0 * ramp])  # (3, 256)
+    picture = np.random.default_rng(0).permutation(green.T).T
+    path = tmp_path / "stack.tif"
+
+    def write(table: NDArray[np.uint16], software: str = "ImageJ=1.54f") -> None:
+        options: dict[str, Any] = {"photometric": "palette", "colormap": table, "metadata": None}
+        tifffile.imwrite(path, one, description=f"{software}\nimages={T}\nslices={T}", **options)
+
+    for table in (green, green[:, ::-1]):
+        write(table)
+        expect(*read(path, **VOXEL), one)
+    for table, software in ((picture, "ImageJ=1.54f"), (0 * green, "ImageJ=1.54f"), (green, "")):
+        write(table, software)
+        with pytest.raises(UnreadableError, match="colours instead of measured values"):
+            read(path, **VOXEL)
+
+
 def test_the_limit_of_frames_counts_those_of_the_channel(tmp_path: Path) -> None:
     path = tmp_path / "series.ome.tif"
     series = np.random.default_rng(0).integers(0, 4000, (FRAMES // 2 + 1, 2, 8, 8), np.uint16)

@@ -86,6 +86,16 @@ def open_tiff(path: Path, limits: Limits = STACK_LIMITS) -> Iterator[Planes]:
         yield planes
 
 
+def _shows_values(tiff: tifffile.TiffFile, page: Any) -> bool:
+    """Return whether a palette shows measured values in a colour, as ImageJ's lookup tables do.
+
+    Such a table gets steadily lighter or darker; the colours of a picture are in no order.
+    """
+    red, green, blue = np.asarray(page.colormap, np.float64)  # (256,) each
+    steps = np.diff(0.299 * red + 0.587 * green + 0.114 * blue)
+    return bool(tiff.is_imagej and steps.any() and ((steps >= 0).all() or (steps <= 0).all()))
+
+
 def _read_headers(
     tiff: tifffile.TiffFile, path: Path, limits: Limits
 ) -> tuple[Planes, list[tifffile.FileHandle]]:
@@ -109,7 +119,8 @@ def _read_headers(
     pages, next_page = read_pages(tiff, path, limits)
     main, is_joined, skipped = main_series(tiff, path)
     page = main.keyframe
-    if page.photometric == PHOTOMETRIC.PALETTE or page.photometric == PHOTOMETRIC.YCBCR:
+    is_coloured = page.photometric == PHOTOMETRIC.PALETTE and not _shows_values(tiff, page)
+    if is_coloured or page.photometric == PHOTOMETRIC.YCBCR:
         raise UnreadableError(
             f"{path}: has colours instead of measured values. Export the channel as grey, 16 bits"
         )
