@@ -181,8 +181,16 @@ def test_boxes_polygons_and_centre_lines_are_told_apart(tmp_path: Path) -> None:
     boxes = table(tmp_path / "z.csv", "region,row0,row1,col0,col1,z", "a,20,50,30,70,7.6")
     assert only(read_regions(boxes, FIELD)).frames == (8, 9)
     # As 'stallscan stack' writes them.
-    boxes = table(tmp_path / "o.csv", "region,row0,row1,col0,col1,first,stop", "a,20,50,30,70,8,11")
-    assert only(read_regions(boxes, FIELD)).frames == (8, 11)
+    header = "region,row0,row1,col0,col1,first,stop"
+    rows = ("a,20,50,30,70,8,11", "b,20,50,30,70,,", "c,20,50,30,70,8,8")
+    one, without, empty = read_regions(table(tmp_path / "o.csv", header, *rows), FIELD)
+    assert isinstance(one, Region)
+    assert isinstance(without, Region)
+    assert (one.frames, without.frames) == ((8, 11), None)
+    assert isinstance(empty, Unusable)
+    assert "no planes" in empty.reason
+    with pytest.raises(TableError, match="first is ''"):
+        list(read_regions(table(tmp_path / "h.csv", header, "a,20,50,30,70,,11"), FIELD))
     boxes = table(tmp_path / "b.csv", "x;y;width;height", "30;20;40;30")
     assert only(read_regions(boxes, FIELD)).box == Box(20, 50, 30, 70)
     rows = [f"v,{x:.1f},{y:.1f}" for x, y in DISC]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import roifile
+from numpy.typing import NDArray
 from roifile import ROI_TYPE
 
 from stallscan.catalog import text
@@ -166,21 +167,32 @@ def _read_table(path: Path, field: Field) -> Iterator[Region | Unusable]:
             reason = "the box is empty. Its second row and column come after the first"
             yield Unusable(names[index], code_of(numbers[index]), "no_outline", reason)
             continue
+        if depth is not None and depth[1] <= depth[0]:
+            reason = "the box has no planes. Its stop comes after its first"
+            yield Unusable(names[index], code_of(numbers[index]), "no_outline", reason)
+            continue
         # Only the part inside is filled; a box may be of any size.
         shape = min(row1 - row0, 4 * field.shape[1]), min(col1 - col0, 4 * field.shape[2])
         yield outline_area(names[index], np.ones(shape, bool), (row0, col0), field, depth)
 
 
 def _read_depths(table: text.Text) -> Sequence[tuple[int, int] | None]:
-    """Return the planes of boxes: from the first up to but without the last."""
-    if {"first", "stop"} <= set(table.header):  # as `stallscan stack` writes them
-        depths = _numbers(table, ("first", "stop"))
+    """Return the planes of each box, [first, stop); None where it names none."""
+    columns = ("first", "stop")  # as `stallscan stack` writes them: empty without planes
+    if set(columns) <= set(table.header):
+        cells = zip(*map(table.column, columns), strict=True)
+        named = np.array(["".join(pair).strip() != "" for pair in cells], bool)
+        depths = _numbers(table, columns, named)
     elif "z" in table.header:
+        named = np.ones(len(table.rows), bool)
         nearest = np.rint(_numbers(table, ("z",)))
         depths = np.column_stack([nearest, nearest + 1])
     else:
         return [None] * len(table.rows)
-    return [(first, stop) for first, stop in depths.astype(int).tolist()]
+    return [
+        (int(first), int(stop)) if has_planes else None
+        for has_planes, (first, stop) in zip(named, depths.tolist(), strict=True)
+    ]
 
 
 def _read_curves(table: text.Text, name: str, field: Field) -> Iterator[Region | Unusable]:
@@ -198,11 +210,15 @@ def _read_curves(table: text.Text, name: str, field: Field) -> Iterator[Region |
             yield outline_polygons(cell, [points], field, None)
 
 
-def _numbers(table: text.Text, columns: Sequence[str]) -> F64:
-    """Return columns as numbers, float64 (rows, columns)."""
-    values = np.empty((len(table.rows), len(columns)))
+def _numbers(
+    table: text.Text, columns: Sequence[str], wanted: NDArray[np.bool_] | None = None
+) -> F64:
+    """Return columns as numbers, float64 (rows, columns); 0 in rows that are not wanted."""
+    values = np.zeros((len(table.rows), len(columns)))
     for place, column in enumerate(columns):
         for index, cell in enumerate(table.column(column)):
+            if wanted is not None and not wanted[index]:
+                continue
             try:
                 values[index, place] = float(text.with_point(cell))
             except ValueError:
