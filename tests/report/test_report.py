@@ -558,7 +558,7 @@ def test_the_picture_of_another_recording_does_not_stand_beside_a_call(tmp_path)
     shutil.copy(film.with_name("same.mp4"), other.with_name("same.mp4"))  # moved: another time
     predict.predict([film.parent], tmp_path / "results")
     calls = decide.decide(tmp_path / "results" / "predictions.csv", CallSettings(threshold=0.3))
-    decide.write_calls(calls, tmp_path / "decided")  # has no stamps of its own
+    decide.write_calls(calls, tmp_path / "decided")
 
     def shown(out, recordings=None):
         """Return the recordings with a clip, in the report and in the review."""
@@ -575,6 +575,16 @@ def test_the_picture_of_another_recording_does_not_stand_beside_a_call(tmp_path)
     assert shown(tmp_path / "results", [other.parent]) == {"same.mp4"}
     shutil.copy(other, film)
     assert shown(tmp_path / "results") == shown(tmp_path / "decided") == {"same.mp4"}
+    predict.predict([film.parent], tmp_path / "results")
+    assert shown(tmp_path / "results") == {"same.mp4", "other.mp4"}
+    assert shown(tmp_path / "decided") == {"same.mp4"}  # its calls are still those of before
+
+
+def test_a_report_without_readable_stamps_says_so(tmp_path, caplog):
+    table = write_predictions(tmp_path / "predictions.csv", [("a.mp4", "ok", 0.1, "flowing", 0)])
+    (tmp_path / "sources.csv").write_text("filename;size\n", "utf-8")
+    write(table, tmp_path / "r.html")
+    assert "sources.csv: does not have the format" in caplog.text
 
 
 def test_scores_that_gave_no_call_are_not_in_the_histogram(tmp_path):

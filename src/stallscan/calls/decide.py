@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stallscan import files, runs
+from stallscan import documents, files, runs
 from stallscan.calls.drafts import Draft, Step, choose, estimate, fill_in, steps_of
 from stallscan.calls.predictions import (
     Predictions,
@@ -20,10 +20,17 @@ from stallscan.calls.predictions import (
     refuse_other_tables,
 )
 from stallscan.calls.settings import CallSettings
+from stallscan.calls.written import TABLE_BYTES
 from stallscan.catalog import names, tables
 from stallscan.catalog.names import match
 from stallscan.errors import InputError
-from stallscan.runs import CHOSEN_NAME, PREDICTIONS_NAME, RUN_NAME, SUBMISSION_NAME
+from stallscan.runs import (
+    CHOSEN_NAME,
+    PREDICTIONS_NAME,
+    RUN_NAME,
+    SOURCES_NAME,
+    SUBMISSION_NAME,
+)
 from stallscan.scores.calibration import Calibration, fit_calibration, log_odds, shift
 from stallscan.scores.thresholds import on_grid, rounded
 from stallscan.words import percent
@@ -205,7 +212,7 @@ def _write(calls: Calls, out: Path) -> None:
     for name in ("frames", "frames_declared"):
         written[name] = [f"{value:.0f}" if value == value else "" for value in written[name]]
     # No file of an earlier decision is left beside those of this one.
-    for name in (PREDICTIONS_NAME, CHOSEN_NAME, SUBMISSION_NAME):
+    for name in (PREDICTIONS_NAME, CHOSEN_NAME, SUBMISSION_NAME, SOURCES_NAME):
         with files.writing(out / name):
             (out / name).unlink(missing_ok=True)
     # First, because `_refuse_other` reads from it that the other files may be replaced.
@@ -214,6 +221,10 @@ def _write(calls: Calls, out: Path) -> None:
     files.write_json(
         out / RUN_NAME, calls.run | {"decision": decision | {"tables_relative": relative}}
     )
+    # Which files were called, as long as the table itself says so: they may be predicted again.
+    sources = Path(decision["tables"][-1]).parent / SOURCES_NAME
+    if sources.is_file():
+        files.write_bytes(out / SOURCES_NAME, documents.read(sources, TABLE_BYTES))
     if len(calls.chosen_on):
         tables.write_table(calls.chosen_on, out / CHOSEN_NAME)
     tables.write_table(written, out / PREDICTIONS_NAME)

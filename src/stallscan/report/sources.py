@@ -5,6 +5,7 @@ The video is gone, or there never was one: the regions of a raw stack have only 
 The report and the review page look here, so this module imports no plots.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import pandas as pd
 
 from stallscan.calls import written
-from stallscan.calls.predictions import decided_from, stack_of
+from stallscan.calls.predictions import stack_of
 from stallscan.catalog.names import match
 from stallscan.clips import store
 from stallscan.clips.store import Store
@@ -24,6 +25,8 @@ from stallscan.report.stored import Predicted, Shown, Stored
 from stallscan.stamps import Stamp
 
 Thing = TypeVar("Thing")
+
+log = logging.getLogger("stallscan")
 
 
 class Found(NamedTuple):
@@ -81,7 +84,7 @@ def find_sources(
     if len(gone) and opened is None and recordings is not None:
         opened, _ = _look_in_run(run)
     is_stack = bool(stack_of(run))
-    stamps = _read_stamps(predictions, run)
+    stamps = _read_stamps(predictions)
     if opened is not None:  # a run on a store knows its clips, and the store their files
         stamps = {row.filename: row.stamp for row in opened.rows() if row.stamp} | stamps
     if opened is None or gone.empty:
@@ -96,11 +99,13 @@ def find_sources(
     return Found(paths, _match(gone, clips, predictions), is_stack, stamps)
 
 
-def _read_stamps(predictions: Path, run: dict[str, Any]) -> dict[str, Stamp]:
-    """Return the stamps of the files that were predicted; those of a decision are beside both."""
-    stamps: dict[str, Stamp] = {}
-    for table in (*decided_from(predictions, run), predictions):
-        stamps |= written.read_stamps(table.parent)
+def _read_stamps(predictions: Path) -> dict[str, Stamp]:
+    """Return the stamps of the files that were predicted; without them if they cannot be read."""
+    try:
+        stamps = written.read_stamps(predictions.parent)
+    except InputError as error:
+        log.warning("%s; so a replaced recording may be shown beside its old call", error)
+        return {}
     return {name: stamp for name, stamp in stamps.items() if stamp.bytes}  # 0 for clips
 
 
