@@ -182,7 +182,7 @@ def _read_shard(data: bytes, folder: Path) -> None:
 
 
 def _read_answers(data: bytes, folder: Path) -> None:
-    for more in ("-wal", "-shm"):
+    for more in ("-wal", "-shm", "-journal"):
         (folder / f"{NAME}{more}").unlink(missing_ok=True)
     (folder / NAME).write_bytes(data)
     with _refusals():

@@ -162,6 +162,26 @@ def test_answers_are_read_where_nothing_can_be_written(tmp_path, monkeypatch):
         Answers(folder).give("token-02", "a.mp4", "ann", "flowing")
 
 
+def test_answers_of_earlier_versions_are_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    Answers(tmp_path).give("token-01", "a.mp4", "ann", "stalled")
+    connect = sqlite3.connect
+
+    def in_wal_mode(address, **options):
+        if "immutable=1" not in address:
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+        return connect(address, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", in_wal_mode)
+    assert [given.answer for given in Answers(tmp_path).current()] == ["stalled"]
+    # What is not yet in the file would be missing.
+    for kind in ("-wal", "-journal"):
+        beside = tmp_path / f"{NAME}{kind}"
+        beside.write_bytes(b"new")
+        with pytest.raises(InputError, match=r"review\.sqlite"):
+            Answers(tmp_path)
+        beside.unlink()
+
+
 def test_a_copy_of_the_file_has_every_answer_while_the_page_is_open(tmp_path):
     answers = Answers(tmp_path)
     reading = sqlite3.connect(answers.path)  # as another process does

@@ -276,7 +276,7 @@ class Answers:
     def _open(self, change: bool = False) -> Iterator[sqlite3.Connection]:
         """Open the file for one transaction, which is committed unless there is an error."""
         try:
-            database = self._connect("rwc" if change else "rw")
+            database = self._connect("rwc") if change else self._connect_reader()
             try:
                 # Not WAL: it keeps new answers in a second file, so a copy of this one would lack
                 # them, and it breaks on network drives. A commit is on the disk.
@@ -295,6 +295,20 @@ class Answers:
             ) from None
         except OSError as error:
             raise InputError(f"{self.path}: {explain(error)}") from None
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        try:
+            database = self._connect("rw")
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            # Earlier versions wrote in WAL mode. SQLite needs its two other files even to read, and
+            # cannot make them where nothing can be written, unless nothing is waiting in them.
+            beside = [Path(f"{self.path}{kind}") for kind in ("-wal", "-journal")]
+            is_waiting = any(path.is_file() and path.stat().st_size for path in beside)
+            if is_waiting or "locked" in str(error):
+                raise
+            database = self._connect("ro&immutable=1")
+        return database
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         address = f"{self.path.absolute().as_uri()}?mode={mode}"
