@@ -53,8 +53,8 @@ def evaluate(
         may be given several times. Further columns of the labels can be used, too.
     group
         Column to resample by for the intervals, so that they account for recordings from the same
-        mouse. By default mouse, animal, project_id or project, whichever exists. Empty: resample
-        single recordings.
+        mouse. By default mouse, animal, subject, project_id or project, whichever exists. Empty:
+        resample single recordings.
     by
         Column to break the figures down by, or frames; may be given several times. By default
         project_id, project, kind, motion, difficulty and frames, as far as they exist.

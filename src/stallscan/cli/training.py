@@ -202,8 +202,8 @@ def fine_tune(
         -tuned.
     group
         Column to split by: recordings with the same value stay together. By default the first of
-        mouse, animal, project_id and project that has at least six different values. Empty: split
-        by recording.
+        mouse, animal, subject, project_id and project that has at least six different values.
+        Empty: split by recording.
     hold_out
         Share of the recordings to hold out for the comparison.
     epochs

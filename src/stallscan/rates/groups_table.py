@@ -62,7 +62,7 @@ def read_groups(path: str | Path) -> pd.DataFrame:
         missing = "column filename" if "filename" not in raw else "column field, mouse or group"
         raise TableError(
             f"{path}: {missing} is missing. Give a table with filename and any of field, mouse (or "
-            "animal, project_id, project) and group (or genotype)"
+            "animal, subject, project_id, project) and group (or genotype)"
         )
     if raw.empty:
         raise InputError(f"{path}: has no rows. Add one row for each recording")

@@ -124,7 +124,7 @@ def _threshold(table: pd.DataFrame, run: dict[str, Any]) -> list[str]:
         sentences.append(f"The thresholds for calling a recording stalled were {values}.")
     if run.get("consistency"):
         sentences.append(
-            "It was left for a person to decide if another gain, some noise or other changes that "
+            "A recording was left to a person if another gain, some noise or other changes that "
             "leave the blood as it is changed its call."
         )
     if share:
