@@ -621,7 +621,7 @@ def test_recordings_without_a_call_are_submitted_and_measured_as_flowing(copied,
     }
     assert called.scored.scores[list(labels.index).index("13.mp4")] == 0
     page = (trained / writeup.PAGE_NAME).read_text()
-    assert "submission.csv: 1 recordings without a call" in page
+    assert "submission.csv: 1 recording without a call is" in page
 
 
 @pytest.mark.slow
