@@ -210,6 +210,8 @@ def _reduced(words, request):
         added += OFFLINE
         if words[1] == "third-place" and "--store" not in words:
             added += PUBLISHED
+        elif words[1] == "third-place":  # clips of a store keep their size: fewer of them
+            added[added.index("--limit") + 1] = str(COUNT // 2)
     return [*words, *added]
 
 

@@ -527,7 +527,7 @@ def test_three_groups_say_how_many_tests_there_are(tmp_path):
     ("text", "message"),
     [
         ("filename,mouse\n", "row for each recording"),
-        ("filename,note\na.mp4,x\n", "animal, project_id, project"),
+        ("filename,note\na.mp4,x\n", "animal, subject, project_id, project"),
         ("mouse,group\nm1,a\n", "column filename "),
         ("filename,mouse\na.mp4,m1\na.mp4,m2\n", r"line 2 \(a.mp4\), line 3 \(a.mp4\)"),
         ("filename,mouse\na.mp4,\n", r"mouse .*line 2 \(a.mp4\)"),

@@ -56,11 +56,11 @@ def test_what_people_decided_is_told_from_what_the_model_did(study):
 def test_what_was_left_to_a_person_is_part_of_the_methods():
     how, _ = describe(table(), RUN)
     assert "flowing if" not in how
-    assert "left for a person to decide if" not in how
+    assert "left to a person if" not in how
     how, _ = describe(table(), RUN | {"decision": {"low": 0.25}})
     assert "at least 0.6, and flowing if it was below 0.25." in how
     how, _ = describe(table(), RUN | {"consistency": True})
-    assert "left for a person to decide if" in how
+    assert "left to a person if" in how
 
 
 def test_a_commit_is_not_cited_for_several_versions():
