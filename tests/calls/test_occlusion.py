@@ -57,7 +57,7 @@ def test_the_picture_is_orange_for_a_stall_and_blue_for_flow(looked):
 
 
 def test_a_bundle_looks_at_a_recording_and_not_at_one_without_an_outline(bundle_dir, tmp_path):
-    looker = Looker(bundle_dir)
+    looker = Looker(disk.load_any(bundle_dir))
     drawing.write(tmp_path / "a.mp4", seed=1, count=8, height=64, width=64)
     assert looker.look(tmp_path / "a.mp4").change.any()
     (tmp_path / "b.mp4").write_bytes(b"nothing")
@@ -69,7 +69,7 @@ def test_an_ensemble_looks_where_its_members_look(bundle_dir, other_bundle_dir, 
     ensemble.join([bundle_dir, other_bundle_dir], both, EnsembleSettings(needed=1))
     drawing.write(tmp_path / "a.mp4", seed=1, count=8, height=64, width=64)
     changes = [
-        Looker(each).look(tmp_path / "a.mp4").change
+        Looker(disk.load_any(each)).look(tmp_path / "a.mp4").change
         for each in (bundle_dir, other_bundle_dir, both)
     ]
     assert changes[2] == pytest.approx((changes[0] + changes[1]) / 2, abs=1e-4)

@@ -27,8 +27,9 @@ from stallscan.recordings import video
 from stallscan.recordings.find import Source
 from stallscan.recordings.raw import StackSettings, open_stack
 from stallscan.report import svg
-from stallscan.review.answers import NAME, Answers
+from stallscan.review.answers import Answers
 from stallscan.review.ledger import Ledger
+from stallscan.runs import ANSWERS_NAME
 from stallscan.scale import plan as plans
 from stallscan.scale import results, status
 from stallscan.scale.place import FolderPlace
@@ -183,8 +184,8 @@ def _read_shard(data: bytes, folder: Path) -> None:
 
 def _read_answers(data: bytes, folder: Path) -> None:
     for more in ("-wal", "-shm", "-journal"):
-        (folder / f"{NAME}{more}").unlink(missing_ok=True)
-    (folder / NAME).write_bytes(data)
+        (folder / f"{ANSWERS_NAME}{more}").unlink(missing_ok=True)
+    (folder / ANSWERS_NAME).write_bytes(data)
     with _refusals():
         answers = Answers(folder)
         ledger = Ledger(answers)

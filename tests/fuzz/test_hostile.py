@@ -37,8 +37,9 @@ from stallscan.recipes.recipe import read_recipe
 from stallscan.recordings import limits, planes, stack, video
 from stallscan.recordings.find import Source
 from stallscan.recordings.limits import Limits
-from stallscan.review.answers import NAME, Answers
+from stallscan.review.answers import Answers
 from stallscan.review.ledger import Ledger
+from stallscan.runs import ANSWERS_NAME
 from stallscan.stamps import Stamp
 from tests import drawing, tasks
 from tests.fuzz import readers, seeds
@@ -288,7 +289,7 @@ def test_a_shard_is_not_waited_for(tmp_path):
 )
 def test_answers_with_views_and_triggers_of_others_are_refused(tmp_path, statement):
     _change(tmp_path, statement)
-    with pytest.raises(InputError, match=NAME):
+    with pytest.raises(InputError, match=ANSWERS_NAME):
         Answers(tmp_path)
 
 
@@ -306,7 +307,7 @@ def test_answers_with_views_and_triggers_of_others_are_refused(tmp_path, stateme
 )
 def test_answers_that_make_no_sense_are_refused(tmp_path, statement):
     _change(tmp_path, statement)
-    with pytest.raises(InputError, match=NAME):
+    with pytest.raises(InputError, match=ANSWERS_NAME):
         Ledger(Answers(tmp_path)).update()
 
 
@@ -317,7 +318,7 @@ def test_answers_with_a_damaged_index_are_refused(tmp_path):
     # The last one of the names in the pages that follow is in an index.
     place = content.rindex(b"a.mp4one")
     path.write_bytes(content[:place] + b"b" + content[place + 1 :])
-    with pytest.raises(InputError, match=NAME):
+    with pytest.raises(InputError, match=ANSWERS_NAME):
         Answers(tmp_path)
 
 

@@ -584,7 +584,7 @@ def test_a_report_without_readable_stamps_says_so(tmp_path, caplog):
     table = write_predictions(tmp_path / "predictions.csv", [("a.mp4", "ok", 0.1, "flowing", 0)])
     (tmp_path / "sources.csv").write_text("filename;size\n", "utf-8")
     write(table, tmp_path / "r.html")
-    assert "sources.csv: does not have the format" in caplog.text
+    assert "sources.csv: cannot be read" in caplog.text
 
 
 def test_scores_that_gave_no_call_are_not_in_the_histogram(tmp_path):

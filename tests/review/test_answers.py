@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stallscan.errors import InputError
-from stallscan.review.answers import NAME, Answers, New
+from stallscan.review.answers import Answers, New
+from stallscan.runs import ANSWERS_NAME
 
 
 def _current(answers):
@@ -84,16 +85,18 @@ def test_two_undos_at_once_take_back_two_answers(tmp_path):
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
-    (tmp_path / NAME).write_text("something else that is long enough to be no database at all")
+    (tmp_path / ANSWERS_NAME).write_text(
+        "something else that is long enough to be no database at all"
+    )
     with pytest.raises(InputError, match=r"review\.sqlite"):
         Answers(tmp_path)
-    assert (tmp_path / NAME).read_text().startswith("something else")
+    assert (tmp_path / ANSWERS_NAME).read_text().startswith("something else")
 
 
 def test_the_file_survives_a_killed_writer(tmp_path):
     answers = Answers(tmp_path)
     answers.give("token-01", "a.mp4", "ann", "stalled")
-    open_elsewhere = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+    open_elsewhere = sqlite3.connect(tmp_path / ANSWERS_NAME, isolation_level=None)
     open_elsewhere.execute("BEGIN IMMEDIATE")
     open_elsewhere.execute(
         "INSERT INTO answers (token, filename, reviewer, answer) VALUES ('x', 'b', 'ann', 'unsure')"
@@ -175,7 +178,7 @@ def test_answers_of_earlier_versions_are_read_where_nothing_can_be_written(tmp_p
     assert [given.answer for given in Answers(tmp_path).current()] == ["stalled"]
     # What is not yet in the file would be missing.
     for kind in ("-wal", "-journal"):
-        beside = tmp_path / f"{NAME}{kind}"
+        beside = tmp_path / f"{ANSWERS_NAME}{kind}"
         beside.write_bytes(b"new")
         with pytest.raises(InputError, match=r"review\.sqlite"):
             Answers(tmp_path)
@@ -188,24 +191,24 @@ def test_a_copy_of_the_file_has_every_answer_while_the_page_is_open(tmp_path):
     reading.execute("SELECT count(*) FROM answers").fetchone()
     for number in range(20):
         answers.give(f"token-{number:02}", f"{number}.mp4", "ann", "stalled")
-    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    assert [path.name for path in tmp_path.iterdir()] == [ANSWERS_NAME]
     (tmp_path / "copy").mkdir()
-    (tmp_path / "copy" / NAME).write_bytes(answers.path.read_bytes())
+    (tmp_path / "copy" / ANSWERS_NAME).write_bytes(answers.path.read_bytes())
     assert Answers(tmp_path / "copy").current() == answers.current()
     reading.close()
 
 
 def test_reading_changes_nothing(tmp_path):
     Answers(tmp_path).give("token-01", "a.mp4", "ann", "stalled")
-    before = (tmp_path / NAME).read_bytes()
+    before = (tmp_path / ANSWERS_NAME).read_bytes()
     assert len(Answers(tmp_path).current()) == 1
-    assert (tmp_path / NAME).read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    assert (tmp_path / ANSWERS_NAME).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [ANSWERS_NAME]
 
 
 def test_answers_of_another_format_are_refused_and_left_alone(tmp_path):
     Answers(tmp_path)
-    database = sqlite3.connect(tmp_path / NAME)
+    database = sqlite3.connect(tmp_path / ANSWERS_NAME)
     assert database.execute("PRAGMA user_version").fetchone() == (1,)
     database.execute("PRAGMA user_version = 2")
     database.commit()

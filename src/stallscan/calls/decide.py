@@ -1,6 +1,7 @@
 """Make new calls from existing scores: reads a table of predictions, no recordings."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stallscan import documents, files, runs
+from stallscan import files, runs
 from stallscan.calls.drafts import Draft, Step, choose, estimate, fill_in, steps_of
 from stallscan.calls.predictions import (
     Predictions,
@@ -20,7 +21,6 @@ from stallscan.calls.predictions import (
     refuse_other_tables,
 )
 from stallscan.calls.settings import CallSettings
-from stallscan.calls.written import TABLE_BYTES
 from stallscan.catalog import names, tables
 from stallscan.catalog.names import match
 from stallscan.errors import InputError
@@ -224,7 +224,8 @@ def _write(calls: Calls, out: Path) -> None:
     # Which files were called, as long as the table itself says so: they may be predicted again.
     sources = Path(decision["tables"][-1]).parent / SOURCES_NAME
     if sources.is_file():
-        files.write_bytes(out / SOURCES_NAME, documents.read(sources, TABLE_BYTES))
+        with files.atomic_path(out / SOURCES_NAME) as new:
+            shutil.copyfile(sources, new)
     if len(calls.chosen_on):
         tables.write_table(calls.chosen_on, out / CHOSEN_NAME)
     tables.write_table(written, out / PREDICTIONS_NAME)

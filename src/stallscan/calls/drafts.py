@@ -168,26 +168,20 @@ def threshold_of_bundle(run: dict[str, Any], share: float) -> tuple[float | None
     """
     if any(step.calibration for step in steps_of(run)):
         return None, "these scores were calibrated again on labels"
-    try:
-        model = bundle_of(run)
-        return model.at(share).spec.threshold, ""
-    except InputError as error:
-        return None, str(error)
-    except BundleError:
-        return None, f"the bundle in {run['bundle_path']} cannot be used"
+    model, reason = bundle_of(run, share)
+    return (model.spec.threshold if model else None), reason
 
 
-def bundle_of(run: dict[str, Any]) -> Bundle | Ensemble:
-    """Load the bundle that made the scores of a run, which ``run.json`` describes.
+def bundle_of(
+    run: dict[str, Any], share: float | None = None
+) -> tuple[Bundle | Ensemble | None, str]:
+    """Return the bundle that made the scores of a run, or None and the reason, as a clause.
 
-    Raises
-    ------
-    InputError
-        If the run names none, or the bundle in its place cannot be used or is another one by now.
+    `run` is its ``run.json``; with `share`, the bundle is that for this prevalence.
     """
     where, label = run.get("bundle_path"), run.get("bundle")
     if not (isinstance(where, str) and isinstance(label, str)):
-        raise InputError(f"no {RUN_NAME} names the bundle of these scores")
+        return None, f"no {RUN_NAME} names the bundle of these scores"
     try:
         model = disk.load_any(where)
         before = run.get("prevalence")
@@ -195,11 +189,11 @@ def bundle_of(run: dict[str, Any]) -> Bundle | Ensemble:
         is_same = label == model.label or (
             isinstance(before, float) and label == model.at(before).label
         )
+        if not is_same:
+            return None, f"the bundle in {where} is another one by now"
+        return model if share is None else model.at(share), ""
     except (InputError, BundleError):
-        raise InputError(f"the bundle in {where} cannot be used") from None
-    if not is_same:
-        raise InputError(f"the bundle in {where} is another one by now")
-    return model
+        return None, f"the bundle in {where} cannot be used"
 
 
 def steps_of(run: dict[str, Any]) -> list[Step]:

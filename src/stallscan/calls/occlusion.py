@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stallscan.bundle import disk
+from stallscan.bundle.bundle import Bundle, Ensemble
 from stallscan.clips import prepare
 from stallscan.engines import choose
 from stallscan.engines.choose import Engine
@@ -50,20 +50,19 @@ class Looker:
 
     Parameters
     ----------
-    bundle : str or Path
-        Name of a shipped bundle, or the folder of a bundle or ensemble.
+    model : Bundle or Ensemble
+        From `disk.load_any`.
 
     Raises
     ------
     BundleError
-        If the bundle cannot be used.
+        If its nets cannot be loaded.
     InputError
         If members of an ensemble see different clips, or the clips have no mask: the outline itself
         would be covered, too.
     """
 
-    def __init__(self, bundle: str | Path) -> None:
-        model = disk.load_any(bundle)
+    def __init__(self, model: Bundle | Ensemble) -> None:
         views = {member.spec.view for member in model.members}
         if len(views) > 1:
             raise InputError(

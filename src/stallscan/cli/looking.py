@@ -23,15 +23,13 @@ def looker(folder: Path) -> Callable[[Path], bytes]:
     from stallscan.report import cards, evidence
     from stallscan.review.run import read_source
 
-    source = read_source(folder)
-    try:
-        bundle_of(read_run(source.predictions))
-    except InputError as error:
+    model, reason = bundle_of(read_run(read_source(folder).predictions))
+    if model is None:
         raise InputError(
-            f"{folder}: {error}, so nobody knows what it looked at. Predict again, or leave out "
+            f"{folder}: {reason}, so nobody knows what it looked at. Predict again, or leave out "
             "--occlusion"
-        ) from None
-    look = Looker(source.bundle).look
+        )
+    look = Looker(model).look
 
     def draw(path: Path) -> bytes:
         looked = look(path)

@@ -22,6 +22,7 @@ from stallscan.recordings import find
 from stallscan.recordings.find import Source
 from stallscan.report import stored
 from stallscan.report.stored import Predicted, Shown, Stored
+from stallscan.runs import SOURCES_NAME
 from stallscan.stamps import Stamp
 
 Thing = TypeVar("Thing")
@@ -103,8 +104,12 @@ def _read_stamps(predictions: Path) -> dict[str, Stamp]:
     """Return the stamps of the files that were predicted; without them if they cannot be read."""
     try:
         stamps = written.read_stamps(predictions.parent)
-    except InputError as error:
-        log.warning("%s; so a replaced recording may be shown beside its old call", error)
+    except InputError:
+        log.warning(
+            "%s: cannot be read, so a recording that was replaced is shown beside its old call. "
+            "Restore it",
+            predictions.parent / SOURCES_NAME,
+        )
         return {}
     return {name: stamp for name, stamp in stamps.items() if stamp.bytes}  # 0 for clips
 

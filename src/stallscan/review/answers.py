@@ -19,7 +19,6 @@ from stallscan.runs import ANSWERS_NAME
 
 Answer = Literal["stalled", "flowing", "unsure", "unscorable", "broken"]
 ANSWERS: tuple[str, ...] = get_args(Answer)
-NAME = ANSWERS_NAME
 WAIT_S = 30.0  # for another process that writes
 LONGEST_CELL = 10**6  # bytes; longer ones are not ours
 LONGEST_NAME = 60  # characters of a reviewer's name
@@ -125,7 +124,7 @@ class Answers:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+        self.path = folder / ANSWERS_NAME
         if not self._exists():
             with self._open(change=True) as database:
                 database.executescript(_SCHEMA)

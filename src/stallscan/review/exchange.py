@@ -19,9 +19,10 @@ from stallscan import files
 from stallscan.catalog import tables
 from stallscan.errors import InputError
 from stallscan.review import run
-from stallscan.review.answers import ANSWERS, NAME, Answers, Given
+from stallscan.review.answers import ANSWERS, Answers, Given
 from stallscan.review.labels import by_recording, decide
 from stallscan.review.run import Item
+from stallscan.runs import ANSWERS_NAME
 from stallscan.words import printable
 
 Format = Literal["csv", "label-studio", "panoptes"]
@@ -131,7 +132,9 @@ def write_panoptes(folder: Path, out: Path) -> Exported:
 def _read(folder: Path) -> tuple[Sequence[Item], dict[str, list[Given]]]:
     """Read the items, and the current answers of each but those that check a reviewer."""
     items = run.read(folder).items
-    return items, by_recording(Answers(folder).current() if (folder / NAME).is_file() else ())
+    return items, by_recording(
+        Answers(folder).current() if (folder / ANSWERS_NAME).is_file() else ()
+    )
 
 
 def _refuse_none(folder: Path, kept: Sequence[Item]) -> None:

@@ -12,7 +12,8 @@ from stallscan.catalog.names import match
 from stallscan.errors import InputError
 from stallscan.files import refuse_foreign
 from stallscan.rates.groups_table import read_groups
-from stallscan.review.answers import NAME, Answers, Given
+from stallscan.review.answers import Answers, Given
+from stallscan.runs import ANSWERS_NAME
 from stallscan.words import listed
 
 Rule = Literal["majority", "latest", "expert"]
@@ -86,7 +87,7 @@ def write_labels(
         If there are no answers, the rule is expert and none of the experts answered, or `mice`
         is not as `read_groups` wants it, or lacks the column or a labelled recording.
     """
-    if not (folder / NAME).is_file():
+    if not (folder / ANSWERS_NAME).is_file():
         raise InputError(f"{folder}: has no answers. Review it first: stallscan review {folder}")
     refuse_foreign(out, [",".join(COLUMNS)], "a table of labels")
     answers = Answers(folder).current()
@@ -123,7 +124,7 @@ def read_corrections(folder: Path) -> dict[str, str]:
     InputError
         If the answers cannot be read.
     """
-    if not (folder / NAME).is_file():
+    if not (folder / ANSWERS_NAME).is_file():
         return {}
     by_name = by_recording(Answers(folder).current())
     calls = {filename: most_votes(every) for filename, every in by_name.items()}

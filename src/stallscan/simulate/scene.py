@@ -34,9 +34,10 @@ SHAPES = {
     "large": 0.02,
 }
 # A further shape: directions in space are equally likely, but for those near the image plane and
-# those across it, so the sine of their angle to it is uniform. It may fill this share of the depth,
-# the others 0.65 (chosen).
-STEEP, STEEP_SINE, STEEP_DEPTH = "steep", (0.3, 0.9), 0.95
+# those across it, so the sine of their angle to it is uniform.
+STEEP, STEEP_SINE = "steep", (0.3, 0.9)
+# Share of the frames, but for those at the ends, that a segment may pass through (chosen).
+DEPTH, STEEP_DEPTH = 0.65, 0.95
 # docs/facts.md 5: capillaries are 4-8 px wide
 CAPILLARY_RADIUS_UM = (2.1, 4.0)
 LARGE_RADIUS_UM = 6.0  # chosen: wider vessels carry many cells abreast
@@ -201,7 +202,7 @@ def _draw_target(
         depth = (high[2] - low[2]) / project.step_um
         room = np.array([width, height]) - (high - low)[:2] / project.um_per_px
         room -= 2 * (dilation + 5)
-        filled = STEEP_DEPTH if kind == STEEP else 0.65
+        filled = STEEP_DEPTH if kind == STEEP else DEPTH
         if (room < 0).any() or depth > filled * (frames - 6):
             continue
         corner = dilation + 5 + rng.random(2) * room
@@ -227,7 +228,7 @@ def _draw_dilation(rng: Rng, size: float = 1.0) -> float:
 
 
 def _draw_target_line(rng: Rng, kind: str, size: float, shrink: float) -> F64:
-    if kind == STEEP:
+    if kind == STEEP:  # apart: a look without it leaves the draws of the others as they are
         angle = math.asin(rng.uniform(*STEEP_SINE))
         tilt, turn, dive = rng.choice([-1, 1]) * angle, rng.normal(0, 0.7), 0.0
     else:
