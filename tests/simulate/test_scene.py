@@ -106,6 +106,29 @@ def test_steep_segments_run_through_more_of_the_depth_and_stay_inside_it():
         assert 0 < frame.min() <= frame.max() < plan.truth.frames - 1
 
 
+def test_wide_vessels_cross_the_outlined_region_apart_from_the_segment():
+    crossed = SMALL.model_copy(update={"look": LookSettings(crossed=1.0)})
+    more = 0
+    for row in range(30):
+        usual, plan = (make_plan(7, row, False, look, PROJECT).scene for look in (SMALL, crossed))
+        before = len(usual.vessels)
+        # Nothing else moves.
+        assert np.array_equal(plan.vessels[0].line, usual.vessels[0].line)
+        assert np.array_equal(plan.vessels[before - 1].line, usual.vessels[-1].line)
+        if len(plan.vessels) == before:
+            continue
+        more += 1
+        segment, wide = plan.vessels[0], plan.vessels[-1]
+        column, row_px = np.rint(wide.line[:, :2] / plan.um_per_px).astype(int).T
+        rows, columns = plan.outline.interior.shape
+        seen = (row_px >= 0) & (row_px < rows) & (column >= 0) & (column < columns)
+        assert plan.outline.interior[row_px[seen], column[seen]].any()
+        apart = np.linalg.norm(wide.line[:, None] - segment.line[None], axis=2).min()
+        assert wide.radius_um.mean() > 3
+        assert apart > wide.radius_um.mean()
+    assert more > 20
+
+
 def test_the_region_is_that_of_the_whole_recording():
     whole, truth = one(3, 2, True, SMALL, PROJECT)
     part, same = region(3, 2, True, SMALL, 8, PROJECT)

@@ -1,4 +1,4 @@
-"""The look of simulated recordings: the ranges of optics, noise and display, and two of content."""
+"""The look of simulated recordings: ranges of optics, noise and display, and shares of content."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +57,8 @@ class LookSettings(Settings):
     steep : float
         Share of the outlined segments that run steeply through the image planes, so that a part of
         them is in focus in most frames. 0..1.
+    crossed : float
+        Share of the outlined regions that a wide vessel crosses above or below the segment. 0..1.
     um_per_px, step_um : tuple of float or None
         Size of a pixel, and depth between frames, um.
     psf_xy_um, psf_z_um : tuple of float or None
@@ -86,6 +88,7 @@ class LookSettings(Settings):
     share: float = Field(default=1.0, gt=0, le=1)
     clear: float = Field(default=0.0, ge=0, le=1)
     steep: float = Field(default=0.0, ge=0, le=1)
+    crossed: float = Field(default=0.0, ge=0, le=1)
     um_per_px: Micrometres | None = None
     step_um: Micrometres | None = None
     psf_xy_um: Micrometres | None = None

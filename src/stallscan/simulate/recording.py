@@ -168,7 +168,7 @@ def make_plan(
     ).spawn(6)
     look = draw_look(of_look, settings.look)
     project = vary_project(of_look, project or draw_project(of_project, stalled), look)
-    scene = draw_scene(of_scene, settings, project, stalled, steep=look.steep)
+    scene = draw_scene(of_scene, settings, project, stalled, steep=look.steep, crossed=look.crossed)
     microscope = draw_microscope(of_scope, scene, project, look)
     in_focus = find_in_focus(scene.vessels[0], scene, microscope)
     focus = int(in_focus[0]), int(in_focus[-1])

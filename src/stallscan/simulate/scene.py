@@ -41,6 +41,9 @@ DEPTH, STEEP_DEPTH = 0.65, 0.95
 # docs/facts.md 5: capillaries are 4-8 px wide
 CAPILLARY_RADIUS_UM = (2.1, 4.0)
 LARGE_RADIUS_UM = 6.0  # chosen: wider vessels carry many cells abreast
+# Of a wide vessel that crosses the outlined region, and between its wall and the centre line of the
+# segment where they cross. Chosen: in real recordings such vessels come into focus after it.
+CROSSING_RADIUS_UM, CROSSING_GAP_UM = (4.0, 15.0), (4.0, 25.0)
 # Vessel length density; 1e-3 um per um3 is 1 m per mm3. Chosen around the 0.9 m per mm3 that
 # Blinder et al. 2013 find in the cortex.
 LENGTH_UM3 = (0.8e-3, 1.7e-3)
@@ -109,6 +112,7 @@ def draw_scene(
     stalled: bool,
     frames: int | None = None,
     steep: float = 0.0,
+    crossed: float = 0.0,
 ) -> Scene:
     """Draw the outlined segment, the network around it, and other tissue.
 
@@ -127,6 +131,8 @@ def draw_scene(
         Number of frames; by default, drawn for the project.
     steep : float
         Share of segments of the shape ``steep``, 0..1, in place of the `SHAPES`.
+    crossed : float
+        Share of outlined regions that a wide vessel crosses above or below the segment, 0..1.
     """
     frames = draw_frame_count(rng, project) if frames is None else frames
     shape = (frames, settings.height, settings.width)
@@ -140,6 +146,8 @@ def draw_scene(
         kind, vessels, outline = _from_labels(rng, settings, project, extent)
     else:
         vessels, outline = _draw_vessels(rng, kind, shape, project, extent)
+    if crossed and rng.random() < crossed:
+        vessels += _draw_crossing(rng, vessels[0].line, outline, pixel, extent)
     return Scene(
         shape=shape,
         um_per_px=pixel,
@@ -348,6 +356,31 @@ def _if_clear(rng: Rng, line: F64, radius_um: float, outlined: cKDTree) -> Itera
     brightness = rng.uniform(0.5, 1.4)
     if outlined.query(line[:, :2])[0].min() > radius_um + 2:
         yield Vessel(line, radius_um * _vary(rng, len(line)) ** 0.4, brightness)
+
+
+def _draw_crossing(
+    rng: Rng, segment: F64, outline: Outline, um_per_px: float, extent: F64
+) -> Iterator[Vessel]:
+    """Draw a wide vessel across the outlined region, out of focus where the segment is in focus."""
+    rows, columns = np.nonzero(outline.interior)
+    for _ in range(20):  # in a thin recording there may be no room: then there is none
+        radius = math.exp(rng.uniform(*np.log(CROSSING_RADIUS_UM)))
+        pixel = rng.integers(len(rows))
+        place = np.array([columns[pixel], rows[pixel]]) * um_per_px
+        beside = int(np.hypot(*(segment[:, :2] - place).T).argmin())
+        away = rng.choice([-1, 1]) * (radius + rng.uniform(*CROSSING_GAP_UM))
+        depth = float(segment[beside, 2]) + away
+        if not 0 < depth < extent[2]:
+            continue
+        tilt, turn = rng.normal(0, (0.2, 0.7))
+        line = float(extent[:2].max()) / 45 * draw_line(rng, 100, tilt, turn, 0)
+        line += np.array([*place, depth]) - line[len(line) // 2]
+        line = resample(line[None], 2.0)[0]
+        if cKDTree(line).query(segment)[0].min() < radius + CROSSING_GAP_UM[0]:
+            continue
+        widths = radius * _vary(rng, len(line)) ** 0.4
+        yield Vessel(line, widths, rng.uniform(0.5, 1.4))
+        return
 
 
 def _from_labels(
