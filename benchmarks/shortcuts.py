@@ -340,7 +340,6 @@ def _train_net(
     torch.manual_seed(shipped.seed)
     is_picture = augmentation is PICTURE_AUGMENT
     net = PictureNet() if is_picture else build.build(shipped.net)
-    net = net if is_picture else net.to(memory_format=torch.channels_last_3d)
     frames = [
         1 if is_picture else min(corpus.store.frames(name), WINDOW_FRAMES)
         for name in corpus.truth["filename"].iloc[corpus.fit]

@@ -123,7 +123,9 @@ def _measure_waits(
         num_workers=workers,
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = build.build(recipe.net).to(memory_format=torch.channels_last_3d).to(device).train()
+    net = build.build(recipe.net).to(device).train()
+    if device.type == "cuda":  # as in training
+        build.lay_out(net)
     optimiser = torch.optim.AdamW(net.parameters())
     batches = _again_and_again(loader)
     waiting = stepping = 0.0
@@ -150,8 +152,7 @@ def _again_and_again(loader: Any) -> Iterator[Batch]:
 def _step(net: nn.Module, optimiser: Any, batch: Batch, device: torch.device) -> None:
     optimiser.zero_grad()
     loss: Any
-    inputs = batch.inputs.to(device, memory_format=torch.channels_last_3d)
-    logits = build.forward(net, inputs)
+    logits = build.forward(net, batch.inputs.to(device))
     loss = F.binary_cross_entropy_with_logits(logits, batch.labels.to(device))
     loss.backward()
     optimiser.step()
