@@ -49,6 +49,14 @@ def _one_process() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def no_processes() -> Iterator[None]:
+    """Decode in this process, whatever the number: a small job takes less than to start another."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(workers, "count", lambda _: 0)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _log_level() -> Iterator[None]:
     """Give our logger its level back: the command line turns it up for the whole process."""

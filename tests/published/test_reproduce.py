@@ -34,6 +34,8 @@ from stallscan.scores.calibration import Calibration
 from stallscan.simulate import SimulateSettings, corpus
 from tests import browsing, drawing
 
+pytestmark = pytest.mark.usefixtures("no_processes")
+
 # A small net in place of the published ones, which take minutes per recording.
 SMALL = (
     *("net.name=stallnet", "net.mean=[0.2,0.0]", "net.std=[0.2,1.0]", "net.views=one"),
