@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stallscan import workers
 from stallscan.cli.main import main
 from tests.predicted import ROWS, prediction, write_tables
 
@@ -35,6 +36,25 @@ def _signal_handlers() -> Iterator[None]:
     yield
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_process() -> Iterator[None]:
+    """Start one worker process, not one per core, where a test gives no number of them.
+
+    Each costs a third of a second of imports, and every core runs a test already.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(workers, "count_cores", lambda: 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_processes() -> Iterator[None]:
+    """Decode in this process, whatever the number: a small job takes less than to start another."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(workers, "count", lambda _: 0)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from stallscan.cli.commands import app
+from stallscan.engines import export
 from stallscan.nets import build
+from stallscan.recipes import recipe
 from tests.documentation import blocks
 from tests.documentation.blocks import PAGES
 from tests.documentation.conftest import COUNT
@@ -56,13 +59,17 @@ NEEDED = {
 # Added to commands that would take hours otherwise.
 SMALL = ("--limit", str(COUNT), "--epochs", "1")
 PUBLISHED = ("--set", "clip.size=32", "--set", "training.batch_size=4")
+# Simulated recordings are several times as long as the drawn ones of the world.
+SHORT = ("--set", "clip.frames=8", "--set", "training.batch_size=4")
+# Clips that an export is checked on.
+CHECKED_ON = 2
 OFFLINE = ("--set", "pretrained.source=none")
 REDUCED = {
     "train": SMALL,
     "fine-tune": ("--epochs", "1"),
     "improve": ("--epochs", "1"),
     # The published rule would select too few stalled ones.
-    "reproduce": (*SMALL, "--size", "32", *OFFLINE, "--set", "data.rule=all"),
+    "reproduce": (*SMALL, "--size", "32", *SHORT, *OFFLINE, "--set", "data.rule=all"),
 }
 # The most recordings to simulate: a few of them are stalled.
 LARGEST = {"--count": 12, "--test": 2}
@@ -138,6 +145,7 @@ def test_the_blocks_of_a_page_run(page, world, tmp_path, monkeypatch, request):
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(build, "NETS", dict(build.NETS))
+    monkeypatch.setattr(export, "CHECKED_ON", CHECKED_ON)
     try:
         for block in blocks.read(page):
             if block.file:
@@ -208,11 +216,19 @@ def _reduced(words, request):
             del added[place : place + 2]
     if words[0] == "train" and not any("pretrained" in word for word in words):
         added += OFFLINE
-        if words[1] == "third-place" and "--store" not in words:
+        if words[1] == "third-place":
             added += PUBLISHED
-        elif words[1] == "third-place":  # clips of a store keep their size: fewer of them
-            added[added.index("--limit") + 1] = str(COUNT // 2)
+    if words[0] == "prepare" and "third-place" in words:
+        words[words.index("third-place")] = str(_published())
     return [*words, *added]
+
+
+def _published():
+    """Write the recipe of third-place with small clips, for a store of them; return its path."""
+    path = Path("third-place-small.yaml")
+    settings = recipe.read_recipe("third-place", PUBLISHED[1::2])
+    path.write_text(yaml.safe_dump(settings.model_dump(mode="json")), "utf-8")
+    return path
 
 
 def _bucket(request):

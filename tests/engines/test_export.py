@@ -116,7 +116,9 @@ def test_f32_is_written_with_its_measured_deviation(copy):
     ],
     ids=lambda net: f"{net.name}-{net.normalisation}",
 )
-def test_published_nets_give_the_logits_of_torch(net, tmp_path):
+def test_published_nets_give_the_logits_of_torch(net, tmp_path, monkeypatch):
+    # What the export is checked on itself takes long with these nets.
+    monkeypatch.setattr(export, "CHECKED_ON", 2)
     model = _save(tmp_path / "b", net)
     export.export(model.path)
     reference, engine = TorchEngine(model, "cpu"), OpenVinoEngine.of(model)

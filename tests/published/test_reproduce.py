@@ -31,7 +31,10 @@ from stallscan.published.results import Change, Sample, notes
 from stallscan.recipes import recipe
 from stallscan.scores import calibration
 from stallscan.scores.calibration import Calibration
+from stallscan.simulate import SimulateSettings, corpus
 from tests import browsing, drawing
+
+pytestmark = pytest.mark.usefixtures("no_processes")
 
 # A small net in place of the published ones, which take minutes per recording.
 SMALL = (
@@ -676,13 +679,14 @@ def test_an_approach_of_snapshots_needs_them(data, tmp_path):
 @pytest.mark.timeout(1800)
 def test_third_place_from_the_command_line_killed_and_resumed(tmp_path):
     data, out = tmp_path / "corpus", tmp_path / "out"
-    stallscan = [sys.executable, "-m", "stallscan"]
-    simulate = [*stallscan, "simulate", str(data), "--count", "12", "--stalled", "0.5"]
-    simulate += ["--test", "6", "--test-stalled", "0.5", "--seed", "3"]
-    subprocess.run(simulate, check=True, timeout=600)
-    command = [*stallscan, "reproduce", "third-place", "--data", str(data), "-o", str(out)]
-    command += ["--epochs", "1", "--size", "32", "--set", "pretrained.source=none"]
-    command += ["--set", "data.rule=all", "--set", "data.validation=0.25"]
+    small = {"height": 192, "width": 256}
+    settings = SimulateSettings(count=12, stalled=0.5, test=6, test_stalled=0.5, seed=3, **small)
+    corpus.simulate(data, settings, processes=0)
+    command = [sys.executable, "-m", "stallscan", "reproduce", "third-place"]
+    command += ["--data", str(data), "-o", str(out), "--epochs", "1", "--size", "32"]
+    changes = ("pretrained.source=none", "data.rule=all", "data.validation=0.25", "clip.frames=8")
+    for change in changes:
+        command += ["--set", change]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     first = out / "models" / "r2plus1d_18" / "bundle" / WEIGHTS_NAME
     while process.poll() is None and not first.is_file():
@@ -703,6 +707,7 @@ def test_third_place_from_the_command_line_killed_and_resumed(tmp_path):
     assert changed == {
         "data.rule": "all",
         "data.validation": "0.25",
+        "clip.frames": "8",
         "clip.size": "32",
         "pretrained.source": "none",
         "training.stages.0.epochs": "1",
