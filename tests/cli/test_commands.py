@@ -23,6 +23,7 @@ from stallscan.cli.main import main as run_main
 from stallscan.errors import InputError
 from stallscan.evaluation import evaluate
 from stallscan.review.answers import Answers
+from stallscan.simulate import SimulateSettings, simulate
 from tests import drawing
 from tests.predicted import prediction, write_tables
 
@@ -30,8 +31,8 @@ from tests.predicted import prediction, write_tables
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     out = tmp_path_factory.mktemp("corpus") / "made"
-    command = [sys.executable, "-m", "stallscan", "simulate", str(out)]
-    subprocess.run([*command, "--count", "4", "--stalled", "0.5", "--seed", "9"], check=True)
+    settings = SimulateSettings(count=4, stalled=0.5, seed=9, height=192, width=256)
+    simulate(out, settings, processes=0)
     return out
 
 
