@@ -205,6 +205,7 @@ FAMILIES = {
     "lossy": Family("three of ten frames lost", grey=lose_frames(0.3)),
     "averaged": Family("each frame the mean of three", grey=mean_of_three),
     "steep": Family("segments that run steeply through the planes", look=LookSettings(steep=1.0)),
+    "clear": Family("hardly any cells", look=LookSettings(clear=1.0)),
     "crossed": Family("a wide vessel above or below the segment", look=LookSettings(crossed=1.0)),
 }
 
