@@ -209,9 +209,9 @@ def test_reading_changes_nothing(tmp_path):
 def test_answers_of_another_format_are_refused_and_left_alone(tmp_path):
     Answers(tmp_path)
     database = sqlite3.connect(tmp_path / ANSWERS_NAME)
-    assert database.execute("PRAGMA user_version").fetchone() == (1,)
-    database.execute("PRAGMA user_version = 2")
+    assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    database.execute("PRAGMA user_version = 3")
     database.commit()
     database.close()
-    with pytest.raises(InputError, match="format 2"):
+    with pytest.raises(InputError, match="format 3"):
         Answers(tmp_path)

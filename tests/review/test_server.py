@@ -180,8 +180,9 @@ def test_a_page_of_another_run_is_refused(client, answers, folder, tmp_path):
     run = queue(client)["run"]
     give(client, 0, "flowing", "token-001", **{server.RUN: run}).raise_for_status()
     # As after a restart at the same port: the numbers are of other recordings now.
-    (tmp_path / "0.mp4").write_bytes((folder / "1.mp4").read_bytes())
-    other = client_of(tmp_path, answers)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "0.mp4").write_bytes((folder / "1.mp4").read_bytes())
+    other = client_of(tmp_path / "other", answers)
     assert queue(other)["run"] != run
     refused = give(other, 0, "stalled", "token-002", **{server.RUN: run})
     assert refused.status_code == 409

@@ -236,8 +236,8 @@ class Desk:
         """Return an answer to record; raises `NoItemError` and `UnseenError`."""
         if answer not in self._possible(number):
             raise UnseenError(number)
-        is_check = number in self._checks_of(reviewer).chosen
-        return New(token, self.item(number).filename, reviewer, answer, seconds, is_check)
+        item, is_check = self.item(number), number in self._checks_of(reviewer).chosen
+        return New(token, item.filename, reviewer, answer, seconds, is_check, item.seal())
 
     def _possible(self, number: int) -> tuple[str, ...]:
         """Return the answers that an item may get: nobody can tell what cannot be shown."""
