@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,6 +29,7 @@ ANSWERS: tuple[str, ...] = get_args(Answer)
 WAIT_S = 30.0  # for another process that writes
 LONGEST_CELL = 10**6  # bytes; longer ones are not ours
 LONGEST_NAME = 60  # characters of a reviewer's name
+KEPT_NAMES = 10_000  # folded names in memory
 
 FORMAT = 2  # the user_version of the schema
 _FORMAT_1 = """
@@ -143,7 +144,8 @@ class Answers:
     """The answers in one folder; opening them logs which of them no longer count.
 
     Every method opens the file anew, so that threads and processes share nothing. Reading changes
-    nothing, and is possible without the right to write.
+    nothing, and is possible without the right to write. Spellings of a name that differ only in
+    case or space are one reviewer, who has the first of them in all that is read and written.
 
     Parameters
     ----------
@@ -191,6 +193,7 @@ class Answers:
         with self._open(change=True) as database:
             database.execute("BEGIN IMMEDIATE")
             for new in answers:
+                new = replace(new, reviewer=_spell(new.reviewer, _read_names(database)))
                 inserted = database.execute(
                     "INSERT INTO answers (token, filename, reviewer, answer, seconds, is_check) "
                     "VALUES (:token, :filename, :reviewer, :answer, :seconds, :is_check) "
@@ -220,28 +223,30 @@ class Answers:
         with self._open(change=True) as database:
             # Locked before reading, so that two clients do not take back the same answer.
             database.execute("BEGIN IMMEDIATE")
+            reviewer = _spell(reviewer, _read_names(database))
             first = database.execute(
                 "SELECT takes_back FROM answers WHERE token = ?", (token,)
             ).fetchone()
             if first is not None:  # posted again
-                return self._read(
+                again = self._read(
                     database,
                     "answers",
                     "WHERE id IN (SELECT takes_back FROM answers WHERE token = :token "
                     "OR substr(token, 1, length(:token) + 1) = :token || '/') ORDER BY id",
                     {"token": token},
                 )
-            last = self._last(database, "WHERE reviewer = ?", (reviewer,))
+                return list(again)
+            last = self._last(database, reviewer)
             if last is None:
                 return []
-            taken = self._read(
+            sheet = self._read(
                 database,
                 "standing",
                 "WHERE id = :last OR id IN (SELECT answer FROM sheets WHERE sheet = "
-                "(SELECT sheet FROM sheets WHERE answer = :last)) AND reviewer = :reviewer "
-                "ORDER BY id",
-                {"last": last.id, "reviewer": reviewer},
+                "(SELECT sheet FROM sheets WHERE answer = :last)) ORDER BY id",
+                {"last": last.id},
             )
+            taken = [given for given in sheet if given.reviewer == reviewer]
             for number, given in enumerate(taken):
                 name = f"{token}/{number}" if number else token
                 database.execute(
@@ -257,7 +262,7 @@ class Answers:
         Answers to files that were replaced since are left out.
         """
         with self._open() as database:
-            standing = self._read(database, "standing", "ORDER BY id", ())
+            standing = list(self._read(database, "standing", "ORDER BY id"))
         last = {(each.filename, each.reviewer): each for each in filter(self._counts, standing)}
         return sorted(last.values(), key=lambda given: given.id)
 
@@ -272,11 +277,17 @@ class Answers:
                 "ORDER BY id",
                 (number,),
             )
-            added = [(_as_given(row), takes_back) for takes_back, *row in rows]
+            names = _read_names(database)
+            added = [(_as_given(row, names), takes_back) for takes_back, *row in rows]
             for given, takes_back in added:
                 if (given.answer == "undo") != (takes_back is not None):
                     raise sqlite3.DatabaseError(f"row {given.id} is malformed")
         return [(given, takes_back) for given, takes_back in added if self._counts(given)]
+
+    def spelled(self, name: str) -> str:
+        """Return a name as its reviewer's answers are saved, or as it is if there are none."""
+        with self._open() as database:
+            return _spell(name, _read_names(database))
 
     def _counts(self, given: Given) -> bool:
         """Return whether the file that was answered is still that of the recording."""
@@ -289,7 +300,7 @@ class Answers:
     def _say_replaced(self) -> None:
         """Log the recordings whose answers do not count, until whoever answered does so again."""
         with self._open() as database:
-            standing = self._read(database, "standing", "", ())
+            standing = list(self._read(database, "standing"))
         every, counting = (
             {(given.filename, given.reviewer) for given in answers}
             for answers in (standing, filter(self._counts, standing))
@@ -307,26 +318,32 @@ class Answers:
 
     def _is_check(self, database: sqlite3.Connection, new: New) -> bool:
         """Return whether a new answer is a check; a correction is what the corrected answer was."""
-        where, values = "WHERE filename = ? AND reviewer = ?", (new.filename, new.reviewer)
-        corrected = self._last(database, where, values)
+        corrected = self._last(database, new.reviewer, "WHERE filename = ?", (new.filename,))
         return new.is_check if corrected is None else corrected.is_check
 
     def _last(
-        self, database: sqlite3.Connection, where: str, values: tuple[object, ...]
+        self,
+        database: sqlite3.Connection,
+        reviewer: str,
+        where: str = "",
+        values: tuple[object, ...] = (),
     ) -> Given | None:
-        """Return the last standing answer that counts."""
+        """Return the last standing answer of a reviewer that counts."""
         standing = self._read(database, "standing", f"{where} ORDER BY id DESC", values)
-        return next(filter(self._counts, standing), None)
+        ours = (given for given in standing if given.reviewer == reviewer)
+        return next(filter(self._counts, ours), None)
 
     @staticmethod
     def _read(
         database: sqlite3.Connection,
         table: str,
-        where: str,
-        values: tuple[object, ...] | dict[str, object],
-    ) -> list[Given]:
+        where: str = "",
+        values: tuple[object, ...] | dict[str, object] = (),
+    ) -> Iterator[Given]:
+        """Yield rows as they are read: of the last answer, the others are not."""
+        names = _read_names(database)
         rows = database.execute(f"SELECT {_COLUMNS} FROM {table} {_WITH_STAMPS} {where}", values)
-        return [_as_given(row) for row in rows]
+        return (_as_given(row, names) for row in rows)
 
     def _exists(self) -> bool:
         """Return whether there is a file; raise InputError if it is not one of ours."""
@@ -427,6 +444,29 @@ def clean_name(name: str) -> str:
     return " ".join(shown.split()).lstrip("=+-@ ")[:LONGEST_NAME].rstrip()
 
 
+@functools.lru_cache(KEPT_NAMES)
+def _fold(name: str) -> str:
+    """Return what all spellings of a reviewer's name have in common."""
+    return clean_name(name).casefold()
+
+
+def _spell(name: str, names: Mapping[str, str]) -> str:
+    """Return a name as it was first saved; `names` is from `_read_names`."""
+    return names.get(_fold(name), name)
+
+
+def _read_names(database: sqlite3.Connection) -> dict[str, str]:
+    """Return the first spelling of each reviewer's name, by the folded name."""
+    rows = database.execute(
+        "SELECT reviewer FROM answers WHERE typeof(reviewer) = 'text' GROUP BY reviewer "
+        "ORDER BY min(id)"
+    )
+    names: dict[str, str] = {}
+    for (name,) in rows:
+        names.setdefault(_fold(name), name)
+    return names
+
+
 def _schema_of(database: sqlite3.Connection) -> set[tuple[str, ...]]:
     return set(database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
 
@@ -439,19 +479,32 @@ def _our_schema(number: int) -> set[tuple[str, ...]]:
         return _schema_of(database)
 
 
-def _as_given(row: Sequence[Any]) -> Given:
-    """Return an answer; raise DatabaseError for values that only another program can have put."""
+def _as_given(row: Sequence[Any], names: Mapping[str, str]) -> Given:
+    """Return an answer of a reviewer with one of the `names` of `_read_names`.
+
+    Raises
+    ------
+    DatabaseError
+        For values that only another program can have put.
+    """
     number, filename, reviewer, answer, given_at, seconds, is_check, *stamp = row
     are_texts = all(isinstance(each, str) for each in (filename, reviewer, given_at))
     if not are_texts or answer not in (*ANSWERS, "undo") or isinstance(seconds, bytes | str):
         raise sqlite3.DatabaseError(f"row {number} is malformed")
     return Given(
-        number, filename, reviewer, answer, given_at, seconds, bool(is_check), _as_stamp(stamp)
+        number,
+        filename,
+        _spell(reviewer, names),
+        answer,
+        given_at,
+        seconds,
+        bool(is_check),
+        _as_stamp(stamp),
     )
 
 
 def _as_stamp(cells: Sequence[Any]) -> Stamp | None:
-    """Return the stamp of a row, which has none if all its cells are empty; errors as above."""
+    """Return the stamp in a row, if there is one; errors as from `_as_given`."""
     if all(cell is None for cell in cells):
         return None
     if [type(cell) for cell in cells] != [int, int, int, str]:

@@ -112,12 +112,8 @@ class Desk:
         self._wanted: dict[str, int] = {}  # by reviewer, what was asked for last
 
     def spelled(self, name: str) -> str:
-        """Return the name of a reviewer whose answers are saved, if `name` differs in case only."""
-        with self._lock:
-            self._ledger.update()
-            names = self._ledger.reviewers()
-        same = [each for each in names if each.casefold() == name.casefold()]
-        return name if name in same or not same else same[0]
+        """Return a name as the answers of its reviewer are saved."""
+        return self._answers.spelled(name)
 
     def item(self, number: int) -> Item:
         """Return an item by its number; raises `NoItemError`."""

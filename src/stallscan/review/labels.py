@@ -92,8 +92,10 @@ def write_labels(
     if not (folder / ANSWERS_NAME).is_file():
         raise InputError(f"{folder}: has no answers. Review it first: stallscan review {folder}")
     refuse_foreign(out, [",".join(COLUMNS)], "a table of labels")
-    answers = Answers(folder).current()
+    reviewed = Answers(folder)
+    answers = reviewed.current()
     if rule == "expert":
+        experts = [reviewed.spelled(name) for name in experts]
         unknown = set(experts) - {given.reviewer for given in answers}
         if unknown or not experts:
             names = ", ".join(sorted({given.reviewer for given in answers}))
