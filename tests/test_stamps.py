@@ -32,6 +32,11 @@ def test_a_copy_with_another_time_is_the_same_file(path):
     assert before.is_of(path, Stamp.of(path))
 
 
+def test_a_device_has_no_hash():
+    """Reading one may never end."""
+    assert Stamp.of(os.devnull).sealed(os.devnull).sha256 == ""
+
+
 def test_another_file_of_the_same_size_and_time_is_found(path):
     before = Stamp.of(path).sealed(path)
     path.write_bytes(b"1" + bytes(999))

@@ -43,7 +43,8 @@ class Stamp(NamedTuple):
 
     def sealed(self, path: str | Path) -> "Stamp":
         """Add the hash, unless the file is large or has changed."""
-        if self.sha256 or self.bytes > HASHED_BYTES:
+        # Reading a device or a pipe may never end.
+        if self.sha256 or self.bytes > HASHED_BYTES or not Path(path).is_file():
             return self
         try:
             sha256 = files.sha256(path)

@@ -20,6 +20,7 @@ from stallscan.recordings import video
 from stallscan.recordings.array import read_npy
 from stallscan.recordings.find import Source
 from stallscan.recordings.limits import FRAME_PX, Limits
+from stallscan.recordings.planes import open_tiff
 from stallscan.recordings.recording import Frames
 from stallscan.recordings.stack import read_tiff
 from stallscan.vessels.outline import OutlineSettings
@@ -190,6 +191,22 @@ def test_grey_that_is_stored_otherwise(tmp_path: Path, rgb: Frames) -> None:
     options = {"photometric": "minisblack", "extrasamples": ["unassalpha"]}
     tifffile.imwrite(tmp_path / "b.tif", opaque, planarconfig="contig", **options)
     np.testing.assert_array_equal(read(tmp_path / "b.tif"), grey)
+
+
+def test_imagejs_inverted_lookup_table_is_shown_in_a_recording_and_not_measured_in_a_raw_stack(
+    tmp_path: Path, rgb: Frames
+) -> None:
+    stored, path = rgb[..., 0], tmp_path / "a.tif"
+    for software, measured in (("ImageJ=1.54f", stored), ("Camera", 255 - stored)):
+        described = f"{software}\nimages={COUNT}\nframes={COUNT}"
+        tifffile.imwrite(
+            path, stored, photometric="miniswhite", description=described, metadata=None
+        )
+        np.testing.assert_array_equal(read(path), 255 - stored)
+        with open_tiff(path) as raw:
+            ((axis, _),) = raw.dimensions
+            values = [raw.read({axis: number}) for number in range(COUNT)]
+        np.testing.assert_array_equal(values, measured)
 
 
 def test_frames_are_in_the_order_that_ome_metadata_state(tmp_path: Path, rgb: Frames) -> None:

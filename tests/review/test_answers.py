@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stallscan.errors import InputError
+from stallscan.review.agreement import pairs
 from stallscan.review.answers import Answers, New
+from stallscan.review.ledger import Ledger
 from stallscan.runs import ANSWERS_NAME
 
 
@@ -82,6 +84,42 @@ def test_two_undos_at_once_take_back_two_answers(tmp_path):
     assert sorted(given.filename for each in taken for given in each) == [
         f"{number}.mp4" for number in range(8)
     ]
+
+
+def test_spellings_of_a_name_are_one_reviewer(tmp_path):
+    answers = Answers(tmp_path)
+    answers.give_all([New("token-01", "a.mp4", "Ann", "stalled", None, True)])
+    answers.give("token-02", "a.mp4", "bob", "stalled")
+    with sqlite3.connect(answers.path) as database:  # as earlier versions saved them
+        database.executemany(
+            "INSERT INTO answers (token, filename, reviewer, answer) VALUES (?, ?, ?, ?)",
+            [
+                ("token-03", "a.mp4", "ann", "flowing"),
+                ("token-04", "b.mp4", " aNN  ", "flowing"),
+                ("token-05", "b.mp4", "BOB", "stalled"),
+            ],
+        )
+    database.close()
+    expected = {("a.mp4", "Ann"): "flowing", ("b.mp4", "Ann"): "flowing"}
+    expected |= {("a.mp4", "bob"): "stalled", ("b.mp4", "bob"): "stalled"}
+    ledger = Ledger(answers)
+    ledger.update()
+    assert ledger.reviewers() == ["Ann", "bob"]
+    assert _current(answers) == expected
+    (pair,) = pairs(answers.current())
+    assert (pair.first, pair.second, pair.both, pair.agreement) == ("Ann", "bob", 2, 0.0)
+    assert answers.spelled("ANN") == "Ann"
+    assert answers.spelled("Anna") == "Anna"
+    # A correction, and an undo, in any spelling.
+    answers.give_all([New("token-06", "a.mp4", "ANN ", "unsure", None, False)])
+    assert _current(answers) == expected | {("a.mp4", "Ann"): "unsure"}
+    assert [answers.undo(f"undo-{n}", "aNn")[0].filename for n in range(4)] == [
+        *("a.mp4", "b.mp4"),
+        *("a.mp4", "a.mp4"),
+    ]
+    assert answers.undo("undo-4", "ann") == []
+    ledger.update()
+    assert ledger.reviewers() == ["bob"]
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
@@ -209,9 +247,9 @@ def test_reading_changes_nothing(tmp_path):
 def test_answers_of_another_format_are_refused_and_left_alone(tmp_path):
     Answers(tmp_path)
     database = sqlite3.connect(tmp_path / ANSWERS_NAME)
-    assert database.execute("PRAGMA user_version").fetchone() == (1,)
-    database.execute("PRAGMA user_version = 2")
+    assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    database.execute("PRAGMA user_version = 3")
     database.commit()
     database.close()
-    with pytest.raises(InputError, match="format 2"):
+    with pytest.raises(InputError, match="format 3"):
         Answers(tmp_path)

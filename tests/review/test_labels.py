@@ -40,6 +40,7 @@ def test_two_mice_of_a_recording_are_refused(folder, tmp_path):
         ("latest", (), {"a.mp4": 0, "b.mp4": 1}),
         ("expert", ("eve",), {"a.mp4": 0, "b.mp4": 1}),
         ("expert", ("bob",), {"a.mp4": 1, "d.mp4": 0}),
+        ("expert", ("Bob ",), {"a.mp4": 1, "d.mp4": 0}),
     ],
 )
 def test_each_rule_gives_its_labels(folder, rule, experts, expected):

@@ -156,6 +156,13 @@ def test_a_name_that_is_spelled_otherwise_is_the_same_reviewer(client, answers):
         assert saved == ("Josef" if name == "Josef" else "Jos\u00e9")
         give(client, 0, "flowing", f"token-{number:03}").raise_for_status()
     assert [given.reviewer for given in answers.current()] == ["Jos\u00e9", "Josef"]
+    # A browser may have kept the name for longer than the answers, and so may a tab.
+    headers = {server.REVIEWER: "JOSE%CC%81%20"}
+    told = client.get("/api/queue?order=random", headers=headers).json()
+    assert (told["reviewer"], told["answered"]) == ("Jos\u00e9", 1)
+    client.cookies.clear()
+    client.cookies.set(server.COOKIE, "jose%CC%81")
+    assert queue(client)["reviewer"] == "Jos\u00e9"
 
 
 def test_a_tab_answers_for_the_name_that_it_shows(client, answers):
@@ -180,8 +187,9 @@ def test_a_page_of_another_run_is_refused(client, answers, folder, tmp_path):
     run = queue(client)["run"]
     give(client, 0, "flowing", "token-001", **{server.RUN: run}).raise_for_status()
     # As after a restart at the same port: the numbers are of other recordings now.
-    (tmp_path / "0.mp4").write_bytes((folder / "1.mp4").read_bytes())
-    other = client_of(tmp_path, answers)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "0.mp4").write_bytes((folder / "1.mp4").read_bytes())
+    other = client_of(tmp_path / "other", answers)
     assert queue(other)["run"] != run
     refused = give(other, 0, "stalled", "token-002", **{server.RUN: run})
     assert refused.status_code == 409

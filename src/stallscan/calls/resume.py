@@ -89,8 +89,8 @@ class Standing:
                 stamps[name] = before
         if changed and (out / ANSWERS_NAME).is_file():
             log.warning(
-                "%s: %s changed, and answers to what was there before still replace their calls: "
-                "%s. Review them again",
+                "%s: %s changed. Answers to what was there before are not used, unless an earlier "
+                "version of stallscan saved them: %s. Review them again",
                 out / ANSWERS_NAME,
                 counted(len(changed), "recording"),
                 listed(changed),

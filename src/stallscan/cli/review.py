@@ -119,7 +119,6 @@ def labels(
     """
     from stallscan.errors import InputError
     from stallscan.review import agreement, exchange
-    from stallscan.review.answers import Answers
     from stallscan.review.labels import write_labels
 
     if form != "csv" and rule != "majority":
@@ -133,7 +132,7 @@ def labels(
         print_line(f"{exported} -> {exported.path}")
         return
     written = write_labels(folder, out, rule, expert or ())
-    if compared := agreement.pairs(Answers(folder).current()):
+    if compared := agreement.pairs(written.answers):
         show(agreement.as_table(compared))
     print_line(f"{written} -> {written.path}")
 

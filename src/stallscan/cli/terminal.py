@@ -173,9 +173,11 @@ def predictions_in(given: Path) -> Path:
 def read_answers(predictions: Path) -> dict[str, str]:
     """Return the calls corrected in a review of the folder of a table, by filename.
 
-    Calls that 'decide' made were reviewed there, or in a folder that they were decided from.
+    Calls that 'decide' made were reviewed there, or in a folder that they were decided from. Only
+    answers to the files that were called count.
     """
     from stallscan.calls.predictions import decided_from, read_run
+    from stallscan.report.sources import read_stamps
     from stallscan.review.labels import read_corrections
 
     earlier = decided_from(predictions, read_run(predictions))
@@ -188,8 +190,9 @@ def read_answers(predictions: Path) -> dict[str, str]:
                 table,
             )
     answers: dict[str, str] = {}
+    stamps = read_stamps(predictions)
     for table in (*earlier, predictions):
-        answers |= read_corrections(table.parent)
+        answers |= read_corrections(table.parent, stamps)
     return answers
 
 

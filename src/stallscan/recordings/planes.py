@@ -246,7 +246,8 @@ class _Layout:
 
     def _measured(self, array: Array) -> Array:
         # ImageJ's inverted lookup table changes what is shown, not the values: its masks are 255
-        # inside, whether they are shown in white or in black.
+        # inside, whether they are shown in white or in black. As a recording, the same file is read
+        # as it is shown (`stack.read_tiff`).
         if self.page.photometric != PHOTOMETRIC.MINISWHITE or self.tiff.is_imagej:
             return array
         return ~array if array.dtype.kind == "u" else -array

@@ -289,6 +289,8 @@ def _planes(array: Array, page: Any, path: Path) -> Array:
         table = np.moveaxis(np.asarray(page.colormap), 0, -1)
         table = (table >> 8 if table.max() > 255 else table).astype(np.uint8)
         return table[array.reshape(-1, *array.shape[-2:])]
+    # Also of ImageJ, like its palettes: a recording is a picture, in which somebody outlined what
+    # was shown. Raw stacks were measured, so `planes` reads ImageJ's values as they are stored.
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         array = ~array if array.dtype.kind == "u" else -array
     if "S" not in axes:

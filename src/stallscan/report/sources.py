@@ -85,7 +85,8 @@ def find_sources(
     if len(gone) and opened is None and recordings is not None:
         opened, _ = _look_in_run(run)
     is_stack = bool(stack_of(run))
-    stamps = _read_stamps(predictions)
+    # Those of clips say nothing of the files.
+    stamps = {name: stamp for name, stamp in read_stamps(predictions).items() if stamp.bytes}
     if opened is not None:  # a run on a store knows its clips, and the store their files
         stamps = {row.filename: row.stamp for row in opened.rows() if row.stamp} | stamps
     if opened is None or gone.empty:
@@ -100,18 +101,17 @@ def find_sources(
     return Found(paths, _match(gone, clips, predictions), is_stack, stamps)
 
 
-def _read_stamps(predictions: Path) -> dict[str, Stamp]:
-    """Return the stamps of the files that were predicted; without them if they cannot be read."""
+def read_stamps(predictions: Path) -> dict[str, Stamp]:
+    """Return the stamps of what was predicted, by filename; none if they cannot be read."""
     try:
-        stamps = written.read_stamps(predictions.parent)
+        return written.read_stamps(predictions.parent)
     except InputError:
         log.warning(
-            "%s: cannot be read, so a recording that was replaced is shown beside its old call. "
-            "Restore it",
+            "%s: cannot be read, so a recording that was replaced is shown beside its old call, "
+            "and its answers count. Restore it",
             predictions.parent / SOURCES_NAME,
         )
         return {}
-    return {name: stamp for name, stamp in stamps.items() if stamp.bytes}  # 0 for clips
 
 
 def _match(

@@ -1,30 +1,38 @@
 """The answers of reviewers, in a SQLite file that several servers may write at once.
 
 Every answer is a row that is never changed, so the history is complete: a correction is a later
-answer, and an undo is a row that names the answer it takes back.
+answer, and an undo is a row that names the answer it takes back. An answer belongs to the file that
+was answered: if another file has replaced it, the answer stays in the history and does not count.
 """
 
 import contextlib
 import functools
+import logging
 import sqlite3
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from stallscan.errors import InputError
 from stallscan.files import explain
-from stallscan.runs import ANSWERS_NAME
+from stallscan.report.sources import read_stamps
+from stallscan.runs import ANSWERS_NAME, PREDICTIONS_NAME
+from stallscan.stamps import Stamp
+from stallscan.words import counted, listed
+
+log = logging.getLogger("stallscan")
 
 Answer = Literal["stalled", "flowing", "unsure", "unscorable", "broken"]
 ANSWERS: tuple[str, ...] = get_args(Answer)
 WAIT_S = 30.0  # for another process that writes
 LONGEST_CELL = 10**6  # bytes; longer ones are not ours
 LONGEST_NAME = 60  # characters of a reviewer's name
+KEPT_NAMES = 10_000  # folded names in memory
 
-_SCHEMA = """
-BEGIN IMMEDIATE;
+FORMAT = 2  # the user_version of the schema
+_FORMAT_1 = """
 CREATE TABLE IF NOT EXISTS answers (
     id INTEGER PRIMARY KEY,
     token TEXT NOT NULL UNIQUE,
@@ -51,11 +59,26 @@ CREATE VIEW IF NOT EXISTS current AS
     SELECT * FROM standing WHERE id IN (
         SELECT max(id) FROM standing GROUP BY filename, reviewer
     );
-PRAGMA user_version = 1;
-COMMIT;
 """
-FORMAT = 1  # the user_version of the schema
-_COLUMNS = "id, filename, reviewer, coalesce(answer, 'undo'), given_at, seconds, is_check"
+_STAMPS = """stamps (
+    answer_id INTEGER PRIMARY KEY REFERENCES answers (id),
+    bytes INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL,
+    sha256 TEXT NOT NULL
+);
+"""
+# The view `current` did not know which answers count.
+_FORMAT_2 = f"{_FORMAT_1} CREATE TABLE IF NOT EXISTS {_STAMPS} DROP VIEW IF EXISTS current;"
+_SCHEMAS = {1: _FORMAT_1, FORMAT: _FORMAT_2}
+# Of a new file, and of one of an earlier format.
+_CREATE = f"BEGIN IMMEDIATE; {_SCHEMAS[FORMAT]} PRAGMA user_version = {FORMAT}; COMMIT;"
+_COLUMNS = (
+    "id, filename, reviewer, coalesce(answer, 'undo'), given_at, seconds, is_check, "
+    "bytes, mtime_ns, ctime_ns, sha256"
+)
+# An undo has the stamp of the answer that it takes back.
+_WITH_STAMPS = "LEFT JOIN stamps ON answer_id = coalesce(takes_back, id)"
 
 
 @dataclass(frozen=True)
@@ -76,6 +99,8 @@ class Given:
         How long the reviewer took; of a contact sheet, its time divided by its recordings.
     is_check : bool
         Whether the recording was mixed in for this reviewer because its label is known.
+    stamp : Stamp or None
+        Of the file that was answered; None if it is unknown, as in answers of earlier versions.
     """
 
     id: int
@@ -85,6 +110,7 @@ class Given:
     given_at: str
     seconds: float | None = None
     is_check: bool = False
+    stamp: Stamp | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +127,8 @@ class New:
         As in `Given`.
     is_check : bool
         As in `Given`. A correction is recorded as what the corrected answer was.
+    stamp : Stamp or None
+        As in `Given`.
     """
 
     token: str
@@ -109,13 +137,24 @@ class New:
     answer: str
     seconds: float | None = None
     is_check: bool = False
+    stamp: Stamp | None = None
 
 
 class Answers:
-    """The answers in one folder.
+    """The answers in one folder; opening them logs which of them no longer count.
 
     Every method opens the file anew, so that threads and processes share nothing. Reading changes
-    nothing, and is possible without the right to write.
+    nothing, and is possible without the right to write. Spellings of a name that differ only in
+    case or space are one reviewer, who has the first of them in all that is read and written.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder that was reviewed.
+    stamps : mapping, optional
+        The stamps of the files whose answers count, by filename. By default those that were
+        predicted in the folder. Answers to files without one are compared with the file in the
+        folder, if there is one.
 
     Raises
     ------
@@ -123,11 +162,14 @@ class Answers:
         From every method, if the file cannot be read or written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stamps: Mapping[str, Stamp] | None = None) -> None:
         self.path = folder / ANSWERS_NAME
-        if not self._exists():
-            with self._open(change=True) as database:
-                database.executescript(_SCHEMA)
+        self._stamps = read_stamps(folder / PREDICTIONS_NAME) if stamps is None else stamps
+        if self._exists():
+            self._say_replaced()
+        else:
+            with self._open(change=True):
+                pass  # which makes the file
 
     def give(
         self, token: str, filename: str, reviewer: str, answer: str, seconds: float | None = None
@@ -151,23 +193,27 @@ class Answers:
         with self._open(change=True) as database:
             database.execute("BEGIN IMMEDIATE")
             for new in answers:
+                new = replace(new, reviewer=_spell(new.reviewer, _read_names(database)))
                 inserted = database.execute(
                     "INSERT INTO answers (token, filename, reviewer, answer, seconds, is_check) "
-                    "VALUES (:token, :filename, :reviewer, :answer, :seconds, coalesce("
-                    "(SELECT is_check FROM standing WHERE filename = :filename "
-                    "AND reviewer = :reviewer ORDER BY id DESC LIMIT 1), :is_check)) "
+                    "VALUES (:token, :filename, :reviewer, :answer, :seconds, :is_check) "
                     "ON CONFLICT (token) DO NOTHING",
-                    asdict(new),
+                    asdict(new) | {"is_check": self._is_check(database, new)},
                 )
                 if not inserted.rowcount:
                     continue
+                if new.stamp is not None:
+                    database.execute(
+                        "INSERT INTO stamps VALUES (?, ?, ?, ?, ?)",
+                        (inserted.lastrowid, *new.stamp),
+                    )
                 if sheet is not None:
                     database.execute(
                         "INSERT INTO sheets VALUES (?, ?)", (inserted.lastrowid, sheet)
                     )
 
     def undo(self, token: str, reviewer: str) -> list[Given]:
-        """Take back the last standing answer of a reviewer, with the others of its contact sheet.
+        """Take back the last answer of a reviewer that counts, and the others of its contact sheet.
 
         Returns
         -------
@@ -177,28 +223,30 @@ class Answers:
         with self._open(change=True) as database:
             # Locked before reading, so that two clients do not take back the same answer.
             database.execute("BEGIN IMMEDIATE")
+            reviewer = _spell(reviewer, _read_names(database))
             first = database.execute(
                 "SELECT takes_back FROM answers WHERE token = ?", (token,)
             ).fetchone()
             if first is not None:  # posted again
-                return self._read(
+                again = self._read(
                     database,
                     "answers",
                     "WHERE id IN (SELECT takes_back FROM answers WHERE token = :token "
                     "OR substr(token, 1, length(:token) + 1) = :token || '/') ORDER BY id",
                     {"token": token},
                 )
-            last = self._read(
-                database, "standing", "WHERE reviewer = ? ORDER BY id DESC LIMIT 1", (reviewer,)
-            )
-            taken = last and self._read(
+                return list(again)
+            last = self._last(database, reviewer)
+            if last is None:
+                return []
+            sheet = self._read(
                 database,
                 "standing",
                 "WHERE id = :last OR id IN (SELECT answer FROM sheets WHERE sheet = "
-                "(SELECT sheet FROM sheets WHERE answer = :last)) AND reviewer = :reviewer "
-                "ORDER BY id",
-                {"last": last[0].id, "reviewer": reviewer},
+                "(SELECT sheet FROM sheets WHERE answer = :last)) ORDER BY id",
+                {"last": last.id},
             )
+            taken = [given for given in sheet if given.reviewer == reviewer]
             for number, given in enumerate(taken):
                 name = f"{token}/{number}" if number else token
                 database.execute(
@@ -209,31 +257,93 @@ class Answers:
             return taken
 
     def current(self) -> list[Given]:
-        """Return the current answer of each reviewer to each recording, oldest first."""
+        """Return the current answer of each reviewer to each recording, oldest first.
+
+        Answers to files that were replaced since are left out.
+        """
         with self._open() as database:
-            return self._read(database, "current", "ORDER BY id", ())
+            standing = list(self._read(database, "standing", "ORDER BY id"))
+        last = {(each.filename, each.reviewer): each for each in filter(self._counts, standing)}
+        return sorted(last.values(), key=lambda given: given.id)
 
     def since(self, number: int) -> list[tuple[Given, int | None]]:
-        """Return the later rows: an answer and None, or ``undo`` and the row it takes back."""
+        """Return the later rows: an answer and None, or ``undo`` and the row it takes back.
+
+        Answers to files that were replaced since are left out, and so are their undos.
+        """
         with self._open() as database:
             rows = database.execute(
-                f"SELECT takes_back, {_COLUMNS} FROM answers WHERE id > ? ORDER BY id", (number,)
+                f"SELECT takes_back, {_COLUMNS} FROM answers {_WITH_STAMPS} WHERE id > ? "
+                "ORDER BY id",
+                (number,),
             )
-            added = [(_as_given(row), takes_back) for takes_back, *row in rows]
+            names = _read_names(database)
+            added = [(_as_given(row, names), takes_back) for takes_back, *row in rows]
             for given, takes_back in added:
                 if (given.answer == "undo") != (takes_back is not None):
                     raise sqlite3.DatabaseError(f"row {given.id} is malformed")
-            return added
+        return [(given, takes_back) for given, takes_back in added if self._counts(given)]
+
+    def spelled(self, name: str) -> str:
+        """Return a name as its reviewer's answers are saved, or as it is if there are none."""
+        with self._open() as database:
+            return _spell(name, _read_names(database))
+
+    def _counts(self, given: Given) -> bool:
+        """Return whether the file that was answered is still that of the recording."""
+        if given.stamp is None:
+            return True
+        path = self.path.parent / given.filename
+        now = self._stamps.get(given.filename) or Stamp.of(path)
+        return now is None or given.stamp.is_of(path, now)
+
+    def _say_replaced(self) -> None:
+        """Log the recordings whose answers do not count, until whoever answered does so again."""
+        with self._open() as database:
+            standing = list(self._read(database, "standing"))
+        every, counting = (
+            {(given.filename, given.reviewer) for given in answers}
+            for answers in (standing, filter(self._counts, standing))
+        )
+        replaced = every - counting
+        if replaced:
+            log.warning(
+                "%s: %s not used, because the recording is now another file than the one that was "
+                "answered: %s. Answer again with 'stallscan review %s'",
+                self.path,
+                counted(len(replaced), "answer"),
+                listed(sorted({filename for filename, _ in replaced})),
+                self.path.parent,
+            )
+
+    def _is_check(self, database: sqlite3.Connection, new: New) -> bool:
+        """Return whether a new answer is a check; a correction is what the corrected answer was."""
+        corrected = self._last(database, new.reviewer, "WHERE filename = ?", (new.filename,))
+        return new.is_check if corrected is None else corrected.is_check
+
+    def _last(
+        self,
+        database: sqlite3.Connection,
+        reviewer: str,
+        where: str = "",
+        values: tuple[object, ...] = (),
+    ) -> Given | None:
+        """Return the last standing answer of a reviewer that counts."""
+        standing = self._read(database, "standing", f"{where} ORDER BY id DESC", values)
+        ours = (given for given in standing if given.reviewer == reviewer)
+        return next(filter(self._counts, ours), None)
 
     @staticmethod
     def _read(
         database: sqlite3.Connection,
         table: str,
-        where: str,
-        values: tuple[object, ...] | dict[str, object],
-    ) -> list[Given]:
-        rows = database.execute(f"SELECT {_COLUMNS} FROM {table} {where}", values)
-        return [_as_given(row) for row in rows]
+        where: str = "",
+        values: tuple[object, ...] | dict[str, object] = (),
+    ) -> Iterator[Given]:
+        """Yield rows as they are read: of the last answer, the others are not."""
+        names = _read_names(database)
+        rows = database.execute(f"SELECT {_COLUMNS} FROM {table} {_WITH_STAMPS} {where}", values)
+        return (_as_given(row, names) for row in rows)
 
     def _exists(self) -> bool:
         """Return whether there is a file; raise InputError if it is not one of ours."""
@@ -242,6 +352,7 @@ class Answers:
         if not self.path.is_file():
             return False
         with self._open() as database:
+            database.execute("BEGIN")  # another process may bring the file to our format meanwhile
             names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
             (number,) = database.execute("PRAGMA user_version").fetchone()
             schema = _schema_of(database)
@@ -249,22 +360,22 @@ class Answers:
             (damage,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if not names:
             return False
-        if not {"answers", "standing", "current"} <= names:
+        if not {"answers", "standing"} <= names:
             raise InputError(
                 f"{self.path}: is the database of another program. Move it away, and start the "
                 "review again"
             )
-        if number != FORMAT:
+        if number not in _SCHEMAS:
             raise InputError(
                 f"{self.path}: has format {number} of the answers, and this version of stallscan "
-                f"reads format {FORMAT}. Use the version that wrote it, or move it away"
+                f"reads formats up to {FORMAT}. Use the version that wrote it, or move it away"
             )
         if damage != "ok":
             raise InputError(
                 f"{self.path}: is damaged ({damage}). Restore it from a backup, or move it away"
             )
         # A view or trigger of another's could do anything with the answers, and take forever.
-        if schema != _our_schema():
+        if schema != _our_schema(number):
             raise InputError(
                 f"{self.path}: has other tables and views than stallscan makes. Move it away, and "
                 "start the review again"
@@ -273,7 +384,10 @@ class Answers:
 
     @contextlib.contextmanager
     def _open(self, change: bool = False) -> Iterator[sqlite3.Connection]:
-        """Open the file for one transaction, which is committed unless there is an error."""
+        """Open the file for one transaction, which is committed unless there is an error.
+
+        To be changed, it is brought to our format; to be read, it is left as it is.
+        """
         try:
             database = self._connect("rwc") if change else self._connect_reader()
             try:
@@ -282,6 +396,11 @@ class Answers:
                 if change:
                     database.execute("PRAGMA journal_mode = DELETE")
                     database.execute("PRAGMA synchronous = EXTRA")
+                (number,) = database.execute("PRAGMA user_version").fetchone()
+                if change and number != FORMAT:
+                    database.executescript(_CREATE)
+                elif number == 1:
+                    database.execute(f"CREATE TEMP TABLE {_STAMPS}")
                 with database:
                     yield database
             finally:
@@ -325,21 +444,69 @@ def clean_name(name: str) -> str:
     return " ".join(shown.split()).lstrip("=+-@ ")[:LONGEST_NAME].rstrip()
 
 
+@functools.lru_cache(KEPT_NAMES)
+def _fold(name: str) -> str:
+    """Return what all spellings of a reviewer's name have in common."""
+    return clean_name(name).casefold()
+
+
+def _spell(name: str, names: Mapping[str, str]) -> str:
+    """Return a name as it was first saved; `names` is from `_read_names`."""
+    return names.get(_fold(name), name)
+
+
+def _read_names(database: sqlite3.Connection) -> dict[str, str]:
+    """Return the first spelling of each reviewer's name, by the folded name."""
+    rows = database.execute(
+        "SELECT reviewer FROM answers WHERE typeof(reviewer) = 'text' GROUP BY reviewer "
+        "ORDER BY min(id)"
+    )
+    names: dict[str, str] = {}
+    for (name,) in rows:
+        names.setdefault(_fold(name), name)
+    return names
+
+
 def _schema_of(database: sqlite3.Connection) -> set[tuple[str, ...]]:
     return set(database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
 
 
 @functools.cache
-def _our_schema() -> set[tuple[str, ...]]:
+def _our_schema(number: int) -> set[tuple[str, ...]]:
+    """Return the schema of a format."""
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(_SCHEMA)
+        database.executescript(_SCHEMAS[number])
         return _schema_of(database)
 
 
-def _as_given(row: Sequence[Any]) -> Given:
-    """Return an answer; raise DatabaseError for values that only another program can have put."""
-    number, filename, reviewer, answer, given_at, seconds, is_check = row
+def _as_given(row: Sequence[Any], names: Mapping[str, str]) -> Given:
+    """Return an answer of a reviewer with one of the `names` of `_read_names`.
+
+    Raises
+    ------
+    DatabaseError
+        For values that only another program can have put.
+    """
+    number, filename, reviewer, answer, given_at, seconds, is_check, *stamp = row
     are_texts = all(isinstance(each, str) for each in (filename, reviewer, given_at))
     if not are_texts or answer not in (*ANSWERS, "undo") or isinstance(seconds, bytes | str):
         raise sqlite3.DatabaseError(f"row {number} is malformed")
-    return Given(number, filename, reviewer, answer, given_at, seconds, bool(is_check))
+    return Given(
+        number,
+        filename,
+        _spell(reviewer, names),
+        answer,
+        given_at,
+        seconds,
+        bool(is_check),
+        _as_stamp(stamp),
+    )
+
+
+def _as_stamp(cells: Sequence[Any]) -> Stamp | None:
+    """Return the stamp in a row, if there is one; errors as from `_as_given`."""
+    if all(cell is None for cell in cells):
+        return None
+    if [type(cell) for cell in cells] != [int, int, int, str]:
+        raise sqlite3.DatabaseError("a stamp is malformed")
+    return Stamp(*cells)

@@ -112,12 +112,8 @@ class Desk:
         self._wanted: dict[str, int] = {}  # by reviewer, what was asked for last
 
     def spelled(self, name: str) -> str:
-        """Return the name of a reviewer whose answers are saved, if `name` differs in case only."""
-        with self._lock:
-            self._ledger.update()
-            names = self._ledger.reviewers()
-        same = [each for each in names if each.casefold() == name.casefold()]
-        return name if name in same or not same else same[0]
+        """Return a name as the answers of its reviewer are saved."""
+        return self._answers.spelled(name)
 
     def item(self, number: int) -> Item:
         """Return an item by its number; raises `NoItemError`."""
@@ -236,8 +232,8 @@ class Desk:
         """Return an answer to record; raises `NoItemError` and `UnseenError`."""
         if answer not in self._possible(number):
             raise UnseenError(number)
-        is_check = number in self._checks_of(reviewer).chosen
-        return New(token, self.item(number).filename, reviewer, answer, seconds, is_check)
+        item, is_check = self.item(number), number in self._checks_of(reviewer).chosen
+        return New(token, item.filename, reviewer, answer, seconds, is_check, item.seal())
 
     def _possible(self, number: int) -> tuple[str, ...]:
         """Return the answers that an item may get: nobody can tell what cannot be shown."""

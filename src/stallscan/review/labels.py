@@ -1,7 +1,7 @@
 """From answers to labels: one row for each recording on which reviewers agree by a rule."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,6 +14,7 @@ from stallscan.files import refuse_foreign
 from stallscan.rates.groups_table import read_groups
 from stallscan.review.answers import Answers, Given
 from stallscan.runs import ANSWERS_NAME
+from stallscan.stamps import Stamp
 from stallscan.words import listed
 
 Rule = Literal["majority", "latest", "expert"]
@@ -36,7 +37,8 @@ class Written(NamedTuple):
     labelled: int
     stalled: int
     undecided: int  # answered, but without a label by the rule
-    checks: int = 0  # answers to recordings that were mixed in because their label is known
+    checks: int  # answers to recordings that were mixed in because their label is known
+    answers: tuple[Given, ...]  # from which the labels follow
 
     def __str__(self) -> str:
         text = f"{self.labelled:,} labels, {self.stalled:,} stalled"
@@ -90,8 +92,10 @@ def write_labels(
     if not (folder / ANSWERS_NAME).is_file():
         raise InputError(f"{folder}: has no answers. Review it first: stallscan review {folder}")
     refuse_foreign(out, [",".join(COLUMNS)], "a table of labels")
-    answers = Answers(folder).current()
+    reviewed = Answers(folder)
+    answers = reviewed.current()
     if rule == "expert":
+        experts = [reviewed.spelled(name) for name in experts]
         unknown = set(experts) - {given.reviewer for given in answers}
         if unknown or not experts:
             names = ", ".join(sorted({given.reviewer for given in answers}))
@@ -110,14 +114,22 @@ def write_labels(
         labelled = labelled.assign(mouse=_mice_of(labelled["filename"], mice))
     tables.write_table(labelled, out)
     stalled = int(labelled["stalled"].sum())
-    return Written(out, len(labelled), stalled, len(table) - len(labelled), checks)
+    undecided = len(table) - len(labelled)
+    return Written(out, len(labelled), stalled, undecided, checks, tuple(answers))
 
 
-def read_corrections(folder: Path) -> dict[str, str]:
+def read_corrections(folder: Path, stamps: Mapping[str, Stamp] | None = None) -> dict[str, str]:
     """Return the corrected calls that follow from the answers in a folder, by filename.
 
     They have the most votes, as in `most_votes`; recordings without such a call are left out.
     Empty if nothing was reviewed.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder that was reviewed.
+    stamps : mapping, optional
+        The stamps of the files that were called, as `Answers` takes them.
 
     Raises
     ------
@@ -126,7 +138,7 @@ def read_corrections(folder: Path) -> dict[str, str]:
     """
     if not (folder / ANSWERS_NAME).is_file():
         return {}
-    by_name = by_recording(Answers(folder).current())
+    by_name = by_recording(Answers(folder, stamps).current())
     calls = {filename: most_votes(every) for filename, every in by_name.items()}
     return {filename: call for filename, call in calls.items() if call}
 

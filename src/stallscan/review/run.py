@@ -10,9 +10,10 @@ from typing import NamedTuple
 from stallscan.calls.predictions import read_predictions, read_run
 from stallscan.errors import InputError
 from stallscan.recordings import find
-from stallscan.report.sources import find_sources
+from stallscan.report.sources import find_sources, read_stamps
 from stallscan.report.stored import NOT_FOUND, Shown
 from stallscan.runs import PREDICTIONS_NAME, RUN_NAME
+from stallscan.stamps import Stamp
 from stallscan.words import listed, without_path
 
 
@@ -34,6 +35,8 @@ class Item:
         The bundle that made the prediction.
     found : Path, Predicted, Stored or None
         What is shown of it: the recording, otherwise its clip; None if neither was found.
+    stamp : Stamp or None
+        Of what was predicted or, without predictions, of the file when the review began.
     """
 
     filename: str
@@ -44,6 +47,13 @@ class Item:
     threshold: float | None = None
     bundle: str = ""
     found: Shown | None = None
+    stamp: Stamp | None = None
+
+    def seal(self) -> Stamp | None:
+        """Return the stamp for an answer: with the hash of the file, unless it has changed."""
+        if self.stamp is None or self.path is None:
+            return self.stamp
+        return self.stamp.sealed(self.path)
 
     @property
     def shown(self) -> Shown | None:
@@ -59,6 +69,11 @@ class Run:
     items: tuple[Item, ...]
     is_stack: bool = False  # whether they are the regions of a raw stack
     absent: str = NOT_FOUND  # what a reviewer should know of items that cannot be shown
+
+    @property
+    def stamps(self) -> dict[str, Stamp]:
+        """The stamps of the items that have one, by filename."""
+        return {item.filename: item.stamp for item in self.items if item.stamp is not None}
 
     @property
     def key(self) -> str:
@@ -109,10 +124,13 @@ def read(folder: Path, recordings: Sequence[Path] | None = None) -> Run:
                 "folder of the recordings in its place"
             )
         sources = find.list_recordings([folder])
-        items = tuple(Item(source.filename, source.path) for source in sources)
+        items = tuple(
+            Item(source.filename, source.path, stamp=Stamp.of(source.path)) for source in sources
+        )
         return Run(folder, items)
     table = read_predictions(path)
     found = find_sources(table["filename"], read_run(path), recordings, path)
+    stamps = read_stamps(path)
     items = tuple(
         Item(
             row["filename"],
@@ -123,6 +141,7 @@ def read(folder: Path, recordings: Sequence[Path] | None = None) -> Run:
             _number(row["threshold"]),
             row["bundle"],
             found.shown(row["filename"]),
+            stamps.get(row["filename"]),
         )
         for row in table.to_dict("records")
     )

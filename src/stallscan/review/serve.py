@@ -97,7 +97,7 @@ def serve(folder: Path, settings: ServeSettings, ready: Callable[[str], None]) -
     labels = None
     if settings.known is not None:
         labels = read_known(settings.known, reviewed, settings.known_share)
-    answers = Answers(folder)
+    answers = Answers(folder, reviewed.stamps)
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listening = socket.create_server((settings.host, settings.port), family=family)

@@ -173,15 +173,14 @@ def _page_routes() -> APIRouter:
 def _view_routes(desk: Desk) -> APIRouter:
     """Return the routes of queues and clips, which change nothing."""
     routes = APIRouter(prefix="/api")
-    settings = desk.settings
 
     @routes.get("/queue")
     def queue(request: Request, order: Order, within: Within = 0.03) -> dict[str, Any]:
-        return desk.describe(_reviewer(request, settings), order, within)
+        return desk.describe(_reviewer(request, desk), order, within)
 
     @routes.get("/easy")
     def easy(request: Request, order: Order) -> dict[str, Any]:
-        return desk.describe_easy(_reviewer(request, settings), order)
+        return desk.describe_easy(_reviewer(request, desk), order)
 
     @routes.get("/reviewers")
     def reviewers() -> dict[str, Any]:
@@ -201,7 +200,7 @@ def _view_routes(desk: Desk) -> APIRouter:
 
     @routes.get("/looked/{item}")
     def looked(request: Request, item: int) -> Response:
-        return _image(desk.looked(_reviewer(request, settings), item), "image/webp")
+        return _image(desk.looked(_reviewer(request, desk), item), "image/webp")
 
     return routes
 
@@ -209,7 +208,6 @@ def _view_routes(desk: Desk) -> APIRouter:
 def _answer_routes(desk: Desk) -> APIRouter:
     """Return the routes by which a reviewer gives, takes back and signs answers."""
     routes = APIRouter(prefix="/api")
-    settings = desk.settings
 
     @routes.post("/answer")
     def give(request: Request, new: NewAnswer) -> dict[str, Any]:
@@ -220,7 +218,7 @@ def _answer_routes(desk: Desk) -> APIRouter:
         return save(request, new.answers, new.sheet)
 
     def save(request: Request, answers: list[NewAnswer], sheet: str | None) -> dict[str, Any]:
-        reviewer = _named(request, settings)
+        reviewer = _named(request, desk)
         news = [
             desk.prepare(reviewer, new.item, new.answer, new.token, new.seconds) for new in answers
         ]
@@ -228,11 +226,11 @@ def _answer_routes(desk: Desk) -> APIRouter:
 
     @routes.post("/undo")
     def undo(request: Request, token: Token) -> dict[str, Any]:
-        return desk.undo(_named(request, settings), token)
+        return desk.undo(_named(request, desk), token)
 
     @routes.post("/reviewer")
     def rename(name: Name, response: Response) -> dict[str, str]:
-        chosen = desk.spelled(clean_name(name)) or settings.reviewer
+        chosen = _as_saved(name, desk)
         if not chosen:
             raise HTTPException(422, "a name needs at least one letter")
         quoted = urllib.parse.quote(chosen)
@@ -242,14 +240,20 @@ def _answer_routes(desk: Desk) -> APIRouter:
     return routes
 
 
-def _reviewer(request: Request, settings: PageSettings) -> str:
+def _reviewer(request: Request, desk: Desk) -> str:
     name = request.headers.get(REVIEWER) or request.cookies.get(COOKIE, "")
-    return clean_name(urllib.parse.unquote(name)) or settings.reviewer
+    return _as_saved(urllib.parse.unquote(name), desk)
 
 
-def _named(request: Request, settings: PageSettings) -> str:
+def _as_saved(name: str, desk: Desk) -> str:
+    """Return a name as its reviewer's answers are saved; the default if it has no letter."""
+    chosen = clean_name(name) or desk.settings.reviewer
+    return desk.spelled(chosen) if chosen else ""
+
+
+def _named(request: Request, desk: Desk) -> str:
     """Return the name that answers are saved under."""
-    name = _reviewer(request, settings)
+    name = _reviewer(request, desk)
     if not name:
         raise HTTPException(409, "give your name first")
     return name
