@@ -1,5 +1,6 @@
 """The baseline predicts without torch and OpenVINO, alone and in an ensemble with nets."""
 
+import functools
 import subprocess
 import sys
 
@@ -33,13 +34,19 @@ predict.predict([Path("videos")], Path("out"), Path("baseline"), processes=0)
 """
 
 
-def _save(folder, weights=None, **changes):
-    """Save a baseline, fitted to random features of which some predict stalled."""
+@functools.cache
+def _fitted():
+    """Fit a baseline to random features of which some predict stalled."""
     rng = np.random.default_rng(0)
     labels = np.arange(240) % 2
     table = rng.normal(size=(240, len(measures.FEATURES))).astype(np.float32)
     table[:, 3:9] += labels[:, None]
-    model = features.fit(table, labels, seed=0)
+    return features.fit(table, labels, seed=0)
+
+
+def _save(folder, weights=None, **changes):
+    """Save a baseline, and return its model."""
+    model = _fitted()
     spec = BundleSpec(
         name="baseline",
         outline=OutlineSettings(),
