@@ -192,13 +192,14 @@ class Answers:
         """
         with self._open(change=True) as database:
             database.execute("BEGIN IMMEDIATE")
+            names = _read_names(database)  # once: it takes longer the more answers there are
             for new in answers:
-                new = replace(new, reviewer=_spell(new.reviewer, _read_names(database)))
+                new = replace(new, reviewer=names.setdefault(_fold(new.reviewer), new.reviewer))
                 inserted = database.execute(
                     "INSERT INTO answers (token, filename, reviewer, answer, seconds, is_check) "
                     "VALUES (:token, :filename, :reviewer, :answer, :seconds, :is_check) "
                     "ON CONFLICT (token) DO NOTHING",
-                    asdict(new) | {"is_check": self._is_check(database, new)},
+                    asdict(new) | {"is_check": self._is_check(database, names, new)},
                 )
                 if not inserted.rowcount:
                     continue
@@ -223,24 +224,27 @@ class Answers:
         with self._open(change=True) as database:
             # Locked before reading, so that two clients do not take back the same answer.
             database.execute("BEGIN IMMEDIATE")
-            reviewer = _spell(reviewer, _read_names(database))
+            names = _read_names(database)
+            reviewer = _spell(reviewer, names)
             first = database.execute(
                 "SELECT takes_back FROM answers WHERE token = ?", (token,)
             ).fetchone()
             if first is not None:  # posted again
                 again = self._read(
                     database,
+                    names,
                     "answers",
                     "WHERE id IN (SELECT takes_back FROM answers WHERE token = :token "
                     "OR substr(token, 1, length(:token) + 1) = :token || '/') ORDER BY id",
                     {"token": token},
                 )
                 return list(again)
-            last = self._last(database, reviewer)
+            last = self._last(database, names, reviewer)
             if last is None:
                 return []
             sheet = self._read(
                 database,
+                names,
                 "standing",
                 "WHERE id = :last OR id IN (SELECT answer FROM sheets WHERE sheet = "
                 "(SELECT sheet FROM sheets WHERE answer = :last)) ORDER BY id",
@@ -262,7 +266,8 @@ class Answers:
         Answers to files that were replaced since are left out.
         """
         with self._open() as database:
-            standing = list(self._read(database, "standing", "ORDER BY id"))
+            names = _read_names(database)
+            standing = list(self._read(database, names, "standing", "ORDER BY id"))
         last = {(each.filename, each.reviewer): each for each in filter(self._counts, standing)}
         return sorted(last.values(), key=lambda given: given.id)
 
@@ -300,7 +305,7 @@ class Answers:
     def _say_replaced(self) -> None:
         """Log the recordings whose answers do not count, until whoever answered does so again."""
         with self._open() as database:
-            standing = list(self._read(database, "standing"))
+            standing = list(self._read(database, _read_names(database), "standing"))
         every, counting = (
             {(given.filename, given.reviewer) for given in answers}
             for answers in (standing, filter(self._counts, standing))
@@ -316,32 +321,33 @@ class Answers:
                 self.path.parent,
             )
 
-    def _is_check(self, database: sqlite3.Connection, new: New) -> bool:
+    def _is_check(self, database: sqlite3.Connection, names: Mapping[str, str], new: New) -> bool:
         """Return whether a new answer is a check; a correction is what the corrected answer was."""
-        corrected = self._last(database, new.reviewer, "WHERE filename = ?", (new.filename,))
+        corrected = self._last(database, names, new.reviewer, "WHERE filename = ?", (new.filename,))
         return new.is_check if corrected is None else corrected.is_check
 
     def _last(
         self,
         database: sqlite3.Connection,
+        names: Mapping[str, str],
         reviewer: str,
         where: str = "",
         values: tuple[object, ...] = (),
     ) -> Given | None:
         """Return the last standing answer of a reviewer that counts."""
-        standing = self._read(database, "standing", f"{where} ORDER BY id DESC", values)
+        standing = self._read(database, names, "standing", f"{where} ORDER BY id DESC", values)
         ours = (given for given in standing if given.reviewer == reviewer)
         return next(filter(self._counts, ours), None)
 
     @staticmethod
     def _read(
         database: sqlite3.Connection,
+        names: Mapping[str, str],
         table: str,
         where: str = "",
         values: tuple[object, ...] | dict[str, object] = (),
     ) -> Iterator[Given]:
         """Yield rows as they are read: of the last answer, the others are not."""
-        names = _read_names(database)
         rows = database.execute(f"SELECT {_COLUMNS} FROM {table} {_WITH_STAMPS} {where}", values)
         return (_as_given(row, names) for row in rows)
 
