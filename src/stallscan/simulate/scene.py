@@ -41,6 +41,7 @@ DEPTH, STEEP_DEPTH = 0.65, 0.95
 # docs/facts.md 5: capillaries are 4-8 px wide
 CAPILLARY_RADIUS_UM = (2.1, 4.0)
 LARGE_RADIUS_UM = 6.0  # chosen: wider vessels carry many cells abreast
+WIDE_BRIGHTNESS = (0.5, 1.4)  # chosen: of large vessels and of those that cross a region
 # Of a wide vessel that crosses the outlined region, and between its wall and the centre line of the
 # segment where they cross. Chosen: in real recordings such vessels come into focus after it.
 CROSSING_RADIUS_UM, CROSSING_GAP_UM = (4.0, 15.0), (4.0, 25.0)
@@ -338,8 +339,7 @@ def _draw_large(rng: Rng, extent: F64, outline: Outline, um_per_px: float) -> It
     outlined = cKDTree(np.column_stack([columns, rows])[::7] * um_per_px)
     for _ in range(rng.choice(3, p=[0.5, 0.35, 0.15])):
         radius = rng.uniform(7, 25)
-        # An enlarged capillary curve: large vessels bend as much over a longer distance.
-        line = float(extent[:2].max()) / 45 * draw_line(rng, 100, 0, rng.normal(0, 1), 0)
+        line = _draw_wide_line(rng, extent, 0, rng.normal(0, 1))
         line += [*(rng.random(2) * extent[:2]), 0] - line[len(line) // 2]
         line[:, 2] = rng.uniform(-1.2 * radius, 0.3 * float(extent[2]))
         yield from _if_clear(rng, resample(line[None], 2.0)[0], radius, outlined)
@@ -353,9 +353,19 @@ def _draw_large(rng: Rng, extent: F64, outline: Outline, um_per_px: float) -> It
 
 def _if_clear(rng: Rng, line: F64, radius_um: float, outlined: cKDTree) -> Iterator[Vessel]:
     """Yield a large vessel unless it would hide the outlined region."""
-    brightness = rng.uniform(0.5, 1.4)
+    brightness = rng.uniform(*WIDE_BRIGHTNESS)
     if outlined.query(line[:, :2])[0].min() > radius_um + 2:
-        yield Vessel(line, radius_um * _vary(rng, len(line)) ** 0.4, brightness)
+        yield Vessel(line, _vary_wide(rng, radius_um, len(line)), brightness)
+
+
+def _draw_wide_line(rng: Rng, extent: F64, tilt: float, turn: float) -> F64:
+    """Draw an enlarged capillary curve: wide vessels bend as much over a longer distance."""
+    return float(extent[:2].max()) / 45 * draw_line(rng, 100, tilt, turn, 0)
+
+
+def _vary_wide(rng: Rng, radius_um: float, count: int) -> F64:
+    """Draw the radius (points,) along a wide vessel, which varies less than that of others."""
+    return radius_um * _vary(rng, count) ** 0.4
 
 
 def _draw_crossing(
@@ -373,13 +383,13 @@ def _draw_crossing(
         if not 0 < depth < extent[2]:
             continue
         tilt, turn = rng.normal(0, (0.2, 0.7))
-        line = float(extent[:2].max()) / 45 * draw_line(rng, 100, tilt, turn, 0)
+        line = _draw_wide_line(rng, extent, tilt, turn)
         line += np.array([*place, depth]) - line[len(line) // 2]
         line = resample(line[None], 2.0)[0]
         if cKDTree(line).query(segment)[0].min() < radius + CROSSING_GAP_UM[0]:
             continue
-        widths = radius * _vary(rng, len(line)) ** 0.4
-        yield Vessel(line, widths, rng.uniform(0.5, 1.4))
+        radii = _vary_wide(rng, radius, len(line))
+        yield Vessel(line, radii, rng.uniform(*WIDE_BRIGHTNESS))
         return
 
 
