@@ -9,9 +9,9 @@ from stallscan.calls import decide, predict
 from stallscan.calls.decide import CallSettings
 from stallscan.cli.terminal import read_answers
 from stallscan.errors import InputError
-from stallscan.review import answers as module
 from stallscan.review import exchange, labels
 from stallscan.review.answers import Answers, New
+from stallscan.review.answers_file import SCHEMAS
 from stallscan.review.ledger import Ledger
 from stallscan.stamps import Stamp
 from tests import drawing
@@ -60,7 +60,7 @@ def test_an_answer_to_a_file_that_was_replaced_is_kept_and_does_not_count(tmp_pa
 def test_answers_of_the_first_format_are_read_as_they_are_and_kept(tmp_path):
     path = tmp_path / "review.sqlite"
     with sqlite3.connect(path) as database:
-        database.executescript(f"{module._SCHEMAS[1]} PRAGMA user_version = 1;")
+        database.executescript(f"{SCHEMAS[1]} PRAGMA user_version = 1;")
         database.execute(
             "INSERT INTO answers (token, filename, reviewer, answer) "
             "VALUES ('token-01', 'a.mp4', 'ann', 'stalled')"

@@ -5,7 +5,6 @@ answer, and an undo is a row that names the answer it takes back. An answer belo
 was answered: if another file has replaced it, the answer stays in the history and does not count.
 """
 
-import contextlib
 import functools
 import logging
 import sqlite3
@@ -15,9 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from stallscan.errors import InputError
-from stallscan.files import explain
 from stallscan.report.sources import read_stamps
+from stallscan.review.answers_file import AnswersFile
 from stallscan.runs import ANSWERS_NAME, PREDICTIONS_NAME
 from stallscan.stamps import Stamp
 from stallscan.words import counted, listed
@@ -26,53 +24,9 @@ log = logging.getLogger("stallscan")
 
 Answer = Literal["stalled", "flowing", "unsure", "unscorable", "broken"]
 ANSWERS: tuple[str, ...] = get_args(Answer)
-WAIT_S = 30.0  # for another process that writes
-LONGEST_CELL = 10**6  # bytes; longer ones are not ours
 LONGEST_NAME = 60  # characters of a reviewer's name
 KEPT_NAMES = 10_000  # folded names in memory
 
-FORMAT = 2  # the user_version of the schema
-_FORMAT_1 = """
-CREATE TABLE IF NOT EXISTS answers (
-    id INTEGER PRIMARY KEY,
-    token TEXT NOT NULL UNIQUE,
-    filename TEXT NOT NULL,
-    reviewer TEXT NOT NULL,
-    answer TEXT,
-    takes_back INTEGER UNIQUE REFERENCES answers (id),
-    seconds REAL,
-    is_check INTEGER NOT NULL DEFAULT 0,
-    given_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
-);
-CREATE TABLE IF NOT EXISTS sheets (
-    answer INTEGER PRIMARY KEY REFERENCES answers (id),
-    sheet TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS by_sheet ON sheets (sheet);
-CREATE INDEX IF NOT EXISTS by_reviewer ON answers (reviewer, id);
-CREATE INDEX IF NOT EXISTS by_recording ON answers (filename, reviewer, id);
-CREATE VIEW IF NOT EXISTS standing AS
-    SELECT * FROM answers AS each
-    WHERE answer IS NOT NULL
-      AND NOT EXISTS (SELECT 1 FROM answers AS undo WHERE undo.takes_back = each.id);
-CREATE VIEW IF NOT EXISTS current AS
-    SELECT * FROM standing WHERE id IN (
-        SELECT max(id) FROM standing GROUP BY filename, reviewer
-    );
-"""
-_STAMPS = """stamps (
-    answer_id INTEGER PRIMARY KEY REFERENCES answers (id),
-    bytes INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    ctime_ns INTEGER NOT NULL,
-    sha256 TEXT NOT NULL
-);
-"""
-# The view `current` did not know which answers count.
-_FORMAT_2 = f"{_FORMAT_1} CREATE TABLE IF NOT EXISTS {_STAMPS} DROP VIEW IF EXISTS current;"
-_SCHEMAS = {1: _FORMAT_1, FORMAT: _FORMAT_2}
-# Of a new file, and of one of an earlier format.
-_CREATE = f"BEGIN IMMEDIATE; {_SCHEMAS[FORMAT]} PRAGMA user_version = {FORMAT}; COMMIT;"
 _COLUMNS = (
     "id, filename, reviewer, coalesce(answer, 'undo'), given_at, seconds, is_check, "
     "bytes, mtime_ns, ctime_ns, sha256"
@@ -143,9 +97,8 @@ class New:
 class Answers:
     """The answers in one folder; opening them logs which of them no longer count.
 
-    Every method opens the file anew, so that threads and processes share nothing. Reading changes
-    nothing, and is possible without the right to write. Spellings of a name that differ only in
-    case or space are one reviewer, who has the first of them in all that is read and written.
+    Several threads may use it. Spellings of a name that differ only in case or space are one
+    reviewer, who has the first of them in all that is read and written.
 
     Parameters
     ----------
@@ -165,10 +118,12 @@ class Answers:
     def __init__(self, folder: Path, stamps: Mapping[str, Stamp] | None = None) -> None:
         self.path = folder / ANSWERS_NAME
         self._stamps = read_stamps(folder / PREDICTIONS_NAME) if stamps is None else stamps
-        if self._exists():
+        self._same: set[tuple[str, Stamp, Stamp]] = set()  # files, as they were and are
+        self._file = AnswersFile(self.path)
+        if self._file.exists():
             self._say_replaced()
         else:
-            with self._open(change=True):
+            with self._file.open(change=True):
                 pass  # which makes the file
 
     def give(
@@ -190,7 +145,7 @@ class Answers:
         sheet : str, optional
             Name of a contact sheet, unique; `undo` takes its answers back together.
         """
-        with self._open(change=True) as database:
+        with self._file.open(change=True) as database:
             database.execute("BEGIN IMMEDIATE")
             names = _read_names(database)  # once: it takes longer the more answers there are
             for new in answers:
@@ -221,7 +176,7 @@ class Answers:
         list of Given
             What was taken back, oldest first; empty if there was nothing.
         """
-        with self._open(change=True) as database:
+        with self._file.open(change=True) as database:
             # Locked before reading, so that two clients do not take back the same answer.
             database.execute("BEGIN IMMEDIATE")
             names = _read_names(database)
@@ -265,7 +220,7 @@ class Answers:
 
         Answers to files that were replaced since are left out.
         """
-        with self._open() as database:
+        with self._file.open() as database:
             names = _read_names(database)
             standing = list(self._read(database, names, "standing", "ORDER BY id"))
         last = {(each.filename, each.reviewer): each for each in filter(self._counts, standing)}
@@ -276,7 +231,7 @@ class Answers:
 
         Answers to files that were replaced since are left out, and so are their undos.
         """
-        with self._open() as database:
+        with self._file.open() as database:
             rows = database.execute(
                 f"SELECT takes_back, {_COLUMNS} FROM answers {_WITH_STAMPS} WHERE id > ? "
                 "ORDER BY id",
@@ -291,7 +246,7 @@ class Answers:
 
     def spelled(self, name: str) -> str:
         """Return a name as its reviewer's answers are saved, or as it is if there are none."""
-        with self._open() as database:
+        with self._file.open() as database:
             return _spell(name, _read_names(database))
 
     def _counts(self, given: Given) -> bool:
@@ -300,11 +255,17 @@ class Answers:
             return True
         path = self.path.parent / given.filename
         now = self._stamps.get(given.filename) or Stamp.of(path)
-        return now is None or given.stamp.is_of(path, now)
+        if now is None:
+            return True
+        each = given.filename, given.stamp, now
+        # If the times differ, the whole file is read: once is enough.
+        if each not in self._same and given.stamp.is_of(path, now):
+            self._same.add(each)
+        return each in self._same
 
     def _say_replaced(self) -> None:
         """Log the recordings whose answers do not count, until whoever answered does so again."""
-        with self._open() as database:
+        with self._file.open() as database:
             standing = list(self._read(database, _read_names(database), "standing"))
         every, counting = (
             {(given.filename, given.reviewer) for given in answers}
@@ -351,95 +312,6 @@ class Answers:
         rows = database.execute(f"SELECT {_COLUMNS} FROM {table} {_WITH_STAMPS} {where}", values)
         return (_as_given(row, names) for row in rows)
 
-    def _exists(self) -> bool:
-        """Return whether there is a file; raise InputError if it is not one of ours."""
-        if self.path.is_symlink():
-            raise InputError(f"{self.path}: is a link. Put the file itself there, or remove it")
-        if not self.path.is_file():
-            return False
-        with self._open() as database:
-            database.execute("BEGIN")  # another process may bring the file to our format meanwhile
-            names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-            (number,) = database.execute("PRAGMA user_version").fetchone()
-            schema = _schema_of(database)
-            # A damaged index makes answers disappear, without an error of SQLite.
-            (damage,) = database.execute("PRAGMA integrity_check(1)").fetchone()
-        if not names:
-            return False
-        if not {"answers", "standing"} <= names:
-            raise InputError(
-                f"{self.path}: is the database of another program. Move it away, and start the "
-                "review again"
-            )
-        if number not in _SCHEMAS:
-            raise InputError(
-                f"{self.path}: has format {number} of the answers, and this version of stallscan "
-                f"reads formats up to {FORMAT}. Use the version that wrote it, or move it away"
-            )
-        if damage != "ok":
-            raise InputError(
-                f"{self.path}: is damaged ({damage}). Restore it from a backup, or move it away"
-            )
-        # A view or trigger of another's could do anything with the answers, and take forever.
-        if schema != _our_schema(number):
-            raise InputError(
-                f"{self.path}: has other tables and views than stallscan makes. Move it away, and "
-                "start the review again"
-            )
-        return True
-
-    @contextlib.contextmanager
-    def _open(self, change: bool = False) -> Iterator[sqlite3.Connection]:
-        """Open the file for one transaction, which is committed unless there is an error.
-
-        To be changed, it is brought to our format; to be read, it is left as it is.
-        """
-        try:
-            database = self._connect("rwc") if change else self._connect_reader()
-            try:
-                # Not WAL: it keeps new answers in a second file, so a copy of this one would lack
-                # them, and it breaks on network drives. A commit is on the disk.
-                if change:
-                    database.execute("PRAGMA journal_mode = DELETE")
-                    database.execute("PRAGMA synchronous = EXTRA")
-                (number,) = database.execute("PRAGMA user_version").fetchone()
-                if change and number != FORMAT:
-                    database.executescript(_CREATE)
-                elif number == 1:
-                    database.execute(f"CREATE TEMP TABLE {_STAMPS}")
-                with database:
-                    yield database
-            finally:
-                database.close()
-        # UnicodeError: sqlite3 cannot decode the message about a damaged schema.
-        except (sqlite3.Error, UnicodeError) as error:
-            raise InputError(
-                f"{self.path}: cannot be read or written as answers ({error}). Check the disk and "
-                "the permissions, or move the file away"
-            ) from None
-        except OSError as error:
-            raise InputError(f"{self.path}: {explain(error)}") from None
-
-    def _connect_reader(self) -> sqlite3.Connection:
-        try:
-            database = self._connect("rw")
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError as error:
-            # Earlier versions wrote in WAL mode. SQLite needs its two other files even to read, and
-            # cannot make them where nothing can be written, unless nothing is waiting in them.
-            beside = [Path(f"{self.path}{kind}") for kind in ("-wal", "-journal")]
-            is_waiting = any(path.is_file() and path.stat().st_size for path in beside)
-            if is_waiting or "locked" in str(error):
-                raise
-            database = self._connect("ro&immutable=1")
-        return database
-
-    def _connect(self, mode: str) -> sqlite3.Connection:
-        address = f"{self.path.absolute().as_uri()}?mode={mode}"
-        database = sqlite3.connect(address, timeout=WAIT_S, uri=True)
-        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL)
-        return database
-
 
 def clean_name(name: str) -> str:
     """Return a reviewer's name as it is saved: short, on one line, no formula for a spreadsheet.
@@ -471,18 +343,6 @@ def _read_names(database: sqlite3.Connection) -> dict[str, str]:
     for (name,) in rows:
         names.setdefault(_fold(name), name)
     return names
-
-
-def _schema_of(database: sqlite3.Connection) -> set[tuple[str, ...]]:
-    return set(database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
-
-
-@functools.cache
-def _our_schema(number: int) -> set[tuple[str, ...]]:
-    """Return the schema of a format."""
-    with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(_SCHEMAS[number])
-        return _schema_of(database)
 
 
 def _as_given(row: Sequence[Any], names: Mapping[str, str]) -> Given:
